@@ -1,0 +1,139 @@
+"""The exporter contract: what an adapter to one BGP speaker is. Import this, and nothing else, to write one.
+
+An exporter is given routes in batches and drives its speaker towards them. It is called from one thread only
+(but for `peers`, `progress` and `close`), keeps no wishes of its own, and may be asked the same thing again at
+any time: every verb is idempotent. What should be announced is decided elsewhere; when in doubt an exporter
+says `NotThereYet` or `wake.empty()` and is told everything again.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from bgpcni.model import Announcement, Family, NodeFacts
+
+CONTRACT = 1
+"""The version of this contract. An exporter built for another one is refused when it is loaded."""
+
+
+class Reach(IntEnum):
+    """How far an announcement or a withdrawal got, in order."""
+
+    REFUSED = -1
+    """The speaker will not take this route; `Outcome.reason` says why. Only this route is affected."""
+    WANTED = 0
+    """Not at any peer yet: no session, no such family. The speaker holds it and sends it when it can."""
+    ACCEPTED = 1
+    """The speaker has taken it and there is no way to know more (exporters whose `acks` is `accepted`)."""
+    SENT = 2
+    """In the socket of every Established session that negotiated the family."""
+    ACKED = 3
+    """Acknowledged by the TCP of each of those peers. Not: accepted by their policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one route. For a withdrawal, `WANTED` means a peer may still hold the route."""
+
+    reach: Reach
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One BGP session of the speaker, for `bgpcni peers`. `since`: RFC 3339 UTC; counts are of routes."""
+
+    address: str
+    asn: int
+    state: str
+    since: str = ""
+    families: tuple[str, ...] = ()
+    sent: int = 0
+    received: int = 0
+    last_error: str = ""
+
+
+class NotThereYet(Exception):
+    """The speaker cannot be reached now; everything of this call is to be asked again later."""
+
+
+class Wake(Protocol):
+    """How an exporter calls back, from any thread."""
+
+    def progress(self) -> None:
+        """Some route got further, or a session changed: ask `progress` again."""
+
+    def empty(self) -> None:
+        """The speaker came back knowing nothing (or not what): announce everything again, then `prune`."""
+
+
+class Exporter(abc.ABC):
+    """An adapter to one speaker.
+
+    Life: `__init__` (no I/O), then calls in any order, each of which may raise `NotThereYet`; `close` leaves
+    the routes in place. After `__init__` and after each `wake.empty()` the caller announces all that is
+    wanted, withdraws all that is leaving, and then calls `prune` once: only then is the speaker's table whole
+    (and End-of-RIB may be sent).
+    """
+
+    contract: ClassVar[int] = CONTRACT
+
+    class Config(BaseModel):
+        """The exporter's own configuration; subclass it. Unknown keys are errors."""
+
+        model_config = ConfigDict(frozen=True, extra="forbid")
+
+    families: ClassVar[frozenset[Family]]
+    """Families it can announce; others are refused by the caller, in words."""
+    acks: ClassVar[Literal["accepted", "sent", "acked"]] = "accepted"
+    """The furthest that `progress` can tell."""
+    imports: ClassVar[Literal["none", "routes", "datapath"]] = "none"
+    needs_agent: ClassVar[bool] = False
+    """True: works only in the resident agent. False: also within one call of the plugin."""
+
+    def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:
+        self.name = name
+        self.config = config
+        self.node = node
+        self.wake = wake
+
+    @classmethod
+    def check(cls, config: BaseModel, node: NodeFacts) -> str | None:
+        """Why this exporter cannot be used on this node at all, or None. A reason makes ADD fail (code 7)."""
+        return None
+
+    @abc.abstractmethod
+    def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
+        """Hand routes to the speaker; one outcome for each, in order. `deadline`: time.monotonic() seconds."""
+
+    @abc.abstractmethod
+    def withdraw(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
+        """Take routes back; of what is not there: success (never REFUSED). One outcome for each, in order."""
+
+    @abc.abstractmethod
+    def prune(self, keep: Collection[Announcement], spare: Collection[str], deadline: float) -> None:
+        """Withdraw what was announced for us in any life and is not in `keep`; never what others announced.
+
+        `spare`: networks whose routes must not be pruned, because a record of theirs could not be read.
+        """
+
+    def progress(self, routes: Sequence[Announcement]) -> list[Outcome]:
+        """How far what was last asked of each route got by now. Cheap: no I/O. Only if `acks` is not accepted."""
+        return [Outcome(Reach.ACCEPTED)] * len(routes)
+
+    def peers(self) -> list[Peer]:
+        """The speaker's sessions, as far as it tells."""
+        return []
+
+    def drain(self, deadline: float) -> None:
+        """Everything was withdrawn and the speaker is to end, if it is ours. Others do nothing."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the speaker; its routes stay. Called from any thread, also while a verb runs."""

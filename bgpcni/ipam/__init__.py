@@ -1,0 +1,1 @@
+"""Where addresses come from: host-local built in, any other plugin executed."""

@@ -1,0 +1,25 @@
+"""The bytes between the launcher (or the operator's command) and the agent, over a unix stream socket.
+
+    agent     -> one byte, HELLO, on accept (the agent lives; none within 5 s: nobody is there)
+    client    -> header, environment, stdin; an ADD's namespace descriptor rides on the first byte (SCM_RIGHTS)
+    agent     -> reply header, stdout, stderr; then it closes
+
+Header, big endian: magic `BGC1`, kind (`C`: a CNI call, `O`: an operator's command), 3 zero bytes, length of the
+environment block, length of stdin (u32 each): 16 octets. The environment block is `NAME=VALUE` strings, each
+ended by NUL: CNI's variables for a call, empty for a command, whose stdin is one JSON object. Reply header: exit
+code (u8), flags (u8, reserved), 2 zero bytes, length of stdout, length of stderr (u32 each): 12 octets.
+"""
+
+from __future__ import annotations
+
+import struct
+
+HELLO = b"\x06"
+MAGIC = b"BGC1"
+HEADER = struct.Struct("!4sc3xII")
+REPLY = struct.Struct("!BB2xII")
+HELLO_SECONDS = 5.0
+CALL, COMMAND = b"C", b"O"
+MAX_REQUEST = 1 << 20
+"""Octets of environment and stdin together; GC may send MAX_GC."""
+MAX_GC = 16 << 20

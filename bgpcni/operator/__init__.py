@@ -1,0 +1,1 @@
+"""What an operator types: the `bgpcni` command and the answers behind it."""
