@@ -132,7 +132,8 @@ class Exporter(abc.ABC):
         return []
 
     def drain(self, deadline: float) -> None:
-        """Everything was withdrawn and the speaker is to end, if it is ours. Others do nothing."""
+        """Everything was withdrawn and the speaker is to end, if it is ours; others do nothing."""
+        return None
 
     @abc.abstractmethod
     def close(self) -> None:
