@@ -59,7 +59,12 @@ def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
     """Create the bridge with a MAC of its own: without one it would change with its ports."""
     octets = bytearray(secrets.token_bytes(6))
     octets[0] = octets[0] & 0xFC | 0x02
-    wanted = {"kind": "bridge", "ifname": plan.name, "address": plan.mac or octets.hex(":"), "state": "up"}
+    wanted: dict[str, str | int] = {
+        "kind": "bridge",
+        "ifname": plan.name,
+        "address": plan.mac or octets.hex(":"),
+        "state": "up",
+    }
     if plan.mtu:
         wanted["mtu"] = plan.mtu
     with _making:

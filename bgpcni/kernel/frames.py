@@ -32,7 +32,7 @@ def unsolicited_advertisement(mac: bytes, address: IPv6Address) -> bytes:
 
 def _checksum(data: bytes) -> int:
     """The Internet checksum, RFC 1071."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -43,5 +43,8 @@ def send(sock: socket.socket, ifname: str, mac: str, addresses: Iterable[str]) -
     raw = mac_bytes(mac)
     for text in addresses:
         address = ip_address(text.partition("/")[0])
-        packer = gratuitous_arp if isinstance(address, IPv4Address) else unsolicited_advertisement
-        sock.sendto(packer(raw, address), (ifname, 0))  # type: ignore[operator]
+        if isinstance(address, IPv4Address):
+            frame = gratuitous_arp(raw, address)
+        else:
+            frame = unsolicited_advertisement(raw, address)
+        sock.sendto(frame, (ifname, 0))

@@ -29,7 +29,7 @@ class LinkMonitor:
         """Until `stop`; for a thread of its own."""
         with self._socket:
             while True:
-                ready, _, _ = select.select([self._socket, self._stop], [], [])
+                ready, _, _ = select.select([self._socket.fileno(), self._stop], [], [])
                 if self._stop in ready:
                     os.close(self._stop)
                     return
