@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from bgpcni.config.agent import AgentConfig, BgpTable, NeighborTable, PolicyTable
+from bgpcni.config.network import parse
 from bgpcni.errors import InvalidConfiguration, IoFailure
 from bgpcni.launcher import install as installer
 from bgpcni.launcher.install import FIELD, MARKER, SAMPLE, SAMPLES, install, patched, render, script
@@ -185,23 +187,25 @@ def test_the_samples_are_valid() -> None:
     assert article["cniVersion"] == chain["cniVersion"] == "1.0.0"
     assert (article["type"], article["mtu"], "exporters" in article) == ("bagpipe", "1500", False)
     assert [plugin["type"] for plugin in chain["plugins"]] == ["bgpcni", "portmap"]
+    first = {"cniVersion": "1.0.0", "name": chain["name"], **chain["plugins"][0]}
+    for ours in (article, first):
+        _, warnings = parse(json.dumps(ours).encode())
+        assert warnings == ()
     for block in re.findall(r"```json\n(.*?)```", (SAMPLES / "README.md").read_text(), re.DOTALL):
         assert json.loads(block)["cniVersion"] == "1.0.0"
     assert (REPOSITORY / "conf").samefile(SAMPLES)
 
 
 def test_every_option_of_the_agents_sample_can_be_uncommented() -> None:
-    """As shipped it changes nothing; with the `#` taken away before an option it is valid TOML."""
+    """As shipped it changes nothing; with the `#` taken away before an option it is what the agent takes, and all it takes."""
     text = (SAMPLES / "agent.toml").read_text()
     assert tomllib.loads(text) == {}
     options = tomllib.loads(re.sub(r"^#(?=\S)", "", text, flags=re.MULTILINE))
-    assert set(options) == {
-        *("run_dir", "data_dir", "default_exporters", "orphan_grace"),
-        *("bgp", "exporters", "networks", "policy"),
-    }
-    assert set(options["bgp"]["neighbors"][0]) == {
-        *("address", "asn", "families", "password_file", "hold_time", "ttl_security")
-    }
+    AgentConfig.model_validate(options)
+    assert set(options) == set(AgentConfig.model_fields)
+    assert set(options["bgp"]) == set(BgpTable.model_fields)
+    assert set(options["bgp"]["neighbors"][0]) == set(NeighborTable.model_fields)
+    assert set(options["policy"]) == set(PolicyTable.model_fields)
 
 
 def wheel(folder: Path, **environment: str) -> Path:
