@@ -167,8 +167,8 @@ class Engine(abc.ABC):
 
     def frr_container(self, folder: Path) -> Container:
         """A container for `Frr`, whose `folder` it shares."""
-        folder.mkdir(parents=True, exist_ok=True)
-        volumes = [(folder, folder), (folder, Path("/run/frr"))]
+        (folder / "etc").mkdir(parents=True, exist_ok=True)
+        volumes = [(folder, folder), (folder, Path("/run/frr")), (folder / "etc", Path("/etc/frr"))]
         idle = "while :; do sleep 3600 & wait $!; done"
         argv = ("/bin/sh", "-c", idle)
         return self.container(self.frr_image(), *argv, volumes=volumes, capabilities=CAPABILITIES)
