@@ -40,7 +40,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """A failed test shows the ends of its laboratory's logs."""
     report: pytest.TestReport = yield  # type: ignore[assignment]
     lab = getattr(item, "funcargs", {}).get("lab")
-    if report.when == "call" and report.failed and isinstance(lab, Lab):
+    if report.failed and isinstance(lab, Lab):
         report.sections.extend(lab.logs().items())
     return report  # type: ignore[return-value]
 

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from integration.lab import Frr, Lab, Namespace, Neighbor, NeverHappened, link, sweep, until
 from integration.lab.namespace import NETNS, PREFIX, alive
+from integration.lab.node import to_toml
 
 PEER, PEER6 = "198.18.200.2", "2001:db8:18:200::2"
 PREFIX4, PREFIX6 = "203.0.113.7/32", "2001:db8:7::7/128"
@@ -141,3 +143,14 @@ def test_waiting_says_what_it_waited_for() -> None:
     """A wait that fails names what was awaited and what was seen last."""
     with pytest.raises(NeverHappened, match=r"the moon.*seen last: 0"):
         until(lambda: 0, "the moon", seconds=0)
+
+
+def test_agent_toml_is_read_as_it_was_meant() -> None:
+    """The agent's configuration reaches the agent unchanged, whatever is in its strings."""
+    document = {
+        "run_dir": '/tmp/a "quoted" \\ path',
+        "grace": 1.5,
+        "bgp": {"asn": 64512, "neighbors": [{"address": "198.18.1.1", "families": ["ipv4-unicast"], "ttl": False}]},
+        "networks": {"tenant-a.x": {"exporters": []}},
+    }
+    assert tomllib.loads(to_toml(document)) == document

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from integration.lab.engine import Engine
-from integration.lab.frr import ALL_FAMILIES, Frr, Neighbor, bgp
+from integration.lab.frr import ALL_FAMILIES, DAEMONS, Frr, Neighbor, bgp
 from integration.lab.namespace import Namespace, link, unique
 from integration.lab.node import Node, install_plugin
 
@@ -70,7 +70,7 @@ class Lab:
         neighbors: Sequence[Neighbor] = (),
         networks: Sequence[str] = (),
         extra: Sequence[str] = (),
-        daemons: Sequence[str] = ("zebra", "bgpd"),
+        daemons: Sequence[str] = DAEMONS,
         start: bool = True,
     ) -> Frr:
         """FRR in a `namespace` or a `container`, forwarding; `config` as a whole, or built by `bgp`."""

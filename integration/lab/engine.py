@@ -20,7 +20,7 @@ from subprocess import CompletedProcess
 from typing import Self
 
 from integration.lab.frr import FRR, tail
-from integration.lab.namespace import Argument, Namespace, run
+from integration.lab.namespace import Argument, Namespace, remove_cgroups, run
 from integration.lab.wait import until
 
 CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SYS_ADMIN")
@@ -167,8 +167,8 @@ class Engine(abc.ABC):
 
     def frr_container(self, folder: Path) -> Container:
         """A container for `Frr`, whose `folder` it shares."""
-        folder.mkdir(parents=True, exist_ok=True)
-        volumes = [(folder, folder), (folder, Path("/run/frr"))]
+        (folder / "etc").mkdir(parents=True, exist_ok=True)
+        volumes = [(folder, folder), (folder, Path("/run/frr")), (folder / "etc", Path("/etc/frr"))]
         idle = "while :; do sleep 3600 & wait $!; done"
         argv = ("/bin/sh", "-c", idle)
         return self.container(self.frr_image(), *argv, volumes=volumes, capabilities=CAPABILITIES)
@@ -176,9 +176,7 @@ class Engine(abc.ABC):
     def close(self) -> None:
         """End engine and containers; remove the cgroups they had."""
         self.box.close()
-        for depth in ("", "*/"):
-            for top in Path("/sys/fs/cgroup").glob(depth + self.box.namespace.name):
-                run("find", top, "-depth", "-type", "d", "-delete", check=False)
+        remove_cgroups(lambda hierarchy: hierarchy.glob(self.box.namespace.name))
 
     def __enter__(self) -> Self:
         return self

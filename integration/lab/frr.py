@@ -1,4 +1,4 @@
-"""FRR as the BGP peer: zebra and bgpd in a place of their own, asked over bgpd's vty socket.
+"""FRR as the BGP peer: mgmtd, zebra and bgpd in a place of their own, asked over bgpd's vty socket.
 
 The place is a network namespace or a container; the class is the same. Answers are read as JSON.
 """
@@ -29,6 +29,17 @@ FAMILIES = {
     "l2vpn-evpn": "l2vpn evpn",
 }
 ALL_FAMILIES = tuple(FAMILIES)
+DAEMONS = ("mgmtd", "zebra", "bgpd")
+"""What runs unless told otherwise, in the order of starting. zebra complains all the time without mgmtd."""
+
+# The folders that FRR looks into whatever it is told, `mgmtd` most of all: each FRR gets its own. In a container they
+# are its volumes already.
+PRIVATE = """
+mkdir -p /run/frr
+mountpoint -q /run/frr || mount --bind "$0" /run/frr || exit 1
+mountpoint -q /etc/frr || mount --bind "$0/etc" /etc/frr || exit 1
+cd / && exec "$@" </dev/null >>"$0/out" 2>&1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +117,13 @@ class Frr:
     `asn` is only remembered, for who configures the other side. Paths of sockets are short (107 octets at most).
     """
 
-    def __init__(self, place: Place, folder: Path, asn: int, daemons: Sequence[str] = ("zebra", "bgpd")) -> None:
+    def __init__(self, place: Place, folder: Path, asn: int, daemons: Sequence[str] = DAEMONS) -> None:
         self.place, self.folder, self.asn, self.daemons = place, folder, asn, daemons
         self.config: dict[str, str] = {}
         self._vty: dict[str, socket.socket] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.chown(folder, "frr", "frr")
+        for name in ("", "etc"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            shutil.chown(folder / name, "frr", "frr")
 
     @property
     def namespace(self) -> Namespace:
@@ -119,26 +131,28 @@ class Frr:
 
     def start(self, config: str | None = None, others: Mapping[str, str] | None = None) -> Self:
         """Start the daemons that do not run and wait until each answers. `config` is bgpd's (else the last
-        one), `others` those of other daemons by name."""
+        one), `others` those of other daemons by name (zebra's and staticd's are read by mgmtd)."""
         self.config |= ({} if config is None else {"bgpd": config}) | dict(others or {})
+        for name, text in self.config.items():
+            (self.folder / "etc" / f"{name}.conf").write_text(text)
         for daemon in self.daemons:
             if self.running(daemon):
                 continue
-            (self.folder / f"{daemon}.conf").write_text(self.config.get(daemon, ""))
+            (self.folder / "etc" / f"{daemon}.conf").touch()
             self._close(daemon)
             (self.folder / f"{daemon}.vty").unlink(missing_ok=True)
             self._pidfile(daemon).unlink(missing_ok=True)
-            self.place.run(*self._command(daemon))
+            if self.place.run(*self._command(daemon), check=False).returncode:
+                raise RuntimeError(f"{daemon} does not start: {tail(self.folder / 'out')}")
             until(lambda daemon=daemon: self.text("show version", daemon), f"an answer of {daemon}")  # type: ignore[misc]
         return self
 
     def _command(self, daemon: str) -> list[Argument]:
         here = self.folder
-        # Its folder of run-time files is fixed; each place gets one of its own, so that several mgmtd get along.
-        private = 'mkdir -p /run/frr && mount --bind "$0" /run/frr && cd / && exec "$@" </dev/null >>"$0/out" 2>&1'
+        zserv = () if daemon == "mgmtd" else ("-z", here / "zserv.api")
         return [
-            *("sh", "-c", private, here, FRR / daemon, "-d", "-F", "traditional", "-f", here / f"{daemon}.conf"),
-            *("-i", self._pidfile(daemon), "-z", here / "zserv.api", "--vty_socket", here),
+            *("sh", "-c", PRIVATE, here, FRR / daemon, "-d", "-F", "traditional", *zserv),
+            *("-i", self._pidfile(daemon), "--vty_socket", here),
             *("--log", f"file:{here}/{daemon}.log", "--log-level", "informational"),
         ]
 

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -205,6 +205,14 @@ def _of_dead_runs(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def remove_cgroups(tops: Callable[[Path], Iterable[Path]]) -> None:
+    """Remove the (empty) cgroups that `tops` finds in each hierarchy of cgroup v1, or in the one of v2."""
+    root = Path("/sys/fs/cgroup")
+    for hierarchy in (root, *(folder for folder in root.glob("*") if folder.is_dir())):
+        for top in tops(hierarchy):
+            run("find", top, "-depth", "-type", "d", "-delete", check=False)
+
+
 def sweep() -> list[str]:
     """Remove what runs that are dead left behind: processes, namespaces, folders. The names of what was removed."""
     gone = []
@@ -214,4 +222,5 @@ def sweep() -> list[str]:
     for path in _of_dead_runs(Path(tempfile.gettempdir())):
         shutil.rmtree(path, ignore_errors=True)
         gone.append(str(path))
+    remove_cgroups(_of_dead_runs)
     return gone
