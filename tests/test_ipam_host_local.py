@@ -235,6 +235,8 @@ def test_an_entry_whose_writer_died_blocks_nobody_for_long(tmp_path: Path) -> No
         (folder / f"10.1.2.{i}").touch()
     assert addresses(plugin, "c2") == ["10.1.2.67/25"]
     assert set(files(tmp_path)) == {"lock", "last_reserved_ip.0", "10.1.2.2", "10.1.2.67"}
+    (folder / "10.1.2.99").touch()
+    assert addresses(plugin, "c3", "10.1.2.99") == ["10.1.2.99/25"]
 
 
 def test_a_nearly_full_pool_still_gives_its_last_address(tmp_path: Path) -> None:

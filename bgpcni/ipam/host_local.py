@@ -5,7 +5,6 @@ Blocking; one object serves one call or many, from any thread. What is kept is i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -86,13 +85,10 @@ class HostLocal(Leases):
                         else self._take(folder, index, wish, owner, held)
                     )
                     leases.append(lease)
-                    self._write_last(folder, index, bare(lease.address))
+                    self._overwrite(folder, f"last_reserved_ip.{index}", bare(lease.address))
             except BaseException:
                 for lease in leases:
-                    if lease.taken_from is None:
-                        self._unlink(folder, bare(lease.address))
-                    else:
-                        self._hand_over(folder, bare(lease.address), owner, lease.taken_from)
+                    self._give_back(folder, lease, owner)
                 raise
         return leases
 
@@ -131,15 +127,26 @@ class HostLocal(Leases):
         range_ = next(range_ for range_ in self.config.range_sets[index] if ip in range_)
         return Lease(f"{ip}/{range_.subnet.prefixlen}", str(range_.gateway), index, taken_from)
 
+    def _give_back(self, folder: int, lease: Lease, owner: tuple[str, str]) -> None:
+        """Undo one lease. The error that is on its way is the one to be told, so this one is not."""
+        name = bare(lease.address)
+        try:
+            if lease.taken_from is None:
+                self._unlink(folder, name)
+            else:
+                self._hand_over(folder, name, owner, lease.taken_from)
+        except IoFailure:
+            pass
+
     def _take(
         self, folder: int, index: int, ip: Ip, owner: tuple[str, str], held: Mapping[str, tuple[str, str]]
     ) -> Lease:
         name = str(ip)
-        if self._write(folder, name, content_of(*owner), create=os.O_EXCL):
+        entry = self._read_live(folder, name)
+        if entry is None and self._create(folder, name, content_of(*owner)):
             return self._lease(index, ip)
         holder = held.get(name)
         if holder is None or not self._hand_over(folder, name, holder, owner):
-            entry = self._read(folder, name)
             raise AddressTaken(self.network, name, entry.owner if entry else ("", None))
         return self._lease(index, ip, holder)
 
@@ -157,7 +164,7 @@ class HostLocal(Leases):
             if tries == _TRIES:
                 taken = set(self._entries(folder))
             name = str(ip)
-            if name not in taken and self._write(folder, name, content, create=os.O_EXCL):
+            if name not in taken and self._create(folder, name, content):
                 return self._lease(index, ip)
         for name, holder in held.items():
             ip = ip_address(name)
@@ -171,9 +178,6 @@ class HostLocal(Leases):
             return None if entry is None else ip_address(entry.content)
         except ValueError:
             return None
-
-    def _write_last(self, folder: int, index: int, text: str) -> None:
-        self._write(folder, f"last_reserved_ip.{index}", text, create=os.O_TRUNC)
 
 
 def _round(ranges: RangeSet, last: Ip | None) -> Iterator[Ip]:

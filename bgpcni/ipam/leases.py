@@ -167,18 +167,17 @@ class Leases:
             raise IoFailure(f"{self.folder}: {error.strerror}") from error
 
     def _entries(self, folder: int) -> dict[str, Entry]:
-        """All leases. Entries without content are removed: while the lock is held nobody is writing one, so its
-        writer died there."""
-        entries = {}
-        for name in self._names(folder):
-            entry = self._read(folder, name)
-            if entry is None:
-                continue
-            if entry.content.strip():
-                entries[name] = entry
-            else:
-                self._unlink(folder, name)
-        return entries
+        """All leases."""
+        return {name: entry for name in self._names(folder) if (entry := self._read_live(folder, name))}
+
+    def _read_live(self, folder: int, name: str) -> Entry | None:
+        """A lease. One without content is removed: while the lock is held nobody is writing it, so its writer
+        died there."""
+        entry = self._read(folder, name)
+        if entry is None or entry.content.strip():
+            return entry
+        self._unlink(folder, name)
+        return None
 
     def _read(self, folder: int, name: str) -> Entry | None:
         try:
@@ -205,30 +204,46 @@ class Leases:
             raise self._failure(name, error) from error
         return True
 
-    def _write(self, folder: int, name: str, text: str, create: int) -> bool:
-        """Write a small file whole; False if O_EXCL found one. On failure no part of it is left."""
-        data = text.encode()
+    def _create(self, folder: int, name: str, text: str) -> bool:
+        """Write a new small file whole, or leave none; False if there is one already."""
         try:
-            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | create, _FILE_MODE, dir_fd=folder)
+            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE, dir_fd=folder)
         except FileExistsError:
             return False
         except OSError as error:
             raise self._failure(name, error) from error
+        self._fill(folder, name, file, text)
+        return True
+
+    def _overwrite(self, folder: int, name: str, text: str) -> None:
+        """Write a small file whole, whether there is one or not; on failure there is none.
+
+        In place: truncating first would make ext4 flush it to disk on closing.
+        """
+        try:
+            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE, dir_fd=folder)
+        except OSError as error:
+            raise self._failure(name, error) from error
+        self._fill(folder, name, file, text)
+
+    def _fill(self, folder: int, name: str, file: int, text: str) -> None:
+        data = text.encode()
         try:
             if os.write(file, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if os.fstat(file).st_size > len(data):
+                os.ftruncate(file, len(data))
         except OSError as error:
             self._unlink(folder, name)
             raise self._failure(name, error) from error
         finally:
             os.close(file)
-        return True
 
     def _hand_over(self, folder: int, name: str, old: tuple[str, str], new: tuple[str, str]) -> bool:
         entry = self._read(folder, name)
         if entry is None or entry.owner not in (old, (old[0], None)):
             return False
-        self._write(folder, f".{name}.new", content_of(*new), create=os.O_TRUNC)
+        self._overwrite(folder, f".{name}.new", content_of(*new))
         try:
             os.rename(f".{name}.new", name, src_dir_fd=folder, dst_dir_fd=folder)
         except OSError as error:
