@@ -122,9 +122,9 @@ class Engine(abc.ABC):
             self.begin()
             self.run("run", "--rm", "--network=none", *self.run_flags, self.frr_image(), "/bin/sh", "-c", "exit 0")
         except Exception as error:
-            said = f" ({tail(self.log, 800).strip()})" if self.log.exists() else ""
+            said = tail(self.log, 800).strip()
             self.close()
-            raise NoEngine(f"{self.name}: {error}{said}") from error
+            raise NoEngine(f"{self.name}: {error} ({said})") from error
 
     @abc.abstractmethod
     def begin(self) -> None:
