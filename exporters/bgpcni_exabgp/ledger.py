@@ -163,9 +163,11 @@ class Ledger:
         entry = self.routes.get(nlri)
         if entry is None:
             self.routes[nlri] = Entry(number, number, False, not self.primed)
-        else:
-            entry.number, entry.withdrawn, entry.refused, entry.told = number, False, None, False
-            entry.first = min(entry.first, number)
+            return
+        if entry.withdrawn and entry.told:  # no peer has it any more
+            entry.first, entry.exposed = NEVER, False
+        entry.number, entry.withdrawn, entry.refused, entry.told = number, False, None, False
+        entry.first = min(entry.first, number)
 
     def withdrawn(self, nlri: Nlri, number: int) -> None:
         entry = self.routes.get(nlri)
