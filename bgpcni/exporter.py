@@ -39,7 +39,11 @@ class Reach(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one route. For a withdrawal, `WANTED` means a peer may still hold the route."""
+    """What became of one route. For a withdrawal, `WANTED` means a peer may still hold the route.
+
+    `reason` with `WANTED`: words when it cannot get further now (`no session with 192.0.2.1`), empty while it is
+    under way and worth waiting for.
+    """
 
     reach: Reach
     reason: str = ""
@@ -132,7 +136,8 @@ class Exporter(abc.ABC):
         return []
 
     def drain(self, deadline: float) -> None:
-        """Everything was withdrawn and the speaker is to end, if it is ours. Others do nothing."""
+        """Everything was withdrawn and the speaker is to end, if it is ours; others do nothing."""
+        return
 
     @abc.abstractmethod
     def close(self) -> None:

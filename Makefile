@@ -1,0 +1,54 @@
+# `make test` and `make demo` need nothing but a Debian machine and root; they install what is missing.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTEST_FLAGS ?=
+BIN := .venv/bin
+
+.PHONY: help setup venv demo test unit integration lint format bench clean
+
+help:
+	@echo 'make demo         FRR and a node in two network namespaces; ADD, ping, DEL, step by step'
+	@echo 'make test         all tests: unit, then integration (root)'
+	@echo 'make unit         the tests that need neither root nor other programs'
+	@echo 'make integration  the tests with the real parts (root)'
+	@echo 'make lint         ruff and mypy --strict'
+	@echo 'make format       let ruff format the code'
+	@echo 'make bench        ratios against the stock plugins, bench.json (root)'
+	@echo 'make setup        only what the others do first: packages (root) and .venv'
+	@echo 'make clean        remove .venv, caches and what dead test runs left behind'
+
+setup:
+	@scripts/setup
+
+venv:
+	@scripts/setup --python
+
+demo: setup
+	@$(BIN)/python -m integration.demo
+
+test: setup
+	$(BIN)/pytest tests integration $(PYTEST_FLAGS)
+
+unit: venv
+	$(BIN)/pytest tests $(PYTEST_FLAGS)
+
+integration: setup
+	$(BIN)/pytest integration $(PYTEST_FLAGS)
+
+lint: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: venv
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: setup
+	@$(BIN)/python -m integration.bench
+
+clean:
+	@if [ -x $(BIN)/python ] && [ "$$(id -u)" = 0 ]; then $(BIN)/python -m integration.lab; fi
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis bench.json bench.svg
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,183 @@
+"""agent.toml: what the operator says of this node, validated into one frozen model. Reads one file, no more.
+
+Unknown keys are errors here: this file has one owner.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import tomllib
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bgpcni.config.network import Prefixes, describe
+from bgpcni.errors import InvalidConfiguration
+from bgpcni.model import Family
+
+DEFAULT_PATH = Path("/etc/bgpcni/agent.toml")
+DEFAULT_SOCKET = Path("/run/bgpcni/agent.sock")
+DEFAULT_RUN_DIR = Path("/run/bgpcni")
+DEFAULT_DATA_DIR = Path("/var/lib/bgpcni")
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+
+
+def _address(value: str) -> str:
+    return str(ip_address(value))
+
+
+def _router_id(value: str) -> str:
+    parsed = ip_address(value)
+    if parsed.version != 4 or int(parsed) == 0:
+        raise ValueError(f"{value!r} is not a router ID: four octets, not 0.0.0.0")
+    return str(parsed)
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/") or "\0" in value or "\n" in value:
+        raise ValueError(f"{value!r} is not an absolute path")
+    return value
+
+
+IpText = Annotated[str, AfterValidator(_address)]
+PathText = Annotated[str, AfterValidator(_absolute)]
+Asn = Annotated[int, Field(ge=1, le=4294967295)]
+HoldTime = Annotated[int, Field(ge=3, le=65535)]
+
+
+class NeighborTable(Table):
+    """`[[bgp.neighbors]]`. `hold_time` in seconds; absent: that of `[bgp]`."""
+
+    address: IpText
+    asn: Asn
+    families: Annotated[tuple[Family, ...], Field(min_length=1)] = (Family.IPV4_UNICAST, Family.IPV6_UNICAST)
+    password_file: PathText | None = None
+    hold_time: HoldTime | None = None
+    ttl_security: bool = False
+    passive: bool = False
+
+
+class BgpTable(Table):
+    """`[bgp]`. Times in seconds; `local_address` is the source of the sessions and EVPN's VTEP."""
+
+    asn: Asn
+    router_id: Annotated[str, AfterValidator(_router_id)]
+    local_address: IpText
+    next_hop: IpText | None = None
+    next_hop6: IpText | None = None
+    hold_time: HoldTime = 90
+    graceful_restart: Annotated[int, Field(ge=0, le=4095)] = 120
+    neighbors: tuple[NeighborTable, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BgpTable:
+        for name, version in (("next_hop", 4), ("next_hop6", 6)):
+            value = getattr(self, name)
+            if value and ip_address(value).version != version:
+                raise ValueError(f"{name} {value} is not an IPv{version} address")
+        seen: set[str] = set()
+        for neighbor in self.neighbors:
+            if neighbor.address in seen:
+                raise ValueError(f"neighbors: {neighbor.address} is there twice")
+            if neighbor.address == self.local_address:
+                raise ValueError(f"neighbors: {neighbor.address} is our own local_address")
+            if ip_address(neighbor.address).version != ip_address(self.local_address).version:
+                raise ValueError(f"neighbors: {neighbor.address} is not of local_address's family")
+            seen.add(neighbor.address)
+        return self
+
+
+class ExporterTable(BaseModel):
+    """`[exporters.NAME]`: `type` (absent: NAME), the rest is that exporter's own configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    type: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class NetworkTable(Table):
+    """`[networks.NAME]`: what the operator says of a network wins over the CNI configuration."""
+
+    exporters: tuple[str, ...] | None = None
+
+
+def _range(value: str) -> str:
+    match = re.fullmatch(r"([0-9]{1,8})(?:-([0-9]{1,8}))?", value)
+    if not match or int(match[2] or match[1]) < int(match[1]):
+        raise ValueError(f"{value!r} is not a VNI or a range of VNIs such as 5000-5999")
+    return value
+
+
+class PolicyTable(Table):
+    """`[policy]`: allow-lists for what network configurations may ask; absent: anything."""
+
+    import_rt: tuple[str, ...] | None = None
+    export_rt: tuple[str, ...] | None = None
+    vni: tuple[Annotated[str, AfterValidator(_range)], ...] | None = None
+    bridges: tuple[str, ...] | None = None
+    prefixes: Prefixes | None = None
+    exporters: tuple[str, ...] | None = None
+    maximum_prefix: Annotated[int, Field(ge=1)] | None = None
+
+    def refuse_names(self, key: str, values: Iterable[str], allowed: tuple[str, ...] | None, place: str) -> None:
+        """Raise error 7 for the first of `values` that no pattern of `[policy] key` matches."""
+        if allowed is None:
+            return
+        for value in values:
+            if not any(fnmatch.fnmatchcase(value, pattern) for pattern in allowed):
+                raise InvalidConfiguration(f"{place}: {value} is not allowed by [policy] {key} of this node")
+
+    def refuse_vni(self, value: int | None) -> None:
+        if value is None or self.vni is None:
+            return
+        for text in self.vni:
+            low, _, high = text.partition("-")
+            if int(low) <= value <= int(high or low):
+                return
+        raise InvalidConfiguration(f"bgp.vni: {value} is not allowed by [policy] vni of this node")
+
+    def refuse_addresses(self, addresses: Iterable[str]) -> None:
+        if self.prefixes is None:
+            return
+        allowed = [ip_network(prefix) for prefix in self.prefixes]
+        for text in addresses:
+            address = ip_address(text.partition("/")[0])
+            if not any(address in network for network in allowed):
+                raise InvalidConfiguration(f"ipam: {address} is not allowed by [policy] prefixes of this node")
+
+
+class AgentConfig(Table):
+    """The whole file. `orphan_grace` in seconds (rule 15)."""
+
+    run_dir: PathText = str(DEFAULT_RUN_DIR)
+    data_dir: PathText = str(DEFAULT_DATA_DIR)
+    default_exporters: tuple[str, ...] = ("exabgp",)
+    orphan_grace: Annotated[float, Field(ge=0, le=86400)] = 60.0
+    bgp: BgpTable | None = None
+    exporters: dict[str, ExporterTable] = Field(default_factory=dict)
+    networks: dict[str, NetworkTable] = Field(default_factory=dict)
+    policy: PolicyTable = PolicyTable()
+
+
+def load(path: Path) -> AgentConfig:
+    """Read and validate agent.toml. Raises InvalidConfiguration naming file, place and what is wrong there."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidConfiguration(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfiguration(f"{path}: {error}") from None
+    try:
+        return AgentConfig.model_validate(document)
+    except ValidationError as error:
+        raise InvalidConfiguration(f"{path}: {describe(error)}") from None

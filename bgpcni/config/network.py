@@ -1,0 +1,265 @@
+"""The network configuration: what a runtime sends on stdin, validated into one frozen model. Pure.
+
+Keys match without regard to case, as the reference library's JSON does. Unknown keys are accepted (the CNI
+specification, section 1, asks for it); those that look like a misspelling of ours are reported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from bgpcni import bgp
+from bgpcni.errors import DecodingFailure, InvalidConfiguration
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
+_LINK = re.compile(r"[^\s/:]{1,15}")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+def _texts(value: Any) -> Any:
+    """A string, a comma-separated string or a list: the article's configuration used all three."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _each(check: Callable[[str], str]) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+    def run(values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(check(value) for value in values))
+
+    return run
+
+
+def _number(value: Any) -> Any:
+    """The article's plugin wanted `"mtu": "1500"`: digits in a string are a number too."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()) else value
+
+
+def _link(value: str) -> str:
+    if not _LINK.fullmatch(value) or value in (".", ".."):
+        raise ValueError(f"{value!r} is not an interface name: 1 to 15 characters, no blank, '/' or ':'")
+    return value
+
+
+def _mac(value: str) -> str:
+    text = value.lower().replace("-", ":")
+    if not _MAC.fullmatch(text):
+        raise ValueError(f"{value!r} is not a MAC address")
+    if int(text[:2], 16) & 1:
+        raise ValueError(f"{value!r} is a multicast MAC address")
+    return text
+
+
+def _prefix(value: str) -> str:
+    return str(ip_network(value))
+
+
+RouteTargets = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_each(bgp.route_target))]
+Communities = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_each(bgp.community))]
+Prefixes = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_each(_prefix))]
+LinkName = Annotated[str, AfterValidator(_link)]
+Mac = Annotated[str, AfterValidator(_mac)]
+
+
+class Section(BaseModel):
+    """One object of the configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True, hide_input_in_errors=True)
+
+
+class BgpSection(Section):
+    """`bgp`: what is announced, and how long ADD waits for it. Times in seconds."""
+
+    family: Literal["unicast", "vpn", "evpn"] | None = None
+    advertise: Literal["host", "subnet"] = "host"
+    import_: Prefixes = Field(default=(), alias="import")
+    vni: Annotated[int, BeforeValidator(_number), AfterValidator(bgp.vni)] | None = None
+    rd: str = "auto"
+    communities: Communities = ()
+    wait: Literal["none", "sent", "acked"] = "none"
+    wait_seconds: float = Field(default=2.0, ge=0.1, le=30, alias="waitSeconds")
+    drain_seconds: float = Field(default=0.0, ge=0, le=10, alias="drainSeconds")
+
+
+class RuntimeSection(Section):
+    """`runtimeConfig`: what the runtime fills in for declared capabilities (CNI conventions)."""
+
+    mac: Mac | None = None
+    ips: tuple[str, ...] = ()
+    ip_ranges: Any = Field(default=None, alias="ipRanges")
+    dns: dict[str, Any] | None = None
+
+
+class CniArgs(Section):
+    """`args.cni`: per-attachment wishes (CNI conventions), route targets among them."""
+
+    import_rt: RouteTargets | None = Field(default=None, alias="importRT")
+    export_rt: RouteTargets | None = Field(default=None, alias="exportRT")
+    ips: tuple[str, ...] = ()
+    mac: Mac | None = None
+
+
+class ArgsSection(Section):
+    cni: CniArgs = CniArgs()
+
+
+class ExporterSection(Section):
+    """One entry of `exporters`: a name, or an object with a `type` that its exporter's model validates."""
+
+    type: str
+    name: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+def _exporter(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+def _exporters(value: Any) -> Any:
+    return _texts(value) if isinstance(value, str) else value
+
+
+class NetworkConfig(Section):
+    """The whole configuration of one plugin call (CNI specification section 1, plus ours)."""
+
+    cni_version: str = Field(default="0.1.0", alias="cniVersion")
+    name: str
+    type: str = "bgpcni"
+    bridge: LinkName = "cni0"
+    is_gateway: bool = Field(default=False, alias="isGateway")
+    is_default_gateway: bool = Field(default=False, alias="isDefaultGateway")
+    force_address: bool = Field(default=False, alias="forceAddress")
+    ip_masq: bool = Field(default=False, alias="ipMasq")
+    ip_masq_backend: Literal["nftables", "iptables"] | None = Field(default=None, alias="ipMasqBackend")
+    mtu: Annotated[int, BeforeValidator(_number), Field(ge=0, le=65535)] = 0
+    hairpin_mode: bool = Field(default=False, alias="hairpinMode")
+    promisc_mode: bool = Field(default=False, alias="promiscMode")
+    port_isolation: bool = Field(default=False, alias="portIsolation")
+    macspoofchk: bool = False
+    enabledad: bool = False
+    vlan: Annotated[int, Field(ge=0, le=4094)] = 0
+    vlan_trunk: Any = Field(default=None, alias="vlanTrunk")
+    preserve_default_vlan: bool = Field(default=True, alias="preserveDefaultVlan")
+    disable_container_interface: bool = Field(default=False, alias="disableContainerInterface")
+    mac: Mac | None = None
+    import_rt: RouteTargets = Field(default=(), alias="importRT")
+    export_rt: RouteTargets = Field(default=(), alias="exportRT")
+    exporters: (
+        Annotated[
+            tuple[Annotated[ExporterSection, BeforeValidator(_exporter)], ...],
+            BeforeValidator(_exporters),
+        ]
+        | None
+    ) = None
+    bgp: BgpSection = BgpSection()
+    ipam: dict[str, Any] | None = None
+    dns: dict[str, Any] | None = None
+    runtime: RuntimeSection = Field(default=RuntimeSection(), alias="runtimeConfig")
+    args: ArgsSection = ArgsSection()
+    prev_result: Any = Field(default=None, alias="prevResult")
+    valid_attachments: Any = Field(default=None, alias="cni.dev/valid-attachments")
+
+    @property
+    def ipam_type(self) -> str:
+        """The IPAM plugin's name, "" for layer 2 only."""
+        value = next((self.ipam[key] for key in self.ipam if key.lower() == "type"), "") if self.ipam else ""
+        return value if isinstance(value, str) else ""
+
+
+_FOREIGN = frozenset(
+    ["capabilities", "cni.dev/attachments", "disablecheck", "disablegc", "loadonlyinlinedplugins", "cniversions"]
+)
+"""Keys that belong to the runtime or to the list; never a misspelling of ours."""
+
+
+def parse(stdin: bytes) -> tuple[NetworkConfig, tuple[str, ...]]:
+    """stdin of a call → the configuration and warnings. Raises DecodingFailure (6) or InvalidConfiguration (7)."""
+    document = decode(stdin)
+    warnings: list[str] = []
+    folded = _fold(document, NetworkConfig, "", warnings)
+    try:
+        config = NetworkConfig.model_validate(folded)
+    except ValidationError as error:
+        raise InvalidConfiguration(describe(error)) from None
+    if not _NAME.fullmatch(config.name) or len(config.name) > 180:
+        raise InvalidConfiguration(f"name: {config.name!r} is not a network name: letters, digits, '_', '.', '-'")
+    return config, tuple(warnings)
+
+
+def decode(stdin: bytes) -> dict[str, Any]:
+    """One JSON object, or error 6 that says what was wrong and where."""
+    try:
+        document = json.loads(stdin)
+    except UnicodeDecodeError:
+        raise DecodingFailure("the network configuration is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise DecodingFailure(f"the network configuration is not JSON: {error.msg} ({where})") from None
+    except (RecursionError, ValueError) as error:
+        raise DecodingFailure(f"the network configuration is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise DecodingFailure("the network configuration is not a JSON object")
+    return document
+
+
+def describe(error: ValidationError, prefix: str = "") -> str:
+    """pydantic's findings in one line: `bgp.vni: 16777216 is over 16777215; mtu: …`."""
+    return "; ".join(dict.fromkeys(_findings(error, prefix)))
+
+
+def _findings(error: ValidationError, prefix: str) -> Iterator[str]:
+    for finding in error.errors(include_url=False, include_context=False):
+        place = prefix
+        for part in finding["loc"]:
+            if isinstance(part, int):
+                place += f"[{part}]"
+            elif not re.fullmatch(r"(function|tuple|constrained|literal|nullable|ExporterSection).*", part):
+                place += f".{part}" if place else part
+        text = finding["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("valid tuple", "list")
+        if finding["type"] == "missing":
+            text = "missing"
+        elif finding["type"] == "extra_forbidden":
+            text = "unknown key"
+        yield f"{place}: {text}" if place else text
+
+
+def _fold(document: Mapping[str, Any], model: type[BaseModel], place: str, warnings: list[str]) -> dict[str, Any]:
+    """Give the keys their spelling in `model`, deeper sections too; note what looks misspelt."""
+    names = {(field.alias or name): field for name, field in model.model_fields.items()}
+    spelling = {name.lower(): name for name in names}
+    folded: dict[str, Any] = {}
+    for key, value in document.items():
+        name = spelling.get(key.lower())
+        if name is None:
+            near = difflib.get_close_matches(key.lower(), spelling, 1, 0.8)
+            if near and key.lower() not in _FOREIGN:
+                warnings.append(f"{place}{key}: unknown key; did you mean {spelling[near[0]]!r}?")
+            folded[key] = value
+            continue
+        section = _SECTIONS.get((model, name))
+        if section and isinstance(value, dict):
+            value = _fold(value, section, f"{place}{name}.", warnings)
+        if value is None and names[name].default is not None:
+            continue  # JSON null is Go's "not given"
+        folded[name] = value
+    return folded
+
+
+_SECTIONS: dict[tuple[type[BaseModel], str], type[BaseModel]] = {
+    (NetworkConfig, "bgp"): BgpSection,
+    (NetworkConfig, "runtimeConfig"): RuntimeSection,
+    (NetworkConfig, "args"): ArgsSection,
+    (ArgsSection, "cni"): CniArgs,
+}

@@ -1,0 +1,112 @@
+"""What is announced for an attachment on this node. Pure: same attachment, same node, same routes.
+
+Routes that follow from a set (EVPN's type 3 per VNI, a network's subnet) are derived from each attachment that
+asks for them; the ledger keeps one for as long as any of them wants it.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface
+
+from bgpcni import bgp
+from bgpcni.errors import InvalidConfiguration
+from bgpcni.model import Announcement, Attachment, Endpoint, Family, Nlri, NodeFacts
+
+_UNICAST = {4: Family.IPV4_UNICAST, 6: Family.IPV6_UNICAST}
+_VPN = {4: Family.IPV4_VPN, 6: Family.IPV6_VPN}
+
+
+def next_hop(node: NodeFacts, version: int) -> str:
+    """The next hop of routes of one IP version, "" where this node has no [bgp]. Raises InvalidConfiguration."""
+    if not node.has_bgp:
+        return ""
+    found = node.next_hop if version == 4 else node.next_hop6
+    if found is None:
+        key = "next_hop" if version == 4 else "next_hop6"
+        raise InvalidConfiguration(
+            f"bgp: this node has no next hop for IPv{version}: set [bgp] {key} in agent.toml, "
+            f"or give the interface of local_address a global IPv{version} address"
+        )
+    return found
+
+
+def derive(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
+    """The routes of one attachment, without duplicates. Raises InvalidConfiguration where a next hop is missing."""
+    routes: dict[Nlri, Announcement] = {}
+    for item in attachment.addresses:
+        for route in _of_address(attachment, item.address, item.gateway, node):
+            routes.setdefault(route.nlri, route)
+    if attachment.bgp.family == "evpn":
+        for route in _of_network(attachment, node):
+            routes.setdefault(route.nlri, route)
+    return list(routes.values())
+
+
+def _of_address(attachment: Attachment, address: str, gateway: str | None, node: NodeFacts) -> list[Announcement]:
+    version = ip_interface(address).version
+    intent = attachment.bgp
+    host, subnet = bgp.host_prefix(address), bgp.subnet(address)
+    prefix = host if intent.advertise == "host" else subnet
+    endpoint = Endpoint(
+        container_id=attachment.container_id,
+        ifname=attachment.ifname,
+        mac=attachment.mac or "",
+        address=address,
+        gateway=gateway,
+        bridge=attachment.bridge,
+        host_veth=attachment.host_veth or "",
+        host_index=attachment.host_index or 0,
+    )
+
+    def route(nlri: Nlri, hop: str, *, datapath: bool = True, host_route: bool = True) -> Announcement:
+        return Announcement(
+            nlri=nlri,
+            network=attachment.network,
+            next_hop=hop,
+            export_rt=intent.export_rt,
+            import_rt=intent.import_rt,
+            communities=intent.communities,
+            vni=intent.vni,
+            label=intent.label,
+            endpoint=endpoint if host_route else None,
+            datapath=datapath,
+        )
+
+    single = intent.advertise == "host"
+    if intent.family == "unicast":
+        return [route(Nlri(_UNICAST[version], "unicast", prefix), next_hop(node, version), host_route=single)]
+    if intent.family == "vpn":
+        nlri = Nlri(_VPN[version], "vpn", prefix, rd=intent.rd)
+        return [route(nlri, next_hop(node, version), datapath=False, host_route=single)]
+    vtep = _vtep(node)
+    routes = [route(Nlri(Family.L2VPN_EVPN, "mac-ip", host, rd=intent.rd, mac=attachment.mac), vtep)]
+    if not single:
+        nlri = Nlri(Family.L2VPN_EVPN, "ip-prefix", subnet, rd=intent.rd)
+        routes.append(route(nlri, vtep, datapath=False, host_route=False))
+    return routes
+
+
+def _of_network(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
+    """EVPN: the MAC alone where there is no address (layer 2 only), and type 3 for the VNI."""
+    intent = attachment.bgp
+    vtep = _vtep(node)
+    nlris = [Nlri(Family.L2VPN_EVPN, "multicast", rd=intent.rd, originator=vtep)]
+    if not attachment.addresses and attachment.mac:
+        nlris.append(Nlri(Family.L2VPN_EVPN, "mac-ip", rd=intent.rd, mac=attachment.mac))
+    return [
+        Announcement(
+            nlri=nlri,
+            network=attachment.network,
+            next_hop=vtep,
+            export_rt=intent.export_rt,
+            import_rt=intent.import_rt,
+            communities=intent.communities,
+            vni=intent.vni,
+        )
+        for nlri in nlris
+    ]
+
+
+def _vtep(node: NodeFacts) -> str:
+    """EVPN's next hop is the VTEP, `local_address`, whatever the family of the container's address."""
+    return node.local_address or ""

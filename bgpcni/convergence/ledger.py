@@ -1,0 +1,207 @@
+"""What one exporter has to announce, and how far each route got. A pure state machine: no I/O, no clock.
+
+Each route (an NLRI) has owners, the attachments that want it, and leavers, the attachments that wait until its
+withdrawal is confirmed. A route is wanted while it has an owner. What changed since the exporter was last told
+is `dirty`; what it was told but is not yet where it should be is `unsettled`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from bgpcni.exporter import Outcome, Reach
+from bgpcni.model import Announcement, AttachmentKey, Nlri
+
+
+@dataclass(slots=True)
+class Entry:
+    """One route. `told`: the exporter has been given the present wish. `since`: when `reach` became what it is."""
+
+    announcement: Announcement
+    owners: dict[AttachmentKey, Announcement] = field(default_factory=dict)
+    leavers: set[AttachmentKey] = field(default_factory=set)
+    reach: Reach = Reach.WANTED
+    reason: str = ""
+    since: str = ""
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self.owners)
+
+
+class Ledger:
+    """The book of one exporter. `settled` is the reach at which a route needs no more looking after."""
+
+    def __init__(self, settled: Reach) -> None:
+        self.settled = settled
+        self.entries: dict[Nlri, Entry] = {}
+        self._dirty: dict[Nlri, None] = {}
+        self._unsettled: dict[Nlri, None] = {}
+        self._owned: dict[AttachmentKey, tuple[Nlri, ...]] = {}
+        self._leaving: dict[AttachmentKey, set[Nlri]] = {}
+
+    # ---------------------------------------------------------------- wishes
+
+    def want(self, owner: AttachmentKey, routes: Iterable[Announcement], now: str) -> list[AttachmentKey]:
+        """`owner` wants exactly these routes (again: replaces what it wanted before).
+
+        Returns the leavers that are free to go because a route they waited for is wanted again: the same NLRI
+        with the same next hop, so there is nothing left to withdraw for them.
+        """
+        routes = list(routes)
+        nlris = tuple(route.nlri for route in routes)
+        for nlri in self._owned.get(owner, ()):
+            if nlri not in nlris:
+                self._disown(owner, nlri, now)
+        self.forget(owner)
+        self._owned[owner] = nlris
+        free: list[AttachmentKey] = []
+        for route in routes:
+            entry = self.entries.get(route.nlri)
+            if entry is None:
+                entry = self.entries[route.nlri] = Entry(route, since=now)
+            entry.owners[owner] = route
+            free += self._free_leavers(entry, route.nlri)
+            chosen = next(iter(entry.owners.values()))
+            if len(entry.owners) == 1 or chosen != entry.announcement:
+                entry.announcement = chosen
+                self._touch(route.nlri, now)
+        return free
+
+    def leave(self, owner: AttachmentKey, routes: Iterable[Announcement], now: str) -> bool:
+        """`owner` wants nothing any more. True: nothing has to be withdrawn on its account, it is free to go.
+
+        `routes`: what it had, for owners this life has never heard of (records left by an earlier one).
+        """
+        for nlri in self._owned.pop(owner, ()):
+            self._disown(owner, nlri, now)
+        for route in routes:
+            if route.nlri not in self.entries:
+                self.entries[route.nlri] = Entry(route, since=now)
+                self._touch(route.nlri, now)
+            if not self.entries[route.nlri].wanted:
+                self._wait_for(owner, route.nlri)
+        return owner not in self._leaving
+
+    def forget(self, owner: AttachmentKey) -> None:
+        """`owner` does not wait any longer (released by force); its withdrawals go on all the same."""
+        for nlri in self._leaving.pop(owner, set()):
+            self.entries[nlri].leavers.discard(owner)
+
+    def _disown(self, owner: AttachmentKey, nlri: Nlri, now: str) -> None:
+        entry = self.entries[nlri]
+        first = next(iter(entry.owners)) == owner
+        entry.owners.pop(owner, None)
+        if not entry.owners:
+            self._wait_for(owner, nlri)
+            self._touch(nlri, now)
+        elif first:
+            chosen = next(iter(entry.owners.values()))
+            if chosen != entry.announcement:
+                entry.announcement = chosen
+                self._touch(nlri, now)
+
+    def _wait_for(self, owner: AttachmentKey, nlri: Nlri) -> None:
+        self.entries[nlri].leavers.add(owner)
+        self._leaving.setdefault(owner, set()).add(nlri)
+
+    def _touch(self, nlri: Nlri, now: str) -> None:
+        entry = self.entries[nlri]
+        entry.reach, entry.reason, entry.since = Reach.WANTED, "", now
+        self._dirty[nlri] = None
+        self._unsettled.pop(nlri, None)
+
+    # ---------------------------------------------------------------- the exporter's side
+
+    def replay(self) -> None:
+        """The speaker may know nothing: everything is to be told again."""
+        for nlri in self.entries:
+            self._dirty[nlri] = None
+        self._unsettled.clear()
+
+    def retry(self) -> None:
+        """What is late, or was refused, is to be told again."""
+        for nlri, entry in self.entries.items():
+            if entry.reach < self.settled:
+                self._dirty[nlri] = None
+                self._unsettled.pop(nlri, None)
+
+    @property
+    def dirty(self) -> int:
+        return len(self._dirty)
+
+    def take(self, limit: int) -> tuple[list[Announcement], list[Announcement]]:
+        """Up to `limit` routes to announce and to withdraw. They stay dirty until an outcome is noted."""
+        announce: list[Announcement] = []
+        withdraw: list[Announcement] = []
+        for nlri in self._dirty:
+            entry = self.entries[nlri]
+            (announce if entry.wanted else withdraw).append(entry.announcement)
+            if len(announce) + len(withdraw) == limit:
+                break
+        return announce, withdraw
+
+    def unsettled(self) -> list[Announcement]:
+        return [self.entries[nlri].announcement for nlri in self._unsettled]
+
+    def kept(self) -> list[Announcement]:
+        """Everything wanted: what `prune` has to leave alone."""
+        return [entry.announcement for entry in self.entries.values() if entry.wanted]
+
+    def note(
+        self, told: Sequence[Announcement], outcomes: Sequence[Outcome], *, withdrawn: bool, now: str
+    ) -> list[AttachmentKey]:
+        """The outcomes of a verb, or of `progress`; returns the leavers that are now free to go.
+
+        An outcome for a wish that has changed meanwhile says nothing about the present one and is dropped.
+        """
+        free: list[AttachmentKey] = []
+        for route, outcome in zip(told, outcomes, strict=True):
+            entry = self.entries.get(route.nlri)
+            if entry is None or entry.announcement is not route or entry.wanted is withdrawn:
+                continue
+            self._dirty.pop(route.nlri, None)
+            if (entry.reach, entry.reason) != (outcome.reach, outcome.reason):
+                if entry.reach != outcome.reach:
+                    entry.since = now
+                entry.reach, entry.reason = outcome.reach, outcome.reason
+            if outcome.reach >= self.settled and withdrawn:
+                free += self._gone(route.nlri)
+            elif outcome.reach >= self.settled or outcome.reach is Reach.REFUSED:
+                self._unsettled.pop(route.nlri, None)
+            else:
+                self._unsettled[route.nlri] = None
+        return free
+
+    def failed(self, told: Sequence[Announcement], reason: str) -> None:
+        """The exporter could not be asked: the routes stay dirty, and say why."""
+        for route in told:
+            entry = self.entries.get(route.nlri)
+            if entry is not None and entry.announcement is route:
+                entry.reason = reason
+
+    def _gone(self, nlri: Nlri) -> list[AttachmentKey]:
+        self._unsettled.pop(nlri, None)
+        return self._free_leavers(self.entries.pop(nlri), nlri)
+
+    def _free_leavers(self, entry: Entry, nlri: Nlri) -> list[AttachmentKey]:
+        free = []
+        while entry.leavers:
+            owner = entry.leavers.pop()
+            waiting = self._leaving[owner]
+            waiting.discard(nlri)
+            if not waiting:
+                del self._leaving[owner]
+                free.append(owner)
+        return free
+
+    # ---------------------------------------------------------------- questions
+
+    def routes_of(self, owner: AttachmentKey) -> list[Entry]:
+        """The entries an attachment owns or waits for."""
+        nlris = self._owned.get(owner) or tuple(self._leaving.get(owner, ()))
+        return [self.entries[nlri] for nlri in nlris if nlri in self.entries]
+
+    def is_leaving(self, owner: AttachmentKey) -> bool:
+        return owner in self._leaving

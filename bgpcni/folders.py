@@ -1,0 +1,53 @@
+"""run_dir and data_dir: made 0700, opened without following a link, refused where another user can write."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+
+from bgpcni.errors import IoFailure
+
+log = logging.getLogger(__name__)
+
+
+def open_folder(path: Path) -> int:
+    """Make `path` if it is missing and return a descriptor of it. Raises IoFailure in words."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise IoFailure(f"{path}: {error.strerror}") from None
+    try:
+        _check(path, os.fstat(fd))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def open_below(name: str, folder: int, path: Path) -> int:
+    """The same for a folder inside one that was opened here. `path`: for messages."""
+    try:
+        try:
+            os.mkdir(name, 0o700, dir_fd=folder)
+        except FileExistsError:
+            pass
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        raise IoFailure(f"{path / name}: {error.strerror}") from None
+
+
+def _check(path: Path, found: os.stat_result) -> None:
+    if found.st_uid not in (0, os.geteuid()):
+        raise IoFailure(f"{path} belongs to user {found.st_uid}, who could change what we write there")
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o022:
+        raise IoFailure(f"{path} can be written by other users (mode {mode:04o}); chmod 0700 it")
+    if mode & 0o077:
+        log.warning("%s can be read by other users (mode %04o); 0700 is enough", path, mode)

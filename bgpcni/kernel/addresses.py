@@ -1,0 +1,134 @@
+"""Addresses, routes and neighbours on the hot path, as packed messages."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface, ip_network
+
+from bgpcni.kernel.netlink import (
+    CREATE,
+    EXCL,
+    RTM_DELNEIGH,
+    RTM_GETADDR,
+    RTM_GETROUTE,
+    RTM_NEWADDR,
+    RTM_NEWROUTE,
+    Message,
+    Netlink,
+    NetlinkError,
+    attribute,
+    attributes,
+    nested,
+    u32,
+)
+from bgpcni.model import KernelRoute
+
+_IFADDR = struct.Struct("=BBBBI")
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_NDMSG = struct.Struct("=BxxxiHBB")
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_NODAD, TENTATIVE, DAD_FAILED = 0x02, 0x40, 0x08
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_METRICS, _RTA_TABLE = 1, 4, 5, 6, 8, 15
+_RTAX_MTU, _RTAX_ADVMSS = 2, 8
+_NDA_DST = 1
+_MAIN, _UNIVERSE, _LINK, _UNICAST, _BOOT = 254, 0, 253, 1, 3
+
+
+def _af(version: int) -> int:
+    return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """One address as the kernel has it, with prefix length; `flags`: IFA_F_*."""
+
+    address: str
+    flags: int
+
+
+def address_message(index: int, address: str, *, dad: bool = False) -> Message:
+    """Add `10.1.2.3/24` to a link. IPv6 without duplicate address detection unless `dad`: the pool is unique."""
+    interface = ip_interface(address)
+    packed = interface.ip.packed
+    flags = 0 if dad or interface.version == 4 else _NODAD
+    body = _IFADDR.pack(_af(interface.version), interface.network.prefixlen, flags, 0, index)
+    return Message(RTM_NEWADDR, EXCL | CREATE, body + attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed))
+
+
+def assigned(netlink: Netlink, index: int) -> list[Assigned]:
+    """Addresses of one link (a strict dump: the kernel looks at that link alone)."""
+    found = []
+    for version in (4, 6):
+        for data in netlink.dump(Message(RTM_GETADDR, 0, _IFADDR.pack(_af(version), 0, 0, 0, index))):
+            _, length, flags, _, link = _IFADDR.unpack_from(data)
+            values = attributes(data, _IFADDR.size)
+            packed = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS)
+            if packed and link == index:
+                wide = u32(values[_IFA_FLAGS]) if _IFA_FLAGS in values else flags
+                found.append(Assigned(f"{ip_address(packed)}/{length}", wide))
+    return found
+
+
+def route_message(index: int, route: KernelRoute) -> Message:
+    """Add one route through a link; without gateway: on the link itself."""
+    destination = ip_network(route.dst)
+    scope = route.scope if route.scope is not None else (_UNIVERSE if route.gw else _LINK)
+    table = route.table if route.table is not None else _MAIN
+    body = _RTMSG.pack(
+        _af(destination.version), destination.prefixlen, 0, 0, min(table, 255), _BOOT, scope, _UNICAST, 0
+    )
+    if destination.prefixlen:
+        body += attribute(_RTA_DST, destination.network_address.packed)
+    body += attribute(_RTA_OIF, index)
+    if route.gw:
+        body += attribute(_RTA_GATEWAY, ip_address(route.gw).packed)
+    if route.priority is not None:
+        body += attribute(_RTA_PRIORITY, route.priority)
+    if table > 255:
+        body += attribute(_RTA_TABLE, table)
+    metrics = b""
+    if route.mtu:
+        metrics += attribute(_RTAX_MTU, route.mtu)
+    if route.advmss:
+        metrics += attribute(_RTAX_ADVMSS, route.advmss)
+    if metrics:
+        body += nested(_RTA_METRICS, metrics)
+    return Message(RTM_NEWROUTE, EXCL | CREATE, body)
+
+
+def unreachable(netlink: Netlink, address: str, devices: set[int]) -> str | None:
+    """Why this node does not itself reach `address` on one of `devices` (RTM_GETROUTE), None if it does."""
+    target = ip_address(address)
+    bits = 32 if target.version == 4 else 128
+    body = _RTMSG.pack(_af(target.version), bits, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, target.packed)
+    try:
+        (data,) = netlink.run(Message(RTM_GETROUTE, 0, body))
+    except NetlinkError as error:
+        known = {errno.ENETUNREACH: "no route", errno.EINVAL: "a blackhole route", errno.EACCES: "a prohibit route"}
+        return known.get(error.errno or 0, os.strerror(error.errno or 0).lower())
+    kind = _RTMSG.unpack_from(data)[7]
+    found = attributes(data, _RTMSG.size)
+    if kind != _UNICAST:
+        return "its route is not unicast" if kind != 2 else "the address is the node's own"
+    if _RTA_GATEWAY in found:
+        return f"its route goes through the gateway {ip_address(found[_RTA_GATEWAY])}"
+    if _RTA_OIF not in found or u32(found[_RTA_OIF]) not in devices:
+        name = ""
+        if _RTA_OIF in found:
+            try:
+                name = socket.if_indextoname(u32(found[_RTA_OIF]))
+            except OSError:
+                name = str(u32(found[_RTA_OIF]))
+        return f"its route goes out of {name or 'no device'}"
+    return None
+
+
+def forget_neighbour(index: int, address: str) -> Message:
+    """Drop the neighbour entry of an address that may have another MAC now; ENOENT means there was none."""
+    target = ip_address(address)
+    body = _NDMSG.pack(_af(target.version), index, 0, 0, 0)
+    return Message(RTM_DELNEIGH, 0, body + attribute(_NDA_DST, target.packed))

@@ -1,0 +1,107 @@
+"""The bridge of a network: found, or made as the configuration says, with its gateway addresses.
+
+Finding it is on the hot path (packed messages, one link); making it happens once and is pyroute2's.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import secrets
+import threading
+from dataclasses import dataclass
+from ipaddress import ip_interface
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError as LibraryError
+
+from bgpcni.errors import InvalidConfiguration, KernelRefused
+from bgpcni.kernel import addresses, links, sysctl
+from bgpcni.kernel.netlink import Netlink
+
+log = logging.getLogger(__name__)
+_making = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class BridgePlan:
+    """What the bridge has to be. `gateways`: its addresses with prefix length; `mtu` 0: the kernel's default."""
+
+    name: str
+    mtu: int = 0
+    mac: str | None = None
+    gateways: tuple[str, ...] = ()
+    promiscuous: bool = False
+    force_address: bool = False
+
+
+def ensure(netlink: Netlink, plan: BridgePlan) -> links.Link:
+    """The bridge, up, with its addresses and forwarding on. Idempotent; what is right is not touched."""
+    link = links.find(netlink, name=plan.name) or _make(netlink, plan)
+    if link.kind != "bridge":
+        raise InvalidConfiguration(f"bridge: {plan.name} exists and is a {link.kind or 'physical'} link, not a bridge")
+    if plan.mtu > link.mtu:
+        raise InvalidConfiguration(f"mtu: {plan.mtu} is over the {link.mtu} of bridge {plan.name}")
+    if not link.up or (plan.promiscuous and not link.promiscuous):
+        with IPRoute() as library:
+            library.link("set", index=link.index, state="up")
+            if plan.promiscuous:
+                flags = links.IFF_PROMISC
+                library.link("set", index=link.index, flags=flags, change=flags)
+    if plan.gateways:
+        _ensure_addresses(netlink, link, plan)
+        for version in {ip_interface(gateway).version for gateway in plan.gateways}:
+            sysctl.enable_forwarding(version)
+    return link
+
+
+def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
+    """Create the bridge with a MAC of its own: without one it would change with its ports."""
+    octets = bytearray(secrets.token_bytes(6))
+    octets[0] = octets[0] & 0xFC | 0x02
+    wanted: dict[str, str | int] = {
+        "kind": "bridge",
+        "ifname": plan.name,
+        "address": plan.mac or octets.hex(":"),
+        "state": "up",
+    }
+    if plan.mtu:
+        wanted["mtu"] = plan.mtu
+    with _making:
+        try:
+            with IPRoute() as library:
+                library.link("add", **wanted)
+        except LibraryError as error:
+            if error.code != errno.EEXIST:
+                raise KernelRefused(f"bridge {plan.name}: {error}") from None
+    link = links.find(netlink, name=plan.name)
+    if link is None:
+        raise KernelRefused(f"bridge {plan.name} vanished while it was made")
+    return link
+
+
+def _ensure_addresses(netlink: Netlink, link: links.Link, plan: BridgePlan) -> None:
+    """Give the bridge the gateway addresses; another address of an overlapping subnet is an error, as in stock."""
+    present = {item.address for item in addresses.assigned(netlink, link.index)}
+    missing = [gateway for gateway in plan.gateways if gateway not in present]
+    for gateway in missing:
+        wanted = ip_interface(gateway)
+        for text in present:
+            other = ip_interface(text)
+            if other.version != wanted.version or other.is_link_local or not other.network.overlaps(wanted.network):
+                continue
+            if other.ip == wanted.ip or plan.force_address:
+                with IPRoute() as library:
+                    library.addr("del", index=link.index, address=str(other.ip), prefixlen=other.network.prefixlen)
+                continue
+            raise InvalidConfiguration(
+                f"ipam: bridge {plan.name} has {other}, so it cannot have the gateway address {gateway}"
+            )
+        try:
+            netlink.run(addresses.address_message(link.index, gateway))
+        except OSError as error:
+            if error.errno == errno.EACCES and wanted.version == 6:
+                sysctl.write(f"net/ipv6/conf/{plan.name}/disable_ipv6", "0")
+                netlink.run(addresses.address_message(link.index, gateway))
+            elif error.errno != errno.EEXIST:
+                raise KernelRefused(f"bridge {plan.name}: address {gateway}: {error.strerror}") from None

@@ -1,0 +1,193 @@
+"""Links: the veth pair of an attachment, looked up, marked as ours, removed only if it is.
+
+Ownership is written on the link (its alias). The kernel ignores an alias in the creating message, so a link is
+born in our group and gets its alias by index in a second send, never by name: had the create failed, the name
+would be somebody else's.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from dataclasses import dataclass
+
+from bgpcni.kernel.netlink import (
+    CREATE,
+    ECHO,
+    EXCL,
+    RTM_DELLINK,
+    RTM_GETLINK,
+    RTM_NEWLINK,
+    Message,
+    Netlink,
+    NetlinkError,
+    attribute,
+    attributes,
+    nested,
+    text,
+    u32,
+)
+from bgpcni.model import AttachmentKey
+
+GROUP = 0xB6000000
+"""The link group a host veth is created in: ours, though it has no alias yet."""
+
+IFF_UP = 1
+IFF_PROMISC = 0x100
+_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _ALIAS, _GROUP, _NET_NS_FD, _EXT_MASK = (
+    1,
+    3,
+    4,
+    5,
+    10,
+    18,
+    20,
+    27,
+    28,
+    29,
+)
+_KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
+_VETH_PEER = 1
+_BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
+_INFO = struct.Struct("=BxHiII")
+ALIAS_LIMIT = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What RTM_GETLINK says. `peer`: IFLA_LINK, for a veth the other end's index in its own namespace."""
+
+    index: int
+    name: str
+    kind: str
+    mac: str
+    mtu: int
+    up: bool
+    promiscuous: bool
+    master: int
+    peer: int
+    alias: str
+    group: int
+
+
+def alias_of(key: AttachmentKey) -> str:
+    """What is written on a link of ours: the key's digest decides, the rest is for people."""
+    text = f"bgpcni:{key.digest[:20]} {key}"
+    return text[:ALIAS_LIMIT]
+
+
+def is_ours(link: Link, key: AttachmentKey) -> bool:
+    """The alias says so; or it has none yet and was born in our group (killed between the two sends)."""
+    if link.alias:
+        return link.alias.startswith(f"bgpcni:{key.digest[:20]} ")
+    return link.group == GROUP and link.kind == "veth"
+
+
+def header(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
+    return _INFO.pack(0, 0, index, flags, change)
+
+
+def mac_bytes(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def parse(data: bytes) -> Link:
+    _, _, index, flags, _ = _INFO.unpack_from(data)
+    found = attributes(data, _INFO.size)
+    info = attributes(found.get(_LINKINFO, b""), 0)
+    return Link(
+        index=index,
+        name=text(found.get(_IFNAME, b"")),
+        kind=text(info.get(_KIND, b"")),
+        mac=found.get(_ADDRESS, b"").hex(":"),
+        mtu=u32(found[_MTU]) if _MTU in found else 0,
+        up=bool(flags & IFF_UP),
+        promiscuous=bool(flags & IFF_PROMISC),
+        master=u32(found[_MASTER]) if _MASTER in found else 0,
+        peer=u32(found[_LINK]) if _LINK in found else 0,
+        alias=text(found.get(_ALIAS, b"")),
+        group=u32(found[_GROUP]) if _GROUP in found else 0,
+    )
+
+
+def get_message(*, name: str = "", index: int = 0) -> Message:
+    return Message(RTM_GETLINK, 0, header(index) + (attribute(_IFNAME, name) if name else b""))
+
+
+def find(netlink: Netlink, *, name: str = "", index: int = 0) -> Link | None:
+    """One link by name or index, None if there is none."""
+    assert name or index > 0
+    try:
+        (data,) = netlink.run(get_message(name=name, index=index))
+    except NetlinkError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise
+    return parse(data)
+
+
+def dump(netlink: Netlink) -> list[Link]:
+    """Every link: for recovery only, its cost grows with the node."""
+    return [parse(data) for data in netlink.dump(Message(RTM_GETLINK, 0, header()))]
+
+
+def create_veth(
+    netlink: Netlink,
+    *,
+    host: str,
+    inside: str,
+    namespace: int,
+    bridge: int | None,
+    mtu: int,
+    mac: str | None,
+) -> int:
+    """Both ends in one message: the host end up and on the bridge, the other in `namespace` with its final name.
+
+    The peer cannot be up yet (its open would find no partner). Returns the host end's index. Raises
+    NetlinkError, and then nothing is left: EEXIST, a name is taken (which one is for the caller to find out);
+    EXFULL, the bridge has no port left.
+    """
+    peer = header() + attribute(_IFNAME, inside) + attribute(_NET_NS_FD, namespace)
+    if mac:
+        peer += attribute(_ADDRESS, mac_bytes(mac))
+    body = header(flags=IFF_UP, change=IFF_UP) + attribute(_IFNAME, host) + attribute(_GROUP, GROUP)
+    if mtu:
+        peer += attribute(_MTU, mtu)
+        body += attribute(_MTU, mtu)
+    if bridge is not None:
+        assert bridge > 0
+        body += attribute(_MASTER, bridge)
+    body += nested(_LINKINFO, attribute(_KIND, "veth"), nested(_DATA, attribute(_VETH_PEER, peer)))
+    (data,) = netlink.run(Message(RTM_NEWLINK, EXCL | CREATE | ECHO, body))
+    index = int(_INFO.unpack_from(data)[2])
+    assert index > 0
+    return index
+
+
+def mark_message(index: int, alias: str, *, hairpin: bool = False, isolated: bool = False) -> Message:
+    """The alias, and what the bridge port is to do, by index (index 0 would change a whole group)."""
+    assert index > 0
+    body = header(index) + attribute(_ALIAS, alias.encode())
+    port = b""
+    if hairpin:
+        port += attribute(_BRPORT_MODE, b"\1")
+    if isolated:
+        port += attribute(_BRPORT_ISOLATED, b"\1")
+    if port:
+        body += nested(_LINKINFO, attribute(_SLAVE_KIND, b"bridge"), nested(_SLAVE_DATA, port))
+    return Message(RTM_NEWLINK, 0, body)
+
+
+def up_message(name: str) -> Message:
+    """Set a link up by name: only inside a container's namespace, where the name is the request's own."""
+    return Message(RTM_NEWLINK, 0, header(flags=IFF_UP, change=IFF_UP) + attribute(_IFNAME, name))
+
+
+def remove(netlink: Netlink, index: int) -> None:
+    """Delete one link by index; gone already is success. The caller has read whose it is."""
+    assert index > 0
+    try:
+        netlink.run(Message(RTM_DELLINK, 0, header(index)))
+    except NetlinkError as error:
+        if error.errno != errno.ENODEV:
+            raise

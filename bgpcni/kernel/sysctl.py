@@ -1,0 +1,49 @@
+"""Sysctls of the calling thread's network namespace (/proc/sys/net follows it), changed only where they must."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from pathlib import Path
+
+from pyroute2 import IPRoute
+
+from bgpcni.errors import KernelRefused
+
+log = logging.getLogger(__name__)
+_ROOT = Path("/proc/sys")
+_RTPROT_RA = 9
+
+
+def read(name: str) -> str:
+    """`net/ipv4/ip_forward` → its value; slashes, for interface names may hold dots."""
+    return (_ROOT / name).read_text(encoding="ascii").strip()
+
+
+def write(name: str, value: str) -> None:
+    """Set it unless it has that value. Raises KernelRefused."""
+    try:
+        if read(name) != value:
+            (_ROOT / name).write_text(value, encoding="ascii")
+    except OSError as error:
+        raise KernelRefused(f"sysctl {name} = {value}: {error.strerror}") from None
+
+
+def enable_forwarding(version: int) -> None:
+    """Forwarding for IPv4 or IPv6. A default route learned by router advertisements survives it.
+
+    `all.forwarding=1` purges such a route at once, so its device gets accept_ra=2 first.
+    """
+    if version == 4:
+        write("net/ipv4/ip_forward", "1")
+        return
+    if read("net/ipv6/conf/all/forwarding") == "1":
+        return
+    with IPRoute() as library:
+        for route in library.get_routes(family=socket.AF_INET6):
+            if route["proto"] == _RTPROT_RA and route["dst_len"] == 0:
+                device = socket.if_indextoname(route.get_attr("RTA_OIF"))
+                log.warning("IPv6 forwarding: %s has a default route by RA; setting accept_ra=2 there first", device)
+                write(f"net/ipv6/conf/{device}/accept_ra", "2")
+    log.info("enabling IPv6 forwarding")
+    write("net/ipv6/conf/all/forwarding", "1")

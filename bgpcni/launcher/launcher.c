@@ -1,0 +1,299 @@
+/* The plugin executable that a container runtime starts: hands a CNI call to the agent, or to the Python plugin.
+ *
+ * The call (CNI's variables, stdin, an open descriptor of CNI_NETNS) goes to the agent's socket in the format of
+ * protocol.py; the agent's reply becomes our stdout, stderr and exit code. Where no agent answers, or it ends before
+ * its reply is whole, the Python plugin is executed in our place with the same stdin and environment. Nothing reaches
+ * stdout before a whole reply was read, so the Python plugin always starts with a clean one.
+ *
+ * It may not read or write JSON, and judges nothing: what cannot be opened is not sent, and whoever answers the call
+ * says what is wrong with it. stdin beyond the bound goes to the Python plugin cut to bound + 1 octets: too long there
+ * as well, hence refused there in words.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define HELLO 0x06
+#define HELLO_SECONDS 5
+#define MAX_REQUEST (1 << 20)
+#define MAX_GC (16 << 20)
+#define MAX_REPLY (16 << 20)
+#define HEADER_SIZE 16
+#define REPLY_SIZE 12
+#define DEFAULT_SOCKET "/run/bgpcni/agent.sock"
+#define NOBODY (-1)
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8U
+#endif
+
+extern char **environ;
+
+/* The installer writes the interpreter's path over the whole field; volatile, so that the compiler reads it there. */
+static volatile char python[4096] = "@BGPCNI-PYTHON@";
+
+static char variables[MAX_GC], input[MAX_GC + 1], reply[MAX_REPLY];
+
+static int complain(const char *what, const char *of)
+{
+    const char *parts[] = {"bgpcni: ", what, of, ": ", strerror(errno), "\n"};
+    struct iovec line[6];
+    for (int i = 0; i < 6; i++)
+        line[i] = (struct iovec){(char *)parts[i], strlen(parts[i])};
+    if (writev(2, line, 6) < 0)
+        return 1; /* nobody left to tell */
+    return 1;
+}
+
+static int ready(int fd, short events, int milliseconds)
+{
+    struct pollfd one = {.fd = fd, .events = events};
+    int n;
+    while ((n = poll(&one, 1, milliseconds)) < 0 && errno == EINTR)
+        ;
+    return n > 0;
+}
+
+/* Octets read until `room` is full, the end, or an error. */
+static size_t read_whole(int fd, char *to, size_t room)
+{
+    size_t have = 0;
+    while (have < room) {
+        ssize_t n = read(fd, to + have, room - have);
+        if (n > 0)
+            have += (size_t)n;
+        else if (n == 0 || (errno != EINTR && !(errno == EAGAIN && ready(fd, POLLIN, -1))))
+            break;
+    }
+    return have;
+}
+
+static int write_whole(int fd, const char *from, size_t size)
+{
+    while (size > 0) {
+        ssize_t n = write(fd, from, size);
+        if (n >= 0) {
+            from += n;
+            size -= (size_t)n;
+        } else if (errno != EINTR && !(errno == EAGAIN && ready(fd, POLLOUT, -1))) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static void put32(unsigned char *at, size_t value)
+{
+    for (int i = 0; i < 4; i++)
+        at[i] = (unsigned char)(value >> (24 - 8 * i));
+}
+
+static uint32_t get32(const unsigned char *at)
+{
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+/* A runtime may start us without the first three descriptors; ours must not take their places. */
+static void fill_standard_descriptors(void)
+{
+    int fd;
+    while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= 2)
+        ;
+    if (fd > 2)
+        close(fd);
+}
+
+/* With borrowed privileges (AT_SECURE) whoever calls may not choose the socket, here or in the Python plugin. */
+static void drop_untrusted_variables(void)
+{
+    char **kept = environ;
+    if (!getauxval(AT_SECURE))
+        return;
+    for (char **entry = environ; *entry; entry++)
+        if (strncmp(*entry, "BGPCNI_", 7) != 0)
+            *kept++ = *entry;
+    *kept = NULL;
+}
+
+/* getenv() finds the first entry of a name; the agent must see the same one, and only that. */
+static int shadowed(char **entry, size_t name)
+{
+    for (char **earlier = environ; earlier != entry; earlier++)
+        if (strncmp(*earlier, *entry, name) == 0)
+            return 1;
+    return 0;
+}
+
+/* The environment block of protocol.py; its size, or `limit` + 1 if it is larger than that. */
+static size_t gather_variables(size_t limit)
+{
+    size_t have = 0;
+    for (char **entry = environ; *entry; entry++) {
+        const char *equals = strchr(*entry, '=');
+        size_t size = strlen(*entry) + 1;
+        if (!equals || strncmp(*entry, "CNI_", 4) != 0 || shadowed(entry, (size_t)(equals - *entry) + 1))
+            continue;
+        if (size > limit - have)
+            return limit + 1;
+        memcpy(variables + have, *entry, size);
+        have += size;
+    }
+    return have;
+}
+
+/* A connected socket behind which an agent of root's or our own said HELLO, or -1. */
+static int reach_agent(void)
+{
+    const char *path = getenv("BGPCNI_SOCKET");
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct timeval bound = {.tv_sec = HELLO_SECONDS}; /* for connect() when the backlog is full, and for each send */
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    char hello = 0;
+    int agent, connected;
+
+    if (!path || !*path)
+        path = DEFAULT_SOCKET;
+    if (strlen(path) >= sizeof address.sun_path)
+        return -1;
+    strcpy(address.sun_path, path);
+    if ((agent = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0)
+        return -1;
+    if (setsockopt(agent, SOL_SOCKET, SO_SNDTIMEO, &bound, sizeof bound) == 0) {
+        while ((connected = connect(agent, (struct sockaddr *)&address, sizeof address)) < 0 && errno == EINTR)
+            ;
+        if (connected == 0 && getsockopt(agent, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+            (peer.uid == 0 || peer.uid == geteuid()) && ready(agent, POLLIN, HELLO_SECONDS * 1000) &&
+            read_whole(agent, &hello, 1) == 1 && hello == HELLO)
+            return agent;
+    }
+    close(agent);
+    return -1;
+}
+
+/* False only where the agent stopped reading. One that hung up may have answered first: the reply will tell. */
+static int send_request(int agent, int netns, size_t variables_size, size_t input_size)
+{
+    unsigned char header[HEADER_SIZE] = "BGC1C";
+    struct iovec parts[3] = {{header, sizeof header}, {variables, variables_size}, {input, input_size}};
+    union {
+        struct cmsghdr aligned;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 3};
+
+    put32(header + 8, variables_size);
+    put32(header + 12, input_size);
+    if (netns >= 0) {
+        memset(&control, 0, sizeof control);
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control;
+        struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(sizeof netns);
+        memcpy(CMSG_DATA(rights), &netns, sizeof netns);
+    }
+    while (message.msg_iovlen > 0) {
+        ssize_t n = sendmsg(agent, &message, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno != EAGAIN;
+        message.msg_control = NULL; /* the descriptor rode on the first octet */
+        message.msg_controllen = 0;
+        while (message.msg_iovlen > 0 && (size_t)n >= message.msg_iov->iov_len) {
+            n -= (ssize_t)message.msg_iov->iov_len;
+            message.msg_iov++;
+            message.msg_iovlen--;
+        }
+        if (message.msg_iovlen > 0) {
+            message.msg_iov->iov_base = (char *)message.msg_iov->iov_base + n;
+            message.msg_iov->iov_len -= (size_t)n;
+        }
+    }
+    return 1;
+}
+
+/* There is no deadline: an ADD may wait for good reasons, and an agent that dies is noticed by the end of its stream. */
+static int relay_reply(int agent)
+{
+    unsigned char header[REPLY_SIZE];
+    size_t out, err;
+
+    if (read_whole(agent, (char *)header, sizeof header) < sizeof header)
+        return NOBODY;
+    out = get32(header + 4);
+    err = get32(header + 8);
+    if (out > sizeof reply || err > sizeof reply - out || read_whole(agent, reply, out + err) < out + err)
+        return NOBODY;
+    if (err > 0)
+        (void)write_whole(2, reply + out, err);
+    if (!write_whole(1, reply, out))
+        return complain("cannot write the result", "");
+    return header[0];
+}
+
+/* The exit code, or NOBODY. */
+static int ask_agent(size_t variables_size, size_t input_size)
+{
+    const char *path = getenv("CNI_NETNS");
+    int code = NOBODY, netns = -1, agent = reach_agent();
+
+    if (agent < 0)
+        return NOBODY;
+    if (path && *path) /* not blocking: it may be a FIFO, and that is for the agent to refuse */
+        netns = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    int sent = send_request(agent, netns, variables_size, input_size);
+    if (netns >= 0)
+        close(netns); /* a namespace lives as long as a descriptor of it */
+    if (sent)
+        code = relay_reply(agent);
+    close(agent);
+    return code;
+}
+
+static int become_python(size_t input_size)
+{
+    char *const arguments[] = {(char *)python, "-I", "-m", "bgpcni.plugin", NULL};
+    int again = memfd_create("stdin", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+
+    if (again < 0 && errno == EINVAL) /* kernels before 6.3 */
+        again = memfd_create("stdin", MFD_CLOEXEC);
+    if (again < 0 || !write_whole(again, input, input_size) || lseek(again, 0, SEEK_SET) < 0 || dup2(again, 0) < 0)
+        return complain("cannot hand on stdin", "");
+#ifdef SYS_close_range
+    syscall(SYS_close_range, 3U, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */);
+#endif
+    execv(arguments[0], arguments);
+    return complain("cannot execute ", arguments[0]);
+}
+
+int main(void)
+{
+    int code = NOBODY;
+
+    fill_standard_descriptors();
+    signal(SIGPIPE, SIG_IGN);
+    drop_untrusted_variables();
+    const char *command = getenv("CNI_COMMAND");
+    size_t limit = command && strcmp(command, "GC") == 0 ? MAX_GC : MAX_REQUEST;
+    size_t variables_size = gather_variables(limit);
+    size_t input_size = read_whole(0, input, limit + 1);
+    if (variables_size + input_size <= limit)
+        code = ask_agent(variables_size, input_size);
+    return code == NOBODY ? become_python(input_size) : code;
+}

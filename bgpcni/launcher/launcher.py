@@ -1,0 +1,203 @@
+"""The launcher as a script, for nodes without a compiler or a prebuilt one: octet for octet what launcher.c does.
+
+The installer copies this file with the interpreter's path filled in. It runs with `-I -S` for every call of the
+plugin, so it imports built-in and frozen modules and `_socket` only (`socket` alone would double its time), and
+nothing of this package; its numbers are protocol.py's. launcher.c says what it does and may not do.
+"""
+
+import _socket
+import os
+import sys
+
+PYTHON = "@BGPCNI-PYTHON@"
+DEFAULT_SOCKET = b"/run/bgpcni/agent.sock"
+HELLO = b"\x06"
+HELLO_SECONDS = 5
+MAX_REQUEST = 1 << 20
+MAX_GC = 16 << 20
+MAX_REPLY = 16 << 20
+AT_SECURE = 23
+
+
+class Nobody(Exception):
+    """No agent answered, or it ended before its reply was whole."""
+
+
+def complain(what: str, error: OSError) -> int:
+    try:
+        os.write(2, b"bgpcni: " + os.fsencode(f"{what}: {error.strerror}\n"))
+    except OSError:
+        pass  # nobody left to tell
+    return 1
+
+
+def borrowed_privileges() -> bool:
+    """Whether the kernel set AT_SECURE; where that cannot be read, the process is not its caller's to inspect."""
+    word = sys.maxsize.bit_length() // 8 + 1
+    try:
+        with open("/proc/self/auxv", "rb", buffering=0) as file:
+            numbers = file.read(4096)
+    except OSError:
+        return True
+    values = [int.from_bytes(numbers[i : i + word], sys.byteorder) for i in range(0, len(numbers), word)]
+    return dict(zip(values[::2], values[1::2], strict=False)).get(AT_SECURE, 0) != 0
+
+
+def wait(fd: int, writing: bool) -> None:
+    """For a descriptor that a runtime made non-blocking."""
+    import select
+
+    select.select([] if writing else [fd], [fd] if writing else [], [])
+
+
+def read_stdin(room: int) -> bytes:
+    """Octets read until `room` is reached, the end, or an error."""
+    parts: list[bytes] = []
+    while room > 0:
+        try:
+            part = os.read(0, min(room, 1 << 20))
+        except BlockingIOError:
+            wait(0, writing=False)
+            continue
+        except OSError:
+            break
+        if not part:
+            break
+        parts.append(part)
+        room -= len(part)
+    return b"".join(parts)
+
+
+def write_whole(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            wait(fd, writing=True)
+
+
+def receive(agent: _socket.socket, size: int) -> bytes:
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        n = agent.recv_into(view)
+        if n == 0:
+            raise Nobody
+        view = view[n:]
+    return bytes(data)
+
+
+def reach_agent(agent: _socket.socket) -> None:
+    """Connect to an agent of root's or our own that says HELLO; raises Nobody or OSError."""
+    bound = HELLO_SECONDS.to_bytes(8, sys.byteorder) + bytes(8)  # struct timeval; settimeout would not wait in connect
+    agent.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, bound)
+    agent.connect(os.environb.get(b"BGPCNI_SOCKET") or DEFAULT_SOCKET)
+    uid = int.from_bytes(agent.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[4:8], sys.byteorder)
+    if uid not in (0, os.geteuid()):
+        raise Nobody
+    agent.settimeout(HELLO_SECONDS)
+    if agent.recv(1) != HELLO:
+        raise Nobody
+    agent.settimeout(None)
+
+
+def open_namespace() -> int | None:
+    """CNI_NETNS as a descriptor. Not blocking: it may be a FIFO, and that is for the agent to refuse."""
+    try:
+        return os.open(os.environb.get(b"CNI_NETNS", b""), os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        return None
+
+
+def send_request(agent: _socket.socket, request: bytes) -> None:
+    """Raises BlockingIOError where the agent stopped reading. One that hung up may have answered first."""
+    netns = open_namespace()
+    try:
+        rights = [] if netns is None else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, netns.to_bytes(4, sys.byteorder))]
+        view = memoryview(request)
+        while view:
+            view = view[agent.sendmsg([view], rights, _socket.MSG_NOSIGNAL) :]
+            rights = []
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass
+    finally:
+        if netns is not None:
+            os.close(netns)
+
+
+def ask_agent(variables: bytes, stdin: bytes) -> tuple[int, bytes, bytes]:
+    """Exit code, stdout, stderr. Raises Nobody or OSError."""
+    agent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        reach_agent(agent)
+        sizes = len(variables).to_bytes(4, "big") + len(stdin).to_bytes(4, "big")
+        send_request(agent, b"".join((b"BGC1C\0\0\0", sizes, variables, stdin)))
+        header = receive(agent, 12)
+        out, err = int.from_bytes(header[4:8], "big"), int.from_bytes(header[8:12], "big")
+        if out + err > MAX_REPLY:
+            raise Nobody
+        body = receive(agent, out + err)
+        return header[0], body[:out], body[out:]
+    finally:
+        agent.close()
+
+
+def stdin_again(stdin: bytes) -> None:
+    """Put what was read on descriptor 0 once more."""
+    try:
+        again = os.memfd_create("stdin", os.MFD_CLOEXEC | 8)  # MFD_NOEXEC_SEAL
+    except OSError:  # kernels before 6.3
+        again = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    write_whole(again, stdin)
+    os.lseek(again, 0, os.SEEK_SET)
+    os.dup2(again, 0)
+
+
+def become_python(stdin: bytes) -> int:
+    try:
+        stdin_again(stdin)
+    except OSError as error:
+        return complain("cannot hand on stdin", error)
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            os.set_inheritable(fd, fd <= 2)
+        except OSError:
+            pass  # the listing's own, closed since
+    try:
+        os.execv(PYTHON, [PYTHON, "-I", "-m", "bgpcni.plugin"])
+    except OSError as error:
+        return complain(f"cannot execute {PYTHON}", error)
+
+
+def main() -> int:
+    while (fd := os.open("/dev/null", os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    if borrowed_privileges():
+        for name in [name for name in os.environb if name.startswith(b"BGPCNI_")]:
+            del os.environb[name]
+    limit = MAX_GC if os.environb.get(b"CNI_COMMAND") == b"GC" else MAX_REQUEST
+    variables = b"".join(b"%b=%b\0" % pair for pair in os.environb.items() if pair[0].startswith(b"CNI_"))
+    stdin = read_stdin(limit + 1)
+    if len(variables) + len(stdin) > limit:
+        return become_python(stdin)
+    try:
+        code, out, err = ask_agent(variables, stdin)
+    except (Nobody, OSError):
+        return become_python(stdin)
+    try:
+        write_whole(2, err)
+    except OSError:
+        pass
+    try:
+        write_whole(1, out)
+    except OSError as error:
+        return complain("cannot write the result", error)
+    return code
+
+
+if __name__ == "__main__":
+    os._exit(main())

@@ -1,0 +1,207 @@
+"""The attachments on disk: one file each, written whole or not at all, its state the folder it is in.
+
+    data_dir/attachments/adding|up|leaving/NETWORK@DIGEST.json
+
+This module alone writes records. It is the one place that holds state: everything else (what is announced,
+what is held back) follows from it. No fsync: a record of another boot is void, since its namespace went with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bgpcni import folders, locks
+from bgpcni.errors import IoFailure, TryAgain
+from bgpcni.model import Attachment, AttachmentKey, State
+
+_NOFOLLOW = os.O_CLOEXEC | os.O_NOFOLLOW
+_ORDER = (State.UP, State.LEAVING, State.ADDING)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One record found. `attachment` is None when it cannot be read; then `problem` says why."""
+
+    state: State
+    network: str
+    digest: str
+    attachment: Attachment | None
+    problem: str = ""
+
+
+class Store:
+    """Records and per-attachment locks. Safe for threads; between processes the attachment's lock decides."""
+
+    def __init__(self, data_dir: Path, run_dir: Path) -> None:
+        """Opens (and makes) both folders. Raises IoFailure."""
+        self.path = data_dir
+        self.run_path = run_dir
+        self.run_fd = folders.open_folder(run_dir)
+        self.data_fd = folders.open_folder(data_dir)
+        self._locks = folders.open_below("locks", self.run_fd, run_dir)
+        self._base = folders.open_below("attachments", self.data_fd, data_dir)
+        self._folders = {
+            state: folders.open_below(state.value, self._base, data_dir / "attachments") for state in State
+        }
+
+    def close(self) -> None:
+        for fd in (*self._folders.values(), self._base, self._locks, self.data_fd, self.run_fd):
+            os.close(fd)
+
+    def locked(self, key: AttachmentKey, seconds: float) -> AbstractContextManager[None]:
+        """Hold this attachment's lock. Raises TryAgain (11) when it stays busy for `seconds`."""
+        return self._locked(key, seconds)
+
+    @contextmanager
+    def _locked(self, key: AttachmentKey, seconds: float) -> Iterator[None]:
+        try:
+            with locks.held(key.digest, self._locks, seconds):
+                yield
+        except locks.Busy:
+            raise TryAgain(f"{key}: another call for this attachment is running; try again") from None
+        except OSError as error:
+            raise IoFailure(f"{self.run_path / 'locks'}: {error.strerror}") from None
+
+    def find(self, key: AttachmentKey) -> Stored | None:
+        """The record of one attachment; where a kill left two, the later state wins."""
+        name = _name(key)
+        for state in _ORDER:
+            try:
+                return self._read(state, name)
+            except FileNotFoundError:
+                continue
+        return None
+
+    def all(self) -> Iterator[Stored]:
+        """Every record, once each. For start and operators."""
+        seen: set[str] = set()
+        for state in _ORDER:
+            for name in sorted(os.listdir(self._folders[state])):
+                if name.startswith(".") or not name.endswith(".json") or name in seen:
+                    continue
+                try:
+                    stored = self._read(state, name)
+                except FileNotFoundError:
+                    continue
+                seen.add(name)
+                yield stored
+
+    def sweep(self) -> None:
+        """Remove half-written files of a kill. Only for the agent, when it is sure to be alone."""
+        for state in State:
+            for name in os.listdir(self._folders[state]):
+                if name.startswith("."):
+                    self._sweep(state, name)
+
+    def put(self, state: State, attachment: Attachment) -> None:
+        """Write the record into `state`, whole or not at all, and out of every other state. Raises IoFailure."""
+        key = attachment.key
+        name, data = _name(key), attachment.model_dump_json(by_alias=True, exclude_defaults=False).encode() + b"\n"
+        folder = self._folders[state]
+        temporary = f".{key.digest}.{os.getpid()}"
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NOFOLLOW, 0o600, dir_fd=folder)
+            try:
+                if os.write(fd, data) != len(data):
+                    raise OSError(28, "No space left on device")
+            finally:
+                os.close(fd)
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError as error:
+            self._sweep(state, temporary)
+            raise IoFailure(f"{self.path / 'attachments' / state}: {error.strerror}") from None
+        for other in State:
+            if other is not state:
+                self._unlink(other, name)
+
+    def move(self, attachment: Attachment, state: State) -> bool:
+        """Move the record between states without writing it again; False where the disk refuses even that."""
+        name = _name(attachment.key)
+        for source in _ORDER:
+            if source is state:
+                continue
+            try:
+                os.rename(name, name, src_dir_fd=self._folders[source], dst_dir_fd=self._folders[state])
+                return True
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+        return True
+
+    def drop(self, key: AttachmentKey) -> None:
+        """Forget the attachment, in whatever state it is. Missing is success."""
+        for state in State:
+            self._unlink(state, _name(key))
+
+    def drop_digest(self, network: str, digest: str) -> None:
+        """Forget a record by its file's name: for those that cannot be read."""
+        for state in State:
+            self._unlink(state, f"{network}@{digest}.json")
+
+    def number_of(self, network: str) -> int:
+        """The number of a network on this node, 1 to 65535, kept for good: the `n` of RD `router_id:n`."""
+        fd = locks.acquire("numbers.lock", self.data_fd, seconds=30)
+        try:
+            numbers: dict[str, int] = {}
+            try:
+                with open(os.open("numbers.json", os.O_RDONLY | _NOFOLLOW, dir_fd=self.data_fd), "rb") as file:
+                    numbers = json.load(file)
+            except FileNotFoundError:
+                pass
+            if network not in numbers:
+                taken = set(numbers.values())
+                numbers[network] = next(n for n in range(1, 65536) if n not in taken)
+                self._replace("numbers.json", json.dumps(numbers, indent=1).encode() + b"\n")
+            return numbers[network]
+        except (OSError, ValueError) as error:
+            raise IoFailure(f"{self.path / 'numbers.json'}: {error}") from None
+        finally:
+            os.close(fd)
+
+    def _replace(self, name: str, data: bytes) -> None:
+        fd = os.open(f".{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NOFOLLOW, 0o600, dir_fd=self.data_fd)
+        with open(fd, "wb") as file:
+            file.write(data)
+        os.rename(f".{name}", name, src_dir_fd=self.data_fd, dst_dir_fd=self.data_fd)
+
+    def _read(self, state: State, name: str) -> Stored:
+        fd = os.open(name, os.O_RDONLY | _NOFOLLOW, dir_fd=self._folders[state])
+        with open(fd, "rb") as file:
+            data = file.read()
+        network, _, rest = name.partition("@")
+        digest = rest.removesuffix(".json")
+        try:
+            attachment = Attachment.model_validate_json(data)
+            if _name(attachment.key) != name:
+                raise ValueError(f"it is the record of {attachment.key}")
+        except (ValidationError, ValueError) as error:
+            problem = str(error).splitlines()[0]
+            where = self.path / "attachments" / state / name
+            return Stored(state, network, digest, None, f"{where}: {problem}")
+        return Stored(state, network, digest, attachment)
+
+    def _unlink(self, state: State, name: str) -> None:
+        try:
+            os.unlink(name, dir_fd=self._folders[state])
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise IoFailure(f"{self.path / 'attachments' / state / name}: {error.strerror}") from None
+
+    def _sweep(self, state: State, name: str) -> None:
+        try:
+            os.unlink(name, dir_fd=self._folders[state])
+        except OSError:
+            pass
+
+
+def _name(key: AttachmentKey) -> str:
+    return f"{key.network}@{key.digest}.json"

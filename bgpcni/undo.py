@@ -1,0 +1,45 @@
+"""The one undo mechanism: a step registers how to take it back as it succeeds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from types import TracebackType
+
+log = logging.getLogger(__name__)
+
+
+class Undo:
+    """A stack of steps to take back, in reverse, when the block is left by an exception and `keep` was not called.
+
+    A step that cannot be taken back is logged and remembered in `failed`; the others still run, and the first
+    error, the one that made us undo, is the one the caller sees.
+    """
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[str, Callable[[], object]]] = []
+        self.failed: list[str] = []
+
+    def push(self, what: str, step: Callable[[], object]) -> None:
+        """`what` completes the sentence "could not undo …"."""
+        self._steps.append((what, step))
+
+    def keep(self) -> None:
+        """All is well: nothing is taken back any more."""
+        self._steps.clear()
+
+    def __enter__(self) -> Undo:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        while self._steps:
+            what, step = self._steps.pop()
+            try:
+                step()
+            except Exception as second:  # noqa: BLE001 - whatever it is, the remaining steps must run
+                log.error("could not undo %s: %s", what, second)
+                self.failed.append(what)

@@ -1,0 +1,32 @@
+"""Waiting for what is to happen: bounded, by looking, never by a fixed sleep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+class NeverHappened(AssertionError):
+    """What was awaited did not come within its bound."""
+
+
+def until(predicate: Callable[[], Value], what: str, seconds: float = 30, step: float = 0.015) -> Value:
+    """Call `predicate` every `step` seconds until its value is true; that value.
+
+    An exception counts as "not yet". After `seconds`: `NeverHappened`, which names `what` and what was seen last.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        seen: object
+        try:
+            if value := predicate():
+                return value
+            seen, cause = value, None
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported if it stays
+            seen, cause = error, error
+        if time.monotonic() > end:
+            raise NeverHappened(f"not within {seconds:g} s: {what}; seen last: {seen!r:.2000}") from cause
+        time.sleep(step)
