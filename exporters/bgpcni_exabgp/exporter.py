@@ -62,6 +62,7 @@ class ExaBGP(Exporter):
         self._batches: deque[tuple[float, int]] = deque(maxlen=64)  # (when, the newest number)
         self._falls: dict[str, tuple[float, set[Nlri]]] = {}  # by neighbour: over an UPDATE, when, and the suspects
         self._condemned: dict[Nlri, float] = {}  # refused until
+        self._met = False
         self._base = 0  # the newest number when connected
         self._trying = True
 
@@ -356,10 +357,14 @@ class ExaBGP(Exporter):
             self._batches.clear()
             self._base = link.number
             self._link = link
+            first, self._met = not self._met, True
             self._lock.notify_all()
         if self._closing.is_set():
             return "closing"
-        self.wake.empty()
+        if first:  # no verb got through before: everything is to be told, and pruned, as it is
+            self.wake.progress()
+        else:
+            self.wake.empty()
         while (event := link.next()) is not None:
             if isinstance(event, dict):
                 self._hear(link, event)

@@ -236,7 +236,7 @@ class Ledger:
     # --- what is answered
 
     def outcome(self, nlri: Nlri, now: float) -> Outcome:
-        """How far the last thing asked of a route got."""
+        """How far the last thing asked of a route got. WANTED without a reason: it is under way."""
         having = [s for s in self.sessions.values() if nlri.family in s.neighbor.families]
         entry = self.routes.get(nlri)
         if entry is not None and entry.refused is not None:
@@ -260,8 +260,7 @@ class Ledger:
             return Outcome(Reach.ACKED)
         if min(s.sent for s in ready) >= entry.number:
             return Outcome(Reach.SENT)
-        late = next(s for s in ready if s.sent < entry.number)
-        return Outcome(Reach.WANTED, f"not yet in the socket of {late.neighbor.address}")
+        return Outcome(Reach.WANTED)
 
     def _why_none(self, family: Family, having: list[Session]) -> str:
         mute = [s.neighbor.address for s in having if s.up]
@@ -275,16 +274,15 @@ class Ledger:
         late: str | None = None
         absent: str | None = None
         for session in having:
-            address = session.neighbor.address
             if not entry.exposed and session.ever < entry.first:
                 continue  # never sent there
             if session.up:
                 if family not in session.families:
                     continue
                 if session.sent < entry.number:
-                    late = late or f"the withdraw is not yet in the socket of {address}"
+                    late = late or ""  # under way
                 elif entry.number <= session.started and family not in session.eor:
-                    late = late or f"{address} has not been sent End-of-RIB yet"
+                    late = late or ""  # what a session took over from the one before ends with End-of-RIB
                 else:
                     took.append(Reach.ACKED if session.acked >= entry.number else Reach.SENT)
                 continue
