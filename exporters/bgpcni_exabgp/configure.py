@@ -1,0 +1,117 @@
+"""Writes ExaBGP's configuration from what the agent knows of the node. Pure, but for `read_passwords`.
+
+Every value is validated by type, and what is text (a password, a path) is refused if ExaBGP's parser could take
+it for anything else: nothing reaches the file unescaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+
+from bgpcni.model import Family, Neighbor, NodeFacts
+
+FAMILIES = {
+    Family.IPV4_UNICAST: "ipv4 unicast",
+    Family.IPV6_UNICAST: "ipv6 unicast",
+    Family.IPV4_VPN: "ipv4 mpls-vpn",
+    Family.IPV6_VPN: "ipv6 mpls-vpn",
+    Family.L2VPN_EVPN: "l2vpn evpn",
+}
+"""ExaBGP's names."""
+
+PASSWORD = re.compile(r"[!-~]{1,80}")
+PATH = re.compile(r"/[A-Za-z0-9._/+@%:=-]*")
+BGP_PORT = 179
+
+
+class Misconfigured(ValueError):
+    """A value that ExaBGP must not be given; the text names it, for the operator."""
+
+
+def configure(node: NodeFacts, command: Sequence[str], passwords: Mapping[str, str]) -> str:
+    """The configuration file. `command`: that of the relay; `passwords`: by neighbour address.
+
+    Raises `Misconfigured`.
+    """
+    for word in command:
+        if not PATH.fullmatch(word) and not re.fullmatch(r"[A-Za-z0-9._-]+", word):
+            raise Misconfigured(f"{word!r}: has characters that ExaBGP's configuration cannot carry")
+    head = f"process bgpcni {{\n\trun {' '.join(command)};\n\tencoder json;\n}}\n"
+    return head + "".join("\n" + _neighbor(node, n, passwords.get(n.address)) for n in node.neighbors)
+
+
+def read_passwords(neighbors: Sequence[Neighbor]) -> dict[str, str]:
+    """The TCP MD5 password of each neighbour that has one: its file without the end of the line."""
+    passwords = {}
+    for neighbor in neighbors:
+        if neighbor.password_file is not None:
+            try:
+                passwords[neighbor.address] = Path(neighbor.password_file).read_text("ascii").rstrip("\r\n")
+            except (OSError, UnicodeError) as error:
+                raise Misconfigured(f"password_file of {neighbor.address}: {error}") from None
+    return passwords
+
+
+def _neighbor(node: NodeFacts, neighbor: Neighbor, password: str | None) -> str:
+    try:
+        peer = ip_address(neighbor.address)
+        local = ip_address(node.local_address) if node.local_address else None
+        router = IPv4Address(node.router_id) if node.router_id else None
+    except ValueError as error:
+        raise Misconfigured(str(error)) from None
+    if router is None:
+        raise Misconfigured("bgp.router_id is needed")
+    if local is None or local.version != peer.version:
+        if neighbor.passive:
+            raise Misconfigured(f"neighbour {peer} is passive: bgp.local_address of its family is needed")
+        local = None
+    if not neighbor.families:
+        raise Misconfigured(f"neighbour {peer} has no families")
+    hold = _number(f"hold_time of {peer}", neighbor.hold_time, 3, 65535)
+    lines = [
+        f"router-id {router};",
+        f"local-address {local or 'auto'};",
+        f"local-as {_number('bgp.asn', node.asn, 1, 0xFFFFFFFF)};",
+        f"peer-as {_number(f'asn of {peer}', neighbor.asn, 1, 0xFFFFFFFF)};",
+        f"hold-time {hold};",
+        "manual-eor true;",  # End-of-RIB is the exporter's: only it knows when the table is whole
+        "adj-rib-out true;",
+        "adj-rib-in false;",
+        "group-updates true;",
+    ]
+    if password is not None:
+        if not PASSWORD.fullmatch(password) or set(password) & set("\"'\\"):
+            raise Misconfigured(
+                f"password of {peer}: up to 80 printable ASCII characters, no space, quote or backslash"
+            )
+        lines += [f'md5-password "{password}";', "md5-base64 false;"]
+    if neighbor.ttl_security:
+        lines += ["incoming-ttl 255;", "outgoing-ttl 255;"]  # RFC 5082
+    if neighbor.passive:
+        lines += ["passive true;", f"listen {BGP_PORT};"]
+    families = [f"\t{FAMILIES[family]};" for family in Family if family in neighbor.families]
+    restart = _number("bgp.graceful_restart", node.graceful_restart, 0, 4095)
+    capability = [
+        "\tasn4 enable;",
+        "\troute-refresh enable;",
+        "\textended-message disable;",  # 4096 octets are enough, and 5.0.1 got them wrong
+        f"\tgraceful-restart {restart};" if restart else "\tgraceful-restart disable;",
+    ]
+    api = [
+        "\tprocesses [ bgpcni ];",
+        "\tneighbor-changes;",
+        "\tnegotiated;",
+        "\tfsm;",
+    ]
+    for name, body in (("family", families), ("capability", capability), ("api", api)):
+        lines.append("\n\t".join([f"{name} {{", *body, "}"]))
+    return f"neighbor {peer} {{\n\t" + "\n\t".join(lines) + "\n}\n"
+
+
+def _number(what: str, value: int | None, first: int, last: int) -> int:
+    if value is None or isinstance(value, bool) or not first <= value <= last:
+        raise Misconfigured(f"{what}: {value} is not from {first} to {last}")
+    return value

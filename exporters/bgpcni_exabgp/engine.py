@@ -1,0 +1,664 @@
+"""ExaBGP with one more API command, `bgpcni`, that takes encoded routes: `python -m bgpcni_exabgp.engine CONF`.
+
+ExaBGP is imported and stays unchanged on disk; it has the sessions, the state machine, the capabilities and the
+timers. What is replaced in memory is its Adj-RIB-Out, so that per flush a route has one state, the newest, and
+routes are grouped into few UPDATEs. Nothing else of this project is imported here.
+
+The command, one line each, answered in order by `done` or `error` and applied whole or not at all:
+
+    bgpcni state                                          answers with an event, see below
+    bgpcni announce SEQ AFI/SAFI TAG NEXT-HOP IBGP/EBGP NLRI[:KEY] ...
+    bgpcni withdraw SEQ AFI/SAFI NLRI[:KEY] ...
+    bgpcni mark SEQ                                       everything held is in doubt, until
+    bgpcni keep SEQ AFI/SAFI KEY ...                      these are not,
+    bgpcni spare SEQ TAG ...                              nor is what has one of these tags;
+    bgpcni sweep SEQ                                      what is still in doubt is withdrawn
+    neighbor ADDRESS bgpcni eor SEQ AFI/SAFI              End-of-RIB (RFC 4724) after what is queued
+
+SEQ is a number that only grows. IBGP and EBGP are the path attributes for each kind of neighbour, without
+NEXT_HOP, MP_REACH_NLRI and MP_UNREACH_NLRI; they, the TAG, NLRI and KEY are in hexadecimal, `-` is none. KEY
+identifies the route where the NLRI has more in it. Octets are not checked: that is done before they get here.
+
+Events, one JSON object a line, to the API process of each neighbour:
+
+    {"bgpcni": "state", "seq": N, "digest": D, "neighbors": [...]}
+    {"bgpcni": "configured", "digest": D, "error": ""}    after a reload; D: SHA-256 of the configuration
+    {"bgpcni": "up", "peer": A, "families": [...], "seq": N}
+    {"bgpcni": "sent", "peer": A, "seq": N}               all up to N is in the socket of this session
+    {"bgpcni": "acked", "peer": A, "seq": N}              and acknowledged by the peer's TCP
+    {"bgpcni": "eor", "peer": A, "family": F}             End-of-RIB is in the socket
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import inspect
+import json
+import os
+import socket
+import struct
+import sys
+import termios
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import exabgp.reactor.peer as exabgp_peer
+import exabgp.rib
+from exabgp.bgp.fsm import FSM
+from exabgp.bgp.message import Action, Update
+from exabgp.bgp.message.update.attribute.mprnlri import MPRNLRI
+from exabgp.bgp.message.update.attribute.nexthop import NextHop
+from exabgp.bgp.message.update.nlri import NLRI
+from exabgp.configuration.configuration import Configuration
+from exabgp.environment import getenv
+from exabgp.logger import log
+from exabgp.protocol.family import AFI, SAFI, Family
+from exabgp.protocol.ip import NoNextHop
+from exabgp.reactor.api.command.command import Command
+from exabgp.reactor.api.command.limit import extract_neighbors, match_neighbors
+from exabgp.reactor.delay import Delay
+from exabgp.reactor.loop import Reactor
+from exabgp.reactor.peer import Peer
+from exabgp.reactor.protocol import Protocol
+from exabgp.rib.change import Change
+from exabgp.rib.outgoing import OutgoingRIB
+
+VERSIONS = ((5, 0, 8), (5, 1))
+"""ExaBGP from the first, below the second."""
+
+HEADER = 19 + 2 + 2  # message header, Withdrawn Routes Length, Total Path Attribute Length
+EXTENDED_OPTIONAL = 0x90  # attribute flags: optional, extended length
+MP_REACH_NLRI, MP_UNREACH_NLRI = 14, 15
+SLOWEST_RECONNECT = 5  # seconds; ExaBGP's own back-off goes to 60
+SYN_RETRIES = 2  # a peer that is away is asked again after 7 s, not after two minutes
+BYTES_ACKED = struct.Struct("=Q"), 120  # struct tcp_info, linux/tcp.h
+NAMES = tuple[AFI, SAFI]
+
+
+class Mismatch(Exception):
+    """This ExaBGP is not the one that is known inside."""
+
+
+# --- routes --------------------------------------------------------------------------------------
+
+
+class RawAttributes:
+    """Path attributes already encoded; offers what the RIB asks of ExaBGP's `Attributes`."""
+
+    __slots__ = ("wire",)
+
+    def __init__(self, wire: bytes) -> None:
+        self.wire = wire
+
+    def index(self) -> bytes:
+        return self.wire
+
+    def as_dict(self) -> dict[str, str]:
+        return {"raw": self.wire.hex()}
+
+    def __str__(self) -> str:
+        return f" attributes {self.wire.hex()}"
+
+
+class RawNLRI(NLRI):  # type: ignore[misc]  # ExaBGP has no types
+    """One encoded NLRI, known to the RIB by its key; `tag` says whose it is."""
+
+    __slots__ = ("action", "afi", "key", "nexthop", "safi", "tag", "wire")
+
+    def __init__(self, family: NAMES, action: int, nexthop: Any, wire: bytes, key: bytes, tag: str = "-") -> None:
+        self.afi, self.safi = family
+        self.action, self.nexthop, self.wire, self.key, self.tag = action, nexthop, wire, key, tag
+
+    def family(self) -> RawNLRI:
+        return self  # it is a Family: saves building one at each look-up
+
+    def index(self) -> bytes:
+        return b"raw" + self.key
+
+    def pack_nlri(self, negotiated: Any = None) -> bytes:
+        return self.wire
+
+    def as_dict(self) -> dict[str, str]:
+        return {"family": self.short(), "raw": self.wire.hex(), "key": self.key.hex()}
+
+    def __str__(self) -> str:
+        return f"{self.short()} {self.wire.hex()} next-hop {self.nexthop}"
+
+    extensive = __str__
+
+
+class RawUpdate(Update):  # type: ignore[misc]  # ExaBGP has no types
+    """Routes of one family, action, next hop and attribute set: as few UPDATEs as they fit in."""
+
+    def __init__(self, nlri: RawNLRI, attributes: RawAttributes) -> None:
+        super().__init__([], attributes)
+        self.model = nlri
+
+    def _next_hop(self) -> bytes:
+        """RFC 4760 section 3; after an RD of zero (RFC 4364, RFC 4659); IPv4-mapped for IPv6."""
+        packed: bytes = self.model.nexthop.ton()
+        if self.model.afi == AFI.ipv6 and len(packed) == 4:
+            packed = bytes(10) + b"\xff\xff" + packed
+        return bytes(8) + packed if self.model.safi == SAFI.mpls_vpn else packed
+
+    def messages(self, negotiated: Any, include_withdraw: bool = True) -> Iterator[bytes]:
+        model = self.model
+        family, announce = model.afi_safi(), model.action == Action.ANNOUNCE
+        if family not in negotiated.families or not negotiated.asn4 or not (announce or include_withdraw):
+            return
+        attributes = self.attributes.wire if announce else b""
+        native = family == (AFI.ipv4, SAFI.unicast) and (not announce or len(model.nexthop.ton()) == 4)
+        if native and announce:
+            attributes = b"\x40\x03\x04" + model.nexthop.ton() + attributes
+        mp = b"" if native else model.afi.pack() + model.safi.pack()
+        if announce and not native:
+            mp += bytes([len(self._next_hop())]) + self._next_hop() + b"\0"
+        room = negotiated.msg_size - HEADER - len(attributes) - (len(mp) + 4 if mp else 0)
+        for octets in self._chunks(room):
+            if native:
+                fields = (b"", attributes, octets) if announce else (octets, b"", b"")
+            else:  # RFC 7606 section 5.1: the MP attribute comes first, and alone of its kind
+                code = MP_REACH_NLRI if announce else MP_UNREACH_NLRI
+                size = (len(mp) + len(octets)).to_bytes(2, "big")
+                fields = (b"", bytes([EXTENDED_OPTIONAL, code]) + size + mp + octets + attributes, b"")
+            yield self._message(Update.prefix(fields[0]) + Update.prefix(fields[1]) + fields[2])
+
+    def _chunks(self, room: int) -> Iterator[bytes]:
+        pieces: list[bytes] = []
+        size = 0
+        for nlri in self.nlris:
+            if size + len(nlri.wire) > room and pieces:
+                yield b"".join(pieces)
+                pieces, size = [], 0
+            pieces.append(nlri.wire)
+            size += len(nlri.wire)
+        if pieces:
+            yield b"".join(pieces)
+
+
+class GroupingRIB(OutgoingRIB):  # type: ignore[misc]  # ExaBGP has no types
+    """Adj-RIB-Out in which, per flush, a route has one state (the newest) and raw NLRI are grouped."""
+
+    def __init__(self, cache: bool, families: Any) -> None:
+        self.sequence = 0  # of the newest line applied
+        self._marked: dict[NAMES, set[bytes]] = {}
+        super().__init__(cache, families)
+
+    def held(self, family: NAMES) -> dict[bytes, Any]:
+        """What is announced, by index."""
+        known: dict[bytes, Any] = self._seen.get(family, {})
+        return known
+
+    def mark(self) -> None:
+        self._marked = {
+            family: {index for index, change in known.items() if isinstance(change.nlri, RawNLRI)}
+            for family, known in self._seen.items()
+        }
+
+    def keep(self, family: NAMES, keys: list[bytes]) -> None:
+        prefix = Change.family_prefix(family) + b"raw"
+        self._marked.get(family, set()).difference_update(prefix + key for key in keys)
+
+    def spare(self, tags: frozenset[str]) -> None:
+        for family, marked in self._marked.items():
+            known = self.held(family)
+            marked -= {index for index in marked if index in known and known[index].nlri.tag in tags}
+
+    def sweep(self) -> None:
+        for family, marked in self._marked.items():
+            known = self.held(family)
+            for change in [known[index] for index in marked if index in known]:
+                nlri = change.nlri
+                gone = RawNLRI(family, Action.WITHDRAW, NoNextHop, nlri.wire, nlri.key, nlri.tag)
+                self.add_to_rib(Change(gone, change.attributes))
+        self._marked = {}
+
+    def in_cache(self, change: Any) -> bool:
+        """Already announced? Not so if the label changed, which the index does not show."""
+        if not super().in_cache(change):
+            return False
+        known = self._seen[change.nlri.family().afi_safi()][change.index()]
+        return bool(known.nlri.pack() == change.nlri.pack())
+
+    def _update_rib(self, change: Any) -> None:
+        index = change.index()
+        queued = self._new_nlri.pop(index, None)
+        if queued is not None:
+            families = self._new_attr_af_nlri.get(queued.attributes.index(), {})
+            families.get(queued.nlri.family().afi_safi(), {}).pop(index, None)
+        super()._update_rib(change)
+
+    def updates(self, grouped: bool) -> Iterator[Any]:
+        # a route refresh must not bring back what was replaced or withdrawn since it was asked for
+        latest = [self._new_nlri.get(change.index(), change) for change in self._refresh_changes]
+        self._refresh_changes: list[Any] = [c for c in latest if c.nlri.action == Action.ANNOUNCE]
+        groups: dict[tuple[Any, ...], RawUpdate] = {}
+        for message in super().updates(grouped):
+            if not isinstance(message, Update) or not isinstance(message.nlris[0], RawNLRI):
+                yield from groups.values()  # a marker of RFC 7313
+                groups.clear()
+                yield message
+                continue
+            for nlri in message.nlris:
+                group = (nlri.afi, nlri.safi, nlri.action, nlri.nexthop.index(), message.attributes.index())
+                if group not in groups:
+                    groups[group] = RawUpdate(nlri, message.attributes)
+                groups[group].nlris.append(nlri)
+        yield from groups.values()
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+_next_hop_of = lru_cache(4096)(lambda text: NoNextHop if text == "-" else NextHop(text))
+_attributes_of = lru_cache(4096)(lambda text: None if text == "-" else RawAttributes(bytes.fromhex(text)))
+_no_attributes = RawAttributes(b"")
+
+
+@lru_cache(64)
+def family_of(text: str) -> NAMES:
+    """`ipv4/mpls-vpn` as ExaBGP's pair. Raises ValueError."""
+    afi, _, safi = text.partition("/")
+    family = AFI.fromString(afi), SAFI.fromString(safi)
+    if family[0] == AFI.undefined or family[1] == SAFI.undefined:
+        raise ValueError(f"unknown family {text}")
+    return family
+
+
+def is_ibgp(neighbor: Any) -> bool:
+    return bool(neighbor["local-as"] == neighbor["peer-as"])
+
+
+class Engine:
+    """The command's state: the configuration's digest, and where events go."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.digest = ""
+
+    def command(self, reactor: Any, service: str, line: str) -> bool:
+        """Run one line; synchronous, so that answers keep the order of the lines."""
+        try:
+            descriptions, command = extract_neighbors(line)
+            _, verb, *words = command.split(" ")
+            if verb == "state":
+                reactor.processes.write(service, json.dumps(self.state(reactor)))
+            else:
+                names = match_neighbors(reactor.peers(service), descriptions)
+                neighbors = [reactor.configuration.neighbors[name] for name in names]
+                self.apply(reactor, names, neighbors, verb, int(words[0]), words[1:])
+        except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
+            reason = f"refused: {error!r}: {line[:200]}"
+            log.error(lambda: reason, "api")
+            reactor.processes.answer_error(service)
+            return False
+        reactor.processes.answer_done(service)
+        return True
+
+    def apply(
+        self, reactor: Any, names: list[str], neighbors: list[Any], verb: str, sequence: int, words: list[str]
+    ) -> None:
+        ribs = [neighbor.rib.outgoing for neighbor in neighbors]
+        if verb == "mark":
+            for rib in ribs:
+                rib.mark()
+        elif verb == "keep":
+            keys = [bytes.fromhex(word) for word in words[1:]]
+            for rib in ribs:
+                rib.keep(family_of(words[0]), keys)
+        elif verb == "spare":
+            for rib in ribs:
+                rib.spare(frozenset(words))
+        elif verb == "sweep":
+            for rib in ribs:
+                rib.sweep()
+        elif verb == "eor":
+            established = [name for name in names if name in reactor.established_peers()]
+            if not reactor.configuration.inject_eor(established, Family(*family_of(words[0]))):
+                raise ValueError("no established neighbour")
+        elif verb == "announce":
+            self._announce(neighbors, family_of(words[0]), words[1], words[2], words[3], words[4:])
+        elif verb == "withdraw":
+            family = family_of(words[0])
+            changes = [
+                Change(RawNLRI(family, Action.WITHDRAW, NoNextHop, wire, key), _no_attributes)
+                for wire, key in map(_route, words[1:])
+            ]
+            _queue(neighbors, family, changes)
+        else:
+            raise ValueError(f"unknown verb {verb}")
+        for rib in ribs:
+            rib.sequence = sequence
+
+    def _announce(
+        self, neighbors: list[Any], family: NAMES, tag: str, next_hop: str, attributes: str, words: list[str]
+    ) -> None:
+        nexthop = _next_hop_of(next_hop)
+        if nexthop is NoNextHop:
+            raise ValueError("a next hop is needed")
+        routes = [_route(word) for word in words]
+        tag = sys.intern(tag)
+        for ibgp, text in zip((True, False), attributes.split("/"), strict=True):
+            kind = [neighbor for neighbor in neighbors if is_ibgp(neighbor) is ibgp]
+            if not kind:
+                continue
+            wire = _attributes_of(text)
+            if wire is None:
+                raise ValueError("no attributes for this kind of neighbour")
+            changes = [Change(RawNLRI(family, Action.ANNOUNCE, nexthop, nlri, key, tag), wire) for nlri, key in routes]
+            _queue(kind, family, changes)
+
+    def state(self, reactor: Any) -> dict[str, Any]:
+        """The whole of what an agent that has just connected has to know."""
+        neighbors = []
+        sequence = 0
+        for peer in reactor._peers.values():
+            rib = peer.neighbor.rib.outgoing
+            sequence = max(sequence, rib.sequence)
+            watch: Watch | None = getattr(peer, "bgpcni", None)
+            if peer.fsm != FSM.ESTABLISHED:
+                watch = None
+            neighbors.append(
+                {
+                    "peer": str(peer.neighbor["peer-address"]),
+                    "state": peer.fsm.name(),
+                    "since": peer.stats["complete"] or peer.stats["reset"],
+                    "families": watch.families if watch else [],
+                    "sent": watch.sent if watch else -1,
+                    "acked": watch.acked if watch else -1,
+                    "eor": sorted(watch.eor) if watch else [],
+                    "started": watch.started if watch else -1,
+                }
+            )
+        return {"bgpcni": "state", "seq": sequence, "digest": self.digest, "neighbors": neighbors}
+
+    def reload(self, stock: Callable[[Any], bool], reactor: Any) -> bool:
+        """ExaBGP's reload, with the digest of what it read told to the agent."""
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        done = stock(reactor)
+        if done:
+            self.digest = digest
+        event = {
+            "bgpcni": "configured",
+            "digest": self.digest,
+            "error": "" if done else str(reactor.configuration.error),
+        }
+        if reactor.processes is not None:
+            for service in list(reactor.processes._process):
+                reactor.processes.write(service, json.dumps(event))
+        return done
+
+
+def _route(word: str) -> tuple[bytes, bytes]:
+    nlri, _, key = word.partition(":")
+    wire = bytes.fromhex(nlri)
+    return wire, bytes.fromhex(key) if key else wire
+
+
+def _queue(neighbors: list[Any], family: NAMES, changes: list[Any]) -> None:
+    for neighbor in neighbors:
+        if family in neighbor.families():
+            for change in changes:
+                neighbor.rib.outgoing.add_to_rib(change)
+
+
+# --- sent and acknowledged -----------------------------------------------------------------------
+
+
+class Watch:
+    """How far one established session got: sequence numbers in its socket and acknowledged by its peer."""
+
+    def __init__(self, peer: Any) -> None:
+        self.peer = peer
+        self.families = (
+            [f"{afi}/{safi}" for afi, safi in peer.proto.negotiated.families] if peer.proto.negotiated.asn4 else []
+        )
+        self.started: int = peer.neighbor.rib.outgoing.sequence
+        self.flushing = False
+        self.written = -1
+        self.sent = self.acked = -1
+        self.eor: set[str] = set()
+        self._unacked: deque[tuple[int, int]] = deque()  # (bytes_acked to reach, sequence)
+
+    def emit(self, event: str, **fields: Any) -> None:
+        processes = self.peer.reactor.processes
+        text = json.dumps({"bgpcni": event, "peer": str(self.peer.neighbor["peer-address"]), **fields})
+        for service in self.peer.neighbor.api["neighbor-changes"]:
+            processes.write(service, text)
+
+    def look(self) -> None:
+        """Report what is new; called at every turn of the session's own loop, at least each 10 ms."""
+        rib = self.peer.neighbor.rib.outgoing
+        if not self.flushing and not rib.pending():
+            self.written = rib.sequence
+        io = self.peer.proto and self.peer.proto.connection and self.peer.proto.connection.io
+        if not io:
+            return
+        if self.written > self.sent:
+            self.sent = self.written
+            self.emit("sent", seq=self.sent)
+            self._unacked.append((_written(io), self.sent))
+        if self._unacked:
+            acked = _acked(io)
+            before = self.acked
+            while self._unacked and self._unacked[0][0] <= acked:
+                self.acked = self._unacked.popleft()[1]
+            if self.acked > before:
+                self.emit("acked", seq=self.acked)
+
+
+def _acked(io: socket.socket) -> int:
+    """Octets of this connection that the peer's TCP acknowledged."""
+    layout, offset = BYTES_ACKED
+    info = io.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, offset + layout.size)
+    return int(layout.unpack_from(info, offset)[0])
+
+
+def _written(io: socket.socket) -> int:
+    """Octets written to this connection: acknowledged and still queued, read until both are of one moment."""
+    acked = _acked(io)
+    while True:
+        (queued,) = struct.unpack("i", fcntl.ioctl(io.fileno(), termios.TIOCOUTQ, bytes(4)))
+        again = _acked(io)
+        if again == acked:
+            return acked + int(queued)
+        acked = again
+
+
+def watched_main(stock: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator[Any]]:
+    """`Peer._main`, which runs an established session, with a look after each of its steps."""
+
+    def main(peer: Any) -> Iterator[Any]:
+        steps = stock(peer)
+        watch = None
+        for action in steps:
+            if watch is None:  # after its first step ExaBGP has queued its Adj-RIB-Out for this session
+                watch = peer.bgpcni = Watch(peer)
+                watch.emit("up", families=watch.families, seq=watch.started)
+            watch.look()
+            yield action
+
+    return main
+
+
+def watched_update(stock: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """`Protocol.new_update`, which writes what is queued, noting the sequence number it covers."""
+
+    def new_update(protocol: Any, include_withdraw: bool) -> Iterator[Any]:
+        watch = getattr(protocol.peer, "bgpcni", None)
+        if watch is None or watch.peer.proto is not protocol:
+            yield from stock(protocol, include_withdraw)
+            return
+        covered = protocol.neighbor.rib.outgoing.sequence
+        watch.flushing = True
+        yield from stock(protocol, include_withdraw)
+        watch.flushing, watch.written = False, covered
+
+    return new_update
+
+
+def watched_eors(stock: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """`Protocol.new_eors`, telling when the End-of-RIB was written."""
+
+    def new_eors(protocol: Any, afi: Any = AFI.undefined, safi: Any = SAFI.undefined) -> Iterator[Any]:
+        yield from stock(protocol, afi, safi)
+        watch = getattr(protocol.peer, "bgpcni", None)
+        if watch is not None and afi != AFI.undefined:
+            watch.eor.add(f"{afi}/{safi}")
+            watch.emit("eor", family=f"{afi}/{safi}")
+
+    return new_eors
+
+
+class PatientDelay(Delay):  # type: ignore[misc]  # ExaBGP has no types
+    """ExaBGP's pause between two attempts to connect, bounded."""
+
+    def increase(self) -> None:
+        super().increase()
+        self._next: int = min(self._next, SLOWEST_RECONNECT)
+
+
+# --- what ExaBGP is too strict about -------------------------------------------------------------
+
+
+def accept_next_hops() -> None:
+    """Accept received next hops over which ExaBGP would end the session."""
+    ipv4, ipv6 = (4,), (16, 32)
+    Family.size.update(
+        {
+            (AFI.ipv4, SAFI.mpls_vpn): ((12, 24), 8),  # RFC 8950: an IPv6 next hop for VPN-IPv4
+            (AFI.ipv6, SAFI.mpls_vpn): ((24, 40), 8),
+            (AFI.l2vpn, SAFI.evpn): (ipv4 + ipv6, 0),  # RFC 8365: an IPv6 VTEP
+            (AFI.ipv4, SAFI.evpn): (ipv4, 0),  # looked up so where RFC 8950 is negotiated
+            (AFI.ipv6, SAFI.evpn): (ipv6, 0),
+        }
+    )
+    stock = MPRNLRI.unpack.__func__
+
+    def unpack(cls: type, data: bytes, direction: Any, negotiated: Any) -> Any:
+        # RFC 4659 section 3.2.1.1: 48 octets, twice RD and address; the first is the global one
+        if len(data) > 52 and data[2] == SAFI.mpls_vpn and data[3] == 48:
+            data = bytes(data[:3]) + b"\x18" + bytes(data[4:28]) + bytes(data[52:])
+        return stock(cls, data, direction, negotiated)
+
+    MPRNLRI.unpack = classmethod(unpack)
+
+
+def bounded_connect(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """ExaBGP's `connect`, which gives up on a silent peer in seconds."""
+
+    def connect(io: socket.socket, *rest: Any) -> Any:
+        io.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, SYN_RETRIES)
+        return stock(io, *rest)
+
+    return connect
+
+
+# --- start ---------------------------------------------------------------------------------------
+
+
+def check() -> None:
+    """Raise `Mismatch` unless this is an ExaBGP whose inside is the one replaced here."""
+    found = version("exabgp")
+    numbers = tuple(int(part) for part in found.split(".")[:3] if part.isdigit())
+    if not VERSIONS[0] <= numbers < VERSIONS[1]:
+        raise Mismatch(f"ExaBGP {found}: from 5.0.8 to below 5.1 is needed")
+    signatures: dict[Any, list[str]] = {
+        Peer._main: ["self"],
+        Protocol.new_update: ["self", "include_withdraw"],
+        Protocol.new_eors: ["self", "afi", "safi"],
+        Reactor.reload: ["self"],
+        OutgoingRIB.updates: ["self", "grouped"],
+        OutgoingRIB.add_to_rib: ["self", "change", "force"],
+        OutgoingRIB._update_rib: ["self", "change"],
+        OutgoingRIB.pending: ["self"],
+        Configuration.inject_eor: ["self", "peers", "family"],
+        Update.messages: ["self", "negotiated", "include_withdraw"],
+        Delay.increase: ["self"],
+        match_neighbors: ["peers", "descriptions"],
+        extract_neighbors: ["command"],
+    }
+    for function, expected in signatures.items():
+        if list(inspect.signature(function).parameters) != expected:
+            raise Mismatch(f"ExaBGP {found}: {function.__qualname__} is not the one known")
+
+    log.init(getenv())  # its RIB logs, and there is no logger before
+
+    class Negotiated:
+        families = ((AFI.ipv4, SAFI.unicast), (AFI.l2vpn, SAFI.evpn))
+        msg_size = 4096
+        asn4 = True
+
+    family, evpn = Negotiated.families
+    rib = GroupingRIB(True, list(Negotiated.families))
+    hop, attributes = NextHop("192.0.2.1"), RawAttributes(b"\x40\x01\x01\x00")
+
+    def put(which: NAMES, action: int, wire: bytes, key: bytes) -> None:
+        rib.add_to_rib(Change(RawNLRI(which, action, hop, wire, key), attributes))
+
+    put(family, Action.ANNOUNCE, b"\x08\x0a", b"a")
+    put(family, Action.WITHDRAW, b"\x08\x0b", b"b")
+    put(family, Action.ANNOUNCE, b"\x08\x0b", b"b")
+    put(family, Action.ANNOUNCE, b"\x08\x0c", b"c")
+    put(family, Action.WITHDRAW, b"\x08\x0c", b"c")
+    put(evpn, Action.ANNOUNCE, b"\x03\x00", b"e")
+    found_octets = sorted(m[19:].hex() for update in rib.updates(True) for m in update.messages(Negotiated))
+    expected_octets = [
+        "0000000b" + "400304c0000201" + "40010100" + "080a080b",
+        "00000013" + "900e000b" + "001946" + "04c0000201" + "00" + "0300" + "40010100",
+        "0002080c0000",
+    ]
+    if found_octets != expected_octets or rib.pending() or len(rib.held(family)) != 2:
+        raise Mismatch(f"ExaBGP {found}: its Adj-RIB-Out gives {found_octets}, not {expected_octets}")
+
+
+def install(engine: Engine) -> None:
+    """Replace in memory what this module replaces, and add the command."""
+    import exabgp.reactor.network.outgoing as outgoing
+
+    accept_next_hops()
+    exabgp.rib.OutgoingRIB = GroupingRIB
+    exabgp_peer.Delay = PatientDelay
+    outgoing.connect = bounded_connect(outgoing.connect)
+    Peer._main = watched_main(Peer._main)
+    Protocol.new_update = watched_update(Protocol.new_update)
+    Protocol.new_eors = watched_eors(Protocol.new_eors)
+    stock_reload = Reactor.reload
+    Reactor.reload = lambda reactor: engine.reload(stock_reload, reactor)
+
+    @Command.register("bgpcni")  # type: ignore[untyped-decorator]  # ExaBGP has no types
+    def command(api: Any, reactor: Any, service: str, line: str, use_json: bool) -> bool:
+        return engine.command(reactor, service, line)
+
+    # first in the list: a command is looked for in its order, by part of a line
+    Command.functions.remove("bgpcni")
+    Command.functions.insert(0, "bgpcni")
+
+
+def main() -> int:
+    if len(sys.argv) != 2:
+        sys.stderr.write("usage: python -m bgpcni_exabgp.engine CONFIGURATION\n")
+        return 2
+    path = sys.argv[1]
+    try:
+        check()
+    except Mismatch as mismatch:
+        sys.stderr.write(f"bgpcni: {mismatch}\n")
+        return 3
+    except (AttributeError, TypeError) as error:
+        sys.stderr.write(f"bgpcni: ExaBGP {version('exabgp')} is not the one known inside: {error}\n")
+        return 3
+    install(Engine(Path(path)))
+    sys.argv = ["exabgp", "server", path]
+    os.umask(0o077)
+    from exabgp.application.main import main as exabgp_main
+
+    return int(exabgp_main() or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,524 @@
+"""The exporter: drives ExaBGP, ours or the user's own, towards the routes that are wanted.
+
+One thread of its own keeps ExaBGP running and reads what it says; the verbs, called from another, write lines.
+What each neighbour got is in the `Ledger`; this module holds its lock, and never while it writes.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel
+
+from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach, Wake
+from bgpcni.model import Announcement, Family, Nlri, NodeFacts
+from bgpcni_exabgp import lines
+from bgpcni_exabgp.configure import configure, read_passwords
+from bgpcni_exabgp.encode import Kind, Unencodable
+from bgpcni_exabgp.ledger import NAMES, STATES, Ledger, Session, explain
+from bgpcni_exabgp.lines import Line
+from bgpcni_exabgp.link import Link
+from bgpcni_exabgp.process import Home, Running, back_off
+
+ANSWER = 20.0
+"""Seconds that ExaBGP may take to start, or to answer when it has just been connected to."""
+SUSPECT, REPEATED, CONDEMNED = 3.0, 60.0, 600.0
+"""Seconds: what was sent so shortly before a session fell with an UPDATE error may be why; two such falls are a
+loop if no further apart; and for so long the suspects are refused."""
+STEADY = 60.0
+"""Seconds of life after which ExaBGP's next start is a first one again."""
+
+
+class ExaBGP(Exporter):
+    """Routes to ExaBGP. All five families; unicast only where `socket` leads to a stock ExaBGP."""
+
+    class Config(Exporter.Config):
+        """`socket`: that of the relay which the user's own ExaBGP runs; absent: the agent runs ExaBGP."""
+
+        socket: str | None = None
+
+    families: ClassVar[frozenset[Family]] = frozenset(Family)
+    acks: ClassVar[Literal["accepted", "sent", "acked"]] = "acked"
+    needs_agent: ClassVar[bool] = True
+
+    def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:
+        super().__init__(name, config, node, wake)
+        assert isinstance(config, ExaBGP.Config)
+        self._path = config.socket
+        self._home = Home(node.run_dir, name)
+        self._lock = threading.Condition()
+        self._ledger = Ledger(node.neighbors, node.graceful_restart, time.monotonic())
+        self._link: Link | None = None
+        self._stock = False
+        self._whole = False  # pruned since connected: End-of-RIB may be sent
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._batches: deque[tuple[float, int]] = deque(maxlen=64)  # (when, the newest number)
+        self._falls: dict[str, tuple[float, set[Nlri]]] = {}  # by neighbour: over an UPDATE, when, and the suspects
+        self._condemned: dict[Nlri, float] = {}  # refused until
+        self._met = False
+        self._base = 0  # the newest number when connected
+        self._trying = True
+
+    @classmethod
+    def check(cls, config: BaseModel, node: NodeFacts) -> str | None:
+        if not node.has_bgp:
+            return "no [bgp] in agent.toml"
+        if node.asn is None:
+            return "no asn in [bgp] of agent.toml"
+        return None
+
+    # --- verbs
+
+    def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
+        if self._path is None and not self.node.neighbors:
+            self._begin()
+            return [Outcome(Reach.WANTED, "no neighbour is configured")] * len(routes)
+        link = self._connected(deadline)
+        if self._stock:
+            return self._stock_announce(link, routes, deadline)
+        kinds: frozenset[Kind] = frozenset(
+            "ibgp" if neighbor.asn == self.node.asn else "ebgp" for neighbor in self.node.neighbors
+        )
+        carried = self._carried()
+        now = time.monotonic()
+        with self._lock:
+            condemned = {nlri for nlri, until in self._condemned.items() if now < until}
+        wanted = [r for r in routes if r.nlri.family in carried and r.nlri not in condemned]
+        refused: dict[Nlri, str] = {}
+        batch = list(lines.announce(wanted, self.node.asn or 0, kinds, refused.__setitem__))
+        with self._lock:
+            for nlri, reason in refused.items():
+                self._ledger.refuse(nlri, reason)
+        failed = link.submit(batch, self._note_announced, deadline)
+        with self._lock:
+            self._batches.append((time.monotonic(), link.number))
+            for line in failed:
+                for nlri in line.routes:
+                    self._ledger.refuse(nlri, "exabgp refused it; see its log")
+        return self.progress(routes)
+
+    def withdraw(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
+        if self._path is None and not self.node.neighbors:
+            self._begin()
+            return [Outcome(Reach.ACKED)] * len(routes)
+        link = self._connected(deadline)
+        nlris = [route.nlri for route in routes]
+        if self._stock:
+            return self._stock_withdraw(link, nlris, deadline)
+        carried = self._carried()
+        batch = list(lines.withdraw(nlri for nlri in nlris if nlri.family in carried))
+        sent = {nlri for line in batch for nlri in line.routes}
+        failed = link.submit(batch, self._note_withdrawn, deadline)
+        if failed:
+            raise NotThereYet("exabgp refused a withdrawal; see its log")
+        with self._lock:
+            self._ledger.tidy()
+            now = time.monotonic()
+            return [self._ledger.outcome(n, now) if n in sent else Outcome(Reach.ACKED) for n in nlris]
+
+    def prune(self, keep: Collection[Announcement], spare: Collection[str], deadline: float) -> None:
+        if self._path is None and not self.node.neighbors:
+            self._begin()
+            return
+        link = self._connected(deadline)
+        kept = {route.nlri for route in keep}
+        if self._stock:
+            with self._lock:
+                gone = [n for n, e in self._ledger.routes.items() if n not in kept and not e.withdrawn]
+            self._stock_withdraw(link, gone, deadline)
+        else:
+            carried = self._carried()
+            batch = lines.prune((nlri for nlri in kept if nlri.family in carried), sorted(spare))
+            if link.submit(batch, lambda line, number: None, deadline):
+                raise NotThereYet("exabgp refused to prune; see its log")
+        with self._lock:
+            self._ledger.retain(kept)
+            self._ledger.primed = True
+            first, self._whole = not self._whole, True
+            owed = self._end_of_rib() if first and not self._stock else []
+        self._post(link, owed)
+
+    def progress(self, routes: Sequence[Announcement]) -> list[Outcome]:
+        with self._lock:
+            now = time.monotonic()
+            outcomes = [self._ledger.outcome(route.nlri, now) for route in routes]
+        if self._stock:
+            accepted = Outcome(Reach.ACCEPTED)
+            return [accepted if outcome.reach > Reach.WANTED else outcome for outcome in outcomes]
+        return outcomes
+
+    def peers(self) -> list[Peer]:
+        with self._lock:
+            counts = dict.fromkeys(self._ledger.sessions, 0)
+            for nlri, entry in self._ledger.routes.items():
+                if entry.withdrawn or entry.refused is not None:
+                    continue
+                for address, session in self._ledger.sessions.items():
+                    counts[address] += nlri.family in session.families and session.sent >= entry.number
+            offline = self._ledger.offline
+            return [_peer(s, counts[a], offline) for a, s in self._ledger.sessions.items()]
+
+    def drain(self, deadline: float) -> None:
+        link = self._link
+        if link is not None and not self._stock and self._path is None:
+            try:
+                batch = lines.prune([], [])
+                link.submit(batch, lambda line, number: None, deadline)
+                with self._lock:
+                    last = link.number
+                    up = [s for s in self._ledger.sessions.values() if s.up]
+                    self._lock.wait_for(
+                        lambda: all(s.sent >= last or not s.up for s in up), max(0.0, deadline - time.monotonic() - 2)
+                    )
+            except NotThereYet:
+                pass  # it is ended all the same; peers drop what they keep after the restart time
+        self.close()
+        if self._path is None:
+            running = self._home.adopt()
+            if running is not None:
+                running.end(max(deadline, time.monotonic() + 1.0))
+                running.close()
+            self._home.forget()
+
+    def close(self) -> None:
+        self._closing.set()
+        with self._lock:
+            link, thread = self._link, self._thread
+            self._lock.notify_all()
+        if link is not None:
+            link.close()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(ANSWER)
+
+    # --- a stock ExaBGP
+
+    def _stock_announce(self, link: Link, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
+        batch: list[Line] = []
+        with self._lock:
+            for route in routes:
+                try:
+                    batch.append(lines.stock_announce(route, self.node.asn or 0))
+                except Unencodable as error:
+                    self._ledger.refuse(route.nlri, str(error))
+        failed = link.submit(batch, self._note_announced, deadline)
+        with self._lock:
+            for line in failed:
+                self._ledger.refuse(line.routes[0], "exabgp refused it; see its log")
+            self._stock_sent(link)
+        return self.progress(routes)
+
+    def _stock_withdraw(self, link: Link, nlris: Iterable[Nlri], deadline: float) -> list[Outcome]:
+        nlris = list(nlris)
+        unicast = [n for n in nlris if n.family in (Family.IPV4_UNICAST, Family.IPV6_UNICAST)]
+        link.submit(map(lines.stock_withdraw, unicast), self._note_withdrawn, deadline)
+        with self._lock:
+            self._stock_sent(link)
+            now = time.monotonic()
+            outcomes = [self._ledger.outcome(n, now) if n in unicast else Outcome(Reach.ACKED) for n in nlris]
+        return [Outcome(Reach.ACCEPTED) if outcome.reach > Reach.WANTED else outcome for outcome in outcomes]
+
+    def _stock_sent(self, link: Link) -> None:
+        """All is answered, so it is in the Adj-RIB-Out of every neighbour; a stock ExaBGP tells no more."""
+        for session in self._ledger.sessions.values():
+            if session.up:
+                self._ledger.sent(session, link.number)
+
+    # --- bookkeeping, called back by the link just before a line goes
+
+    def _note_announced(self, line: Line, number: int) -> None:
+        with self._lock:
+            for nlri in line.routes:
+                self._ledger.announced(nlri, number)
+
+    def _note_withdrawn(self, line: Line, number: int) -> None:
+        with self._lock:
+            for nlri in line.routes:
+                self._ledger.withdrawn(nlri, number)
+
+    def _carried(self) -> frozenset[Family]:
+        """Families of any neighbour: the engine knows no others."""
+        return frozenset(family for neighbor in self.node.neighbors for family in neighbor.families)
+
+    # --- ExaBGP's life
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._closing.is_set():
+                self._thread = threading.Thread(target=self._run, name=f"exporter-{self.name}", daemon=True)
+                self._thread.start()
+
+    def _connected(self, deadline: float) -> Link:
+        """The link, waiting for it until the deadline. Raises NotThereYet."""
+        self._begin()
+        with self._lock:
+            self._lock.wait_for(
+                lambda: self._link is not None or self._closing.is_set() or not self._trying,
+                max(0.0, deadline - time.monotonic()),
+            )
+            if self._link is None:
+                raise NotThereYet(self._ledger.offline or "exabgp is not connected")
+            return self._link
+
+    def _run(self) -> None:
+        """The thread: one life of ExaBGP, or of the connection to it, after the other."""
+        pauses = back_off()
+        next(pauses)
+        while not self._closing.is_set():
+            born = time.monotonic()
+            with self._lock:
+                self._trying = True
+            try:
+                if self._path is None and not self.node.neighbors:
+                    self._end_unneeded()
+                    return
+                reason = self._live()
+            except (OSError, ValueError, KeyError, TypeError, NotThereYet) as error:
+                reason = str(error) or repr(error)
+            self._lost(f"exabgp is not running: {reason}")
+            if time.monotonic() - born > STEADY:
+                pauses = back_off()
+            self._closing.wait(next(pauses))
+
+    def _end_unneeded(self) -> None:
+        """No neighbour is configured any more: the ExaBGP of an earlier configuration ends."""
+        running = self._home.adopt()
+        if running is not None:
+            running.end(time.monotonic() + ANSWER)
+            running.close()
+        self._home.forget()
+
+    def _live(self) -> str:
+        """Start or adopt, connect, and read until the connection ends; why it did."""
+        if self._path is not None:
+            link = Link.open(self._path)
+            try:
+                return self._serve(link, None, "")
+            finally:
+                link.release()
+        text = configure(self.node, self._home.relay_command(), read_passwords(self.node.neighbors))
+        running = self._home.adopt()
+        digest = self._home.write_configuration(text)
+        if running is None:
+            running = self._home.start()
+        try:
+            link = self._open(running)
+            try:
+                reason = self._serve(link, running, digest)
+            finally:
+                link.release()
+            if running.wait(1.0):
+                reason = f"it ended: {self._home.last_words()}"
+            return reason
+        finally:
+            running.close()
+
+    def _open(self, running: Running) -> Link:
+        """Connect to the relay that ExaBGP starts. Raises OSError."""
+        deadline = time.monotonic() + ANSWER
+        while True:
+            try:
+                return Link.open(str(self._home.socket))
+            except OSError as error:
+                if running.wait(0.01):
+                    raise OSError(f"it ended: {self._home.last_words()}") from None
+                if time.monotonic() > deadline or self._closing.is_set():
+                    running.end(time.monotonic() + 2)
+                    raise OSError(f"its relay does not listen: {error}") from None
+
+    def _serve(self, link: Link, running: Running | None, digest: str) -> str:
+        """Say hello, then read events until the link ends."""
+        hello = link.next(ANSWER)
+        if not isinstance(hello, dict) or "relay" not in hello:
+            return "what answers is not its relay"
+        state = self._ask_state(link)
+        if running is not None and (state is None or state["digest"] != digest):
+            state = self._reload(link, running, digest)
+        with self._lock:
+            now = time.monotonic()
+            self._stock = state is None
+            if state is None:
+                for address, families in hello["relay"]["up"].items():
+                    self._up(address, [family.replace(" ", "/") for family in families], -1, time.time())
+                    session = self._ledger.sessions.get(address)
+                    if session is not None:
+                        self._ledger.sent(session, 0)
+            else:
+                link.number = state["seq"]
+                self._adopt_state(state, now)
+            self._whole = False
+            self._ledger.connected()
+            self._batches.clear()
+            self._base = link.number
+            self._link = link
+            first, self._met = not self._met, True
+            self._lock.notify_all()
+        if self._closing.is_set():
+            return "closing"
+        if first:  # no verb got through before: everything is to be told, and pruned, as it is
+            self.wake.progress()
+        else:
+            self.wake.empty()
+        while (event := link.next()) is not None:
+            if isinstance(event, dict):
+                self._hear(link, event)
+        return "its relay closed the connection"
+
+    def _ask_state(self, link: Link) -> dict[str, Any] | None:
+        """The engine's state; None from a stock ExaBGP, which does not know the question."""
+        link.post(lines.STATE)
+        return self._await(link, "state")
+
+    def _await(self, link: Link, kind: str) -> dict[str, Any] | None:
+        deadline = time.monotonic() + ANSWER
+        found: dict[str, Any] | None = None
+        while (event := link.next(deadline - time.monotonic())) is not None:
+            if isinstance(event, dict):
+                if event.get("bgpcni") == kind:
+                    found = event
+                    if kind != "state":
+                        return found
+            elif kind == "state":
+                return found if event else None
+        raise OSError("its relay closed the connection")
+
+    def _reload(self, link: Link, running: Running, digest: str) -> dict[str, Any]:
+        """The configuration changed: only the sessions that it changes are touched. Raises OSError."""
+        running.signal(signal.SIGUSR1)
+        done = self._await(link, "configured")
+        state = self._ask_state(link)
+        if done is None or state is None or done["error"] or state["digest"] != digest:
+            running.end(time.monotonic() + ANSWER)
+            raise OSError(f"it did not take its new configuration: {done and done['error']}")
+        return state
+
+    def _lost(self, reason: str) -> None:
+        with self._lock:
+            self._link, self._trying = None, False
+            self._ledger.disconnected(reason, time.monotonic())
+            self._lock.notify_all()
+        if not self._closing.is_set():
+            self.wake.progress()
+
+    # --- events
+
+    def _adopt_state(self, state: dict[str, Any], now: float) -> None:
+        for found in state["neighbors"]:
+            session = self._ledger.sessions.get(found["peer"])
+            if session is None:
+                continue
+            if found["started"] < 0:
+                session.state = STATES.get(found["state"], "Idle") if found["state"] != "ESTABLISHED" else "OpenConfirm"
+                continue
+            self._ledger.up(session, found["families"], found["started"], found["since"])
+            self._ledger.sent(session, found["sent"])
+            session.acked = found["acked"]
+            session.eor = {NAMES[name] for name in found["eor"] if name in NAMES}
+
+    def _hear(self, link: Link, event: dict[str, Any]) -> None:
+        kind = event.get("bgpcni") or event.get("type")
+        owed: list[Line] = []
+        with self._lock:
+            address = event.get("peer") or event.get("neighbor", {}).get("address", {}).get("peer")
+            session = self._ledger.sessions.get(address) if address else None
+            if session is None:
+                return
+            if kind == "sent":
+                self._ledger.sent(session, event["seq"])
+            elif kind == "acked":
+                session.acked = event["seq"]
+            elif kind == "eor":
+                session.eor.add(NAMES[event["family"]])
+            elif kind == "up":
+                self._up(str(address), event["families"], event["seq"], time.time())
+                owed = self._end_of_rib()
+            elif kind == "fsm" and not session.up:
+                state = event["neighbor"]["state"]
+                session.state = STATES.get(state, "Idle") if state != "ESTABLISHED" else session.state
+            elif kind == "negotiated" and self._stock:
+                session.families = frozenset(_families(event["neighbor"]["negotiated"]["families"]))
+            elif kind == "state":
+                owed = self._state(link, session, event["neighbor"])
+            self._lock.notify_all()
+        if owed:
+            self._post(link, owed)
+        if kind in ("sent", "acked", "eor", "up", "state"):
+            self.wake.progress()
+
+    def _up(self, address: str, families: Iterable[str], number: int, since: float) -> None:
+        session = self._ledger.sessions.get(address)
+        if session is not None:
+            self._ledger.up(session, families, number, since)
+
+    def _state(self, link: Link, session: Session, found: dict[str, Any]) -> list[Line]:
+        """ExaBGP's own event of a session: it fell, or a stock one came up."""
+        if found["state"] == "up" and self._stock:
+            negotiated = [name for name, family in NAMES.items() if family in session.families]
+            self._ledger.up(session, negotiated, -1, time.time())
+            self._ledger.sent(session, link.number)
+        elif found["state"] == "down":
+            was_up = session.up
+            fall = explain(str(found.get("reason", "")))
+            # losing the connection right after a NOTIFICATION says nothing new
+            words = fall.words if was_up or "NOTIFICATION" in fall.words or not session.last_error else ""
+            self._ledger.down(session, words, time.monotonic(), link.number)
+            if was_up and fall.update_error and not self._stock:
+                return self._blame(link, session, fall.words)
+        return []
+
+    def _blame(self, link: Link, session: Session, words: str) -> list[Line]:
+        """A peer ended the session over an UPDATE of ours; the second time in a row, the suspects are withdrawn.
+
+        Suspect is what was announced in the seconds before the first fall: ExaBGP sends it again with each new
+        session, and the session would never last.
+        """
+        address, now = session.neighbor.address, time.monotonic()
+        when, suspects = self._falls.get(address, (-REPEATED, set()))
+        if now - when > REPEATED:
+            old = [number for at, number in self._batches if now - at >= SUSPECT]
+            self._falls[address] = (now, set(self._ledger.between(max(old, default=self._base), link.number)))
+            return []
+        for nlri in suspects:
+            self._condemned[nlri] = now + CONDEMNED
+            self._ledger.refuse(nlri, f"withdrawn, because {address} ended the session over it: {words}")
+        return list(lines.withdraw(suspects))
+
+    def _end_of_rib(self) -> list[Line]:
+        """End-of-RIB for each family that an established session has not had it of, once the table is whole."""
+        if not self._whole or self._stock:
+            return []
+        return [
+            lines.end_of_rib(session.neighbor.address, family)
+            for session in self._ledger.sessions.values()
+            for family in sorted(session.families - session.eor)
+        ]
+
+    def _post(self, link: Link, batch: Iterable[Line]) -> None:
+        try:
+            for line in batch:
+                link.post(line)
+        except OSError:
+            link.close()  # the reading end sees it, and starts over
+
+
+def _families(names: Iterable[str]) -> list[Family]:
+    return [NAMES[name.replace(" ", "/")] for name in names if name.replace(" ", "/") in NAMES]
+
+
+def _peer(session: Session, sent: int, offline: str | None) -> Peer:
+    since = datetime.fromtimestamp(session.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if session.since else ""
+    return Peer(
+        address=session.neighbor.address,
+        asn=session.neighbor.asn,
+        state=session.state,
+        since=since,
+        families=tuple(sorted(session.families)),
+        sent=sent,
+        last_error=offline or session.last_error,
+    )

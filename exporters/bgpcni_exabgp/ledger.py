@@ -1,0 +1,306 @@
+"""What each neighbour got of each route, and what follows from it. Pure: no I/O, no clock of its own.
+
+Lines to the engine are numbered; a session's `sent` and `acked` are such numbers. A route is at a peer if the
+number of its line is not above them. Sessions and routes are joined only when a question is asked, so an event
+costs the same whatever the size of the table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from bgpcni.exporter import Outcome, Reach
+from bgpcni.model import Family, Neighbor, Nlri
+
+NAMES = {
+    "ipv4/unicast": Family.IPV4_UNICAST,
+    "ipv6/unicast": Family.IPV6_UNICAST,
+    "ipv4/mpls-vpn": Family.IPV4_VPN,
+    "ipv6/mpls-vpn": Family.IPV6_VPN,
+    "l2vpn/evpn": Family.L2VPN_EVPN,
+}
+"""ExaBGP's names of the families, as the engine's lines have them."""
+WIRE = {family: name for name, family in NAMES.items()}
+
+STATES = {
+    "IDLE": "Idle",
+    "ACTIVE": "Active",
+    "CONNECT": "Connect",
+    "OPENSENT": "OpenSent",
+    "OPENCONFIRM": "OpenConfirm",
+    "ESTABLISHED": "Established",
+}
+NEVER = 1 << 62
+MARGIN = 30.0
+"""Seconds added to hold time and graceful restart before a silent peer is taken to have dropped our routes."""
+
+ERRORS = {
+    1: ("Message Header Error", {1: "Connection Not Synchronized", 2: "Bad Message Length", 3: "Bad Message Type"}),
+    2: (
+        "OPEN Message Error",
+        {
+            1: "Unsupported Version Number",
+            2: "Bad Peer AS",
+            3: "Bad BGP Identifier",
+            4: "Unsupported Optional Parameter",
+            6: "Unacceptable Hold Time",
+            7: "Unsupported Capability",
+        },
+    ),
+    3: (
+        "UPDATE Message Error",
+        {
+            1: "Malformed Attribute List",
+            2: "Unrecognized Well-known Attribute",
+            3: "Missing Well-known Attribute",
+            4: "Attribute Flags Error",
+            5: "Attribute Length Error",
+            6: "Invalid ORIGIN Attribute",
+            8: "Invalid NEXT_HOP Attribute",
+            9: "Optional Attribute Error",
+            10: "Invalid Network Field",
+            11: "Malformed AS_PATH",
+        },
+    ),
+    4: ("Hold Timer Expired", {}),
+    5: ("Finite State Machine Error", {}),
+    6: (
+        "Cease",
+        {
+            1: "Maximum Number of Prefixes Reached",
+            2: "Administrative Shutdown",
+            3: "Peer De-configured",
+            4: "Administrative Reset",
+            5: "Connection Rejected",
+            6: "Other Configuration Change",
+            7: "Connection Collision Resolution",
+            8: "Out of Resources",
+        },
+    ),
+}
+"""NOTIFICATION codes, RFC 4271 section 4.5 and RFC 4486."""
+
+_NOTIFICATION = re.compile(r"notification (received|sent) \((\d+),(\d+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Fall:
+    """Why a session ended: in words, and whether the peer named one of our UPDATEs (NOTIFICATION 3/x)."""
+
+    words: str
+    update_error: bool = False
+
+
+def explain(reason: str) -> Fall:
+    """ExaBGP's reason for a session's end."""
+    found = _NOTIFICATION.search(reason)
+    if found is None:
+        return Fall(reason or "the session ended")
+    code, subcode = int(found[2]), int(found[3])
+    name, subnames = ERRORS.get(code, (f"code {code}", {}))
+    detail = subnames.get(subcode)
+    words = f"NOTIFICATION {code}/{subcode} {found[1]}: {name}" + (f", {detail}" if detail else "")
+    return Fall(words, found[1] == "received" and code == 3)
+
+
+@dataclass(slots=True)
+class Session:
+    """One neighbour. Times are time.monotonic() seconds but for `since`, which is the epoch's."""
+
+    neighbor: Neighbor
+    state: str = "Idle"
+    since: float = 0.0
+    families: frozenset[Family] = frozenset()
+    """Negotiated; empty unless Established."""
+    started: int = -1
+    sent: int = -1
+    acked: int = -1
+    eor: set[Family] = field(default_factory=set)
+    ever: int = -1
+    """The highest number ever in the socket of a session of this engine's life."""
+    down_since: float = 0.0
+    fell: int = -1
+    """The newest number when the session fell; what is younger was never meant for that session."""
+    last_error: str = ""
+
+    @property
+    def up(self) -> bool:
+        return self.state == "Established"
+
+
+@dataclass(slots=True)
+class Entry:
+    """The last thing asked of one route."""
+
+    number: int
+    first: int
+    """The number of the first announcement since the connection was made."""
+    withdrawn: bool
+    exposed: bool
+    """A peer may have it from before this connection."""
+    refused: str | None = None
+    told: bool = False
+    """That its withdrawal is complete has been answered."""
+
+
+class Ledger:
+    """Sessions and routes. Not thread-safe; the caller holds a lock."""
+
+    def __init__(self, neighbors: Iterable[Neighbor], graceful_restart: int, now: float) -> None:
+        self.sessions = {n.address: Session(n, down_since=now) for n in neighbors}
+        self.graceful_restart = graceful_restart
+        self.routes: dict[Nlri, Entry] = {}
+        self.offline: str | None = "exabgp is not running"
+        """Why nothing can be sent at all, or None while connected."""
+        self.primed = False
+        """Everything that earlier lives announced is known: an unknown route is a new one."""
+
+    # --- what is asked
+
+    def announced(self, nlri: Nlri, number: int) -> None:
+        entry = self.routes.get(nlri)
+        if entry is None:
+            self.routes[nlri] = Entry(number, number, False, not self.primed)
+            return
+        if entry.withdrawn and entry.told:  # no peer has it any more
+            entry.first, entry.exposed = NEVER, False
+        entry.number, entry.withdrawn, entry.refused, entry.told = number, False, None, False
+        entry.first = min(entry.first, number)
+
+    def withdrawn(self, nlri: Nlri, number: int) -> None:
+        entry = self.routes.get(nlri)
+        if entry is None:
+            self.routes[nlri] = Entry(number, NEVER, True, True)
+        else:
+            entry.number, entry.withdrawn, entry.refused, entry.told = number, True, None, False
+
+    def refuse(self, nlri: Nlri, reason: str) -> None:
+        entry = self.routes.setdefault(nlri, Entry(-1, NEVER, False, not self.primed))
+        entry.refused, entry.withdrawn = reason, False
+
+    def retain(self, keep: Collection[Nlri]) -> None:
+        """Forget what is not in `keep`, except withdrawals that are not complete."""
+        self.routes = {n: e for n, e in self.routes.items() if n in keep or (e.withdrawn and not e.told)}
+
+    def tidy(self) -> None:
+        """Forget withdrawals whose completion was answered, once there are many."""
+        if len(self.routes) > 4096:
+            done = [nlri for nlri, entry in self.routes.items() if entry.withdrawn and entry.told]
+            if len(done) > len(self.routes) // 2:
+                for nlri in done:
+                    del self.routes[nlri]
+
+    def between(self, low: int, high: int) -> Iterator[Nlri]:
+        """Routes announced by the lines above `low`, up to `high`."""
+        for nlri, entry in self.routes.items():
+            if low < entry.number <= high and not entry.withdrawn and entry.refused is None:
+                yield nlri
+
+    # --- what is heard
+
+    def connected(self) -> None:
+        self.offline = None
+
+    def disconnected(self, reason: str, now: float) -> None:
+        """The engine is gone, or out of sight: numbers start anew, and peers may hold what they got."""
+        self.offline = reason
+        for entry in self.routes.values():
+            if any(session.ever >= entry.first for session in self.sessions.values()):
+                entry.exposed = True
+            entry.number, entry.first = NEVER, NEVER
+        for session in self.sessions.values():
+            if session.up:
+                self.down(session, "", now, NEVER)
+            session.ever = -1
+
+    def up(self, session: Session, families: Iterable[str], started: int, since: float) -> None:
+        session.state, session.since = "Established", since
+        session.families = frozenset(NAMES[name] for name in families if name in NAMES)
+        session.started, session.sent, session.acked = started, -1, -1
+        session.eor = set()
+
+    def down(self, session: Session, words: str, now: float, newest: int) -> None:
+        if session.up:
+            session.down_since, session.fell = now, newest
+        session.state, session.families, session.eor = "Idle", frozenset(), set()
+        session.sent = session.acked = session.started = -1
+        if words:
+            session.last_error = words
+
+    def sent(self, session: Session, number: int) -> None:
+        session.sent = number
+        session.ever = max(session.ever, number)
+
+    # --- what is answered
+
+    def outcome(self, nlri: Nlri, now: float) -> Outcome:
+        """How far the last thing asked of a route got. WANTED without a reason: it is under way."""
+        having = [s for s in self.sessions.values() if nlri.family in s.neighbor.families]
+        entry = self.routes.get(nlri)
+        if entry is not None and entry.refused is not None:
+            return Outcome(Reach.REFUSED, entry.refused)
+        if entry is not None and entry.withdrawn:
+            outcome = self._withdrawal(nlri.family, entry, having, now)
+            entry.told = outcome.reach >= Reach.SENT
+            return outcome
+        if not self.sessions:
+            return Outcome(Reach.WANTED, "no neighbour is configured")
+        if not having:
+            return Outcome(Reach.WANTED, f"no neighbour has family {nlri.family}")
+        if self.offline is not None:
+            return Outcome(Reach.WANTED, self.offline)
+        if entry is None:
+            return Outcome(Reach.WANTED, "not asked of ExaBGP yet")
+        ready = [s for s in having if nlri.family in s.families]
+        if not ready:
+            return Outcome(Reach.WANTED, self._why_none(nlri.family, having))
+        if min(s.acked for s in ready) >= entry.number:
+            return Outcome(Reach.ACKED)
+        if min(s.sent for s in ready) >= entry.number:
+            return Outcome(Reach.SENT)
+        return Outcome(Reach.WANTED)
+
+    def _why_none(self, family: Family, having: list[Session]) -> str:
+        mute = [s.neighbor.address for s in having if s.up]
+        if mute:
+            return f"no session negotiated {family}: {', '.join(mute)} did not"
+        return "no session: " + ", ".join(map(_position, having))
+
+    def _withdrawal(self, family: Family, entry: Entry, having: list[Session], now: float) -> Outcome:
+        """Is any peer left that may hold it? A session that was down all along counts only where none was up."""
+        took: list[Reach] = []
+        late: str | None = None
+        absent: str | None = None
+        for session in having:
+            if not entry.exposed and session.ever < entry.first:
+                continue  # never sent there
+            if session.up:
+                if family not in session.families:
+                    continue
+                if session.sent < entry.number:
+                    late = late or ""  # under way
+                elif entry.number <= session.started and family not in session.eor:
+                    late = late or ""  # what a session took over from the one before ends with End-of-RIB
+                else:
+                    took.append(Reach.ACKED if session.acked >= entry.number else Reach.SENT)
+                continue
+            left = session.down_since + session.neighbor.hold_time + self.graceful_restart + MARGIN - now
+            if left <= 0:
+                continue
+            words = f"no session: {_position(session)}; it may hold the route for {left:.0f} s"
+            if entry.number > session.fell:
+                absent = absent or words
+            else:
+                late = late or words
+        if late is not None:
+            return Outcome(Reach.WANTED, late)
+        if took:
+            return Outcome(min(took))
+        return Outcome(Reach.WANTED, absent) if absent is not None else Outcome(Reach.ACKED)
+
+
+def _position(session: Session) -> str:
+    error = f" ({session.last_error})" if session.last_error else ""
+    return f"{session.neighbor.address} is {session.state}{error}"

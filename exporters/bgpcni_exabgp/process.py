@@ -1,0 +1,207 @@
+"""Starts, adopts and ends the ExaBGP that is ours. It outlives the agent: its own session, its output in a file.
+
+What is ours is known by pid and start time, written to a file in `run_dir`; a pid alone is never signalled. All
+signals go through a pidfd, which is opened before the start time is compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+LOG_LIMIT = 4 << 20
+"""Octets; a log found longer when ExaBGP is started is cut to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A process for the length of one boot. `started`: field 22 of /proc/PID/stat, in clock ticks."""
+
+    pid: int
+    started: int
+
+
+class Running:
+    """A live ExaBGP of ours, held by its pidfd."""
+
+    def __init__(self, identity: Identity, descriptor: int) -> None:
+        self.identity = identity
+        self._descriptor = descriptor
+
+    def alive(self) -> bool:
+        return not self.wait(0)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it has ended; True if it has."""
+        poller = select.poll()
+        poller.register(self._descriptor, select.POLLIN)
+        if not poller.poll(max(0, int(seconds * 1000))):
+            return False
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOHANG)  # if it is a child of this life
+        return True
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, number)
+
+    def end(self, deadline: float) -> bool:
+        """End it in order, by force when the deadline (time.monotonic()) is near; True if it has ended."""
+        self.signal(signal.SIGTERM)
+        if self.wait(max(0.0, deadline - time.monotonic() - 0.5)):
+            return True
+        self.signal(signal.SIGKILL)
+        return self.wait(1.0)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class Home:
+    """The files of one ExaBGP in `run_dir`: configuration, socket, log, and who it is."""
+
+    def __init__(self, run_dir: str, name: str) -> None:
+        base = Path(run_dir)
+        self.folder = base
+        self.configuration = base / f"{name}.conf"
+        self.socket = base / f"{name}.sock"
+        self.log = base / f"{name}.log"
+        self.identity = base / f"{name}.pid"
+
+    def relay_command(self) -> list[str]:
+        return [sys.executable, "-I", "-m", "bgpcni_exabgp.relay", str(self.socket)]
+
+    def write_configuration(self, text: str) -> str:
+        """Put the configuration in place, whole; its digest, which the engine reports too."""
+        write(self.configuration, text)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def adopt(self) -> Running | None:
+        """The ExaBGP that an earlier life left, if it lives."""
+        try:
+            found = json.loads(self.identity.read_text())
+            identity = Identity(int(found["pid"]), int(found["started"]))
+            descriptor = os.pidfd_open(identity.pid)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if start_time(identity.pid) != identity.started:
+            os.close(descriptor)
+            return None
+        running = Running(identity, descriptor)
+        if not running.alive():
+            running.close()
+            return None
+        return running
+
+    def start(self) -> Running:
+        """Start ExaBGP on the configuration that is in place. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError):
+            self.socket.unlink()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        output = os.open(self.log, flags, 0o600)
+        try:
+            if os.fstat(output).st_size > LOG_LIMIT:
+                os.ftruncate(output, 0)
+            process = subprocess.Popen(  # our own interpreter, fixed arguments
+                [sys.executable, "-I", "-m", "bgpcni_exabgp.engine", str(self.configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
+                env=environment(),
+                start_new_session=True,
+                close_fds=True,
+            )
+        finally:
+            os.close(output)
+        descriptor = os.pidfd_open(process.pid)
+        process.returncode = 0  # reaped through the pidfd, never by subprocess
+        identity = Identity(process.pid, start_time(process.pid) or 0)
+        write(self.identity, json.dumps(asdict(identity)))
+        return Running(identity, descriptor)
+
+    def forget(self) -> None:
+        """ExaBGP has ended for good: remove what is of it alone."""
+        for path in (self.identity, self.socket, self.configuration):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
+    def last_words(self) -> str:
+        """The last line that ExaBGP wrote, for a reason in words."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
+                lines = log.read().decode("utf-8", "replace").strip().splitlines()
+        except OSError:
+            return ""
+        return lines[-1].strip()[:200] if lines else ""
+
+
+def environment() -> dict[str, str]:
+    """All of ExaBGP's environment: nothing is inherited, and no file of settings is read."""
+    settings = {
+        "daemon.user": "root" if os.geteuid() == 0 else _user(),
+        "daemon.daemonize": "false",
+        "api.cli": "false",
+        "api.ack": "true",
+        "api.respawn": "true",
+        "api.terminate": "false",
+        "tcp.bind": "",
+        "log.destination": "stderr",
+        "log.level": "WARNING",
+        "log.short": "false",
+        "log.statistics": "false",
+        "cache.attributes": "false",
+    }
+    named = {f"exabgp_{key.replace('.', '_')}": value for key, value in settings.items()}
+    return {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "EXABGP_ENVFILE": "/dev/null",
+        **named,
+    }
+
+
+def _user() -> str:
+    import pwd
+
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        return int(stat.rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file, whole or not at all, readable by its owner only."""
+    temporary = path.with_name(path.name + ".new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(temporary, flags, 0o600)
+    with open(descriptor, "w") as file:
+        file.write(text)
+    temporary.rename(path)
+
+
+def back_off() -> Iterator[float]:
+    """Seconds to wait before each new start: the first at once, then growing to half a minute."""
+    yield 0.0
+    pause = 0.5
+    while True:
+        yield pause
+        pause = min(30.0, pause * 2)

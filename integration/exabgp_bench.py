@@ -1,0 +1,170 @@
+"""The exporter alone, without the agent, in a network namespace: what the tests of ExaBGP are written with."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bgpcni.exporter import NotThereYet, Outcome, Reach
+from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts
+from bgpcni_exabgp import ExaBGP
+from integration.lab import ALL_FAMILIES, Frr, Lab, Namespace, link, until
+from integration.lab import Neighbor as FrrNeighbor
+
+Value = TypeVar("Value")
+CLONE_NEWNET = 0x40000000
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A node without an agent: a namespace with an uplink to FRR, which knows it as a neighbour."""
+
+    namespace: Namespace
+    run_dir: Path
+    asn: int
+    peer_asn: int
+    families: tuple[str, ...]
+    address: str
+    peer: str
+    address6: str
+    peer6: str
+
+
+def bench(
+    lab: Lab, frr: Frr, *, asn: int | None = None, families: Sequence[str] = ALL_FAMILIES, extra: Sequence[str] = ()
+) -> Bench:
+    """A node for the exporter alone. `families` are both sides'; `extra`: lines of FRR's neighbour."""
+    k = 100 + len(list(lab.folder.glob("bench*")))
+    place = Bench(
+        namespace=lab.namespace(f"bench{k}"),
+        run_dir=lab.folder / f"bench{k}",
+        asn=asn or frr.asn,
+        peer_asn=frr.asn,
+        families=tuple(families),
+        address=f"198.18.{k}.2",
+        peer=f"198.18.{k}.1",
+        address6=f"2001:db8:18:{k}::2",
+        peer6=f"2001:db8:18:{k}::1",
+    )
+    place.run_dir.mkdir(mode=0o700)
+    here, there = (
+        (f"{place.address}/24", f"{place.address6}/64"),
+        (f"{place.peer}/24", f"{place.peer6}/64"),
+    )
+    link(place.namespace, frr.namespace, "uplink", f"bench{k}", here, there)
+    frr.add_neighbor(FrrNeighbor(place.address, place.asn, families, extra=extra))
+    return place
+
+
+class Woken:
+    """Counts the calls back."""
+
+    def __init__(self) -> None:
+        self.progressed = self.emptied = 0
+
+    def progress(self) -> None:
+        self.progressed += 1
+
+    def empty(self) -> None:
+        self.emptied += 1
+
+
+class Speaker:
+    """One life of an exporter, all its verbs in a thread inside the namespace; ExaBGP starts there too."""
+
+    def __init__(self, lab: Lab, place: Namespace, facts: NodeFacts, socket: str | None = None) -> None:
+        self.wake = Woken()
+        self.facts = facts
+        self._inside = ThreadPoolExecutor(1, initializer=_enter, initargs=(place.path,))
+        self.exporter = ExaBGP("exabgp", ExaBGP.Config(socket=socket), facts, self.wake)
+        lab.callback(self.close)
+
+    def call(self, verb: Callable[..., Value], *arguments: Any) -> Value:
+        """A verb with a deadline half a minute away; NotThereYet is asked again, as the agent does."""
+        end = time.monotonic() + 30
+        while True:
+            try:
+                return self._inside.submit(verb, *arguments, end).result()
+            except NotThereYet:
+                if time.monotonic() > end:
+                    raise
+
+    def announce(self, *routes: Announcement) -> list[Outcome]:
+        return self.call(self.exporter.announce, routes)
+
+    def withdraw(self, *routes: Announcement) -> list[Outcome]:
+        return self.call(self.exporter.withdraw, routes)
+
+    def prune(self, *keep: Announcement, spare: Sequence[str] = ()) -> None:
+        self.call(self.exporter.prune, keep, spare)
+
+    def drain(self) -> None:
+        self.call(self.exporter.drain)
+
+    def reach(self, *routes: Announcement) -> set[Reach]:
+        return {outcome.reach for outcome in self.exporter.progress(routes)}
+
+    def reason(self, route: Announcement) -> str:
+        return self.exporter.progress([route])[0].reason
+
+    def wait(self, reach: Reach, *routes: Announcement) -> None:
+        until(lambda: all(found >= reach for found in self.reach(*routes)), f"{reach.name} of {len(routes)} routes")
+
+    @property
+    def pid(self) -> int:
+        """ExaBGP's, now."""
+        running = self.exporter._home.adopt()
+        assert running is not None, "ExaBGP does not run"
+        running.close()
+        return running.identity.pid
+
+    def close(self) -> None:
+        """End this life as an agent's: ExaBGP goes on. Idempotent."""
+        self.exporter.close()
+        self._inside.shutdown()
+
+
+def _enter(path: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.setns(descriptor, CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+    finally:
+        os.close(descriptor)
+    assert threading.current_thread() is not threading.main_thread()
+
+
+def facts(node: Bench, *neighbors: Neighbor, **fields: Any) -> NodeFacts:
+    """The node as the agent would see it. Without `neighbors`: its FRR, of all the node's families."""
+    own = Neighbor(node.peer, node.peer_asn, tuple(Family(name) for name in node.families), 90)
+    values: dict[str, Any] = {
+        "run_dir": str(node.run_dir),
+        "data_dir": str(node.run_dir),
+        "asn": node.asn,
+        "router_id": node.address,
+        "local_address": node.address,
+        "next_hop": node.address,
+        "next_hop6": node.address6,
+        "neighbors": neighbors or (own,),
+        "has_bgp": True,
+    }
+    return NodeFacts(**values | fields)
+
+
+def unicast(node: Bench, prefix: str, network: str = "net", **fields: Any) -> Announcement:
+    six = ":" in prefix
+    nlri = Nlri(Family.IPV6_UNICAST if six else Family.IPV4_UNICAST, "unicast", prefix=prefix)
+    return Announcement(nlri, network, node.address6 if six else node.address, **fields)
+
+
+def many(node: Bench, count: int, network: str = "net") -> list[Announcement]:
+    """`count` host routes of 10.0.0.0/8."""
+    return [unicast(node, f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32", network) for n in range(count)]

@@ -1,0 +1,260 @@
+"""Routes through the real ExaBGP to the real FRR."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from bgpcni.exporter import Reach
+from bgpcni.model import Announcement, Family, Neighbor, Nlri
+from integration.exabgp_bench import Bench, Speaker, bench, facts, many, unicast
+from integration.lab import ALL_FAMILIES, Frr, Lab, until
+
+
+@pytest.fixture
+def frr(lab: Lab) -> Frr:
+    return lab.frr()
+
+
+@pytest.fixture
+def node(lab: Lab, frr: Frr) -> Bench:
+    return bench(lab, frr)
+
+
+@pytest.fixture
+def speaker(lab: Lab, node: Bench) -> Speaker:
+    return Speaker(lab, node.namespace, facts(node))
+
+
+def test_a_route_is_at_the_peer_when_it_is_said_to_be(frr: Frr, node: Bench, speaker: Speaker) -> None:
+    """A route said to be acknowledged is in FRR's table, with all it carries; a withdrawn one is not."""
+    routes = [
+        unicast(node, "10.1.2.3/32", communities=("64512:100", "64512:1:2", "no-export"), export_rt=("64512:5",)),
+        unicast(node, "2001:db8:1::/64"),
+    ]
+    speaker.announce(*routes)
+    speaker.prune(*routes)
+    speaker.wait(Reach.ACKED, *routes)
+    until(lambda: frr.next_hops("10.1.2.3/32") == {node.address}, "the IPv4 route")
+    until(lambda: frr.next_hops("2001:db8:1::/64") == {node.address6}, "the IPv6 route")
+    detail = frr.text("show bgp ipv4 unicast 10.1.2.3/32")
+    assert "64512:100" in detail
+    assert "no-export" in detail
+    assert "64512:1:2" in detail
+    assert "RT:64512:5" in detail
+    assert [(p.state, p.sent) for p in speaker.exporter.peers()] == [("Established", 2)]
+    speaker.withdraw(*routes)
+    speaker.wait(Reach.ACKED, *routes)
+    until(lambda: not frr.paths("10.1.2.3/32") and not frr.paths("2001:db8:1::/64"), "the end of both")
+
+
+def test_ten_thousand_routes(frr: Frr, node: Bench, speaker: Speaker) -> None:
+    """Ten thousand routes arrive, and go, whole."""
+    routes = many(node, 10_000)
+    speaker.announce(*routes)
+    speaker.prune(*routes)
+    speaker.wait(Reach.SENT, *routes)
+    until(lambda: frr.received(node.address) == 10_000, "10,000 routes at FRR")
+    speaker.withdraw(*routes)
+    speaker.wait(Reach.SENT, *routes)
+    until(lambda: frr.received(node.address) == 0, "no route at FRR")
+
+
+def test_vpn_and_evpn_routes(frr: Frr, node: Bench, speaker: Speaker) -> None:
+    """L3VPN and EVPN types 2, 3 and 5 are at FRR with RD, label or VNI, route targets, encapsulation and tunnel."""
+    rd, mac = f"{node.address}:7", "02:00:00:00:00:01"
+    evpn = Family.L2VPN_EVPN
+    rt = ("64512:5001", "4200000000:7", "192.0.2.9:3")
+    vpn4 = Announcement(
+        Nlri(Family.IPV4_VPN, "vpn", prefix="10.9.0.0/24", rd=rd), "v", node.address, export_rt=rt, label=4711
+    )
+    vpn6 = Announcement(
+        Nlri(Family.IPV6_VPN, "vpn", prefix="2001:db8:9::/64", rd=rd), "v", node.address6, export_rt=rt, label=4712
+    )
+    others = [
+        Announcement(nlri, "e", node.address, export_rt=rt, vni=5001, mobility=3 if nlri.kind == "mac-ip" else 0)
+        for nlri in (
+            Nlri(evpn, "mac-ip", rd=rd, mac=mac),
+            Nlri(evpn, "mac-ip", rd=rd, mac=mac, prefix="10.9.0.5/32"),
+            Nlri(evpn, "mac-ip", rd=rd, mac=mac, prefix="2001:db8:9::5/128"),
+            Nlri(evpn, "multicast", rd=rd, originator=node.address),
+            Nlri(evpn, "ip-prefix", rd=rd, prefix="10.9.1.0/24"),
+        )
+    ]
+    routes = [vpn4, vpn6, *others]
+    assert not [o.reason for o in speaker.announce(*routes) if o.reach is Reach.REFUSED]
+    speaker.prune(*routes)
+    speaker.wait(Reach.ACKED, *routes)
+    until(lambda: frr.paths("10.9.0.0/24", "ipv4-vpn"), "the VPNv4 route")
+    until(lambda: frr.paths("2001:db8:9::/64", "ipv6-vpn"), "the VPNv6 route")
+    text = frr.text("show bgp ipv4 vpn 10.9.0.0/24")
+    assert "4711" in text
+    assert "RT:64512:5001" in text
+    assert "RT:4200000000:7" in text
+    assert "RT:192.0.2.9:3" in text
+    assert "4712" in frr.text("show bgp ipv6 vpn 2001:db8:9::/64")
+    wanted = {str(route.nlri).replace("[5]:[0]:[24]:[10.9.1.0]", "[5]:[0]:[24]:[10.9.1.0]"): route for route in others}
+    until(lambda: set(frr.evpn_routes()) == set(wanted), f"{sorted(wanted)}, not {sorted(frr.evpn_routes())}")
+    detail = frr.text(f"show bgp l2vpn evpn route rd {rd}")
+    assert "5001" in detail
+    assert "ET:8" in detail
+    assert "RT:64512:5001" in detail
+    assert "MM:3" in detail
+    assert "Rmac:02:00:5e:00:13:89" in detail
+    multicast = frr.text(f"show bgp l2vpn evpn route rd {rd} type multicast")
+    assert "PMSI Tunnel Type: Ingress Replication, label: 5001" in multicast
+    speaker.withdraw(*routes)
+    speaker.wait(Reach.ACKED, *routes)
+    until(lambda: not frr.evpn_routes() and not frr.paths("10.9.0.0/24", "ipv4-vpn"), "the end of all")
+
+
+def test_a_new_agent_adopts_exabgp(lab: Lab, frr: Frr, node: Bench, speaker: Speaker) -> None:
+    """An agent's restart is no event to a peer; routes that only the earlier life knew are pruned, others' spared."""
+    kept, spared, left = (unicast(node, f"10.1.{n}.1/32", f"net{n}") for n in range(3))
+    speaker.announce(kept, spared, left)
+    speaker.prune(kept, spared, left)
+    until(lambda: frr.received(node.address) == 3, "three routes")
+    before, pid = frr.neighbor(node.address), speaker.pid
+    speaker.close()
+
+    second = Speaker(lab, node.namespace, facts(node))
+    assert second.announce(kept)[0].reach >= Reach.WANTED
+    second.prune(kept, spare=["net1"])
+    second.wait(Reach.ACKED, kept)
+    until(lambda: not frr.paths("10.1.2.1/32"), "the end of what nobody wants")
+    assert frr.paths("10.1.0.1/32")
+    assert frr.paths("10.1.1.1/32")
+    after = frr.neighbor(node.address)
+    for key in ("connectionsEstablished", "connectionsDropped"):
+        assert before[key] == after[key]
+    assert second.pid == pid
+    second.withdraw(left, kept)
+    second.wait(Reach.ACKED, left, kept)
+    until(lambda: frr.received(node.address) == 1, "only the spared route")
+
+
+def test_a_killed_exabgp_loses_no_route(frr: Frr, node: Bench, speaker: Speaker) -> None:
+    """kill -9 of ExaBGP: it is started again, kept routes never leave FRR, and a route deleted meanwhile goes."""
+    routes = many(node, 200)
+    deleted, kept = routes[0], routes[1:]
+    speaker.announce(*routes)
+    speaker.prune(*routes)
+    until(lambda: frr.received(node.address) == 200, "200 routes")
+    speaker.wait(Reach.SENT, *routes)
+    emptied, pid = speaker.wake.emptied, speaker.pid
+    os.kill(pid, signal.SIGKILL)
+    lost = 0
+
+    def back() -> bool:
+        nonlocal lost
+        lost += not frr.paths(str(kept[0].nlri.prefix))
+        return speaker.wake.emptied > emptied
+
+    until(back, "the new ExaBGP")
+    speaker.withdraw(deleted)
+    speaker.announce(*kept)
+    speaker.prune(*kept)
+
+    def settled() -> bool:
+        nonlocal lost
+        lost += not frr.paths(str(kept[0].nlri.prefix))
+        return speaker.reach(deleted, *kept) == {Reach.ACKED} and not frr.paths(str(deleted.nlri.prefix))
+
+    until(settled, "the end of the deleted route")
+    assert lost == 0
+    assert frr.received(node.address) == 199
+    assert speaker.pid != pid
+
+
+def test_a_killed_frr_gets_everything_back(frr: Frr, node: Bench, speaker: Speaker) -> None:
+    """FRR is killed and started again: the routes come back with End-of-RIB, without the agent."""
+    routes = many(node, 100)
+    speaker.announce(*routes)
+    speaker.prune(*routes)
+    speaker.wait(Reach.SENT, *routes)
+    frr.kill()
+    until(lambda: speaker.reach(*routes) == {Reach.WANTED}, "that nothing is announced")
+    assert speaker.reason(routes[0]).startswith(f"no session: {node.peer} is ")
+    speaker.withdraw(routes[0])
+    assert speaker.reach(routes[0]) == {Reach.WANTED}
+    frr.start()
+    until(lambda: frr.received(node.address) == 99, "the routes")
+    speaker.wait(Reach.SENT, *routes)
+    restart = frr.neighbor(node.address)["gracefulRestartInfo"]
+    assert restart["endOfRibRecv"]["ipv4Unicast"] is True
+
+
+def test_a_family_that_the_peer_lacks(lab: Lab) -> None:
+    """FRR without EVPN: the route stays wanted, and the reason names the peer; unknown families name nobody."""
+    frr = lab.frr()
+    node = bench(lab, frr, families=["ipv4-unicast", "ipv6-unicast"])
+    some = tuple(Family(name) for name in ALL_FAMILIES if name != "ipv6-vpn")
+    speaker = Speaker(lab, node.namespace, facts(node, Neighbor(node.peer, node.asn, some, 90)))
+    evpn = Nlri(Family.L2VPN_EVPN, "multicast", rd="64512:1", originator=node.address)
+    route = Announcement(evpn, "e", node.address, vni=5)
+    vpn6 = Announcement(
+        Nlri(Family.IPV6_VPN, "vpn", prefix="2001:db8::/64", rd="64512:1"), "v", node.address6, label=16
+    )
+    plain = unicast(node, "10.1.2.3/32")
+    speaker.announce(route, vpn6, plain)
+    speaker.prune(route, vpn6, plain)
+    speaker.wait(Reach.ACKED, plain)
+    assert speaker.reach(route, vpn6) == {Reach.WANTED}
+    assert speaker.reason(route) == f"no session negotiated l2vpn-evpn: {node.peer} did not"
+    assert speaker.reason(vpn6) == "no neighbour has family ipv6-vpn"
+    speaker.withdraw(route, vpn6)
+    assert speaker.reach(route) == {Reach.ACKED}
+
+
+def test_an_ebgp_peer_with_a_password(lab: Lab, tmp_path: Path) -> None:
+    """TCP MD5 and another AS: the session comes up and the AS path is ours; a bad value concerns its route only."""
+    frr = lab.frr(asn=4_200_000_001)
+    node = bench(lab, frr, asn=64513, extra=("password s3cret;#{}",))
+    secret = tmp_path / "password"
+    secret.write_text("s3cret;#{}\n")
+    families = (Family.IPV4_UNICAST,)
+    peer = Neighbor(node.peer, frr.asn, families, 90, password_file=str(secret))
+    speaker = Speaker(lab, node.namespace, facts(node, peer))
+    good, bad = unicast(node, "10.1.2.3/32"), unicast(node, "10.1.2.4/32", communities=("64512:99999",))
+    outcomes = speaker.announce(good, bad)
+    assert outcomes[1].reach is Reach.REFUSED
+    assert "99999" in outcomes[1].reason
+    speaker.prune(good)
+    speaker.wait(Reach.ACKED, good)
+    until(lambda: frr.paths("10.1.2.3/32"), "the route")
+    assert frr.paths("10.1.2.3/32")[0]["aspath"]["string"] == "64513"
+
+
+def test_drain_ends_exabgp(frr: Frr, node: Bench, speaker: Speaker) -> None:
+    """Drain withdraws what is left and ends ExaBGP; nothing of it stays."""
+    route = unicast(node, "10.1.2.3/32")
+    speaker.announce(route)
+    speaker.prune(route)
+    until(lambda: frr.paths("10.1.2.3/32"), "the route")
+    pid = speaker.pid
+    speaker.drain()
+    until(lambda: not frr.paths("10.1.2.3/32"), "the end of the route")
+    assert not Path(f"/proc/{pid}").exists()
+    assert not speaker.exporter._home.socket.exists()
+
+
+def test_a_changed_configuration_touches_only_its_sessions(lab: Lab, frr: Frr, node: Bench, speaker: Speaker) -> None:
+    """A neighbour more in agent.toml: the session that was there stays up, and the new one gets the routes."""
+    route = unicast(node, "10.1.2.3/32")
+    speaker.announce(route)
+    speaker.prune(route)
+    until(lambda: frr.paths("10.1.2.3/32"), "the route")
+    before, pid = frr.neighbor(node.address), speaker.pid
+    speaker.close()
+    old = facts(node).neighbors[0]
+    more = Neighbor("198.18.200.1", 64999, (Family.IPV4_UNICAST,), 90)
+    second = Speaker(lab, node.namespace, facts(node, old, more))
+    second.announce(route)
+    second.prune(route)
+    second.wait(Reach.ACKED, route)
+    assert frr.neighbor(node.address)["connectionsEstablished"] == before["connectionsEstablished"]
+    assert {p.address for p in second.exporter.peers()} == {node.peer, "198.18.200.1"}
+    assert second.pid == pid
