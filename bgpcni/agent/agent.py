@@ -25,7 +25,7 @@ from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import LinkMonitor
 from bgpcni.kernel.namespace import home, home_cookie
 from bgpcni.model import Attachment
-from bgpcni.node import recovery
+from bgpcni.node import plan, recovery
 from bgpcni.node.transaction import Node
 from bgpcni.operator import answers
 from bgpcni.store import Store
@@ -95,6 +95,7 @@ class Agent:
     def _restore(self) -> list[Attachment]:
         """Read the records: what is up is wanted, what was leaving goes on leaving. Returns ADDs cut short."""
         node = self.node
+        self._employ()
         found = recovery.look(node)
         self._unreadable = {stored.network for stored in found.unreadable}
         for attachment in found.up:
@@ -114,6 +115,16 @@ class Agent:
             len(found.up), len(found.leaving), len(found.orphans), len(found.begun), len(found.unreadable),
         )  # fmt: skip
         return found.begun
+
+    def _employ(self) -> None:
+        """Have every exporter that the configuration names at work from the start: sessions come up before ADDs."""
+        node = self.node
+        for use in plan.configured(node.agent):
+            try:
+                if not catalog.load(use.type).check(catalog.configure(use, f"exporters.{use.name}"), node.facts):
+                    node.convergence.ensure(use)
+            except CniError as error:
+                log.error("exporter %s: %s", use.name, error.msg)
 
     def _undo(self, attachment: Attachment) -> None:
         if not recovery.undo_begun(self.node, attachment):

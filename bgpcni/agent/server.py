@@ -42,7 +42,7 @@ class _Incoming:
 
 
 class Server:
-    """Accepts on one unix socket; each request has a thread of its own, AT_ONCE at most, the next wait in the backlog."""
+    """Accepts on one unix socket. Each request has a thread, AT_ONCE at most; the next wait in the backlog."""
 
     def __init__(self, call: Callable[[Call], Reply], command: Callable[[bytes], Reply]) -> None:
         """`call` answers a CNI call, `command` an operator's JSON."""

@@ -14,10 +14,10 @@ from pathlib import Path
 from bgpcni.cni.result import Dns, Result, Route
 from bgpcni.errors import CniError
 from bgpcni.ipam.boot import Reclaimer
-from bgpcni.ipam.config import HostLocalConfig, parse_host_local, requested_addresses
+from bgpcni.ipam.config import parse_host_local, requested_addresses
 from bgpcni.ipam.delegate import Delegate
-from bgpcni.ipam.host_local import HostLocal, PoolExhausted
-from bgpcni.ipam.leases import Leases
+from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted
+from bgpcni.ipam.leases import Leases, bare
 from bgpcni.model import Address, Attachment, Ipam, KernelRoute, State
 from bgpcni.node.request import Request
 from bgpcni.store import Store
@@ -68,10 +68,11 @@ class Addressing:
         requested = requested_addresses(request.document, request.environment.args)
         try:
             taken = leases.add(container_id, ifname, requested)
-        except PoolExhausted:
-            if requested or not (requested := self._yield_held(request, config, leases)):
+        except (PoolExhausted, AddressTaken):
+            held = self._held(request.name, config.data_dir)
+            if not held:
                 raise
-            taken = leases.add(container_id, ifname, requested)
+            taken = leases.add(container_id, ifname, requested, held)
         addresses = tuple(Address(address=lease.address, gateway=lease.gateway) for lease in taken)
         given = [item.address for item in addresses]
         undo.push("the leases", lambda: leases.release(container_id, ifname, given))
@@ -146,28 +147,26 @@ class Addressing:
         for address in self._reclaimer.run(leases, recorded):
             log.info("network %s: lease of %s was left by an earlier boot; reclaimed", leases.network, address)
 
-    def _yield_held(self, request: Request, config: HostLocalConfig, leases: HostLocal) -> tuple[str, ...]:
-        """The pool is exhausted: the addresses of the oldest attachment whose withdrawal is unconfirmed (rule 2).
+    def _held(self, network: str, data_dir: str) -> dict[str, tuple[str, str]]:
+        """Addresses of attachments that are gone but not confirmed withdrawn, the oldest first (rule 2).
 
-        Unicast and vpn only: the same NLRI and next hop on this node. In EVPN the key has the MAC.
+        Unicast and vpn only, whose NLRI and next hop stay the same on this node: EVPN's key has the MAC.
         """
-        held = [
+        gone = [
             stored.attachment
             for stored in self._store.all()
             if stored.state is State.LEAVING
             and stored.attachment is not None
-            and stored.network == request.name
+            and stored.network == network
             and stored.attachment.bgp.family != "evpn"
             and stored.attachment.ipam is not None
-            and stored.attachment.ipam.data_dir == config.data_dir
+            and stored.attachment.ipam.data_dir == data_dir
         ]
-        for attachment in sorted(held, key=lambda item: item.since):
-            wanted = [item.address for item in attachment.addresses]
-            freed = leases.release(attachment.container_id, attachment.ifname, wanted)
-            if freed:
-                log.warning("network %s is exhausted: %s is taken over from %s", request.name, freed, attachment.key)
-                return tuple(freed)
-        return ()
+        return {
+            bare(address.address): (attachment.container_id, attachment.ifname)
+            for attachment in sorted(gone, key=lambda item: item.since)
+            for address in attachment.addresses
+        }
 
 
 def _leases_dir(store: Store) -> Path:

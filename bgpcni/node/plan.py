@@ -64,6 +64,14 @@ def exporters_of(config: NetworkConfig, agent: AgentConfig, *, resident: bool) -
     return tuple(_named(name, agent) for name in agent.default_exporters) if resident else ()
 
 
+def configured(agent: AgentConfig) -> tuple[ExporterUse, ...]:
+    """Every exporter that agent.toml names: the defaults, the named ones, those of its networks."""
+    names = [*agent.default_exporters, *agent.exporters]
+    for table in agent.networks.values():
+        names += table.exporters or ()
+    return tuple(_named(name, agent) for name in dict.fromkeys(names))
+
+
 def _of_section(section: ExporterSection, agent: AgentConfig) -> ExporterUse:
     if not section.options and section.name is None:
         return _named(section.type, agent)
