@@ -12,9 +12,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from bgpcni import locks
+from bgpcni import locks, paths
 from bgpcni.cni.environment import Command
-from bgpcni.config.agent import DEFAULT_DATA_DIR, DEFAULT_PATH, DEFAULT_RUN_DIR, DEFAULT_SOCKET, AgentConfig
+from bgpcni.config.agent import AgentConfig
 from bgpcni.errors import DecodingFailure, TryAgain, Unavailable
 from bgpcni.handler import Call, Reply, failure, handle
 from bgpcni.launcher import protocol
@@ -56,10 +56,10 @@ def why_not(environment: Mapping[str, str]) -> str:
     configured = environment.get("BGPCNI_SOCKET")
     if configured:
         return f"no agent answers on {configured}"
-    if DEFAULT_SOCKET.exists():
-        return f"no agent answers on {DEFAULT_SOCKET}"
-    if DEFAULT_PATH.exists():
-        return f"{DEFAULT_PATH} exists, but no agent answers on {DEFAULT_SOCKET}"
+    if paths.SOCKET.exists():
+        return f"no agent answers on {paths.SOCKET}"
+    if paths.AGENT_CONFIG.exists():
+        return f"{paths.AGENT_CONFIG} exists, but no agent answers on {paths.SOCKET}"
     return ""
 
 
@@ -105,8 +105,8 @@ def open_node(environment: Mapping[str, str]) -> Node:
     from bgpcni.convergence.convergence import Convergence
     from bgpcni.model import NodeFacts
 
-    run_dir = environment.get("BGPCNI_RUN_DIR") or str(DEFAULT_RUN_DIR)
-    data_dir = environment.get("BGPCNI_DATA_DIR") or str(DEFAULT_DATA_DIR)
+    run_dir = environment.get("BGPCNI_RUN_DIR") or str(paths.RUN_DIR)
+    data_dir = environment.get("BGPCNI_DATA_DIR") or str(paths.DATA_DIR)
     config = AgentConfig(run_dir=run_dir, data_dir=data_dir)
     store = Store(Path(data_dir), Path(run_dir))
     catalog.cache_in(store.run_path)

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from bgpcni import __version__
-from bgpcni.config.agent import DEFAULT_PATH, DEFAULT_SOCKET
+from bgpcni import __version__, paths
 from bgpcni.errors import CniError
 from bgpcni.operator import client
 
@@ -30,7 +29,7 @@ def _asks(command: F) -> F:
     """The options of every command that asks the agent."""
     command = click.option(
         "--socket", "socket_path", type=click.Path(path_type=Path), default=None, metavar="PATH",
-        help="The agent's socket; else $BGPCNI_SOCKET, else " + str(DEFAULT_SOCKET) + ".",
+        help="The agent's socket; else $BGPCNI_SOCKET, else " + str(paths.SOCKET) + ".",
     )(command)  # fmt: skip
     return click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")(command)
 
@@ -52,11 +51,11 @@ def _ask(
     socket_path: Path | None,
     as_json: bool,
     *,
-    without: Callable[[Any], tuple[Document, int]] | None = None,
+    without: Callable[[Any, Any], tuple[Document, int]] | None = None,
     **arguments: Any,
 ) -> None:
     """Ask the agent; `without` answers from the records when there is no agent and none is meant to be."""
-    path = socket_path or Path(os.environ.get("BGPCNI_SOCKET") or DEFAULT_SOCKET)
+    path = socket_path or Path(os.environ.get("BGPCNI_SOCKET") or paths.SOCKET)
     try:
         document, code = client.ask(path, name, **arguments)
     except client.NoAgent as error:
@@ -66,8 +65,9 @@ def _ask(
     _finish(name, document, code, as_json)
 
 
-def _without_agent(answer: Callable[[Any], tuple[Document, int]], reason: str) -> tuple[Document, int]:
+def _without_agent(answer: Callable[[Any, Any], tuple[Document, int]], reason: str) -> tuple[Document, int]:
     from bgpcni import locks, plugin
+    from bgpcni.operator import answers
 
     if plugin.why_not(os.environ):
         return {"schema": 1, "error": reason}, 1
@@ -80,7 +80,7 @@ def _without_agent(answer: Callable[[Any], tuple[Document, int]], reason: str) -
     except CniError as error:
         return {"schema": 1, "error": error.msg}, 1
     try:
-        return answer(node)
+        return answer(answers, node)
     except CniError as error:
         return {"schema": 1, "error": error.msg}, 1
     finally:
@@ -91,36 +91,28 @@ def _without_agent(answer: Callable[[Any], tuple[Document, int]], reason: str) -
 @_asks
 def status(socket_path: Path | None, as_json: bool) -> None:
     """Is all well? Exit code 1 if there are problems."""
-    from bgpcni.operator import answers
-
-    _ask("status", socket_path, as_json, without=answers.status)
+    _ask("status", socket_path, as_json, without=lambda answers, node: answers.status(node))
 
 
 @main.command()
 @_asks
 def attachments(socket_path: Path | None, as_json: bool) -> None:
     """Every interface we made or announce."""
-    from bgpcni.operator import answers
-
-    _ask("attachments", socket_path, as_json, without=answers.attachments)
+    _ask("attachments", socket_path, as_json, without=lambda answers, node: answers.attachments(node))
 
 
 @main.command()
 @_asks
 def routes(socket_path: Path | None, as_json: bool) -> None:
     """Every route wanted, and how far it got. Exit code 1 if any is not announced."""
-    from bgpcni.operator import answers
-
-    _ask("routes", socket_path, as_json, without=answers.routes)
+    _ask("routes", socket_path, as_json, without=lambda answers, node: answers.routes(node))
 
 
 @main.command()
 @_asks
 def peers(socket_path: Path | None, as_json: bool) -> None:
     """The BGP sessions. Exit code 1 if any is not Established."""
-    from bgpcni.operator import answers
-
-    _ask("peers", socket_path, as_json, without=answers.peers)
+    _ask("peers", socket_path, as_json, without=lambda answers, node: answers.peers(node))
 
 
 @main.command()
@@ -128,18 +120,14 @@ def peers(socket_path: Path | None, as_json: bool) -> None:
 @_asks
 def explain(what: str, socket_path: Path | None, as_json: bool) -> None:
     """The way from request to route of WHAT: a container ID, address, prefix or network."""
-    from bgpcni.operator import answers
-
-    _ask("explain", socket_path, as_json, what=what, without=lambda node: answers.explain(node, what))
+    _ask("explain", socket_path, as_json, what=what, without=lambda answers, node: answers.explain(node, what))
 
 
 @main.command()
 @_asks
 def sync(socket_path: Path | None, as_json: bool) -> None:
     """Retry what is late, once. Exit code 1 if something still is."""
-    from bgpcni.operator import answers
-
-    _ask("sync", socket_path, as_json, without=answers.sync)
+    _ask("sync", socket_path, as_json, without=lambda answers, node: answers.sync(node))
 
 
 @main.command()
@@ -148,11 +136,9 @@ def sync(socket_path: Path | None, as_json: bool) -> None:
 @_asks
 def release(container_id: str, force: bool, socket_path: Path | None, as_json: bool) -> None:
     """Give back the addresses of container ID although its withdrawal is not confirmed."""
-    from bgpcni.operator import answers
-
     _ask(
         "release", socket_path, as_json, id=container_id, force=force,
-        without=lambda node: answers.release(node, container_id, force=force),
+        without=lambda answers, node: answers.release(node, container_id, force=force),
     )  # fmt: skip
 
 
@@ -171,9 +157,9 @@ def reload(socket_path: Path | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--config", type=click.Path(path_type=Path), default=DEFAULT_PATH, show_default=True)
+@click.option("--config", type=click.Path(path_type=Path), default=paths.AGENT_CONFIG, show_default=True)
 @click.option("--socket", "socket_path", type=click.Path(path_type=Path), default=None, metavar="PATH",
-              help=f"Where to listen; else $BGPCNI_SOCKET, else {DEFAULT_SOCKET}.")  # fmt: skip
+              help=f"Where to listen; else $BGPCNI_SOCKET, else {paths.SOCKET}.")  # fmt: skip
 @click.option("--log-json", is_flag=True, help="Log lines as JSON objects.")
 def agent(config: Path, socket_path: Path | None, log_json: bool) -> None:
     """Run the node's resident process in the foreground."""
@@ -181,7 +167,7 @@ def agent(config: Path, socket_path: Path | None, log_json: bool) -> None:
     from bgpcni.agent.logs import configure
 
     configure(as_json=log_json)
-    path = socket_path or Path(os.environ.get("BGPCNI_SOCKET") or DEFAULT_SOCKET)
+    path = socket_path or Path(os.environ.get("BGPCNI_SOCKET") or paths.SOCKET)
     try:
         Agent(config, path).run()
     except CniError as error:
