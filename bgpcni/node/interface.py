@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import socket
 from ipaddress import ip_interface
 
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, KernelRefused, TryAgain
@@ -119,20 +118,16 @@ def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) 
         raise KernelRefused(f"{what} on {attachment.ifname}: {error.strerror}")
 
 
-def introduce(netlink: Netlink, space: Namespace, attachment: Attachment, bridge_index: int | None) -> None:
+def introduce(netlink: Netlink, herald: frames.Herald, attachment: Attachment) -> None:
     """Tell the neighbours whose address it is now: forget the node's old entry, announce the new MAC."""
-    if not attachment.addresses or attachment.mac is None:
+    if not attachment.addresses or not attachment.bridge or not attachment.bridge_index or not attachment.mac:
         return
     plain = [item.address.partition("/")[0] for item in attachment.addresses]
-    if bridge_index:
-        netlink.send(*(addresses.forget_neighbour(bridge_index, address) for address in plain))
-    with inside(space.fd):
-        packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-    with packets:
-        try:
-            frames.send(packets, attachment.ifname, attachment.mac, plain)
-        except OSError as error:
-            log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
+    netlink.send(*(addresses.forget_neighbour(attachment.bridge_index, address) for address in plain))
+    try:
+        herald.announce(attachment.bridge, attachment.mac, plain)
+    except OSError as error:
+        log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
 
 
 def unreachable(netlink: Netlink, attachment: Attachment) -> str | None:
