@@ -20,6 +20,11 @@ def read(name: str) -> str:
     return (_ROOT / name).read_text(encoding="ascii").strip()
 
 
+def exists(name: str) -> bool:
+    """Whether this kernel has it: IPv6 may be compiled out or switched off."""
+    return (_ROOT / name).exists()
+
+
 def write(name: str, value: str) -> None:
     """Set it unless it has that value. Raises KernelRefused."""
     try:
