@@ -189,6 +189,8 @@ class Attachment(Record):
     cni_version: str = "1.0.0"
     bridge: str | None = None
     bridge_index: int | None = None
+    bridge_mac: str | None = None
+    host_mac: str | None = None
     host_veth: str | None = None
     host_index: int | None = None
     peer_index: int | None = None

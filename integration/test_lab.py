@@ -64,7 +64,7 @@ def test_frr_killed_and_restarted_learns_again(frr: Frr, other: Frr) -> None:
     until(lambda: frr.next_hops(PREFIX4) == {PEER}, "the route, again")
 
 
-def test_the_laboratory_leaves_nothing_behind() -> None:
+def test_the_laboratory_leaves_nothing_behind(here: None) -> None:
     """After `close` its namespaces, processes and folder are gone."""
     with Lab() as lab:
         frr = lab.frr()

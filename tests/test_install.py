@@ -197,7 +197,7 @@ def test_the_samples_are_valid() -> None:
 
 
 def test_every_option_of_the_agents_sample_can_be_uncommented() -> None:
-    """As shipped it changes nothing; with the `#` taken away before an option it is what the agent takes, and all it takes."""
+    """As shipped it changes nothing; without the `#` before its options it is all that the agent takes, and valid."""
     text = (SAMPLES / "agent.toml").read_text()
     assert tomllib.loads(text) == {}
     options = tomllib.loads(re.sub(r"^#(?=\S)", "", text, flags=re.MULTILINE))

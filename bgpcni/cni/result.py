@@ -8,16 +8,15 @@ writing it: before 0.3.0 one address of each family (`ip4`, `ip6`, their routes 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
-from typing import Any, TypeVar
+from ipaddress import ip_network
+from typing import Any
 
+from bgpcni.cni.document import Place
 from bgpcni.cni.versions import at_least, read_version
-from bgpcni.errors import CniError, DecodingFailure
+from bgpcni.errors import CniError
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5,31}")
-_U32 = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ def decode(document: object, expected_version: str, place: str = "prevResult") -
     `document` is what JSON gave; one without `cniVersion` is taken at the expected one. Raises DecodingFailure
     with the place that is wrong: `prevResult.ips[0].address: …`. Never raises anything else.
     """
-    top = _Place(place, document).object()
+    top = Place(place, document).object()
     if (given := top.optional("cniVersion")) is not None and given.string() != "":
         try:
             version = read_version(given.value)
@@ -125,7 +124,7 @@ def decode(document: object, expected_version: str, place: str = "prevResult") -
     return Result(
         interfaces=interfaces,
         ips=tuple(_decode_ip(item, expected_version, len(interfaces)) for item in top.items("ips")),
-        routes=tuple(_decode_route(item, expected_version) for item in top.items("routes")),
+        routes=tuple(decode_route(item, expected_version) for item in top.items("routes")),
         dns=dns,
     )
 
@@ -160,116 +159,7 @@ def _encode_route(route: Route, version: str) -> dict[str, Any]:
     return document
 
 
-T = TypeVar("T")
-
-
-class _Place:
-    """A value of a JSON document together with where it stands, so that an error can say so."""
-
-    __slots__ = ("path", "value")
-
-    def __init__(self, path: str, value: object) -> None:
-        self.path = path
-        self.value = value
-
-    def wrong(self, reason: str) -> DecodingFailure:
-        return DecodingFailure(f"{self.path}: {reason}")
-
-    def _typed(self, kind: type[T], name: str) -> T:
-        if not isinstance(self.value, kind) or isinstance(self.value, bool):
-            raise self.wrong(f"expected {name}, not {type(self.value).__name__}")
-        return self.value
-
-    def object(self) -> _Object:
-        return _Object(self.path, self._typed(dict, "an object"))
-
-    def list(self) -> Iterable[_Place]:
-        return [_Place(f"{self.path}[{i}]", item) for i, item in enumerate(self._typed(list, "a list"))]
-
-    def string(self) -> str:
-        text = self._typed(str, "a string")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise self.wrong("half of a surrogate pair") from None
-        return text
-
-    def integer(self, maximum: int = _U32) -> int:
-        number = self._typed(int, "an integer")
-        if not 0 <= number <= maximum:
-            raise self.wrong(f"not within 0-{maximum}")
-        return number
-
-    def address(self) -> str:
-        text = self.string()
-        try:
-            return str(ip_address(_unscoped(text)))
-        except ValueError:
-            raise self.wrong(f"{text!a} is no IP address") from None
-
-    def prefixed(self) -> str:
-        """An address with its prefix length in digits, host bits kept: `10.1.2.3/24`."""
-        text = self.string()
-        address, slash, length = text.partition("/")
-        try:
-            host = ip_address(_unscoped(address))
-        except ValueError:
-            slash = ""
-        if (
-            not slash
-            or not (length.isascii() and length.isdigit())
-            or len(length) > 3
-            or int(length) > host.max_prefixlen
-        ):
-            raise self.wrong(f"{text!a} is no address with a prefix length, such as 10.1.2.3/24")
-        return f"{host}/{int(length)}"
-
-
-class _Object:
-    """A JSON object at its place."""
-
-    __slots__ = ("members", "path")
-
-    def __init__(self, path: str, members: Mapping[str, object]) -> None:
-        self.path = path
-        self.members = members
-
-    def optional(self, key: str) -> _Place | None:
-        value = self.members.get(key)
-        return None if value is None else _Place(f"{self.path}.{key}", value)
-
-    def required(self, key: str) -> _Place:
-        place = self.optional(key)
-        if place is None:
-            raise DecodingFailure(f"{self.path}.{key}: missing")
-        return place
-
-    def items(self, key: str) -> Iterable[_Place]:
-        place = self.optional(key)
-        return () if place is None else place.list()
-
-    def text(self, key: str) -> str | None:
-        """A string, None if absent or empty."""
-        place = self.optional(key)
-        return None if place is None else place.string() or None
-
-    def address(self, key: str) -> str | None:
-        """An IP address, None if absent or empty, as Go writes one that is not set."""
-        place = self.optional(key)
-        return None if place is None or place.value == "" else place.address()
-
-    def integer(self, key: str, maximum: int = _U32) -> int | None:
-        place = self.optional(key)
-        return None if place is None else place.integer(maximum)
-
-
-def _unscoped(text: str) -> str:
-    if "%" in text:
-        raise ValueError("a zone has no meaning here")
-    return text
-
-
-def _decode_interface(place: _Place, version: str) -> Interface:
+def _decode_interface(place: Place, version: str) -> Interface:
     item = place.object()
     name = item.required("name")
     if not name.string():
@@ -289,7 +179,7 @@ def _decode_interface(place: _Place, version: str) -> Interface:
     )
 
 
-def _decode_ip(place: _Place, version: str, interfaces: int) -> IpConfig:
+def _decode_ip(place: Place, version: str, interfaces: int) -> IpConfig:
     item = place.object()
     address = item.required("address").prefixed()
     if not at_least(version, "1.0.0"):
@@ -302,7 +192,8 @@ def _decode_ip(place: _Place, version: str, interfaces: int) -> IpConfig:
     return IpConfig(address=address, gateway=item.address("gateway"), interface=interface)
 
 
-def _decode_route(place: _Place, version: str) -> Route:
+def decode_route(place: Place, version: str) -> Route:
+    """One entry of `routes`, in a result or in a configuration, in the form of `version`."""
     item = place.object()
     dst = str(ip_network(item.required("dst").prefixed(), strict=False))
     if not at_least(version, "1.1.0"):
@@ -318,7 +209,7 @@ def _decode_route(place: _Place, version: str) -> Route:
     )
 
 
-def _decode_family(place: _Place | None, family: int) -> tuple[list[IpConfig], list[Route]]:
+def _decode_family(place: Place | None, family: int) -> tuple[list[IpConfig], list[Route]]:
     """`ip4` or `ip6` of versions before 0.3.0, where the routes are inside."""
     if place is None:
         return [], []
@@ -327,11 +218,11 @@ def _decode_family(place: _Place | None, family: int) -> tuple[list[IpConfig], l
     address = ip.prefixed()
     if _family(address) != family:
         raise ip.wrong(f"{address} is not IPv{family}")
-    routes = [_decode_route(route, "0.2.0") for route in item.items("routes")]
+    routes = [decode_route(route, "0.2.0") for route in item.items("routes")]
     return [IpConfig(address=address, gateway=item.address("gateway"))], routes
 
 
-def _decode_dns(place: _Place | None) -> Dns:
+def _decode_dns(place: Place | None) -> Dns:
     if place is None:
         return Dns()
     item = place.object()

@@ -15,14 +15,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bgpcni import paths
 from bgpcni.config.network import Prefixes, describe
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Family
-
-DEFAULT_PATH = Path("/etc/bgpcni/agent.toml")
-DEFAULT_SOCKET = Path("/run/bgpcni/agent.sock")
-DEFAULT_RUN_DIR = Path("/run/bgpcni")
-DEFAULT_DATA_DIR = Path("/var/lib/bgpcni")
 
 
 class Table(BaseModel):
@@ -159,8 +155,8 @@ class PolicyTable(Table):
 class AgentConfig(Table):
     """The whole file. `orphan_grace` in seconds (rule 15)."""
 
-    run_dir: PathText = str(DEFAULT_RUN_DIR)
-    data_dir: PathText = str(DEFAULT_DATA_DIR)
+    run_dir: PathText = str(paths.RUN_DIR)
+    data_dir: PathText = str(paths.DATA_DIR)
     default_exporters: tuple[str, ...] = ("exabgp",)
     orphan_grace: Annotated[float, Field(ge=0, le=86400)] = 60.0
     bgp: BgpTable | None = None

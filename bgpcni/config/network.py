@@ -193,9 +193,14 @@ def parse(stdin: bytes) -> tuple[NetworkConfig, tuple[str, ...]]:
         config = NetworkConfig.model_validate(folded)
     except ValidationError as error:
         raise InvalidConfiguration(describe(error)) from None
-    if not _NAME.fullmatch(config.name) or len(config.name) > 180:
+    if not is_name(config.name):
         raise InvalidConfiguration(f"name: {config.name!r} is not a network name: letters, digits, '_', '.', '-'")
     return config, tuple(warnings)
+
+
+def is_name(text: str) -> bool:
+    """A network name as the specification has it, short enough to be part of a file's name."""
+    return bool(_NAME.fullmatch(text)) and len(text) <= 180
 
 
 def decode(stdin: bytes) -> dict[str, Any]:

@@ -131,6 +131,12 @@ class Announcer:
             self._failures, self._not_before = 0, 0.0
             self._change.notify_all()
 
+    def withdraw_all(self) -> None:
+        """Nobody wants anything here any more (`bgpcni drain`)."""
+        with self._change:
+            self._ledger.disown_all(clock.now())
+            self._change.notify_all()
+
     # ---------------------------------------------------------------- waiting
 
     def wait_announced(self, owner: AttachmentKey, level: Reach, deadline: float) -> str:
@@ -209,10 +215,25 @@ class Announcer:
         return self._exporter.peers()
 
     def drain(self, deadline: float) -> None:
-        """After everything was withdrawn: let the speaker end."""
+        """After everything was withdrawn: let the speaker end, and do not call it any more."""
+        with self._change:
+            self._stopping = True
+            self._change.notify_all()
+        if self._thread is not None:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
         self._exporter.drain(deadline)
 
     # ---------------------------------------------------------------- the thread
+
+    def drive_now(self) -> None:
+        """Without the thread: tell the exporter all that is dirty, once. Raises NotThereYet; never prunes."""
+        self._replay = False
+        while self._ledger.dirty:
+            before = self._ledger.dirty
+            if free := self._step():
+                self._confirmed(free)
+            if self._ledger.dirty >= before:
+                raise NotThereYet(f"{self.name} did not answer for every route")
 
     def _run(self) -> None:
         while True:

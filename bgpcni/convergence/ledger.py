@@ -89,6 +89,14 @@ class Ledger:
         for nlri in self._leaving.pop(owner, set()):
             self.entries[nlri].leavers.discard(owner)
 
+    def disown_all(self, now: str) -> None:
+        """Every route is to be withdrawn; nobody waits for it."""
+        self._owned.clear()
+        for nlri, entry in self.entries.items():
+            if entry.owners:
+                entry.owners.clear()
+                self._touch(nlri, now)
+
     def _disown(self, owner: AttachmentKey, nlri: Nlri, now: str) -> None:
         entry = self.entries[nlri]
         first = next(iter(entry.owners)) == owner

@@ -100,6 +100,28 @@ def route_message(index: int, route: KernelRoute) -> Message:
     return Message(RTM_NEWROUTE, EXCL | CREATE, body)
 
 
+def has_route(netlink: Netlink, index: int, route: KernelRoute) -> bool:
+    """Whether the link has this very route (a dump of one namespace's few routes: a container's)."""
+    destination = ip_network(route.dst)
+    table = route.table if route.table is not None else _MAIN
+    body = _RTMSG.pack(_af(destination.version), 0, 0, 0, 0, 0, 0, 0, 0)
+    gateway = ip_address(route.gw).packed if route.gw else None
+    address = destination.network_address.packed if destination.prefixlen else None
+    for data in netlink.dump(Message(RTM_GETROUTE, 0, body)):
+        head = _RTMSG.unpack_from(data)
+        found = attributes(data, _RTMSG.size)
+        in_table = u32(found[_RTA_TABLE]) if _RTA_TABLE in found else head[4]
+        if (
+            head[1] == destination.prefixlen
+            and in_table == table
+            and found.get(_RTA_DST) == address
+            and found.get(_RTA_GATEWAY) == gateway
+            and u32(found.get(_RTA_OIF, bytes(4))) == index
+        ):
+            return True
+    return False
+
+
 def unreachable(netlink: Netlink, address: str, devices: set[int]) -> str | None:
     """Why this node does not itself reach `address` on one of `devices` (RTM_GETROUTE), None if it does."""
     target = ip_address(address)

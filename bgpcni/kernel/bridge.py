@@ -43,7 +43,7 @@ def ensure(netlink: Netlink, plan: BridgePlan) -> links.Link:
     if plan.mtu > link.mtu:
         raise InvalidConfiguration(f"mtu: {plan.mtu} is over the {link.mtu} of bridge {plan.name}")
     if not link.up or (plan.promiscuous and not link.promiscuous):
-        with IPRoute() as library:
+        with _making, IPRoute() as library:
             library.link("set", index=link.index, state="up")
             if plan.promiscuous:
                 flags = links.IFF_PROMISC
@@ -56,14 +56,17 @@ def ensure(netlink: Netlink, plan: BridgePlan) -> links.Link:
 
 
 def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
-    """Create the bridge with a MAC of its own: without one it would change with its ports."""
+    """Create the bridge with a MAC of its own: without one it would change with its ports.
+
+    It is up only once DAD is off: while its link-local address is tentative, for a second or two, the node cannot
+    ask for an IPv6 neighbour on behalf of what it forwards, so a route announced then would lead nowhere.
+    """
     octets = bytearray(secrets.token_bytes(6))
     octets[0] = octets[0] & 0xFC | 0x02
     wanted: dict[str, str | int] = {
         "kind": "bridge",
         "ifname": plan.name,
         "address": plan.mac or octets.hex(":"),
-        "state": "up",
     }
     if plan.mtu:
         wanted["mtu"] = plan.mtu
@@ -71,6 +74,9 @@ def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
         try:
             with IPRoute() as library:
                 library.link("add", **wanted)
+                if sysctl.exists(f"net/ipv6/conf/{plan.name}"):
+                    sysctl.write(f"net/ipv6/conf/{plan.name}/accept_dad", "0")
+                library.link("set", ifname=plan.name, state="up")
         except LibraryError as error:
             if error.code != errno.EEXIST:
                 raise KernelRefused(f"bridge {plan.name}: {error}") from None

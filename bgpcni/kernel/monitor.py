@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import select
+import socket
 import struct
 from collections.abc import Callable
 
@@ -13,6 +14,9 @@ from bgpcni.kernel.netlink import HEADER, RTM_DELLINK, open_socket
 
 log = logging.getLogger(__name__)
 _RTMGRP_LINK = 1
+_SO_RCVBUFFORCE = 33
+_BUFFER = 8 << 20
+"""Octets of events the kernel may hold for us: a burst of a thousand containers fits."""
 
 
 class LinkMonitor:
@@ -22,6 +26,7 @@ class LinkMonitor:
         self._gone = gone
         self._lost = lost
         self._socket = open_socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
         self._socket.bind((0, _RTMGRP_LINK))
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
 

@@ -17,7 +17,13 @@ _RTPROT_RA = 9
 
 def read(name: str) -> str:
     """`net/ipv4/ip_forward` → its value; slashes, for interface names may hold dots."""
-    return (_ROOT / name).read_text(encoding="ascii").strip()
+    with open(f"{_ROOT}/{name}", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def exists(name: str) -> bool:
+    """Whether this kernel has it: IPv6 may be compiled out or switched off."""
+    return (_ROOT / name).exists()
 
 
 def write(name: str, value: str) -> None:

@@ -1,7 +1,8 @@
 """The bytes between the launcher (or the operator's command) and the agent, over a unix stream socket.
 
     agent     -> one byte, HELLO, on accept (the agent lives; none within 5 s: nobody is there)
-    client    -> header, environment, stdin; an ADD's namespace descriptor rides on the first byte (SCM_RIGHTS)
+    client    -> header, environment, stdin; a descriptor of CNI_NETNS, where it could be opened,
+                 rides on the first byte (SCM_RIGHTS)
     agent     -> reply header, stdout, stderr; then it closes
 
 Header, big endian: magic `BGC1`, kind (`C`: a CNI call, `O`: an operator's command), 3 zero bytes, length of the
@@ -23,3 +24,10 @@ CALL, COMMAND = b"C", b"O"
 MAX_REQUEST = 1 << 20
 """Octets of environment and stdin together; GC may send MAX_GC."""
 MAX_GC = 16 << 20
+MAX_REPLY = 16 << 20
+"""Octets of stdout and stderr together."""
+
+
+def limit(command: str) -> int:
+    """The octets a call of this CNI_COMMAND may have in environment and stdin together."""
+    return MAX_GC if command == "GC" else MAX_REQUEST

@@ -75,7 +75,7 @@ class Box:
         return Path(f"/proc/{self.first}/root")
 
     def command(self, *argv: Argument) -> list[str]:
-        return ["nsenter", "-t", str(self.first), "-m", "-n", "-p", *(str(word) for word in argv)]
+        return ["nsenter", "-t", str(self.first), "-m", "-n", "-p", "-r", *(str(word) for word in argv)]
 
     def close(self) -> None:
         self.namespace.close()  # its processes are the first one, the engine and nothing else
@@ -120,14 +120,15 @@ class Engine(abc.ABC):
         self.log = folder / "engine.log"
         try:
             self.begin()
+            self.run("run", "--rm", "--network=none", *self.run_flags, self.frr_image(), "/bin/sh", "-c", "exit 0")
         except Exception as error:
-            said = tail(self.log, 800).strip() if self.log.exists() else ""
+            said = tail(self.log, 800).strip()
             self.close()
-            raise NoEngine(f"{self.name}: {error} {said}".strip()) from error
+            raise NoEngine(f"{self.name}: {error} ({said})") from error
 
     @abc.abstractmethod
     def begin(self) -> None:
-        """Start the engine and wait until it answers."""
+        """Start the engine and wait until it answers; that it can run a container is tried afterwards."""
 
     @abc.abstractmethod
     def cli(self) -> list[Argument]:

@@ -142,8 +142,9 @@ class Frr:
             self._close(daemon)
             (self.folder / f"{daemon}.vty").unlink(missing_ok=True)
             self._pidfile(daemon).unlink(missing_ok=True)
-            if self.place.run(*self._command(daemon), check=False).returncode:
-                raise RuntimeError(f"{daemon} does not start: {tail(self.folder / 'out')}")
+            done = self.place.run(*self._command(daemon), check=False)
+            if done.returncode:
+                raise RuntimeError(f"{daemon} does not start: {done.stderr}{tail(self.folder / 'out')}")
             until(lambda daemon=daemon: self.text("show version", daemon), f"an answer of {daemon}")  # type: ignore[misc]
         return self
 
@@ -333,11 +334,13 @@ class Frr:
     def logs(self) -> dict[str, str]:
         """The ends of what the daemons wrote, by file."""
         files = [self.folder / "out", *(self.folder / f"{daemon}.log" for daemon in self.daemons)]
-        return {f"FRR {self.folder.name}/{file.name}": tail(file) for file in files if file.exists()}
+        return {f"FRR {self.folder.name}/{file.name}": tail(file) for file in files}
 
 
 def tail(file: Path, octets: int = 6000) -> str:
-    """The end of a file, as text."""
+    """The end of a file, as text; "" if it is not there."""
+    if not file.exists():
+        return ""
     with file.open("rb") as handle:
         size = os.fstat(handle.fileno()).st_size
         handle.seek(max(0, size - octets))

@@ -66,10 +66,10 @@ class Namespace:
                 NETNS.mkdir(exist_ok=True)
                 self.path.touch()
                 run("mount", "--bind", of, self.path)
+            self.ip("link", "set", "lo", "up")
         except (RuntimeError, OSError) as error:
-            self.path.unlink(missing_ok=True)
+            run("ip", "netns", "delete", self.name, check=False)
             raise NoNamespaces(f"no network namespace can be made here: {error}") from error
-        self.ip("link", "set", "lo", "up")
 
     @property
     def namespace(self) -> Namespace:

@@ -270,7 +270,7 @@ class Node:
     def logs(self) -> dict[str, str]:
         """The ends of what the agent and its speaker wrote, by file."""
         files = [self.log, *(file for file in self.run_dir.rglob("*.log") if file.is_file())]
-        return {f"{self.folder.name}/{file.name}": tail(file) for file in files if file.exists()}
+        return {f"{self.folder.name}/{file.name}": tail(file) for file in files}
 
     def close(self) -> None:
         """End the agent and the speaker that outlives it, with all that runs in the namespace."""

@@ -1,0 +1,177 @@
+"""The agent: one node's resident process, put together and taken apart in order.
+
+lock → records read → routes wanted → exporters started → requests served → … → SIGTERM: requests end,
+exporters let go of their speakers, which go on announcing.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from bgpcni import locks
+from bgpcni.agent import facts
+from bgpcni.agent.janitor import Janitor
+from bgpcni.agent.server import Server
+from bgpcni.config.agent import AgentConfig, load
+from bgpcni.convergence import catalog
+from bgpcni.convergence.convergence import Convergence
+from bgpcni.errors import CniError, TryAgain
+from bgpcni.handler import Call, Reply, handle
+from bgpcni.kernel.monitor import LinkMonitor
+from bgpcni.kernel.namespace import home, home_cookie
+from bgpcni.model import Attachment
+from bgpcni.node import plan, recovery
+from bgpcni.node.transaction import Node
+from bgpcni.operator import answers
+from bgpcni.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Agent:
+    """Owns the locks, the store, the node and its threads."""
+
+    def __init__(self, config_path: Path, socket_path: Path) -> None:
+        self._config_path = config_path
+        self._socket_path = socket_path
+        self._stop = threading.Event()
+        self._changing = threading.Lock()
+        self._unreadable: set[str] = set()
+        self.node: Node
+        self.janitor: Janitor
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises CniError when the agent cannot start."""
+        config = load(self._config_path)
+        home(), home_cookie()
+        store = Store(Path(config.data_dir), Path(config.run_dir))
+        catalog.cache_in(store.run_path)
+        writers = locks.WriterLocks(store.run_fd)
+        try:
+            writers.as_agent()
+        except locks.Busy:
+            raise TryAgain(f"another agent holds {store.run_path / locks.WriterLocks.AGENT}") from None
+        store.sweep()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=self._hangup, daemon=True).start())
+
+        self._build(store, config)
+        monitor = LinkMonitor(lambda index: self.janitor.link_gone(index), lambda: self.janitor.look_at_all())
+        server = Server(self.call, self.command)
+        server.listen(self._socket_path)
+        begun = self._restore()
+        self.node.convergence.start()
+        self._thread("links", monitor.run)
+        self._thread("janitor", self.janitor.run)
+        self._thread("accept", server.serve)
+        for attachment in begun:
+            self.janitor.later(0, functools.partial(self._undo, attachment))
+        log.info("serving on %s", self._socket_path)
+        self._stop.wait()
+        log.info("ending; routes stay announced")
+        server.close()
+        monitor.stop()
+        self.janitor.stop()
+        self.node.convergence.stop()
+        writers.release()
+
+    def _build(self, store: Store, config: AgentConfig) -> None:
+        known = facts.resolve(config)
+        convergence = Convergence(
+            known,
+            resident=True,
+            finished=lambda key: self.janitor.finished(key),
+            spare=lambda: self._unreadable,
+        )
+        self.node = Node(store, config, known, convergence)
+        self.janitor = Janitor(self.node, config.orphan_grace)
+
+    def _restore(self) -> list[Attachment]:
+        """Read the records: what is up is wanted, what was leaving goes on leaving. Returns ADDs cut short."""
+        node = self.node
+        self._employ()
+        found = recovery.look(node)
+        self._unreadable = {stored.network for stored in found.unreadable}
+        for attachment in found.up:
+            try:
+                node.convergence.want(attachment)
+            except CniError as error:  # one broken attachment never blocks the rest (rule 8)
+                log.error("%s: %s", attachment.key, error.msg)
+            node.remember(attachment)
+        for attachment in found.leaving:
+            self.janitor.later(0, functools.partial(self._leave, attachment))
+            node.convergence.leave(attachment)
+        for attachment in found.orphans:
+            node.remember(attachment)
+            self.janitor.link_gone(attachment.host_index or 0)
+        log.info(
+            "records: %d up, %d leaving, %d orphans, %d cut short, %d unreadable",
+            len(found.up), len(found.leaving), len(found.orphans), len(found.begun), len(found.unreadable),
+        )  # fmt: skip
+        return found.begun
+
+    def _employ(self) -> None:
+        """Have every exporter that the configuration names at work from the start: sessions come up before ADDs."""
+        node = self.node
+        for use in plan.configured(node.agent):
+            try:
+                if not catalog.load(use.type).check(catalog.configure(use, f"exporters.{use.name}"), node.facts):
+                    node.convergence.ensure(use)
+            except CniError as error:
+                log.error("exporter %s: %s", use.name, error.msg)
+
+    def _undo(self, attachment: Attachment) -> None:
+        if not recovery.undo_begun(self.node, attachment):
+            self.janitor.later(1, lambda: self._undo(attachment))
+
+    def _leave(self, attachment: Attachment) -> None:
+        """A record that was leaving in an earlier life: its link goes now; `finished` does the rest."""
+        recovery.finish_leaving(self.node, attachment, 0)
+
+    # ---------------------------------------------------------------- requests
+
+    def call(self, call: Call) -> Reply:
+        return handle(call, lambda request: self.node)
+
+    def command(self, stdin: bytes) -> Reply:
+        return answers.reply(self, stdin)
+
+    def reload(self) -> None:
+        """Read agent.toml again and apply it. Raises CniError, and then nothing has changed."""
+        config = load(self._config_path)
+        with self._changing:
+            node = self.node
+            if (config.run_dir, config.data_dir) != (node.agent.run_dir, node.agent.data_dir):
+                raise TryAgain("run_dir and data_dir cannot change while the agent runs: restart it")
+            old = node.convergence
+            known = facts.resolve(config)
+            if known == node.facts and config.exporters == node.agent.exporters:
+                node.agent = config
+                return
+            fresh = Convergence(
+                known, resident=True, finished=lambda key: self.janitor.finished(key), spare=lambda: self._unreadable
+            )
+            old.stop()
+            node.agent, node.facts, node.convergence = config, known, fresh
+            self._restore()
+            fresh.start()
+
+    def drain(self, seconds: float) -> list[str]:
+        """Withdraw everything and end the speakers that are ours; the exporters that did not make it."""
+        return self.node.convergence.drain(seconds)
+
+    def _hangup(self) -> None:
+        try:
+            self.reload()
+            log.info("configuration reloaded")
+        except CniError as error:
+            log.error("reload refused, nothing changed: %s", error.msg)
+
+    def _thread(self, name: str, target: Callable[[], None]) -> None:
+        threading.Thread(target=target, name=name, daemon=True).start()

@@ -1,0 +1,58 @@
+"""What this node is to its BGP neighbours: `[bgp]` of agent.toml, its next hops found in the kernel."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+
+from pyroute2 import IPRoute
+
+from bgpcni.config.agent import AgentConfig
+from bgpcni.model import Neighbor, NodeFacts
+
+
+def resolve(config: AgentConfig) -> NodeFacts:
+    """`next_hop` and `next_hop6`: as configured, else local_address, else its interface's first global address."""
+    table = config.bgp
+    if table is None:
+        return NodeFacts(run_dir=config.run_dir, data_dir=config.data_dir)
+    local = ip_address(table.local_address)
+    neighbors = tuple(
+        Neighbor(
+            address=item.address,
+            asn=item.asn,
+            families=item.families,
+            hold_time=item.hold_time or table.hold_time,
+            password_file=item.password_file,
+            ttl_security=item.ttl_security,
+            passive=item.passive,
+        )
+        for item in table.neighbors
+    )
+    return NodeFacts(
+        run_dir=config.run_dir,
+        data_dir=config.data_dir,
+        asn=table.asn,
+        router_id=table.router_id,
+        local_address=table.local_address,
+        next_hop=table.next_hop or (str(local) if local.version == 4 else _neighbouring(str(local), 4)),
+        next_hop6=table.next_hop6 or (str(local) if local.version == 6 else _neighbouring(str(local), 6)),
+        hold_time=table.hold_time,
+        graceful_restart=table.graceful_restart,
+        neighbors=neighbors,
+        has_bgp=True,
+    )
+
+
+def _neighbouring(local: str, version: int) -> str | None:
+    """The first global address of the other family on the interface that has `local`."""
+    with IPRoute() as library:
+        index = next((item["index"] for item in library.get_addr(address=local)), None)
+        if index is None:
+            return None
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        for item in library.get_addr(index=index, family=family):
+            address = ip_address(item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS"))
+            if not address.is_link_local and not address.is_loopback:
+                return str(address)
+    return None

@@ -1,0 +1,180 @@
+"""The agent's socket: requests in, replies out, with bounds and deadlines; what they mean is the handlers' business."""
+
+from __future__ import annotations
+
+import array
+import logging
+import os
+import socket
+import stat
+import struct
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from bgpcni.errors import IoFailure
+from bgpcni.handler import Call, Reply
+from bgpcni.launcher import protocol
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 256
+READ_SECONDS = 5.0
+WRITE_SECONDS = 30.0
+BACKLOG = 1024
+_CREDENTIALS = struct.Struct("=iII")
+_PASSED = 3  # systemd's first descriptor, sd_listen_fds(3)
+
+
+class Refused(Exception):
+    """A request that is not served; the connection is closed without a reply."""
+
+
+@dataclass(slots=True)
+class _Incoming:
+    kind: bytes
+    environment: bytes
+    stdin: bytes
+    descriptors: list[int]
+
+
+class Server:
+    """Accepts on one unix socket. Each request has a thread, AT_ONCE at most; the next wait in the backlog."""
+
+    def __init__(self, call: Callable[[Call], Reply], command: Callable[[bytes], Reply]) -> None:
+        """`call` answers a CNI call, `command` an operator's JSON."""
+        self._call = call
+        self._command = command
+        self._slots = threading.Semaphore(AT_ONCE)
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="request")
+        self._socket: socket.socket
+        self._closing = False
+
+    def listen(self, path: Path) -> None:
+        """Bind `path` with mode 0600, or take the socket that systemd passed. Raises IoFailure."""
+        if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0":
+            self._socket = socket.socket(fileno=_PASSED)
+            self._socket.set_inheritable(False)
+            return
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            if path.exists() and stat.S_ISSOCK(path.lstat().st_mode):
+                path.unlink()  # a dead agent's: we hold the agent's lock
+            before = os.umask(0o177)
+            try:
+                self._socket.bind(str(path))
+            finally:
+                os.umask(before)
+            self._socket.listen(BACKLOG)
+        except OSError as error:
+            raise IoFailure(f"{path}: {error.strerror}") from None
+
+    def serve(self) -> None:
+        """Until `close`; for a thread of its own."""
+        while True:
+            self._slots.acquire()
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                if self._closing:
+                    return
+                log.exception("accept")
+                self._slots.release()
+                time.sleep(0.1)  # out of descriptors: do not spin
+                continue
+            self._pool.submit(self._serve_one, connection)
+
+    def close(self) -> None:
+        """No new requests; those running are waited for."""
+        self._closing = True
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._pool.shutdown(wait=True)
+        self._socket.close()
+
+    def _serve_one(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                self._converse(connection)
+        except (Refused, OSError) as error:
+            log.warning("request not served: %s", error)
+        except Exception:
+            log.exception("request failed")
+        finally:
+            self._slots.release()
+
+    def _converse(self, connection: socket.socket) -> None:
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _, uid, _ = _CREDENTIALS.unpack(raw)
+        if uid not in (0, os.geteuid()):
+            raise Refused(f"user {uid} may not ask")
+        connection.settimeout(READ_SECONDS)
+        connection.sendall(protocol.HELLO)
+        incoming = _receive(connection)
+        try:
+            reply = self._answer(incoming)
+        finally:
+            for fd in incoming.descriptors:
+                os.close(fd)
+        connection.settimeout(WRITE_SECONDS)
+        head = protocol.REPLY.pack(reply.code, 0, len(reply.stdout), len(reply.stderr))
+        connection.sendall(head + reply.stdout + reply.stderr)
+
+    def _answer(self, incoming: _Incoming) -> Reply:
+        if incoming.kind == protocol.COMMAND:
+            return self._command(incoming.stdin)
+        variables: dict[str, str] = {}
+        for item in incoming.environment.split(b"\0"):
+            name, equals, value = item.partition(b"=")
+            if equals:
+                variables.setdefault(os.fsdecode(name), os.fsdecode(value))
+        return self._call(Call(variables, incoming.stdin, next(iter(incoming.descriptors), None)))
+
+
+def _receive(connection: socket.socket) -> _Incoming:
+    """Read one request: header, environment, stdin; the descriptor comes with the first octet."""
+    deadline = time.monotonic() + READ_SECONDS
+    ancillary = socket.CMSG_SPACE(array.array("i").itemsize * 4)
+    data, control, flags, _ = connection.recvmsg(1 << 16, ancillary, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, payload in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+    passed = list(descriptors)
+    try:
+        if flags & socket.MSG_CTRUNC or len(passed) > 1:
+            raise Refused("more than one descriptor was passed")
+        buffer = bytearray(data)
+        _fill(connection, buffer, protocol.HEADER.size, deadline)
+        magic, kind_of, environment, stdin = protocol.HEADER.unpack_from(buffer)
+        if magic != protocol.MAGIC or kind_of not in (protocol.CALL, protocol.COMMAND):
+            raise Refused("not our protocol")
+        if environment + stdin > protocol.MAX_GC:
+            raise Refused(f"a request of {environment + stdin} octets is too large")
+        _fill(connection, buffer, protocol.HEADER.size + environment + stdin, deadline)
+        start = protocol.HEADER.size
+        block = bytes(buffer[start : start + environment])
+        if environment + stdin > protocol.MAX_REQUEST and b"CNI_COMMAND=GC\0" not in block:
+            raise Refused(f"a request of {environment + stdin} octets is too large")
+        return _Incoming(kind_of, block, bytes(buffer[start + environment : start + environment + stdin]), passed)
+    except BaseException:
+        for fd in passed:
+            os.close(fd)
+        raise
+
+
+def _fill(connection: socket.socket, buffer: bytearray, size: int, deadline: float) -> None:
+    while len(buffer) < size:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise Refused("the request did not arrive in time")
+        connection.settimeout(left)
+        data = connection.recv(min(size - len(buffer), 1 << 18))
+        if not data:
+            raise Refused("the request ended early")
+        buffer += data

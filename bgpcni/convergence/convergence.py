@@ -1,0 +1,213 @@
+"""All exporters of a node: who has to know of which attachment, and when an attachment is free to go.
+
+Resident (in the agent) each exporter has a thread; within a call the same announcers are driven by the caller.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection
+
+from bgpcni.convergence import catalog
+from bgpcni.convergence.announcer import Announcer, RouteState
+from bgpcni.convergence.derive import derive
+from bgpcni.errors import CniError
+from bgpcni.exporter import NotThereYet, Reach
+from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Nlri, NodeFacts
+
+log = logging.getLogger(__name__)
+LEVELS = {"sent": Reach.SENT, "acked": Reach.ACKED}
+
+
+class Convergence:
+    """Announcers by exporter name, and the attachments that wait for the confirmation of their withdrawals.
+
+    `finished(key)`: called without a lock when every exporter has confirmed and nobody waits in `leave`.
+    """
+
+    def __init__(
+        self,
+        facts: NodeFacts,
+        *,
+        resident: bool,
+        finished: Callable[[AttachmentKey], None] = lambda key: None,
+        spare: Callable[[], Collection[str]] = lambda: (),
+    ) -> None:
+        self.facts = facts
+        self.resident = resident
+        self._finished = finished
+        self._spare = spare
+        self._lock = threading.Lock()
+        self._announcers: dict[str, Announcer] = {}
+        self._started = False
+        self._pending: dict[AttachmentKey, set[str]] = {}
+        self._attended: set[AttachmentKey] = set()
+
+    def start(self) -> None:
+        """The records were read: from here on the exporters are driven."""
+        with self._lock:
+            self._started = True
+            waiting = list(self._announcers.values())
+        for announcer in waiting:
+            announcer.start()
+
+    def stop(self) -> None:
+        """Let go of every speaker; routes stay."""
+        for announcer in self.announcers().values():
+            announcer.stop()
+
+    def announcers(self) -> dict[str, Announcer]:
+        with self._lock:
+            return dict(self._announcers)
+
+    def ensure(self, use: ExporterUse) -> Announcer:
+        """The announcer of one exporter, made at its first use. Raises InvalidConfiguration."""
+        with self._lock:
+            known = self._announcers.get(use.name)
+            if known is not None:
+                return known
+            kind = catalog.load(use.type)
+            config = catalog.configure(use, f"exporters.{use.name}")
+            announcer = Announcer(use.name, lambda owners: self._confirmed(use.name, owners), self._spare)
+            announcer.drive(kind(use.name, config, self.facts, announcer))
+            self._announcers[use.name] = announcer
+            if self.resident and self._started:
+                announcer.start()
+            return announcer
+
+    # ---------------------------------------------------------------- wishes
+
+    def want(self, attachment: Attachment) -> None:
+        """Announce it, from now on. Within a call: done when this returns, or NotThereYet."""
+        routes = derive(attachment, self.facts)
+        with self._lock:
+            self._pending.pop(attachment.key, None)
+        for use in attachment.exporters:
+            announcer = self.ensure(use)
+            announcer.want(attachment.key, routes)
+            if not self.resident:
+                announcer.drive_now()
+
+    def leave(self, attachment: Attachment) -> None:
+        """Withdraw it, from now on. Every exporter is told at once; `finished` follows when all have confirmed."""
+        routes = self._routes_of(attachment)
+        key = attachment.key
+        with self._lock:
+            self._pending[key] = {use.name for use in attachment.exporters}
+        for use in attachment.exporters:
+            try:
+                announcer = self.ensure(use)
+            except CniError as error:  # an exporter that was uninstalled must not wedge a DEL
+                log.error("%s: cannot withdraw through %s: %s", key, use.name, error)
+                continue
+            if announcer.leave(key, routes):
+                self._discard(key, use.name)
+            elif not self.resident:
+                try:
+                    announcer.drive_now()
+                except NotThereYet as error:
+                    log.warning("%s: not withdrawn through %s yet: %s", key, use.name, error)
+        with self._lock:
+            if not self._pending.get(key):
+                self._pending.pop(key, None)
+
+    def _routes_of(self, attachment: Attachment) -> list[Announcement]:
+        try:
+            return derive(attachment, self.facts)
+        except CniError as error:  # the node lost its next hop: what was announced is in the ledger
+            log.warning("%s: %s", attachment.key, error)
+            return []
+
+    def release(self, key: AttachmentKey) -> None:
+        """By force: do not wait for confirmation any longer."""
+        with self._lock:
+            self._pending.pop(key, None)
+        for announcer in self.announcers().values():
+            announcer.forget(key)
+
+    # ---------------------------------------------------------------- waiting
+
+    def wait_announced(self, attachment: Attachment, level: str, deadline: float) -> str:
+        """Until all its routes are `sent` or `acked` everywhere, "" or the reason why not by the deadline."""
+        for use in attachment.exporters:
+            reason = self.ensure(use).wait_announced(attachment.key, LEVELS[level], deadline)
+            if reason:
+                return f"{use.name}: {reason}"
+        return ""
+
+    def wait_confirmed(self, key: AttachmentKey, deadline: float) -> bool:
+        """Until every exporter confirmed the withdrawal; False at the deadline, or sooner if waiting is vain."""
+        with self._lock:
+            names = set(self._pending.get(key, ()))
+            self._attended.add(key)
+        try:
+            for name in names:
+                announcer = self.announcers().get(name)
+                if announcer is None or not announcer.wait_confirmed(key, deadline):
+                    break
+                self._discard(key, name)
+        finally:
+            with self._lock:
+                self._attended.discard(key)
+                confirmed = not self._pending.get(key)
+        return confirmed
+
+    def is_leaving(self, key: AttachmentKey) -> bool:
+        with self._lock:
+            return bool(self._pending.get(key))
+
+    def _confirmed(self, name: str, owners: list[AttachmentKey]) -> None:
+        for key in owners:
+            if self._discard(key, name):
+                self._finished(key)
+
+    def _discard(self, key: AttachmentKey, name: str) -> bool:
+        """Note one exporter's confirmation; True when it was the last and nobody waits for it in a call."""
+        with self._lock:
+            names = self._pending.get(key)
+            if names is None:
+                return False
+            names.discard(name)
+            if names:
+                return False
+            del self._pending[key]
+            return key not in self._attended
+
+    # ---------------------------------------------------------------- questions
+
+    def route_states(self, attachment: Attachment) -> dict[Nlri, dict[str, RouteState]]:
+        """For each route of an attachment: its state at each of its exporters."""
+        found: dict[Nlri, dict[str, RouteState]] = {}
+        for use in attachment.exporters:
+            announcer = self.announcers().get(use.name)
+            states = announcer.route_states(attachment.key) if announcer else {}
+            for nlri, state in states.items():
+                found.setdefault(nlri, {})[use.name] = state
+        return found
+
+    def retry(self) -> None:
+        for announcer in self.announcers().values():
+            announcer.retry()
+            if not self.resident:
+                try:
+                    announcer.drive_now()
+                except NotThereYet as error:
+                    log.warning("%s: %s", announcer.name, error)
+
+    def wait_quiet(self, seconds: float) -> list[str]:
+        """Until nothing is late anywhere; the names of the exporters that still are."""
+        deadline = time.monotonic() + seconds
+        return [name for name, announcer in self.announcers().items() if not announcer.wait_quiet(deadline)]
+
+    def drain(self, seconds: float) -> list[str]:
+        """Withdraw everything everywhere, then let the speakers end; the names of those that are late."""
+        deadline = time.monotonic() + seconds
+        announcers = self.announcers()
+        for announcer in announcers.values():
+            announcer.withdraw_all()
+        late = [name for name, announcer in announcers.items() if not announcer.wait_quiet(deadline)]
+        for announcer in announcers.values():
+            announcer.drain(time.monotonic() + seconds)
+        return late

@@ -1,0 +1,82 @@
+"""`handle(call) -> reply`: the one way from a CNI call to its answer, for the agent and for a call without one.
+
+Errors become JSON here and nowhere else. Whatever happens, stdout is one JSON object (or empty after DEL, CHECK,
+GC and STATUS that succeed) and the exit code says whether it is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bgpcni.cni.environment import Command
+from bgpcni.cni.errors import encode_error
+from bgpcni.cni.versions import SUPPORTED, version_answer
+from bgpcni.errors import CniError
+from bgpcni.node.request import Request, asked_version, parse_request
+from bgpcni.node.transaction import Answer, Node
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a runtime gave: CNI_* variables, stdin, and a descriptor of CNI_NETNS if the launcher could open it."""
+
+    variables: Mapping[str, str]
+    stdin: bytes
+    netns_fd: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the runtime gets."""
+
+    code: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+
+def handle(call: Call, node: Callable[[Request], Node]) -> Reply:
+    """Answer one call. `node` gives the node to work on, or raises the error to answer with (no agent, …)."""
+    try:
+        return _handle(call, node)
+    except CniError as error:
+        return failure(call, error)
+    except Exception as error:  # whatever went wrong, the runtime gets JSON
+        log.exception("a CNI call failed in a way that should not happen")
+        return failure(call, CniError(f"internal error: {type(error).__name__}: {error}"))
+
+
+def _handle(call: Call, node: Callable[[Request], Node]) -> Reply:
+    if call.variables.get("CNI_COMMAND") == Command.VERSION:
+        return Reply(0, _json(version_answer(asked_version(call.stdin) if call.stdin.strip() else None)))
+    request = parse_request(call.variables, call.stdin, call.netns_fd)
+    target = node(request)
+    answer = _VERBS[request.command](target, request)
+    stdout = _json(answer.result.encode(request.version)) if answer.result is not None else b""
+    stderr = "".join(f"bgpcni: warning: {warning}\n" for warning in answer.warnings)
+    return Reply(0, stdout, stderr.encode(errors="replace"))
+
+
+def failure(call: Call, error: CniError) -> Reply:
+    """An error as the specification wants it: JSON on stdout, in the version of the configuration if it is ours."""
+    asked = asked_version(call.stdin)
+    version = asked if asked in SUPPORTED else SUPPORTED[-2]
+    text = f"bgpcni: {call.variables.get('CNI_COMMAND', '')} failed: {error.msg}\n"
+    return Reply(1, _json(encode_error(error, version)), text.encode(errors="replace"))
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document).encode() + b"\n"
+
+
+_VERBS: dict[Command, Callable[[Node, Request], Answer]] = {
+    Command.ADD: Node.add,
+    Command.DEL: Node.delete,
+    Command.CHECK: Node.check,
+    Command.GC: Node.collect,
+    Command.STATUS: Node.status,
+}

@@ -1,0 +1,228 @@
+"""Any other IPAM plugin, run as the specification says (section 4, "Plugin Delegation").
+
+It gets exactly the environment and the configuration it is given here. It knows no networks, records or routes:
+when which command is due is decided elsewhere. Blocking; each run has a deadline.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bgpcni.cni.environment import Command
+from bgpcni.cni.result import Result, decode
+from bgpcni.cni.versions import read_version
+from bgpcni.errors import CniError, DecodingFailure, Delegated, InvalidConfiguration, IoFailure, TryAgain
+
+OUTPUT_MAX = 1 << 20
+"""Octets of stdout a plugin may write."""
+_STDERR_MAX = 16 << 10
+_CHUNK = 64 << 10
+
+
+def find_plugin(name: str, path: Sequence[str]) -> str:
+    """The first executable `name` in the folders of CNI_PATH. Raises InvalidConfiguration naming them."""
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        raise InvalidConfiguration(f"ipam.type: {name!a} cannot name a plugin")
+    for folder in path:
+        candidate = os.path.join(folder, name)
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+            return candidate
+    raise InvalidConfiguration(f'ipam.type: no executable "{name}" in {", ".join(path) or "CNI_PATH, which is empty"}')
+
+
+@dataclass(frozen=True, slots=True)
+class Delegate:
+    """One plugin, with one call's environment (the CNI_* variables) and configuration (`stdin`, octets).
+
+    `deadline` everywhere: `time.monotonic()` seconds; then the plugin is killed with its process group, and
+    TryAgain raised. A plugin's own error is raised as Delegated, with its code.
+    """
+
+    type: str
+    environment: Mapping[str, str]
+    stdin: bytes
+
+    def add(self, deadline: float) -> Result:
+        """Its result, in whatever version it answers; the configuration's if it does not say."""
+        document = self._json(self._run(Command.ADD, self.stdin, deadline))
+        version = read_version(_member(document, "cniVersion") or self._version(), f"{self.type}: cniVersion")
+        return decode(document, version, place=f"{self.type}: result")
+
+    def delete(self, deadline: float) -> None:
+        self._run(Command.DEL, self.stdin, deadline)
+
+    def check(self, deadline: float) -> None:
+        self._run(Command.CHECK, self.stdin, deadline)
+
+    def gc(self, deadline: float) -> bool:
+        """False, and nothing was asked of it, if the plugin does not know GC."""
+        return self._run_if_known(Command.GC, deadline)
+
+    def status(self, deadline: float) -> bool:
+        """False, and nothing was asked of it, if the plugin does not know STATUS."""
+        return self._run_if_known(Command.STATUS, deadline)
+
+    def _run_if_known(self, command: Command, deadline: float) -> bool:
+        """GC and STATUS exist from 1.1.0 on; VERSION tells whether the plugin is of that age."""
+        question = json.dumps({"cniVersion": self._version()}).encode()
+        supported = _member(self._json(self._run(Command.VERSION, question, deadline)), "supportedVersions")
+        if not isinstance(supported, list) or self._version() not in supported:
+            return False
+        self._run(command, self.stdin, deadline)
+        return True
+
+    def _version(self) -> str:
+        return read_version(_member(self._json(self.stdin), "cniVersion"))
+
+    def _json(self, text: bytes) -> Any:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DecodingFailure(f"{self.type}: not JSON: {error}", _printable(text[:200])) from error
+
+    def _run(self, command: Command, stdin: bytes, deadline: float) -> bytes:
+        executable = find_plugin(
+            self.type, [folder for folder in self.environment.get("CNI_PATH", "").split(":") if folder]
+        )
+        environment = {"PATH": os.environ.get("PATH", os.defpath), **self.environment, "CNI_COMMAND": command.value}
+        try:
+            child = subprocess.Popen(
+                [executable],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                process_group=0,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise IoFailure(f"{executable}: {error.strerror}") from error
+        with child:
+            try:
+                stdout, stderr = _converse(child, stdin, deadline)
+            except _Overdue:
+                raise TryAgain(f"{self.type} {command}: no answer in time") from None
+            except _TooMuch:
+                raise DecodingFailure(f"{self.type} {command}: more than {OUTPUT_MAX} octets of output") from None
+            finally:
+                if child.returncode is None:
+                    _kill_group(child)
+        if child.returncode != 0:
+            raise self._failure(command, child.returncode, stdout, stderr)
+        return stdout
+
+    def _failure(self, command: Command, status: int, stdout: bytes, stderr: bytes) -> CniError:
+        try:
+            document = json.loads(stdout)
+        except (ValueError, RecursionError):
+            document = None
+        code, msg, details = (_member(document, key) for key in ("code", "msg", "details"))
+        if isinstance(code, int) and not isinstance(code, bool) and code > 0 and isinstance(msg, str):
+            return Delegated(code, msg, details if isinstance(details, str) else "")
+        how = f"killed by signal {-status}" if status < 0 else f"exit code {status}"
+        story = _printable(stderr or stdout).strip()
+        return Delegated(
+            999, f"{self.type} {command}: {how} and no CNI error" + (f": {story[-500:]}" if story else ""), story
+        )
+
+
+class _Overdue(Exception):
+    """The deadline passed."""
+
+
+class _TooMuch(Exception):
+    """More output than is taken."""
+
+
+def _converse(child: subprocess.Popen[bytes], stdin: bytes, deadline: float) -> tuple[bytes, bytes]:
+    """Feed and read a child until it ends; its status is collected. What it leaves running holds nobody up."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    stdout, stderr = bytearray(), bytearray()
+    unsent = memoryview(stdin)
+    pidfd = os.pidfd_open(child.pid)
+    try:
+        with selectors.DefaultSelector() as selector:
+            for pipe, events in (
+                (child.stdin, selectors.EVENT_WRITE),
+                (child.stdout, selectors.EVENT_READ),
+                (child.stderr, selectors.EVENT_READ),
+            ):
+                os.set_blocking(pipe.fileno(), False)
+                selector.register(pipe, events)
+            selector.register(pidfd, selectors.EVENT_READ)
+            ended = False
+            while not ended:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise _Overdue
+                ready = {key.fileobj for key, _ in selector.select(left)}
+                ended = pidfd in ready
+                if child.stdin in ready:
+                    unsent = _send(child.stdin.fileno(), unsent)
+                    if not unsent:
+                        selector.unregister(child.stdin)
+                        child.stdin.close()
+                for pipe, buffer in ((child.stdout, stdout), (child.stderr, stderr)):
+                    if pipe in ready and not _receive(pipe.fileno(), buffer):
+                        selector.unregister(pipe)
+                if len(stdout) > OUTPUT_MAX:
+                    raise _TooMuch
+                del stderr[:-_STDERR_MAX]
+            for pipe, buffer in ((child.stdout, stdout), (child.stderr, stderr)):
+                while len(buffer) <= OUTPUT_MAX and _receive(pipe.fileno(), buffer, patient=False):
+                    pass
+            if len(stdout) > OUTPUT_MAX:
+                raise _TooMuch
+    finally:
+        os.close(pidfd)
+    child.wait()
+    return bytes(stdout), bytes(stderr[-_STDERR_MAX:])
+
+
+def _send(file: int, data: memoryview) -> memoryview:
+    """Write some; what is left. A child that does not read its stdin to the end may do so."""
+    try:
+        return data[os.write(file, data[:_CHUNK]) :]
+    except BlockingIOError:
+        return data
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            raise IoFailure(f"stdin of the plugin: {error.strerror}") from error
+        return memoryview(b"")
+
+
+def _receive(file: int, buffer: bytearray, *, patient: bool = True) -> bool:
+    """Read some into `buffer`; False at the end, and without `patient` also where there is nothing yet."""
+    try:
+        data = os.read(file, _CHUNK)
+    except BlockingIOError:
+        return patient
+    buffer += data
+    return bool(data)
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
+    """The child was not waited for yet, so its number, and its group's, are still its own."""
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _member(document: object, key: str) -> object:
+    return document.get(key) if isinstance(document, dict) else None
+
+
+def _printable(text: bytes) -> str:
+    return text.decode(errors="replace")

@@ -1,0 +1,225 @@
+"""Addresses given out as the stock host-local does, from the same folder and in the same order.
+
+Blocking; one object serves one call or many, from any thread. What is kept is in the folder (`leases`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from types import MappingProxyType
+
+from bgpcni.cni.result import Dns
+from bgpcni.errors import InvalidConfiguration, IoFailure, TryAgain
+from bgpcni.ipam.config import HostLocalConfig, Ip, Range, RangeSet
+from bgpcni.ipam.leases import Leases, Owner, bare, content_of
+
+_TRIES = 64
+"""After so many taken addresses in a row the folder is listed once, in place of asking for each of the rest."""
+
+
+class PoolExhausted(TryAgain):
+    """No address of a range set is free. `set_index`: which of the network's sets."""
+
+    def __init__(self, network: str, set_index: int, ranges: RangeSet) -> None:
+        text = ",".join(str(range_) for range_ in ranges)
+        super().__init__(f"network {network}: no IP address available in range set {set_index} ({text})")
+        self.set_index = set_index
+
+
+class AddressTaken(TryAgain):
+    """A requested address is leased already. `address`: without prefix length; `owner`: who holds it."""
+
+    def __init__(self, network: str, address: str, owner: Owner) -> None:
+        super().__init__(f"network {network}: requested IP address {address} is not available, {owner[0]} holds it")
+        self.address = address
+        self.owner = owner
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One address given out: with its subnet's prefix length (`10.1.2.3/24`), and which set it is from.
+
+    `taken_from`: who held it until now, where it was one of `held`.
+    """
+
+    address: str
+    gateway: str | None
+    set_index: int
+    taken_from: tuple[str, str] | None = None
+
+
+class HostLocal(Leases):
+    """A network's addresses: `add`, and everything that `Leases` does."""
+
+    def __init__(self, config: HostLocalConfig, network: str) -> None:
+        super().__init__(config.data_dir, network)
+        self.config = config
+
+    def add(
+        self,
+        container_id: str,
+        ifname: str,
+        requested: Sequence[str] = (),
+        held: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    ) -> list[Lease]:
+        """Lease one address of each range set, or none at all.
+
+        `requested`: addresses without prefix length, at most one of each set; other sets give their next free
+        one. `held`: addresses without prefix length that may be had from their owner (container ID, interface
+        name) if they are requested, or, the first of them first, if nothing else in their set is free. Raises
+        PoolExhausted, AddressTaken, InvalidConfiguration (a request that no range can serve), IoFailure.
+        """
+        owner = (container_id, ifname)
+        wishes = self._match([ip_address(text) for text in requested])
+        leases: list[Lease] = []
+        with self._locked(create=True) as folder:
+            assert folder is not None
+            try:
+                for index, ranges in enumerate(self.config.range_sets):
+                    wish = wishes.get(index)
+                    lease = (
+                        self._take_next(folder, index, ranges, owner, held)
+                        if wish is None
+                        else self._take(folder, index, wish, owner, held)
+                    )
+                    leases.append(lease)
+                    self._overwrite(folder, f"last_reserved_ip.{index}", bare(lease.address))
+            except BaseException:
+                for lease in leases:
+                    self._give_back(folder, lease, owner)
+                raise
+        return leases
+
+    def dns(self) -> Dns:
+        """What `resolvConf` names, empty without it. Raises IoFailure."""
+        path = self.config.resolv_conf
+        if path is None:
+            return Dns()
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                return parse_resolv_conf(file.read(1 << 20))
+        except OSError as error:
+            raise IoFailure(f"ipam.resolvConf: {path}: {error.strerror}") from error
+
+    def _match(self, requested: Sequence[Ip]) -> dict[int, Ip]:
+        """Which requested address each set is to give."""
+        wishes: dict[int, Ip] = {}
+        for ip in requested:
+            for index, ranges in enumerate(self.config.range_sets):
+                range_ = next((range_ for range_ in ranges if ip in range_), None)
+                if range_ is None or index in wishes:
+                    continue
+                if int(ip) in range_.spared():
+                    raise InvalidConfiguration(
+                        f"ipam: requested IP address {ip} is the gateway or no host of {range_.subnet}"
+                    )
+                wishes[index] = ip
+                break
+            else:
+                raise InvalidConfiguration(
+                    f"ipam: requested IP address {ip} is in no range left of network {self.network}"
+                )
+        return wishes
+
+    def _lease(self, index: int, ip: Ip, taken_from: tuple[str, str] | None = None) -> Lease:
+        range_ = next(range_ for range_ in self.config.range_sets[index] if ip in range_)
+        return Lease(f"{ip}/{range_.subnet.prefixlen}", str(range_.gateway), index, taken_from)
+
+    def _give_back(self, folder: int, lease: Lease, owner: tuple[str, str]) -> None:
+        """Undo one lease. The error that is on its way is the one to be told, so this one is not."""
+        name = bare(lease.address)
+        try:
+            if lease.taken_from is None:
+                self._unlink(folder, name)
+            else:
+                self._hand_over(folder, name, owner, lease.taken_from)
+        except IoFailure:
+            pass
+
+    def _take(
+        self, folder: int, index: int, ip: Ip, owner: tuple[str, str], held: Mapping[str, tuple[str, str]]
+    ) -> Lease:
+        name = str(ip)
+        entry = self._read_live(folder, name)
+        if entry is None and self._create(folder, name, content_of(*owner)):
+            return self._lease(index, ip)
+        holder = held.get(name)
+        if holder is None or not self._hand_over(folder, name, holder, owner):
+            raise AddressTaken(self.network, name, entry.owner if entry else ("", None))
+        return self._lease(index, ip, holder)
+
+    def _take_next(
+        self,
+        folder: int,
+        index: int,
+        ranges: RangeSet,
+        owner: tuple[str, str],
+        held: Mapping[str, tuple[str, str]],
+    ) -> Lease:
+        content = content_of(*owner)
+        taken: set[str] = set()
+        for tries, ip in enumerate(_round(ranges, self._read_last(folder, index))):
+            if tries == _TRIES:
+                taken = set(self._entries(folder))
+            name = str(ip)
+            if name not in taken and self._create(folder, name, content):
+                return self._lease(index, ip)
+        for name, holder in held.items():
+            ip = ip_address(name)
+            if any(ip in range_ for range_ in ranges) and self._hand_over(folder, str(ip), holder, owner):
+                return self._lease(index, ip, holder)
+        raise PoolExhausted(self.network, index, ranges)
+
+    def _read_last(self, folder: int, index: int) -> Ip | None:
+        entry = self._read(folder, f"last_reserved_ip.{index}")
+        try:
+            return None if entry is None else ip_address(entry.content)
+        except ValueError:
+            return None
+
+
+def _round(ranges: RangeSet, last: Ip | None) -> Iterator[Ip]:
+    """All addresses of a set once, from the one after `last` on and round to it."""
+    at = next((i for i, range_ in enumerate(ranges) if last is not None and last in range_), None)
+    if at is None or last is None:
+        for range_ in ranges:
+            yield from _span(range_, int(range_.start), int(range_.end))
+        return
+    here = ranges[at]
+    yield from _span(here, int(last) + 1, int(here.end))
+    for range_ in ranges[at + 1 :] + ranges[:at]:
+        yield from _span(range_, int(range_.start), int(range_.end))
+    yield from _span(here, int(here.start), int(last))
+
+
+def _span(range_: Range, first: int, last: int) -> Iterator[Ip]:
+    spared = range_.spared()
+    make = IPv4Address if range_.subnet.version == 4 else IPv6Address
+    number = first
+    while number <= last:
+        if number not in spared:
+            yield make(number)
+        number += 1
+
+
+def parse_resolv_conf(text: str) -> Dns:
+    """A resolv.conf as the stock plugin reads it: of `domain` and `search` the last line counts."""
+    nameservers: list[str] = []
+    options: list[str] = []
+    search: tuple[str, ...] = ()
+    domain: str | None = None
+    for line in text.splitlines():
+        keyword, *values = line.split() or [""]
+        if not values:
+            continue
+        if keyword == "nameserver":
+            nameservers.append(values[0])
+        elif keyword == "domain":
+            domain = values[0]
+        elif keyword == "search":
+            search = tuple(values)
+        elif keyword == "options":
+            options += values
+    return Dns(nameservers=tuple(nameservers), domain=domain, search=search, options=tuple(options))

@@ -1,0 +1,296 @@
+"""A network's folder of leases, in the stock host-local's own format, shared with it while both run.
+
+One file for each address, its name the address, its content `CONTAINERID\\r\\nIFNAME` (entries of old versions
+lack the second line); `last_reserved_ip.N`; and `lock`, held by flock across every operation here and never
+longer. Blocking, safe from any number of threads and processes; keeps nothing in memory between calls.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from bgpcni.errors import CheckFailed, InvalidConfiguration, IoFailure, TryAgain
+from bgpcni.ipam.config import DEFAULT_DATA_DIR
+
+Owner = tuple[str, str | None]
+"""Container ID and interface name; None in entries that old versions wrote."""
+
+LOCK_SECONDS = 30.0
+_SEPARATOR = "\r\n"
+_FILE_MODE, _LOCK_MODE, _FOLDER_MODE = 0o644, 0o640, 0o755  # who may open the lock may hold it
+_CONTENT_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A lease as it was found. Two equal entries of one address are one lease, not written again in between."""
+
+    inode: int
+    mtime_ns: int
+    content: str
+
+    @property
+    def owner(self) -> Owner:
+        container_id, separator, ifname = self.content.strip().partition(_SEPARATOR)
+        return container_id, ifname if separator else None
+
+
+class Leases:
+    """The leases of one network. `data_dir` None: the stock plugin's default.
+
+    Every method raises IoFailure with path and reason when the disk refuses, and TryAgain when another process
+    does not let go of the lock for LOCK_SECONDS. Only `add`, in the subclass, creates anything.
+    """
+
+    def __init__(self, data_dir: str | None, network: str) -> None:
+        if not network or "/" in network or "\0" in network or network in (".", ".."):
+            raise InvalidConfiguration(f"name: {network!a} cannot name a folder")
+        self.network = network
+        self.folder = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
+
+    def release(self, container_id: str, ifname: str, addresses: Sequence[str] | None = None) -> list[str]:
+        """Give back what (container_id, ifname) holds; return the addresses, without prefix length.
+
+        `addresses` known, with or without prefix length: only these files are touched, and each only if that is
+        its owner. None: the whole folder is searched, as the stock plugin's DEL does.
+        """
+        with self._locked() as folder:
+            if folder is None:
+                return []
+            if addresses is None:
+                entries = self._entries(folder)
+            else:
+                names = [bare(address) for address in addresses]
+                entries = {name: entry for name in names if (entry := self._read(folder, name))}
+            owners = {name: entry.owner for name, entry in entries.items()}
+            mine = [name for name, owner in owners.items() if owner == (container_id, ifname)]
+            # As in the stock plugin, an entry without interface counts only if there is none with it.
+            mine = mine or [name for name, owner in owners.items() if owner == (container_id, None)]
+            return [name for name in mine if self._unlink(folder, name)]
+
+    def owner(self, address: str) -> Owner | None:
+        """Who holds an address, None if nobody does."""
+        name = bare(address)
+        with self._locked() as folder:
+            entry = None if folder is None else self._read(folder, name)
+        return None if entry is None else entry.owner
+
+    def check(self, container_id: str, ifname: str, addresses: Sequence[str]) -> None:
+        """Raise CheckFailed unless (container_id, ifname) holds each of `addresses`."""
+        for address in addresses:
+            owner = self.owner(address)
+            if owner not in ((container_id, ifname), (container_id, None)):
+                found = "there is none" if owner is None else f"it is held by {owner[0]}"
+                raise CheckFailed(f"no lease of {bare(address)} for {container_id} {ifname} in {self.folder}: {found}")
+
+    def take_over(self, address: str, old: tuple[str, str], new: tuple[str, str]) -> bool:
+        """Hand a held address from one owner to another without it ever being free; False if `old` has it not."""
+        name = bare(address)
+        with self._locked() as folder:
+            return folder is not None and self._hand_over(folder, name, old, new)
+
+    def gc(self, valid: Collection[tuple[str, str]]) -> list[str]:
+        """Release all whose owner is not among `valid` (container ID, interface name); return the addresses."""
+        ids = {container_id for container_id, _ in valid}
+        with self._locked() as folder:
+            if folder is None:
+                return []
+            released = []
+            for name, entry in self._entries(folder).items():
+                container_id, ifname = entry.owner
+                alive = container_id in ids if ifname is None else (container_id, ifname) in valid
+                if not alive and self._unlink(folder, name):
+                    released.append(name)
+            return released
+
+    def reclaim(self, decide: Callable[[Mapping[str, Entry]], Collection[str]]) -> list[str]:
+        """Show all leases to `decide` and release the addresses it answers, all under one hold of the lock."""
+        with self._locked() as folder:
+            entries = {} if folder is None else self._entries(folder)
+            doomed = decide(entries)
+            return [name for name in entries if folder is not None and name in doomed and self._unlink(folder, name)]
+
+    @contextmanager
+    def _locked(self, *, create: bool = False) -> Iterator[int | None]:
+        """The folder's descriptor, the lock held; None if there is no folder, and so no lease."""
+        folder = self._open(create=create)
+        if folder is None:
+            yield None
+            return
+        try:
+            with self._flock(folder):
+                yield folder
+        finally:
+            os.close(folder)
+
+    def _open(self, *, create: bool) -> int | None:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            try:
+                return os.open(self.folder, flags)
+            except FileNotFoundError:
+                if not create:
+                    return None
+                _make_folder(self.folder)
+                return os.open(self.folder, flags)
+        except OSError as error:
+            raise IoFailure(f"{error.filename or self.folder}: {error.strerror}") from error
+
+    @contextmanager
+    def _flock(self, folder: int) -> Iterator[None]:
+        try:
+            lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _LOCK_MODE, dir_fd=folder)
+        except OSError as error:
+            raise self._failure("lock", error) from error
+        try:
+            deadline = time.monotonic() + LOCK_SECONDS
+            while not _try_lock(lock):
+                if time.monotonic() > deadline:
+                    raise TryAgain(f"{self.folder}/lock: held by another process for {LOCK_SECONDS:.0f} s")
+                # Polled, since flock knows no deadline; unevenly, so that many waiters do not march in step.
+                time.sleep(0.0002 + time.monotonic_ns() % 1000 / 1e6)
+            yield
+        finally:
+            os.close(lock)
+
+    def _names(self, folder: int) -> list[str]:
+        try:
+            return [name for name in os.listdir(folder) if _is_address(name)]
+        except OSError as error:
+            raise IoFailure(f"{self.folder}: {error.strerror}") from error
+
+    def _entries(self, folder: int) -> dict[str, Entry]:
+        """All leases."""
+        return {name: entry for name in self._names(folder) if (entry := self._read_live(folder, name))}
+
+    def _read_live(self, folder: int, name: str) -> Entry | None:
+        """A lease. One without content is removed: while the lock is held nobody is writing it, so its writer
+        died there."""
+        entry = self._read(folder, name)
+        if entry is None or entry.content.strip():
+            return entry
+        self._unlink(folder, name)
+        return None
+
+    def _read(self, folder: int, name: str) -> Entry | None:
+        try:
+            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._failure(name, error) from error
+        try:
+            status = os.fstat(file)
+            content = os.read(file, _CONTENT_MAX).decode(errors="replace")
+        except OSError as error:
+            raise self._failure(name, error) from error
+        finally:
+            os.close(file)
+        return Entry(inode=status.st_ino, mtime_ns=status.st_mtime_ns, content=content)
+
+    def _unlink(self, folder: int, name: str) -> bool:
+        try:
+            os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._failure(name, error) from error
+        return True
+
+    def _create(self, folder: int, name: str, text: str) -> bool:
+        """Write a new small file whole, or leave none; False if there is one already."""
+        try:
+            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE, dir_fd=folder)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise self._failure(name, error) from error
+        self._fill(folder, name, file, text)
+        return True
+
+    def _overwrite(self, folder: int, name: str, text: str) -> None:
+        """Write a small file whole, whether there is one or not; on failure there is none.
+
+        In place: truncating first would make ext4 flush it to disk on closing.
+        """
+        try:
+            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE, dir_fd=folder)
+        except OSError as error:
+            raise self._failure(name, error) from error
+        self._fill(folder, name, file, text)
+
+    def _fill(self, folder: int, name: str, file: int, text: str) -> None:
+        data = text.encode()
+        try:
+            if os.write(file, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if os.fstat(file).st_size > len(data):
+                os.ftruncate(file, len(data))
+        except OSError as error:
+            self._unlink(folder, name)
+            raise self._failure(name, error) from error
+        finally:
+            os.close(file)
+
+    def _hand_over(self, folder: int, name: str, old: tuple[str, str], new: tuple[str, str]) -> bool:
+        entry = self._read(folder, name)
+        if entry is None or entry.owner not in (old, (old[0], None)):
+            return False
+        self._overwrite(folder, f".{name}.new", content_of(*new))
+        try:
+            os.rename(f".{name}.new", name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError as error:
+            raise self._failure(name, error) from error
+        return True
+
+    def _failure(self, name: str, error: OSError) -> IoFailure:
+        return IoFailure(f"{self.folder}/{name}: {error.strerror}")
+
+
+def bare(address: str) -> str:
+    """An address in the canonical text that names its file, any prefix length taken off."""
+    try:
+        return str(ip_address(address.partition("/")[0]))
+    except ValueError:
+        raise InvalidConfiguration(f"ipam: {address!a} is no IP address") from None
+
+
+def content_of(container_id: str, ifname: str) -> str:
+    """What the file of a lease says."""
+    return f"{container_id}{_SEPARATOR}{ifname}"
+
+
+def _make_folder(path: str) -> None:
+    """mkdir -p, the mode on every level (makedirs leaves those above to the umask)."""
+    try:
+        os.mkdir(path, _FOLDER_MODE)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _make_folder(os.path.dirname(path))
+        _make_folder(path)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _try_lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EINTR):
+            raise IoFailure(f"flock: {error.strerror}") from error
+        return False
+    return True

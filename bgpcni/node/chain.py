@@ -1,0 +1,98 @@
+"""Behind another plugin in a chain: the interface is that plugin's, we verify it and announce it, and add nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bgpcni import clock
+from bgpcni.cni.result import Dns, Interface, Result
+from bgpcni.errors import InvalidConfiguration
+from bgpcni.kernel import addresses, links
+from bgpcni.kernel.namespace import Namespace
+from bgpcni.kernel.netlink import Netlink
+from bgpcni.model import Address, Attachment, State
+from bgpcni.undo import Undo
+
+if TYPE_CHECKING:
+    from bgpcni.node.request import Request
+    from bgpcni.node.transaction import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is behind the interface that prevResult names, as the kernel has it."""
+
+    link: links.Link
+    host: links.Link | None
+    bridge: links.Link | None
+    addresses: tuple[Address, ...]
+
+
+def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachment, Dns]:
+    """The ADD of a chained call. Raises InvalidConfiguration where prevResult and the namespace disagree."""
+    assert request.prev_result is not None
+    if request.settings.ipam:
+        raise InvalidConfiguration("ipam: given together with prevResult; behind another plugin it must be absent")
+    node.clear_the_way(request.key)
+    with Namespace.of_container(request.environment.netns, request.netns_fd) as space, Undo() as undo:
+        routing = node.routing(request, warnings)
+        found = verify(node.netlink, space, request.prev_result, request.environment.ifname)
+        node.agent.policy.refuse_addresses(item.address for item in found.addresses)
+        attachment = Attachment(
+            boot_id=node.boot_id,
+            network=request.name,
+            container_id=request.environment.container_id,
+            ifname=request.environment.ifname,
+            netns=request.environment.netns,
+            cookie=space.cookie,
+            chained=True,
+            cni_version=request.version,
+            bridge=found.bridge.name if found.bridge else None,
+            bridge_index=found.bridge.index if found.bridge else None,
+            host_veth=found.host.name if found.host else None,
+            host_index=found.host.index if found.host else None,
+            peer_index=found.link.index,
+            mac=found.link.mac,
+            mtu=found.link.mtu,
+            addresses=found.addresses,
+            bgp=routing.bgp,
+            exporters=routing.exporters,
+            created=clock.now(),
+        )
+        node.store.put(State.ADDING, attachment)
+        undo.push("the record", lambda: node.drop_or_hold(attachment, undo))
+        attachment = node.announce(attachment, undo)
+        undo.keep()
+    return attachment, Dns()
+
+
+def verify(netlink: Netlink, space: Namespace, prev: Result, ifname: str) -> Found:
+    """Read the interface inside the container and compare it with prevResult: MAC, every address."""
+    index, claimed = _interface_of(prev, ifname)
+    link = links.find(space.netlink, name=ifname)
+    if link is None:
+        raise InvalidConfiguration(f"prevResult: {ifname} does not exist in {space.path}")
+    if claimed.mac and claimed.mac.lower() != link.mac:
+        raise InvalidConfiguration(f"prevResult: {ifname} has MAC {link.mac}, not {claimed.mac}")
+    present = {item.address for item in addresses.assigned(space.netlink, link.index)}
+    mine = [item for item in prev.ips if item.interface is None or item.interface == index]
+    for item in mine:
+        if item.address not in present:
+            raise InvalidConfiguration(f"prevResult: {ifname} does not have the address {item.address}")
+    host = None
+    if link.kind == "veth" and link.peer:
+        host = links.find(netlink, index=link.peer)
+        if host is not None and (host.kind != "veth" or host.peer != link.index):
+            host = None
+    bridge = links.find(netlink, index=host.master) if host is not None and host.master else None
+    return Found(link, host, bridge, tuple(Address(address=item.address, gateway=item.gateway) for item in mine))
+
+
+def _interface_of(prev: Result, ifname: str) -> tuple[int, Interface]:
+    for index, interface in enumerate(prev.interfaces):
+        if interface.name == ifname and interface.sandbox:
+            return index, interface
+    if not prev.interfaces:
+        return -1, Interface(name=ifname)
+    raise InvalidConfiguration(f"prevResult: no interface {ifname} of the container in it")

@@ -1,0 +1,99 @@
+"""CHECK: everything that ADD made is still there and right; what others added is none of our business."""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING
+
+from bgpcni.errors import CheckFailed
+from bgpcni.kernel import addresses, links, sysctl
+from bgpcni.kernel.namespace import Namespace
+from bgpcni.model import Attachment, State
+from bgpcni.node import chain, plan
+
+if TYPE_CHECKING:
+    from bgpcni.node.request import Request
+    from bgpcni.node.transaction import Node
+
+
+def run(node: Node, request: Request) -> None:
+    """Raises CheckFailed naming the first thing that is missing or different; other errors as they are."""
+    stored = node.store.find(request.key)
+    if stored is None:
+        raise CheckFailed(f"{request.key} has no record: it was never added, or was deleted")
+    if stored.attachment is None:
+        raise CheckFailed(stored.problem)
+    if stored.state is not State.UP:
+        raise CheckFailed(f"{request.key} is {stored.state}")
+    attachment = stored.attachment
+    with Namespace.of_container(request.environment.netns, request.netns_fd) as space:
+        if attachment.cookie != space.cookie:
+            raise CheckFailed(f"{space.path} is another namespace than the one of ADD")
+        assert request.prev_result is not None
+        chain.verify(node.netlink, space, request.prev_result, attachment.ifname)
+        _inside(space, attachment)
+    if not attachment.chained:
+        _outside(node, request, attachment)
+    node.addressing.check(attachment)
+    _announced(node, attachment)
+
+
+def _inside(space: Namespace, attachment: Attachment) -> None:
+    link = links.find(space.netlink, name=attachment.ifname)
+    if link is None:
+        raise CheckFailed(f"{attachment.ifname} is missing in {space.path}")
+    if not link.up:
+        raise CheckFailed(f"{attachment.ifname} is down")
+    for what, is_, should in (
+        ("MAC address", link.mac, attachment.mac),
+        ("index", link.index, attachment.peer_index),
+        ("MTU", link.mtu, attachment.mtu),
+    ):
+        if should and is_ != should:
+            raise CheckFailed(f"{attachment.ifname}: {what} is {is_}, ADD gave {should}")
+    present = {item.address for item in addresses.assigned(space.netlink, link.index)}
+    for item in attachment.addresses:
+        if item.address not in present:
+            raise CheckFailed(f"{attachment.ifname}: address {item.address} is missing")
+    if attachment.chained:
+        return
+    for route in plan.through_gateways(attachment):
+        if not addresses.has_route(space.netlink, link.index, route):
+            raise CheckFailed(f"route {route.dst} via {route.gw or attachment.ifname} is missing")
+
+
+def _outside(node: Node, request: Request, attachment: Attachment) -> None:
+    host = links.find(node.netlink, index=attachment.host_index or 0)
+    if host is None or not links.is_ours(host, attachment.key):
+        raise CheckFailed(f"host end {attachment.host_veth} is missing")
+    if not host.up:
+        raise CheckFailed(f"host end {host.name} is down")
+    switch = links.find(node.netlink, name=attachment.bridge or "")
+    if switch is None or switch.kind != "bridge":
+        raise CheckFailed(f"bridge {attachment.bridge} is missing")
+    if host.master != switch.index:
+        raise CheckFailed(f"host end {host.name} is not a port of bridge {switch.name}")
+    if not switch.up:
+        raise CheckFailed(f"bridge {switch.name} is down")
+    wanted = plan.bridge_of(request.settings, attachment.addresses)
+    present = {item.address for item in addresses.assigned(node.netlink, switch.index)}
+    for gateway in wanted.gateways:
+        if gateway not in present:
+            raise CheckFailed(f"bridge {switch.name}: gateway address {gateway} is missing")
+        name = "net/ipv4/ip_forward" if ip_interface(gateway).version == 4 else "net/ipv6/conf/all/forwarding"
+        if sysctl.read(name) != "1":
+            raise CheckFailed(f"sysctl {name} is off")
+
+
+def _announced(node: Node, attachment: Attachment) -> None:
+    """The announcement is wanted at each exporter and refused by none; a session that is down is no fault here."""
+    if not attachment.exporters or not node.resident:
+        return
+    states = node.convergence.route_states(attachment)
+    for nlri, found in states.items():
+        for name, state in found.items():
+            if state.state == "refused":
+                raise CheckFailed(f"route {nlri} is refused by {name}: {state.reason}")
+    missing = {use.name for use in attachment.exporters} - {name for found in states.values() for name in found}
+    if missing and attachment.addresses:
+        raise CheckFailed(f"the routes are not known to {', '.join(sorted(missing))}")

@@ -1,0 +1,184 @@
+"""The veth pair of an attachment: built, read back from inside the container, checked, taken away.
+
+Three sends build it: the pair (both ends named, the peer already inside); alias by index; and in the container
+"up" with the read-back, then addresses and routes together.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from ipaddress import ip_interface
+
+from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, KernelRefused, TryAgain
+from bgpcni.kernel import addresses, frames, links, sysctl
+from bgpcni.kernel.namespace import Namespace, inside
+from bgpcni.kernel.netlink import Netlink, NetlinkError
+from bgpcni.model import Attachment, AttachmentKey
+from bgpcni.node import plan
+
+log = logging.getLogger(__name__)
+EXFULL = 54
+_NAMES_TRIED = 5
+
+
+def create(
+    netlink: Netlink,
+    space: Namespace,
+    attachment: Attachment,
+    bridge: links.Link,
+    *,
+    mac: str | None,
+    hairpin: bool,
+    isolated: bool,
+) -> Attachment:
+    """Make the pair and mark it as ours. Returns the attachment with the host end's name and index."""
+    key = attachment.key
+    for attempt in range(_NAMES_TRIED):
+        name = plan.host_veth(key, attempt)
+        try:
+            index = links.create_veth(
+                netlink,
+                host=name,
+                inside=attachment.ifname,
+                namespace=space.fd,
+                bridge=bridge.index,
+                mtu=attachment.mtu or 0,
+                mac=mac,
+            )
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise _refusal(error, bridge) from None
+            if links.find(space.netlink, name=attachment.ifname):
+                raise InvalidEnvironment(f"CNI_IFNAME: {attachment.ifname} exists already in {space.path}") from None
+            if attempt + 1 == _NAMES_TRIED:
+                raise KernelRefused(f"no free name for the host end of {key}") from None
+            continue
+        try:
+            netlink.run(links.mark_message(index, links.alias_of(key), hairpin=hairpin, isolated=isolated))
+        except BaseException:
+            links.remove(netlink, index)
+            raise
+        return attachment.model_copy(update={"host_veth": name, "host_index": index})
+    raise AssertionError("unreachable")
+
+
+def _refusal(error: NetlinkError, bridge: links.Link) -> Exception:
+    if error.errno == EXFULL:
+        return TryAgain(f"bridge {bridge.name} has no port left (1023 is the kernel's limit)")
+    if error.errno == errno.EINVAL and "mtu" in str(error).lower():
+        return InvalidConfiguration(f"mtu: {error.strerror}")
+    return KernelRefused(f"creating the veth pair on {bridge.name}: {error.strerror}")
+
+
+def configure(netlink: Netlink, space: Namespace, attachment: Attachment, *, dad: bool) -> Attachment:
+    """Inside the container: up, read back MAC and the root-side veth's index, addresses, routes.
+
+    Returns the attachment with what was read. Raises KernelRefused naming the step.
+    """
+    try:
+        _, data = space.netlink.run(links.up_message(attachment.ifname), links.get_message(name=attachment.ifname))
+    except NetlinkError as error:
+        raise KernelRefused(f"setting {attachment.ifname} up: {error.strerror}") from None
+    peer = links.parse(data)
+    host = links.find(netlink, index=peer.peer)
+    if host is None or host.name != attachment.host_veth or host.index != attachment.host_index:
+        raise KernelRefused(f"{attachment.ifname} is not the peer of {attachment.host_veth}")
+    _assign(space, attachment, peer.index, dad=dad)
+    return attachment.model_copy(
+        update={"mac": peer.mac, "peer_index": peer.index, "mtu": peer.mtu, "host_mac": host.mac}
+    )
+
+
+def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) -> None:
+    """Addresses and routes in one send; IPv6 is enabled first where the namespace has it off."""
+    if not attachment.addresses and not attachment.routes:
+        return
+    steps = [
+        (f"address {item.address}", addresses.address_message(index, item.address, dad=dad))
+        for item in attachment.addresses
+    ]
+    steps += [
+        (f"route {route.dst}", addresses.route_message(index, route)) for route in plan.through_gateways(attachment)
+    ]
+    answers = space.netlink.send(*(message for _, message in steps))
+    failed = [(step, answer) for step, answer in zip(steps, answers, strict=True) if isinstance(answer, NetlinkError)]
+    six = any(ip_interface(item.address).version == 6 for item in attachment.addresses)
+    if six and any(answer.errno in (errno.EACCES, errno.EPERM) for _, answer in failed):
+        with inside(space.fd):
+            sysctl.write(f"net/ipv6/conf/{attachment.ifname}/disable_ipv6", "0")
+        answers = space.netlink.send(*(message for (_, message), _ in failed))
+        failed = [
+            (step, answer)
+            for (step, _), answer in zip(failed, answers, strict=True)
+            if isinstance(answer, NetlinkError)
+        ]
+    if failed:
+        (what, _), error = failed[0]
+        raise KernelRefused(f"{what} on {attachment.ifname}: {error.strerror}")
+
+
+def introduce(netlink: Netlink, herald: frames.Herald, attachment: Attachment) -> None:
+    """Tell the neighbours whose address it is now: forget the node's old entry, announce the new MAC."""
+    if not attachment.addresses or not attachment.bridge or not attachment.bridge_index or not attachment.mac:
+        return
+    plain = [item.address.partition("/")[0] for item in attachment.addresses]
+    netlink.send(*(addresses.forget_neighbour(attachment.bridge_index, address) for address in plain))
+    try:
+        herald.announce(attachment.bridge, attachment.mac, plain)
+    except OSError as error:
+        log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
+
+
+def unreachable(netlink: Netlink, attachment: Attachment) -> str | None:
+    """Why the node does not reach one of the attachment's addresses by its bridge or veth, None if it does all."""
+    devices = {index for index in (attachment.bridge_index, attachment.host_index) if index}
+    for item in attachment.addresses:
+        address = item.address.partition("/")[0]
+        reason = addresses.unreachable(netlink, address, devices)
+        if reason:
+            return f"the node cannot reach {address}: {reason}"
+    return None
+
+
+def vanished(netlink: Netlink, attachment: Attachment) -> bool:
+    """Whether the attachment's root-side link has gone from this node."""
+    return is_gone(attachment, links.find(netlink, index=attachment.host_index) if attachment.host_index else None)
+
+
+def is_gone(attachment: Attachment, link: links.Link | None) -> bool:
+    """The same for a link that was looked up by the attachment's index."""
+    if attachment.host_index is None:
+        return False  # chained behind something without a root-side end: nothing to see it by
+    if link is None or link.name != attachment.host_veth:
+        return True
+    return not attachment.chained and not links.is_ours(link, attachment.key)
+
+
+def remove(netlink: Netlink, attachment: Attachment) -> None:
+    """Delete the host end (and the pair with it) if it is there and ours. Nobody else's link is ever touched."""
+    if attachment.chained:
+        return
+    link = None
+    if attachment.host_index:
+        link = links.find(netlink, index=attachment.host_index)
+        if link is not None and not links.is_ours(link, attachment.key):
+            return
+    elif attachment.host_veth is None:
+        remove_by_name(netlink, attachment.key)
+        return
+    if link is not None:
+        links.remove(netlink, link.index)
+
+
+def remove_by_name(netlink: Netlink, key: AttachmentKey) -> bool:
+    """Without a record of the index: the links whose names are the key's hash, if they have our alias or mark."""
+    removed = False
+    for attempt in range(_NAMES_TRIED):
+        link = links.find(netlink, name=plan.host_veth(key, attempt))
+        if link is None:
+            break
+        if links.is_ours(link, key):
+            links.remove(netlink, link.index)
+            removed = True
+    return removed

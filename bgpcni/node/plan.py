@@ -1,0 +1,224 @@
+"""What an ADD is going to build, decided before anything is touched. Pure.
+
+Request + agent.toml → a planned `Attachment` and the bridge it needs. Every refusal that can be foreseen is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface, ip_network
+
+from bgpcni import bgp
+from bgpcni.config.agent import AgentConfig
+from bgpcni.config.network import ExporterSection, NetworkConfig
+from bgpcni.convergence import catalog
+from bgpcni.errors import InvalidConfiguration, UnsupportedField
+from bgpcni.kernel.bridge import BridgePlan
+from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, KernelRoute, NodeFacts
+from bgpcni.node.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What is announced and through whom."""
+
+    bgp: Bgp
+    exporters: tuple[ExporterUse, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def host_veth(key: AttachmentKey, attempt: int = 0) -> str:
+    """The root-side end's name, 15 characters: a hash of network, container ID and interface name.
+
+    `attempt` > 0: another name, for when a stranger's link has the first one.
+    """
+    digest = key.digest
+    return "veth" + (digest[:11] if not attempt else f"{digest[11 : 11 + 9]}{attempt:02x}")
+
+
+def refuse_unsupported(config: NetworkConfig) -> None:
+    """Fields that ask for what cannot be done here, in words (error 2)."""
+    if config.vlan or config.vlan_trunk:
+        raise UnsupportedField("vlan: VLAN filtering of the bridge is not supported")
+    if config.macspoofchk:
+        raise UnsupportedField("macspoofchk: not supported")
+    if config.ip_masq:
+        raise UnsupportedField("ipMasq: not supported")
+    if config.disable_container_interface and config.ipam_type:
+        raise InvalidConfiguration("disableContainerInterface: cannot be used together with ipam")
+    if config.hairpin_mode and config.promisc_mode:
+        raise InvalidConfiguration("hairpinMode: cannot be used together with promiscMode")
+
+
+def exporters_of(config: NetworkConfig, agent: AgentConfig, *, resident: bool) -> tuple[ExporterUse, ...]:
+    """The exporters of a network: the operator's word, else the configuration's, else the defaults."""
+    table = agent.networks.get(config.name)
+    if table is not None and table.exporters is not None:
+        return tuple(_named(name, agent) for name in dict.fromkeys(table.exporters))
+    if config.exporters is not None:
+        uses = [_of_section(section, agent) for section in config.exporters]
+        return tuple({use.name: use for use in uses}.values())
+    if config.type == "bagpipe":
+        return (_named("bagpipe", agent),)
+    return tuple(_named(name, agent) for name in agent.default_exporters) if resident else ()
+
+
+def configured(agent: AgentConfig) -> tuple[ExporterUse, ...]:
+    """Every exporter that agent.toml names: the defaults, the named ones, those of its networks."""
+    names = [*agent.default_exporters, *agent.exporters]
+    for table in agent.networks.values():
+        names += table.exporters or ()
+    return tuple(_named(name, agent) for name in dict.fromkeys(names))
+
+
+def _of_section(section: ExporterSection, agent: AgentConfig) -> ExporterUse:
+    if not section.options and section.name is None:
+        return _named(section.type, agent)
+    return catalog.identify(section.type, section.options, section.name)
+
+
+def _named(name: str, agent: AgentConfig) -> ExporterUse:
+    table = agent.exporters.get(name)
+    if table is None:
+        return ExporterUse(name=name, type=name)
+    return ExporterUse(name=name, type=table.type or name, config=table.options)
+
+
+def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int, *, resident: bool) -> Routing:
+    """Route targets, VNI, RD and communities of this attachment. `number`: the network's number on this node."""
+    config = request.settings
+    exporters = exporters_of(config, agent, resident=resident)
+    warnings: tuple[str, ...] = ()
+    if config.exporters is None and config.type != "bagpipe" and not resident and config.name not in agent.networks:
+        warnings = ("exporters: none given and no agent is running: nothing is announced",)
+    family = config.bgp.family or ("evpn" if config.type == "bagpipe" and config.exporters is None else "unicast")
+    import_rt, export_rt = _targets(request)
+    if not exporters:
+        return Routing(Bgp(family=family), (), warnings)
+    vni = _vni(config, family, config.export_rt)
+    if not export_rt and family == "evpn":
+        export_rt = (_automatic_target(facts, vni),)
+    if not export_rt and family == "vpn":
+        raise InvalidConfiguration("exportRT: missing, bgp.family vpn needs at least one route target")
+    policy = agent.policy
+    policy.refuse_names("import_rt", import_rt, policy.import_rt, "importRT")
+    policy.refuse_names("export_rt", export_rt, policy.export_rt, "exportRT")
+    policy.refuse_names("exporters", [use.name for use in exporters], policy.exporters, "exporters")
+    policy.refuse_vni(vni)
+    intent = Bgp(
+        family=family,
+        advertise=config.bgp.advertise,
+        vni=vni,
+        rd=None if family == "unicast" else _distinguisher(config, facts, number),
+        label=number + 15 if family == "vpn" else None,
+        import_rt=import_rt,
+        export_rt=export_rt,
+        communities=config.bgp.communities,
+        drain_seconds=config.bgp.drain_seconds,
+    )
+    return Routing(intent, exporters, warnings)
+
+
+def _targets(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Import and export route targets: an attachment's own exportRT replaces the network's, its importRT joins."""
+    config = request.settings
+    own_import: tuple[str, ...] = config.args.cni.import_rt or ()
+    own_export: tuple[str, ...] = config.args.cni.export_rt or ()
+    for key, value in request.environment.args.items():
+        if key.upper() not in ("IMPORT_RT", "EXPORT_RT") or not value:
+            continue
+        try:
+            targets = tuple(bgp.route_target(part) for part in value.split(","))
+        except ValueError as error:
+            raise InvalidConfiguration(f"CNI_ARGS: {key}: {error}") from None
+        if key.upper() == "IMPORT_RT":
+            own_import = targets
+        else:
+            own_export = targets
+    merged = tuple(dict.fromkeys((*config.import_rt, *own_import)))
+    return merged, own_export or config.export_rt
+
+
+def _vni(config: NetworkConfig, family: str, targets: Sequence[str]) -> int | None:
+    if family != "evpn":
+        return None
+    found = config.bgp.vni if config.bgp.vni is not None else bgp.vni_of(targets)
+    if found is None:
+        raise InvalidConfiguration(
+            "bgp.vni: missing, and the first exportRT's number is not one (1 to 16777215): set bgp.vni"
+        )
+    return found
+
+
+def _automatic_target(facts: NodeFacts, vni: int | None) -> str:
+    try:
+        return bgp.route_target(f"{facts.asn or 0}:{vni}")
+    except ValueError:
+        raise InvalidConfiguration(
+            f"exportRT: missing, and {facts.asn}:{vni} is no route target, a 4-octet AS leaves two octets: set it"
+        ) from None
+
+
+def _distinguisher(config: NetworkConfig, facts: NodeFacts, number: int) -> str | None:
+    if config.bgp.rd != "auto":
+        try:
+            return bgp.route_distinguisher(config.bgp.rd)
+        except ValueError as error:
+            raise InvalidConfiguration(f"bgp.rd: {error}") from None
+    return f"{facts.router_id}:{number}" if facts.router_id else None
+
+
+def bridge_of(config: NetworkConfig, addresses: Sequence[Address], mac: str | None = None) -> BridgePlan:
+    """The bridge an attachment needs, with the gateway of each of its subnets if it is a gateway."""
+    gateways: tuple[str, ...] = ()
+    if config.is_gateway or config.is_default_gateway:
+        gateways = tuple(
+            f"{item.gateway}/{ip_interface(item.address).network.prefixlen}" for item in addresses if item.gateway
+        )
+    return BridgePlan(
+        name=config.bridge,
+        mtu=config.mtu,
+        mac=mac,
+        gateways=gateways,
+        promiscuous=config.promisc_mode,
+        force_address=config.force_address,
+    )
+
+
+def with_gateways(config: NetworkConfig, addresses: Sequence[Address]) -> tuple[Address, ...]:
+    """A gateway bridge without a configured gateway takes the first address of the subnet, as in stock."""
+    if not (config.is_gateway or config.is_default_gateway):
+        return tuple(addresses)
+    return tuple(
+        item
+        if item.gateway
+        else Address(address=item.address, gateway=str(ip_interface(item.address).network.network_address + 1))
+        for item in addresses
+    )
+
+
+def default_routes(
+    config: NetworkConfig, addresses: Sequence[Address], wanted: Sequence[KernelRoute]
+) -> tuple[KernelRoute, ...]:
+    """IPAM's routes, and isDefaultGateway's defaults through the gateways: the `routes` of the result."""
+    routes = list(wanted)
+    if config.is_default_gateway:
+        present = {ip_network(route.dst) for route in routes}
+        for item in addresses:
+            default = "0.0.0.0/0" if ip_interface(item.address).version == 4 else "::/0"
+            if item.gateway and ip_network(default) not in present:
+                routes.append(KernelRoute(dst=default, gw=item.gateway))
+                present.add(ip_network(default))
+    return tuple(routes)
+
+
+def through_gateways(attachment: Attachment) -> tuple[KernelRoute, ...]:
+    """The routes as the kernel gets them: one without a gateway goes through that of its family, if there is one."""
+    gateway = {
+        ip_address(item.gateway).version: item.gateway for item in reversed(attachment.addresses) if item.gateway
+    }
+    return tuple(
+        route if route.gw else route.model_copy(update={"gw": gateway.get(ip_network(route.dst).version)})
+        for route in attachment.routes
+    )

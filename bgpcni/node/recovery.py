@@ -1,0 +1,94 @@
+"""What a kill, a reboot or a missing DEL left behind: found, then finished or undone (rules 5, 7, 13, 15).
+
+Runs at the agent's start, and before each call without an agent.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+from bgpcni.errors import CniError, TryAgain
+from bgpcni.kernel import links
+from bgpcni.model import Attachment, State
+from bgpcni.node import interface
+from bgpcni.node.transaction import Node
+from bgpcni.store import Stored
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Found:
+    """What was on disk. `orphans`: up, but their link is gone without a DEL. `unreadable`: networks not to prune."""
+
+    up: list[Attachment] = field(default_factory=list)
+    leaving: list[Attachment] = field(default_factory=list)
+    begun: list[Attachment] = field(default_factory=list)
+    orphans: list[Attachment] = field(default_factory=list)
+    unreadable: list[Stored] = field(default_factory=list)
+
+
+def look(node: Node) -> Found:
+    """Sort every record by what has to be done about it. A record of another boot is leaving: its namespace went."""
+    found = Found()
+    alive = {link.index: link for link in links.dump(node.netlink)}
+    for stored in node.store.all():
+        attachment = stored.attachment
+        if attachment is None:
+            log.error("%s; its network's routes are not pruned until a DEL removes it", stored.problem)
+            found.unreadable.append(stored)
+        elif stored.state is State.LEAVING or attachment.boot_id != node.boot_id:
+            found.leaving.append(attachment)
+        elif stored.state is State.ADDING:
+            found.begun.append(attachment)
+        elif interface.is_gone(attachment, alive.get(attachment.host_index or 0)):
+            found.orphans.append(attachment)
+        else:
+            found.up.append(attachment)
+    return found
+
+
+def undo_begun(node: Node, attachment: Attachment) -> bool:
+    """An ADD that never answered: nothing of it stays. False if it is still running in another process."""
+    try:
+        with node.store.locked(attachment.key, 0):
+            stored = node.store.find(attachment.key)
+            if stored is None or stored.state is not State.ADDING or stored.attachment is None:
+                return True
+            interface.remove_by_name(node.netlink, attachment.key)
+            node.finish(stored.attachment)
+            log.info("%s: an ADD that was cut short is undone", attachment.key)
+            return True
+    except TryAgain:
+        return False
+
+
+def finish_leaving(node: Node, attachment: Attachment, seconds: float) -> bool:
+    """Go on with a withdrawal that was not confirmed; True when addresses and record are gone."""
+    try:
+        with node.store.locked(attachment.key, 0):
+            stored = node.store.find(attachment.key)
+            if stored is None or stored.attachment is None:
+                return True
+            if stored.state is State.UP and stored.attachment.boot_id == node.boot_id:
+                return False  # added again meanwhile
+            return node.dismantle(stored.attachment, time.monotonic() + seconds)
+    except CniError as error:
+        log.warning("%s: %s", attachment.key, error.msg)
+        return False
+
+
+def within_call(node: Node) -> list[str]:
+    """Before a call without an agent: what earlier calls left. Cheap when there is nothing; returns problems."""
+    late: list[str] = []
+    if not any(stored.state is not State.UP for stored in node.store.all()):
+        return late
+    found = look(node)
+    for attachment in found.begun:
+        undo_begun(node, attachment)
+    for attachment in (*found.leaving, *found.orphans):
+        if not finish_leaving(node, attachment, 0):
+            late.append(f"{attachment.key} is not withdrawn yet")
+    return late

@@ -1,0 +1,327 @@
+"""The answers to operators' commands, as JSON documents: one function each, from a node's records and convergence.
+
+`schema` is 1 in every document. The same functions serve the agent and, where it makes sense, the command without
+one. Text is rendered from these documents by `render`, so text and `--json` cannot differ.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Any
+
+from bgpcni import __version__
+from bgpcni.convergence.announcer import RouteState
+from bgpcni.convergence.derive import derive
+from bgpcni.errors import CniError, InvalidConfiguration
+from bgpcni.handler import Reply
+from bgpcni.model import Announcement, Attachment, State
+from bgpcni.node import interface, recovery
+from bgpcni.node.transaction import Node
+from bgpcni.store import Stored
+
+if TYPE_CHECKING:
+    from bgpcni.agent.agent import Agent
+
+Document = dict[str, Any]
+SYNC_SECONDS = 10.0
+
+
+def reply(agent: Agent, stdin: bytes) -> Reply:
+    """Answer one command of the agent: `{"command": NAME, …arguments}`."""
+    try:
+        asked = json.loads(stdin)
+        verb = _COMMANDS[asked["command"]]
+    except (ValueError, KeyError, TypeError):
+        return _reply(failure("not a command of this agent"), 2)
+    try:
+        document, code = verb(agent, asked)
+    except CniError as error:
+        return _reply(failure(error.msg), 1)
+    return _reply(document, code)
+
+
+def failure(text: str) -> Document:
+    return {"schema": 1, "error": text}
+
+
+def _reply(document: Document, code: int) -> Reply:
+    return Reply(code, json.dumps(document).encode())
+
+
+# ---------------------------------------------------------------- status
+
+
+def status(node: Node, orphans: int = 0) -> tuple[Document, int]:
+    """Exit 1 if there are problems."""
+    problems = list(_problems(node, orphans))
+    exporters = {}
+    for name, announcer in node.convergence.announcers().items():
+        state = announcer.state()
+        exporters[name] = {"state": state.state, "since": state.since, "reason": state.reason}
+    document = {
+        "schema": 1,
+        "healthy": not problems,
+        "mode": "agent" if node.resident else "none",
+        "version": __version__,
+        "problems": problems,
+        "exporters": exporters,
+    }
+    return document, 1 if problems else 0
+
+
+def _problems(node: Node, orphans: int) -> Iterator[Document]:
+    if node.drained:
+        yield {"code": "drained", "text": "everything was withdrawn by `bgpcni drain`; restart the agent to go on"}
+    if node.resident and not node.facts.has_bgp and "exabgp" in node.agent.default_exporters:
+        yield {"code": "no-bgp", "text": "agent.toml has no [bgp]: ExaBGP is not started, nothing is announced by it"}
+    elif node.resident and node.facts.has_bgp and not node.facts.neighbors:
+        yield {"code": "no-neighbors", "text": "agent.toml has no [[bgp.neighbors]]: ExaBGP is not started"}
+    for name, announcer in node.convergence.announcers().items():
+        state = announcer.state()
+        if state.state == "late":
+            yield {"code": "exporter-late", "text": f"{name} is late since {state.since}: {state.reason}"}
+        counts = announcer.counts()
+        for word in ("wanted", "withdrawing", "refused"):
+            if counts.get(word):
+                yield {"code": f"routes-{word}", "text": f"{name}: {counts[word]} routes are {word}"}
+        for peer in announcer.peers():
+            if peer.state != "Established":
+                yield {"code": "peer-down", "text": f"{name}: {peer.address} is {peer.state}: {peer.last_error}"}
+    if orphans:
+        yield {"code": "orphans", "text": f"{orphans} attachments lost their link without a DEL"}
+    begun = leaving = 0
+    for stored in node.store.all():
+        if stored.attachment is None:
+            yield {"code": "unreadable-record", "text": stored.problem}
+        elif stored.state is State.LEAVING:
+            leaving += 1
+        elif stored.state is State.ADDING:
+            begun += 1
+    if leaving:
+        yield {"code": "leaving", "text": f"{leaving} attachments are gone, their addresses held: not withdrawn yet"}
+    if begun and not node.resident:
+        yield {"code": "cut-short", "text": f"{begun} ADDs were cut short; the next call undoes them"}
+
+
+# ---------------------------------------------------------------- attachments
+
+
+def attachments(node: Node) -> tuple[Document, int]:
+    found = []
+    for stored in node.store.all():
+        item = stored.attachment
+        if item is None:
+            continue
+        found.append(
+            {
+                "network": item.network,
+                "containerID": item.container_id,
+                "ifname": item.ifname,
+                "state": stored.state.value,
+                "netns": item.netns,
+                "hostVeth": item.host_veth,
+                "mac": item.mac,
+                "ips": [address.address for address in item.addresses],
+                "since": item.since or item.created,
+            }
+        )
+    return {"schema": 1, "attachments": found}, 0
+
+
+# ---------------------------------------------------------------- routes
+
+
+def routes(node: Node) -> tuple[Document, int]:
+    """Exit 1 if any route is not announced."""
+    found = [document for stored in node.store.all() for document in _routes_of(node, stored)]
+    late = any(state["state"] != "announced" for route in found for state in route["exporters"].values())
+    return {"schema": 1, "routes": found}, 1 if late else 0
+
+
+def _routes_of(node: Node, stored: Stored) -> list[Document]:
+    attachment = stored.attachment
+    if attachment is None or not attachment.exporters or stored.state is State.ADDING:
+        return []
+    try:
+        announcements = derive(attachment, node.facts)
+    except CniError:
+        announcements = []
+    known = node.convergence.route_states(attachment)
+    return [_route(attachment, stored.state, route, known.get(route.nlri, {})) for route in announcements]
+
+
+def _route(attachment: Attachment, state: State, route: Announcement, known: Mapping[str, RouteState]) -> Document:
+    since = attachment.since or attachment.created
+    # without the exporter's word (no agent): what the record says is all that is known
+    idle = RouteState("withdrawing" if state is State.LEAVING else "wanted", since, "no agent is running")
+    states = {use.name: known.get(use.name, idle) for use in attachment.exporters}
+    return {
+        "network": attachment.network,
+        "containerID": attachment.container_id,
+        "ifname": attachment.ifname,
+        "family": route.nlri.family.value,
+        "nlri": str(route.nlri),
+        "prefix": route.nlri.prefix,
+        "mac": route.nlri.mac or (route.endpoint.mac if route.endpoint else None),
+        "rd": route.nlri.rd,
+        "vni": route.vni,
+        "nextHop": route.next_hop,
+        "exportRT": list(route.export_rt),
+        "communities": list(route.communities),
+        "datapath": route.datapath,
+        "exporters": {
+            name: {"state": item.state, "since": item.since, "reason": item.reason} for name, item in states.items()
+        },
+    }
+
+
+# ---------------------------------------------------------------- peers
+
+
+def peers(node: Node) -> tuple[Document, int]:
+    """Exit 1 if any session is not Established."""
+    found = []
+    for name, announcer in node.convergence.announcers().items():
+        for peer in announcer.peers():
+            document = asdict(peer)
+            document["lastError"] = document.pop("last_error")
+            found.append({"exporter": name, **document, "families": list(peer.families)})
+    down = any(peer["state"] != "Established" for peer in found)
+    return {"schema": 1, "peers": found}, 1 if down else 0
+
+
+# ---------------------------------------------------------------- explain
+
+
+def explain(node: Node, what: str) -> tuple[Document, int]:
+    """From request to route, in order, for each attachment that WHAT names; exit 1 if nothing matches."""
+    found = [_explain(node, stored) for stored in node.store.all() if _matches(stored, what)]
+    if not found:
+        return failure(f"nothing here matches {what!r}: no container ID, address, prefix or network of that name"), 1
+    return {"schema": 1, "what": what, "attachments": found}, 0
+
+
+def _matches(stored: Stored, what: str) -> bool:
+    attachment = stored.attachment
+    if what == stored.network or (attachment is not None and what == attachment.container_id):
+        return True
+    if attachment is None:
+        return False
+    if len(what) >= 6 and attachment.container_id.startswith(what):
+        return True
+    own = [ip_address(item.address.partition("/")[0]) for item in attachment.addresses]
+    try:
+        return ip_address(what) in own if "/" not in what else any(ip in ip_network(what, False) for ip in own)
+    except ValueError:
+        return False
+
+
+def _explain(node: Node, stored: Stored) -> Document:
+    attachment = stored.attachment
+    if attachment is None:
+        return {"network": stored.network, "steps": [_step("record", "unreadable", "", stored.problem)]}
+    steps = [
+        _step("request", "received", attachment.created, f"ADD {attachment.key}, CNI {attachment.cni_version}"),
+        _step(
+            "addresses",
+            "held" if stored.state is State.LEAVING else "leased",
+            attachment.created,
+            ", ".join(item.address for item in attachment.addresses)
+            + (f" from {attachment.ipam.type}" if attachment.ipam else ""),
+        ),
+    ]
+    gone = interface.vanished(node.netlink, attachment)
+    link = f"{attachment.host_veth} (index {attachment.host_index}) on {attachment.bridge}, "
+    link += f"{attachment.ifname} inside has MAC {attachment.mac}"
+    steps.append(_step("link", "gone" if gone else "up", attachment.since, link))
+    steps.append(_step("record", stored.state.value, attachment.since, f"boot {attachment.boot_id[:8]}"))
+    if attachment.bgp.family == "unicast" and attachment.exporters and not gone and stored.state is State.UP:
+        reason = interface.unreachable(node.netlink, attachment)
+        steps.append(_step("reachability", "no" if reason else "yes", "", reason or "the node reaches its addresses"))
+    for route in _routes_of(node, stored):
+        for name, state in route["exporters"].items():
+            detail = f"{route['nlri']} next hop {route['nextHop']} through {name}"
+            if state["reason"]:
+                detail += f": {state['reason']}"
+            steps.append(_step("route", state["state"], state["since"], detail))
+    if not attachment.exporters:
+        steps.append(_step("route", "none", "", "this network has no exporters"))
+    return {
+        "network": attachment.network,
+        "containerID": attachment.container_id,
+        "ifname": attachment.ifname,
+        "steps": steps,
+    }
+
+
+def _step(name: str, state: str, since: str, detail: str) -> Document:
+    return {"step": name, "state": state, "since": since, "detail": detail}
+
+
+# ---------------------------------------------------------------- commands that change something
+
+
+def sync(node: Node) -> tuple[Document, int]:
+    """Retry what is late, once; exit 1 if something still is."""
+    found = recovery.look(node)
+    for attachment in found.begun:
+        recovery.undo_begun(node, attachment)
+    node.convergence.retry()
+    late = node.convergence.wait_quiet(SYNC_SECONDS if node.resident else 0)
+    remaining = []
+    for attachment in (*found.leaving, *(() if node.resident else found.orphans)):
+        if not recovery.finish_leaving(node, attachment, 0):
+            remaining.append(str(attachment.key))
+    return {"schema": 1, "late": late, "leaving": remaining}, 1 if late or remaining else 0
+
+
+def release(node: Node, container_id: str, *, force: bool) -> tuple[Document, int]:
+    """Give up waiting for the confirmation of a container's withdrawals: addresses and records go now."""
+    if not force:
+        raise InvalidConfiguration("release gives an address back that a peer may still have a route to: add --force")
+    released = []
+    for stored in list(node.store.all()):
+        attachment = stored.attachment
+        if attachment is None or attachment.container_id != container_id:
+            continue
+        with node.store.locked(attachment.key, 30):
+            again = node.store.find(attachment.key)
+            if again is None or again.attachment is None:
+                continue
+            if again.state is State.UP and not interface.vanished(node.netlink, attachment):
+                raise InvalidConfiguration(f"{attachment.key} is up: DEL it first")
+            interface.remove(node.netlink, again.attachment)
+            node.convergence.leave(again.attachment)
+            node.convergence.release(attachment.key)
+            node.finish(again.attachment)
+            released.append(str(attachment.key))
+    if not released:
+        return failure(f"no attachment of container {container_id!r}"), 1
+    return {"schema": 1, "released": released}, 0
+
+
+def _drain(agent: Agent) -> tuple[Document, int]:
+    agent.node.drained = True
+    late = agent.drain(30.0)
+    return {"schema": 1, "drained": not late, "late": late}, 1 if late else 0
+
+
+def _reload(agent: Agent) -> tuple[Document, int]:
+    agent.reload()
+    return {"schema": 1, "reloaded": True}, 0
+
+
+_COMMANDS: dict[str, Callable[[Agent, Mapping[str, Any]], tuple[Document, int]]] = {
+    "status": lambda agent, asked: status(agent.node, len(agent.janitor.orphans)),
+    "attachments": lambda agent, asked: attachments(agent.node),
+    "routes": lambda agent, asked: routes(agent.node),
+    "peers": lambda agent, asked: peers(agent.node),
+    "explain": lambda agent, asked: explain(agent.node, str(asked.get("what", ""))),
+    "sync": lambda agent, asked: sync(agent.node),
+    "release": lambda agent, asked: release(agent.node, str(asked.get("id", "")), force=bool(asked.get("force"))),
+    "drain": lambda agent, asked: _drain(agent),
+    "reload": lambda agent, asked: _reload(agent),
+}

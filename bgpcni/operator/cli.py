@@ -1,0 +1,193 @@
+"""The `bgpcni` command of operators. (The plugin of the same name in bin-dir is the launcher's.)"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from bgpcni import __version__, paths
+from bgpcni.errors import CniError
+from bgpcni.operator import client
+
+Document = dict[str, Any]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group()
+@click.version_option(__version__, prog_name="bgpcni")
+def main() -> None:
+    """A CNI plugin that announces every container it connects over BGP."""
+
+
+def _asks(command: F) -> F:
+    """The options of every command that asks the agent."""
+    command = click.option(
+        "--socket", "socket_path", type=click.Path(path_type=Path), default=None, metavar="PATH",
+        help="The agent's socket; else $BGPCNI_SOCKET, else " + str(paths.SOCKET) + ".",
+    )(command)  # fmt: skip
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")(command)
+
+
+def _finish(name: str, document: Document, code: int, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(document))
+    elif "error" in document:
+        click.echo(f"bgpcni: {document['error']}", err=True)
+    else:
+        from bgpcni.operator import render
+
+        click.echo(render.RENDERERS[name](document), nl=False)
+    sys.exit(code)
+
+
+def _ask(
+    name: str,
+    socket_path: Path | None,
+    as_json: bool,
+    *,
+    without: Callable[[Any, Any], tuple[Document, int]] | None = None,
+    **arguments: Any,
+) -> None:
+    """Ask the agent; `without` answers from the records when there is no agent and none is meant to be."""
+    path = socket_path or Path(os.environ.get("BGPCNI_SOCKET") or paths.SOCKET)
+    try:
+        document, code = client.ask(path, name, **arguments)
+    except client.NoAgent as error:
+        document, code = {"schema": 1, "error": str(error)}, 1
+        if without is not None and socket_path is None:
+            document, code = _without_agent(without, str(error))
+    _finish(name, document, code, as_json)
+
+
+def _without_agent(answer: Callable[[Any, Any], tuple[Document, int]], reason: str) -> tuple[Document, int]:
+    from bgpcni import locks, plugin
+    from bgpcni.operator import answers
+
+    if plugin.why_not(os.environ):
+        return {"schema": 1, "error": reason}, 1
+    try:
+        node = plugin.open_node(os.environ)
+        writers = locks.WriterLocks(node.store.run_fd)
+        writers.as_call()
+    except locks.Busy:
+        return {"schema": 1, "error": "an agent is starting or does not answer"}, 1
+    except CniError as error:
+        return {"schema": 1, "error": error.msg}, 1
+    try:
+        return answer(answers, node)
+    except CniError as error:
+        return {"schema": 1, "error": error.msg}, 1
+    finally:
+        writers.release()
+
+
+@main.command()
+@_asks
+def status(socket_path: Path | None, as_json: bool) -> None:
+    """Is all well? Exit code 1 if there are problems."""
+    _ask("status", socket_path, as_json, without=lambda answers, node: answers.status(node))
+
+
+@main.command()
+@_asks
+def attachments(socket_path: Path | None, as_json: bool) -> None:
+    """Every interface we made or announce."""
+    _ask("attachments", socket_path, as_json, without=lambda answers, node: answers.attachments(node))
+
+
+@main.command()
+@_asks
+def routes(socket_path: Path | None, as_json: bool) -> None:
+    """Every route wanted, and how far it got. Exit code 1 if any is not announced."""
+    _ask("routes", socket_path, as_json, without=lambda answers, node: answers.routes(node))
+
+
+@main.command()
+@_asks
+def peers(socket_path: Path | None, as_json: bool) -> None:
+    """The BGP sessions. Exit code 1 if any is not Established."""
+    _ask("peers", socket_path, as_json, without=lambda answers, node: answers.peers(node))
+
+
+@main.command()
+@click.argument("what")
+@_asks
+def explain(what: str, socket_path: Path | None, as_json: bool) -> None:
+    """The way from request to route of WHAT: a container ID, address, prefix or network."""
+    _ask("explain", socket_path, as_json, what=what, without=lambda answers, node: answers.explain(node, what))
+
+
+@main.command()
+@_asks
+def sync(socket_path: Path | None, as_json: bool) -> None:
+    """Retry what is late, once. Exit code 1 if something still is."""
+    _ask("sync", socket_path, as_json, without=lambda answers, node: answers.sync(node))
+
+
+@main.command()
+@click.argument("container_id", metavar="ID")
+@click.option("--force", is_flag=True, help="Yes, though a peer may still have a route to the address.")
+@_asks
+def release(container_id: str, force: bool, socket_path: Path | None, as_json: bool) -> None:
+    """Give back the addresses of container ID although its withdrawal is not confirmed."""
+    _ask(
+        "release", socket_path, as_json, id=container_id, force=force,
+        without=lambda answers, node: answers.release(node, container_id, force=force),
+    )  # fmt: skip
+
+
+@main.command()
+@_asks
+def drain(socket_path: Path | None, as_json: bool) -> None:
+    """Withdraw every route and end the speaker."""
+    _ask("drain", socket_path, as_json)
+
+
+@main.command()
+@_asks
+def reload(socket_path: Path | None, as_json: bool) -> None:
+    """Have the agent read agent.toml again; a bad file changes nothing."""
+    _ask("reload", socket_path, as_json)
+
+
+@main.command()
+@click.option("--config", type=click.Path(path_type=Path), default=paths.AGENT_CONFIG, show_default=True)
+@click.option("--socket", "socket_path", type=click.Path(path_type=Path), default=None, metavar="PATH",
+              help=f"Where to listen; else $BGPCNI_SOCKET, else {paths.SOCKET}.")  # fmt: skip
+@click.option("--log-json", is_flag=True, help="Log lines as JSON objects.")
+def agent(config: Path, socket_path: Path | None, log_json: bool) -> None:
+    """Run the node's resident process in the foreground."""
+    from bgpcni.agent.agent import Agent
+    from bgpcni.agent.logs import configure
+
+    configure(as_json=log_json)
+    path = socket_path or Path(os.environ.get("BGPCNI_SOCKET") or paths.SOCKET)
+    try:
+        Agent(config, path).run()
+    except CniError as error:
+        click.echo(f"bgpcni agent: {error.msg}", err=True)
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--bin-dir", type=click.Path(path_type=Path), default=Path("/opt/cni/bin"), show_default=True)
+@click.option("--conf-dir", type=click.Path(path_type=Path), default=Path("/etc/cni/net.d"), show_default=True)
+def install(bin_dir: Path, conf_dir: Path) -> None:
+    """Put the plugin executable (as bgpcni and bagpipe) and the sample configuration in place."""
+    from bgpcni.launcher import install as installer
+
+    try:
+        click.echo(installer.render(installer.install(bin_dir, conf_dir)), nl=False)
+    except CniError as error:
+        click.echo(f"bgpcni install: {error.msg}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

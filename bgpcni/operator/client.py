@@ -1,0 +1,54 @@
+"""Asks the agent one command over its socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from bgpcni.launcher import protocol
+
+COMMAND_SECONDS = 120.0
+
+
+class NoAgent(Exception):
+    """Nobody answers; the message says on which socket and why."""
+
+
+def ask(path: Path, command: str, **arguments: Any) -> tuple[dict[str, Any], int]:
+    """One command and its arguments → the JSON document and the exit code. Raises NoAgent."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+            sock.settimeout(protocol.HELLO_SECONDS)
+            sock.connect(str(path))
+            _check_owner(sock)
+            if sock.recv(1) != protocol.HELLO:
+                raise NoAgent(f"{path}: what answers there is not the agent")
+            sock.settimeout(COMMAND_SECONDS)
+            body = json.dumps({"command": command, **arguments}).encode()
+            sock.sendall(protocol.HEADER.pack(protocol.MAGIC, protocol.COMMAND, 0, len(body)) + body)
+            code, _, length, errors = protocol.REPLY.unpack(_exactly(sock, protocol.REPLY.size))
+            text = _exactly(sock, length + errors)[:length]
+    except (OSError, EOFError) as error:
+        raise NoAgent(f"{path}: {getattr(error, 'strerror', None) or error or 'no answer'}") from None
+    document: dict[str, Any] = json.loads(text)
+    return document, int(code)
+
+
+def _check_owner(sock: socket.socket) -> None:
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    uid = int.from_bytes(raw[4:8], "little")
+    if uid not in (0, os.geteuid()):
+        raise NoAgent(f"the socket belongs to user {uid}, not to root")
+
+
+def _exactly(sock: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = sock.recv(size - len(data))
+        if not piece:
+            raise EOFError("the agent went away")
+        data += piece
+    return bytes(data)

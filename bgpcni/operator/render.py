@@ -1,0 +1,104 @@
+"""The documents of `answers` as text for people: what they would want to read first, first. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Document = dict[str, Any]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns under their heads; an empty cell is `-`."""
+    cells = [list(head), *([str(cell) if cell not in (None, "", []) else "-" for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join(lines) + "\n"
+
+
+def status(document: Document) -> str:
+    lines = [f"bgpcni {document['version']}: {'healthy' if document['healthy'] else 'not healthy'}"]
+    if document["mode"] == "none":
+        lines[0] += " (no agent is running)"
+    for name, state in document["exporters"].items():
+        reason = f": {state['reason']}" if state["reason"] else ""
+        lines.append(f"  exporter {name} is {state['state']} since {state['since']}{reason}")
+    lines += [f"  problem: {problem['text']}" for problem in document["problems"]]
+    return "\n".join(lines) + "\n"
+
+
+def attachments(document: Document) -> str:
+    return table(
+        ("NETWORK", "CONTAINER", "IFNAME", "STATE", "ADDRESSES", "MAC", "VETH", "SINCE"),
+        [
+            (a["network"], a["containerID"], a["ifname"], a["state"], ",".join(a["ips"]), a["mac"], a["hostVeth"],
+             a["since"])
+            for a in document["attachments"]
+        ],
+    )  # fmt: skip
+
+
+def routes(document: Document) -> str:
+    return table(
+        ("ROUTE", "NEXT HOP", "NETWORK", "CONTAINER", "EXPORTER", "STATE", "SINCE", "REASON"),
+        [
+            (r["nlri"], r["nextHop"], r["network"], r["containerID"][:24], name, state["state"], state["since"],
+             state["reason"])
+            for r in document["routes"]
+            for name, state in r["exporters"].items()
+        ],
+    )  # fmt: skip
+
+
+def peers(document: Document) -> str:
+    return table(
+        ("PEER", "AS", "EXPORTER", "STATE", "SINCE", "SENT", "RECEIVED", "FAMILIES", "LAST ERROR"),
+        [
+            (p["address"], p["asn"], p["exporter"], p["state"], p["since"], p["sent"], p["received"],
+             ",".join(p["families"]), p["lastError"])
+            for p in document["peers"]
+        ],
+    )  # fmt: skip
+
+
+def explain(document: Document) -> str:
+    parts = []
+    for item in document["attachments"]:
+        parts.append(f"{item['network']}/{item.get('containerID', '?')}/{item.get('ifname', '?')}\n")
+        rows = [(step["step"], step["state"], step["since"], step["detail"]) for step in item["steps"]]
+        body = table(("STEP", "STATE", "SINCE", "DETAIL"), rows)
+        parts.append("".join(f"  {line}\n" for line in body.splitlines()))
+    return "".join(parts)
+
+
+def sync(document: Document) -> str:
+    lines = [f"exporter {name} is still late" for name in document["late"]]
+    lines += [f"{key} is not withdrawn yet" for key in document["leaving"]]
+    return "\n".join(lines or ["nothing is late"]) + "\n"
+
+
+def release(document: Document) -> str:
+    return "".join(f"released {key}\n" for key in document["released"])
+
+
+def drain(document: Document) -> str:
+    if document["drained"]:
+        return "everything is withdrawn; the speaker has ended\n"
+    return f"not everything is withdrawn: {', '.join(document['late'])} is late\n"
+
+
+def reload(document: Document) -> str:
+    return "configuration reloaded\n"
+
+
+RENDERERS: dict[str, Callable[[Document], str]] = {
+    "status": status,
+    "attachments": attachments,
+    "routes": routes,
+    "peers": peers,
+    "explain": explain,
+    "sync": sync,
+    "release": release,
+    "drain": drain,
+    "reload": reload,
+}

@@ -1,0 +1,10 @@
+"""Where things are unless somebody says otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+AGENT_CONFIG = Path("/etc/bgpcni/agent.toml")
+SOCKET = Path("/run/bgpcni/agent.sock")
+RUN_DIR = Path("/run/bgpcni")
+DATA_DIR = Path("/var/lib/bgpcni")

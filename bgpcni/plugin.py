@@ -1,0 +1,118 @@
+"""The plugin in a process of its own: what the launcher executes when no agent answers.
+
+Without an agent the call does the work itself, with the same handler, unless an agent should be there: then the
+runtime is told to try again, for there is never a second writer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from bgpcni import locks, paths
+from bgpcni.cni.environment import Command
+from bgpcni.config.agent import AgentConfig
+from bgpcni.errors import DecodingFailure, TryAgain, Unavailable
+from bgpcni.handler import Call, Reply, failure, handle
+from bgpcni.launcher import protocol
+from bgpcni.node.request import Request
+from bgpcni.node.transaction import Node
+from bgpcni.store import Store
+
+
+def main() -> int:
+    """Read the call from environment and stdin, write the reply, return the exit code."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="bgpcni: %(levelname)s: %(message)s")
+    variables = {name: value for name, value in os.environ.items() if name.startswith("CNI_")}
+    most = protocol.limit(variables.get("CNI_COMMAND", ""))
+    call = Call(variables, sys.stdin.buffer.read(most + 1))
+    reply = answer(call, os.environ) if len(call.stdin) <= most else too_large(call, most)
+    sys.stderr.buffer.write(reply.stderr)
+    sys.stderr.flush()
+    sys.stdout.buffer.write(reply.stdout)
+    sys.stdout.flush()
+    return reply.code
+
+
+def too_large(call: Call, most: int) -> Reply:
+    error = DecodingFailure(f"the network configuration is larger than {most} octets")
+    return failure(Call(call.variables, b"{}"), error)
+
+
+def answer(call: Call, environment: Mapping[str, str]) -> Reply:
+    """One call in this process, if it may be done here."""
+    work = Work(environment)
+    try:
+        return handle(call, work.node)
+    finally:
+        work.close()
+
+
+def why_not(environment: Mapping[str, str]) -> str:
+    """Why the call must not be done in its own process, "" if it may: an agent is, or should be, there."""
+    configured = environment.get("BGPCNI_SOCKET")
+    if configured:
+        return f"no agent answers on {configured}"
+    if paths.SOCKET.exists():
+        return f"no agent answers on {paths.SOCKET}"
+    if paths.AGENT_CONFIG.exists():
+        return f"{paths.AGENT_CONFIG} exists, but no agent answers on {paths.SOCKET}"
+    return ""
+
+
+class Work:
+    """The node of one call without an agent, opened when the request is known to be sound."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._writers: locks.WriterLocks | None = None
+
+    def node(self, request: Request) -> Node:
+        """Raises TryAgain (11), for STATUS Unavailable (50), where an agent should do this."""
+        try:
+            return self._node(request)
+        except TryAgain as error:
+            if request.command is Command.STATUS:
+                raise Unavailable(error.msg) from None
+            raise
+
+    def _node(self, request: Request) -> Node:
+        if reason := why_not(self._environment):
+            raise TryAgain(f"{reason}: start bgpcni agent")
+        node = open_node(self._environment)
+        self._writers = locks.WriterLocks(node.store.run_fd)
+        try:
+            self._writers.as_call()
+        except locks.Busy:
+            raise TryAgain("an agent is starting or does not answer") from None
+        from bgpcni.node import recovery
+
+        for late in recovery.within_call(node):
+            logging.getLogger(__name__).warning("%s", late)
+        return node
+
+    def close(self) -> None:
+        if self._writers is not None:
+            self._writers.release()
+
+
+def open_node(environment: Mapping[str, str]) -> Node:
+    """A node without an agent, in `$BGPCNI_RUN_DIR` and `$BGPCNI_DATA_DIR` or the default folders."""
+    from bgpcni.convergence import catalog
+    from bgpcni.convergence.convergence import Convergence
+    from bgpcni.model import NodeFacts
+
+    run_dir = environment.get("BGPCNI_RUN_DIR") or str(paths.RUN_DIR)
+    data_dir = environment.get("BGPCNI_DATA_DIR") or str(paths.DATA_DIR)
+    config = AgentConfig(run_dir=run_dir, data_dir=data_dir)
+    store = Store(Path(data_dir), Path(run_dir))
+    catalog.cache_in(store.run_path)
+    facts = NodeFacts(run_dir=run_dir, data_dir=data_dir)
+    return Node(store, config, facts, Convergence(facts, resident=False))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
