@@ -175,6 +175,25 @@ def test_a_killed_exabgp_loses_no_route(frr: Frr, node: Bench, speaker: Speaker)
     assert speaker.pid != pid
 
 
+def test_an_exabgp_that_hangs_is_replaced(
+    frr: Frr, node: Bench, speaker: Speaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ExaBGP lives but does not answer: it is ended and started again, and the routes stay at FRR meanwhile."""
+    monkeypatch.setattr(exporter, "ANSWER", 1.0)
+    route = unicast(node, "10.1.2.3/32")
+    speaker.announce(route)
+    speaker.prune(route)
+    speaker.wait(Reach.ACKED, route)
+    pid = speaker.pid
+    os.kill(pid, signal.SIGSTOP)
+    speaker.announce(unicast(node, "10.1.2.4/32"))
+    speaker.announce(route)
+    speaker.prune(route)
+    speaker.wait(Reach.ACKED, route)
+    assert speaker.pid != pid
+    assert frr.paths("10.1.2.3/32")
+
+
 def test_a_killed_frr_gets_everything_back(frr: Frr, node: Bench, speaker: Speaker) -> None:
     """FRR is killed and started again: the routes come back with End-of-RIB, without the agent."""
     routes = many(node, 100)
@@ -189,8 +208,11 @@ def test_a_killed_frr_gets_everything_back(frr: Frr, node: Bench, speaker: Speak
     frr.start()
     until(lambda: frr.received(node.address) == 99, "the routes")
     speaker.wait(Reach.SENT, *routes)
-    restart = frr.neighbor(node.address)["gracefulRestartInfo"]
-    assert restart["endOfRibRecv"]["ipv4Unicast"] is True
+
+    def ended() -> bool:
+        return bool(frr.neighbor(node.address)["gracefulRestartInfo"]["endOfRibRecv"]["ipv4Unicast"])
+
+    until(ended, "End-of-RIB")
 
 
 def test_a_family_that_the_peer_lacks(lab: Lab) -> None:

@@ -40,6 +40,7 @@ import socket
 import struct
 import sys
 import termios
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -79,6 +80,7 @@ MP_REACH_NLRI, MP_UNREACH_NLRI = 14, 15
 PROTOCOL = 1
 """Of the command and its events; an agent that speaks another one starts ExaBGP anew."""
 SLOWEST_RECONNECT = 5  # seconds; ExaBGP's own back-off goes to 60
+EXPECTANT = 0.05  # seconds
 SYN_RETRIES = 2  # a peer that is away is asked again after 7 s, not after two minutes
 BYTES_ACKED = struct.Struct("=Q"), 120  # struct tcp_info, linux/tcp.h
 NAMES = tuple[AFI, SAFI]
@@ -436,12 +438,17 @@ class Watch:
         self.sent = self.acked = -1
         self.eor: set[str] = set()
         self._unacked: deque[tuple[int, int]] = deque()  # (bytes_acked to reach, sequence)
+        self._written_at = 0.0
 
     def emit(self, event: str, **fields: Any) -> None:
         processes = self.peer.reactor.processes
         text = json.dumps({"bgpcni": event, "peer": str(self.peer.neighbor["peer-address"]), **fields})
         for service in self.peer.neighbor.api["neighbor-changes"]:
             processes.write(service, text)
+
+    def expectant(self) -> bool:
+        """Whether an acknowledgement is due about now; delayed ones (RFC 1122: below 500 ms) are not waited for."""
+        return bool(self._unacked) and time.monotonic() - self._written_at < EXPECTANT
 
     def look(self) -> None:
         """Report what is new; called at every turn of the session's own loop, at least each 10 ms."""
@@ -455,6 +462,7 @@ class Watch:
             self.sent = self.written
             self.emit("sent", seq=self.sent)
             self._unacked.append((_written(io), self.sent))
+            self._written_at = time.monotonic()
         if self._unacked:
             acked = _acked(io)
             before = self.acked
@@ -486,12 +494,9 @@ def watched_main(stock: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Itera
     """`Peer._main`, which runs an established session, with a look after each of its steps."""
 
     def main(peer: Any) -> Iterator[Any]:
-        steps = stock(peer)
-        watch = None
-        for action in steps:
-            if watch is None:  # after its first step ExaBGP has queued its Adj-RIB-Out for this session
-                watch = peer.bgpcni = Watch(peer)
-                watch.emit("up", families=watch.families, seq=watch.started)
+        watch = peer.bgpcni = Watch(peer)
+        watch.emit("up", families=watch.families, seq=watch.started)
+        for action in stock(peer):  # by its first step ExaBGP has queued its Adj-RIB-Out for this session
             watch.look()
             yield action
 
@@ -499,16 +504,17 @@ def watched_main(stock: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Itera
 
 
 def watched_update(stock: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """`Protocol.new_update`, which writes what is queued, noting the sequence number it covers."""
+    """`Protocol.new_update`, which writes what is queued, noting the sequence number it covers.
+
+    Withdrawals are never left out: ExaBGP does so in the first flush of a session, but a peer that keeps routes over
+    a restart (RFC 4724) still has the route.
+    """
 
     def new_update(protocol: Any, include_withdraw: bool) -> Iterator[Any]:
-        watch = getattr(protocol.peer, "bgpcni", None)
-        if watch is None or watch.peer.proto is not protocol:
-            yield from stock(protocol, include_withdraw)
-            return
+        watch: Watch = protocol.peer.bgpcni
         covered = protocol.neighbor.rib.outgoing.sequence
         watch.flushing = True
-        yield from stock(protocol, include_withdraw)
+        yield from stock(protocol, True)
         watch.flushing, watch.written = False, covered
 
     return new_update
@@ -519,12 +525,24 @@ def watched_eors(stock: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[
 
     def new_eors(protocol: Any, afi: Any = AFI.undefined, safi: Any = SAFI.undefined) -> Iterator[Any]:
         yield from stock(protocol, afi, safi)
-        watch = getattr(protocol.peer, "bgpcni", None)
-        if watch is not None and afi != AFI.undefined:
+        watch: Watch = protocol.peer.bgpcni
+        if afi != AFI.undefined:
             watch.eor.add(f"{afi}/{safi}")
             watch.emit("eor", family=f"{afi}/{safi}")
 
     return new_eors
+
+
+def eager_wait(stock: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """`Reactor._wait_for_io`, which looks each millisecond for a while where an acknowledgement is awaited."""
+
+    def wait(reactor: Any, milliseconds: int) -> Iterator[Any]:
+        watches = (getattr(peer, "bgpcni", None) for peer in reactor._peers.values())
+        if milliseconds > 1 and any(watch is not None and watch.expectant() for watch in watches):
+            milliseconds = 1
+        yield from stock(reactor, milliseconds)
+
+    return wait
 
 
 class PatientDelay(Delay):  # type: ignore[misc]  # ExaBGP has no types
@@ -617,6 +635,7 @@ def check() -> None:
         Protocol.new_update: ["self", "include_withdraw"],
         Protocol.new_eors: ["self", "afi", "safi"],
         Reactor.reload: ["self"],
+        Reactor._wait_for_io: ["self", "sleeptime"],
         OutgoingRIB.updates: ["self", "grouped"],
         OutgoingRIB.add_to_rib: ["self", "change", "force"],
         OutgoingRIB._update_rib: ["self", "change"],
@@ -697,6 +716,7 @@ def install(engine: Engine) -> None:
     outgoing.connect = bounded_connect(outgoing.connect)
     Listener.listen_on = gtsm_listen(Listener.listen_on)
     Processes.write = surviving_write(Processes.write)
+    Reactor._wait_for_io = eager_wait(Reactor._wait_for_io)
     Peer._main = watched_main(Peer._main)
     Protocol.new_update = watched_update(Protocol.new_update)
     Protocol.new_eors = watched_eors(Protocol.new_eors)

@@ -21,7 +21,7 @@ from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 from bgpcni_exabgp import lines
 from bgpcni_exabgp.configure import configure, read_passwords
 from bgpcni_exabgp.encode import Kind, Unencodable
-from bgpcni_exabgp.ledger import NAMES, STATES, Ledger, Session, explain
+from bgpcni_exabgp.ledger import NAMES, NEVER, STATES, Ledger, Session, explain
 from bgpcni_exabgp.lines import Line
 from bgpcni_exabgp.link import Link
 from bgpcni_exabgp.process import Home, Running, back_off
@@ -59,7 +59,8 @@ class ExaBGP(Exporter):
             self.acks = "accepted"  # type: ignore[misc]  # a class fact of the contract, but for this case
             none = f"no session: the ExaBGP behind {self._path} has none"
             self._ledger = Ledger((), node.graceful_restart, time.monotonic(), none)
-        self._link: Link | None = None
+        self._link: Link | None = None  # for the verbs
+        self._wire: Link | None = None  # from its first octet on
         self._running: Running | None = None
         self._stock = False
         self._negotiated: dict[str, list[str]] = {}  # by neighbour of a stock ExaBGP
@@ -114,8 +115,13 @@ class ExaBGP(Exporter):
         if self._path is None and not self.node.neighbors:
             self._begin()
             return [Outcome(Reach.ACKED)] * len(routes)
-        link = self._connected(deadline)
         nlris = [route.nlri for route in routes]
+        try:
+            link = self._connected(deadline)
+        except NotThereYet:
+            if (silent := self._silent(nlris)) is not None:
+                return silent
+            raise
         if self._stock:
             return self._stock_withdraw(link, nlris, deadline)
         with self._lock:
@@ -129,6 +135,21 @@ class ExaBGP(Exporter):
             self._ledger.tidy()
             now = time.monotonic()
             return [self._ledger.outcome(n, now) if n in sent else Outcome(Reach.ACKED) for n in nlris]
+
+    def _silent(self, nlris: Sequence[Nlri]) -> list[Outcome] | None:
+        """Outcomes of withdrawals while no ExaBGP lives, if it is dead for so long that no peer has the routes."""
+        if self._path is not None:
+            return None
+        running = self._home.adopt()
+        if running is not None:
+            running.close()
+            return None
+        with self._lock:
+            now = time.monotonic()
+            for nlri in nlris:
+                self._ledger.withdrawn(nlri, NEVER)
+            outcomes = [self._ledger.outcome(nlri, now) for nlri in nlris]
+        return outcomes if all(outcome.reach > Reach.WANTED for outcome in outcomes) else None
 
     def prune(self, keep: Collection[Announcement], spare: Collection[str], deadline: float) -> None:
         if self._path is None and not self.node.neighbors:
@@ -200,7 +221,7 @@ class ExaBGP(Exporter):
     def close(self) -> None:
         self._closing.set()
         with self._lock:
-            link, thread = self._link, self._thread
+            link, thread = self._wire, self._thread
             self._lock.notify_all()
         if link is not None:
             link.close()
@@ -338,12 +359,18 @@ class ExaBGP(Exporter):
             except OSError as error:
                 if running.wait(0.01):
                     raise OSError(f"it ended: {self._home.last_words()}") from None
-                if time.monotonic() > deadline or self._closing.is_set():
+                if self._closing.is_set():
+                    raise OSError("closing") from None
+                if time.monotonic() > deadline:
                     running.end(time.monotonic() + 2)
                     raise OSError(f"its relay does not listen: {error}") from None
 
     def _serve(self, link: Link, running: Running | None, digest: str) -> str:
         """Say hello, then read events until the link ends."""
+        with self._lock:
+            self._wire = link
+        if self._closing.is_set():
+            return "closing"
         hello = link.next(ANSWER)
         if not isinstance(hello, dict) or "relay" not in hello:
             return "what answers is not its relay"
@@ -379,10 +406,19 @@ class ExaBGP(Exporter):
             self.wake.progress()
         else:
             self.wake.empty()
-        while (event := link.next()) is not None:
+        while True:
+            try:
+                event = link.next(ANSWER)
+            except TimeoutError:
+                if link.owed() < ANSWER:
+                    continue
+                if running is not None:
+                    running.end(time.monotonic() + 1.0)
+                return "it did not answer, and was ended"
+            if event is None:
+                return "its relay closed the connection"
             if isinstance(event, dict):
                 self._hear(link, event)
-        return "its relay closed the connection"
 
     def _ask_state(self, link: Link) -> dict[str, Any] | None:
         """The engine's state; None from a stock ExaBGP, which does not know the question."""
@@ -414,7 +450,7 @@ class ExaBGP(Exporter):
 
     def _lost(self, reason: str) -> None:
         with self._lock:
-            self._link, self._trying = None, False
+            self._link, self._wire, self._trying = None, None, False
             self._ledger.disconnected(reason, time.monotonic())
             self._lock.notify_all()
         if not self._closing.is_set():
@@ -501,6 +537,7 @@ class ExaBGP(Exporter):
             old = [number for at, number in self._batches if now - at >= SUSPECT]
             self._falls[address] = (now, set(self._ledger.between(max(old, default=self._base), link.number)))
             return []
+        del self._falls[address]
         for nlri in suspects:
             self._condemned[nlri] = now + CONDEMNED
             self._ledger.refuse(nlri, f"withdrawn, because {address} ended the session over it: {words}")

@@ -188,8 +188,8 @@ class Ledger:
         entry.refused, entry.withdrawn = reason, False
 
     def retain(self, keep: Collection[Nlri]) -> None:
-        """Forget what is not in `keep`, except withdrawals that are not complete."""
-        self.routes = {n: e for n, e in self.routes.items() if n in keep or (e.withdrawn and not e.told)}
+        """Forget announcements that are not in `keep`: they were swept."""
+        self.routes = {nlri: entry for nlri, entry in self.routes.items() if nlri in keep or entry.withdrawn}
 
     def tidy(self) -> None:
         """Forget withdrawals whose completion was answered, once there are many."""
