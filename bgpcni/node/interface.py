@@ -14,6 +14,7 @@ from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, KernelRefuse
 from bgpcni.kernel import addresses, frames, links, sysctl
 from bgpcni.kernel.namespace import Namespace, inside
 from bgpcni.kernel.netlink import Netlink, NetlinkError
+from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey
 from bgpcni.node import plan
 
@@ -155,20 +156,16 @@ def is_gone(attachment: Attachment, link: links.Link | None) -> bool:
     return not attachment.chained and not links.is_ours(link, attachment.key)
 
 
-def remove(netlink: Netlink, attachment: Attachment) -> None:
+def remove(netlink: Netlink, reaper: Reaper, attachment: Attachment) -> None:
     """Delete the host end (and the pair with it) if it is there and ours. Nobody else's link is ever touched."""
     if attachment.chained:
         return
-    link = None
-    if attachment.host_index:
-        link = links.find(netlink, index=attachment.host_index)
-        if link is not None and not links.is_ours(link, attachment.key):
-            return
-    elif attachment.host_veth is None:
+    if not attachment.host_index:
         remove_by_name(netlink, attachment.key)
         return
-    if link is not None:
-        links.remove(netlink, link.index)
+    link = links.find(netlink, index=attachment.host_index)
+    if link is not None and links.is_ours(link, attachment.key):
+        reaper.delete(netlink, link.index, link.alias)
 
 
 def remove_by_name(netlink: Netlink, key: AttachmentKey) -> bool:

@@ -102,10 +102,23 @@ def host_local_of(request: Request) -> HostLocalConfig:
 
 
 # A runtime sends the same configuration for every container of a network: what was parsed once is kept, by its
-# octets. The values are frozen, and nobody changes the documents.
-_decoded = lru_cache(64)(network.decode)
-_parsed = lru_cache(64)(network.parse)
-_host_local = lru_cache(64)(lambda stdin: parse_host_local(_decoded(stdin)))
+# octets. The values are frozen, and nobody changes the documents. Large ones (GC lists) are not worth keeping.
+_KEPT = 1 << 16
+_decode_kept = lru_cache(64)(network.decode)
+_parse_kept = lru_cache(64)(network.parse)
+
+
+def _decoded(stdin: bytes) -> dict[str, Any]:
+    return _decode_kept(stdin) if len(stdin) <= _KEPT else network.decode(stdin)
+
+
+def _parsed(stdin: bytes) -> tuple[NetworkConfig, tuple[str, ...]]:
+    return _parse_kept(stdin) if len(stdin) <= _KEPT else network.parse(stdin)
+
+
+@lru_cache(64)
+def _host_local(stdin: bytes) -> HostLocalConfig:
+    return parse_host_local(_decoded(stdin))
 
 
 def asked_version(stdin: bytes) -> str | None:

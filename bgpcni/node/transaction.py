@@ -23,6 +23,7 @@ from bgpcni.kernel import bridge
 from bgpcni.kernel.frames import Herald
 from bgpcni.kernel.namespace import Namespace, boot_id
 from bgpcni.kernel.netlink import Netlink
+from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
 from bgpcni.node import chain, check, garbage, interface, plan
 from bgpcni.node.addressing import Addressing
@@ -57,6 +58,7 @@ class Node:
         """Attachments by the index of their root-side link: who it is that vanishes (rule 15)."""
         self.drained = False
         self.herald = Herald()
+        self.reaper = Reaper()
         self._thread = threading.local()
 
     @property
@@ -241,7 +243,7 @@ class Node:
         if attachment.bgp.drain_seconds and self.convergence.wait_confirmed(key, deadline):
             time.sleep(attachment.bgp.drain_seconds)  # the peers move their traffic away before the link goes
         if attachment.boot_id == self.boot_id:
-            interface.remove(self.netlink, attachment)
+            interface.remove(self.netlink, self.reaper, attachment)
         if attachment.exporters and not self.convergence.wait_confirmed(key, deadline):
             return False
         self.finish(attachment)

@@ -293,7 +293,7 @@ def release(node: Node, container_id: str, *, force: bool) -> tuple[Document, in
                 continue
             if again.state is State.UP and not interface.vanished(node.netlink, attachment):
                 raise InvalidConfiguration(f"{attachment.key} is up: DEL it first")
-            interface.remove(node.netlink, again.attachment)
+            interface.remove(node.netlink, node.reaper, again.attachment)
             node.convergence.leave(again.attachment)
             node.convergence.release(attachment.key)
             node.finish(again.attachment)
