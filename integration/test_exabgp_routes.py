@@ -13,7 +13,7 @@ import pytest
 
 from bgpcni.exporter import Reach
 from bgpcni.model import Announcement, Family, Neighbor, Nlri
-from bgpcni_exabgp import exporter, lines
+from bgpcni_exabgp import encode, exporter, lines
 from bgpcni_exabgp.encode import Kind, Route
 from integration.exabgp_bench import Bench, Speaker, bench, facts, many, unicast
 from integration.lab import ALL_FAMILIES, Frr, Lab, link, until
@@ -314,7 +314,7 @@ def test_a_route_that_a_peer_cannot_stand_is_taken_back(
     speaker.prune(good)
     speaker.wait(Reach.ACKED, good)
     # past the validation, which does not let it through: FRR 10 takes an IPv6 originator for a malformed route
-    stock = lines.encode
+    stock = encode.encode
 
     def unchecked(route: Announcement, asn: int, kind: Kind) -> Route:
         wire = stock(route, asn, kind)
