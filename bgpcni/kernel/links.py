@@ -8,6 +8,7 @@ would be somebody else's.
 from __future__ import annotations
 
 import errno
+import socket
 import struct
 from dataclasses import dataclass
 
@@ -49,6 +50,7 @@ _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _ALIAS, _GROUP, _NET_NS_FD, 
 _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER = 1
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
+_AF_SPEC, _ADDR_GEN_MODE = 26, 8
 _INFO = struct.Struct("=BxHiII")
 ALIAS_LIMIT = 255
 
@@ -176,6 +178,11 @@ def mark_message(index: int, alias: str, *, hairpin: bool = False, isolated: boo
     if port:
         body += nested(_LINKINFO, attribute(_SLAVE_KIND, b"bridge"), nested(_SLAVE_DATA, port))
     return Message(RTM_NEWLINK, 0, body)
+
+
+def no_link_local() -> bytes:
+    """The attribute that keeps a link without an IPv6 link-local address (`addrgenmode none`)."""
+    return nested(_AF_SPEC, nested(socket.AF_INET6, attribute(_ADDR_GEN_MODE, b"\1")))
 
 
 def group_attribute(group: int) -> bytes:
