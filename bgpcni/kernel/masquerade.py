@@ -13,13 +13,13 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from ipaddress import ip_interface
-from typing import Any
+from typing import Any, Literal
 
 from bgpcni.errors import CheckFailed, KernelRefused, UnsupportedField
 from bgpcni.kernel import nftables
 from bgpcni.kernel.nftables import INET, TABLE, Element
 
-NFTABLES, IPTABLES = "nftables", "iptables"
+Backend = Literal["nftables", "iptables"]
 _SECONDS = 30
 _FAMILIES: dict[int, tuple[str, str, str]] = {
     4: ("ip", "ipv4_addr", "224.0.0.0/4"),
@@ -28,17 +28,18 @@ _FAMILIES: dict[int, tuple[str, str, str]] = {
 """IP version → nft's protocol, its type of address, and what is multicast."""
 
 
-def choose(asked: str | None) -> str:
+def choose(asked: Backend | None) -> Backend:
     """The back end: what was asked for, else nftables, else iptables. Raises UnsupportedField where there is none."""
-    for name, executable in ((NFTABLES, "nft"), (IPTABLES, "iptables")):
-        if asked in (None, name) and shutil.which(executable):
-            return name
+    if asked != "iptables" and nftables.available():
+        return "nftables"
+    if asked != "nftables" and shutil.which("iptables"):
+        return "iptables"
     raise UnsupportedField(f"ipMasq: {asked or 'nft or iptables'} is not installed on this node")
 
 
-def install(backend: str, owner: str, addresses: Sequence[str]) -> None:
+def install(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
     """Masquerade `addresses` (`10.1.2.3/24`). `owner`: whose they are, in text. Idempotent. Raises KernelRefused."""
-    if backend == IPTABLES:
+    if backend == "iptables":
         _remove_iptables(owner, addresses)
         _install_iptables(owner, addresses)
         return
@@ -50,17 +51,17 @@ def install(backend: str, owner: str, addresses: Sequence[str]) -> None:
         nftables.add(elements)
 
 
-def remove(backend: str, owner: str, addresses: Sequence[str]) -> None:
+def remove(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
     """Take that away again, as far as it is still `owner`'s; missing is success."""
-    if backend == IPTABLES:
+    if backend == "iptables":
         _remove_iptables(owner, addresses)
     else:
         nftables.remove(_elements(owner, addresses))
 
 
-def check(backend: str, owner: str, addresses: Sequence[str]) -> None:
+def check(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
     """Raise CheckFailed where an address is not masqueraded any more."""
-    if backend == IPTABLES:
+    if backend == "iptables":
         for version in _versions(addresses):
             for argv in _iptables_rules(owner, addresses, version):
                 if _iptables(version, "-C", *argv).returncode:
