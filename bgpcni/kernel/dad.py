@@ -10,7 +10,6 @@ import select
 import socket
 import time
 from collections.abc import Collection
-from types import TracebackType
 
 from bgpcni.errors import DuplicateAddress, TryAgain
 from bgpcni.kernel import addresses
@@ -33,9 +32,7 @@ class Detection:
     def __enter__(self) -> Detection:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._events.close()
 
     def wait(self, index: int, wanted: Collection[str], seconds: float = SECONDS) -> None:
@@ -48,9 +45,7 @@ class Detection:
             flags = {item.address: item.flags for item in addresses.assigned(self._space.netlink, index)}
             for address in wanted:
                 if flags.get(address, addresses.DAD_FAILED) & addresses.DAD_FAILED:
-                    raise DuplicateAddress(
-                        f"{address.partition('/')[0]} is another host's: duplicate address detection"
-                    )
+                    raise DuplicateAddress(f"{address.partition('/')[0]}: another host has it (duplicate detection)")
             pending = [address for address in wanted if flags[address] & addresses.TENTATIVE]
             if not pending:
                 return

@@ -140,7 +140,7 @@ def _replace(element: Element) -> None:
 
 
 def _commit(steps: Sequence[tuple[int, int, Element]]) -> None:
-    """One transaction (a netfilter batch). Raises the first error: FileNotFoundError, FileExistsError, KernelRefused."""
+    """One netfilter batch. Raises its first error: FileNotFoundError, FileExistsError or KernelRefused."""
     packed = [_message(_BATCH_BEGIN, REQUEST, 0, 0, b"", _SUBSYSTEM)]
     for number, (kind, flags, element) in enumerate(steps, 1):
         body = _body(element, key_only=kind == _DELETE)

@@ -5,8 +5,12 @@ Who asks for neither pays nothing: no system call is made for them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from bgpcni.errors import CniError
 from bgpcni.kernel import masquerade, spoofcheck
 from bgpcni.model import Attachment
+from bgpcni.node.request import Request
 
 
 def uses(attachment: Attachment) -> bool:
@@ -28,6 +32,19 @@ def remove(attachment: Attachment) -> None:
         spoofcheck.remove(str(attachment.key), attachment.host_veth, attachment.mac)
     if attachment.ip_masq:
         masquerade.remove(attachment.ip_masq, str(attachment.key), _addresses(attachment))
+
+
+def remove_unrecorded(request: Request, released: Sequence[str], warnings: list[str]) -> None:
+    """DEL without a record: the addresses it gave back are not masqueraded for it any more.
+
+    What macspoofchk left names a port that nobody else will have.
+    """
+    if not released or request.config is None or not request.config.ip_masq:
+        return
+    try:
+        masquerade.remove(masquerade.choose(request.config.ip_masq_backend), str(request.key), released)
+    except CniError as error:
+        warnings.append(error.msg)
 
 
 def check(attachment: Attachment) -> None:

@@ -250,8 +250,7 @@ class Node:
                 answer.warnings.append(stored.problem)
             interface.remove_by_name(self.netlink, key)
             released = self.addressing.release_unrecorded(request, answer.warnings)
-            if released and request.config is not None and request.config.ip_masq:
-                masquerade.remove(masquerade.choose(request.config.ip_masq_backend), str(key), released)
+            options.remove_unrecorded(request, released, answer.warnings)
             self.store.drop(key)
         return answer
 
