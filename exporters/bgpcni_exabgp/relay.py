@@ -4,11 +4,11 @@ ExaBGP writes to its API process with blocking writes, so whatever happens to th
 and it gives up for good after a few deaths of that process, so this one ends only when its stdin does. One agent
 at a time: a newer one replaces the older. It gets, first,
 
-    {"relay": {"version": 1, "up": {"198.51.100.1": ["ipv4 unicast", ...]}, "lost": 3}}
+    {"relay": {"version": 1, "up": {"198.51.100.1": ["ipv4 unicast", ...]}, "down": [...], "lost": 3}}
 
-(established sessions with the families negotiated, and the lines dropped while no agent was there) and then
-whatever ExaBGP says. Answers owed to an earlier agent are swallowed; half a line of one is not passed on. Nothing
-is interpreted but session states, so it serves our engine and an ExaBGP that the user runs alike.
+(established sessions with the families negotiated, those that were, and the lines dropped while no agent was there)
+and then whatever ExaBGP says. Answers owed to an earlier agent are swallowed; half a line of one is not passed on.
+Nothing is interpreted but session states, so it serves our engine and an ExaBGP that the user runs alike.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Relay:
         self.agent: asyncio.StreamWriter | None = None
         self.exabgp: asyncio.StreamWriter | None = None
         self.up: dict[str, list[str]] = {}
+        self.down: set[str] = set()
         self.families: dict[str, list[str]] = {}
         self.owed = self.stale = self.lost = 0  # answers to come, those for earlier agents, lines dropped
 
@@ -49,8 +50,10 @@ class Relay:
                 self.families[peer] = neighbor["negotiated"]["families"]
             elif neighbor["state"] == "up":
                 self.up[peer] = self.families.get(peer, [])
-            else:
+                self.down.discard(peer)
+            elif neighbor["state"] == "down":
                 self.up.pop(peer, None)
+                self.down.add(peer)
         return True
 
     def deliver(self, line: bytes) -> None:
@@ -69,7 +72,7 @@ class Relay:
         if self.agent is not None:
             self.agent.transport.abort()
         self.agent, self.stale = writer, self.owed
-        hello = {"relay": {"version": 1, "up": self.up, "lost": self.lost}}
+        hello = {"relay": {"version": 1, "up": self.up, "down": sorted(self.down), "lost": self.lost}}
         self.lost = 0
         writer.write(json.dumps(hello).encode() + b"\n")
         try:
