@@ -71,7 +71,10 @@ class Wake(Protocol):
     """How an exporter calls back, from any thread."""
 
     def progress(self) -> None:
-        """Some route got further, or a session changed: ask `progress` again."""
+        """Some route got further: ask `progress` again of those that are under way."""
+
+    def sessions(self) -> None:
+        """A session came or went: ask `progress` again of every route."""
 
     def empty(self) -> None:
         """The speaker came back knowing nothing (or not what): announce everything again, then `prune`."""
@@ -95,8 +98,8 @@ class Exporter(abc.ABC):
 
     families: ClassVar[frozenset[Family]]
     """Families it can announce; others are refused by the caller, in words."""
-    acks: ClassVar[Literal["accepted", "sent", "acked"]] = "accepted"
-    """The furthest that `progress` can tell."""
+    acks: Literal["accepted", "sent", "acked"] = "accepted"
+    """The furthest that `progress` can tell; an instance may lower it once it knows its speaker."""
     imports: ClassVar[Literal["none", "routes", "datapath"]] = "none"
     needs_agent: ClassVar[bool] = False
     """True: works only in the resident agent. False: also within one call of the plugin."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
 
@@ -59,18 +57,13 @@ def _same(fd: int, name: str, folder: int) -> bool:
     return (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)
 
 
-@contextmanager
-def held(name: str, folder: int, seconds: float | None) -> Iterator[None]:
-    """Hold an exclusive lock whose file goes with it (attachments: their number is not bounded)."""
-    fd = acquire(name, folder, seconds=seconds)
+def discard(name: str, folder: int, fd: int) -> None:
+    """Let go of a lock whose file goes with it (attachments: their number is not bounded)."""
     try:
-        yield
-    finally:
-        try:
-            os.unlink(name, dir_fd=folder)
-        except FileNotFoundError:
-            pass
-        os.close(fd)
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        pass
+    os.close(fd)
 
 
 class WriterLocks:

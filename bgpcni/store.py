@@ -62,12 +62,15 @@ class Store:
     @contextmanager
     def _locked(self, key: AttachmentKey, seconds: float) -> Iterator[None]:
         try:
-            with locks.held(key.digest, self._locks, seconds):
-                yield
+            fd = locks.acquire(key.digest, self._locks, seconds=seconds)
         except locks.Busy:
             raise TryAgain(f"{key}: another call for this attachment is running; try again") from None
         except OSError as error:
             raise IoFailure(f"{self.run_path / 'locks'}: {error.strerror}") from None
+        try:
+            yield
+        finally:
+            locks.discard(key.digest, self._locks, fd)
 
     def find(self, key: AttachmentKey) -> Stored | None:
         """The record of one attachment; where a kill left two, the later state wins."""

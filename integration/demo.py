@@ -102,16 +102,19 @@ def tell(story: Story, lab: Lab) -> None:
             f"container {container.name}",
         )
 
-    with story.step("The agent starts, and its speaker has a session with FRR"):
+    with story.step("The agent starts on the node"):
         story.command("node", f"bgpcni agent --config {node.config} --socket {node.socket}")
         node.agent()
-        until(lambda: frr.established(node.address), "FRR's session with the node")
-        story.command("frr", f"show bgp neighbors {node.address}")
-        story.answer(f"BGP state = {frr.neighbor(node.address)['bgpState']}")
+        story.answer("it answers on its socket")
 
-    conf = node.network(NETWORK, "10.1.2.0/24", "2001:db8:1:2::/64", bgp={"family": "unicast", "wait": "sent"})
+    conf = node.network(NETWORK, "10.1.2.0/24", "2001:db8:1:2::/64", bgp={"family": "unicast"})
     with story.step("The runtime calls the plugin: ADD"):
         four, six = add(story, node, container, conf)
+
+    with story.step("The node's speaker has a session with FRR"):
+        story.command("frr", f"show bgp neighbors {node.address}")
+        until(lambda: frr.established(node.address), "FRR's session with the node")
+        story.answer(f"BGP state = {frr.neighbor(node.address)['bgpState']}")
 
     prefixes = {f"{four}/32": node.address, f"{six}/128": node.address6}
     with story.step("FRR has the container's routes, with the node as next hop"):

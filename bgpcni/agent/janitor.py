@@ -81,7 +81,7 @@ class Janitor:
                     return
                 if node.convergence.is_leaving(key):
                     return
-                interface.remove(node.netlink, stored.attachment)
+                interface.remove(node.netlink, node.reaper, stored.attachment)
                 node.finish(stored.attachment)
                 log.info("%s: withdrawal confirmed, addresses released", key)
         except TryAgain:

@@ -34,6 +34,8 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _NODAD, TENTATIVE, DAD_FAILED = 0x02, 0x40, 0x08
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_METRICS, _RTA_TABLE = 1, 4, 5, 6, 8, 15
 _RTAX_MTU, _RTAX_ADVMSS = 2, 8
+_RTA_MULTIPATH = 9
+_RTNEXTHOP = struct.Struct("=HBBi")
 _NDA_DST = 1
 _MAIN, _UNIVERSE, _LINK, _UNICAST, _BOOT = 254, 0, 253, 1, 3
 
@@ -111,15 +113,25 @@ def has_route(netlink: Netlink, index: int, route: KernelRoute) -> bool:
         head = _RTMSG.unpack_from(data)
         found = attributes(data, _RTMSG.size)
         in_table = u32(found[_RTA_TABLE]) if _RTA_TABLE in found else head[4]
-        if (
-            head[1] == destination.prefixlen
-            and in_table == table
-            and found.get(_RTA_DST) == address
-            and found.get(_RTA_GATEWAY) == gateway
-            and u32(found.get(_RTA_OIF, bytes(4))) == index
-        ):
+        same = head[1] == destination.prefixlen and in_table == table and found.get(_RTA_DST) == address
+        if same and (index, gateway) in _next_hops(found):
             return True
     return False
+
+
+def _next_hops(found: dict[int, bytes]) -> list[tuple[int, bytes | None]]:
+    """Interface and gateway of each next hop: others may have added theirs to a route of ours (RTA_MULTIPATH)."""
+    if _RTA_MULTIPATH not in found:
+        return [(u32(found.get(_RTA_OIF, bytes(4))), found.get(_RTA_GATEWAY))]
+    hops: list[tuple[int, bytes | None]] = []
+    data, at = found[_RTA_MULTIPATH], 0
+    while at + _RTNEXTHOP.size <= len(data):
+        length, _, _, index = _RTNEXTHOP.unpack_from(data, at)
+        if length < _RTNEXTHOP.size:
+            break
+        hops.append((index, attributes(data[at : at + length], _RTNEXTHOP.size).get(_RTA_GATEWAY)))
+        at += (length + 3) & ~3
+    return hops
 
 
 def unreachable(netlink: Netlink, address: str, devices: set[int]) -> str | None:

@@ -12,12 +12,10 @@ import threading
 from dataclasses import dataclass
 from ipaddress import ip_interface
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError as LibraryError
-
 from bgpcni.errors import InvalidConfiguration, KernelRefused
 from bgpcni.kernel import addresses, links, sysctl
-from bgpcni.kernel.netlink import Netlink
+from bgpcni.kernel.library import iproute
+from bgpcni.kernel.netlink import Netlink, NetlinkError
 
 log = logging.getLogger(__name__)
 _making = threading.Lock()
@@ -43,7 +41,7 @@ def ensure(netlink: Netlink, plan: BridgePlan) -> links.Link:
     if plan.mtu > link.mtu:
         raise InvalidConfiguration(f"mtu: {plan.mtu} is over the {link.mtu} of bridge {plan.name}")
     if not link.up or (plan.promiscuous and not link.promiscuous):
-        with _making, IPRoute() as library:
+        with _making, iproute() as library:
             library.link("set", index=link.index, state="up")
             if plan.promiscuous:
                 flags = links.IFF_PROMISC
@@ -72,14 +70,14 @@ def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
         wanted["mtu"] = plan.mtu
     with _making:
         try:
-            with IPRoute() as library:
+            with iproute() as library:
                 library.link("add", **wanted)
                 if sysctl.exists(f"net/ipv6/conf/{plan.name}"):
                     sysctl.write(f"net/ipv6/conf/{plan.name}/accept_dad", "0")
                 library.link("set", ifname=plan.name, state="up")
-        except LibraryError as error:
-            if error.code != errno.EEXIST:
-                raise KernelRefused(f"bridge {plan.name}: {error}") from None
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise KernelRefused(f"bridge {plan.name}: {error.strerror}") from None
     link = links.find(netlink, name=plan.name)
     if link is None:
         raise KernelRefused(f"bridge {plan.name} vanished while it was made")
@@ -97,7 +95,7 @@ def _ensure_addresses(netlink: Netlink, link: links.Link, plan: BridgePlan) -> N
             if other.version != wanted.version or other.is_link_local or not other.network.overlaps(wanted.network):
                 continue
             if other.ip == wanted.ip or plan.force_address:
-                with IPRoute() as library:
+                with iproute() as library:
                     library.addr("del", index=link.index, address=str(other.ip), prefixlen=other.network.prefixlen)
                 continue
             raise InvalidConfiguration(

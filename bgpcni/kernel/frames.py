@@ -38,13 +38,23 @@ def _checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def send(sock: socket.socket, ifname: str, mac: str, addresses: Iterable[str]) -> None:
-    """Announce each address on an AF_PACKET socket of the container's namespace."""
-    raw = mac_bytes(mac)
-    for text in addresses:
-        address = ip_address(text.partition("/")[0])
-        if isinstance(address, IPv4Address):
-            frame = gratuitous_arp(raw, address)
-        else:
-            frame = unsolicited_advertisement(raw, address)
-        sock.sendto(frame, (ifname, 0))
+class Herald:
+    """Sends these frames out of a bridge, from the node's side, to every port of it.
+
+    One packet socket for the life of the process: closing one costs an RCU grace period, several milliseconds, so
+    opening one for each ADD would cost more than the rest of it.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+
+    def announce(self, bridge: str, mac: str, addresses: Iterable[str]) -> None:
+        """Tell the neighbours on `bridge` that `addresses` (without prefix length) are at `mac`. Raises OSError."""
+        raw = mac_bytes(mac)
+        for text in addresses:
+            address = ip_address(text)
+            if isinstance(address, IPv4Address):
+                frame = gratuitous_arp(raw, address)
+            else:
+                frame = unsolicited_advertisement(raw, address)
+            self._socket.sendto(frame, (bridge, 0))

@@ -178,6 +178,16 @@ def mark_message(index: int, alias: str, *, hairpin: bool = False, isolated: boo
     return Message(RTM_NEWLINK, 0, body)
 
 
+def group_attribute(group: int) -> bytes:
+    return attribute(_GROUP, group)
+
+
+def group_message(index: int, group: int) -> Message:
+    """Put one link into a group, by index."""
+    assert index > 0
+    return Message(RTM_NEWLINK, 0, header(index) + group_attribute(group))
+
+
 def up_message(name: str) -> Message:
     """Set a link up by name: only inside a container's namespace, where the name is the request's own."""
     return Message(RTM_NEWLINK, 0, header(flags=IFF_UP, change=IFF_UP) + attribute(_IFNAME, name))

@@ -6,9 +6,8 @@ import logging
 import socket
 from pathlib import Path
 
-from pyroute2 import IPRoute
-
 from bgpcni.errors import KernelRefused
+from bgpcni.kernel.library import iproute
 
 log = logging.getLogger(__name__)
 _ROOT = Path("/proc/sys")
@@ -17,7 +16,8 @@ _RTPROT_RA = 9
 
 def read(name: str) -> str:
     """`net/ipv4/ip_forward` → its value; slashes, for interface names may hold dots."""
-    return (_ROOT / name).read_text(encoding="ascii").strip()
+    with open(f"{_ROOT}/{name}", encoding="ascii") as file:
+        return file.read().strip()
 
 
 def exists(name: str) -> bool:
@@ -44,7 +44,7 @@ def enable_forwarding(version: int) -> None:
         return
     if read("net/ipv6/conf/all/forwarding") == "1":
         return
-    with IPRoute() as library:
+    with iproute() as library:
         for route in library.get_routes(family=socket.AF_INET6):
             if route["proto"] == _RTPROT_RA and route["dst_len"] == 0:
                 device = socket.if_indextoname(route.get_attr("RTA_OIF"))

@@ -14,12 +14,12 @@ from pathlib import Path
 from bgpcni.cni.result import Dns, Result, Route
 from bgpcni.errors import CniError
 from bgpcni.ipam.boot import Reclaimer
-from bgpcni.ipam.config import parse_host_local, requested_addresses
+from bgpcni.ipam.config import requested_addresses
 from bgpcni.ipam.delegate import Delegate
 from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted
 from bgpcni.ipam.leases import Leases, bare
 from bgpcni.model import Address, Attachment, Ipam, KernelRoute, State
-from bgpcni.node.request import Request
+from bgpcni.node.request import Request, host_local_of
 from bgpcni.store import Store
 from bgpcni.undo import Undo
 
@@ -43,6 +43,7 @@ class Addressing:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._reclaimer = Reclaimer(str(_leases_dir(store)))
+        self._reclaimed: set[str] = set()
 
     def plan(self, request: Request) -> Ipam | None:
         """How the addresses will be given back, known before any is taken. None: layer 2 only."""
@@ -50,7 +51,7 @@ class Addressing:
         if not kind:
             return None
         if kind == BUILT_IN:
-            return Ipam(type=kind, data_dir=parse_host_local(request.document).data_dir)
+            return Ipam(type=kind, data_dir=host_local_of(request).data_dir)
         return Ipam(type=kind, stdin=request.stdin.decode(), environment=dict(request.variables))
 
     def allocate(self, request: Request, ipam: Ipam | None, undo: Undo) -> Given:
@@ -61,7 +62,7 @@ class Addressing:
             # a plugin that failed halfway may hold an address: its DEL runs in any case
             undo.push("the IPAM plugin's ADD", lambda: self._delegate(ipam).delete(_deadline()))
             return _given(self._delegate(ipam).add(_deadline()))
-        config = parse_host_local(request.document)
+        config = host_local_of(request)
         leases = HostLocal(config, request.name)
         self._reclaim(leases)
         container_id, ifname = request.environment.container_id, request.environment.ifname
@@ -119,7 +120,7 @@ class Addressing:
         """GC: leases of this network whose owner is not in `valid` go; a delegated plugin is asked to do its part."""
         kind = request.config.ipam_type if request.config else ""
         if kind == BUILT_IN:
-            return Leases(parse_host_local(request.document).data_dir, request.name).gc(valid)
+            return Leases(host_local_of(request).data_dir, request.name).gc(valid)
         if kind:
             Delegate(kind, request.variables, request.stdin).gc(_deadline())
         return []
@@ -128,7 +129,7 @@ class Addressing:
         """STATUS: raises CniError where addresses could not be given."""
         kind = request.settings.ipam_type
         if kind == BUILT_IN:
-            parse_host_local(request.document)
+            host_local_of(request)
         elif kind:
             Delegate(kind, request.variables, request.stdin).status(_deadline())
 
@@ -137,7 +138,10 @@ class Addressing:
 
     def _reclaim(self, leases: HostLocal) -> None:
         """Rule 13: what a reboot left in this network's folder, once per boot."""
+        if leases.folder in self._reclaimed:
+            return
         if self._reclaimer.done(leases):
+            self._reclaimed.add(leases.folder)
             return
         recorded = {
             (stored.attachment.container_id, stored.attachment.ifname)
@@ -146,6 +150,7 @@ class Addressing:
         }
         for address in self._reclaimer.run(leases, recorded):
             log.info("network %s: lease of %s was left by an earlier boot; reclaimed", leases.network, address)
+        self._reclaimed.add(leases.folder)
 
     def _held(self, network: str, data_dir: str) -> dict[str, tuple[str, str]]:
         """Addresses of attachments that are gone but not confirmed withdrawn, the oldest first (rule 2).

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import logging
-import socket
 from ipaddress import ip_interface
 
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, KernelRefused, TryAgain
 from bgpcni.kernel import addresses, frames, links, sysctl
 from bgpcni.kernel.namespace import Namespace, inside
 from bgpcni.kernel.netlink import Netlink, NetlinkError
+from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey
 from bgpcni.node import plan
 
@@ -119,20 +119,16 @@ def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) 
         raise KernelRefused(f"{what} on {attachment.ifname}: {error.strerror}")
 
 
-def introduce(netlink: Netlink, space: Namespace, attachment: Attachment, bridge_index: int | None) -> None:
+def introduce(netlink: Netlink, herald: frames.Herald, attachment: Attachment) -> None:
     """Tell the neighbours whose address it is now: forget the node's old entry, announce the new MAC."""
-    if not attachment.addresses or attachment.mac is None:
+    if not attachment.addresses or not attachment.bridge or not attachment.bridge_index or not attachment.mac:
         return
     plain = [item.address.partition("/")[0] for item in attachment.addresses]
-    if bridge_index:
-        netlink.send(*(addresses.forget_neighbour(bridge_index, address) for address in plain))
-    with inside(space.fd):
-        packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-    with packets:
-        try:
-            frames.send(packets, attachment.ifname, attachment.mac, plain)
-        except OSError as error:
-            log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
+    netlink.send(*(addresses.forget_neighbour(attachment.bridge_index, address) for address in plain))
+    try:
+        herald.announce(attachment.bridge, attachment.mac, plain)
+    except OSError as error:
+        log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
 
 
 def unreachable(netlink: Netlink, attachment: Attachment) -> str | None:
@@ -160,20 +156,16 @@ def is_gone(attachment: Attachment, link: links.Link | None) -> bool:
     return not attachment.chained and not links.is_ours(link, attachment.key)
 
 
-def remove(netlink: Netlink, attachment: Attachment) -> None:
+def remove(netlink: Netlink, reaper: Reaper, attachment: Attachment) -> None:
     """Delete the host end (and the pair with it) if it is there and ours. Nobody else's link is ever touched."""
     if attachment.chained:
         return
-    link = None
-    if attachment.host_index:
-        link = links.find(netlink, index=attachment.host_index)
-        if link is not None and not links.is_ours(link, attachment.key):
-            return
-    elif attachment.host_veth is None:
+    if not attachment.host_index:
         remove_by_name(netlink, attachment.key)
         return
-    if link is not None:
-        links.remove(netlink, link.index)
+    link = links.find(netlink, index=attachment.host_index)
+    if link is not None and links.is_ours(link, attachment.key):
+        reaper.delete(netlink, link.index, link.alias)
 
 
 def remove_by_name(netlink: Netlink, key: AttachmentKey) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from bgpcni.cni import result
@@ -12,6 +13,7 @@ from bgpcni.cni.versions import read_version, require_command
 from bgpcni.config import network
 from bgpcni.config.network import NetworkConfig
 from bgpcni.errors import CniError, DecodingFailure, InvalidConfiguration
+from bgpcni.ipam.config import HostLocalConfig, parse_host_local
 from bgpcni.model import AttachmentKey
 
 
@@ -55,7 +57,7 @@ def parse_request(variables: Mapping[str, str], stdin: bytes, netns_fd: int | No
     Raises InvalidEnvironment (4), DecodingFailure (6), IncompatibleVersion (1), InvalidConfiguration (7).
     """
     environment = parse_environment(variables)
-    document = network.decode(stdin)
+    document = _decoded(stdin)
     version = read_version(_fold(document, "cniVersion"))
     require_command(environment.command, version)
     lenient = environment.command in (Command.DEL, Command.GC)
@@ -63,7 +65,7 @@ def parse_request(variables: Mapping[str, str], stdin: bytes, netns_fd: int | No
     config: NetworkConfig | None = None
     name = _fold(document, "name")
     try:
-        config, warnings = network.parse(stdin)
+        config, warnings = _parsed(stdin)
         name = config.name
     except CniError as error:
         if not lenient or not isinstance(name, str) or not network.is_name(name):
@@ -92,6 +94,31 @@ def parse_request(variables: Mapping[str, str], stdin: bytes, netns_fd: int | No
         netns_fd=netns_fd,
         warnings=warnings,
     )
+
+
+def host_local_of(request: Request) -> HostLocalConfig:
+    """host-local's part of the configuration. Raises InvalidConfiguration."""
+    return _host_local(request.stdin)
+
+
+# A runtime sends the same configuration for every container of a network: what was parsed once is kept, by its
+# octets. The values are frozen, and nobody changes the documents. Large ones (GC lists) are not worth keeping.
+_KEPT = 1 << 16
+_decode_kept = lru_cache(64)(network.decode)
+_parse_kept = lru_cache(64)(network.parse)
+
+
+def _decoded(stdin: bytes) -> dict[str, Any]:
+    return _decode_kept(stdin) if len(stdin) <= _KEPT else network.decode(stdin)
+
+
+def _parsed(stdin: bytes) -> tuple[NetworkConfig, tuple[str, ...]]:
+    return _parse_kept(stdin) if len(stdin) <= _KEPT else network.parse(stdin)
+
+
+@lru_cache(64)
+def _host_local(stdin: bytes) -> HostLocalConfig:
+    return parse_host_local(_decoded(stdin))
 
 
 def asked_version(stdin: bytes) -> str | None:

@@ -20,8 +20,10 @@ from bgpcni.convergence.derive import derive
 from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain, Unavailable
 from bgpcni.exporter import NotThereYet
 from bgpcni.kernel import bridge
+from bgpcni.kernel.frames import Herald
 from bgpcni.kernel.namespace import Namespace, boot_id
 from bgpcni.kernel.netlink import Netlink
+from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
 from bgpcni.node import chain, check, garbage, interface, plan
 from bgpcni.node.addressing import Addressing
@@ -55,6 +57,8 @@ class Node:
         self.by_link: dict[int, AttachmentKey] = {}
         """Attachments by the index of their root-side link: who it is that vanishes (rule 15)."""
         self.drained = False
+        self.herald = Herald()
+        self.reaper = Reaper()
         self._thread = threading.local()
 
     @property
@@ -113,7 +117,7 @@ class Node:
                 hairpin=config.hairpin_mode, isolated=config.port_isolation,
             )  # fmt: skip
             attachment = interface.configure(self.netlink, space, attachment, dad=config.enabledad)
-            interface.introduce(self.netlink, space, attachment, switch.index)
+            interface.introduce(self.netlink, self.herald, attachment)
             attachment = self.announce(attachment, undo)
             undo.keep()
         return attachment, given.dns
@@ -121,7 +125,7 @@ class Node:
     def announce(self, attachment: Attachment, undo: Undo) -> Attachment:
         """Behind a working data path only (rule 1): the record goes up, then the routes go out."""
         if attachment.exporters:
-            derive(attachment, self.facts)  # a next hop that is missing is known before the record says "up"
+            self._refuse_unannounceable(attachment)
             if attachment.bgp.family == "unicast" and (reason := interface.unreachable(self.netlink, attachment)):
                 raise InvalidConfiguration(reason)
         attachment = attachment.model_copy(update={"since": clock.now()})
@@ -134,6 +138,14 @@ class Node:
             except NotThereYet as error:
                 raise TryAgain(str(error)) from None
         return attachment
+
+    def _refuse_unannounceable(self, attachment: Attachment) -> None:
+        """A next hop that is missing, or a family that an exporter does not know, before the record says "up"."""
+        families = {route.nlri.family for route in derive(attachment, self.facts)}
+        for use in attachment.exporters:
+            unknown = families - catalog.load(use.type).families
+            if unknown:
+                raise InvalidConfiguration(f"exporters: {use.name} cannot announce {', '.join(sorted(unknown))}")
 
     def remember(self, attachment: Attachment) -> None:
         """Watch the link of an attachment that is up."""
@@ -231,7 +243,7 @@ class Node:
         if attachment.bgp.drain_seconds and self.convergence.wait_confirmed(key, deadline):
             time.sleep(attachment.bgp.drain_seconds)  # the peers move their traffic away before the link goes
         if attachment.boot_id == self.boot_id:
-            interface.remove(self.netlink, attachment)
+            interface.remove(self.netlink, self.reaper, attachment)
         if attachment.exporters and not self.convergence.wait_confirmed(key, deadline):
             return False
         self.finish(attachment)

@@ -158,7 +158,7 @@ def link(
         place.run("sh", "-c", 'echo 0 >"/proc/sys/net/ipv6/conf/$0/accept_dad"', name)
         for address in addresses:
             place.ip("address", "add", address, "dev", name, *(["nodad"] if ":" in address else []))
-        place.ip("link", "set", name, "up")
+        place.ip("link", "set", "dev", name, "up")
 
 
 def alive(pid: int, proc: Path = PROC) -> bool:
