@@ -87,16 +87,16 @@ def test_threads_exclude_each_other(folder: int) -> None:
     assert most == [1]
 
 
-def test_a_wait_ends_when_the_lock_is_free(folder: int) -> None:
+@pytest.mark.parametrize("seconds", [30.0, None])
+def test_a_wait_ends_when_the_lock_is_free(folder: int, seconds: float | None) -> None:
     """Bounded and unbounded waits alike."""
-    for seconds in (30.0, None):
-        fd = acquire("x.lock", folder)
-        got: list[int] = []
-        thread = threading.Thread(target=lambda s=seconds: got.append(acquire("x.lock", folder, seconds=s)))  # type: ignore[misc]
-        thread.start()
-        os.close(fd)
-        thread.join(30)
-        os.close(got[0])
+    fd = acquire("x.lock", folder)
+    got: list[int] = []
+    thread = threading.Thread(target=lambda: got.append(acquire("x.lock", folder, seconds=seconds)))
+    thread.start()
+    os.close(fd)
+    thread.join(30)
+    os.close(got[0])
 
 
 def test_who_waited_for_an_unlinked_file_gets_the_one_that_is_there(folder: int, tmp_path: Path) -> None:

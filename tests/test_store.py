@@ -194,17 +194,20 @@ def die_at(number: int, action: Callable[[], object]) -> bool:
         assert os.WEXITSTATUS(status) == 0
         return False
     left = number
+
+    def counted(call: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*args: object, **kwargs: object) -> object:
+            nonlocal left
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+            return call(*args, **kwargs)
+
+        return wrapped
+
     try:
         for name in CALLS:
-
-            def wrapped(*args: object, _real: Callable[..., object] = getattr(os, name), **kwargs: object) -> object:
-                nonlocal left
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left -= 1
-                return _real(*args, **kwargs)
-
-            setattr(os, name, wrapped)
+            setattr(os, name, counted(getattr(os, name)))
         action()
         os._exit(0)
     except BaseException:  # noqa: BLE001 - whatever it is, this child must not go on with the tests
