@@ -60,6 +60,8 @@ def _mac(value: str) -> str:
 
 
 def _prefix(value: str) -> str:
+    if "%" in value:  # a zone may hold any character, and means nothing to a peer
+        raise ValueError(f"{value!r} has a zone")
     return str(ip_network(value))
 
 
