@@ -65,6 +65,7 @@ class Announcer:
         self._ledger: Ledger
         self._replay = True
         self._look = False
+        self._look_at_all = False
         self._stopping = False
         self._failures = 0
         self._not_before = 0.0
@@ -97,6 +98,11 @@ class Announcer:
             self._look = True
             self._failures, self._not_before = 0, 0.0
             self._change.notify_all()
+
+    def sessions(self) -> None:
+        with self._change:
+            self._look_at_all = True
+        self.progress()
 
     def empty(self) -> None:
         with self._change:
@@ -348,9 +354,11 @@ class Announcer:
             self._confirmed(free)
 
     def _settle(self) -> None:
-        """Ask how far the unsettled got."""
+        """Ask how far the unsettled got; after a change of sessions, how far each route is now."""
         with self._change:
-            routes = self._ledger.unsettled()
+            self._ledger.settled = _SETTLED[self._exporter.acks]
+            routes = self._ledger.told() if self._look_at_all else self._ledger.unsettled()
+            self._look_at_all = False
             wanted = [self._ledger.entries[route.nlri].wanted for route in routes]
             epoch = self._ledger.epoch
             if not routes:

@@ -47,7 +47,8 @@ class World:
 
     def run(self, waves: Sequence[Sequence[Call]]) -> list[dict[str, Any]]:
         """Every wave in turn. Raises AssertionError when a call failed."""
-        assert self._runner.stdin and self._runner.stdout
+        assert self._runner.stdin
+        assert self._runner.stdout
         self._runner.stdin.write(json.dumps(list(map(list, waves))) + "\n")
         self._runner.stdin.flush()
         answer: list[dict[str, Any]] = json.loads(self._runner.stdout.readline())
@@ -74,7 +75,14 @@ class World:
         return document | {"type": "bridge"}
 
     def call(
-        self, command: str, network: dict[str, Any], container: str, space: Namespace, *, alone: bool = False, **more: Any
+        self,
+        command: str,
+        network: dict[str, Any],
+        container: str,
+        space: Namespace,
+        *,
+        alone: bool = False,
+        **more: Any,
     ) -> Call:
         """One call of the executable that the network's type names. `alone`: ours, without an agent."""
         stock = network["type"] == "bridge"
