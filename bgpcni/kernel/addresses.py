@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 
 from bgpcni.kernel.netlink import (
+    APPEND,
     CREATE,
     EXCL,
     RTM_DELNEIGH,
@@ -76,7 +77,10 @@ def assigned(netlink: Netlink, index: int) -> list[Assigned]:
 
 
 def route_message(index: int, route: KernelRoute) -> Message:
-    """Add one route through a link; without gateway: on the link itself."""
+    """Add one route through a link; without gateway: on the link itself.
+
+    Appended: a second route to the same destination is a second way there, the same route again an error.
+    """
     destination = ip_network(route.dst)
     scope = route.scope if route.scope is not None else (_UNIVERSE if route.gw else _LINK)
     table = route.table if route.table is not None else _MAIN
@@ -99,7 +103,7 @@ def route_message(index: int, route: KernelRoute) -> Message:
         metrics += attribute(_RTAX_ADVMSS, route.advmss)
     if metrics:
         body += nested(_RTA_METRICS, metrics)
-    return Message(RTM_NEWROUTE, EXCL | CREATE, body)
+    return Message(RTM_NEWROUTE, APPEND | CREATE, body)
 
 
 def has_route(netlink: Netlink, index: int, route: KernelRoute) -> bool:
