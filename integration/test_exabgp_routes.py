@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bgpcni.exporter import Reach
 from bgpcni.model import Announcement, Family, Neighbor, Nlri
+from bgpcni_exabgp import encode, exporter, lines
+from bgpcni_exabgp.encode import Kind, Route
 from integration.exabgp_bench import Bench, Speaker, bench, facts, many, unicast
-from integration.lab import ALL_FAMILIES, Frr, Lab, until
+from integration.lab import ALL_FAMILIES, Frr, Lab, link, until
+from integration.lab import Neighbor as FrrNeighbor
 
 
 @pytest.fixture
@@ -169,6 +175,25 @@ def test_a_killed_exabgp_loses_no_route(frr: Frr, node: Bench, speaker: Speaker)
     assert speaker.pid != pid
 
 
+def test_an_exabgp_that_hangs_is_replaced(
+    frr: Frr, node: Bench, speaker: Speaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ExaBGP lives but does not answer: it is ended and started again, and the routes stay at FRR meanwhile."""
+    monkeypatch.setattr(exporter, "ANSWER", 1.0)
+    route = unicast(node, "10.1.2.3/32")
+    speaker.announce(route)
+    speaker.prune(route)
+    speaker.wait(Reach.ACKED, route)
+    pid = speaker.pid
+    os.kill(pid, signal.SIGSTOP)
+    speaker.announce(unicast(node, "10.1.2.4/32"))
+    speaker.announce(route)
+    speaker.prune(route)
+    speaker.wait(Reach.ACKED, route)
+    assert speaker.pid != pid
+    assert frr.paths("10.1.2.3/32")
+
+
 def test_a_killed_frr_gets_everything_back(frr: Frr, node: Bench, speaker: Speaker) -> None:
     """FRR is killed and started again: the routes come back with End-of-RIB, without the agent."""
     routes = many(node, 100)
@@ -183,8 +208,11 @@ def test_a_killed_frr_gets_everything_back(frr: Frr, node: Bench, speaker: Speak
     frr.start()
     until(lambda: frr.received(node.address) == 99, "the routes")
     speaker.wait(Reach.SENT, *routes)
-    restart = frr.neighbor(node.address)["gracefulRestartInfo"]
-    assert restart["endOfRibRecv"]["ipv4Unicast"] is True
+
+    def ended() -> bool:
+        return bool(frr.neighbor(node.address)["gracefulRestartInfo"]["endOfRibRecv"]["ipv4Unicast"])
+
+    until(ended, "End-of-RIB")
 
 
 def test_a_family_that_the_peer_lacks(lab: Lab) -> None:
@@ -258,3 +286,146 @@ def test_a_changed_configuration_touches_only_its_sessions(lab: Lab, frr: Frr, n
     assert frr.neighbor(node.address)["connectionsEstablished"] == before["connectionsEstablished"]
     assert {p.address for p in second.exporter.peers()} == {node.peer, "198.18.200.1"}
     assert second.pid == pid
+
+
+def test_a_killed_relay_touches_no_session(frr: Frr, node: Bench, speaker: Speaker) -> None:
+    """The process between agent and ExaBGP is killed: it comes back, and no peer notices."""
+    route, later = unicast(node, "10.1.2.3/32"), unicast(node, "10.1.2.4/32")
+    speaker.announce(route)
+    speaker.prune(route)
+    until(lambda: frr.paths("10.1.2.3/32"), "the route")
+    before, pid, emptied = frr.neighbor(node.address), speaker.pid, speaker.wake.emptied
+    (relay,) = (found for found in node.namespace.pids() if found != pid)
+    os.kill(relay, signal.SIGKILL)
+    until(lambda: speaker.wake.emptied > emptied, "the new relay")
+    speaker.announce(route, later)
+    speaker.prune(route, later)
+    speaker.wait(Reach.ACKED, route, later)
+    assert frr.neighbor(node.address)["connectionsEstablished"] == before["connectionsEstablished"]
+    assert speaker.pid == pid
+
+
+def test_a_route_that_a_peer_cannot_stand_is_taken_back(
+    frr: Frr, node: Bench, speaker: Speaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A route over which FRR ends the session again and again is withdrawn and refused; the others stay announced."""
+    good = unicast(node, "10.1.2.3/32")
+    speaker.announce(good)
+    speaker.prune(good)
+    speaker.wait(Reach.ACKED, good)
+    # past the validation, which does not let it through: FRR 10 takes an IPv6 originator for a malformed route
+    stock = encode.encode
+
+    def unchecked(route: Announcement, asn: int, kind: Kind) -> Route:
+        wire = stock(route, asn, kind)
+        if route.nlri.kind != "multicast":
+            return wire
+        rd, tag, originator = wire.nlri[2:10], bytes(4), b"\x80" + bytes.fromhex("20010db8" + "00" * 12)
+        return replace(wire, nlri=b"\x03\x1d" + rd + tag + originator, key=wire.key)
+
+    monkeypatch.setattr(lines, "encode", unchecked)
+    # what is older than that is above suspicion
+    until(lambda: time.monotonic() - speaker.exporter._batches[-1][0] > exporter.SUSPECT, "a moment of peace")
+    evpn = Nlri(Family.L2VPN_EVPN, "multicast", rd="64512:1", originator=node.address)
+    bad = Announcement(evpn, "e", node.address, vni=5)
+    speaker.announce(bad)
+    until(lambda: speaker.reach(bad) == {Reach.REFUSED}, "that the bad route is refused")
+    assert f"{node.peer} ended the session over it: NOTIFICATION 3/" in speaker.reason(bad)
+    speaker.wait(Reach.ACKED, good)
+    until(lambda: frr.paths("10.1.2.3/32") and frr.established(node.address), "a session that lasts")
+    assert speaker.announce(bad)[0].reach is Reach.REFUSED
+    assert "NOTIFICATION 3/" in speaker.exporter.peers()[0].last_error
+
+
+def test_a_passive_session_over_ipv6_with_ttl_security(lab: Lab, frr: Frr, tmp_path: Path) -> None:
+    """FRR connects to us, over IPv6, and both sides check that the other is one hop away."""
+    node = bench(lab, frr)
+    families = (Family.IPV6_UNICAST,)
+    frr.add_neighbor(FrrNeighbor(node.address6, 64513, families, extra=("ttl-security hops 1",)))
+    peer = Neighbor(node.peer6, frr.asn, families, 90, ttl_security=True, passive=True)
+    place = facts(node, peer, asn=64513, local_address=node.address6)
+    speaker = Speaker(lab, node.namespace, place)
+    route = unicast(node, "2001:db8:1::/64")
+    speaker.announce(route)
+    speaker.prune(route)
+    speaker.wait(Reach.ACKED, route)
+    until(lambda: frr.next_hops("2001:db8:1::/64") == {node.address6}, "the route")
+
+
+def test_an_exabgp_that_the_user_runs(lab: Lab, frr: Frr, node: Bench) -> None:
+    """The sample configuration works with a stock ExaBGP: unicast routes come and go, other families are refused."""
+    sample = (Path(__file__).parent.parent / "conf/exabgp.conf").read_text()
+    path = node.run_dir / "own.sock"
+    for old, new in (
+        ("192.0.2.1 ", f"{node.peer} "),
+        ("192.0.2.2", node.address),
+        ("/usr/bin/python3", sys.executable),
+        ("/run/exabgp/bgpcni.sock;", f"{path};"),
+    ):
+        assert old in sample
+        sample = sample.replace(old, new)
+    configuration = node.run_dir / "own.conf"
+    configuration.write_text(sample)
+    settings = {
+        "exabgp_daemon_user": "root",
+        "exabgp_api_cli": "false",
+        "exabgp_tcp_bind": "",
+        "PATH": os.environ["PATH"],
+    }
+    program = Path(sys.executable).parent / "exabgp"
+    own = node.namespace.popen(program, "server", configuration, log=node.run_dir / "own.log", env=settings)
+    lab.callback(own.wait)
+    lab.callback(own.kill)
+    speaker = Speaker(lab, node.namespace, facts(node), socket=str(path))
+    routes = [
+        unicast(node, "10.1.2.3/32", communities=("64512:1", "no-export"), export_rt=("4200000000:7",)),
+        unicast(node, "2001:db8:1::/64"),
+    ]
+    evpn = Announcement(
+        Nlri(Family.L2VPN_EVPN, "multicast", rd="1:1", originator=node.address), "e", node.address, vni=5
+    )
+    speaker.announce(*routes, evpn)
+    until(lambda: speaker.reach(*routes) == {Reach.ACCEPTED}, "that ExaBGP took them and a session is up")
+    assert speaker.exporter.progress([evpn])[0].reach is Reach.REFUSED
+    until(lambda: frr.paths("10.1.2.3/32") and frr.paths("2001:db8:1::/64"), "both routes")
+    text = frr.text("show bgp ipv4 unicast 10.1.2.3/32")
+    assert "64512:1" in text
+    assert "no-export" in text
+    assert "RT:4200000000:7" in text
+    assert not (path.stat().st_mode & 0o077)
+    speaker.prune(routes[0])
+    until(lambda: not frr.paths("2001:db8:1::/64"), "the end of what is not kept")
+    speaker.withdraw(*routes)
+    until(lambda: not frr.paths("10.1.2.3/32"), "the end of the other")
+
+
+def test_peers_of_both_kinds_at_once(lab: Lab, frr: Frr, node: Bench) -> None:
+    """An iBGP and an eBGP peer: each gets AS path and local preference of its kind; sent means sent to both."""
+    other = lab.frr(asn=64999, router_id="198.18.255.2")
+    link(node.namespace, other.namespace, "second", "second", ["198.18.200.2/24"], ["198.18.200.1/24"])
+    families = (Family.IPV4_UNICAST, Family.IPV4_VPN)
+    near = Neighbor(node.peer, frr.asn, families, 90)
+    far = Neighbor("198.18.200.1", other.asn, families, 90)
+    # the second neighbour sees another source address: local_address is the uplink's
+    other.namespace.ip("route", "add", node.address, "via", "198.18.200.2")
+    other.add_neighbor(FrrNeighbor(node.address, node.asn, families, extra=("ebgp-multihop 2",)))
+    speaker = Speaker(lab, node.namespace, facts(node, near, far))
+    routes = many(node, 50)
+    speaker.announce(*routes)
+    speaker.prune(*routes)
+    until(lambda: all(peer.state == "Established" for peer in speaker.exporter.peers()), "both sessions")
+    speaker.wait(Reach.ACKED, *routes)
+    until(lambda: frr.received(node.address) == 50 and other.received(node.address) == 50, "the routes at both")
+    prefix = str(routes[0].nlri.prefix)
+    assert frr.paths(prefix)[0]["aspath"]["string"] == "Local"
+    assert frr.paths(prefix)[0]["locPrf"] == 100
+    assert other.paths(prefix)[0]["aspath"]["string"] == str(node.asn)
+    speaker.withdraw(*routes)
+    speaker.wait(Reach.SENT, *routes)
+    until(lambda: not frr.received(node.address) and not other.received(node.address), "their end at both")
+    other.kill()
+    until(lambda: {p.state for p in speaker.exporter.peers()} != {"Established"}, "the fall of one session")
+    speaker.announce(routes[0])
+    speaker.wait(Reach.SENT, routes[0])
+    speaker.withdraw(routes[0])
+    speaker.wait(Reach.SENT, routes[0])

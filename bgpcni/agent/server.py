@@ -116,6 +116,8 @@ class Server:
         connection.settimeout(READ_SECONDS)
         connection.sendall(protocol.HELLO)
         incoming = _receive(connection)
+        if incoming is None:
+            return  # somebody looked whether we live
         try:
             reply = self._answer(incoming)
         finally:
@@ -136,11 +138,13 @@ class Server:
         return self._call(Call(variables, incoming.stdin, next(iter(incoming.descriptors), None)))
 
 
-def _receive(connection: socket.socket) -> _Incoming:
-    """Read one request: header, environment, stdin; the descriptor comes with the first octet."""
+def _receive(connection: socket.socket) -> _Incoming | None:
+    """Read one request: header, environment, stdin; the descriptor comes with the first octet. None: nothing came."""
     deadline = time.monotonic() + READ_SECONDS
     ancillary = socket.CMSG_SPACE(array.array("i").itemsize * 4)
     data, control, flags, _ = connection.recvmsg(1 << 16, ancillary, socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        return None
     descriptors = array.array("i")
     for level, kind, payload in control:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

@@ -102,9 +102,15 @@ class Convergence:
             except CniError as error:  # an exporter that was uninstalled must not wedge a DEL
                 log.error("%s: cannot withdraw through %s: %s", key, use.name, error)
                 continue
-            if announcer.leave(key, routes):
-                self._discard(key, use.name)
-            elif not self.resident:
+            free = announcer.leave(key, routes)
+            with self._lock:
+                # said again now that it is told: the confirmation of an earlier leave may have come in between
+                names = self._pending.setdefault(key, set())
+                if announcer.is_leaving(key):
+                    names.add(use.name)
+                else:
+                    names.discard(use.name)
+            if not free and not self.resident:
                 try:
                     announcer.drive_now()
                 except NotThereYet as error:
@@ -167,8 +173,8 @@ class Convergence:
         """Note one exporter's confirmation; True when it was the last and nobody waits for it in a call."""
         with self._lock:
             names = self._pending.get(key)
-            if names is None:
-                return False
+            if names is None or self._announcers[name].is_leaving(key):
+                return False  # a confirmation on its way while the attachment came and went again
             names.discard(name)
             if names:
                 return False

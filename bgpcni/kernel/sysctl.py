@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from pathlib import Path
 
-from pyroute2 import IPRoute
-
 from bgpcni.errors import KernelRefused
+from bgpcni.kernel.library import iproute
 
 log = logging.getLogger(__name__)
 _ROOT = Path("/proc/sys")
@@ -35,6 +35,21 @@ def write(name: str, value: str) -> None:
         raise KernelRefused(f"sysctl {name} = {value}: {error.strerror}") from None
 
 
+def put(name: str, value: str) -> bool:
+    """Set it without a look at what it was; False where this kernel has none of that name, or refuses."""
+    try:
+        fd = os.open(f"{_ROOT}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.write(fd, value.encode())
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
 def enable_forwarding(version: int) -> None:
     """Forwarding for IPv4 or IPv6. A default route learned by router advertisements survives it.
 
@@ -45,7 +60,7 @@ def enable_forwarding(version: int) -> None:
         return
     if read("net/ipv6/conf/all/forwarding") == "1":
         return
-    with IPRoute() as library:
+    with iproute() as library:
         for route in library.get_routes(family=socket.AF_INET6):
             if route["proto"] == _RTPROT_RA and route["dst_len"] == 0:
                 device = socket.if_indextoname(route.get_attr("RTA_OIF"))

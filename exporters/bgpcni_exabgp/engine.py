@@ -21,7 +21,7 @@ identifies the route where the NLRI has more in it. Octets are not checked: that
 
 Events, one JSON object a line, to the API process of each neighbour:
 
-    {"bgpcni": "state", "seq": N, "digest": D, "neighbors": [...]}
+    {"bgpcni": "state", "protocol": P, "seq": N, "digest": D, "neighbors": [...]}
     {"bgpcni": "configured", "digest": D, "error": ""}    after a reload; D: SHA-256 of the configuration
     {"bgpcni": "up", "peer": A, "families": [...], "seq": N}
     {"bgpcni": "sent", "peer": A, "seq": N}               all up to N is in the socket of this session
@@ -40,6 +40,7 @@ import socket
 import struct
 import sys
 import termios
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -61,7 +62,9 @@ from exabgp.protocol.family import AFI, SAFI, Family
 from exabgp.protocol.ip import NoNextHop
 from exabgp.reactor.api.command.command import Command
 from exabgp.reactor.api.command.limit import extract_neighbors, match_neighbors
+from exabgp.reactor.api.processes import ProcessError, Processes
 from exabgp.reactor.delay import Delay
+from exabgp.reactor.listener import Listener
 from exabgp.reactor.loop import Reactor
 from exabgp.reactor.peer import Peer
 from exabgp.reactor.protocol import Protocol
@@ -74,7 +77,10 @@ VERSIONS = ((5, 0, 8), (5, 1))
 HEADER = 19 + 2 + 2  # message header, Withdrawn Routes Length, Total Path Attribute Length
 EXTENDED_OPTIONAL = 0x90  # attribute flags: optional, extended length
 MP_REACH_NLRI, MP_UNREACH_NLRI = 14, 15
+PROTOCOL = 1
+"""Of the command and its events; an agent that speaks another one starts ExaBGP anew."""
 SLOWEST_RECONNECT = 5  # seconds; ExaBGP's own back-off goes to 60
+EXPECTANT = 0.05  # seconds
 SYN_RETRIES = 2  # a peer that is away is asked again after 7 s, not after two minutes
 BYTES_ACKED = struct.Struct("=Q"), 120  # struct tcp_info, linux/tcp.h
 NAMES = tuple[AFI, SAFI]
@@ -365,6 +371,9 @@ class Engine:
             neighbors.append(
                 {
                     "peer": str(peer.neighbor["peer-address"]),
+                    "asn": int(peer.neighbor["peer-as"] or 0),
+                    "configured": [f"{afi}/{safi}" for afi, safi in peer.neighbor.families()],
+                    "hold": int(peer.neighbor["hold-time"]),
                     "state": peer.fsm.name(),
                     "since": peer.stats["complete"] or peer.stats["reset"],
                     "families": watch.families if watch else [],
@@ -374,7 +383,13 @@ class Engine:
                     "started": watch.started if watch else -1,
                 }
             )
-        return {"bgpcni": "state", "seq": sequence, "digest": self.digest, "neighbors": neighbors}
+        return {
+            "bgpcni": "state",
+            "protocol": PROTOCOL,
+            "seq": sequence,
+            "digest": self.digest,
+            "neighbors": neighbors,
+        }
 
     def reload(self, stock: Callable[[Any], bool], reactor: Any) -> bool:
         """ExaBGP's reload, with the digest of what it read told to the agent."""
@@ -423,12 +438,17 @@ class Watch:
         self.sent = self.acked = -1
         self.eor: set[str] = set()
         self._unacked: deque[tuple[int, int]] = deque()  # (bytes_acked to reach, sequence)
+        self._written_at = 0.0
 
     def emit(self, event: str, **fields: Any) -> None:
         processes = self.peer.reactor.processes
         text = json.dumps({"bgpcni": event, "peer": str(self.peer.neighbor["peer-address"]), **fields})
         for service in self.peer.neighbor.api["neighbor-changes"]:
             processes.write(service, text)
+
+    def expectant(self) -> bool:
+        """Whether an acknowledgement is due about now; delayed ones (RFC 1122: below 500 ms) are not waited for."""
+        return bool(self._unacked) and time.monotonic() - self._written_at < EXPECTANT
 
     def look(self) -> None:
         """Report what is new; called at every turn of the session's own loop, at least each 10 ms."""
@@ -442,6 +462,7 @@ class Watch:
             self.sent = self.written
             self.emit("sent", seq=self.sent)
             self._unacked.append((_written(io), self.sent))
+            self._written_at = time.monotonic()
         if self._unacked:
             acked = _acked(io)
             before = self.acked
@@ -473,12 +494,9 @@ def watched_main(stock: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Itera
     """`Peer._main`, which runs an established session, with a look after each of its steps."""
 
     def main(peer: Any) -> Iterator[Any]:
-        steps = stock(peer)
-        watch = None
-        for action in steps:
-            if watch is None:  # after its first step ExaBGP has queued its Adj-RIB-Out for this session
-                watch = peer.bgpcni = Watch(peer)
-                watch.emit("up", families=watch.families, seq=watch.started)
+        watch = peer.bgpcni = Watch(peer)
+        watch.emit("up", families=watch.families, seq=watch.started)
+        for action in stock(peer):  # by its first step ExaBGP has queued its Adj-RIB-Out for this session
             watch.look()
             yield action
 
@@ -486,16 +504,17 @@ def watched_main(stock: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Itera
 
 
 def watched_update(stock: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """`Protocol.new_update`, which writes what is queued, noting the sequence number it covers."""
+    """`Protocol.new_update`, which writes what is queued, noting the sequence number it covers.
+
+    Withdrawals are never left out: ExaBGP does so in the first flush of a session, but a peer that keeps routes over
+    a restart (RFC 4724) still has the route.
+    """
 
     def new_update(protocol: Any, include_withdraw: bool) -> Iterator[Any]:
-        watch = getattr(protocol.peer, "bgpcni", None)
-        if watch is None or watch.peer.proto is not protocol:
-            yield from stock(protocol, include_withdraw)
-            return
+        watch: Watch = protocol.peer.bgpcni
         covered = protocol.neighbor.rib.outgoing.sequence
         watch.flushing = True
-        yield from stock(protocol, include_withdraw)
+        yield from stock(protocol, True)
         watch.flushing, watch.written = False, covered
 
     return new_update
@@ -506,12 +525,24 @@ def watched_eors(stock: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[
 
     def new_eors(protocol: Any, afi: Any = AFI.undefined, safi: Any = SAFI.undefined) -> Iterator[Any]:
         yield from stock(protocol, afi, safi)
-        watch = getattr(protocol.peer, "bgpcni", None)
-        if watch is not None and afi != AFI.undefined:
+        watch: Watch = protocol.peer.bgpcni
+        if afi != AFI.undefined:
             watch.eor.add(f"{afi}/{safi}")
             watch.emit("eor", family=f"{afi}/{safi}")
 
     return new_eors
+
+
+def eager_wait(stock: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """`Reactor._wait_for_io`, which looks each millisecond for a while where an acknowledgement is awaited."""
+
+    def wait(reactor: Any, milliseconds: int) -> Iterator[Any]:
+        watches = (getattr(peer, "bgpcni", None) for peer in reactor._peers.values())
+        if milliseconds > 1 and any(watch is not None and watch.expectant() for watch in watches):
+            milliseconds = 1
+        yield from stock(reactor, milliseconds)
+
+    return wait
 
 
 class PatientDelay(Delay):  # type: ignore[misc]  # ExaBGP has no types
@@ -522,7 +553,7 @@ class PatientDelay(Delay):  # type: ignore[misc]  # ExaBGP has no types
         self._next: int = min(self._next, SLOWEST_RECONNECT)
 
 
-# --- what ExaBGP is too strict about -------------------------------------------------------------
+# --- what ExaBGP is too strict or too loose about -------------------------------------------------------------
 
 
 def accept_next_hops() -> None:
@@ -548,6 +579,22 @@ def accept_next_hops() -> None:
     MPRNLRI.unpack = classmethod(unpack)
 
 
+def gtsm_listen(stock: Callable[..., bool]) -> Callable[..., bool]:
+    """`Listener.listen_on`, whose answers to a connection, too, have the hop limit that RFC 5082 asks for."""
+
+    def listen_on(listener: Any, local: Any, remote: Any, port: int, password: Any, base64: Any, ttl: Any) -> bool:
+        listens = stock(listener, local, remote, port, password, base64, ttl)
+        if listens and ttl:
+            for io, (address, *_) in listener._sockets.items():
+                if address == local.top() and io.family == socket.AF_INET6:
+                    io.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 255)
+                elif address == local.top():
+                    io.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
+        return listens
+
+    return listen_on
+
+
 def bounded_connect(stock: Callable[..., Any]) -> Callable[..., Any]:
     """ExaBGP's `connect`, which gives up on a silent peer in seconds."""
 
@@ -556,6 +603,22 @@ def bounded_connect(stock: Callable[..., Any]) -> Callable[..., Any]:
         return stock(io, *rest)
 
     return connect
+
+
+def surviving_write(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """`Processes.write`, which over a relay that just died would end the sessions, for good.
+
+    ExaBGP starts the relay again when it next reads from it; what is lost here, the agent asks for when it connects.
+    """
+
+    def write(processes: Any, process: str, string: str | None, neighbor: Any = None) -> Any:
+        try:
+            return stock(processes, process, string, neighbor)
+        except (ProcessError, KeyError):
+            processes._broken = [name for name in processes._broken if name != process]
+            return False
+
+    return write
 
 
 # --- start ---------------------------------------------------------------------------------------
@@ -572,12 +635,17 @@ def check() -> None:
         Protocol.new_update: ["self", "include_withdraw"],
         Protocol.new_eors: ["self", "afi", "safi"],
         Reactor.reload: ["self"],
+        Reactor._wait_for_io: ["self", "sleeptime"],
         OutgoingRIB.updates: ["self", "grouped"],
         OutgoingRIB.add_to_rib: ["self", "change", "force"],
         OutgoingRIB._update_rib: ["self", "change"],
         OutgoingRIB.pending: ["self"],
         Configuration.inject_eor: ["self", "peers", "family"],
         Update.messages: ["self", "negotiated", "include_withdraw"],
+        Listener.listen_on: [
+            *("self", "local_addr", "remote_addr", "port", "md5_password", "md5_base64", "ttl_in"),
+        ],
+        Processes.write: ["self", "process", "string", "neighbor"],
         Delay.increase: ["self"],
         match_neighbors: ["peers", "descriptions"],
         extract_neighbors: ["command"],
@@ -616,6 +684,28 @@ def check() -> None:
         raise Mismatch(f"ExaBGP {found}: its Adj-RIB-Out gives {found_octets}, not {expected_octets}")
 
 
+def claim(configuration: Path) -> int | None:
+    """Be the only one on this configuration, and say who; the descriptor holds the claim for life. None: taken.
+
+    The file is written by us and not by who started us, since that one may be killed before it could.
+    """
+    path = configuration.with_suffix(".pid")
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            break
+        os.close(descriptor)  # unlinked between open and lock
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, json.dumps({"pid": os.getpid(), "started": started}).encode())
+    return descriptor
+
+
 def install(engine: Engine) -> None:
     """Replace in memory what this module replaces, and add the command."""
     import exabgp.reactor.network.outgoing as outgoing
@@ -624,6 +714,9 @@ def install(engine: Engine) -> None:
     exabgp.rib.OutgoingRIB = GroupingRIB
     exabgp_peer.Delay = PatientDelay
     outgoing.connect = bounded_connect(outgoing.connect)
+    Listener.listen_on = gtsm_listen(Listener.listen_on)
+    Processes.write = surviving_write(Processes.write)
+    Reactor._wait_for_io = eager_wait(Reactor._wait_for_io)
     Peer._main = watched_main(Peer._main)
     Protocol.new_update = watched_update(Protocol.new_update)
     Protocol.new_eors = watched_eors(Protocol.new_eors)
@@ -644,6 +737,10 @@ def main() -> int:
         sys.stderr.write("usage: python -m bgpcni_exabgp.engine CONFIGURATION\n")
         return 2
     path = sys.argv[1]
+    os.umask(0o077)
+    if claim(Path(path)) is None:
+        sys.stderr.write(f"bgpcni: another one runs on {path}\n")
+        return 4
     try:
         check()
     except Mismatch as mismatch:
@@ -654,7 +751,6 @@ def main() -> int:
         return 3
     install(Engine(Path(path)))
     sys.argv = ["exabgp", "server", path]
-    os.umask(0o077)
     from exabgp.application.main import main as exabgp_main
 
     return int(exabgp_main() or 0)

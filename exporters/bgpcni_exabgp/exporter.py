@@ -21,14 +21,14 @@ from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 from bgpcni_exabgp import lines
 from bgpcni_exabgp.configure import configure, read_passwords
 from bgpcni_exabgp.encode import Kind, Unencodable
-from bgpcni_exabgp.ledger import NAMES, STATES, Ledger, Session, explain
+from bgpcni_exabgp.ledger import NAMES, NEVER, STATES, Ledger, Session, explain
 from bgpcni_exabgp.lines import Line
 from bgpcni_exabgp.link import Link
 from bgpcni_exabgp.process import Home, Running, back_off
 
 ANSWER = 20.0
 """Seconds that ExaBGP may take to start, or to answer when it has just been connected to."""
-SUSPECT, REPEATED, CONDEMNED = 3.0, 60.0, 600.0
+SUSPECT, REPEATED, CONDEMNED = 0.5, 60.0, 600.0
 """Seconds: what was sent so shortly before a session fell with an UPDATE error may be why; two such falls are a
 loop if no further apart; and for so long the suspects are refused."""
 STEADY = 60.0
@@ -44,7 +44,7 @@ class ExaBGP(Exporter):
         socket: str | None = None
 
     families: ClassVar[frozenset[Family]] = frozenset(Family)
-    acks: ClassVar[Literal["accepted", "sent", "acked"]] = "acked"
+    acks: Literal["accepted", "sent", "acked"] = "acked"
     needs_agent: ClassVar[bool] = True
 
     def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:
@@ -53,9 +53,17 @@ class ExaBGP(Exporter):
         self._path = config.socket
         self._home = Home(node.run_dir, name)
         self._lock = threading.Condition()
-        self._ledger = Ledger(node.neighbors, node.graceful_restart, time.monotonic())
-        self._link: Link | None = None
+        if self._path is None:
+            self._ledger = Ledger(node.neighbors, node.graceful_restart, time.monotonic())
+        else:  # its neighbours are known once it is connected to; a stock one does not tell what it sent
+            self.acks = "accepted"  # a stock ExaBGP tells no more
+            none = f"no session: the ExaBGP behind {self._path} has none"
+            self._ledger = Ledger((), node.graceful_restart, time.monotonic(), none)
+        self._link: Link | None = None  # for the verbs
+        self._wire: Link | None = None  # from its first octet on
+        self._running: Running | None = None
         self._stock = False
+        self._negotiated: dict[str, list[str]] = {}  # by neighbour of a stock ExaBGP
         self._whole = False  # pruned since connected: End-of-RIB may be sent
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -83,12 +91,11 @@ class ExaBGP(Exporter):
         link = self._connected(deadline)
         if self._stock:
             return self._stock_announce(link, routes, deadline)
-        kinds: frozenset[Kind] = frozenset(
-            "ibgp" if neighbor.asn == self.node.asn else "ebgp" for neighbor in self.node.neighbors
-        )
-        carried = self._carried()
         now = time.monotonic()
         with self._lock:
+            neighbors = [session.neighbor for session in self._ledger.sessions.values()]
+            kinds: frozenset[Kind] = frozenset("ibgp" if n.asn == self.node.asn else "ebgp" for n in neighbors)
+            carried = self._ledger.carried()
             condemned = {nlri for nlri, until in self._condemned.items() if now < until}
         wanted = [r for r in routes if r.nlri.family in carried and r.nlri not in condemned]
         refused: dict[Nlri, str] = {}
@@ -108,11 +115,17 @@ class ExaBGP(Exporter):
         if self._path is None and not self.node.neighbors:
             self._begin()
             return [Outcome(Reach.ACKED)] * len(routes)
-        link = self._connected(deadline)
         nlris = [route.nlri for route in routes]
+        try:
+            link = self._connected(deadline)
+        except NotThereYet:
+            if (silent := self._silent(nlris)) is not None:
+                return silent
+            raise
         if self._stock:
             return self._stock_withdraw(link, nlris, deadline)
-        carried = self._carried()
+        with self._lock:
+            carried = self._ledger.carried()
         batch = list(lines.withdraw(nlri for nlri in nlris if nlri.family in carried))
         sent = {nlri for line in batch for nlri in line.routes}
         failed = link.submit(batch, self._note_withdrawn, deadline)
@@ -122,6 +135,21 @@ class ExaBGP(Exporter):
             self._ledger.tidy()
             now = time.monotonic()
             return [self._ledger.outcome(n, now) if n in sent else Outcome(Reach.ACKED) for n in nlris]
+
+    def _silent(self, nlris: Sequence[Nlri]) -> list[Outcome] | None:
+        """Outcomes of withdrawals while no ExaBGP lives, if it is dead for so long that no peer has the routes."""
+        if self._path is not None:
+            return None
+        running = self._home.adopt()
+        if running is not None:
+            running.close()
+            return None
+        with self._lock:
+            now = time.monotonic()
+            for nlri in nlris:
+                self._ledger.withdrawn(nlri, NEVER)
+            outcomes = [self._ledger.outcome(nlri, now) for nlri in nlris]
+        return outcomes if all(outcome.reach > Reach.WANTED for outcome in outcomes) else None
 
     def prune(self, keep: Collection[Announcement], spare: Collection[str], deadline: float) -> None:
         if self._path is None and not self.node.neighbors:
@@ -134,7 +162,8 @@ class ExaBGP(Exporter):
                 gone = [n for n, e in self._ledger.routes.items() if n not in kept and not e.withdrawn]
             self._stock_withdraw(link, gone, deadline)
         else:
-            carried = self._carried()
+            with self._lock:
+                carried = self._ledger.carried()
             batch = lines.prune((nlri for nlri in kept if nlri.family in carried), sorted(spare))
             if link.submit(batch, lambda line, number: None, deadline):
                 raise NotThereYet("exabgp refused to prune; see its log")
@@ -179,9 +208,11 @@ class ExaBGP(Exporter):
                     )
             except NotThereYet:
                 pass  # it is ended all the same; peers drop what they keep after the restart time
+        with self._lock:
+            running = self._running.again() if self._running is not None else None
         self.close()
         if self._path is None:
-            running = self._home.adopt()
+            running = running or self._home.adopt()
             if running is not None:
                 running.end(max(deadline, time.monotonic() + 1.0))
                 running.close()
@@ -190,7 +221,7 @@ class ExaBGP(Exporter):
     def close(self) -> None:
         self._closing.set()
         with self._lock:
-            link, thread = self._link, self._thread
+            link, thread = self._wire, self._thread
             self._lock.notify_all()
         if link is not None:
             link.close()
@@ -242,10 +273,6 @@ class ExaBGP(Exporter):
             for nlri in line.routes:
                 self._ledger.withdrawn(nlri, number)
 
-    def _carried(self) -> frozenset[Family]:
-        """Families of any neighbour: the engine knows no others."""
-        return frozenset(family for neighbor in self.node.neighbors for family in neighbor.families)
-
     # --- ExaBGP's life
 
     def _begin(self) -> None:
@@ -295,7 +322,7 @@ class ExaBGP(Exporter):
         self._home.forget()
 
     def _live(self) -> str:
-        """Start or adopt, connect, and read until the connection ends; why it did."""
+        """One life: start or adopt, connect, and read until the connection ends; why it did."""
         if self._path is not None:
             link = Link.open(self._path)
             try:
@@ -307,16 +334,20 @@ class ExaBGP(Exporter):
         digest = self._home.write_configuration(text)
         if running is None:
             running = self._home.start()
+        with self._lock:
+            self._running = running
         try:
             link = self._open(running)
             try:
                 reason = self._serve(link, running, digest)
             finally:
                 link.release()
-            if running.wait(1.0):
+            if not self._closing.is_set() and running.wait(1.0):
                 reason = f"it ended: {self._home.last_words()}"
             return reason
         finally:
+            with self._lock:
+                self._running = None
             running.close()
 
     def _open(self, running: Running) -> Link:
@@ -328,27 +359,37 @@ class ExaBGP(Exporter):
             except OSError as error:
                 if running.wait(0.01):
                     raise OSError(f"it ended: {self._home.last_words()}") from None
-                if time.monotonic() > deadline or self._closing.is_set():
+                if self._closing.is_set():
+                    raise OSError("closing") from None
+                if time.monotonic() > deadline:
                     running.end(time.monotonic() + 2)
                     raise OSError(f"its relay does not listen: {error}") from None
 
     def _serve(self, link: Link, running: Running | None, digest: str) -> str:
         """Say hello, then read events until the link ends."""
+        with self._lock:
+            self._wire = link
+        if self._closing.is_set():
+            return "closing"
         hello = link.next(ANSWER)
         if not isinstance(hello, dict) or "relay" not in hello:
             return "what answers is not its relay"
         state = self._ask_state(link)
-        if running is not None and (state is None or state["digest"] != digest):
+        if running is not None and (state is None or state["protocol"] != lines.PROTOCOL):
+            running.end(time.monotonic() + ANSWER)
+            return "it was of another version"
+        if running is not None and state is not None and state["digest"] != digest:
             state = self._reload(link, running, digest)
         with self._lock:
             now = time.monotonic()
             self._stock = state is None
             if state is None:
+                for address in hello["relay"]["down"]:
+                    self._ledger.meet(address, 0, (), self.node.hold_time, now)
                 for address, families in hello["relay"]["up"].items():
-                    self._up(address, [family.replace(" ", "/") for family in families], -1, time.time())
-                    session = self._ledger.sessions.get(address)
-                    if session is not None:
-                        self._ledger.sent(session, 0)
+                    session = self._ledger.meet(address, 0, families, self.node.hold_time, now)
+                    self._ledger.up(session, families, -1, time.time())
+                    self._ledger.sent(session, 0)
             else:
                 link.number = state["seq"]
                 self._adopt_state(state, now)
@@ -365,10 +406,19 @@ class ExaBGP(Exporter):
             self.wake.progress()
         else:
             self.wake.empty()
-        while (event := link.next()) is not None:
+        while True:
+            try:
+                event = link.next(ANSWER)
+            except TimeoutError:
+                if link.owed() < ANSWER:
+                    continue
+                if running is not None:
+                    running.end(time.monotonic() + 1.0)
+                return "it did not answer, and was ended"
+            if event is None:
+                return "its relay closed the connection"
             if isinstance(event, dict):
                 self._hear(link, event)
-        return "its relay closed the connection"
 
     def _ask_state(self, link: Link) -> dict[str, Any] | None:
         """The engine's state; None from a stock ExaBGP, which does not know the question."""
@@ -400,16 +450,18 @@ class ExaBGP(Exporter):
 
     def _lost(self, reason: str) -> None:
         with self._lock:
-            self._link, self._trying = None, False
+            self._link, self._wire, self._trying = None, None, False
             self._ledger.disconnected(reason, time.monotonic())
             self._lock.notify_all()
         if not self._closing.is_set():
-            self.wake.progress()
+            self.wake.sessions()
 
     # --- events
 
     def _adopt_state(self, state: dict[str, Any], now: float) -> None:
         for found in state["neighbors"]:
+            if self._path is not None:
+                self._ledger.meet(found["peer"], found["asn"], found["configured"], found["hold"], now)
             session = self._ledger.sessions.get(found["peer"])
             if session is None:
                 continue
@@ -422,11 +474,17 @@ class ExaBGP(Exporter):
             session.eor = {NAMES[name] for name in found["eor"] if name in NAMES}
 
     def _hear(self, link: Link, event: dict[str, Any]) -> None:
+        if "relay" in event:
+            self._negotiated[event["relay"]["peer"]] = event["relay"]["families"]
+            return
         kind = event.get("bgpcni") or event.get("type")
         owed: list[Line] = []
         with self._lock:
             address = event.get("peer") or event.get("neighbor", {}).get("address", {}).get("peer")
             session = self._ledger.sessions.get(address) if address else None
+            if session is None and self._stock and kind == "state":
+                asn = event["neighbor"].get("asn", {}).get("peer", 0)
+                session = self._ledger.meet(str(address), asn, (), self.node.hold_time, time.monotonic())
             if session is None:
                 return
             if kind == "sent":
@@ -436,31 +494,30 @@ class ExaBGP(Exporter):
             elif kind == "eor":
                 session.eor.add(NAMES[event["family"]])
             elif kind == "up":
-                self._up(str(address), event["families"], event["seq"], time.time())
+                self._ledger.up(session, event["families"], event["seq"], time.time())
                 owed = self._end_of_rib()
             elif kind == "fsm" and not session.up:
                 state = event["neighbor"]["state"]
                 session.state = STATES.get(state, "Idle") if state != "ESTABLISHED" else session.state
-            elif kind == "negotiated" and self._stock:
-                session.families = frozenset(_families(event["neighbor"]["negotiated"]["families"]))
             elif kind == "state":
                 owed = self._state(link, session, event["neighbor"])
             self._lock.notify_all()
         if owed:
             self._post(link, owed)
-        if kind in ("sent", "acked", "eor", "up", "state"):
+        if kind == "fsm" and self._path is None:
+            self._home.trim_log()  # a neighbour that is away fills it
+        if kind in ("up", "state"):
+            self.wake.sessions()
+        elif kind in ("sent", "acked", "eor"):
             self.wake.progress()
-
-    def _up(self, address: str, families: Iterable[str], number: int, since: float) -> None:
-        session = self._ledger.sessions.get(address)
-        if session is not None:
-            self._ledger.up(session, families, number, since)
 
     def _state(self, link: Link, session: Session, found: dict[str, Any]) -> list[Line]:
         """ExaBGP's own event of a session: it fell, or a stock one came up."""
         if found["state"] == "up" and self._stock:
-            negotiated = [name for name, family in NAMES.items() if family in session.families]
-            self._ledger.up(session, negotiated, -1, time.time())
+            address = session.neighbor.address
+            families = self._negotiated.get(address, [])
+            self._ledger.meet(address, 0, families, self.node.hold_time, time.monotonic())
+            self._ledger.up(session, families, -1, time.time())
             self._ledger.sent(session, link.number)
         elif found["state"] == "down":
             was_up = session.up
@@ -473,7 +530,7 @@ class ExaBGP(Exporter):
         return []
 
     def _blame(self, link: Link, session: Session, words: str) -> list[Line]:
-        """A peer ended the session over an UPDATE of ours; the second time in a row, the suspects are withdrawn.
+        """A peer ended the session over an UPDATE of ours: the second time in a row, the suspects are withdrawn.
 
         Suspect is what was announced in the seconds before the first fall: ExaBGP sends it again with each new
         session, and the session would never last.
@@ -484,6 +541,7 @@ class ExaBGP(Exporter):
             old = [number for at, number in self._batches if now - at >= SUSPECT]
             self._falls[address] = (now, set(self._ledger.between(max(old, default=self._base), link.number)))
             return []
+        del self._falls[address]
         for nlri in suspects:
             self._condemned[nlri] = now + CONDEMNED
             self._ledger.refuse(nlri, f"withdrawn, because {address} ended the session over it: {words}")
@@ -505,10 +563,6 @@ class ExaBGP(Exporter):
                 link.post(line)
         except OSError:
             link.close()  # the reading end sees it, and starts over
-
-
-def _families(names: Iterable[str]) -> list[Family]:
-    return [NAMES[name.replace(" ", "/")] for name in names if name.replace(" ", "/") in NAMES]
 
 
 def _peer(session: Session, sent: int, offline: str | None) -> Peer:

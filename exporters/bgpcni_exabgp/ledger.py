@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bgpcni.exporter import Outcome, Reach
 from bgpcni.model import Family, Neighbor, Nlri
@@ -148,8 +148,15 @@ class Entry:
 class Ledger:
     """Sessions and routes. Not thread-safe; the caller holds a lock."""
 
-    def __init__(self, neighbors: Iterable[Neighbor], graceful_restart: int, now: float) -> None:
+    def __init__(
+        self,
+        neighbors: Iterable[Neighbor],
+        graceful_restart: int,
+        now: float,
+        none: str = "no neighbour is configured",
+    ) -> None:
         self.sessions = {n.address: Session(n, down_since=now) for n in neighbors}
+        self.none = none
         self.graceful_restart = graceful_restart
         self.routes: dict[Nlri, Entry] = {}
         self.offline: str | None = "exabgp is not running"
@@ -181,8 +188,8 @@ class Ledger:
         entry.refused, entry.withdrawn = reason, False
 
     def retain(self, keep: Collection[Nlri]) -> None:
-        """Forget what is not in `keep`, except withdrawals that are not complete."""
-        self.routes = {n: e for n, e in self.routes.items() if n in keep or (e.withdrawn and not e.told)}
+        """Forget announcements that are not in `keep`: they were swept."""
+        self.routes = {nlri: entry for nlri, entry in self.routes.items() if nlri in keep or entry.withdrawn}
 
     def tidy(self) -> None:
         """Forget withdrawals whose completion was answered, once there are many."""
@@ -198,7 +205,22 @@ class Ledger:
             if low < entry.number <= high and not entry.withdrawn and entry.refused is None:
                 yield nlri
 
+    def carried(self) -> frozenset[Family]:
+        """Families of any neighbour."""
+        return frozenset(family for session in self.sessions.values() for family in session.neighbor.families)
+
     # --- what is heard
+
+    def meet(self, address: str, asn: int, families: Iterable[str], hold_time: int, now: float) -> Session:
+        """A neighbour that only ExaBGP knew, or knew better."""
+        known = frozenset(NAMES[name] for name in families if name in NAMES)
+        session = self.sessions.get(address)
+        if session is None:
+            neighbor = Neighbor(address, asn, tuple(known), hold_time)
+            session = self.sessions[address] = Session(neighbor, down_since=now)
+        elif not known <= set(session.neighbor.families):
+            session.neighbor = replace(session.neighbor, families=tuple(known | set(session.neighbor.families)))
+        return session
 
     def connected(self) -> None:
         self.offline = None
@@ -246,7 +268,7 @@ class Ledger:
             entry.told = outcome.reach >= Reach.SENT
             return outcome
         if not self.sessions:
-            return Outcome(Reach.WANTED, "no neighbour is configured")
+            return Outcome(Reach.WANTED, self.none)
         if not having:
             return Outcome(Reach.WANTED, f"no neighbour has family {nlri.family}")
         if self.offline is not None:

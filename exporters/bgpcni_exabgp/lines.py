@@ -33,7 +33,7 @@ Refuse = Callable[[Nlri, str], None]
 
 
 def tag(network: str) -> str:
-    return network.encode().hex() or "-"
+    return network.encode("utf-8", "surrogatepass").hex() or "-"
 
 
 def announce(routes: Iterable[Announcement], asn: int, kinds: frozenset[Kind], refuse: Refuse) -> Iterator[Line]:
@@ -85,6 +85,8 @@ def end_of_rib(peer: str, family: Family) -> Line:
     return Line(f"neighbor {peer} bgpcni eor", WIRE[family])
 
 
+PROTOCOL = 1
+"""That of the engine's lines and events; it has the same constant, and imports nothing from here."""
 STATE = Line("", "bgpcni state", numbered=False)
 
 

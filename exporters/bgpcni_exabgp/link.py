@@ -34,6 +34,7 @@ class Link:
         self._lock = threading.Condition()
         self._sending = threading.Lock()
         self._tickets: deque[list[bool | None]] = deque()
+        self._heard = time.monotonic()  # when an answer came, or was first owed
         self._dead = False
         self.number = 0
         connection.settimeout(None)
@@ -71,11 +72,15 @@ class Link:
         line = self._lines.popleft()
         if line in (b"done", b"error"):
             return self._answered(line == b"done")
-        event = json.loads(line)
+        try:
+            event = json.loads(line)
+        except ValueError:  # some of what a stock ExaBGP writes is no JSON
+            return {}
         return event if isinstance(event, dict) else {}
 
     def _answered(self, done: bool) -> bool:
         with self._lock:
+            self._heard = time.monotonic()
             if self._tickets:
                 self._tickets.popleft()[0] = done
             self._lock.notify_all()
@@ -119,9 +124,16 @@ class Link:
             number = self.number = self.number + 1
             numbered(number)
             with self._lock:
+                if not self._tickets:
+                    self._heard = time.monotonic()
                 self._tickets.append(ticket)
             self._socket.sendall(line.text(number).encode("ascii") + b"\n")
         return ticket
+
+    def owed(self) -> float:
+        """Seconds for which an answer has been owed; 0 if none is."""
+        with self._lock:
+            return time.monotonic() - self._heard if self._tickets else 0.0
 
     def close(self) -> None:
         """Wake whoever waits or reads; from any thread, any number of times."""

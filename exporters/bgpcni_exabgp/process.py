@@ -1,7 +1,7 @@
 """Starts, adopts and ends the ExaBGP that is ours. It outlives the agent: its own session, its output in a file.
 
-What is ours is known by pid and start time, written to a file in `run_dir`; a pid alone is never signalled. All
-signals go through a pidfd, which is opened before the start time is compared.
+What is ours is known by pid and start time, which the engine itself writes to a file in `run_dir` that it keeps locked;
+a pid alone is never signalled. All signals go through a pidfd, which is opened before the start time is compared.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 LOG_LIMIT = 4 << 20
-"""Octets; a log found longer when ExaBGP is started is cut to nothing."""
+"""Octets; a log found longer is cut to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,10 @@ class Running:
         self.signal(signal.SIGKILL)
         return self.wait(1.0)
 
+    def again(self) -> Running:
+        """The same process, for another thread to wait for and close."""
+        return Running(self.identity, os.dup(self._descriptor))
+
     def close(self) -> None:
         os.close(self._descriptor)
 
@@ -103,6 +107,12 @@ class Home:
             return None
         return running
 
+    def trim_log(self) -> None:
+        """Cut a log that has grown too long; ExaBGP appends, so it goes on at the start."""
+        with contextlib.suppress(OSError):
+            if self.log.stat().st_size > LOG_LIMIT:
+                os.truncate(self.log, 0)
+
     def start(self) -> Running:
         """Start ExaBGP on the configuration that is in place. Raises OSError."""
         with contextlib.suppress(FileNotFoundError):
@@ -110,8 +120,7 @@ class Home:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         output = os.open(self.log, flags, 0o600)
         try:
-            if os.fstat(output).st_size > LOG_LIMIT:
-                os.ftruncate(output, 0)
+            self.trim_log()
             process = subprocess.Popen(  # our own interpreter, fixed arguments
                 [sys.executable, "-I", "-m", "bgpcni_exabgp.engine", str(self.configuration)],
                 stdin=subprocess.DEVNULL,
@@ -126,9 +135,7 @@ class Home:
             os.close(output)
         descriptor = os.pidfd_open(process.pid)
         process.returncode = 0  # reaped through the pidfd, never by subprocess
-        identity = Identity(process.pid, start_time(process.pid) or 0)
-        write(self.identity, json.dumps(asdict(identity)))
-        return Running(identity, descriptor)
+        return Running(Identity(process.pid, start_time(process.pid) or 0), descriptor)
 
     def forget(self) -> None:
         """ExaBGP has ended for good: remove what is of it alone."""

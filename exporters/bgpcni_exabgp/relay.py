@@ -4,11 +4,11 @@ ExaBGP writes to its API process with blocking writes, so whatever happens to th
 and it gives up for good after a few deaths of that process, so this one ends only when its stdin does. One agent
 at a time: a newer one replaces the older. It gets, first,
 
-    {"relay": {"version": 1, "up": {"198.51.100.1": ["ipv4 unicast", ...]}, "lost": 3}}
+    {"relay": {"version": 1, "up": {"198.51.100.1": ["ipv4/unicast", ...]}, "down": [...], "lost": 3}}
 
-(established sessions with the families negotiated, and the lines dropped while no agent was there) and then
-whatever ExaBGP says. Answers owed to an earlier agent are swallowed; half a line of one is not passed on. Nothing
-is interpreted but session states, so it serves our engine and an ExaBGP that the user runs alike.
+(established sessions with the families negotiated, those that were, and the lines dropped while no agent was there)
+and then whatever ExaBGP says. Answers owed to an earlier agent are swallowed; half a line of one is not passed on.
+Nothing is interpreted but session states, so it serves our engine and an ExaBGP that the user runs alike.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from asyncio.streams import FlowControlMixin
 
@@ -25,6 +26,11 @@ BACKLOG = 64 << 20
 """Octets held for an agent that does not read; beyond it is cut off, and has to connect and replay."""
 
 
+PEER = re.compile(r'"peer": "([0-9a-fA-F.:]+)"')
+FAMILIES = re.compile(r'"families": "?\[([^\]]*)\]')
+FAMILY = re.compile(r"(ipv4|ipv6|l2vpn)[ /]([a-z-]+)")
+
+
 class Relay:
     """The state of the relay; `run` serves until ExaBGP closes its end."""
 
@@ -32,6 +38,7 @@ class Relay:
         self.agent: asyncio.StreamWriter | None = None
         self.exabgp: asyncio.StreamWriter | None = None
         self.up: dict[str, list[str]] = {}
+        self.down: set[str] = set()
         self.families: dict[str, list[str]] = {}
         self.owed = self.stale = self.lost = 0  # answers to come, those for earlier agents, lines dropped
 
@@ -42,20 +49,33 @@ class Relay:
             mine = self.stale == 0
             self.stale = max(0, self.stale - 1)
             return mine
-        if b'"type": "state"' in line or b'"type": "negotiated"' in line:
+        if b'"type": "negotiated"' in line:
+            self.negotiated(line.decode("ascii"))
+            return False
+        if b'"type": "state"' in line:
             neighbor = json.loads(line)["neighbor"]
             peer = neighbor["address"]["peer"]
-            if "negotiated" in neighbor:
-                self.families[peer] = neighbor["negotiated"]["families"]
-            elif neighbor["state"] == "up":
+            if neighbor["state"] == "up":
                 self.up[peer] = self.families.get(peer, [])
-            else:
+                self.down.discard(peer)
+            elif neighbor["state"] == "down":
                 self.up.pop(peer, None)
+                self.down.add(peer)
         return True
+
+    def negotiated(self, line: str) -> None:
+        """What a session negotiated. Before 5.0.15 that line is no JSON; the agent gets one that is."""
+        peer = PEER.search(line)
+        families = FAMILIES.search(line)
+        if peer and families:
+            names = ["/".join(found) for found in FAMILY.findall(families[1])]
+            self.families[peer[1]] = names
+            if self.agent is not None:
+                self.agent.write(json.dumps({"relay": {"peer": peer[1], "families": names}}).encode() + b"\n")
 
     def deliver(self, line: bytes) -> None:
         if not self.track(line):
-            return
+            return  # an answer for nobody, or told already
         if self.agent is None:
             self.lost += 1
             return
@@ -69,7 +89,7 @@ class Relay:
         if self.agent is not None:
             self.agent.transport.abort()
         self.agent, self.stale = writer, self.owed
-        hello = {"relay": {"version": 1, "up": self.up, "lost": self.lost}}
+        hello = {"relay": {"version": 1, "up": self.up, "down": sorted(self.down), "lost": self.lost}}
         self.lost = 0
         writer.write(json.dumps(hello).encode() + b"\n")
         try:

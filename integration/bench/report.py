@@ -1,0 +1,105 @@
+"""A bench document as a table for people and as a plot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+Document = dict[str, Any]
+
+GOALS = {
+    ("one at a time", "ADD"): 0.40,
+    ("one at a time", "DEL"): 0.85,
+    ("100 at once", "ADD"): 0.40,
+    ("100 at once", "DEL"): 0.40,
+}
+"""Ours / stock, medians: what the project promises on a quiet machine."""
+
+
+def table(document: Document, earlier: Document | None = None) -> str:
+    head = ("what", "ours p50", "p99", "stock p50", "p99", "ours/stock", "spread", "goal", "earlier" if earlier else "")
+    rows = [head, *_rows(document, earlier)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in pairs).rstrip()
+        for pairs in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
+    ]
+    machine = document["machine"]
+    title = f"bgpcni {document['version']}, Linux {machine['kernel']}, {machine['cpus']} CPUs, "
+    title += f"Python {machine['python']}, {document['at']}; times in ms"
+    if document["quick"]:
+        title += " (quick: not to be quoted)"
+    return "\n".join([title, "", *lines, "", *_notes(document)])
+
+
+def _rows(document: Document, earlier: Document | None) -> Iterator[tuple[str, ...]]:
+    for name, section in document["sections"].items():
+        before = (earlier or {"sections": {}})["sections"].get(name, {})
+        for command, found in section.get("ratios", {}).items():
+            ours, stock = section["ours"][command], section["stock"][command]
+            goal = GOALS.get((name, command))
+            old = before.get("ratios", {}).get(command)
+            yield (
+                f"{command}, {name}",
+                f"{ours['p50']:.2f}",
+                f"{ours['p99']:.2f}",
+                f"{stock['p50']:.2f}",
+                f"{stock['p99']:.2f}",
+                f"{found['median']:.2f}",
+                f"{found['low']:.2f}-{found['high']:.2f}",
+                f"<= {goal:.2f}" if goal else "",
+                f"{old['median']:.2f}" if old else "",
+            )
+        if name == "without an agent":
+            found = section["ratio"]
+            yield (
+                "ADD, without an agent",
+                *(f"{section[kind][point]:.2f}" for kind in ("alone", "stock") for point in ("p50", "p99")),
+                f"{found['median']:.2f}",
+                f"{found['low']:.2f}-{found['high']:.2f}",
+                "",
+                "",
+            )
+        for place in ("from start", "from answer"):
+            if place in section:
+                found = section[place]
+                goal_text = "<= 10 / 50" if place == "from answer" else ""
+                yield (f"route at FRR, {place} of ADD", f"{found['p50']:.2f}", f"{found['p99']:.2f}", "", "", "", "",
+                       goal_text, "")  # fmt: skip
+
+
+def _notes(document: Document) -> Iterator[str]:
+    for name, found in document["sections"].get("processes", {}).items():
+        yield f"{name}: {found['rss MB']:.0f} MB resident, {found['cpu s']:.1f} s CPU in this run"
+
+
+def plot(document: Document) -> str:
+    """ADD one at a time as two cumulative curves, ours and stock (SVG)."""
+    series = document["sections"].get("one at a time", {}).get("series")
+    width, height, left, bottom = 640, 320, 50, 40
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
+        'font-size="12"><rect width="100%" height="100%" fill="white"/>'
+    ]
+    if series:
+        limit = sorted(series["stock"])[round(len(series["stock"]) * 0.99) - 1] * 1.2
+        inner_width, inner_height = width - left - 20, height - bottom - 30
+        for share in (0, 25, 50, 75, 100):
+            y = 30 + inner_height * (1 - share / 100)
+            parts.append(f'<line x1="{left}" x2="{width - 20}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
+            parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{share}%</text>')
+        for step in range(6):
+            x = left + inner_width * step / 5
+            parts.append(f'<text x="{x:.1f}" y="{height - 20}" text-anchor="middle">{limit * step / 5:.1f}</text>')
+        parts.append(f'<text x="{width / 2}" y="{height - 4}" text-anchor="middle">one ADD, ms, spawn to exit</text>')
+        for row, (name, colour) in enumerate((("ours", "#0b7285"), ("stock", "#e8590c"))):
+            values = sorted(series[name])
+            points = " ".join(
+                f"{left + inner_width * min(value, limit) / limit:.1f},"
+                f"{30 + inner_height * (1 - (place + 1) / len(values)):.1f}"
+                for place, value in enumerate(values)
+            )
+            parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+            label = "bgpcni, with BGP" if name == "ours" else "stock bridge + host-local"
+            parts.append(f'<text x="{left + 10}" y="{20 + 14 * row}" fill="{colour}">{label}</text>')
+    return "".join([*parts, "</svg>\n"])

@@ -1,0 +1,214 @@
+"""When a route counts as announced, and when its withdrawal counts as confirmed."""
+
+from __future__ import annotations
+
+import pytest
+
+from bgpcni.exporter import Outcome, Reach
+from bgpcni.model import Family, Neighbor, Nlri
+from bgpcni_exabgp.ledger import Ledger, Session, explain
+
+V4, EVPN = Family.IPV4_UNICAST, Family.L2VPN_EVPN
+ROUTE = Nlri(V4, "unicast", prefix="10.1.2.3/32")
+OTHER = Nlri(EVPN, "multicast", rd="1:1", originator="192.0.2.9")
+A = Neighbor("192.0.2.1", 64512, (V4,), 90)
+B = Neighbor("192.0.2.2", 64512, (V4,), 90)
+SILENCE = 90 + 120 + 30
+
+
+def ledger(*neighbors: Neighbor) -> Ledger:
+    """Connected, everything that earlier lives announced known."""
+    made = Ledger(neighbors or (A,), 120, now=0.0)
+    made.connected()
+    made.primed = True
+    return made
+
+
+def up(made: Ledger, address: str = A.address, number: int = 0) -> Session:
+    session = made.sessions[address]
+    made.up(session, ["ipv4/unicast"], number, 0.0)
+    return session
+
+
+def test_a_route_is_sent_and_acknowledged_when_every_session_has_it():
+    """Wanted until all established sessions have it in their sockets; acknowledged when all peers' TCP has it."""
+    made = ledger(A, B)
+    a, b = up(made, A.address), up(made, B.address)
+    made.announced(ROUTE, 5)
+    assert made.outcome(ROUTE, 1) == Outcome(Reach.WANTED)
+    made.sent(a, 5)
+    assert made.outcome(ROUTE, 1) == Outcome(Reach.WANTED)
+    made.sent(b, 7)
+    assert made.outcome(ROUTE, 1).reach is Reach.SENT
+    a.acked, b.acked = 5, 4
+    assert made.outcome(ROUTE, 1).reach is Reach.SENT
+    b.acked = 5
+    assert made.outcome(ROUTE, 1).reach is Reach.ACKED
+
+
+def test_a_session_that_is_down_holds_no_announcement_up():
+    """With one of two sessions down, a route is announced once the other has it."""
+    made = ledger(A, B)
+    made.announced(ROUTE, 1)
+    made.sent(up(made, A.address), 1)
+    assert made.outcome(ROUTE, 1).reach is Reach.SENT
+
+
+def test_why_a_route_is_not_announced():
+    """The reason names what is missing: a neighbour, a family, a session, ExaBGP itself."""
+    assert Ledger((), 120, 0.0).outcome(ROUTE, 0).reason == "no neighbour is configured"
+    made = ledger()
+    made.announced(ROUTE, 1)
+    assert made.outcome(OTHER, 0).reason == "no neighbour has family l2vpn-evpn"
+    assert made.outcome(ROUTE, 0).reason == "no session: 192.0.2.1 is Idle"
+    session = up(made)
+    made.down(session, "NOTIFICATION 6/2 received: Cease, Administrative Shutdown", 1.0, 1)
+    assert made.outcome(ROUTE, 0).reason.endswith("is Idle (NOTIFICATION 6/2 received: Cease, Administrative Shutdown)")
+    made.up(session, ["l2vpn/evpn"], 1, 0.0)
+    assert made.outcome(ROUTE, 0).reason == "no session negotiated ipv4-unicast: 192.0.2.1 did not"
+    made.disconnected("exabgp is not running: it ended", 2.0)
+    assert made.outcome(ROUTE, 0).reason == "exabgp is not running: it ended"
+
+
+def test_a_withdrawal_is_confirmed_by_the_session_that_had_the_route():
+    """Confirmed as far as the session got: sent, then acknowledged."""
+    made = ledger()
+    session = up(made)
+    made.announced(ROUTE, 1)
+    made.sent(session, 1)
+    made.withdrawn(ROUTE, 2)
+    assert made.outcome(ROUTE, 1) == Outcome(Reach.WANTED)
+    made.sent(session, 2)
+    assert made.outcome(ROUTE, 1).reach is Reach.SENT
+    session.acked = 2
+    assert made.outcome(ROUTE, 1).reach is Reach.ACKED
+
+
+def test_a_route_that_no_session_ever_got_needs_no_withdrawal():
+    """Announced and withdrawn while no session was up: confirmed at once."""
+    made = ledger()
+    made.announced(ROUTE, 1)
+    made.withdrawn(ROUTE, 2)
+    assert made.outcome(ROUTE, 1).reach is Reach.ACKED
+
+
+def test_what_an_earlier_life_may_have_sent_is_taken_to_be_sent():
+    """Of a route that is not known to be new, a withdrawal without a session is not confirmed."""
+    made = ledger()
+    made.withdrawn(ROUTE, 1)
+    assert made.outcome(ROUTE, 1).reach is Reach.WANTED
+    made = ledger()
+    made.primed = False
+    made.announced(ROUTE, 1)
+    made.withdrawn(ROUTE, 2)
+    assert made.outcome(ROUTE, 1).reach is Reach.WANTED
+
+
+def test_a_peer_that_fell_before_the_withdraw_keeps_the_route_until_replay_and_end_of_rib():
+    """Graceful restart: a peer may keep a route of a session that fell; a later session ends that with End-of-RIB."""
+    made = ledger()
+    session = up(made)
+    made.announced(ROUTE, 1)
+    made.sent(session, 1)
+    made.down(session, "gone", 10.0, 1)
+    made.withdrawn(ROUTE, 2)
+    outcome = made.outcome(ROUTE, 11.0)
+    assert outcome.reach is Reach.WANTED
+    assert f"it may hold the route for {SILENCE - 1} s" in outcome.reason
+    up(made, number=2)
+    made.sent(session, 2)
+    assert made.outcome(ROUTE, 12.0) == Outcome(Reach.WANTED)
+    session.eor.add(V4)
+    assert made.outcome(ROUTE, 12.0).reach is Reach.SENT
+
+
+def test_silence_confirms_in_the_end():
+    """Down for longer than hold time, graceful restart and a margin: no peer has the route any more."""
+    made = ledger()
+    session = up(made)
+    made.announced(ROUTE, 1)
+    made.sent(session, 1)
+    made.down(session, "gone", 10.0, 1)
+    made.withdrawn(ROUTE, 2)
+    assert made.outcome(ROUTE, 10.0 + SILENCE - 1).reach is Reach.WANTED
+    assert made.outcome(ROUTE, 10.0 + SILENCE).reach is Reach.ACKED
+
+
+@pytest.mark.parametrize("fell_first", [True, False])
+def test_a_session_that_was_up_must_take_the_withdraw(fell_first):
+    """Another session's word is enough only if this one had fallen before the withdraw was asked for."""
+    made = ledger(A, B)
+    a, b = up(made, A.address), up(made, B.address)
+    made.announced(ROUTE, 1)
+    made.sent(a, 1)
+    made.sent(b, 1)
+    if fell_first:
+        made.down(b, "gone", 5.0, 1)
+        made.withdrawn(ROUTE, 2)
+    else:
+        made.withdrawn(ROUTE, 2)
+        made.down(b, "gone", 5.0, 2)
+    made.sent(a, 2)
+    assert made.outcome(ROUTE, 6.0).reach is (Reach.SENT if fell_first else Reach.WANTED)
+
+
+def test_a_new_exabgp_does_not_forget_what_the_old_one_sent():
+    """After a crash a withdrawal waits for the new session's End-of-RIB, since peers keep routes over the restart."""
+    made = ledger()
+    session = up(made)
+    made.announced(ROUTE, 1)
+    made.sent(session, 1)
+    made.disconnected("exabgp is not running", 10.0)
+    made.connected()
+    made.withdrawn(ROUTE, 1)
+    assert made.outcome(ROUTE, 11.0).reach is Reach.WANTED
+    up(made, number=1)
+    made.sent(session, 1)
+    assert made.outcome(ROUTE, 11.0).reach is Reach.WANTED
+    session.eor.add(V4)
+    assert made.outcome(ROUTE, 11.0).reach is Reach.SENT
+
+
+def test_a_family_that_the_new_session_lacks_holds_nothing():
+    """A peer that came back without the family has dropped its routes."""
+    made = ledger()
+    session = up(made)
+    made.announced(ROUTE, 1)
+    made.sent(session, 1)
+    made.down(session, "gone", 1.0, 1)
+    made.withdrawn(ROUTE, 2)
+    made.up(session, [], 2, 0.0)
+    assert made.outcome(ROUTE, 2.0).reach is Reach.ACKED
+
+
+def test_a_refusal_stays_until_something_else_is_asked():
+    """Refused with the reason; a new announcement is a new question."""
+    made = ledger()
+    made.refuse(ROUTE, "too odd")
+    assert made.outcome(ROUTE, 1) == Outcome(Reach.REFUSED, "too odd")
+    made.announced(ROUTE, 3)
+    assert made.outcome(ROUTE, 1).reach is Reach.WANTED
+
+
+def test_memory_of_withdrawn_routes_is_given_back():
+    """Withdrawals that were confirmed, and said so, do not pile up."""
+    made = ledger()
+    for n in range(10_000):
+        nlri = Nlri(V4, "unicast", prefix=f"10.{n >> 8}.{n & 255}.0/24")
+        made.announced(nlri, n)
+        made.withdrawn(nlri, n)
+        made.outcome(nlri, 1)
+        made.tidy()
+    assert len(made.routes) < 5000
+
+
+def test_why_a_session_ended_is_said_in_words():
+    """NOTIFICATION codes are spelled out, and an UPDATE error of the peer's is told from others."""
+    fall = explain("notification received (3,9)")
+    assert fall.words == "NOTIFICATION 3/9 received: UPDATE Message Error, Optional Attribute Error"
+    assert fall.update_error
+    assert not explain("notification sent (3,9)").update_error
+    assert explain("notification received (2,2)").words.endswith("OPEN Message Error, Bad Peer AS")
+    assert explain("notification received (9,9)").words.endswith("code 9")
+    assert explain("closing connection").words == "closing connection"
+    assert explain("").words == "the session ended"

@@ -1,0 +1,91 @@
+"""The lines to ExaBGP: grouped, bounded, and with nothing in them that was not validated."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bgpcni.model import Announcement, Family, Nlri
+from bgpcni_exabgp import engine, lines
+from bgpcni_exabgp.encode import Unencodable
+
+BOTH = frozenset({"ibgp", "ebgp"})
+
+
+def route(n: int, network: str = "net", **fields) -> Announcement:
+    nlri = Nlri(Family.IPV4_UNICAST, "unicast", prefix=f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32")
+    return Announcement(nlri, network, "192.0.2.1", **fields)
+
+
+def never(nlri: Nlri, reason: str) -> None:
+    raise AssertionError(reason)
+
+
+def test_both_ends_speak_the_same_protocol():
+    """The engine imports nothing of the exporter, so the number stands in both."""
+    assert engine.PROTOCOL == lines.PROTOCOL
+
+
+def test_routes_alike_share_a_line():
+    """One line for each network, next hop and attribute set, with both kinds of attributes where both are needed."""
+    batch = [route(1), route(2), route(3, "other"), route(4, communities=("1:2",))]
+    found = list(lines.announce(batch, 64512, BOTH, never))
+    assert [len(line.routes) for line in found] == [2, 1, 1]
+    assert found[0].text(7) == (
+        "bgpcni announce 7 ipv4/unicast 6e6574 192.0.2.1 "
+        "40010100400200400504 00000064/4001010040020602010000fc00 200a000001 200a000002"
+    ).replace("0504 0000", "05040000")
+    only = next(iter(lines.announce([route(1)], 64512, frozenset({"ebgp"}), never)))
+    assert " -/4001" in only.text(1)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1000), st.text(max_size=300))
+def test_lines_are_bounded_and_lose_nothing(count, network):
+    """Every route is in exactly one line; a line is ASCII and bounded; names of networks are no syntax."""
+    batch = [route(n, network) for n in range(count)]
+    found = list(lines.announce(batch, 64512, BOTH, never))
+    assert [nlri for line in found for nlri in line.routes] == [r.nlri for r in batch]
+    for line in found:
+        text = line.text(123456789)
+        assert text.isascii()
+        assert "\n" not in text
+        assert len(text) < lines.LINE + 2048
+
+
+def test_a_bad_route_is_refused_alone():
+    """The others of the batch are in the line."""
+    refused = {}
+    batch = [route(1), route(2, communities=("x",)), route(3)]
+    found = list(lines.announce(batch, 64512, BOTH, refused.__setitem__))
+    assert [len(line.routes) for line in found] == [2]
+    assert list(refused) == [batch[1].nlri]
+
+
+def test_prune_names_what_stays():
+    """Mark, keep by key, spare by network, sweep: in this order."""
+    kept = [Nlri(Family.IPV4_VPN, "vpn", prefix="10.0.0.0/8", rd="1:1")]
+    texts = [line.text(n) for n, line in enumerate(lines.prune(kept, ["odd name", ""]))]
+    assert texts == [
+        "bgpcni mark 0",
+        "bgpcni keep 1 ipv4/mpls-vpn 0800000001000000010a",
+        "bgpcni spare 2 6f6464206e616d65",
+        "bgpcni spare 3 -",
+        "bgpcni sweep 4",
+    ]
+
+
+def test_a_stock_exabgp_is_told_in_text():
+    """Unicast with communities of all kinds; what the engine refuses is refused here, other families too."""
+    rich = route(1, communities=("64512:1", "NO_EXPORT", "1:2:3"), export_rt=("4200000000:7",))
+    assert lines.stock_announce(rich, 64512).text(0) == (
+        "announce route 10.0.0.1/32 next-hop 192.0.2.1 community [ 64512:1 65535:65281 ] "
+        "large-community [ 1:2:3 ] extended-community [ 0x0202fa56ea000007 ]"
+    )
+    assert lines.stock_withdraw(rich.nlri).text(0) == "withdraw route 10.0.0.1/32"
+    with pytest.raises(Unencodable, match="community"):
+        lines.stock_announce(route(1, communities=("1:2 ]; shutdown",)), 64512)
+    evpn = Nlri(Family.L2VPN_EVPN, "multicast", rd="1:1", originator="192.0.2.1")
+    with pytest.raises(Unencodable, match="only with"):
+        lines.stock_announce(Announcement(evpn, "net", "192.0.2.1", vni=5), 64512)
