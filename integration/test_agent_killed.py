@@ -84,7 +84,7 @@ def test_what_a_killed_agent_answered_holds(lab: Lab) -> None:
         # the kill comes when so many have begun, or have come so far that only the answer is missing
         state, wanted = chance.choice(("*", "up")), chance.randrange(1, 10)
         until(
-            lambda s=state, w=len(kept) + wanted: len(node.records(s)) >= w or not burst.is_alive(),
+            functools.partial(_begun, node, burst, state, len(kept) + wanted),
             "some ADDs",
             step=0.001,
         )
@@ -131,7 +131,7 @@ def test_a_delete_that_a_kill_cut_short_is_finished(lab: Lab) -> None:
         burst = threading.Thread(target=lambda calls=calls, gone=gone: gone.extend(at_once(calls)))
         burst.start()
         wanted = chance.randrange(1, 9)
-        until(lambda w=wanted: len(node.records("up")) <= 8 - w or not burst.is_alive(), "some DELs begun")
+        until(functools.partial(_left, node, burst, 8 - wanted), "some DELs begun")
         node.kill_agent()
         burst.join()
         node.start_agent()
@@ -239,3 +239,11 @@ def test_a_burst_ends_before_sigterm_does(lab: Lab) -> None:
     announced(frr, node, *(answer for answer in answers if answer.ok))
     at_once([functools.partial(delete, node, name, space, conf) for name, space in spaces.items()])
     nothing_left(node, *spaces.values())
+
+
+def _begun(node: Node, burst: threading.Thread, state: str, count: int) -> bool:
+    return len(node.records(state)) >= count or not burst.is_alive()
+
+
+def _left(node: Node, burst: threading.Thread, count: int) -> bool:
+    return len(node.records("up")) <= count or not burst.is_alive()
