@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bgpcni.cni.result import Dns, Result, Route
-from bgpcni.errors import CniError
+from bgpcni.errors import CniError, TryAgain
 from bgpcni.ipam.boot import Reclaimer
 from bgpcni.ipam.config import requested_addresses
 from bgpcni.ipam.delegate import Delegate
@@ -54,8 +54,20 @@ class Addressing:
             return Ipam(type=kind, data_dir=host_local_of(request).data_dir)
         return Ipam(type=kind, stdin=request.stdin.decode(), environment=dict(request.variables))
 
-    def allocate(self, request: Request, ipam: Ipam | None, undo: Undo) -> Given:
-        """Take the addresses, and register how to give them back. Raises the IPAM's own error."""
+    def allocate(
+        self,
+        request: Request,
+        ipam: Ipam | None,
+        undo: Undo,
+        *,
+        own: Sequence[Address] = (),
+        leaving: Callable[[], bool] = lambda: False,
+    ) -> Given:
+        """Take the addresses, and register how to give them back. Raises the IPAM's own error.
+
+        `own`: what is still held for this very container, which gets it again. `leaving`: asked when all is undone;
+        while its withdrawal is not confirmed an address is kept.
+        """
         if ipam is None:
             return Given()
         if ipam.type != BUILT_IN:
@@ -66,17 +78,20 @@ class Addressing:
         leases = HostLocal(config, request.name)
         self._reclaim(leases)
         container_id, ifname = request.environment.container_id, request.environment.ifname
+        owner = container_id, ifname
         requested = requested_addresses(request.document, request.environment.args)
+        mine = {bare(item.address): owner for item in own}
+        if mine and requested and {bare(text) for text in requested} != mine.keys():
+            raise TryAgain(f"ipam: {', '.join(mine)} is still held for {container_id}: not withdrawn yet")
         try:
-            taken = leases.add(container_id, ifname, requested)
+            taken = leases.add(container_id, ifname, tuple(mine) or requested, mine)
         except (PoolExhausted, AddressTaken):
             held = self._held(request.name, config.data_dir)
             if not held:
                 raise
             taken = leases.add(container_id, ifname, requested, held)
         addresses = tuple(Address(address=lease.address, gateway=lease.gateway) for lease in taken)
-        given = [item.address for item in addresses]
-        undo.push("the leases", lambda: leases.release(container_id, ifname, given))
+        undo.push("the leases", lambda: None if leaving() else leases.give_back(taken, owner))
         return Given(addresses, tuple(map(_kernel_route, config.routes)), leases.dns())
 
     def release(self, attachment: Attachment) -> None:

@@ -91,13 +91,16 @@ class Node:
             return chain.attach(self, request, answer.warnings)
         config = request.settings
         plan.refuse_unsupported(config)
-        self.clear_the_way(request.key)
+        held = self.clear_the_way(request.key)
         with Namespace.of_container(request.environment.netns, request.netns_fd) as space, Undo() as undo:
             attachment = self._planned(request, space, answer.warnings)
             self.store.put(State.ADDING, attachment)
-            undo.push("the record", lambda: self.drop_or_hold(attachment, undo))
+            undo.push("the record", lambda: self.drop_or_hold(attachment, undo, held))
 
-            given = self.addressing.allocate(request, attachment.ipam, undo)
+            given = self.addressing.allocate(
+                request, attachment.ipam, undo,
+                own=held.addresses if held else (), leaving=lambda: self.convergence.is_leaving(request.key),
+            )  # fmt: skip
             addresses = plan.with_gateways(config, given.addresses)
             self.agent.policy.refuse_addresses(item.address for item in addresses)
             switch = bridge.ensure(self.netlink, plan.bridge_of(config, addresses))
@@ -186,17 +189,21 @@ class Node:
                 raise InvalidConfiguration(f"exporters: {use.name}: {reason}")
         return routing
 
-    def clear_the_way(self, key: AttachmentKey) -> None:
-        """Before an ADD: an attachment that is up is error 100; what a kill or an earlier DEL left is finished."""
+    def clear_the_way(self, key: AttachmentKey) -> Attachment | None:
+        """Before an ADD: an attachment that is up is error 100; what a kill or an earlier DEL left is finished.
+
+        Returns what is still held for this container, since its withdrawal is not confirmed yet (rule 2).
+        """
         stored = self.store.find(key)
         if stored is None:
-            return
+            return None
         if stored.attachment is None:
             raise IoFailure(f"{stored.problem}; DEL removes it")
         alive = stored.state is State.UP and stored.attachment.boot_id == self.boot_id
         if alive and not interface.vanished(self.netlink, stored.attachment):
             raise AlreadyAttached(f"{key} is attached already, since {stored.attachment.since}")
-        self.dismantle(stored.attachment, time.monotonic() + CONFIRM_SECONDS)
+        gone = self.dismantle(stored.attachment, time.monotonic() + CONFIRM_SECONDS)
+        return None if gone else stored.attachment
 
     def _wait_announced(self, request: Request, attachment: Attachment, answer: Answer) -> None:
         wait = request.settings.bgp
@@ -204,9 +211,15 @@ class Node:
         if reason := self.convergence.wait_announced(attachment, wait.wait, deadline):
             answer.warnings.append(f"bgp.wait: not {wait.wait} after {wait.wait_seconds:g} s: {reason}")
 
-    def drop_or_hold(self, attachment: Attachment, undo: Undo) -> None:
-        """The last undo step: the record goes, unless something could not be taken back or a withdraw is pending."""
-        if undo.failed or self.convergence.is_leaving(attachment.key):
+    def drop_or_hold(self, attachment: Attachment, undo: Undo, held: Attachment | None = None) -> None:
+        """The last undo step: the record goes, unless something could not be taken back or a withdraw is pending.
+
+        `held`: what the container had before, whose record the one of this ADD replaced.
+        """
+        if held is not None:
+            self.store.put(State.LEAVING, held)
+            self.convergence.leave(held)
+        elif undo.failed or self.convergence.is_leaving(attachment.key):
             self.store.move(attachment, State.LEAVING)
         else:
             self.store.drop(attachment.key)
@@ -226,8 +239,10 @@ class Node:
             if stored is not None:
                 answer.warnings.append(stored.problem)
             interface.remove_by_name(self.netlink, key)
-            self.addressing.release_unrecorded(request, answer.warnings)
             self.store.drop(key)
+            if stored is not None:
+                self.convergence.prune()
+            self.addressing.release_unrecorded(request, answer.warnings)
         return answer
 
     def dismantle(self, attachment: Attachment, deadline: float) -> bool:
@@ -239,12 +254,13 @@ class Node:
         key = attachment.key
         self.by_link.pop(attachment.host_index or 0, None)
         self.store.move(attachment, State.LEAVING)
-        self.convergence.leave(attachment)
-        if attachment.bgp.drain_seconds and self.convergence.wait_confirmed(key, deadline):
+        convergence = self.convergence  # after the record: one that a reload puts in its place reads that
+        convergence.leave(attachment)
+        if attachment.bgp.drain_seconds and convergence.wait_confirmed(key, deadline):
             time.sleep(attachment.bgp.drain_seconds)  # the peers move their traffic away before the link goes
         if attachment.boot_id == self.boot_id:
             interface.remove(self.netlink, self.reaper, attachment)
-        if attachment.exporters and not self.convergence.wait_confirmed(key, deadline):
+        if attachment.exporters and not convergence.wait_confirmed(key, deadline):
             return False
         self.finish(attachment)
         return True
