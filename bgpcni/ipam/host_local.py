@@ -92,6 +92,14 @@ class HostLocal(Leases):
                 raise
         return leases
 
+    def give_back(self, leases: Sequence[Lease], owner: tuple[str, str]) -> None:
+        """Undo an `add`: what was free is free again, what was held is its former holder's. Raises IoFailure."""
+        with self._locked() as folder:
+            if folder is None:
+                return
+            for lease in leases:
+                self._return(folder, lease, owner)
+
     def dns(self) -> Dns:
         """What `resolvConf` names, empty without it. Raises IoFailure."""
         path = self.config.resolv_conf
@@ -129,14 +137,17 @@ class HostLocal(Leases):
 
     def _give_back(self, folder: int, lease: Lease, owner: tuple[str, str]) -> None:
         """Undo one lease. The error that is on its way is the one to be told, so this one is not."""
-        name = bare(lease.address)
         try:
-            if lease.taken_from is None:
-                self._unlink(folder, name)
-            else:
-                self._hand_over(folder, name, owner, lease.taken_from)
+            self._return(folder, lease, owner)
         except IoFailure:
             pass
+
+    def _return(self, folder: int, lease: Lease, owner: tuple[str, str]) -> None:
+        name = bare(lease.address)
+        if lease.taken_from is not None:
+            self._hand_over(folder, name, owner, lease.taken_from)
+        elif (entry := self._read(folder, name)) and entry.owner == owner:
+            self._unlink(folder, name)
 
     def _take(
         self, folder: int, index: int, ip: Ip, owner: tuple[str, str], held: Mapping[str, tuple[str, str]]

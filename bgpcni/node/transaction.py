@@ -95,7 +95,7 @@ class Node:
         with Namespace.of_container(request.environment.netns, request.netns_fd) as space, Undo() as undo:
             attachment = self._planned(request, space, answer.warnings)
             self.store.put(State.ADDING, attachment)
-            undo.push("the record", lambda: self.take_back(attachment, undo))
+            undo.push("the record", lambda: self.take_back(attachment, undo, held))
 
             given = self.addressing.allocate(request, attachment.ipam, held)
             addresses = plan.with_gateways(config, given.addresses)
@@ -223,8 +223,15 @@ class Node:
         if reason := self.convergence.wait_announced(attachment, wait.wait, deadline):
             answer.warnings.append(f"bgp.wait: not {wait.wait} after {wait.wait_seconds:g} s: {reason}")
 
-    def take_back(self, attachment: Attachment, undo: Undo) -> None:
-        """The last undo step: addresses and record go; both stay where a withdraw is pending, or a step failed."""
+    def take_back(self, attachment: Attachment, undo: Undo, held: Attachment | None = None) -> None:
+        """The last undo step: addresses and record go; both stay where a withdraw is pending, or a step failed.
+
+        `held`: what the container had before, whose record the one of this ADD replaced: it is held again.
+        """
+        if held is not None:
+            self.store.put(State.LEAVING, held)
+            self.convergence.leave(held)
+            return
         if undo.failed or self.convergence.is_leaving(attachment.key):
             self.store.move(attachment, State.LEAVING)
             return
@@ -249,9 +256,11 @@ class Node:
             if stored is not None:
                 answer.warnings.append(stored.problem)
             interface.remove_by_name(self.netlink, key)
+            self.store.drop(key)
+            if stored is not None:
+                self.convergence.prune()
             released = self.addressing.release_unrecorded(request, answer.warnings)
             options.remove_unrecorded(request, released, answer.warnings)
-            self.store.drop(key)
         return answer
 
     def dismantle(self, attachment: Attachment, deadline: float) -> bool:
@@ -263,12 +272,13 @@ class Node:
         key = attachment.key
         self.by_link.pop(attachment.host_index or 0, None)
         self.store.move(attachment, State.LEAVING)
-        self.convergence.leave(attachment)
-        if attachment.bgp.drain_seconds and self.convergence.wait_confirmed(key, deadline):
+        convergence = self.convergence  # after the record: one that a reload puts in its place reads that
+        convergence.leave(attachment)
+        if attachment.bgp.drain_seconds and convergence.wait_confirmed(key, deadline):
             time.sleep(attachment.bgp.drain_seconds)  # the peers move their traffic away before the link goes
         if attachment.boot_id == self.boot_id:
             interface.remove(self.netlink, self.reaper, attachment)
-        if attachment.exporters and not self.convergence.wait_confirmed(key, deadline):
+        if attachment.exporters and not convergence.wait_confirmed(key, deadline):
             return False
         self.finish(attachment)
         return True
