@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from bgpcni import clock
-from bgpcni.convergence.ledger import Entry, Ledger
+from bgpcni.convergence.ledger import Ledger
 from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach
 from bgpcni.model import Announcement, AttachmentKey, Nlri
 
@@ -216,9 +216,6 @@ class Announcer:
 
     def route_states(self, owner: AttachmentKey) -> dict[Nlri, RouteState]:
         with self._change:
-            entries = self._ledger.routes_of(owner)
-        self._look_again(entries)
-        with self._change:
             return {
                 entry.announcement.nlri: RouteState(
                     _word(entry.wanted, entry.reach, self._ledger.settled), entry.since, entry.reason
@@ -230,27 +227,10 @@ class Announcer:
         """Routes by state, for status and metrics."""
         found: dict[str, int] = {}
         with self._change:
-            entries = list(self._ledger.entries.values())
-        self._look_again(entries)
-        with self._change:
             for entry in self._ledger.entries.values():
                 word = _word(entry.wanted, entry.reach, self._ledger.settled)
                 found[word] = found.get(word, 0) + 1
         return found
-
-    def _look_again(self, entries: Iterable[Entry]) -> None:
-        """Before saying "announced": sessions fall, and what had got there may not be there any more."""
-        if self._exporter.acks == "accepted":
-            return
-        with self._change:
-            settled, epoch = self._ledger.settled, self._ledger.epoch
-            routes = [entry.announcement for entry in entries if entry.wanted and entry.reach >= settled]
-        try:
-            outcomes = self._exporter.progress(routes)
-        except NotThereYet as error:
-            outcomes = [Outcome(Reach.WANTED, str(error))] * len(routes)
-        fallen = [(route, now) for route, now in zip(routes, outcomes, strict=True) if now.reach < settled]
-        self._note([route for route, _ in fallen], [now for _, now in fallen], withdrawn=False, epoch=epoch)
 
     def peers(self) -> list[Peer]:
         return self._exporter.peers()
@@ -368,14 +348,20 @@ class Announcer:
         """Ask how far the unsettled got; after a change of sessions, how far each route is now."""
         with self._change:
             self._ledger.settled = _SETTLED[self._exporter.acks]
-            routes = self._ledger.told() if self._look_at_all else self._ledger.unsettled()
-            self._look_at_all = False
+            every, self._look_at_all = self._look_at_all, False
+            routes = self._ledger.told() if every else self._ledger.unsettled()
             wanted = [self._ledger.entries[route.nlri].wanted for route in routes]
             epoch = self._ledger.epoch
             if not routes:
                 self._change.notify_all()  # acknowledgements are looked at by those who wait for them
                 return
-        outcomes = self._exporter.progress(routes)
+        try:
+            outcomes = self._exporter.progress(routes)
+        except BaseException:
+            with self._change:
+                self._look = True
+                self._look_at_all |= every
+            raise
         for kind in (True, False):
             chosen = [index for index, is_wanted in enumerate(wanted) if is_wanted is kind]
             self._note(
