@@ -97,13 +97,24 @@ CASES = [
         expected={"container.routes": "default via 10.1.2.1 dev eth0"},
         why="stock adds the same default route twice, and fails on the second",
     ),
-    Case("the gateway is configured", {
-        "isGateway": True,
-        "ipam": {"type": "host-local", "ranges": [[{"subnet": V4, "gateway": "10.1.2.254"}]], "routes": DEFAULTS[:1]},
-    }),
+    Case(
+        "the gateway is configured",
+        {
+            "isGateway": True,
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": V4, "gateway": "10.1.2.254"}]],
+                "routes": DEFAULTS[:1],
+            },
+        },
+    ),
     Case(
         "routes of ipam's, with and without gateway",
-        {"ipam": ranges(V4, V6, routes=[*DEFAULTS, {"dst": "192.0.2.0/24", "gw": "10.1.2.9"}, {"dst": "2001:db8::/32"}])},
+        {
+            "ipam": ranges(
+                V4, V6, routes=[*DEFAULTS, {"dst": "192.0.2.0/24", "gw": "10.1.2.9"}, {"dst": "2001:db8::/32"}]
+            )
+        },
     ),
     Case(
         "two routes to one destination",
@@ -131,8 +142,18 @@ CASES = [
     Case("mtu below that of the bridge", {"mtu": 1300, "ipam": ranges(V4)}, prepare=_bridge_with(), **NOT_OURS),
     Case("hairpinMode", {"hairpinMode": True, "ipam": ranges(V4)}),
     Case("promiscMode", {"promiscMode": True, "ipam": ranges(V4)}),
-    Case("promiscMode on a bridge that is there", {"promiscMode": True, "ipam": ranges(V4)}, prepare=_bridge_with(), **NOT_OURS),
-    Case("hairpinMode and promiscMode", {"hairpinMode": True, "promiscMode": True, "ipam": ranges(V4)}, fails=True, error=7),
+    Case(
+        "promiscMode on a bridge that is there",
+        {"promiscMode": True, "ipam": ranges(V4)},
+        prepare=_bridge_with(),
+        **NOT_OURS,
+    ),
+    Case(
+        "hairpinMode and promiscMode",
+        {"hairpinMode": True, "promiscMode": True, "ipam": ranges(V4)},
+        fails=True,
+        error=7,
+    ),
     Case(
         "portIsolation",
         {"portIsolation": True, "ipam": ranges(V4)},
@@ -142,7 +163,9 @@ CASES = [
     Case("macspoofchk", {"macspoofchk": True, "ipam": ranges(V4, V6)}),
     Case("macspoofchk, layer 2 only", {"macspoofchk": True}),
     Case("ipMasq", {"ipMasq": True, "isGateway": True, "ipam": ranges(V4, V6)}),
-    Case("ipMasq with iptables", {"ipMasq": True, "ipMasqBackend": "iptables", "isGateway": True, "ipam": ranges(V4, V6)}),
+    Case(
+        "ipMasq with iptables", {"ipMasq": True, "ipMasqBackend": "iptables", "isGateway": True, "ipam": ranges(V4, V6)}
+    ),
     Case("enabledad", {"enabledad": True, "isGateway": True, "ipam": ranges(V4, V6, routes=DEFAULTS)}),
     Case("layer 2 only", {}),
     Case("layer 2 only, ipam without a type", {"isGateway": True, "ipam": {}}),
@@ -207,8 +230,16 @@ CASES = [
     Case("IP in CNI_ARGS", {"ipam": ranges(V4, V6)}, args="IgnoreUnknown=1;IP=10.1.2.77"),
     Case("args.cni.ips", {"args": {"cni": {"ips": ["10.1.2.78", "fd00:1:2::78"]}}, "ipam": ranges(V4, V6)}),
     Case("runtimeConfig.ips", {"runtimeConfig": {"ips": ["10.1.2.79/24", "fd00:1:2::79/64"]}, "ipam": ranges(V4, V6)}),
-    Case("a requested address outside the ranges", {"runtimeConfig": {"ips": ["10.9.9.9"]}, "ipam": ranges(V4)}, fails=True, error=7),
-    Case("runtimeConfig.ipRanges", {"runtimeConfig": {"ipRanges": [[{"subnet": V4}], [{"subnet": V6}]]}, "ipam": {"type": "host-local"}}),
+    Case(
+        "a requested address outside the ranges",
+        {"runtimeConfig": {"ips": ["10.9.9.9"]}, "ipam": ranges(V4)},
+        fails=True,
+        error=7,
+    ),
+    Case(
+        "runtimeConfig.ipRanges",
+        {"runtimeConfig": {"ipRanges": [[{"subnet": V4}], [{"subnet": V6}]]}, "ipam": {"type": "host-local"}},
+    ),
     Case(
         "CNI_ARGS that nobody knows",
         {"ipam": ranges(V4)},
@@ -217,7 +248,13 @@ CASES = [
         expected={"container.links.eth0.addresses": "10.1.2.2/24"},
         why="stock refuses keys that it does not know; route targets are among those that we must take",
     ),
-    Case("dns", {"dns": {"nameservers": ["192.0.2.53"], "domain": "example", "search": ["a", "b"], "options": ["c"]}, "ipam": ranges(V4)}),
+    Case(
+        "dns",
+        {
+            "dns": {"nameservers": ["192.0.2.53"], "domain": "example", "search": ["a", "b"], "options": ["c"]},
+            "ipam": ranges(V4),
+        },
+    ),
     Case("dns, layer 2 only", {"dns": {"nameservers": ["192.0.2.53"]}}),
     Case(
         "resolvConf",
@@ -226,7 +263,10 @@ CASES = [
         why=DNS_DROPPED,
     ),
     Case("dns before resolvConf", {"dns": {"search": ["a"]}, "ipam": ranges(V4, resolvConf="RESOLV_CONF")}),
-    Case("runtimeConfig.dns is Windows plugins' alone", {"runtimeConfig": {"dns": {"servers": ["192.0.2.54"]}}, "ipam": ranges(V4)}),
+    Case(
+        "runtimeConfig.dns is Windows plugins' alone",
+        {"runtimeConfig": {"dns": {"servers": ["192.0.2.54"]}}, "ipam": ranges(V4)},
+    ),
     Case(
         "static addresses",
         {
@@ -241,7 +281,10 @@ CASES = [
         expected={"result": '"dns": {"nameservers": ["192.0.2.55"]}'},
         why=DNS_DROPPED,
     ),
-    Case("a static /32 and /128", {"ipam": {"type": "static", "addresses": [{"address": "10.1.2.9/32"}, {"address": "fd00::9/128"}]}}),
+    Case(
+        "a static /32 and /128",
+        {"ipam": {"type": "static", "addresses": [{"address": "10.1.2.9/32"}, {"address": "fd00::9/128"}]}},
+    ),
     Case(
         "a static /32 whose gateway is on the link",
         {
@@ -257,7 +300,7 @@ CASES = [
     ),
     Case("an IPAM plugin that is not installed", {"ipam": {"type": "no-such-ipam"}}, fails=True, error=7),
     Case("the bridge's name is another link's", {"bridge": "lo", "ipam": ranges(V4)}, fails=True, error=7),
-]  # fmt: skip
+]
 
 
 @dataclass
