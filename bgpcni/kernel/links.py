@@ -51,8 +51,10 @@ _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER = 1
 _AF_SPEC, _INET_CONF, _DEVCONF_ARP_NOTIFY = 26, 1, 22
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
+_AF_SPEC, _ADDR_GEN_MODE = 26, 8
 _INFO = struct.Struct("=BxHiII")
 ALIAS_LIMIT = 255
+"""Octets the kernel takes (IFALIASZ less its NUL)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,8 @@ class Link:
 
 def alias_of(key: AttachmentKey) -> str:
     """What is written on a link of ours: the key's digest decides, the rest is for people."""
-    text = f"bgpcni:{key.digest[:20]} {key}"
-    return text[:ALIAS_LIMIT]
+    octets = f"bgpcni:{key.digest[:20]} {key}".encode()[:ALIAS_LIMIT]
+    return octets.decode(errors="ignore")
 
 
 def is_ours(link: Link, key: AttachmentKey) -> bool:
@@ -178,6 +180,11 @@ def mark_message(index: int, alias: str, *, hairpin: bool = False, isolated: boo
     if port:
         body += nested(_LINKINFO, attribute(_SLAVE_KIND, b"bridge"), nested(_SLAVE_DATA, port))
     return Message(RTM_NEWLINK, 0, body)
+
+
+def no_link_local() -> bytes:
+    """The attribute that keeps a link without an IPv6 link-local address (`addrgenmode none`)."""
+    return nested(_AF_SPEC, nested(socket.AF_INET6, attribute(_ADDR_GEN_MODE, b"\1")))
 
 
 def group_attribute(group: int) -> bytes:

@@ -22,6 +22,7 @@ from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted
 from bgpcni.ipam.leases import Leases, bare
 from bgpcni.model import Address, Attachment, Ipam, KernelRoute, State
 from bgpcni.node.request import Request, host_local_of
+from bgpcni.steps import step
 from bgpcni.store import Store
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Addressing:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._reclaimer = Reclaimer(str(_leases_dir(store)))
+        self._reclaimed: set[str] = set()
 
     def plan(self, request: Request) -> Ipam | None:
         """How the addresses will be given back, known before any is taken. None: layer 2 only."""
@@ -56,6 +58,7 @@ class Addressing:
         find_plugin(kind, request.environment.path)
         return Ipam(type=kind, stdin=request.stdin.decode(), environment=dict(request.variables))
 
+    @step("addresses")
     def allocate(self, request: Request, ipam: Ipam | None, held: Attachment | None = None) -> Given:
         """Take the addresses; the caller has the record written that `release` acts by, and so undoes this.
 
@@ -87,6 +90,7 @@ class Addressing:
         addresses = tuple(Address(address=lease.address, gateway=lease.gateway) for lease in taken)
         return Given(addresses, tuple(map(_kernel_route, config.routes)), leases.dns())
 
+    @step("release")
     def release(self, attachment: Attachment) -> None:
         """Give the addresses of a record back. Gone already is success."""
         ipam = attachment.ipam
@@ -162,7 +166,10 @@ class Addressing:
 
     def _reclaim(self, leases: HostLocal) -> None:
         """Rule 13: what a reboot left in this network's folder, once per boot."""
+        if leases.folder in self._reclaimed:
+            return
         if self._reclaimer.done(leases):
+            self._reclaimed.add(leases.folder)
             return
         recorded = {
             (stored.attachment.container_id, stored.attachment.ifname)
@@ -171,6 +178,7 @@ class Addressing:
         }
         for address in self._reclaimer.run(leases, recorded):
             log.info("network %s: lease of %s was left by an earlier boot; reclaimed", leases.network, address)
+        self._reclaimed.add(leases.folder)
 
     def _held(self, network: str, data_dir: str) -> dict[str, tuple[str, str]]:
         """Addresses of attachments that are gone but not confirmed withdrawn, the oldest first (rule 2).
