@@ -17,7 +17,7 @@ from bgpcni.cni.result import Dns, Result, Route
 from bgpcni.errors import CniError, Degraded, InvalidConfiguration, TryAgain, Unavailable
 from bgpcni.ipam.boot import Reclaimer
 from bgpcni.ipam.config import requested_addresses
-from bgpcni.ipam.delegate import Delegate
+from bgpcni.ipam.delegate import Delegate, find_plugin
 from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted
 from bgpcni.ipam.leases import Leases, bare
 from bgpcni.model import Address, Attachment, Ipam, KernelRoute, State
@@ -55,6 +55,7 @@ class Addressing:
             return None
         if kind == BUILT_IN:
             return Ipam(type=kind, data_dir=host_local_of(request).data_dir)
+        find_plugin(kind, request.environment.path)
         return Ipam(type=kind, stdin=request.stdin.decode(), environment=dict(request.variables))
 
     @step("addresses")
@@ -96,7 +97,10 @@ class Addressing:
         if ipam is None:
             return
         if ipam.type != BUILT_IN:
-            self._delegate(ipam).delete(_deadline())
+            try:
+                self._delegate(ipam).delete(_deadline())
+            except InvalidConfiguration as error:  # uninstalled: a DEL that fails for ever would help nobody
+                log.warning("%s: its addresses were not given back: %s", attachment.key, error.msg)
             return
         known = [item.address for item in attachment.addresses] or None
         Leases(ipam.data_dir, attachment.network).release(attachment.container_id, attachment.ifname, known)
