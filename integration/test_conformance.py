@@ -62,7 +62,7 @@ def _run(lab: Lab, mode: str, todo: Iterable[Row]) -> list[str]:
     nodes = [lab.node() for _ in range(AT_ONCE)]
     if mode == "agent":
         for node in nodes:
-            node.agent(bgp={"neighbors": []}, default_exporters=[])
+            node.agent(bgp={"neighbors": [], "next_hop6": node.address6}, default_exporters=[])
     wrong: dict[int, str] = {}
     broken = threading.Event()
 
@@ -252,7 +252,9 @@ class Situations:
 
     def chained(self) -> None:
         """The stock bridge made the interface, and its result is prevResult."""
-        self.prev = self.ask("ADD", self.usual | {"type": "bridge"}, self.id, self.container, str(STOCK))
+        version = "1.0.0" if self.version == "1.1.0" else self.version
+        conf = self.usual | {"type": "bridge", "cniVersion": version}
+        self.prev = self.ask("ADD", conf, self.id, self.container, str(STOCK)) | {"cniVersion": self.version}
 
     def gone(self) -> None:
         self.container.close()
@@ -341,7 +343,9 @@ STEPS: dict[str, Callable[[Situations], object]] = {
     "host-down": lambda s: s.port("down"),
     "unplugged": lambda s: s.port("nomaster"),
     "hairpin": lambda s: s.port("type", "bridge_slave", "hairpin", "on"),
-    "isolated": lambda s: s.port("type", "bridge_slave", "isolated", "on"),
+    "no-hairpin": lambda s: s.port("type", "bridge_slave", "hairpin", "off"),
+    "not-isolated": lambda s: s.port("type", "bridge_slave", "isolated", "off"),
+    "not-promiscuous": lambda s: s.outside("link", "set", "br0", "promisc", "off"),
     "bridge-down": lambda s: s.outside("link", "set", "br0", "down"),
     "bridge-gone": lambda s: s.outside("link", "delete", "br0"),
     "no-gateway4": lambda s: s.outside("address", "delete", "10.1.0.1/16", "dev", "br0"),
