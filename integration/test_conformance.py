@@ -20,6 +20,7 @@ from integration.conformance import TABLE, Row, aligned, merge, rows
 from integration.lab import Lab, Namespace, Node, until
 from integration.lab.namespace import run
 from integration.lab.node import STOCK_PLUGINS, CniAnswer
+from integration.warm import Warm
 
 STOCK = STOCK_PLUGINS / "bridge"
 AT_ONCE = 2
@@ -63,17 +64,20 @@ def _run(lab: Lab, mode: str, todo: Iterable[Row]) -> list[str]:
     if mode == "agent":
         for node in nodes:
             node.agent(bgp={"neighbors": [], "next_hop6": node.address6}, default_exporters=[])
+    warm = [Warm(node) if mode == "alone" else None for node in nodes]
+    for one in filter(None, warm):
+        lab.callback(one.close)
     wrong: dict[int, str] = {}
     broken = threading.Event()
 
-    def work(node: Node) -> None:
+    def work(node: Node, warm: Warm | None) -> None:
         while not broken.is_set():
             try:
                 row = queue.get_nowait()
             except Empty:
                 return
             try:
-                if reason := Situations(node, mode, row).play():
+                if reason := Situations(node, mode, row, warm).play():
                     wrong[row.number] = f"{row}\n    {reason}"
             except (AssertionError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
                 wrong[row.number] = f"{row}\n    could not be brought about: {error}"
@@ -82,7 +86,7 @@ def _run(lab: Lab, mode: str, todo: Iterable[Row]) -> list[str]:
                 raise
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for future in [pool.submit(work, node) for node in nodes]:
+        for future in [pool.submit(work, *pair) for pair in zip(nodes, warm, strict=True)]:
             future.result()
     return [text for _, text in sorted(wrong.items())]
 
@@ -90,8 +94,8 @@ def _run(lab: Lab, mode: str, todo: Iterable[Row]) -> list[str]:
 class Situations:
     """One row on one node: brings its situation about, makes the call, looks at what is left, and clears up."""
 
-    def __init__(self, node: Node, mode: str, row: Row) -> None:
-        self.node, self.mode, self.row = node, mode, row
+    def __init__(self, node: Node, mode: str, row: Row, warm: Warm | None) -> None:
+        self.node, self.mode, self.row, self.warm = node, mode, row, warm
         self.stock = mode == "stock"
         self.id = f"row{row.number}"
         self.container = Namespace("c")
@@ -149,10 +153,14 @@ class Situations:
             "CNI_IFNAME": "eth0",
             "CNI_PATH": f"{self.node.bin_dir}:{STOCK_PLUGINS}",
         }
-        answer = self.run(variables, json.dumps(conf), plugin)
-        if not answer.ok:
-            raise AssertionError(f"{self.row}: {command} before the call failed: {answer.document} {answer.stderr}")
-        return answer.document
+        if self.warm and plugin is None:
+            code, document, stderr = self.warm.call(variables, json.dumps(conf))
+        else:
+            answer = self.run(variables, json.dumps(conf), plugin)
+            code, document, stderr = answer.code, answer.document, answer.stderr
+        if code:
+            raise AssertionError(f"{command} before the call failed: {document} {stderr}")
+        return document
 
     def configured(self) -> dict[str, Any]:
         """The row's configuration, for steps that use it."""
