@@ -17,7 +17,7 @@ from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.derive import derive
-from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain, Unavailable
+from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain
 from bgpcni.exporter import NotThereYet
 from bgpcni.kernel import bridge, masquerade
 from bgpcni.kernel.frames import Herald
@@ -25,7 +25,7 @@ from bgpcni.kernel.namespace import Namespace, boot_id
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
-from bgpcni.node import chain, check, garbage, interface, options, plan
+from bgpcni.node import chain, check, garbage, interface, options, plan, readiness
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.request import Request
 from bgpcni.store import Store
@@ -191,6 +191,11 @@ class Node:
         number = self.store.number_of(request.name) if request.settings.bgp.family in ("vpn", "evpn") else 0
         routing = plan.routing(request, self.agent, self.facts, number, resident=self.resident)
         warnings += routing.warnings
+        self.refuse_exporters(routing)
+        return routing
+
+    def refuse_exporters(self, routing: plan.Routing) -> None:
+        """Raises InvalidConfiguration for an exporter that cannot be used here: not installed, misconfigured, …"""
         for place, use in enumerate(routing.exporters):
             kind = catalog.load(use.type)
             config = catalog.configure(use, f"exporters[{place}]")
@@ -198,7 +203,6 @@ class Node:
                 raise InvalidConfiguration(f"exporters: {use.name} needs the agent: start bgpcni agent")
             if reason := kind.check(config, self.facts):
                 raise InvalidConfiguration(f"exporters: {use.name}: {reason}")
-        return routing
 
     def clear_the_way(self, key: AttachmentKey) -> Attachment | None:
         """Before an ADD: an attachment that is up is error 100; what a kill or an earlier DEL left is finished.
@@ -303,12 +307,7 @@ class Node:
 
     def status(self, request: Request) -> Answer:
         """STATUS: could an ADD be served now?"""
-        if self.drained:
-            raise Unavailable("this node is drained")
-        for use in plan.exporters_of(request.settings, self.agent, resident=self.resident):
-            if reason := catalog.load(use.type).check(catalog.configure(use, f"exporters.{use.name}"), self.facts):
-                raise Unavailable(f"{use.name}: {reason}")
-        self.addressing.status(request)
+        readiness.run(self, request)
         return Answer(warnings=list(request.warnings))
 
 
