@@ -9,7 +9,8 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bgpcni import clock
@@ -22,6 +23,10 @@ log = logging.getLogger(__name__)
 BATCH = 2000
 CALL_SECONDS = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+SLOW = 3.0
+"""Seconds after which an exporter that has not come back from a call is said to be late."""
+SECOND_LOOK = 5.0
+"""Seconds between two looks at what is unsettled, when nothing was heard of it."""
 _SETTLED = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.SENT}
 
 
@@ -67,6 +72,9 @@ class Announcer:
         self._stopping = False
         self._failures = 0
         self._not_before = 0.0
+        self._next_look = 0.0
+        self._calling: tuple[float, str, str] | None = None  # since (monotonic, RFC 3339), the verb
+        self._unreached = ""  # without the thread: why the speaker was not reached in this process
         self._state = ExporterState("starting", clock.now(), "")
         self._thread: threading.Thread | None = None
 
@@ -106,9 +114,10 @@ class Announcer:
 
     # ---------------------------------------------------------------- wishes
 
-    def want(self, owner: AttachmentKey, routes: Iterable[Announcement]) -> None:
+    def want(self, owner: AttachmentKey, routes: Iterable[Announcement], *, fresh: bool = False) -> None:
+        """`fresh`: no life has announced them for this attachment yet."""
         with self._change:
-            free = self._ledger.want(owner, routes, clock.now())
+            free = self._ledger.want(owner, routes, clock.now(), fresh=fresh)
             self._change.notify_all()
         if free:
             self._confirmed(free)
@@ -128,7 +137,7 @@ class Announcer:
         """Ask again for all that is late, now (`bgpcni sync`)."""
         with self._change:
             self._ledger.retry()
-            self._failures, self._not_before = 0, 0.0
+            self._failures, self._not_before, self._unreached = 0, 0.0, ""
             self._change.notify_all()
 
     def withdraw_all(self) -> None:
@@ -171,8 +180,9 @@ class Announcer:
         with self._change:
             while self._ledger.is_leaving(owner):
                 left = deadline - time.monotonic()
-                hopeless = all(entry.reason and entry.reach is Reach.WANTED for entry in self._ledger.routes_of(owner))
-                if left <= 0 or hopeless or self._stopping:
+                entries = self._ledger.routes_of(owner)
+                hopeless = all(entry.reason and entry.reach is Reach.WANTED for entry in entries)
+                if left <= 0 or hopeless or self._stopping or self._state_now().state == "late":
                     return False
                 self._change.wait(left)
         return True
@@ -191,7 +201,20 @@ class Announcer:
 
     def state(self) -> ExporterState:
         with self._change:
-            return self._state
+            return self._state_now()
+
+    def _state_now(self) -> ExporterState:
+        """An exporter that does not come back from a call cannot say that it is late: it is, all the same."""
+        if self._calling is not None and self._state.state != "late":
+            begun, since, verb = self._calling
+            if time.monotonic() - begun > SLOW:
+                return ExporterState("late", since, f"no answer to {verb} yet")
+        return self._state
+
+    def refused(self, owner: AttachmentKey) -> str:
+        """Why the speaker will not take a route of this attachment, "" if it takes all."""
+        with self._change:
+            return "; ".join(f"{entry.announcement.nlri}: {entry.reason}" for entry in self._ledger.refused(owner))
 
     def route_states(self, owner: AttachmentKey) -> dict[Nlri, RouteState]:
         with self._change:
@@ -226,26 +249,52 @@ class Announcer:
     # ---------------------------------------------------------------- the thread
 
     def drive_now(self) -> None:
-        """Without the thread: tell the exporter all that is dirty, once. Raises NotThereYet; never prunes."""
+        """Without the thread: tell the exporter all that is dirty, once. Never prunes.
+
+        Raises NotThereYet; a speaker that was not reached is not tried again in this process but by `retry`, so
+        that a call with many things to do waits for it once.
+        """
+        if self._ledger.dirty and self._unreached:
+            raise NotThereYet(self._unreached, untouched=True)
+        try:
+            self._drive_all()
+        except NotThereYet as error:
+            self._unreached = str(error) or "not there yet"
+            raise
+
+    def _drive_all(self) -> None:
         self._replay = False
         while self._ledger.dirty:
             before = self._ledger.dirty
-            if free := self._step():
+            free = self._tell()
+            if free:
                 self._confirmed(free)
-            if self._ledger.dirty >= before:
+            if self._ledger.dirty >= before and not self._replay:
                 raise NotThereYet(f"{self.name} did not answer for every route")
+            if self._replay:
+                return  # the speaker came back empty: the caller knows what else is to be told
+
+    @property
+    def emptied(self) -> bool:
+        """Without the thread: the speaker came back empty while it was driven."""
+        return self._replay
+
+    def replayed(self) -> None:
+        """Without the thread: everything that is wanted was told."""
+        self._exporter.replayed()
 
     def _run(self) -> None:
         while True:
             with self._change:
                 while not self._stopping and (pause := self._pause()) is not None:
-                    self._change.wait(pause if pause > 0 else None)
+                    if not self._change.wait(pause if pause > 0 else None) and time.monotonic() >= self._not_before:
+                        self._look = True
                 if self._stopping:
                     return
-                self._look = False
+                looked, self._look = self._look, False
             free: list[AttachmentKey] = []
             try:
-                free = self._step()
+                free = self._step(looked)
                 self._note_state("ok", "")
             except NotThereYet as error:
                 self._fail(str(error) or "not there yet")
@@ -263,10 +312,24 @@ class Announcer:
         if self._ledger.dirty or self._replay:
             return late if late > 0 else None
         # what is unsettled is looked at on `progress`; a slow look besides catches what only time decides
-        return 5.0 if self._ledger.unsettled() else 0.0
+        pauses = [SECOND_LOOK] if self._ledger.unsettled() else []
+        if self._exporter.look_every:
+            pauses.append(self._exporter.look_every)
+        return max(min(pauses), late) if pauses else 0.0
 
-    def _step(self) -> list[AttachmentKey]:
-        """One batch: withdrawals, announcements, then the prune once all was told, then what is unsettled."""
+    def _step(self, looked: bool) -> list[AttachmentKey]:
+        """One batch, the prune once all was told, then what is unsettled. `looked`: it is time to, or it was woken."""
+        idle = not self._ledger.dirty and not self._replay
+        if idle and looked and self._exporter.look_every and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + self._exporter.look_every
+            with self._in_call("look"):
+                self._exporter.look(time.monotonic() + CALL_SECONDS)
+        free = self._tell()
+        self._prune_once_told()
+        return free + self._settle(looked)
+
+    def _tell(self) -> list[AttachmentKey]:
+        """One batch: withdrawals, then announcements."""
         with self._change:
             announce, withdraw = self._ledger.take(BATCH)
         free: list[AttachmentKey] = []
@@ -275,6 +338,9 @@ class Announcer:
             free += self._ask(self._exporter.withdraw, withdraw, deadline, withdrawn=True)
         if announce:
             free += self._ask(self._exporter.announce, announce, deadline, withdrawn=False)
+        return free
+
+    def _prune_once_told(self) -> None:
         with self._change:
             whole = self._replay and not self._ledger.dirty
             keep = self._ledger.kept() if whole else []
@@ -282,12 +348,24 @@ class Announcer:
                 self._replay = False
         if whole:
             try:
-                self._exporter.prune(keep, self._spare(), deadline)
+                with self._in_call("prune"):
+                    self._exporter.prune(keep, self._spare(), time.monotonic() + CALL_SECONDS)
+                if not self._replay:
+                    self._exporter.replayed()
             except BaseException:
                 with self._change:
                     self._replay = True
                 raise
-        return free + self._settle()
+
+    @contextmanager
+    def _in_call(self, verb: str) -> Iterator[None]:
+        with self._change:
+            self._calling = (time.monotonic(), clock.now(), verb)
+        try:
+            yield
+        finally:
+            with self._change:
+                self._calling = None
 
     def _ask(
         self,
@@ -297,20 +375,39 @@ class Announcer:
         *,
         withdrawn: bool,
     ) -> list[AttachmentKey]:
+        word = "withdraw" if withdrawn else "announce"
         try:
-            outcomes = verb(routes, deadline)
+            with self._in_call(word):
+                outcomes = self._checked(word, verb(routes, deadline), len(routes))
         except Exception as error:
+            untouched = isinstance(error, NotThereYet) and error.untouched
             with self._change:
-                self._ledger.failed(routes, str(error) or "not there yet")
+                self._ledger.failed(routes, str(error) or "not there yet", untouched=untouched)
             raise
         with self._change:
-            free = self._ledger.note(routes, outcomes, withdrawn=withdrawn, now=clock.now())
+            free = self._ledger.note(routes[: len(outcomes)], outcomes, withdrawn=withdrawn, now=clock.now())
             self._failures = 0
             self._change.notify_all()
         return free
 
-    def _settle(self) -> list[AttachmentKey]:
+    def _checked(self, verb: str, outcomes: object, count: int) -> list[Outcome]:
+        """An exporter's answer, if it is one: up to `count` outcomes, and at least one."""
+        if not isinstance(outcomes, list) or not all(isinstance(outcome, Outcome) for outcome in outcomes):
+            raise TypeError(f"{verb} gave no list of outcomes")
+        if len(outcomes) > count:
+            raise TypeError(f"{verb} gave {len(outcomes)} outcomes for {count} routes")
+        if not outcomes:
+            raise NotThereYet(f"{self.name} did not get to any route in {CALL_SECONDS:g} s")
+        return outcomes
+
+    def _settle(self, looked: bool) -> list[AttachmentKey]:
         """Ask how far the unsettled got."""
+        if self._exporter.acks == "accepted":
+            with self._change:
+                if looked:
+                    self._ledger.ask_again()
+                self._change.notify_all()
+            return []
         with self._change:
             routes = self._ledger.unsettled()
             wanted = {id(route): self._ledger.entries[route.nlri].wanted for route in routes}
@@ -333,7 +430,7 @@ class Announcer:
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures - 1, 10))
             self._not_before = time.monotonic() + pause * random.uniform(0.5, 1.0)
             announce, withdraw = self._ledger.take(BATCH)
-            self._ledger.failed([*announce, *withdraw], reason)
+            self._ledger.failed([*announce, *withdraw], reason, untouched=True)
             self._change.notify_all()
         self._note_state("late", reason)
 
