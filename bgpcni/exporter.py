@@ -80,7 +80,10 @@ class Wake(Protocol):
     """How an exporter calls back, from any thread."""
 
     def progress(self) -> None:
-        """Some route got further, or a session changed: ask `progress` again."""
+        """Some route got further: ask `progress` again of those that are under way."""
+
+    def sessions(self) -> None:
+        """A session came or went: ask `progress` again of every route."""
 
     def empty(self) -> None:
         """The speaker came back knowing nothing (or not what): announce everything again, then `prune`.
@@ -111,9 +114,9 @@ class Exporter(abc.ABC):
 
     families: ClassVar[frozenset[Family]]
     """Families it can announce; others are refused by the caller, in words."""
-    acks: ClassVar[Literal["accepted", "sent", "acked"]] = "accepted"
-    """The furthest that it can tell. With `accepted`, what is not there yet is asked for again every few
-    seconds; otherwise `progress` is asked."""
+    acks: Literal["accepted", "sent", "acked"] = "accepted"
+    """The furthest that it can tell; an instance may lower it once it knows its speaker. An exporter without a
+    `progress` of its own can tell `accepted` at most; what it left `WANTED` is asked for again every few seconds."""
     imports: ClassVar[Literal["none", "routes", "datapath"]] = "none"
     needs_agent: ClassVar[bool] = False
     """True: works only in the resident agent. False: also within one call of the plugin."""
@@ -160,7 +163,7 @@ class Exporter(abc.ABC):
         return
 
     def progress(self, routes: Sequence[Announcement]) -> list[Outcome]:
-        """How far what was last asked of each route got by now. Cheap: no I/O. Only if `acks` is not accepted."""
+        """How far what was last asked of each route got by now. Cheap: no I/O. Needed to tell more than accepted."""
         return [Outcome(Reach.ACCEPTED)] * len(routes)
 
     def peers(self) -> list[Peer]:

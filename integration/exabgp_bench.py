@@ -72,6 +72,9 @@ class Woken:
     def progress(self) -> None:
         self.progressed += 1
 
+    def sessions(self) -> None:
+        self.progressed += 1
+
     def empty(self) -> None:
         self.emptied += 1
 

@@ -95,10 +95,10 @@ def test_a_container_is_announced_and_withdrawn(frr: Frr, node: Node, lab: Lab) 
     assert unknown.code == 1
     assert "10.9.9.9" in unknown.document["error"]
 
-    four, six = answer.ips
-    assert four in text(node, "routes")
+    ipv4, ipv6 = answer.ips
+    assert ipv4 in text(node, "routes")
     assert "announced" in text(node, "routes")
-    assert six in text(node, "attachments")
+    assert ipv6 in text(node, "attachments")
     assert node.peer in text(node, "peers")
     assert "Established" in text(node, "peers")
     assert "healthy" in text(node, "status")
@@ -154,5 +154,5 @@ def test_a_hundred_containers_at_once(frr: Frr, node: Node, lab: Lab) -> None:
     nothing_left(node)
     assert [name for name, space in spaces.items() if links_in(space)] == []
     withdrawn(frr, *answers)
-    for family in ("ipv4-unicast", "ipv6-unicast"):
-        assert frr.received(node.address, family) == 0
+    for name in ("ipv4-unicast", "ipv6-unicast"):
+        assert frr.received(node.address, name) == 0

@@ -314,7 +314,7 @@ def test_a_route_that_a_peer_cannot_stand_is_taken_back(
     speaker.prune(good)
     speaker.wait(Reach.ACKED, good)
     # past the validation, which does not let it through: FRR 10 takes an IPv6 originator for a malformed route
-    stock = lines.encode
+    stock = lines.encode  # type: ignore[attr-defined]
 
     def unchecked(route: Announcement, asn: int, kind: Kind) -> Route:
         wire = stock(route, asn, kind)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bgpcni import locks
-from bgpcni.agent import facts
+from bgpcni.agent import commands, facts
 from bgpcni.agent.janitor import Janitor
 from bgpcni.agent.server import Server
 from bgpcni.config.agent import AgentConfig, load
@@ -27,7 +27,6 @@ from bgpcni.kernel.namespace import home, home_cookie
 from bgpcni.model import Attachment
 from bgpcni.node import plan, recovery
 from bgpcni.node.transaction import Node
-from bgpcni.operator import answers
 from bgpcni.store import Store
 
 log = logging.getLogger(__name__)
@@ -140,7 +139,7 @@ class Agent:
         return handle(call, lambda request: self.node)
 
     def command(self, stdin: bytes) -> Reply:
-        return answers.reply(self, stdin)
+        return commands.reply(self, stdin)
 
     def reload(self) -> None:
         """Read agent.toml again and apply it. Raises CniError, and then nothing has changed."""

@@ -69,6 +69,7 @@ class Announcer:
         self._ledger: Ledger
         self._replay = True
         self._look = False
+        self._look_at_all = False
         self._stopping = False
         self._failures = 0
         self._not_before = 0.0
@@ -104,6 +105,11 @@ class Announcer:
             self._look = True
             self._failures, self._not_before = 0, 0.0
             self._change.notify_all()
+
+    def sessions(self) -> None:
+        with self._change:
+            self._look_at_all = True
+        self.progress()
 
     def empty(self) -> None:
         with self._change:
@@ -401,15 +407,17 @@ class Announcer:
         return outcomes
 
     def _settle(self, looked: bool) -> list[AttachmentKey]:
-        """Ask how far the unsettled got."""
-        if self._exporter.acks == "accepted":
+        """Ask how far the unsettled got; after a change of sessions, how far each route is now."""
+        if type(self._exporter).progress is Exporter.progress:  # it cannot tell: it is told again
             with self._change:
                 if looked:
                     self._ledger.ask_again()
                 self._change.notify_all()
             return []
         with self._change:
-            routes = self._ledger.unsettled()
+            self._ledger.settled = _SETTLED[self._exporter.acks]
+            routes = self._ledger.told() if self._look_at_all else self._ledger.unsettled()
+            self._look_at_all = False
             wanted = {id(route): self._ledger.entries[route.nlri].wanted for route in routes}
         if not routes:
             with self._change:

@@ -172,6 +172,10 @@ class Ledger:
     def unsettled(self) -> list[Announcement]:
         return [self.entries[nlri].announcement for nlri in self._unsettled]
 
+    def told(self) -> list[Announcement]:
+        """Every route whose present wish the exporter knows."""
+        return [entry.announcement for nlri, entry in self.entries.items() if nlri not in self._dirty]
+
     def kept(self) -> list[Announcement]:
         """Everything wanted: what `prune` has to leave alone."""
         return [entry.announcement for entry in self.entries.values() if entry.wanted]

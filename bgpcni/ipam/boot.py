@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -106,9 +107,10 @@ class Reclaimer:
         fields = {address: (note.inode, note.mtime_ns, note.digest) for address, note in noted.items()}
         try:
             os.makedirs(self.run_dir, mode=0o700, exist_ok=True)
-            with open(f"{path}.new", "w", encoding="utf-8") as file:
+            temporary = f"{path}.{os.getpid()}.{threading.get_ident()}"  # many first calls may come at once
+            with open(temporary, "w", encoding="utf-8") as file:
                 json.dump({"boot_id": self.boot_id, "leases": fields}, file)
-            os.rename(f"{path}.new", path)
+            os.rename(temporary, path)
         except OSError as error:
             raise IoFailure(f"{path}: {error.strerror}") from error
 

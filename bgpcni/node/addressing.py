@@ -43,6 +43,7 @@ class Addressing:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._reclaimer = Reclaimer(str(_leases_dir(store)))
+        self._reclaimed: set[str] = set()
 
     def plan(self, request: Request) -> Ipam | None:
         """How the addresses will be given back, known before any is taken. None: layer 2 only."""
@@ -137,7 +138,10 @@ class Addressing:
 
     def _reclaim(self, leases: HostLocal) -> None:
         """Rule 13: what a reboot left in this network's folder, once per boot."""
+        if leases.folder in self._reclaimed:
+            return
         if self._reclaimer.done(leases):
+            self._reclaimed.add(leases.folder)
             return
         recorded = {
             (stored.attachment.container_id, stored.attachment.ifname)
@@ -146,6 +150,7 @@ class Addressing:
         }
         for address in self._reclaimer.run(leases, recorded):
             log.info("network %s: lease of %s was left by an earlier boot; reclaimed", leases.network, address)
+        self._reclaimed.add(leases.folder)
 
     def _held(self, network: str, data_dir: str) -> dict[str, tuple[str, str]]:
         """Addresses of attachments that are gone but not confirmed withdrawn, the oldest first (rule 2).

@@ -6,49 +6,26 @@ one. Text is rendered from these documents by `render`, so text and `--json` can
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bgpcni import __version__
 from bgpcni.convergence.announcer import RouteState
 from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError, InvalidConfiguration
-from bgpcni.handler import Reply
 from bgpcni.model import Announcement, Attachment, State
 from bgpcni.node import interface, recovery
 from bgpcni.node.transaction import Node
 from bgpcni.store import Stored
 
-if TYPE_CHECKING:
-    from bgpcni.agent.agent import Agent
-
 Document = dict[str, Any]
 SYNC_SECONDS = 10.0
 
 
-def reply(agent: Agent, stdin: bytes) -> Reply:
-    """Answer one command of the agent: `{"command": NAME, …arguments}`."""
-    try:
-        asked = json.loads(stdin)
-        verb = _COMMANDS[asked["command"]]
-    except (ValueError, KeyError, TypeError):
-        return _reply(failure("not a command of this agent"), 2)
-    try:
-        document, code = verb(agent, asked)
-    except CniError as error:
-        return _reply(failure(error.msg), 1)
-    return _reply(document, code)
-
-
 def failure(text: str) -> Document:
     return {"schema": 1, "error": text}
-
-
-def _reply(document: Document, code: int) -> Reply:
-    return Reply(code, json.dumps(document).encode())
 
 
 # ---------------------------------------------------------------- status
@@ -301,27 +278,3 @@ def release(node: Node, container_id: str, *, force: bool) -> tuple[Document, in
     if not released:
         return failure(f"no attachment of container {container_id!r}"), 1
     return {"schema": 1, "released": released}, 0
-
-
-def _drain(agent: Agent) -> tuple[Document, int]:
-    agent.node.drained = True
-    late = agent.drain(30.0)
-    return {"schema": 1, "drained": not late, "late": late}, 1 if late else 0
-
-
-def _reload(agent: Agent) -> tuple[Document, int]:
-    agent.reload()
-    return {"schema": 1, "reloaded": True}, 0
-
-
-_COMMANDS: dict[str, Callable[[Agent, Mapping[str, Any]], tuple[Document, int]]] = {
-    "status": lambda agent, asked: status(agent.node, len(agent.janitor.orphans)),
-    "attachments": lambda agent, asked: attachments(agent.node),
-    "routes": lambda agent, asked: routes(agent.node),
-    "peers": lambda agent, asked: peers(agent.node),
-    "explain": lambda agent, asked: explain(agent.node, str(asked.get("what", ""))),
-    "sync": lambda agent, asked: sync(agent.node),
-    "release": lambda agent, asked: release(agent.node, str(asked.get("id", "")), force=bool(asked.get("force"))),
-    "drain": lambda agent, asked: _drain(agent),
-    "reload": lambda agent, asked: _reload(agent),
-}

@@ -45,7 +45,7 @@ class ExaBGP(Exporter):
 
     contract: ClassVar[int] = 1
     families: ClassVar[frozenset[Family]] = frozenset(Family)
-    acks: ClassVar[Literal["accepted", "sent", "acked"]] = "acked"
+    acks: Literal["accepted", "sent", "acked"] = "acked"
     needs_agent: ClassVar[bool] = True
 
     def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:
@@ -57,7 +57,7 @@ class ExaBGP(Exporter):
         if self._path is None:
             self._ledger = Ledger(node.neighbors, node.graceful_restart, time.monotonic())
         else:  # its neighbours are known once it is connected to; a stock one does not tell what it sent
-            self.acks = "accepted"  # type: ignore[misc]  # a class fact of the contract, but for this case
+            self.acks = "accepted"  # a stock ExaBGP tells no more
             none = f"no session: the ExaBGP behind {self._path} has none"
             self._ledger = Ledger((), node.graceful_restart, time.monotonic(), none)
         self._link: Link | None = None  # for the verbs
@@ -455,7 +455,7 @@ class ExaBGP(Exporter):
             self._ledger.disconnected(reason, time.monotonic())
             self._lock.notify_all()
         if not self._closing.is_set():
-            self.wake.progress()
+            self.wake.sessions()
 
     # --- events
 
@@ -508,7 +508,9 @@ class ExaBGP(Exporter):
             self._post(link, owed)
         if kind == "fsm" and self._path is None:
             self._home.trim_log()  # a neighbour that is away fills it
-        if kind in ("sent", "acked", "eor", "up", "state"):
+        if kind in ("up", "state"):
+            self.wake.sessions()
+        elif kind in ("sent", "acked", "eor"):
             self.wake.progress()
 
     def _state(self, link: Link, session: Session, found: dict[str, Any]) -> list[Line]:
