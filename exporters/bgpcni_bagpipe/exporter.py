@@ -91,7 +91,8 @@ class BaGPipe(Exporter):
             gone = [s for s in found if s.network not in {None, *spare} and (s.port, s.address) not in kept]
             staying = {s.port for s in found if s not in gone}
             for shown in gone:
-                if reason := self._detach(shown.port, shown.address if shown.port in staying else "", deadline):
+                one = shown.port in staying or shown.port.vpn.kind == "ipvpn"
+                if reason := self._detach(shown.port, shown.address if one else "", deadline):
                     raise NotThereYet(f"{shown.port.mac} is left over and stays: {reason}")
         if gone and self._collided:
             self._collided = False
@@ -190,13 +191,14 @@ class BaGPipe(Exporter):
         if attach is None:
             return Outcome(Reach.ACCEPTED)
         others = self._ports.get(attach.port, {}).keys() - {attach.address}
-        reason = self._detach(attach.port, attach.address if others else "", deadline)
+        address = attach.address if others else _whole(attach)
+        reason = self._detach(attach.port, address, deadline)
         if reason and not others:
             # A poisoned address holds its port until the good attach was repeated.
             with contextlib.suppress(_Refused):
                 self._attach(attach, deadline)
-            reason = self._detach(attach.port, "", deadline)
-        elif reason:
+            reason = self._detach(attach.port, address, deadline)
+        elif reason and attach.port.vpn.kind == "evpn":
             reason = self._renew(attach.port, attach.address, deadline)
         return Outcome(Reach.WANTED, reason) if reason else Outcome(Reach.ACCEPTED)
 
@@ -213,36 +215,41 @@ class BaGPipe(Exporter):
     def _attach(self, attach: Attach, deadline: float) -> None:
         """Raises _Refused."""
         vpn = attach.port.vpn
-        there = self._instance(attach.port, deadline)
+        there = self._instance(attach, deadline)
         if there is not None and (there.import_rt, there.export_rt) != (attach.import_rt, attach.export_rt):
             raise _Refused(
                 f"VPN {vpn.name} is there with import {_text(there.import_rt)} and export {_text(there.export_rt)}, "
                 f"not {_text(attach.import_rt)} and {_text(attach.export_rt)}: all its endpoints have to go first"
             )
-        answer = self._post("/attach_localport", attach, deadline)
+        answer = self._post(attach, deadline)
         if answer.status == 500:
-            # Half of a failed attach may be left, and keeps the next one from working.
-            self._post("/detach_localport", attach.port, deadline)
-            others = [item for item in self._ports.pop(attach.port, {}).values() if item.address != attach.address]
-            self._vpns.pop(vpn, None)
-            answer = self._post("/attach_localport", attach, deadline)
-            for item in others if answer.status == 200 else ():
-                self._post("/attach_localport", item, deadline)
-            if answer.status != 200:
-                self._post("/detach_localport", attach.port, deadline)
-            else:
-                self._ports.setdefault(attach.port, {}).update({item.address: item for item in others})
+            answer = self._attach_anew(attach, deadline)
         if answer.status != 200:
             self._collided |= answer.status == 400
             raise _Refused(answer.words or f"HTTP status {answer.status}")
         self._vpns[vpn] = glass.Instance(vpn, attach.import_rt, attach.export_rt)
         self._ports.setdefault(attach.port, {})[attach.address] = attach
 
+    def _attach_anew(self, attach: Attach, deadline: float) -> Answer:
+        """Half of a failed attach may be left and in the way: the whole port goes and comes back, once."""
+        kept = {address: item for address, item in self._ports.get(attach.port, {}).items() if item != attach}
+        self._detach(attach.port, _whole(attach), deadline)
+        answer = self._post(attach, deadline)
+        if answer.status != 200:
+            self._detach(attach.port, _whole(attach), deadline)
+        for address, item in kept.items():
+            if self._post(item, deadline).status == 200:
+                self._ports.setdefault(attach.port, {})[address] = item
+        return answer
+
     def _detach(self, port: Port, address: str, deadline: float) -> str:
-        """Why it is not detached, "" if it is. All addresses of the MAC without `address`."""
+        """Why it is not detached, "" if it is, or was not attached. All addresses of the MAC without `address`."""
         answer = self._ask(lambda: self._daemon.post("/detach_localport", identity(port, address), deadline))
         known = self._ports.get(port, {})
-        if answer.status == 200 or (answer.status == 400 and answer.words.endswith("could not be found")):
+        absent = answer.words.endswith("could not be found") or (
+            port.vpn.kind == "ipvpn" and answer.words.endswith("not plugged yet, can't unplug")
+        )
+        if answer.status == 200 or (answer.status == 400 and absent):
             known.pop(address, None)
             if not address or not known:
                 self._ports.pop(port, None)
@@ -251,9 +258,9 @@ class BaGPipe(Exporter):
             return ""
         return answer.words or f"HTTP status {answer.status}"
 
-    def _instance(self, port: Port, deadline: float) -> glass.Instance | None:
+    def _instance(self, attach: Attach, deadline: float) -> glass.Instance | None:
         """The VPN as it is in the daemon, None if it is not there. An empty one is what a failed attach left."""
-        vpn = port.vpn
+        vpn = attach.port.vpn
         if vpn in self._vpns:
             return self._vpns[vpn]
         there = self._look_at(vpn.name, deadline)
@@ -262,7 +269,7 @@ class BaGPipe(Exporter):
         if there.vpn.kind != vpn.kind:
             raise _Refused(f"VPN {vpn.name} is there, but is {there.vpn.kind}")
         if not self._shown(there, deadline):
-            self._detach(port, "", deadline)
+            self._detach(attach.port, _whole(attach), deadline)
             return self._look_at(vpn.name, deadline)
         self._vpns[vpn] = there
         return there
@@ -284,9 +291,8 @@ class BaGPipe(Exporter):
         answer = self._ask(lambda: self._daemon.get(path, deadline))
         return [] if answer.status != 200 else self._parsed(lambda: glass.endpoints(there.vpn, answer.document))
 
-    def _post(self, path: str, what: Attach | Port, deadline: float) -> Answer:
-        body = what.payload if isinstance(what, Attach) else identity(what)
-        return self._ask(lambda: self._daemon.post(path, body, deadline))
+    def _post(self, attach: Attach, deadline: float) -> Answer:
+        return self._ask(lambda: self._daemon.post("/attach_localport", attach.payload, deadline))
 
     def _ask(self, question: Callable[[], Answer]) -> Answer:
         try:
@@ -299,6 +305,11 @@ class BaGPipe(Exporter):
             return parse()
         except ValueError as error:
             raise NotThereYet(f"{self._daemon.url} shows {error}") from None
+
+
+def _whole(attach: Attach) -> str:
+    """The address that stands for all of a port: EVPN's detach without one takes all, the IPv4 VPN's has to name it."""
+    return attach.address if attach.port.vpn.kind == "ipvpn" else ""
 
 
 def _plain(name: str) -> bool:
