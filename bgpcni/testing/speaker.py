@@ -37,7 +37,10 @@ class Woken:
 
 
 class Speaker(abc.ABC):
-    """One speaker that runs, with nothing announced by us; a fixture of its own makes and ends it for each test."""
+    """One speaker that runs, with nothing announced by us; a fixture of its own makes and ends it for each test.
+
+    What it cannot do stays as it is here, and the suite is told so (`without`).
+    """
 
     @abc.abstractmethod
     def exporter(self, wake: Wake) -> Exporter:
@@ -71,7 +74,7 @@ class Speaker(abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} does not say how it comes to know nothing")
 
     def stop(self) -> None:
-        """End it, so that it cannot be reached. Raises NotImplementedError where there is no such state."""
+        """End it, so that it cannot be reached."""
         raise NotImplementedError(f"{type(self).__name__} cannot be down")
 
     def start(self) -> None:
