@@ -13,10 +13,10 @@ import pytest
 
 from bgpcni.exporter import Reach
 from bgpcni.model import Announcement, Family, Neighbor, Nlri
-from bgpcni_exabgp import exporter, lines
+from bgpcni_exabgp import encode, exporter, lines
 from bgpcni_exabgp.encode import Kind, Route
 from integration.exabgp_bench import Bench, Speaker, bench, facts, many, unicast
-from integration.lab import ALL_FAMILIES, Frr, Lab, until
+from integration.lab import ALL_FAMILIES, Frr, Lab, link, until
 from integration.lab import Neighbor as FrrNeighbor
 
 
@@ -314,7 +314,7 @@ def test_a_route_that_a_peer_cannot_stand_is_taken_back(
     speaker.prune(good)
     speaker.wait(Reach.ACKED, good)
     # past the validation, which does not let it through: FRR 10 takes an IPv6 originator for a malformed route
-    stock = lines.encode  # type: ignore[attr-defined]
+    stock = encode.encode
 
     def unchecked(route: Announcement, asn: int, kind: Kind) -> Route:
         wire = stock(route, asn, kind)
@@ -397,3 +397,35 @@ def test_an_exabgp_that_the_user_runs(lab: Lab, frr: Frr, node: Bench) -> None:
     until(lambda: not frr.paths("2001:db8:1::/64"), "the end of what is not kept")
     speaker.withdraw(*routes)
     until(lambda: not frr.paths("10.1.2.3/32"), "the end of the other")
+
+
+def test_peers_of_both_kinds_at_once(lab: Lab, frr: Frr, node: Bench) -> None:
+    """An iBGP and an eBGP peer: each gets AS path and local preference of its kind; sent means sent to both."""
+    other = lab.frr(asn=64999, router_id="198.18.255.2")
+    link(node.namespace, other.namespace, "second", "second", ["198.18.200.2/24"], ["198.18.200.1/24"])
+    families = (Family.IPV4_UNICAST, Family.IPV4_VPN)
+    near = Neighbor(node.peer, frr.asn, families, 90)
+    far = Neighbor("198.18.200.1", other.asn, families, 90)
+    # the second neighbour sees another source address: local_address is the uplink's
+    other.namespace.ip("route", "add", node.address, "via", "198.18.200.2")
+    other.add_neighbor(FrrNeighbor(node.address, node.asn, families, extra=("ebgp-multihop 2",)))
+    speaker = Speaker(lab, node.namespace, facts(node, near, far))
+    routes = many(node, 50)
+    speaker.announce(*routes)
+    speaker.prune(*routes)
+    until(lambda: all(peer.state == "Established" for peer in speaker.exporter.peers()), "both sessions")
+    speaker.wait(Reach.ACKED, *routes)
+    until(lambda: frr.received(node.address) == 50 and other.received(node.address) == 50, "the routes at both")
+    prefix = str(routes[0].nlri.prefix)
+    assert frr.paths(prefix)[0]["aspath"]["string"] == "Local"
+    assert frr.paths(prefix)[0]["locPrf"] == 100
+    assert other.paths(prefix)[0]["aspath"]["string"] == str(node.asn)
+    speaker.withdraw(*routes)
+    speaker.wait(Reach.SENT, *routes)
+    until(lambda: not frr.received(node.address) and not other.received(node.address), "their end at both")
+    other.kill()
+    until(lambda: {p.state for p in speaker.exporter.peers()} != {"Established"}, "the fall of one session")
+    speaker.announce(routes[0])
+    speaker.wait(Reach.SENT, routes[0])
+    speaker.withdraw(routes[0])
+    speaker.wait(Reach.SENT, routes[0])

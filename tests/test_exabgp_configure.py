@@ -44,7 +44,6 @@ neighbor 192.0.2.1 {
 	api {
 		processes [ bgpcni ];
 		neighbor-changes;
-		negotiated;
 		fsm;
 	}
 }
@@ -75,7 +74,6 @@ neighbor 2001:db8::1 {
 	api {
 		processes [ bgpcni ];
 		neighbor-changes;
-		negotiated;
 		fsm;
 	}
 }

@@ -15,9 +15,10 @@ import pytest
 UP = '{"type": "state", "neighbor": {"address": {"peer": "192.0.2.1"}, "state": "up"}}'
 DOWN = UP.replace('"up"', '"down"')
 NEGOTIATED = (
-    '{"type": "negotiated", "neighbor": {"address": {"peer": "192.0.2.1"}, '
-    '"negotiated": {"families": ["ipv4 unicast"]}}}'
+    '{"type": "negotiated", "neighbor": {"address": {"peer": "192.0.2.1"}, "negotiated": '
+    '{"families": ["ipv4 unicast", "l2vpn evpn"], "nexthop": []}}}'
 )
+BEFORE_5_0_15 = NEGOTIATED.replace('["ipv4 unicast", "l2vpn evpn"]', "[ ipv4 unicast ,l2vpn evpn ]")
 
 
 class Exabgp:
@@ -95,14 +96,17 @@ def test_lines_go_both_ways(exabgp):
     assert [agent.hear(), agent.hear()] == ["done", UP]
 
 
-def test_an_agent_that_connects_hears_of_sessions_and_of_what_it_missed(exabgp):
+@pytest.mark.parametrize("negotiated", [NEGOTIATED, BEFORE_5_0_15])
+def test_an_agent_that_connects_hears_of_sessions_and_of_what_it_missed(exabgp, negotiated):
     """Sessions that came up while nobody was there, with their families; those that fell; the lines dropped."""
     first = exabgp.agent()
     first.hello()
-    exabgp.say(NEGOTIATED, UP)
-    assert [first.hear(), first.hear()] == [NEGOTIATED, UP]
+    exabgp.say(negotiated, UP)
+    families = ["ipv4/unicast", "l2vpn/evpn"]
+    assert json.loads(first.hear()) == {"relay": {"peer": "192.0.2.1", "families": families}}
+    assert first.hear() == UP
     second = exabgp.agent()
-    assert second.hello()["up"] == {"192.0.2.1": ["ipv4 unicast"]}
+    assert second.hello()["up"] == {"192.0.2.1": families}
     assert first.hear() == ""
     exabgp.say(DOWN)
     assert second.hear() == DOWN

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bgpcni import clock
-from bgpcni.convergence.ledger import Ledger
+from bgpcni.convergence.ledger import Entry, Ledger
 from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach
 from bgpcni.model import Announcement, AttachmentKey, Nlri
 
@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 BATCH = 2000
 CALL_SECONDS = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+LOOK_SECONDS = 5.0
+"""Seconds between two looks at what is unsettled, when nothing was heard of it."""
 SLOW = 3.0
 """Seconds after which an exporter that has not come back from a call is said to be late."""
-SECOND_LOOK = 5.0
-"""Seconds between two looks at what is unsettled, when nothing was heard of it."""
 _SETTLED = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.SENT}
 
 
@@ -114,7 +114,7 @@ class Announcer:
     def empty(self) -> None:
         with self._change:
             self._replay = True
-            self._ledger.replay()
+            self._ledger.replay(clock.now())
             self._failures, self._not_before = 0, 0.0
             self._change.notify_all()
 
@@ -134,6 +134,11 @@ class Announcer:
             free = self._ledger.leave(owner, routes, clock.now())
             self._change.notify_all()
         return free
+
+    def is_leaving(self, owner: AttachmentKey) -> bool:
+        """Whether some withdrawal on its account is not confirmed here yet."""
+        with self._change:
+            return self._ledger.is_leaving(owner)
 
     def forget(self, owner: AttachmentKey) -> None:
         with self._change:
@@ -196,7 +201,7 @@ class Announcer:
     def wait_quiet(self, deadline: float) -> bool:
         """Until nothing is late (`sync`, `drain`)."""
         with self._change:
-            while self._ledger.dirty or self._ledger.unsettled():
+            while not self._ledger.quiet:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
@@ -224,6 +229,9 @@ class Announcer:
 
     def route_states(self, owner: AttachmentKey) -> dict[Nlri, RouteState]:
         with self._change:
+            entries = self._ledger.routes_of(owner)
+        self._look_again(entries)
+        with self._change:
             return {
                 entry.announcement.nlri: RouteState(
                     _word(entry.wanted, entry.reach, self._ledger.settled), entry.since, entry.reason
@@ -235,10 +243,27 @@ class Announcer:
         """Routes by state, for status and metrics."""
         found: dict[str, int] = {}
         with self._change:
+            entries = list(self._ledger.entries.values())
+        self._look_again(entries)
+        with self._change:
             for entry in self._ledger.entries.values():
                 word = _word(entry.wanted, entry.reach, self._ledger.settled)
                 found[word] = found.get(word, 0) + 1
         return found
+
+    def _look_again(self, entries: Iterable[Entry]) -> None:
+        """Before saying "announced": sessions fall, and what had got there may not be there any more."""
+        if self._exporter.acks == "accepted":
+            return
+        with self._change:
+            settled, epoch = self._ledger.settled, self._ledger.epoch
+            routes = [entry.announcement for entry in entries if entry.wanted and entry.reach >= settled]
+        try:
+            outcomes = self._exporter.progress(routes)
+        except NotThereYet as error:
+            outcomes = [Outcome(Reach.WANTED, str(error))] * len(routes)
+        fallen = [(route, now) for route, now in zip(routes, outcomes, strict=True) if now.reach < settled]
+        self._note([route for route, _ in fallen], [now for _, now in fallen], withdrawn=False, epoch=epoch)
 
     def peers(self) -> list[Peer]:
         return self._exporter.peers()
@@ -267,18 +292,20 @@ class Announcer:
         except NotThereYet as error:
             self._unreached = str(error) or "not there yet"
             raise
+        except Exception as error:  # one exporter's defect is its own, and no reason for a DEL to fail
+            log.exception("exporter %s failed", self.name)
+            self._unreached = f"{self.name} failed: {error}"
+            raise NotThereYet(self._unreached) from error
 
     def _drive_all(self) -> None:
         self._replay = False
         while self._ledger.dirty:
             before = self._ledger.dirty
-            free = self._tell()
-            if free:
-                self._confirmed(free)
-            if self._ledger.dirty >= before and not self._replay:
-                raise NotThereYet(f"{self.name} did not answer for every route")
+            self._tell()
             if self._replay:
                 return  # the speaker came back empty: the caller knows what else is to be told
+            if self._ledger.dirty >= before:
+                raise NotThereYet(f"{self.name} did not answer for every route")
 
     @property
     def emptied(self) -> bool:
@@ -293,22 +320,19 @@ class Announcer:
         while True:
             with self._change:
                 while not self._stopping and (pause := self._pause()) is not None:
-                    if not self._change.wait(pause if pause > 0 else None) and time.monotonic() >= self._not_before:
+                    if not self._change.wait(pause if pause > 0 else None):
                         self._look = True
                 if self._stopping:
                     return
                 looked, self._look = self._look, False
-            free: list[AttachmentKey] = []
             try:
-                free = self._step(looked)
+                self._step(looked)
                 self._note_state("ok", "")
             except NotThereYet as error:
                 self._fail(str(error) or "not there yet")
             except Exception as error:  # one exporter's defect is its own
                 log.exception("exporter %s failed", self.name)
                 self._fail(f"{self.name} failed: {error}")
-            if free:
-                self._confirmed(free)
 
     def _pause(self) -> float | None:
         """None: there is something to do now. Else seconds to wait, 0 for "until told"."""
@@ -318,33 +342,32 @@ class Announcer:
         if self._ledger.dirty or self._replay:
             return late if late > 0 else None
         # what is unsettled is looked at on `progress`; a slow look besides catches what only time decides
-        pauses = [SECOND_LOOK] if self._ledger.unsettled() else []
+        pauses = [] if self._ledger.quiet else [LOOK_SECONDS]
         if self._exporter.look_every:
             pauses.append(self._exporter.look_every)
         return max(min(pauses), late) if pauses else 0.0
 
-    def _step(self, looked: bool) -> list[AttachmentKey]:
+    def _step(self, looked: bool) -> None:
         """One batch, the prune once all was told, then what is unsettled. `looked`: it is time to, or it was woken."""
         idle = not self._ledger.dirty and not self._replay
         if idle and looked and self._exporter.look_every and time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + self._exporter.look_every
             with self._in_call("look"):
                 self._exporter.look(time.monotonic() + CALL_SECONDS)
-        free = self._tell()
+        self._tell()
         self._prune_once_told()
-        return free + self._settle(looked)
+        self._settle(looked)
 
-    def _tell(self) -> list[AttachmentKey]:
+    def _tell(self) -> None:
         """One batch: withdrawals, then announcements."""
         with self._change:
             announce, withdraw = self._ledger.take(BATCH)
-        free: list[AttachmentKey] = []
+            epoch = self._ledger.epoch
         deadline = time.monotonic() + CALL_SECONDS
         if withdraw:
-            free += self._ask(self._exporter.withdraw, withdraw, deadline, withdrawn=True)
+            self._ask(self._exporter.withdraw, withdraw, deadline, withdrawn=True, epoch=epoch)
         if announce:
-            free += self._ask(self._exporter.announce, announce, deadline, withdrawn=False)
-        return free
+            self._ask(self._exporter.announce, announce, deadline, withdrawn=False, epoch=epoch)
 
     def _prune_once_told(self) -> None:
         with self._change:
@@ -380,57 +403,69 @@ class Announcer:
         deadline: float,
         *,
         withdrawn: bool,
-    ) -> list[AttachmentKey]:
+        epoch: int,
+    ) -> None:
         word = "withdraw" if withdrawn else "announce"
         try:
             with self._in_call(word):
                 outcomes = self._checked(word, verb(routes, deadline), len(routes))
         except Exception as error:
-            untouched = isinstance(error, NotThereYet) and error.untouched
             with self._change:
-                self._ledger.failed(routes, str(error) or "not there yet", untouched=untouched)
+                if not (isinstance(error, NotThereYet) and error.untouched):
+                    self._ledger.hand_over(routes)
+                self._ledger.failed(routes, str(error) or "not there yet")
             raise
         with self._change:
-            free = self._ledger.note(routes[: len(outcomes)], outcomes, withdrawn=withdrawn, now=clock.now())
+            self._ledger.hand_over(routes)
             self._failures = 0
-            self._change.notify_all()
-        return free
+        self._note(routes[: len(outcomes)], outcomes, withdrawn=withdrawn, epoch=epoch)
 
     def _checked(self, verb: str, outcomes: object, count: int) -> list[Outcome]:
         """An exporter's answer, if it is one: up to `count` outcomes, and at least one."""
         if not isinstance(outcomes, list) or not all(isinstance(outcome, Outcome) for outcome in outcomes):
             raise TypeError(f"{verb} gave no list of outcomes")
         if len(outcomes) > count:
-            raise TypeError(f"{verb} gave {len(outcomes)} outcomes for {count} routes")
+            raise ValueError(f"{verb} gave {len(outcomes)} outcomes for {count} routes")
         if not outcomes:
             raise NotThereYet(f"{self.name} did not get to any route in {CALL_SECONDS:g} s")
         return outcomes
 
-    def _settle(self, looked: bool) -> list[AttachmentKey]:
+    def _note(
+        self, routes: Sequence[Announcement], outcomes: Sequence[Outcome], *, withdrawn: bool, epoch: int
+    ) -> None:
+        """Into the ledger; who is free to go is told at once, since a later call of the same step may fail."""
+        with self._change:
+            free = self._ledger.note(routes, outcomes, withdrawn=withdrawn, epoch=epoch, now=clock.now())
+            self._change.notify_all()
+        if free:
+            self._confirmed(free)
+
+    def _settle(self, looked: bool) -> None:
         """Ask how far the unsettled got; after a change of sessions, how far each route is now."""
         if type(self._exporter).progress is Exporter.progress:  # it cannot tell: it is told again
             with self._change:
                 if looked:
                     self._ledger.ask_again()
                 self._change.notify_all()
-            return []
+            return
         with self._change:
             self._ledger.settled = _SETTLED[self._exporter.acks]
             routes = self._ledger.told() if self._look_at_all else self._ledger.unsettled()
             self._look_at_all = False
-            wanted = {id(route): self._ledger.entries[route.nlri].wanted for route in routes}
-        if not routes:
-            with self._change:
+            wanted = [self._ledger.entries[route.nlri].wanted for route in routes]
+            epoch = self._ledger.epoch
+            if not routes:
                 self._change.notify_all()  # acknowledgements are looked at by those who wait for them
-            return []
+                return
         outcomes = self._exporter.progress(routes)
-        free: list[AttachmentKey] = []
-        with self._change:
-            now = clock.now()
-            for route, outcome in zip(routes, outcomes, strict=True):
-                free += self._ledger.note([route], [outcome], withdrawn=not wanted[id(route)], now=now)
-            self._change.notify_all()
-        return free
+        for kind in (True, False):
+            chosen = [index for index, is_wanted in enumerate(wanted) if is_wanted is kind]
+            self._note(
+                [routes[index] for index in chosen],
+                [outcomes[index] for index in chosen],
+                withdrawn=not kind,
+                epoch=epoch,
+            )
 
     def _fail(self, reason: str) -> None:
         with self._change:
@@ -438,7 +473,7 @@ class Announcer:
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures - 1, 10))
             self._not_before = time.monotonic() + pause * random.uniform(0.5, 1.0)
             announce, withdraw = self._ledger.take(BATCH)
-            self._ledger.failed([*announce, *withdraw], reason, untouched=True)
+            self._ledger.failed([*announce, *withdraw], reason)
             self._change.notify_all()
         self._note_state("late", reason)
 

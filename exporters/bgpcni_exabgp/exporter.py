@@ -388,8 +388,8 @@ class ExaBGP(Exporter):
                 for address in hello["relay"]["down"]:
                     self._ledger.meet(address, 0, (), self.node.hold_time, now)
                 for address, families in hello["relay"]["up"].items():
-                    session = self._ledger.meet(address, 0, _slashed(families), self.node.hold_time, now)
-                    self._ledger.up(session, _slashed(families), -1, time.time())
+                    session = self._ledger.meet(address, 0, families, self.node.hold_time, now)
+                    self._ledger.up(session, families, -1, time.time())
                     self._ledger.sent(session, 0)
             else:
                 link.number = state["seq"]
@@ -475,12 +475,15 @@ class ExaBGP(Exporter):
             session.eor = {NAMES[name] for name in found["eor"] if name in NAMES}
 
     def _hear(self, link: Link, event: dict[str, Any]) -> None:
+        if "relay" in event:
+            self._negotiated[event["relay"]["peer"]] = event["relay"]["families"]
+            return
         kind = event.get("bgpcni") or event.get("type")
         owed: list[Line] = []
         with self._lock:
             address = event.get("peer") or event.get("neighbor", {}).get("address", {}).get("peer")
             session = self._ledger.sessions.get(address) if address else None
-            if session is None and self._stock and kind in ("negotiated", "state"):
+            if session is None and self._stock and kind == "state":
                 asn = event["neighbor"].get("asn", {}).get("peer", 0)
                 session = self._ledger.meet(str(address), asn, (), self.node.hold_time, time.monotonic())
             if session is None:
@@ -497,10 +500,6 @@ class ExaBGP(Exporter):
             elif kind == "fsm" and not session.up:
                 state = event["neighbor"]["state"]
                 session.state = STATES.get(state, "Idle") if state != "ESTABLISHED" else session.state
-            elif kind == "negotiated" and self._stock:
-                names = _slashed(event["neighbor"]["negotiated"]["families"])
-                self._ledger.meet(str(address), 0, names, self.node.hold_time, time.monotonic())
-                self._negotiated[str(address)] = names
             elif kind == "state":
                 owed = self._state(link, session, event["neighbor"])
             self._lock.notify_all()
@@ -516,7 +515,10 @@ class ExaBGP(Exporter):
     def _state(self, link: Link, session: Session, found: dict[str, Any]) -> list[Line]:
         """ExaBGP's own event of a session: it fell, or a stock one came up."""
         if found["state"] == "up" and self._stock:
-            self._ledger.up(session, self._negotiated.get(session.neighbor.address, []), -1, time.time())
+            address = session.neighbor.address
+            families = self._negotiated.get(address, [])
+            self._ledger.meet(address, 0, families, self.node.hold_time, time.monotonic())
+            self._ledger.up(session, families, -1, time.time())
             self._ledger.sent(session, link.number)
         elif found["state"] == "down":
             was_up = session.up
@@ -562,11 +564,6 @@ class ExaBGP(Exporter):
                 link.post(line)
         except OSError:
             link.close()  # the reading end sees it, and starts over
-
-
-def _slashed(names: Iterable[str]) -> list[str]:
-    """ExaBGP's JSON has `ipv4 unicast` for `ipv4/unicast`."""
-    return [name.replace(" ", "/") for name in names]
 
 
 def _peer(session: Session, sent: int, offline: str | None) -> Peer:

@@ -72,7 +72,10 @@ class Link:
         line = self._lines.popleft()
         if line in (b"done", b"error"):
             return self._answered(line == b"done")
-        event = json.loads(line)
+        try:
+            event = json.loads(line)
+        except ValueError:  # some of what a stock ExaBGP writes is no JSON
+            return {}
         return event if isinstance(event, dict) else {}
 
     def _answered(self, done: bool) -> bool:

@@ -4,7 +4,7 @@ ExaBGP writes to its API process with blocking writes, so whatever happens to th
 and it gives up for good after a few deaths of that process, so this one ends only when its stdin does. One agent
 at a time: a newer one replaces the older. It gets, first,
 
-    {"relay": {"version": 1, "up": {"198.51.100.1": ["ipv4 unicast", ...]}, "down": [...], "lost": 3}}
+    {"relay": {"version": 1, "up": {"198.51.100.1": ["ipv4/unicast", ...]}, "down": [...], "lost": 3}}
 
 (established sessions with the families negotiated, those that were, and the lines dropped while no agent was there)
 and then whatever ExaBGP says. Answers owed to an earlier agent are swallowed; half a line of one is not passed on.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from asyncio.streams import FlowControlMixin
 
@@ -23,6 +24,11 @@ LINE = 1 << 20
 """Longest line passed on, octets; ExaBGP ends its process over a longer one, or one that is not ASCII."""
 BACKLOG = 64 << 20
 """Octets held for an agent that does not read; beyond it is cut off, and has to connect and replay."""
+
+
+PEER = re.compile(r'"peer": "([0-9a-fA-F.:]+)"')
+FAMILIES = re.compile(r'"families": "?\[([^\]]*)\]')
+FAMILY = re.compile(r"(ipv4|ipv6|l2vpn)[ /]([a-z-]+)")
 
 
 class Relay:
@@ -43,12 +49,13 @@ class Relay:
             mine = self.stale == 0
             self.stale = max(0, self.stale - 1)
             return mine
-        if b'"type": "state"' in line or b'"type": "negotiated"' in line:
+        if b'"type": "negotiated"' in line:
+            self.negotiated(line.decode("ascii"))
+            return False
+        if b'"type": "state"' in line:
             neighbor = json.loads(line)["neighbor"]
             peer = neighbor["address"]["peer"]
-            if "negotiated" in neighbor:
-                self.families[peer] = neighbor["negotiated"]["families"]
-            elif neighbor["state"] == "up":
+            if neighbor["state"] == "up":
                 self.up[peer] = self.families.get(peer, [])
                 self.down.discard(peer)
             elif neighbor["state"] == "down":
@@ -56,9 +63,19 @@ class Relay:
                 self.down.add(peer)
         return True
 
+    def negotiated(self, line: str) -> None:
+        """What a session negotiated. Before 5.0.15 that line is no JSON; the agent gets one that is."""
+        peer = PEER.search(line)
+        families = FAMILIES.search(line)
+        if peer and families:
+            names = ["/".join(found) for found in FAMILY.findall(families[1])]
+            self.families[peer[1]] = names
+            if self.agent is not None:
+                self.agent.write(json.dumps({"relay": {"peer": peer[1], "families": names}}).encode() + b"\n")
+
     def deliver(self, line: bytes) -> None:
         if not self.track(line):
-            return
+            return  # an answer for nobody, or told already
         if self.agent is None:
             self.lost += 1
             return
