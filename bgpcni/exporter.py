@@ -73,7 +73,8 @@ class PathAttributes:
     the AS numbers in order, sets flattened. `local_pref` and `med`: None where the attribute is absent. `origin`:
     0 IGP, 1 EGP, 2 incomplete. `mobility`, `sticky`: RFC 7432 section 7.7, 0 and False where absent. `router_mac`:
     RFC 9135 section 8.1. `encapsulation`: the tunnel type of RFC 9012 section 4.1 (8: VXLAN), None where absent.
-    `tunnel`: the P-MSI tunnel's endpoint (RFC 6514 section 5). `originator`: ORIGINATOR_ID (RFC 4456).
+    `tunnel`: the P-MSI tunnel's endpoint (RFC 6514 section 5). `originator`: ORIGINATOR_ID, `clusters`: CLUSTER_LIST
+    (RFC 4456).
     """
 
     next_hop: str
@@ -89,6 +90,7 @@ class PathAttributes:
     encapsulation: int | None = None
     tunnel: str | None = None
     originator: str | None = None
+    clusters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

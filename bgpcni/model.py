@@ -249,7 +249,8 @@ class Neighbor:
 class NodeFacts:
     """What exporters and `derive` know of this node: `[bgp]` of the agent's configuration, resolved.
 
-    `next_hop`/`next_hop6` are None where the node has no usable address of that family.
+    `next_hop`/`next_hop6` are None where the node has no usable address of that family. `maximum_prefix`: how many
+    routes one peer may tell, None: any number.
     """
 
     run_dir: str
@@ -263,3 +264,4 @@ class NodeFacts:
     graceful_restart: int = 120
     neighbors: Sequence[Neighbor] = field(default=())
     has_bgp: bool = False
+    maximum_prefix: int | None = None
