@@ -15,7 +15,7 @@ from bgpcni.cni.result import Dns, Result, Route
 from bgpcni.errors import CniError, TryAgain
 from bgpcni.ipam.boot import Reclaimer
 from bgpcni.ipam.config import requested_addresses
-from bgpcni.ipam.delegate import Delegate
+from bgpcni.ipam.delegate import Delegate, find_plugin
 from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted
 from bgpcni.ipam.leases import Leases, bare
 from bgpcni.model import Address, Attachment, Ipam, KernelRoute, State
@@ -52,6 +52,7 @@ class Addressing:
             return None
         if kind == BUILT_IN:
             return Ipam(type=kind, data_dir=host_local_of(request).data_dir)
+        find_plugin(kind, request.environment.path)
         return Ipam(type=kind, stdin=request.stdin.decode(), environment=dict(request.variables))
 
     def allocate(

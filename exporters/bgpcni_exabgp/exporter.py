@@ -24,7 +24,7 @@ from bgpcni_exabgp.encode import Kind, Unencodable
 from bgpcni_exabgp.ledger import NAMES, NEVER, STATES, Ledger, Session, explain
 from bgpcni_exabgp.lines import Line
 from bgpcni_exabgp.link import Link
-from bgpcni_exabgp.process import Home, Running, back_off
+from bgpcni_exabgp.process import Home, Running, back_off, installed
 
 ANSWER = 20.0
 """Seconds that ExaBGP may take to start, or to answer when it has just been connected to."""
@@ -80,6 +80,9 @@ class ExaBGP(Exporter):
             return "no [bgp] in agent.toml"
         if node.asn is None:
             return "no asn in [bgp] of agent.toml"
+        assert isinstance(config, ExaBGP.Config)
+        if config.socket is None and not installed():
+            return "ExaBGP is not installed here: pip install exabgp"
         return None
 
     # --- verbs
