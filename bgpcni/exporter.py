@@ -9,14 +9,14 @@ says `NotThereYet` or `wake.empty()` and is told everything again.
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from bgpcni.model import Announcement, Family, NodeFacts
+from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 
 CONTRACT = 1
 """The version of this contract. An exporter built for another one is refused when it is loaded."""
@@ -61,6 +61,84 @@ class Peer:
     sent: int = 0
     received: int = 0
     last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PathAttributes:
+    """What a peer said of the routes of one UPDATE; shared between them. Nothing is filtered or judged yet.
+
+    `next_hop`: the global address. Route targets and communities: canonical text, as in `Announcement`. `as_path`:
+    the AS numbers in order, sets flattened. `local_pref` and `med`: None where the attribute is absent. `origin`:
+    0 IGP, 1 EGP, 2 incomplete. `mobility`, `sticky`: RFC 7432 section 7.7, 0 and False where absent. `router_mac`:
+    RFC 9135 section 8.1. `encapsulation`: the tunnel type of RFC 9012 section 4.1 (8: VXLAN), None where absent.
+    `tunnel`: the P-MSI tunnel's endpoint (RFC 6514 section 5). `originator`: ORIGINATOR_ID (RFC 4456).
+    """
+
+    next_hop: str
+    route_targets: tuple[str, ...] = ()
+    communities: tuple[str, ...] = ()
+    as_path: tuple[int, ...] = ()
+    origin: int = 0
+    local_pref: int | None = None
+    med: int | None = None
+    mobility: int = 0
+    sticky: bool = False
+    router_mac: str | None = None
+    encapsulation: int | None = None
+    tunnel: str | None = None
+    originator: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A peer announces a route; an earlier one with this (peer, nlri) is replaced, whatever it said.
+
+    `vni`: EVPN's label, 24 bits (type 3: that of the P-MSI tunnel); `l3_vni`: a type 2's second label. `label`:
+    the MPLS label of a VPN route. `gateway`: a type 5's gateway address, None where it is zero.
+    """
+
+    peer: str
+    nlri: Nlri
+    attributes: PathAttributes
+    vni: int | None = None
+    l3_vni: int | None = None
+    label: int | None = None
+    gateway: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A peer withdrew a route; one that was never learned is no error."""
+
+    peer: str
+    nlri: Nlri
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfRib:
+    """Everything that a peer has in a family was told, since its session came up or since `listen` asked.
+
+    What was learned from it before and was not told again is gone (RFC 4724 section 4.2).
+    """
+
+    peer: str
+    family: Family
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDown:
+    """The session with a peer ended, or the speaker did: what it told stays, or goes at once.
+
+    `graceful`: it may be used until `EndOfRib` or the restart time: the peer negotiated graceful restart for the
+    family and its session ended without a NOTIFICATION, or it was our speaker that went away.
+    """
+
+    peer: str
+    graceful: bool
+
+
+Event = Learned | Gone | EndOfRib | SessionDown
+Heard = Callable[[Sequence[Event]], None]
 
 
 class NotThereYet(Exception):
@@ -133,6 +211,16 @@ class Exporter(abc.ABC):
     def progress(self, routes: Sequence[Announcement]) -> list[Outcome]:
         """How far what was last asked of each route got by now. Cheap: no I/O. Only if `acks` is not accepted."""
         return [Outcome(Reach.ACCEPTED)] * len(routes)
+
+    def listen(self, families: frozenset[Family], heard: Heard) -> None:
+        """From now on tell `heard` of the routes of these families (only if `imports` is `routes`).
+
+        Asked from any thread at any time, the last call counts; it only notes the wish and returns. For each peer
+        and family: all that the peer has, `EndOfRib`, then every change; all of it again after each `wake.empty()`
+        and for a family that was not listened to before. `heard` gets events in order, many at once where many
+        came, in a thread of the exporter's; it returns quickly and never raises.
+        """
+        return
 
     def peers(self) -> list[Peer]:
         """The speaker's sessions, as far as it tells."""

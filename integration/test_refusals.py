@@ -77,7 +77,7 @@ WRONG: dict[str, tuple[Change, int, tuple[str, ...]]] = {
     "bridge name wrong": (with_keys(bridge="a/b"), 7, ("bridge",)),
     "bridge is another link": (with_keys(bridge="lo"), 7, ("bridge: lo",)),
     "name wrong": (with_keys(name="../x"), 7, ("name",)),
-    "version unknown": (with_keys(cniVersion="9.9.9"), 1, ("cniVersion",)),
+    "version unknown": (with_keys(cniVersion="9.9.9"), 1, ("incompatible",)),
 }
 
 

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 BATCH = 2000
 CALL_SECONDS = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+LOOK_SECONDS = 5.0
 _SETTLED = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.SENT}
 
 
@@ -107,7 +108,7 @@ class Announcer:
     def empty(self) -> None:
         with self._change:
             self._replay = True
-            self._ledger.replay()
+            self._ledger.replay(clock.now())
             self._failures, self._not_before = 0, 0.0
             self._change.notify_all()
 
@@ -128,6 +129,11 @@ class Announcer:
             free = self._ledger.leave(owner, routes, clock.now())
             self._change.notify_all()
         return free
+
+    def is_leaving(self, owner: AttachmentKey) -> bool:
+        """Whether some withdrawal on its account is not confirmed here yet."""
+        with self._change:
+            return self._ledger.is_leaving(owner)
 
     def forget(self, owner: AttachmentKey) -> None:
         with self._change:
@@ -195,7 +201,7 @@ class Announcer:
     def wait_quiet(self, deadline: float) -> bool:
         """Until nothing is late (`sync`, `drain`)."""
         with self._change:
-            while self._ledger.dirty or self._ledger.unsettled():
+            while not self._ledger.quiet:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
@@ -247,8 +253,13 @@ class Announcer:
         self._replay = False
         while self._ledger.dirty:
             before = self._ledger.dirty
-            if free := self._step():
-                self._confirmed(free)
+            try:
+                self._step()
+            except NotThereYet:
+                raise
+            except Exception as error:  # one exporter's defect is its own, and no reason for a DEL to fail
+                log.exception("exporter %s failed", self.name)
+                raise NotThereYet(f"{self.name} failed: {error}") from error
             if self._ledger.dirty >= before:
                 raise NotThereYet(f"{self.name} did not answer for every route")
 
@@ -256,21 +267,19 @@ class Announcer:
         while True:
             with self._change:
                 while not self._stopping and (pause := self._pause()) is not None:
-                    self._change.wait(pause if pause > 0 else None)
+                    if not self._change.wait(pause if pause > 0 else None):
+                        self._look = True
                 if self._stopping:
                     return
                 self._look = False
-            free: list[AttachmentKey] = []
             try:
-                free = self._step()
+                self._step()
                 self._note_state("ok", "")
             except NotThereYet as error:
                 self._fail(str(error) or "not there yet")
             except Exception as error:  # one exporter's defect is its own
                 log.exception("exporter %s failed", self.name)
                 self._fail(f"{self.name} failed: {error}")
-            if free:
-                self._confirmed(free)
 
     def _pause(self) -> float | None:
         """None: there is something to do now. Else seconds to wait, 0 for "until told"."""
@@ -280,18 +289,18 @@ class Announcer:
         if self._ledger.dirty or self._replay:
             return late if late > 0 else None
         # what is unsettled is looked at on `progress`; a slow look besides catches what only time decides
-        return 5.0 if self._ledger.unsettled() else 0.0
+        return 0.0 if self._ledger.quiet else LOOK_SECONDS
 
-    def _step(self) -> list[AttachmentKey]:
+    def _step(self) -> None:
         """One batch: withdrawals, announcements, then the prune once all was told, then what is unsettled."""
         with self._change:
             announce, withdraw = self._ledger.take(BATCH)
-        free: list[AttachmentKey] = []
+            epoch = self._ledger.epoch
         deadline = time.monotonic() + CALL_SECONDS
         if withdraw:
-            free += self._ask(self._exporter.withdraw, withdraw, deadline, withdrawn=True)
+            self._ask(self._exporter.withdraw, withdraw, deadline, withdrawn=True, epoch=epoch)
         if announce:
-            free += self._ask(self._exporter.announce, announce, deadline, withdrawn=False)
+            self._ask(self._exporter.announce, announce, deadline, withdrawn=False, epoch=epoch)
         with self._change:
             whole = self._replay and not self._ledger.dirty
             keep = self._ledger.kept() if whole else []
@@ -304,7 +313,7 @@ class Announcer:
                 with self._change:
                     self._replay = True
                 raise
-        return free + self._settle()
+        self._settle()
 
     def _ask(
         self,
@@ -313,38 +322,54 @@ class Announcer:
         deadline: float,
         *,
         withdrawn: bool,
-    ) -> list[AttachmentKey]:
+        epoch: int,
+    ) -> None:
         try:
             outcomes = verb(routes, deadline)
         except Exception as error:
             with self._change:
                 self._ledger.failed(routes, str(error) or "not there yet")
             raise
+        self._note(routes, outcomes, withdrawn=withdrawn, epoch=epoch)
         with self._change:
-            free = self._ledger.note(routes, outcomes, withdrawn=withdrawn, now=clock.now())
             self._failures = 0
-            self._change.notify_all()
-        return free
 
-    def _settle(self) -> list[AttachmentKey]:
+    def _note(
+        self, routes: Sequence[Announcement], outcomes: Sequence[Outcome], *, withdrawn: bool, epoch: int
+    ) -> None:
+        """Into the ledger; who is free to go is told at once, since a later call of the same step may fail."""
+        with self._change:
+            free = self._ledger.note(routes, outcomes, withdrawn=withdrawn, epoch=epoch, now=clock.now())
+            self._change.notify_all()
+        if free:
+            self._confirmed(free)
+
+    def _settle(self) -> None:
         """Ask how far the unsettled got; after a change of sessions, how far each route is now."""
         with self._change:
             self._ledger.settled = _SETTLED[self._exporter.acks]
-            routes = self._ledger.told() if self._look_at_all else self._ledger.unsettled()
-            self._look_at_all = False
-            wanted = {id(route): self._ledger.entries[route.nlri].wanted for route in routes}
-        if not routes:
-            with self._change:
+            every, self._look_at_all = self._look_at_all, False
+            routes = self._ledger.told() if every else self._ledger.unsettled()
+            wanted = [self._ledger.entries[route.nlri].wanted for route in routes]
+            epoch = self._ledger.epoch
+            if not routes:
                 self._change.notify_all()  # acknowledgements are looked at by those who wait for them
-            return []
-        outcomes = self._exporter.progress(routes)
-        free: list[AttachmentKey] = []
-        with self._change:
-            now = clock.now()
-            for route, outcome in zip(routes, outcomes, strict=True):
-                free += self._ledger.note([route], [outcome], withdrawn=not wanted[id(route)], now=now)
-            self._change.notify_all()
-        return free
+                return
+        try:
+            outcomes = self._exporter.progress(routes)
+        except BaseException:
+            with self._change:
+                self._look = True
+                self._look_at_all |= every
+            raise
+        for kind in (True, False):
+            chosen = [index for index, is_wanted in enumerate(wanted) if is_wanted is kind]
+            self._note(
+                [routes[index] for index in chosen],
+                [outcomes[index] for index in chosen],
+                withdrawn=not kind,
+                epoch=epoch,
+            )
 
     def _fail(self, reason: str) -> None:
         with self._change:

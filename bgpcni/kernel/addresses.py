@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 
 from bgpcni.kernel.netlink import (
+    APPEND,
     CREATE,
     EXCL,
     RTM_DELNEIGH,
@@ -30,7 +31,7 @@ from bgpcni.model import KernelRoute
 _IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _NODAD, TENTATIVE, DAD_FAILED = 0x02, 0x40, 0x08
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_METRICS, _RTA_TABLE = 1, 4, 5, 6, 8, 15
 _RTAX_MTU, _RTAX_ADVMSS = 2, 8
@@ -40,7 +41,8 @@ _NDA_DST = 1
 _MAIN, _UNIVERSE, _LINK, _UNICAST, _BOOT = 254, 0, 253, 1, 3
 
 
-def _af(version: int) -> int:
+def family_of(version: int) -> int:
+    """AF_INET or AF_INET6."""
     return socket.AF_INET if version == 4 else socket.AF_INET6
 
 
@@ -57,15 +59,18 @@ def address_message(index: int, address: str, *, dad: bool = False) -> Message:
     interface = ip_interface(address)
     packed = interface.ip.packed
     flags = 0 if dad or interface.version == 4 else _NODAD
-    body = _IFADDR.pack(_af(interface.version), interface.network.prefixlen, flags, 0, index)
-    return Message(RTM_NEWADDR, EXCL | CREATE, body + attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed))
+    body = _IFADDR.pack(family_of(interface.version), interface.network.prefixlen, flags, 0, index)
+    body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
+    if interface.version == 4 and interface.network.prefixlen < 31:
+        body += attribute(_IFA_BROADCAST, interface.network.broadcast_address.packed)
+    return Message(RTM_NEWADDR, EXCL | CREATE, body)
 
 
 def assigned(netlink: Netlink, index: int) -> list[Assigned]:
     """Addresses of one link (a strict dump: the kernel looks at that link alone)."""
     found = []
     for version in (4, 6):
-        for data in netlink.dump(Message(RTM_GETADDR, 0, _IFADDR.pack(_af(version), 0, 0, 0, index))):
+        for data in netlink.dump(Message(RTM_GETADDR, 0, _IFADDR.pack(family_of(version), 0, 0, 0, index))):
             _, length, flags, _, link = _IFADDR.unpack_from(data)
             values = attributes(data, _IFADDR.size)
             packed = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS)
@@ -76,12 +81,15 @@ def assigned(netlink: Netlink, index: int) -> list[Assigned]:
 
 
 def route_message(index: int, route: KernelRoute) -> Message:
-    """Add one route through a link; without gateway: on the link itself."""
+    """Add one route through a link; without gateway: on the link itself.
+
+    Appended: a second route to the same destination is a second way there, the same route again an error.
+    """
     destination = ip_network(route.dst)
     scope = route.scope if route.scope is not None else (_UNIVERSE if route.gw else _LINK)
     table = route.table if route.table is not None else _MAIN
     body = _RTMSG.pack(
-        _af(destination.version), destination.prefixlen, 0, 0, min(table, 255), _BOOT, scope, _UNICAST, 0
+        family_of(destination.version), destination.prefixlen, 0, 0, min(table, 255), _BOOT, scope, _UNICAST, 0
     )
     if destination.prefixlen:
         body += attribute(_RTA_DST, destination.network_address.packed)
@@ -99,14 +107,14 @@ def route_message(index: int, route: KernelRoute) -> Message:
         metrics += attribute(_RTAX_ADVMSS, route.advmss)
     if metrics:
         body += nested(_RTA_METRICS, metrics)
-    return Message(RTM_NEWROUTE, EXCL | CREATE, body)
+    return Message(RTM_NEWROUTE, APPEND | CREATE, body)
 
 
 def has_route(netlink: Netlink, index: int, route: KernelRoute) -> bool:
     """Whether the link has this very route (a dump of one namespace's few routes: a container's)."""
     destination = ip_network(route.dst)
     table = route.table if route.table is not None else _MAIN
-    body = _RTMSG.pack(_af(destination.version), 0, 0, 0, 0, 0, 0, 0, 0)
+    body = _RTMSG.pack(family_of(destination.version), 0, 0, 0, 0, 0, 0, 0, 0)
     gateway = ip_address(route.gw).packed if route.gw else None
     address = destination.network_address.packed if destination.prefixlen else None
     for data in netlink.dump(Message(RTM_GETROUTE, 0, body)):
@@ -138,7 +146,7 @@ def unreachable(netlink: Netlink, address: str, devices: set[int]) -> str | None
     """Why this node does not itself reach `address` on one of `devices` (RTM_GETROUTE), None if it does."""
     target = ip_address(address)
     bits = 32 if target.version == 4 else 128
-    body = _RTMSG.pack(_af(target.version), bits, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, target.packed)
+    body = _RTMSG.pack(family_of(target.version), bits, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, target.packed)
     try:
         (data,) = netlink.run(Message(RTM_GETROUTE, 0, body))
     except NetlinkError as error:
@@ -164,5 +172,5 @@ def unreachable(netlink: Netlink, address: str, devices: set[int]) -> str | None
 def forget_neighbour(index: int, address: str) -> Message:
     """Drop the neighbour entry of an address that may have another MAC now; ENOENT means there was none."""
     target = ip_address(address)
-    body = _NDMSG.pack(_af(target.version), index, 0, 0, 0)
+    body = _NDMSG.pack(family_of(target.version), index, 0, 0, 0)
     return Message(RTM_DELNEIGH, 0, body + attribute(_NDA_DST, target.packed))

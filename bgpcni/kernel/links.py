@@ -8,6 +8,7 @@ would be somebody else's.
 from __future__ import annotations
 
 import errno
+import socket
 import struct
 from dataclasses import dataclass
 
@@ -48,9 +49,12 @@ _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _ALIAS, _GROUP, _NET_NS_FD, 
 )
 _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER = 1
+_AF_SPEC, _INET_CONF, _DEVCONF_ARP_NOTIFY = 26, 1, 22
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
+_AF_SPEC, _ADDR_GEN_MODE = 26, 8
 _INFO = struct.Struct("=BxHiII")
 ALIAS_LIMIT = 255
+"""Octets the kernel takes (IFALIASZ less its NUL)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,8 @@ class Link:
 
 def alias_of(key: AttachmentKey) -> str:
     """What is written on a link of ours: the key's digest decides, the rest is for people."""
-    text = f"bgpcni:{key.digest[:20]} {key}"
-    return text[:ALIAS_LIMIT]
+    octets = f"bgpcni:{key.digest[:20]} {key}".encode()[:ALIAS_LIMIT]
+    return octets.decode(errors="ignore")
 
 
 def is_ours(link: Link, key: AttachmentKey) -> bool:
@@ -178,6 +182,11 @@ def mark_message(index: int, alias: str, *, hairpin: bool = False, isolated: boo
     return Message(RTM_NEWLINK, 0, body)
 
 
+def no_link_local() -> bytes:
+    """The attribute that keeps a link without an IPv6 link-local address (`addrgenmode none`)."""
+    return nested(_AF_SPEC, nested(socket.AF_INET6, attribute(_ADDR_GEN_MODE, b"\1")))
+
+
 def group_attribute(group: int) -> bytes:
     return attribute(_GROUP, group)
 
@@ -188,9 +197,15 @@ def group_message(index: int, group: int) -> Message:
     return Message(RTM_NEWLINK, 0, header(index) + group_attribute(group))
 
 
-def up_message(name: str) -> Message:
-    """Set a link up by name: only inside a container's namespace, where the name is the request's own."""
-    return Message(RTM_NEWLINK, 0, header(flags=IFF_UP, change=IFF_UP) + attribute(_IFNAME, name))
+def up_message(name: str, *, arp_notify: bool = False) -> Message:
+    """Set a link up by name: only inside a container's namespace, where the name is the request's own.
+
+    `arp_notify`: it tells its neighbours when its address or its MAC changes (sysctl net.ipv4.conf.IF.arp_notify).
+    """
+    body = header(flags=IFF_UP, change=IFF_UP) + attribute(_IFNAME, name)
+    if arp_notify:
+        body += nested(_AF_SPEC, nested(socket.AF_INET, nested(_INET_CONF, attribute(_DEVCONF_ARP_NOTIFY, 1))))
+    return Message(RTM_NEWLINK, 0, body)
 
 
 def remove(netlink: Netlink, index: int) -> None:

@@ -1,6 +1,6 @@
 """ADD, DEL and CHECK: the order of the steps, and nothing else. One screen each.
 
-ADD: lock → plan → record → addresses → bridge → pair → inside → reachable? → record up → announce → wait
+ADD: lock → plan → record → addresses → bridge → pair → options → inside → reachable? → record up → announce → wait
 DEL: lock → record leaving → withdraw → link → confirmed? → addresses and record go (else they are held)
 """
 
@@ -19,13 +19,13 @@ from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.derive import derive
 from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain, Unavailable
 from bgpcni.exporter import NotThereYet
-from bgpcni.kernel import bridge
+from bgpcni.kernel import bridge, masquerade
 from bgpcni.kernel.frames import Herald
 from bgpcni.kernel.namespace import Namespace, boot_id
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
-from bgpcni.node import chain, check, garbage, interface, plan
+from bgpcni.node import chain, check, garbage, interface, options, plan
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.request import Request
 from bgpcni.store import Store
@@ -95,12 +95,9 @@ class Node:
         with Namespace.of_container(request.environment.netns, request.netns_fd) as space, Undo() as undo:
             attachment = self._planned(request, space, answer.warnings)
             self.store.put(State.ADDING, attachment)
-            undo.push("the record", lambda: self.drop_or_hold(attachment, undo, held))
+            undo.push("the record", lambda: self.take_back(attachment, undo, held))
 
-            given = self.addressing.allocate(
-                request, attachment.ipam, undo,
-                own=held.addresses if held else (), leaving=lambda: self.convergence.is_leaving(request.key),
-            )  # fmt: skip
+            given = self.addressing.allocate(request, attachment.ipam, held)
             addresses = plan.with_gateways(config, given.addresses)
             self.agent.policy.refuse_addresses(item.address for item in addresses)
             switch = bridge.ensure(self.netlink, plan.bridge_of(config, addresses))
@@ -116,14 +113,26 @@ class Node:
             undo.push("the link", lambda: interface.remove_by_name(self.netlink, request.key))
             attachment = interface.create(
                 self.netlink, space, attachment, switch,
-                mac=config.runtime.mac or config.args.cni.mac or config.mac,
-                hairpin=config.hairpin_mode, isolated=config.port_isolation,
+                mac=plan.mac_of(request), hairpin=config.hairpin_mode, isolated=config.port_isolation,
             )  # fmt: skip
-            attachment = interface.configure(self.netlink, space, attachment, dad=config.enabledad)
+            if options.uses(attachment):
+                attachment = self._install_options(attachment, space, undo)
+            if config.disable_container_interface:
+                attachment = interface.read_back(self.netlink, space, attachment)
+            else:
+                attachment = interface.configure(self.netlink, space, attachment, dad=config.enabledad)
             interface.introduce(self.netlink, self.herald, attachment)
             attachment = self.announce(attachment, undo)
             undo.keep()
-        return attachment, given.dns
+        return attachment, plan.dns_of(config, given.dns)
+
+    def _install_options(self, attachment: Attachment, space: Namespace, undo: Undo) -> Attachment:
+        """ipMasq and macspoofchk, before the container's end is up; the record names first what a kill would leave."""
+        attachment = interface.read_back(self.netlink, space, attachment)
+        self.store.put(State.ADDING, attachment)
+        undo.push("ipMasq and macspoofchk", lambda: options.remove(attachment))
+        options.install(attachment)
+        return attachment
 
     def announce(self, attachment: Attachment, undo: Undo) -> Attachment:
         """Behind a working data path only (rule 1): the record goes up, then the routes go out."""
@@ -169,6 +178,8 @@ class Node:
             cookie=space.cookie,
             cni_version=request.version,
             bridge=config.bridge,
+            ip_masq=masquerade.choose(config.ip_masq_backend) if config.ip_masq and config.ipam_type else None,
+            mac_spoof_check=config.macspoofchk,
             ipam=self.addressing.plan(request),
             bgp=routing.bgp,
             exporters=routing.exporters,
@@ -192,7 +203,8 @@ class Node:
     def clear_the_way(self, key: AttachmentKey) -> Attachment | None:
         """Before an ADD: an attachment that is up is error 100; what a kill or an earlier DEL left is finished.
 
-        Returns what is still held for this container, since its withdrawal is not confirmed yet (rule 2).
+        Returns the earlier attachment where its withdrawal is not confirmed: its addresses may be had again by
+        this container alone.
         """
         stored = self.store.find(key)
         if stored is None:
@@ -211,18 +223,23 @@ class Node:
         if reason := self.convergence.wait_announced(attachment, wait.wait, deadline):
             answer.warnings.append(f"bgp.wait: not {wait.wait} after {wait.wait_seconds:g} s: {reason}")
 
-    def drop_or_hold(self, attachment: Attachment, undo: Undo, held: Attachment | None = None) -> None:
-        """The last undo step: the record goes, unless something could not be taken back or a withdraw is pending.
+    def take_back(self, attachment: Attachment, undo: Undo, held: Attachment | None = None) -> None:
+        """The last undo step: addresses and record go; both stay where a withdraw is pending, or a step failed.
 
-        `held`: what the container had before, whose record the one of this ADD replaced.
+        `held`: what the container had before, whose record the one of this ADD replaced: it is held again.
         """
         if held is not None:
             self.store.put(State.LEAVING, held)
             self.convergence.leave(held)
-        elif undo.failed or self.convergence.is_leaving(attachment.key):
+            return
+        if undo.failed or self.convergence.is_leaving(attachment.key):
             self.store.move(attachment, State.LEAVING)
-        else:
-            self.store.drop(attachment.key)
+            return
+        try:
+            self.finish(attachment)
+        except BaseException:
+            self.store.move(attachment, State.LEAVING)
+            raise
 
     # ---------------------------------------------------------------- DEL
 
@@ -242,7 +259,8 @@ class Node:
             self.store.drop(key)
             if stored is not None:
                 self.convergence.prune()
-            self.addressing.release_unrecorded(request, answer.warnings)
+            released = self.addressing.release_unrecorded(request, answer.warnings)
+            options.remove_unrecorded(request, released, answer.warnings)
         return answer
 
     def dismantle(self, attachment: Attachment, deadline: float) -> bool:

@@ -98,6 +98,8 @@ class Node:
         self.process: subprocess.Popen[str] | None = None
         self.prelude = ""
         """Shell commands that run before each program of ours, in a mount namespace that it has to itself."""
+        self.flags: tuple[str, ...] = ()
+        """Further arguments of `bgpcni agent`."""
 
     # The agent
 
@@ -126,7 +128,7 @@ class Node:
 
     def start_agent(self) -> subprocess.Popen[str]:
         """Start the agent on the agent.toml that is there."""
-        argv = (BGPCNI, "agent", "--config", self.config, "--socket", self.socket)
+        argv: list[str | Path] = [BGPCNI, "agent", "--config", self.config, "--socket", self.socket, *self.flags]
         process = self.process = self.namespace.popen(*self._private(), *argv, log=self.log)
 
         def answers() -> bool:
@@ -290,7 +292,8 @@ class Node:
     def _private(self) -> list[str]:
         """A prefix that runs the prelude, and hides an installation of bgpcni on this very machine."""
         # `ip netns exec` has made a mount namespace for the program alone.
-        steps = [f'mount --bind "$0" {folder}' for folder in SYSTEM_FOLDERS if Path(folder).exists()]
+        hidden = () if self.namespace.has_own_mounts else SYSTEM_FOLDERS
+        steps = [f'mount --bind "$0" {folder}' for folder in hidden if Path(folder).exists()]
         steps += [self.prelude] if self.prelude else []
         return ["sh", "-c", " && ".join([*steps, 'exec "$@"']), str(self.folder / "empty")] if steps else []
 

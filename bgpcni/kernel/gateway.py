@@ -1,0 +1,88 @@
+"""Keeps an anycast gateway on its node: the same MAC and addresses are on every node's bridge of the VNI, so its ARP
+and ND must neither leave by the VXLAN port nor come in there. An nftables table of the netdev family, one a VNI.
+
+`neigh_suppress` keeps what containers ask local; what the gateway itself says (its own questions, MLD, IGMP) it
+does not. The text given to `nft` is made of values of our own types alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import subprocess
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+from bgpcni.errors import KernelRefused
+from bgpcni.kernel.links import mac_bytes
+
+_SECONDS = 10
+
+
+def gateway_mac(vni: int) -> str:
+    """The gateway's MAC, the same on every node: 02:00:5e and the VNI."""
+    return "02:00:5e:" + vni.to_bytes(3, "big").hex(":")
+
+
+def table_of(device: str) -> str:
+    return f"bgpcni_{device}"
+
+
+def rules(device: str, mac: str, addresses: Iterable[str]) -> str:
+    """The table as nft(8) reads it, replacing the one that may be there."""
+    mac = mac_bytes(mac).hex(":")
+    found = sorted((ip_address(address) for address in addresses), key=lambda item: (item.version, int(item)))
+    four = ", ".join(str(item) for item in found if item.version == 4)
+    six = ", ".join(str(item) for item in found if item.version == 6)
+    both: list[str] = []
+    if four:
+        both += [f"arp daddr ip {{ {four} }} drop", f"arp saddr ip {{ {four} }} drop"]
+    if six:
+        both += [f"icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} icmpv6 taddr {{ {six} }} drop"]
+    out = [f"ether saddr {mac} ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 drop"]
+    out += [f"ether saddr {mac} ether type arp drop", *both]
+    come = [f"ether saddr {mac} ether type arp drop"]
+    come += [f"ether saddr {mac} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} drop", *both]
+    name = table_of(device)
+    lines = [f"table netdev {name} {{}}", f"delete table netdev {name}", f"table netdev {name} {{"]
+    for hook, body in (("egress", out), ("ingress", come)):
+        lines += [f"\tchain {hook} {{", f'\t\ttype filter hook {hook} device "{device}" priority 0; policy accept;']
+        lines += [f"\t\t{rule}" for rule in body]
+        lines += ["\t}"]
+    return "\n".join([*lines, "}", ""])
+
+
+def keep_local(device: str, mac: str, addresses: Iterable[str]) -> None:
+    """Put the table of one VXLAN device in place. Raises KernelRefused."""
+    _nft(rules(device, mac, addresses))
+
+
+def forget(device: str) -> None:
+    """Remove it; none there is success."""
+    name = table_of(device)
+    _nft(f"table netdev {name} {{}}\ndelete table netdev {name}\n")
+
+
+def tables() -> list[str]:
+    """The devices that have a table of ours."""
+    if shutil.which("nft") is None:
+        return []
+    done = subprocess.run(
+        ["nft", "list", "tables", "netdev"], capture_output=True, text=True, check=False, timeout=_SECONDS
+    )  # fmt: skip
+    names = [line.split()[-1] for line in done.stdout.splitlines() if line.split()]
+    return [name.removeprefix("bgpcni_") for name in names if name.startswith("bgpcni_vxlan")]
+
+
+def _nft(script: str) -> None:
+    try:
+        done = subprocess.run(
+            ["nft", "-f", "-"], input=script, capture_output=True, text=True, check=False, timeout=_SECONDS
+        )
+    except OSError as error:
+        what = "nft is not installed (nftables)" if error.errno == errno.ENOENT else error.strerror
+        raise KernelRefused(f"anycast gateway: {what}") from None
+    except subprocess.TimeoutExpired:
+        raise KernelRefused("anycast gateway: nft does not answer") from None
+    if done.returncode:
+        raise KernelRefused(f"anycast gateway: {' '.join(done.stderr.split())[:300]}")
