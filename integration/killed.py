@@ -22,7 +22,7 @@ from typing import Any
 from bgpcni import plugin
 from bgpcni.handler import Call, Reply
 
-CHANGES = {"open", "write", "rename", "unlink", "mkdir", "send", "sendto", "sendmsg", "flock", "close", "ftruncate"}
+CHANGES = {"open", "write", "rename", "unlink", "mkdir", "send", "sendto", "sendmsg", "ftruncate"}
 """Of posix, _socket and fcntl: what may change something that outlives the process."""
 
 
