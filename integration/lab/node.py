@@ -254,8 +254,9 @@ class Node:
     # What is left on the node
 
     def links(self) -> set[str]:
-        """The names of the node's links, without lo and the uplink."""
-        return {entry["ifname"] for entry in self.namespace.ip_json("link", "show")} - {"lo", "uplink"}
+        """The names of the node's links, without lo and the uplinks."""
+        names = {entry["ifname"] for entry in self.namespace.ip_json("link", "show")}
+        return {name for name in names if name != "lo" and not name.startswith("uplink")}
 
     def lease_files(self, network: str = "tenant-a") -> set[str]:
         """The addresses with a lease."""
