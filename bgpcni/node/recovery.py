@@ -75,8 +75,8 @@ def finish_leaving(node: Node, attachment: Attachment, seconds: float) -> bool:
             if stored.state is State.UP and stored.attachment.boot_id == node.boot_id:
                 return False  # added again meanwhile
             return node.dismantle(stored.attachment, time.monotonic() + seconds)
-    except CniError as error:
-        log.warning("%s: %s", attachment.key, error.msg)
+    except (CniError, OSError) as error:
+        log.warning("%s: %s", attachment.key, error)
         return False
 
 
