@@ -66,9 +66,9 @@ def undo_begun(node: Node, attachment: Attachment) -> bool:
 
 
 def finish_leaving(node: Node, attachment: Attachment, seconds: float) -> bool:
-    """Go on with a withdrawal that was not confirmed; True when addresses and record are gone."""
+    """Go on with a withdrawal that was not confirmed, for `seconds`; True when addresses and record are gone."""
     try:
-        with node.store.locked(attachment.key, 0):
+        with node.store.locked(attachment.key, seconds):
             stored = node.store.find(attachment.key)
             if stored is None or stored.attachment is None:
                 return True
