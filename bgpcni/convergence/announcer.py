@@ -67,6 +67,7 @@ class Announcer:
         self._look = False
         self._look_at_all = False
         self._stopping = False
+        self._drained = False
         self._failures = 0
         self._not_before = 0.0
         self._state = ExporterState("starting", clock.now(), "")
@@ -123,6 +124,8 @@ class Announcer:
     def leave(self, owner: AttachmentKey, routes: Iterable[Announcement]) -> bool:
         """True: nothing has to be withdrawn here on this attachment's account."""
         with self._change:
+            if self._drained:
+                return True
             free = self._ledger.leave(owner, routes, clock.now())
             self._change.notify_all()
         return free
@@ -141,6 +144,12 @@ class Announcer:
         with self._change:
             self._ledger.retry()
             self._failures, self._not_before = 0, 0.0
+            self._change.notify_all()
+
+    def prune(self) -> None:
+        """Have the speaker's table compared with what is wanted, once more."""
+        with self._change:
+            self._replay = True
             self._change.notify_all()
 
     def withdraw_all(self) -> None:
@@ -233,6 +242,8 @@ class Announcer:
             self._change.notify_all()
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
+        with self._change:
+            self._drained = not self._ledger.entries  # all of it was confirmed: nobody has to wait any more
         self._exporter.drain(deadline)
 
     # ---------------------------------------------------------------- the thread
