@@ -60,11 +60,17 @@ def call(site: Site, command: str, process: Sleeper, conf: Document, netns: bool
     return site.node.cni(command, "c1", process.path if netns else None, conf, plugin=where)
 
 
+def settled(site: Site, process: Sleeper) -> None:
+    """Wait until duplicate address detection is over, on the node and in the container."""
+    places = (site.node.namespace, process)
+    until(lambda: not any("tentative" in place.ip("-6", "address") for place in places), "addresses to settle")
+
+
 def state(site: Site, process: Sleeper) -> Document:
     """All that a chained plugin might have changed: links, addresses, routes, rules and the firewall."""
     views = (("link", "show"), ("address", "show"), ("route", "show"), ("-6", "route", "show"), ("rule", "show"))
     node, inside = site.node.namespace, process
-    until(lambda: "tentative" not in node.ip("-6", "address") + inside.ip("-6", "address"), "addresses to settle")
+    settled(site, process)
     found: Document = {}
     for view in views:
         name = " ".join(view)
@@ -293,6 +299,7 @@ def test_behind_host_device(ready: Site, process: Sleeper) -> None:
     for family, gateway in (("-4", "10.1.2.1"), ("-6", "2001:db8:1:2::1")):
         process.ip(family, "route", "add", "default", "via", gateway)
     node.sysctl(net__ipv4__ip_forward=1, net__ipv6__conf__all__forwarding=1)
+    settled(ready, process)
     answer = call(ready, "ADD", process, ours)
     assert answer.ok, answer
     ready.announced(answer.ips)
@@ -323,6 +330,7 @@ def test_behind_macvlan(ready: Site, process: Sleeper, kind: str) -> None:
     for address in ("10.1.2.1/24", "2001:db8:1:2::1/64"):
         node.ip("address", "add", address, "dev", "shim", *(["nodad"] if ":" in address else []))
     node.ip("link", "set", "shim", "up")
+    settled(ready, process)
     answer = call(ready, "ADD", process, ours)
     assert answer.ok, answer
     ready.announced(answer.ips)

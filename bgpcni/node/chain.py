@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from bgpcni.node.transaction import Node
 
 
-_ANSWER_SECONDS = 2.0
+_ANSWER_SECONDS = 3.5
+"""More than the three questions that the kernel asks, one second apart."""
 
 
 @dataclass(frozen=True, slots=True)
