@@ -92,13 +92,15 @@ class HostLocal(Leases):
                 raise
         return leases
 
-    def give_back(self, leases: Sequence[Lease], owner: tuple[str, str]) -> None:
-        """Undo an `add`: what was free is free again, what was held is its former holder's. Raises IoFailure."""
+    def exhausted(self) -> PoolExhausted | None:
+        """The error that `add` would raise now without a wish; None if each set has a free address."""
         with self._locked() as folder:
-            if folder is None:
-                return
-            for lease in leases:
-                self._return(folder, lease, owner)
+            taken = [ip_address(name) for name in self._entries(folder)] if folder is not None else []
+        for index, ranges in enumerate(self.config.range_sets):
+            used = sum(any(ip in range_ and int(ip) not in range_.spared() for range_ in ranges) for ip in taken)
+            if used >= sum(range_.size() for range_ in ranges):
+                return PoolExhausted(self.network, index, ranges)
+        return None
 
     def dns(self) -> Dns:
         """What `resolvConf` names, empty without it. Raises IoFailure."""

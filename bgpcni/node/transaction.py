@@ -17,7 +17,7 @@ from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.derive import derive
-from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain, Unavailable
+from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain
 from bgpcni.exporter import NotThereYet
 from bgpcni.kernel import bridge, masquerade
 from bgpcni.kernel.frames import Herald
@@ -25,7 +25,7 @@ from bgpcni.kernel.namespace import Namespace, boot_id
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
-from bgpcni.node import chain, check, garbage, interface, options, plan
+from bgpcni.node import chain, check, garbage, interface, options, plan, readiness
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.request import Request
 from bgpcni.store import Store
@@ -188,17 +188,25 @@ class Node:
 
     def routing(self, request: Request, warnings: list[str]) -> plan.Routing:
         """What is announced through whom, each exporter loaded and its configuration validated."""
-        number = self.store.number_of(request.name) if request.settings.bgp.family in ("vpn", "evpn") else 0
+        number = 0 if plan.family_of(request.settings) == "unicast" else self.store.number_of(request.name)
         routing = plan.routing(request, self.agent, self.facts, number, resident=self.resident)
         warnings += routing.warnings
+        self.refuse_exporters(routing)
+        for use in routing.exporters:
+            if not catalog.load(use.type).targets_per_route and plan.has_own_targets(request):
+                raise InvalidConfiguration(
+                    f"args: no route targets for one attachment with {use.name}: route targets are the VPN's there"
+                )
+        return routing
+
+    def refuse_exporters(self, routing: plan.Routing) -> None:
+        """Raises InvalidConfiguration for an exporter that cannot be used here: not installed, misconfigured, …"""
         for place, use in enumerate(routing.exporters):
             kind = catalog.load(use.type)
-            config = catalog.configure(use, f"exporters[{place}]")
             if kind.needs_agent and not self.resident:
                 raise InvalidConfiguration(f"exporters: {use.name} needs the agent: start bgpcni agent")
-            if reason := kind.check(config, self.facts):
+            if reason := catalog.objection(use, self.facts, f"exporters[{place}]"):
                 raise InvalidConfiguration(f"exporters: {use.name}: {reason}")
-        return routing
 
     def clear_the_way(self, key: AttachmentKey) -> Attachment | None:
         """Before an ADD: an attachment that is up is error 100; what a kill or an earlier DEL left is finished.
@@ -303,12 +311,7 @@ class Node:
 
     def status(self, request: Request) -> Answer:
         """STATUS: could an ADD be served now?"""
-        if self.drained:
-            raise Unavailable("this node is drained")
-        for use in plan.exporters_of(request.settings, self.agent, resident=self.resident):
-            if reason := catalog.load(use.type).check(catalog.configure(use, f"exporters.{use.name}"), self.facts):
-                raise Unavailable(f"{use.name}: {reason}")
-        self.addressing.status(request)
+        readiness.run(self, request)
         return Answer(warnings=list(request.warnings))
 
 
