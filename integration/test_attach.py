@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from integration.lab import until
+from bgpcni.errors import InvalidNamespace
+from bgpcni.kernel.namespace import Namespace
+from bgpcni.operator.attach import namespace_of
+from integration.lab import Lab, until
+from integration.lab.namespace import Argument
 from integration.lab.node import BGPCNI
 from integration.runtimes.site import NETWORK, Site, addresses
 from integration.runtimes.sleeper import Sleeper
@@ -200,6 +205,79 @@ def test_a_failing_chain_leaves_nothing(ready: Site) -> None:
     assert "eth0" not in process.ip("-brief", "link")
     ready.nothing_left()
     assert ready.machine.netns() == set()
+
+
+def test_without_an_agent(site: Site) -> None:
+    """Where no agent is meant to be, attach and detach work all the same: the plugin does it in its own process."""
+    document = site.configuration(exporters=[])
+    site.machine.network(document)
+    process = Sleeper(site.node.folder, site.machine)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("CNI_", "BGPCNI_"))}
+
+    def bgpcni(*words: Argument) -> str:
+        return site.machine.run(BGPCNI, *words, "--network", NETWORK, "--json", env=environment).stdout
+
+    told = json.loads(bgpcni("attach", "--pid", process.pid))
+    assert told["announcements"] == []
+    assert all(ip in process.ip("-brief", "address", "show", "eth0") for ip in addresses(told))
+    bgpcni("detach", "--pid", process.pid)
+    assert "eth0" not in process.ip("-brief", "link")
+    assert site.leases() == set()
+    assert site.machine.netns() == set()
+
+
+def test_a_process_that_ends_while_its_namespace_is_opened(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pidfd first, namespace second, pidfd still alive third: a number that changes hands in between is noticed."""
+    place = lab.container()
+    process = place.popen("sleep", "100000")
+    until(lambda: process.pid in place.pids(), "the process in its namespace")
+    steps: list[str] = []
+    pidfd_open, open_namespace = os.pidfd_open, Namespace.open
+
+    def first(pid: int) -> int:
+        steps.append("pidfd")
+        return pidfd_open(pid)
+
+    def second(path: str) -> Namespace:
+        steps.append("namespace")
+        space = open_namespace(path)
+        process.kill()
+        process.wait(30)
+        return space
+
+    monkeypatch.setattr(os, "pidfd_open", first)
+    monkeypatch.setattr(Namespace, "open", second)
+    with pytest.raises(InvalidNamespace, match="has ended"), namespace_of(process.pid):
+        pass
+    assert steps == ["pidfd", "namespace"]
+
+
+def test_an_attach_that_is_killed(ready: Site) -> None:
+    """What a killed attach leaves is taken back by the next one, or by detach."""
+    reached = ready.node.folder / "reached"
+    ready.machine.plugin(
+        "hangs", f'#!/bin/sh\n[ "$CNI_COMMAND" = DEL ] && exit 0\ntouch "{reached}"\nexec sleep 100000\n'
+    )
+    ready.network({"type": "hangs"})
+    process = Sleeper(ready.node.folder, ready.machine)
+    words = (BGPCNI, "attach", "--pid", process.pid, "--id", "web", "--network", NETWORK)
+    for finish in ("detach", "attach"):
+        attach = ready.machine.popen(*words, "--socket", ready.node.socket)
+        until(reached.exists, "the chain's second plugin")
+        attach.kill()
+        attach.wait(30)
+        reached.unlink()
+        if finish == "detach":
+            assert ready.detach(id="web").code == 0
+            ready.nothing_left()
+            assert ready.machine.netns() == set()
+            assert "eth0" not in process.ip("-brief", "link")
+    ready.network()
+    answer = ready.attach(process.pid, "web")
+    assert answer.code == 0, answer
+    ready.announced(addresses(answer.document))
+    assert ready.machine.run("readlink", NETNS / "web").stdout == f"/proc/{process.pid}/ns/net\n"
+    assert ready.leases() == set(addresses(answer.document))
 
 
 def test_the_plugin_works_in_the_namespace_that_was_verified(ready: Site) -> None:

@@ -123,7 +123,13 @@ class Memory:
 
     def of_network(self, network: str) -> list[Kept]:
         names = [name for name in sorted(os.listdir(self._fd)) if name.startswith(f"{network}@")]
-        return [self._read(name) for name in names if name.endswith(".json")]
+        found: list[Kept] = []
+        for name in names:
+            try:
+                found += [self._read(name)] if name.endswith(".json") else []
+            except FileNotFoundError:
+                continue  # detached meanwhile
+        return found
 
     def put(self, kept: Kept) -> None:
         """Whole or not at all. Raises IoFailure."""
@@ -144,10 +150,14 @@ class Memory:
             pass
 
     def _read(self, name: str) -> Kept:
-        with open(os.open(name, os.O_RDONLY | _NOFOLLOW, dir_fd=self._fd), "rb") as file:
-            text = file.read()
         try:
+            with open(os.open(name, os.O_RDONLY | _NOFOLLOW, dir_fd=self._fd), "rb") as file:
+                text = file.read()
             return Kept.model_validate_json(text)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise IoFailure(f"{self._path / name}: {error.strerror}") from None
         except ValidationError as error:
             raise IoFailure(f"{self._path / name}: {str(error).splitlines()[0]}: remove it") from None
 
