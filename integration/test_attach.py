@@ -207,6 +207,28 @@ def test_a_failing_chain_leaves_nothing(ready: Site) -> None:
     assert ready.machine.netns() == set()
 
 
+def test_while_the_agent_is_away(ready: Site) -> None:
+    """An attach that finds no agent says so and leaves no name behind; with the agent back it works at once."""
+    process = Sleeper(ready.node.folder, ready.machine)
+    ready.node.kill_agent()
+    answer = ready.attach(process.pid, "web")
+    assert (answer.code, "start bgpcni agent" in answer.document["error"]) == (1, True), answer
+    assert ready.machine.netns() == set()
+    ready.node.start_agent()
+    answer = ready.attach(process.pid, "web")
+    assert answer.code == 0, answer
+    ips = addresses(answer.document)
+    ready.announced(ips)
+    ready.node.kill_agent()
+    assert ready.detach(id="web").code == 1
+    ready.announced(ips)
+    ready.node.start_agent()
+    assert ready.detach(id="web").code == 0
+    ready.withdrawn(ips)
+    ready.nothing_left()
+    assert ready.machine.netns() == set()
+
+
 def test_without_an_agent(site: Site) -> None:
     """Where no agent is meant to be, attach and detach work all the same: the plugin does it in its own process."""
     document = site.configuration(exporters=[])

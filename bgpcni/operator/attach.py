@@ -293,13 +293,15 @@ def _attach(place: Place, chain: Network, key: AttachmentKey, pid: int, space: N
 
 def _roll_back(place: Place, kept: Kept, runtime: Runtime, chain: Network, error: BaseException) -> None:
     """After a failed ADD the chain's DEL is due (section 3), unless the attachment was there before and is alive."""
+    if kept.name is not None:
+        Sign(Path(kept.name), kept.targets).take_down()
     try:
         if not (isinstance(error, Delegated) and error.code == AlreadyAttached.code):
             runtime.delete(chain, None)
     except CniError as second:
         place.say(f"bgpcni: taking it back failed as well: {second.msg}; bgpcni detach tries again\n")
         return
-    _forget(place, kept)
+    place.memory.drop(kept.key)
 
 
 def _forget(place: Place, kept: Kept) -> None:
