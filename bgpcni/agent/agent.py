@@ -17,6 +17,7 @@ from bgpcni import locks
 from bgpcni.agent import commands, facts
 from bgpcni.agent.janitor import Janitor
 from bgpcni.agent.server import Server
+from bgpcni.agent.signals import Signals
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
@@ -35,10 +36,10 @@ log = logging.getLogger(__name__)
 class Agent:
     """Owns the locks, the store, the node and its threads."""
 
-    def __init__(self, config_path: Path, socket_path: Path) -> None:
+    def __init__(self, config_path: Path, socket_path: Path, metrics: str | None = None) -> None:
         self._config_path = config_path
         self._socket_path = socket_path
-        self._stop = threading.Event()
+        self._metrics = metrics
         self._changing = threading.Lock()
         self._unreadable: set[str] = set()
         self.node: Node
@@ -56,13 +57,11 @@ class Agent:
         except locks.Busy:
             raise TryAgain(f"another agent holds {store.run_path / locks.WriterLocks.AGENT}") from None
         store.sweep()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
-        signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=self._hangup, daemon=True).start())
+        signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
         self._build(store, config)
         monitor = LinkMonitor(lambda index: self.janitor.link_gone(index), lambda: self.janitor.look_at_all())
-        server = Server(self.call, self.command)
+        server = Server(self._measured(), self.command)
         server.listen(self._socket_path)
         begun = self._restore()
         self.node.convergence.start()
@@ -72,7 +71,10 @@ class Agent:
         for attachment in begun:
             self.janitor.later(0, functools.partial(self._undo, attachment))
         log.info("serving on %s", self._socket_path)
-        self._stop.wait()
+        for number in signals:
+            if number != signal.SIGHUP:
+                break
+            self._thread("reload", self._hangup)
         log.info("ending; routes stay announced")
         server.close()
         monitor.stop()
@@ -134,6 +136,15 @@ class Agent:
         recovery.finish_leaving(self.node, attachment, 0)
 
     # ---------------------------------------------------------------- requests
+
+    def _measured(self) -> Callable[[Call], Reply]:
+        """`call`, with metrics where somebody wants them (their library costs 10 MB)."""
+        if self._metrics is None:
+            return self.call
+        from bgpcni.agent import metrics
+
+        metrics.serve(self._metrics, lambda: self.node)
+        return metrics.counted(self.call)
 
     def call(self, call: Call) -> Reply:
         return handle(call, lambda request: self.node)

@@ -16,6 +16,7 @@ from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError
 from bgpcni.exporter import NotThereYet, Reach
 from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Nlri, NodeFacts
+from bgpcni.steps import step
 
 log = logging.getLogger(__name__)
 LEVELS = {"sent": Reach.SENT, "acked": Reach.ACKED}
@@ -79,6 +80,7 @@ class Convergence:
 
     # ---------------------------------------------------------------- wishes
 
+    @step("announce")
     def want(self, attachment: Attachment) -> None:
         """Announce it, from now on. Within a call: done when this returns, or NotThereYet."""
         routes = derive(attachment, self.facts)
@@ -90,6 +92,7 @@ class Convergence:
             if not self.resident:
                 announcer.drive_now()
 
+    @step("withdraw")
     def leave(self, attachment: Attachment) -> None:
         """Withdraw it, from now on. Every exporter is told at once; `finished` follows when all have confirmed."""
         routes = self._routes_of(attachment)
@@ -143,6 +146,7 @@ class Convergence:
                 return f"{use.name}: {reason}"
         return ""
 
+    @step("confirm")
     def wait_confirmed(self, key: AttachmentKey, deadline: float) -> bool:
         """Until every exporter confirmed the withdrawal; False at the deadline, or sooner if waiting is vain."""
         with self._lock:

@@ -55,6 +55,7 @@ _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
 _AF_SPEC, _ADDR_GEN_MODE = 26, 8
 _INFO = struct.Struct("=BxHiII")
 ALIAS_LIMIT = 255
+"""Octets the kernel takes (IFALIASZ less its NUL)."""
 MARK = 20
 """Digits of the key's digest in an alias."""
 _ALIAS_FORM = re.compile(r"bgpcni:([0-9a-f]{20}) ([^/]+)/.*", re.DOTALL)
@@ -84,8 +85,8 @@ class Link:
 
 def alias_of(key: AttachmentKey) -> str:
     """What is written on a link of ours: the key's digest decides, the rest is for people."""
-    text = f"bgpcni:{key.digest[:MARK]} {key}"
-    return text[:ALIAS_LIMIT]
+    octets = f"bgpcni:{key.digest[:MARK]} {key}".encode()[:ALIAS_LIMIT]
+    return octets.decode(errors="ignore")
 
 
 def mark_of(link: Link) -> str:

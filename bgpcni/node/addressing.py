@@ -22,6 +22,7 @@ from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted
 from bgpcni.ipam.leases import Leases, bare
 from bgpcni.model import Address, Attachment, Ipam, KernelRoute, State
 from bgpcni.node.request import Request, host_local_of
+from bgpcni.steps import step
 from bgpcni.store import Store
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Addressing:
         find_plugin(kind, request.environment.path)  # one that is not there can take nothing back either
         return Ipam(type=kind, stdin=request.stdin.decode(), environment=dict(request.variables))
 
+    @step("addresses")
     def allocate(self, request: Request, ipam: Ipam | None, held: Attachment | None = None) -> Given:
         """Take the addresses; the caller has the record written that `release` acts by, and so undoes this.
 
@@ -88,6 +90,7 @@ class Addressing:
         addresses = tuple(Address(address=lease.address, gateway=lease.gateway) for lease in taken)
         return Given(addresses, tuple(map(_kernel_route, config.routes)), leases.dns())
 
+    @step("release")
     def release(self, attachment: Attachment) -> None:
         """Give the addresses of a record back. Gone already is success."""
         ipam = attachment.ipam
