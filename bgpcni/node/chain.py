@@ -39,6 +39,8 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
         routing = node.routing(request, warnings)
         found = verify(node.netlink, space, request.prev_result, request.environment.ifname)
         node.agent.policy.refuse_addresses(item.address for item in found.addresses)
+        if request.settings.bgp.advertise == "subnet":
+            node.agent.policy.refuse_subnets(item.address for item in found.addresses)
         attachment = Attachment(
             boot_id=node.boot_id,
             network=request.name,
