@@ -40,9 +40,7 @@ def test_links_folders_fifos_and_nothing_are_refused(secret: Path, tmp_path: Pat
     (tmp_path / "binary").write_bytes(b"\xff")
     (tmp_path / "binary").chmod(0o600)
     for name in ("link", "fifo", "binary", "missing", "."):
-        with pytest.raises(
-            ValueError, match=r"No such file|Too many|not a plain file|not ASCII|Is a dir|not a directory"
-        ):
+        with pytest.raises(ValueError, match=r"No such file|Too many|not a plain file|not ASCII"):
             read_secret(str(tmp_path / name))
 
 

@@ -14,7 +14,7 @@ def read_secret(path: str) -> str:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
-    with open(file, "rb") as stream:
+    try:
         found = os.fstat(file)
         mode = stat.S_IMODE(found.st_mode)
         if not stat.S_ISREG(found.st_mode):
@@ -23,7 +23,9 @@ def read_secret(path: str) -> str:
             raise ValueError(f"{path} belongs to user {found.st_uid}")
         if mode & 0o077:
             raise ValueError(f"{path} is open to other users (mode {mode:04o}); chmod 0600 it")
-        octets = stream.read(_LONGEST)
+        octets = os.read(file, _LONGEST)
+    finally:
+        os.close(file)
     try:
         return octets.decode("ascii").rstrip("\r\n")
     except UnicodeDecodeError:
