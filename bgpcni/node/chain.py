@@ -43,6 +43,8 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
         routing = node.routing(request, warnings)
         found = verify(node.netlink, space, request.prev_result, request.environment.ifname)
         node.agent.policy.refuse_addresses(item.address for item in found.addresses)
+        if request.settings.bgp.advertise == "subnet":
+            node.agent.policy.refuse_subnets(item.address for item in found.addresses)
         unicast = bool(routing.exporters) and routing.bgp.family == "unicast"
         behind = found.bridge or (_reached_through(node.netlink, found) if unicast else None)
         attachment = Attachment(
