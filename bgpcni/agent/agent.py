@@ -25,9 +25,9 @@ from bgpcni.errors import CniError, TryAgain
 from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import LinkMonitor
 from bgpcni.kernel.namespace import home, home_cookie
-from bgpcni.model import Attachment
+from bgpcni.model import Attachment, NodeFacts, State
 from bgpcni.node import plan, recovery
-from bgpcni.node.transaction import Node
+from bgpcni.node.transaction import LOCK_SECONDS, Node
 from bgpcni.store import Store
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,6 @@ class Agent:
         self._socket_path = socket_path
         self._metrics = metrics
         self._changing = threading.Lock()
-        self._unreadable: set[str] = set()
         self.node: Node
         self.janitor: Janitor
 
@@ -84,24 +83,22 @@ class Agent:
 
     def _build(self, store: Store, config: AgentConfig) -> None:
         known = facts.resolve(config)
-        convergence = Convergence(
-            known,
-            resident=True,
-            finished=lambda key: self.janitor.finished(key),
-            spare=lambda: self._unreadable,
+        self.node = Node(store, config, known, self._convergence(store, known))
+        self.janitor = Janitor(self.node)
+
+    def _convergence(self, store: Store, known: NodeFacts) -> Convergence:
+        return Convergence(
+            known, resident=True, finished=lambda key: self.janitor.finished(key), spare=store.unreadable
         )
-        self.node = Node(store, config, known, convergence)
-        self.janitor = Janitor(self.node, config.orphan_grace)
 
     def _restore(self) -> list[Attachment]:
         """Read the records: what is up is wanted, what was leaving goes on leaving. Returns ADDs cut short."""
         node = self.node
         self._employ()
         found = recovery.look(node)
-        self._unreadable = {stored.network for stored in found.unreadable}
         for attachment in found.up:
             try:
-                node.convergence.want(attachment)
+                self._want(attachment)
             except CniError as error:  # one broken attachment never blocks the rest (rule 8)
                 log.error("%s: %s", attachment.key, error.msg)
             node.remember(attachment)
@@ -116,6 +113,14 @@ class Agent:
             len(found.up), len(found.leaving), len(found.orphans), len(found.begun), len(found.unreadable),
         )  # fmt: skip
         return found.begun
+
+    def _want(self, attachment: Attachment) -> None:
+        """Announce what is up; on a reload a DEL may run, and then it has the last word."""
+        node = self.node
+        with node.store.locked(attachment.key, LOCK_SECONDS):
+            stored = node.store.find(attachment.key)
+            if stored is not None and stored.state is State.UP:
+                node.convergence.want(attachment)
 
     def _employ(self) -> None:
         """Have every exporter that the configuration names at work from the start: sessions come up before ADDs."""
@@ -164,9 +169,7 @@ class Agent:
             if known == node.facts and config.exporters == node.agent.exporters:
                 node.agent = config
                 return
-            fresh = Convergence(
-                known, resident=True, finished=lambda key: self.janitor.finished(key), spare=lambda: self._unreadable
-            )
+            fresh = self._convergence(node.store, known)
             old.stop()
             node.agent, node.facts, node.convergence = config, known, fresh
             self._restore()

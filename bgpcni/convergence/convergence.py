@@ -197,6 +197,11 @@ class Convergence:
                 found.setdefault(nlri, {})[use.name] = state
         return found
 
+    def prune(self) -> None:
+        """A record that kept a network from being pruned is gone: what it stood for may go now."""
+        for announcer in self.announcers().values():
+            announcer.prune()
+
     def retry(self) -> None:
         for announcer in self.announcers().values():
             announcer.retry()

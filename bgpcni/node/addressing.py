@@ -55,7 +55,7 @@ class Addressing:
             return None
         if kind == BUILT_IN:
             return Ipam(type=kind, data_dir=host_local_of(request).data_dir)
-        find_plugin(kind, request.environment.path)
+        find_plugin(kind, request.environment.path)  # one that is not there can take nothing back either
         return Ipam(type=kind, stdin=request.stdin.decode(), environment=dict(request.variables))
 
     @step("addresses")
@@ -141,9 +141,13 @@ class Addressing:
 
     def collect(self, request: Request, valid: Collection[tuple[str, str]]) -> list[str]:
         """GC: leases of this network whose owner is not in `valid` go; a delegated plugin is asked to do its part."""
-        kind = request.config.ipam_type if request.config else ""
+        ipam = _fold(request.document).get("ipam")
+        section = _fold(ipam) if isinstance(ipam, dict) else {}
+        kind, data_dir = section.get("type"), section.get("datadir")
+        if not isinstance(kind, str):
+            return []
         if kind == BUILT_IN:
-            return Leases(host_local_of(request).data_dir, request.name).gc(valid)
+            return Leases(data_dir if isinstance(data_dir, str) and data_dir else None, request.name).gc(valid)
         if kind:
             Delegate(kind, request.variables, _with_valid(request.document, valid)).gc(_deadline())
         return []
@@ -152,7 +156,10 @@ class Addressing:
         """STATUS: raises CniError where addresses could not be given."""
         kind = request.settings.ipam_type
         if kind == BUILT_IN:
-            host_local_of(request)
+            config = host_local_of(request)
+            full = HostLocal(config, request.name).exhausted()
+            if full is not None and not self._held(request.name, config.data_dir):
+                raise full
         elif kind:
             try:
                 Delegate(kind, request.variables, request.stdin).status(_deadline())
