@@ -127,7 +127,7 @@ class Agent:
         node = self.node
         for use in plan.configured(node.agent):
             try:
-                if not catalog.load(use.type).check(catalog.configure(use, f"exporters.{use.name}"), node.facts):
+                if not catalog.objection(use, node.facts, f"exporters.{use.name}"):
                     node.convergence.ensure(use)
             except CniError as error:
                 log.error("exporter %s: %s", use.name, error.msg)

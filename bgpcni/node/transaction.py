@@ -188,20 +188,24 @@ class Node:
 
     def routing(self, request: Request, warnings: list[str]) -> plan.Routing:
         """What is announced through whom, each exporter loaded and its configuration validated."""
-        number = self.store.number_of(request.name) if request.settings.bgp.family in ("vpn", "evpn") else 0
+        number = 0 if plan.family_of(request.settings) == "unicast" else self.store.number_of(request.name)
         routing = plan.routing(request, self.agent, self.facts, number, resident=self.resident)
         warnings += routing.warnings
         self.refuse_exporters(routing)
+        for use in routing.exporters:
+            if not catalog.load(use.type).targets_per_route and plan.has_own_targets(request):
+                raise InvalidConfiguration(
+                    f"args: no route targets for one attachment with {use.name}: route targets are the VPN's there"
+                )
         return routing
 
     def refuse_exporters(self, routing: plan.Routing) -> None:
         """Raises InvalidConfiguration for an exporter that cannot be used here: not installed, misconfigured, …"""
         for place, use in enumerate(routing.exporters):
             kind = catalog.load(use.type)
-            config = catalog.configure(use, f"exporters[{place}]")
             if kind.needs_agent and not self.resident:
                 raise InvalidConfiguration(f"exporters: {use.name} needs the agent: start bgpcni agent")
-            if reason := kind.check(config, self.facts):
+            if reason := catalog.objection(use, self.facts, f"exporters[{place}]"):
                 raise InvalidConfiguration(f"exporters: {use.name}: {reason}")
 
     def clear_the_way(self, key: AttachmentKey) -> Attachment | None:
