@@ -17,6 +17,7 @@ from bgpcni import locks
 from bgpcni.agent import commands, facts
 from bgpcni.agent.janitor import Janitor
 from bgpcni.agent.server import Server
+from bgpcni.agent.signals import Signals
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
@@ -24,9 +25,9 @@ from bgpcni.errors import CniError, TryAgain
 from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import LinkMonitor
 from bgpcni.kernel.namespace import home, home_cookie
-from bgpcni.model import Attachment
+from bgpcni.model import Attachment, NodeFacts, State
 from bgpcni.node import plan, recovery
-from bgpcni.node.transaction import Node
+from bgpcni.node.transaction import LOCK_SECONDS, Node
 from bgpcni.store import Store
 
 log = logging.getLogger(__name__)
@@ -35,12 +36,11 @@ log = logging.getLogger(__name__)
 class Agent:
     """Owns the locks, the store, the node and its threads."""
 
-    def __init__(self, config_path: Path, socket_path: Path) -> None:
+    def __init__(self, config_path: Path, socket_path: Path, metrics: str | None = None) -> None:
         self._config_path = config_path
         self._socket_path = socket_path
-        self._stop = threading.Event()
+        self._metrics = metrics
         self._changing = threading.Lock()
-        self._unreadable: set[str] = set()
         self.node: Node
         self.janitor: Janitor
 
@@ -56,13 +56,11 @@ class Agent:
         except locks.Busy:
             raise TryAgain(f"another agent holds {store.run_path / locks.WriterLocks.AGENT}") from None
         store.sweep()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
-        signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=self._hangup, daemon=True).start())
+        signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
         self._build(store, config)
         monitor = LinkMonitor(lambda index: self.janitor.link_gone(index), lambda: self.janitor.look_at_all())
-        server = Server(self.call, self.command)
+        server = Server(self._measured(), self.command)
         server.listen(self._socket_path)
         begun = self._restore()
         self.node.convergence.start()
@@ -72,7 +70,10 @@ class Agent:
         for attachment in begun:
             self.janitor.later(0, functools.partial(self._undo, attachment))
         log.info("serving on %s", self._socket_path)
-        self._stop.wait()
+        for number in signals:
+            if number != signal.SIGHUP:
+                break
+            self._thread("reload", self._hangup)
         log.info("ending; routes stay announced")
         server.close()
         monitor.stop()
@@ -82,24 +83,22 @@ class Agent:
 
     def _build(self, store: Store, config: AgentConfig) -> None:
         known = facts.resolve(config)
-        convergence = Convergence(
-            known,
-            resident=True,
-            finished=lambda key: self.janitor.finished(key),
-            spare=lambda: self._unreadable,
+        self.node = Node(store, config, known, self._convergence(store, known))
+        self.janitor = Janitor(self.node)
+
+    def _convergence(self, store: Store, known: NodeFacts) -> Convergence:
+        return Convergence(
+            known, resident=True, finished=lambda key: self.janitor.finished(key), spare=store.unreadable
         )
-        self.node = Node(store, config, known, convergence)
-        self.janitor = Janitor(self.node, config.orphan_grace)
 
     def _restore(self) -> list[Attachment]:
         """Read the records: what is up is wanted, what was leaving goes on leaving. Returns ADDs cut short."""
         node = self.node
         self._employ()
         found = recovery.look(node)
-        self._unreadable = {stored.network for stored in found.unreadable}
         for attachment in found.up:
             try:
-                node.convergence.want(attachment)
+                self._want(attachment)
             except CniError as error:  # one broken attachment never blocks the rest (rule 8)
                 log.error("%s: %s", attachment.key, error.msg)
             node.remember(attachment)
@@ -115,12 +114,20 @@ class Agent:
         )  # fmt: skip
         return found.begun
 
+    def _want(self, attachment: Attachment) -> None:
+        """Announce what is up; on a reload a DEL may run, and then it has the last word."""
+        node = self.node
+        with node.store.locked(attachment.key, LOCK_SECONDS):
+            stored = node.store.find(attachment.key)
+            if stored is not None and stored.state is State.UP:
+                node.convergence.want(attachment)
+
     def _employ(self) -> None:
         """Have every exporter that the configuration names at work from the start: sessions come up before ADDs."""
         node = self.node
         for use in plan.configured(node.agent):
             try:
-                if not catalog.load(use.type).check(catalog.configure(use, f"exporters.{use.name}"), node.facts):
+                if not catalog.objection(use, node.facts, f"exporters.{use.name}"):
                     node.convergence.ensure(use)
             except CniError as error:
                 log.error("exporter %s: %s", use.name, error.msg)
@@ -134,6 +141,15 @@ class Agent:
         recovery.finish_leaving(self.node, attachment, 0)
 
     # ---------------------------------------------------------------- requests
+
+    def _measured(self) -> Callable[[Call], Reply]:
+        """`call`, with metrics where somebody wants them (their library costs 10 MB)."""
+        if self._metrics is None:
+            return self.call
+        from bgpcni.agent import metrics
+
+        metrics.serve(self._metrics, lambda: self.node)
+        return metrics.counted(self.call)
 
     def call(self, call: Call) -> Reply:
         return handle(call, lambda request: self.node)
@@ -153,9 +169,7 @@ class Agent:
             if known == node.facts and config.exporters == node.agent.exporters:
                 node.agent = config
                 return
-            fresh = Convergence(
-                known, resident=True, finished=lambda key: self.janitor.finished(key), spare=lambda: self._unreadable
-            )
+            fresh = self._convergence(node.store, known)
             old.stop()
             node.agent, node.facts, node.convergence = config, known, fresh
             self._restore()

@@ -16,6 +16,7 @@ from bgpcni.errors import InvalidConfiguration, KernelRefused
 from bgpcni.kernel import addresses, links, sysctl
 from bgpcni.kernel.library import iproute
 from bgpcni.kernel.netlink import Netlink, NetlinkError
+from bgpcni.steps import step
 
 log = logging.getLogger(__name__)
 _making = threading.Lock()
@@ -33,6 +34,7 @@ class BridgePlan:
     force_address: bool = False
 
 
+@step("bridge")
 def ensure(netlink: Netlink, plan: BridgePlan) -> links.Link:
     """The bridge, up, with its addresses and forwarding on. Idempotent; what is right is not touched."""
     link = links.find(netlink, name=plan.name) or _make(netlink, plan)

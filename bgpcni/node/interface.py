@@ -18,12 +18,14 @@ from bgpcni.kernel.netlink import Netlink, NetlinkError
 from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey
 from bgpcni.node import options, plan
+from bgpcni.steps import step
 
 log = logging.getLogger(__name__)
 EXFULL = 54
 _NAMES_TRIED = 5
 
 
+@step("pair")
 def create(
     netlink: Netlink,
     space: Namespace,
@@ -85,6 +87,7 @@ def read_back(netlink: Netlink, space: Namespace, attachment: Attachment) -> Att
     return _paired(netlink, attachment, links.parse(data))
 
 
+@step("inside")
 def configure(netlink: Netlink, space: Namespace, attachment: Attachment, *, dad: bool) -> Attachment:
     """Inside the container: up, read back MAC and the root-side veth's index, addresses, routes.
 
@@ -155,6 +158,7 @@ def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) 
         raise KernelRefused(f"{what} on {attachment.ifname}: {error.strerror}")
 
 
+@step("introduce")
 def introduce(netlink: Netlink, herald: frames.Herald, attachment: Attachment) -> None:
     """Tell the neighbours whose address it is now: forget the node's old entry, announce the new MAC."""
     if not attachment.addresses or not attachment.bridge or not attachment.bridge_index or not attachment.mac:
@@ -167,6 +171,7 @@ def introduce(netlink: Netlink, herald: frames.Herald, attachment: Attachment) -
         log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
 
 
+@step("reach")
 def unreachable(netlink: Netlink, attachment: Attachment) -> str | None:
     """Why the node does not reach one of the attachment's addresses by its bridge or veth, None if it does all."""
     devices = {index for index in (attachment.bridge_index, attachment.host_index) if index}
@@ -192,6 +197,7 @@ def is_gone(attachment: Attachment, link: links.Link | None) -> bool:
     return not attachment.chained and not links.is_ours(link, attachment.key)
 
 
+@step("link")
 def remove(netlink: Netlink, reaper: Reaper, attachment: Attachment) -> None:
     """Delete the host end (and the pair with it) if it is there and ours, then what was installed for it.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
+from typing import Literal
 
 from bgpcni import bgp
 from bgpcni.cni.result import Dns
@@ -90,7 +91,7 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
     warnings: tuple[str, ...] = ()
     if config.exporters is None and config.type != "bagpipe" and not resident and config.name not in agent.networks:
         warnings = ("exporters: none given and no agent is running: nothing is announced",)
-    family = config.bgp.family or ("evpn" if config.type == "bagpipe" and config.exporters is None else "unicast")
+    family = family_of(config)
     import_rt, export_rt = _targets(request)
     if not exporters:
         return Routing(Bgp(family=family), (), warnings)
@@ -116,6 +117,18 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
         drain_seconds=config.bgp.drain_seconds,
     )
     return Routing(intent, exporters, warnings)
+
+
+def family_of(config: NetworkConfig) -> Literal["unicast", "vpn", "evpn"]:
+    """What is announced; `type: bagpipe` without exporters means EVPN."""
+    return config.bgp.family or ("evpn" if config.type == "bagpipe" and config.exporters is None else "unicast")
+
+
+def has_own_targets(request: Request) -> bool:
+    """Whether this attachment asks for route targets that are not its network's."""
+    own = request.settings.args.cni
+    named = {key.upper() for key, value in request.environment.args.items() if value}
+    return bool(own.import_rt or own.export_rt or named & {"IMPORT_RT", "EXPORT_RT"})
 
 
 def _targets(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -164,7 +177,8 @@ def _distinguisher(config: NetworkConfig, facts: NodeFacts, number: int) -> str 
             return bgp.route_distinguisher(config.bgp.rd)
         except ValueError as error:
             raise InvalidConfiguration(f"bgp.rd: {error}") from None
-    return f"{facts.router_id}:{number}" if facts.router_id else None
+    # A node without a router ID announces through speakers that choose RDs themselves: this one keeps VPNs apart.
+    return f"{facts.router_id or 0}:{number}"
 
 
 def bridge_of(config: NetworkConfig, addresses: Sequence[Address], mac: str | None = None) -> BridgePlan:

@@ -17,7 +17,7 @@ from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.derive import derive
-from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain, Unavailable
+from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain
 from bgpcni.exporter import NotThereYet
 from bgpcni.kernel import bridge, masquerade
 from bgpcni.kernel.frames import Herald
@@ -25,7 +25,7 @@ from bgpcni.kernel.namespace import Namespace, boot_id
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
-from bgpcni.node import chain, check, garbage, interface, options, plan
+from bgpcni.node import chain, check, garbage, interface, options, plan, readiness
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.request import Request
 from bgpcni.store import Store
@@ -95,7 +95,7 @@ class Node:
         with Namespace.of_container(request.environment.netns, request.netns_fd) as space, Undo() as undo:
             attachment = self._planned(request, space, answer.warnings)
             self.store.put(State.ADDING, attachment)
-            undo.push("the record", lambda: self.take_back(attachment, undo))
+            undo.push("the record", lambda: self.take_back(attachment, undo, held))
 
             given = self.addressing.allocate(request, attachment.ipam, held)
             addresses = plan.with_gateways(config, given.addresses)
@@ -188,17 +188,25 @@ class Node:
 
     def routing(self, request: Request, warnings: list[str]) -> plan.Routing:
         """What is announced through whom, each exporter loaded and its configuration validated."""
-        number = self.store.number_of(request.name) if request.settings.bgp.family in ("vpn", "evpn") else 0
+        number = 0 if plan.family_of(request.settings) == "unicast" else self.store.number_of(request.name)
         routing = plan.routing(request, self.agent, self.facts, number, resident=self.resident)
         warnings += routing.warnings
+        self.refuse_exporters(routing)
+        for use in routing.exporters:
+            if not catalog.load(use.type).targets_per_route and plan.has_own_targets(request):
+                raise InvalidConfiguration(
+                    f"args: no route targets for one attachment with {use.name}: route targets are the VPN's there"
+                )
+        return routing
+
+    def refuse_exporters(self, routing: plan.Routing) -> None:
+        """Raises InvalidConfiguration for an exporter that cannot be used here: not installed, misconfigured, …"""
         for place, use in enumerate(routing.exporters):
             kind = catalog.load(use.type)
-            config = catalog.configure(use, f"exporters[{place}]")
             if kind.needs_agent and not self.resident:
                 raise InvalidConfiguration(f"exporters: {use.name} needs the agent: start bgpcni agent")
-            if reason := kind.check(config, self.facts):
+            if reason := catalog.objection(use, self.facts, f"exporters[{place}]"):
                 raise InvalidConfiguration(f"exporters: {use.name}: {reason}")
-        return routing
 
     def clear_the_way(self, key: AttachmentKey) -> Attachment | None:
         """Before an ADD: an attachment that is up is error 100; what a kill or an earlier DEL left is finished.
@@ -223,8 +231,15 @@ class Node:
         if reason := self.convergence.wait_announced(attachment, wait.wait, deadline):
             answer.warnings.append(f"bgp.wait: not {wait.wait} after {wait.wait_seconds:g} s: {reason}")
 
-    def take_back(self, attachment: Attachment, undo: Undo) -> None:
-        """The last undo step: addresses and record go; both stay where a withdraw is pending, or a step failed."""
+    def take_back(self, attachment: Attachment, undo: Undo, held: Attachment | None = None) -> None:
+        """The last undo step: addresses and record go; both stay where a withdraw is pending, or a step failed.
+
+        `held`: what the container had before, whose record the one of this ADD replaced: it is held again.
+        """
+        if held is not None:
+            self.store.put(State.LEAVING, held)
+            self.convergence.leave(held)
+            return
         if undo.failed or self.convergence.is_leaving(attachment.key):
             self.store.move(attachment, State.LEAVING)
             return
@@ -249,9 +264,11 @@ class Node:
             if stored is not None:
                 answer.warnings.append(stored.problem)
             interface.remove_by_name(self.netlink, key)
+            self.store.drop(key)
+            if stored is not None:
+                self.convergence.prune()
             released = self.addressing.release_unrecorded(request, answer.warnings)
             options.remove_unrecorded(request, released, answer.warnings)
-            self.store.drop(key)
         return answer
 
     def dismantle(self, attachment: Attachment, deadline: float) -> bool:
@@ -263,12 +280,13 @@ class Node:
         key = attachment.key
         self.by_link.pop(attachment.host_index or 0, None)
         self.store.move(attachment, State.LEAVING)
-        self.convergence.leave(attachment)
-        if attachment.bgp.drain_seconds and self.convergence.wait_confirmed(key, deadline):
+        convergence = self.convergence  # after the record: one that a reload puts in its place reads that
+        convergence.leave(attachment)
+        if attachment.bgp.drain_seconds and convergence.wait_confirmed(key, deadline):
             time.sleep(attachment.bgp.drain_seconds)  # the peers move their traffic away before the link goes
         if attachment.boot_id == self.boot_id:
             interface.remove(self.netlink, self.reaper, attachment)
-        if attachment.exporters and not self.convergence.wait_confirmed(key, deadline):
+        if attachment.exporters and not convergence.wait_confirmed(key, deadline):
             return False
         self.finish(attachment)
         return True
@@ -293,12 +311,7 @@ class Node:
 
     def status(self, request: Request) -> Answer:
         """STATUS: could an ADD be served now?"""
-        if self.drained:
-            raise Unavailable("this node is drained")
-        for use in plan.exporters_of(request.settings, self.agent, resident=self.resident):
-            if reason := catalog.load(use.type).check(catalog.configure(use, f"exporters.{use.name}"), self.facts):
-                raise Unavailable(f"{use.name}: {reason}")
-        self.addressing.status(request)
+        readiness.run(self, request)
         return Answer(warnings=list(request.warnings))
 
 

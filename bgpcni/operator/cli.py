@@ -252,8 +252,9 @@ def detach(
 @click.option("--config", type=click.Path(path_type=Path), default=paths.AGENT_CONFIG, show_default=True)
 @click.option("--socket", "socket_path", type=click.Path(path_type=Path), default=None, metavar="PATH",
               help=f"Where to listen; else $BGPCNI_SOCKET, else {paths.SOCKET}.")  # fmt: skip
+@click.option("--metrics", metavar="ADDR:PORT", help="Serve Prometheus metrics there.")
 @click.option("--log-json", is_flag=True, help="Log lines as JSON objects.")
-def agent(config: Path, socket_path: Path | None, log_json: bool) -> None:
+def agent(config: Path, socket_path: Path | None, metrics: str | None, log_json: bool) -> None:
     """Run the node's resident process in the foreground."""
     from bgpcni.agent.agent import Agent
     from bgpcni.agent.logs import configure
@@ -261,7 +262,7 @@ def agent(config: Path, socket_path: Path | None, log_json: bool) -> None:
     configure(as_json=log_json)
     path = socket_path or Path(os.environ.get("BGPCNI_SOCKET") or paths.SOCKET)
     try:
-        Agent(config, path).run()
+        Agent(config, path, metrics).run()
     except CniError as error:
         click.echo(f"bgpcni agent: {error.msg}", err=True)
         sys.exit(1)

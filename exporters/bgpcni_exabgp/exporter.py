@@ -45,6 +45,7 @@ class ExaBGP(Exporter):
 
         socket: str | None = None
 
+    contract: ClassVar[int] = 1
     families: ClassVar[frozenset[Family]] = frozenset(Family)
     acks: Literal["accepted", "sent", "acked"] = "acked"
     imports: ClassVar[Literal["none", "routes", "datapath"]] = "routes"
