@@ -96,6 +96,12 @@ class CheckFailed(CniError):
     code = 102
 
 
+class DuplicateAddress(CniError):
+    """Duplicate address detection found another host with an address of the attachment (RFC 4862)."""
+
+    code = 103
+
+
 class Delegated(CniError):
     """A delegated plugin failed; its own code and message are passed on."""
 

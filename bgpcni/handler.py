@@ -32,11 +32,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the runtime gets."""
+    """What the runtime gets: exit code, stdout, stderr. `error`: the CNI error code in stdout, 0 if it is none."""
 
     code: int
     stdout: bytes = b""
     stderr: bytes = b""
+    error: int = 0
 
 
 def handle(call: Call, node: Callable[[Request], Node]) -> Reply:
@@ -66,7 +67,7 @@ def failure(call: Call, error: CniError) -> Reply:
     asked = asked_version(call.stdin)
     version = asked if asked in SUPPORTED else SUPPORTED[-2]
     text = f"bgpcni: {call.variables.get('CNI_COMMAND', '')} failed: {error.msg}\n"
-    return Reply(1, _json(encode_error(error, version)), text.encode(errors="replace"))
+    return Reply(1, _json(encode_error(error, version)), text.encode(errors="replace"), error.code)
 
 
 def _json(document: object) -> bytes:

@@ -182,8 +182,8 @@ class Attachment(Record):
     """What one ADD gives. Planned values are set from the start; the kernel's (`host_index`, `mac`, …) later.
 
     `cookie` is SO_NETNS_COOKIE of the container's namespace, unique within `boot_id`. `chained`: the interface
-    is another plugin's; we only announce it. `mobility`: EVPN's sequence, above that of the node it came from.
-    `since`: RFC 3339, UTC, when ADD answered.
+    is another plugin's; we only announce it. `ip_masq`: the back end that masquerades for it. `mobility`: EVPN's
+    sequence, above that of the node it came from. `since`: RFC 3339, UTC, when ADD answered.
     """
 
     schema_number: Literal[1] = Field(default=1, alias="schema")
@@ -206,7 +206,8 @@ class Attachment(Record):
     mtu: int | None = None
     addresses: tuple[Address, ...] = ()
     routes: tuple[KernelRoute, ...] = ()
-    ip_masq: str | None = None
+    ip_masq: Literal["nftables", "iptables"] | None = None
+    mac_spoof_check: bool = False
     ipam: Ipam | None = None
     bgp: Bgp = Bgp()
     exporters: tuple[ExporterUse, ...] = ()

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from bgpcni import folders, locks
 from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.model import Attachment, AttachmentKey, State
+from bgpcni.steps import step
 
 _NOFOLLOW = os.O_CLOEXEC | os.O_NOFOLLOW
 _ORDER = (State.UP, State.LEAVING, State.ADDING)
@@ -103,6 +104,7 @@ class Store:
                 if name.startswith("."):
                     self._sweep(state, name)
 
+    @step("record")
     def put(self, state: State, attachment: Attachment) -> None:
         """Write the record into `state`, whole or not at all, and out of every other state. Raises IoFailure."""
         key = attachment.key

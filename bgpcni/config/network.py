@@ -50,7 +50,8 @@ def _link(value: str) -> str:
     return value
 
 
-def _mac(value: str) -> str:
+def mac_address(value: str) -> str:
+    """A MAC address, canonical: lower case with colons. Raises ValueError."""
     text = value.lower().replace("-", ":")
     if not _MAC.fullmatch(text):
         raise ValueError(f"{value!r} is not a MAC address")
@@ -66,8 +67,9 @@ def _prefix(value: str) -> str:
 RouteTargets = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_each(bgp.route_target))]
 Communities = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_each(bgp.community))]
 Prefixes = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_each(_prefix))]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 LinkName = Annotated[str, AfterValidator(_link)]
-Mac = Annotated[str, AfterValidator(_mac)]
+Mac = Annotated[str, AfterValidator(mac_address)]
 
 
 class Section(BaseModel):
@@ -97,6 +99,15 @@ class RuntimeSection(Section):
     ips: tuple[str, ...] = ()
     ip_ranges: Any = Field(default=None, alias="ipRanges")
     dns: dict[str, Any] | None = None
+
+
+class DnsSection(Section):
+    """`dns`: what the container's resolv.conf shall say."""
+
+    nameservers: Texts = ()
+    domain: str | None = None
+    search: Texts = ()
+    options: Texts = ()
 
 
 class CniArgs(Section):
@@ -165,7 +176,7 @@ class NetworkConfig(Section):
     ) = None
     bgp: BgpSection = BgpSection()
     ipam: dict[str, Any] | None = None
-    dns: dict[str, Any] | None = None
+    dns: DnsSection | None = None
     runtime: RuntimeSection = Field(default=RuntimeSection(), alias="runtimeConfig")
     args: ArgsSection = ArgsSection()
     prev_result: Any = Field(default=None, alias="prevResult")
@@ -267,4 +278,5 @@ _SECTIONS: dict[tuple[type[BaseModel], str], type[BaseModel]] = {
     (NetworkConfig, "runtimeConfig"): RuntimeSection,
     (NetworkConfig, "args"): ArgsSection,
     (ArgsSection, "cni"): CniArgs,
+    (NetworkConfig, "dns"): DnsSection,
 }

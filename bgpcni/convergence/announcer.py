@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from bgpcni import clock
-from bgpcni.convergence.ledger import Ledger
+from bgpcni.convergence.ledger import Entry, Ledger
 from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach
 from bgpcni.model import Announcement, AttachmentKey, Nlri
 
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 BATCH = 2000
 CALL_SECONDS = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+LOOK_SECONDS = 5.0
 _SETTLED = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.SENT}
 
 
@@ -106,7 +107,7 @@ class Announcer:
     def empty(self) -> None:
         with self._change:
             self._replay = True
-            self._ledger.replay()
+            self._ledger.replay(clock.now())
             self._failures, self._not_before = 0, 0.0
             self._change.notify_all()
 
@@ -125,6 +126,11 @@ class Announcer:
             free = self._ledger.leave(owner, routes, clock.now())
             self._change.notify_all()
         return free
+
+    def is_leaving(self, owner: AttachmentKey) -> bool:
+        """Whether some withdrawal on its account is not confirmed here yet."""
+        with self._change:
+            return self._ledger.is_leaving(owner)
 
     def forget(self, owner: AttachmentKey) -> None:
         with self._change:
@@ -186,7 +192,7 @@ class Announcer:
     def wait_quiet(self, deadline: float) -> bool:
         """Until nothing is late (`sync`, `drain`)."""
         with self._change:
-            while self._ledger.dirty or self._ledger.unsettled():
+            while not self._ledger.quiet:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
@@ -201,6 +207,9 @@ class Announcer:
 
     def route_states(self, owner: AttachmentKey) -> dict[Nlri, RouteState]:
         with self._change:
+            entries = self._ledger.routes_of(owner)
+        self._look_again(entries)
+        with self._change:
             return {
                 entry.announcement.nlri: RouteState(
                     _word(entry.wanted, entry.reach, self._ledger.settled), entry.since, entry.reason
@@ -212,10 +221,27 @@ class Announcer:
         """Routes by state, for status and metrics."""
         found: dict[str, int] = {}
         with self._change:
+            entries = list(self._ledger.entries.values())
+        self._look_again(entries)
+        with self._change:
             for entry in self._ledger.entries.values():
                 word = _word(entry.wanted, entry.reach, self._ledger.settled)
                 found[word] = found.get(word, 0) + 1
         return found
+
+    def _look_again(self, entries: Iterable[Entry]) -> None:
+        """Before saying "announced": sessions fall, and what had got there may not be there any more."""
+        if self._exporter.acks == "accepted":
+            return
+        with self._change:
+            settled, epoch = self._ledger.settled, self._ledger.epoch
+            routes = [entry.announcement for entry in entries if entry.wanted and entry.reach >= settled]
+        try:
+            outcomes = self._exporter.progress(routes)
+        except NotThereYet as error:
+            outcomes = [Outcome(Reach.WANTED, str(error))] * len(routes)
+        fallen = [(route, now) for route, now in zip(routes, outcomes, strict=True) if now.reach < settled]
+        self._note([route for route, _ in fallen], [now for _, now in fallen], withdrawn=False, epoch=epoch)
 
     def peers(self) -> list[Peer]:
         return self._exporter.peers()
@@ -236,8 +262,13 @@ class Announcer:
         self._replay = False
         while self._ledger.dirty:
             before = self._ledger.dirty
-            if free := self._step():
-                self._confirmed(free)
+            try:
+                self._step()
+            except NotThereYet:
+                raise
+            except Exception as error:  # one exporter's defect is its own, and no reason for a DEL to fail
+                log.exception("exporter %s failed", self.name)
+                raise NotThereYet(f"{self.name} failed: {error}") from error
             if self._ledger.dirty >= before:
                 raise NotThereYet(f"{self.name} did not answer for every route")
 
@@ -245,21 +276,19 @@ class Announcer:
         while True:
             with self._change:
                 while not self._stopping and (pause := self._pause()) is not None:
-                    self._change.wait(pause if pause > 0 else None)
+                    if not self._change.wait(pause if pause > 0 else None):
+                        self._look = True
                 if self._stopping:
                     return
                 self._look = False
-            free: list[AttachmentKey] = []
             try:
-                free = self._step()
+                self._step()
                 self._note_state("ok", "")
             except NotThereYet as error:
                 self._fail(str(error) or "not there yet")
             except Exception as error:  # one exporter's defect is its own
                 log.exception("exporter %s failed", self.name)
                 self._fail(f"{self.name} failed: {error}")
-            if free:
-                self._confirmed(free)
 
     def _pause(self) -> float | None:
         """None: there is something to do now. Else seconds to wait, 0 for "until told"."""
@@ -269,18 +298,18 @@ class Announcer:
         if self._ledger.dirty or self._replay:
             return late if late > 0 else None
         # what is unsettled is looked at on `progress`; a slow look besides catches what only time decides
-        return 5.0 if self._ledger.unsettled() else 0.0
+        return 0.0 if self._ledger.quiet else LOOK_SECONDS
 
-    def _step(self) -> list[AttachmentKey]:
+    def _step(self) -> None:
         """One batch: withdrawals, announcements, then the prune once all was told, then what is unsettled."""
         with self._change:
             announce, withdraw = self._ledger.take(BATCH)
-        free: list[AttachmentKey] = []
+            epoch = self._ledger.epoch
         deadline = time.monotonic() + CALL_SECONDS
         if withdraw:
-            free += self._ask(self._exporter.withdraw, withdraw, deadline, withdrawn=True)
+            self._ask(self._exporter.withdraw, withdraw, deadline, withdrawn=True, epoch=epoch)
         if announce:
-            free += self._ask(self._exporter.announce, announce, deadline, withdrawn=False)
+            self._ask(self._exporter.announce, announce, deadline, withdrawn=False, epoch=epoch)
         with self._change:
             whole = self._replay and not self._ledger.dirty
             keep = self._ledger.kept() if whole else []
@@ -293,7 +322,7 @@ class Announcer:
                 with self._change:
                     self._replay = True
                 raise
-        return free + self._settle()
+        self._settle()
 
     def _ask(
         self,
@@ -302,38 +331,48 @@ class Announcer:
         deadline: float,
         *,
         withdrawn: bool,
-    ) -> list[AttachmentKey]:
+        epoch: int,
+    ) -> None:
         try:
             outcomes = verb(routes, deadline)
         except Exception as error:
             with self._change:
                 self._ledger.failed(routes, str(error) or "not there yet")
             raise
+        self._note(routes, outcomes, withdrawn=withdrawn, epoch=epoch)
         with self._change:
-            free = self._ledger.note(routes, outcomes, withdrawn=withdrawn, now=clock.now())
             self._failures = 0
-            self._change.notify_all()
-        return free
 
-    def _settle(self) -> list[AttachmentKey]:
+    def _note(
+        self, routes: Sequence[Announcement], outcomes: Sequence[Outcome], *, withdrawn: bool, epoch: int
+    ) -> None:
+        """Into the ledger; who is free to go is told at once, since a later call of the same step may fail."""
+        with self._change:
+            free = self._ledger.note(routes, outcomes, withdrawn=withdrawn, epoch=epoch, now=clock.now())
+            self._change.notify_all()
+        if free:
+            self._confirmed(free)
+
+    def _settle(self) -> None:
         """Ask how far the unsettled got; after a change of sessions, how far each route is now."""
         with self._change:
             self._ledger.settled = _SETTLED[self._exporter.acks]
             routes = self._ledger.told() if self._look_at_all else self._ledger.unsettled()
             self._look_at_all = False
-            wanted = {id(route): self._ledger.entries[route.nlri].wanted for route in routes}
-        if not routes:
-            with self._change:
+            wanted = [self._ledger.entries[route.nlri].wanted for route in routes]
+            epoch = self._ledger.epoch
+            if not routes:
                 self._change.notify_all()  # acknowledgements are looked at by those who wait for them
-            return []
+                return
         outcomes = self._exporter.progress(routes)
-        free: list[AttachmentKey] = []
-        with self._change:
-            now = clock.now()
-            for route, outcome in zip(routes, outcomes, strict=True):
-                free += self._ledger.note([route], [outcome], withdrawn=not wanted[id(route)], now=now)
-            self._change.notify_all()
-        return free
+        for kind in (True, False):
+            chosen = [index for index, is_wanted in enumerate(wanted) if is_wanted is kind]
+            self._note(
+                [routes[index] for index in chosen],
+                [outcomes[index] for index in chosen],
+                withdrawn=not kind,
+                epoch=epoch,
+            )
 
     def _fail(self, reason: str) -> None:
         with self._change:

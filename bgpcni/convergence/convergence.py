@@ -16,6 +16,7 @@ from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError
 from bgpcni.exporter import NotThereYet, Reach
 from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Nlri, NodeFacts
+from bgpcni.steps import step
 
 log = logging.getLogger(__name__)
 LEVELS = {"sent": Reach.SENT, "acked": Reach.ACKED}
@@ -79,6 +80,7 @@ class Convergence:
 
     # ---------------------------------------------------------------- wishes
 
+    @step("announce")
     def want(self, attachment: Attachment) -> None:
         """Announce it, from now on. Within a call: done when this returns, or NotThereYet."""
         routes = derive(attachment, self.facts)
@@ -90,6 +92,7 @@ class Convergence:
             if not self.resident:
                 announcer.drive_now()
 
+    @step("withdraw")
     def leave(self, attachment: Attachment) -> None:
         """Withdraw it, from now on. Every exporter is told at once; `finished` follows when all have confirmed."""
         routes = self._routes_of(attachment)
@@ -102,9 +105,15 @@ class Convergence:
             except CniError as error:  # an exporter that was uninstalled must not wedge a DEL
                 log.error("%s: cannot withdraw through %s: %s", key, use.name, error)
                 continue
-            if announcer.leave(key, routes):
-                self._discard(key, use.name)
-            elif not self.resident:
+            free = announcer.leave(key, routes)
+            with self._lock:
+                # said again now that it is told: the confirmation of an earlier leave may have come in between
+                names = self._pending.setdefault(key, set())
+                if announcer.is_leaving(key):
+                    names.add(use.name)
+                else:
+                    names.discard(use.name)
+            if not free and not self.resident:
                 try:
                     announcer.drive_now()
                 except NotThereYet as error:
@@ -137,6 +146,7 @@ class Convergence:
                 return f"{use.name}: {reason}"
         return ""
 
+    @step("confirm")
     def wait_confirmed(self, key: AttachmentKey, deadline: float) -> bool:
         """Until every exporter confirmed the withdrawal; False at the deadline, or sooner if waiting is vain."""
         with self._lock:
@@ -167,8 +177,8 @@ class Convergence:
         """Note one exporter's confirmation; True when it was the last and nobody waits for it in a call."""
         with self._lock:
             names = self._pending.get(key)
-            if names is None:
-                return False
+            if names is None or self._announcers[name].is_leaving(key):
+                return False  # a confirmation on its way while the attachment came and went again
             names.discard(name)
             if names:
                 return False

@@ -38,6 +38,8 @@ class Ledger:
         self.entries: dict[Nlri, Entry] = {}
         self._dirty: dict[Nlri, None] = {}
         self._unsettled: dict[Nlri, None] = {}
+        self.epoch = 0
+        """Counts replays and retries: what was asked in an earlier epoch has to be asked again."""
         self._owned: dict[AttachmentKey, tuple[Nlri, ...]] = {}
         self._leaving: dict[AttachmentKey, set[Nlri]] = {}
 
@@ -47,27 +49,26 @@ class Ledger:
         """`owner` wants exactly these routes (again: replaces what it wanted before).
 
         Returns the leavers that are free to go because a route they waited for is wanted again: the same NLRI
-        with the same next hop, so there is nothing left to withdraw for them.
+        with the same next hop, so there is nothing left to withdraw for them. What `owner` itself had before and
+        does not want now it still waits for: should it leave, it is not free before that is withdrawn too.
         """
-        routes = list(routes)
-        nlris = tuple(route.nlri for route in routes)
+        wanted = {route.nlri: route for route in routes}
         for nlri in self._owned.get(owner, ()):
-            if nlri not in nlris:
+            if nlri not in wanted:
                 self._disown(owner, nlri, now)
-        self.forget(owner)
-        self._owned[owner] = nlris
+        self._owned[owner] = tuple(wanted)
         free: list[AttachmentKey] = []
-        for route in routes:
-            entry = self.entries.get(route.nlri)
+        for nlri, route in wanted.items():
+            entry = self.entries.get(nlri)
             if entry is None:
-                entry = self.entries[route.nlri] = Entry(route, since=now)
+                entry = self.entries[nlri] = Entry(route, since=now)
             entry.owners[owner] = route
-            free += self._free_leavers(entry, route.nlri)
+            free += self._free_leavers(entry, nlri)
             chosen = next(iter(entry.owners.values()))
             if len(entry.owners) == 1 or chosen != entry.announcement:
                 entry.announcement = chosen
-                self._touch(route.nlri, now)
-        return free
+                self._touch(nlri, now)
+        return [leaver for leaver in free if leaver != owner]
 
     def leave(self, owner: AttachmentKey, routes: Iterable[Announcement], now: str) -> bool:
         """`owner` wants nothing any more. True: nothing has to be withdrawn on its account, it is free to go.
@@ -122,14 +123,19 @@ class Ledger:
 
     # ---------------------------------------------------------------- the exporter's side
 
-    def replay(self) -> None:
-        """The speaker may know nothing: everything is to be told again."""
-        for nlri in self.entries:
+    def replay(self, now: str) -> None:
+        """The speaker may know nothing: everything is to be told again, and nothing is announced until it was."""
+        self.epoch += 1
+        for nlri, entry in self.entries.items():
+            if entry.reach is not Reach.WANTED:
+                entry.reach, entry.since = Reach.WANTED, now
+            entry.reason = ""
             self._dirty[nlri] = None
         self._unsettled.clear()
 
     def retry(self) -> None:
         """What is late, or was refused, is to be told again."""
+        self.epoch += 1
         for nlri, entry in self.entries.items():
             if entry.reach < self.settled:
                 self._dirty[nlri] = None
@@ -150,6 +156,11 @@ class Ledger:
                 break
         return announce, withdraw
 
+    @property
+    def quiet(self) -> bool:
+        """Everything was told and is where it should be, or was refused."""
+        return not self._dirty and not self._unsettled
+
     def unsettled(self) -> list[Announcement]:
         return [self.entries[nlri].announcement for nlri in self._unsettled]
 
@@ -162,12 +173,17 @@ class Ledger:
         return [entry.announcement for entry in self.entries.values() if entry.wanted]
 
     def note(
-        self, told: Sequence[Announcement], outcomes: Sequence[Outcome], *, withdrawn: bool, now: str
+        self, told: Sequence[Announcement], outcomes: Sequence[Outcome], *, withdrawn: bool, epoch: int, now: str
     ) -> list[AttachmentKey]:
         """The outcomes of a verb, or of `progress`; returns the leavers that are now free to go.
 
-        An outcome for a wish that has changed meanwhile says nothing about the present one and is dropped.
+        An outcome for a wish that has changed since, or from before a replay (`epoch`: when it was asked), says
+        nothing about the present and is dropped. Raises ValueError, and notes nothing, unless there is one each.
         """
+        if len(outcomes) != len(told):
+            raise ValueError(f"{len(outcomes)} outcomes for {len(told)} routes")
+        if epoch != self.epoch:
+            return []
         free: list[AttachmentKey] = []
         for route, outcome in zip(told, outcomes, strict=True):
             entry = self.entries.get(route.nlri)

@@ -20,7 +20,15 @@ from typing import Any
 from bgpcni.cni.environment import Command
 from bgpcni.cni.result import Result, decode
 from bgpcni.cni.versions import read_version
-from bgpcni.errors import CniError, DecodingFailure, Delegated, InvalidConfiguration, IoFailure, TryAgain
+from bgpcni.errors import (
+    CniError,
+    DecodingFailure,
+    Delegated,
+    InvalidConfiguration,
+    InvalidEnvironment,
+    IoFailure,
+    TryAgain,
+)
 
 OUTPUT_MAX = 1 << 20
 """Octets of stdout a plugin may write."""
@@ -60,8 +68,15 @@ class Delegate:
     def delete(self, deadline: float) -> None:
         self._run(Command.DEL, self.stdin, deadline)
 
-    def check(self, deadline: float) -> None:
-        self._run(Command.CHECK, self.stdin, deadline)
+    def check(self, deadline: float) -> bool:
+        """False if the plugin knows no CHECK: it says so in the reference library's words."""
+        try:
+            self._run(Command.CHECK, self.stdin, deadline)
+        except Delegated as error:
+            if error.code == InvalidEnvironment.code and error.msg == f"unknown CNI_COMMAND: {Command.CHECK}":
+                return False
+            raise
+        return True
 
     def gc(self, deadline: float) -> bool:
         """False, and nothing was asked of it, if the plugin does not know GC."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 
 from bgpcni.kernel.netlink import (
+    APPEND,
     CREATE,
     EXCL,
     RTM_DELNEIGH,
@@ -30,7 +31,7 @@ from bgpcni.model import KernelRoute
 _IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _NODAD, TENTATIVE, DAD_FAILED = 0x02, 0x40, 0x08
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_METRICS, _RTA_TABLE = 1, 4, 5, 6, 8, 15
 _RTAX_MTU, _RTAX_ADVMSS = 2, 8
@@ -59,7 +60,10 @@ def address_message(index: int, address: str, *, dad: bool = False) -> Message:
     packed = interface.ip.packed
     flags = 0 if dad or interface.version == 4 else _NODAD
     body = _IFADDR.pack(family_of(interface.version), interface.network.prefixlen, flags, 0, index)
-    return Message(RTM_NEWADDR, EXCL | CREATE, body + attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed))
+    body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
+    if interface.version == 4 and interface.network.prefixlen < 31:
+        body += attribute(_IFA_BROADCAST, interface.network.broadcast_address.packed)
+    return Message(RTM_NEWADDR, EXCL | CREATE, body)
 
 
 def assigned(netlink: Netlink, index: int) -> list[Assigned]:
@@ -77,7 +81,10 @@ def assigned(netlink: Netlink, index: int) -> list[Assigned]:
 
 
 def route_message(index: int, route: KernelRoute) -> Message:
-    """Add one route through a link; without gateway: on the link itself."""
+    """Add one route through a link; without gateway: on the link itself.
+
+    Appended: a second route to the same destination is a second way there, the same route again an error.
+    """
     destination = ip_network(route.dst)
     scope = route.scope if route.scope is not None else (_UNIVERSE if route.gw else _LINK)
     table = route.table if route.table is not None else _MAIN
@@ -100,7 +107,7 @@ def route_message(index: int, route: KernelRoute) -> Message:
         metrics += attribute(_RTAX_ADVMSS, route.advmss)
     if metrics:
         body += nested(_RTA_METRICS, metrics)
-    return Message(RTM_NEWROUTE, EXCL | CREATE, body)
+    return Message(RTM_NEWROUTE, APPEND | CREATE, body)
 
 
 def has_route(netlink: Netlink, index: int, route: KernelRoute) -> bool:

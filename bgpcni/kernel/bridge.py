@@ -10,12 +10,13 @@ import logging
 import secrets
 import threading
 from dataclasses import dataclass
-from ipaddress import ip_interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 from bgpcni.errors import InvalidConfiguration, KernelRefused
 from bgpcni.kernel import addresses, links, sysctl
 from bgpcni.kernel.library import iproute
 from bgpcni.kernel.netlink import Netlink, NetlinkError
+from bgpcni.steps import step
 
 log = logging.getLogger(__name__)
 _making = threading.Lock()
@@ -33,13 +34,12 @@ class BridgePlan:
     force_address: bool = False
 
 
+@step("bridge")
 def ensure(netlink: Netlink, plan: BridgePlan) -> links.Link:
     """The bridge, up, with its addresses and forwarding on. Idempotent; what is right is not touched."""
     link = links.find(netlink, name=plan.name) or _make(netlink, plan)
     if link.kind != "bridge":
         raise InvalidConfiguration(f"bridge: {plan.name} exists and is a {link.kind or 'physical'} link, not a bridge")
-    if plan.mtu > link.mtu:
-        raise InvalidConfiguration(f"mtu: {plan.mtu} is over the {link.mtu} of bridge {plan.name}")
     if not link.up or (plan.promiscuous and not link.promiscuous):
         with _making, iproute() as library:
             library.link("set", index=link.index, state="up")
@@ -72,8 +72,8 @@ def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
         try:
             with iproute() as library:
                 library.link("add", **wanted)
-                if sysctl.exists(f"net/ipv6/conf/{plan.name}"):
-                    sysctl.write(f"net/ipv6/conf/{plan.name}/accept_dad", "0")
+                for name in ("accept_dad", "accept_ra"):  # its routes are ours to say, as in stock
+                    sysctl.put(f"net/ipv6/conf/{plan.name}/{name}", "0")
                 library.link("set", ifname=plan.name, state="up")
         except NetlinkError as error:
             if error.errno != errno.EEXIST:
@@ -85,27 +85,40 @@ def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
 
 
 def _ensure_addresses(netlink: Netlink, link: links.Link, plan: BridgePlan) -> None:
-    """Give the bridge the gateway addresses; another address of an overlapping subnet is an error, as in stock."""
-    present = {item.address for item in addresses.assigned(netlink, link.index)}
+    """Give the bridge the gateway addresses.
+
+    An address of an overlapping subnet is in the way. `force_address` takes away what is in the way, and of IPv4
+    every other address, as stock does: the network was renumbered. Without it stock lets a bridge have one IPv4
+    address; here networks with subnets of their own may share it.
+    """
+    present = [item.address for item in addresses.assigned(netlink, link.index)]
     missing = [gateway for gateway in plan.gateways if gateway not in present]
-    for gateway in missing:
-        wanted = ip_interface(gateway)
-        for text in present:
-            other = ip_interface(text)
-            if other.version != wanted.version or other.is_link_local or not other.network.overlaps(wanted.network):
-                continue
-            if other.ip == wanted.ip or plan.force_address:
-                with iproute() as library:
-                    library.addr("del", index=link.index, address=str(other.ip), prefixlen=other.network.prefixlen)
-                continue
+    if not missing:
+        return
+    for text in present:
+        if text in plan.gateways or (other := ip_interface(text)).is_link_local:
+            continue
+        blocked = next((gateway for gateway in missing if _in_the_way(other, gateway)), None)
+        if plan.force_address and (blocked or (other.version == 4 and any("." in gateway for gateway in missing))):
+            with iproute() as library:
+                library.addr("del", index=link.index, address=str(other.ip), prefixlen=other.network.prefixlen)
+        elif blocked:
             raise InvalidConfiguration(
-                f"ipam: bridge {plan.name} has {other}, so it cannot have the gateway address {gateway}"
+                f"ipam: bridge {plan.name} has {other}, so it cannot have the gateway address {blocked}"
             )
+    for gateway in missing:
         try:
             netlink.run(addresses.address_message(link.index, gateway))
         except OSError as error:
-            if error.errno == errno.EACCES and wanted.version == 6:
+            if error.errno == errno.EACCES and ":" in gateway:
                 sysctl.write(f"net/ipv6/conf/{plan.name}/disable_ipv6", "0")
                 netlink.run(addresses.address_message(link.index, gateway))
             elif error.errno != errno.EEXIST:
                 raise KernelRefused(f"bridge {plan.name}: address {gateway}: {error.strerror}") from None
+    with iproute() as library:  # a bridge that other made may follow its ports' MACs; a gateway's must not change
+        library.link("set", index=link.index, address=link.mac)
+
+
+def _in_the_way(other: IPv4Interface | IPv6Interface, gateway: str) -> bool:
+    wanted = ip_interface(gateway)
+    return other.version == wanted.version and other.network.overlaps(wanted.network)

@@ -49,6 +49,7 @@ _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _ALIAS, _GROUP, _NET_NS_FD, 
 )
 _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER = 1
+_AF_SPEC, _INET_CONF, _DEVCONF_ARP_NOTIFY = 26, 1, 22
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
 _AF_SPEC, _ADDR_GEN_MODE = 26, 8
 _INFO = struct.Struct("=BxHiII")
@@ -195,9 +196,15 @@ def group_message(index: int, group: int) -> Message:
     return Message(RTM_NEWLINK, 0, header(index) + group_attribute(group))
 
 
-def up_message(name: str) -> Message:
-    """Set a link up by name: only inside a container's namespace, where the name is the request's own."""
-    return Message(RTM_NEWLINK, 0, header(flags=IFF_UP, change=IFF_UP) + attribute(_IFNAME, name))
+def up_message(name: str, *, arp_notify: bool = False) -> Message:
+    """Set a link up by name: only inside a container's namespace, where the name is the request's own.
+
+    `arp_notify`: it tells its neighbours when its address or its MAC changes (sysctl net.ipv4.conf.IF.arp_notify).
+    """
+    body = header(flags=IFF_UP, change=IFF_UP) + attribute(_IFNAME, name)
+    if arp_notify:
+        body += nested(_AF_SPEC, nested(socket.AF_INET, nested(_INET_CONF, attribute(_DEVCONF_ARP_NOTIFY, 1))))
+    return Message(RTM_NEWLINK, 0, body)
 
 
 def remove(netlink: Netlink, index: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from pathlib import Path
 
@@ -32,6 +33,21 @@ def write(name: str, value: str) -> None:
             (_ROOT / name).write_text(value, encoding="ascii")
     except OSError as error:
         raise KernelRefused(f"sysctl {name} = {value}: {error.strerror}") from None
+
+
+def put(name: str, value: str) -> bool:
+    """Set it without a look at what it was; False where this kernel has none of that name, or refuses."""
+    try:
+        fd = os.open(f"{_ROOT}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.write(fd, value.encode())
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def enable_forwarding(version: int) -> None:

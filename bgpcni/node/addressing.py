@@ -5,14 +5,16 @@ Knows records and networks; the files and the running are `bgpcni.ipam`'s.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bgpcni.cni.result import Dns, Result, Route
-from bgpcni.errors import CniError
+from bgpcni.errors import CniError, Degraded, InvalidConfiguration, TryAgain, Unavailable
 from bgpcni.ipam.boot import Reclaimer
 from bgpcni.ipam.config import requested_addresses
 from bgpcni.ipam.delegate import Delegate
@@ -20,11 +22,12 @@ from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted
 from bgpcni.ipam.leases import Leases, bare
 from bgpcni.model import Address, Attachment, Ipam, KernelRoute, State
 from bgpcni.node.request import Request, host_local_of
+from bgpcni.steps import step
 from bgpcni.store import Store
-from bgpcni.undo import Undo
 
 log = logging.getLogger(__name__)
 BUILT_IN = "host-local"
+VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 DELEGATE_SECONDS = 30.0
 
 
@@ -54,31 +57,39 @@ class Addressing:
             return Ipam(type=kind, data_dir=host_local_of(request).data_dir)
         return Ipam(type=kind, stdin=request.stdin.decode(), environment=dict(request.variables))
 
-    def allocate(self, request: Request, ipam: Ipam | None, undo: Undo) -> Given:
-        """Take the addresses, and register how to give them back. Raises the IPAM's own error."""
+    @step("addresses")
+    def allocate(self, request: Request, ipam: Ipam | None, held: Attachment | None = None) -> Given:
+        """Take the addresses; the caller has the record written that `release` acts by, and so undoes this.
+
+        `held`: this container's earlier attachment whose withdrawal is not confirmed: it gets the same addresses
+        again or none (rule 2). Raises the IPAM's own error.
+        """
+        if held is not None and held.ipam is not None and not _same_pool(held.ipam, ipam):
+            raise TryAgain(f"{request.key}: its earlier addresses are held until their withdrawal is confirmed")
         if ipam is None:
             return Given()
         if ipam.type != BUILT_IN:
-            # a plugin that failed halfway may hold an address: its DEL runs in any case
-            undo.push("the IPAM plugin's ADD", lambda: self._delegate(ipam).delete(_deadline()))
-            return _given(self._delegate(ipam).add(_deadline()))
+            return _given(ipam.type, self._delegate(ipam).add(_deadline()))
         config = host_local_of(request)
         leases = HostLocal(config, request.name)
         self._reclaim(leases)
         container_id, ifname = request.environment.container_id, request.environment.ifname
         requested = requested_addresses(request.document, request.environment.args)
+        own: dict[str, tuple[str, str]] = {}
+        if held is not None:
+            own = {bare(item.address): (container_id, ifname) for item in held.addresses}
+            requested = tuple(own)
         try:
-            taken = leases.add(container_id, ifname, requested)
+            taken = leases.add(container_id, ifname, requested, own)
         except (PoolExhausted, AddressTaken):
-            held = self._held(request.name, config.data_dir)
-            if not held:
+            others = self._held(request.name, config.data_dir)
+            if not others:
                 raise
-            taken = leases.add(container_id, ifname, requested, held)
+            taken = leases.add(container_id, ifname, requested, others | own)
         addresses = tuple(Address(address=lease.address, gateway=lease.gateway) for lease in taken)
-        given = [item.address for item in addresses]
-        undo.push("the leases", lambda: leases.release(container_id, ifname, given))
         return Given(addresses, tuple(map(_kernel_route, config.routes)), leases.dns())
 
+    @step("release")
     def release(self, attachment: Attachment) -> None:
         """Give the addresses of a record back. Gone already is success."""
         ipam = attachment.ipam
@@ -90,28 +101,36 @@ class Addressing:
         known = [item.address for item in attachment.addresses] or None
         Leases(ipam.data_dir, attachment.network).release(attachment.container_id, attachment.ifname, known)
 
-    def release_unrecorded(self, request: Request, warnings: list[str]) -> None:
-        """DEL without a record: what (container ID, interface name) holds in this network goes."""
-        ipam = request.document.get("ipam")
-        section: Mapping[str, object] = ipam if isinstance(ipam, dict) else {}
-        folded = {key.lower(): value for key, value in section.items()}
-        kind, data_dir = folded.get("type"), folded.get("datadir")
+    def release_unrecorded(self, request: Request, warnings: list[str]) -> list[str]:
+        """DEL without a record: what (container ID, interface name) holds in this network goes, as `ipam` says.
+
+        Without `ipam` there is nothing: behind another plugin the leases of that name are that plugin's. Returns
+        the addresses given back, as far as they are known, without prefix length.
+        """
+        ipam = _fold(request.document).get("ipam")
+        section = _fold(ipam) if isinstance(ipam, dict) else {}
+        kind, data_dir = section.get("type"), section.get("datadir")
+        if not isinstance(kind, str) or not kind:
+            return []
         try:
-            if kind == BUILT_IN or not isinstance(kind, str):
-                leases = Leases(data_dir if isinstance(data_dir, str) else None, request.name)
-                leases.release(request.environment.container_id, request.environment.ifname)
-            elif (kind and request.prev_result is None) or request.config is not None:
-                Delegate(kind, request.variables, request.stdin).delete(_deadline())
+            if kind == BUILT_IN:
+                leases = Leases(data_dir if isinstance(data_dir, str) and data_dir else None, request.name)
+                return leases.release(request.environment.container_id, request.environment.ifname)
+            Delegate(kind, request.variables, request.stdin).delete(_deadline())
         except CniError as error:
             warnings.append(f"ipam: {error.msg}")
+        return []
 
-    def check(self, attachment: Attachment) -> None:
-        """CHECK of the IPAM. Raises CniError."""
+    def check(self, request: Request, attachment: Attachment) -> None:
+        """CHECK of the IPAM; another plugin is asked with this call's configuration, for that has prevResult.
+
+        Raises CniError.
+        """
         ipam = attachment.ipam
         if ipam is None:
             return
         if ipam.type != BUILT_IN:
-            self._delegate(ipam).check(_deadline())
+            Delegate(ipam.type, request.variables, request.stdin).check(_deadline())
             return
         addresses = [item.address for item in attachment.addresses]
         Leases(ipam.data_dir, attachment.network).check(attachment.container_id, attachment.ifname, addresses)
@@ -122,7 +141,7 @@ class Addressing:
         if kind == BUILT_IN:
             return Leases(host_local_of(request).data_dir, request.name).gc(valid)
         if kind:
-            Delegate(kind, request.variables, request.stdin).gc(_deadline())
+            Delegate(kind, request.variables, _with_valid(request.document, valid)).gc(_deadline())
         return []
 
     def status(self, request: Request) -> None:
@@ -131,7 +150,12 @@ class Addressing:
         if kind == BUILT_IN:
             host_local_of(request)
         elif kind:
-            Delegate(kind, request.variables, request.stdin).status(_deadline())
+            try:
+                Delegate(kind, request.variables, request.stdin).status(_deadline())
+            except CniError as error:
+                if error.code in (Unavailable.code, Degraded.code):
+                    raise
+                raise Unavailable(f"ipam: {error.msg}", error.details) from None
 
     def _delegate(self, ipam: Ipam) -> Delegate:
         return Delegate(ipam.type, ipam.environment, (ipam.stdin or "").encode())
@@ -196,6 +220,24 @@ def _kernel_route(route: Route) -> KernelRoute:
     )
 
 
-def _given(result: Result) -> Given:
+def _same_pool(held: Ipam, wanted: Ipam | None) -> bool:
+    """Whether an address that is held can be had again: from our own leases, in the same folder."""
+    return wanted is not None and held.type == wanted.type == BUILT_IN and held.data_dir == wanted.data_dir
+
+
+def _fold(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.lower(): value for key, value in section.items()}
+
+
+def _with_valid(document: Mapping[str, Any], valid: Collection[tuple[str, str]]) -> bytes:
+    """The configuration of a GC that spares `valid`: an address whose route is not withdrawn yet must not go."""
+    listed = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in sorted(valid)]
+    kept = {key: value for key, value in document.items() if key.lower() != VALID_ATTACHMENTS}
+    return json.dumps(kept | {VALID_ATTACHMENTS: listed}).encode()
+
+
+def _given(kind: str, result: Result) -> Given:
+    if not result.ips:
+        raise InvalidConfiguration(f"ipam: {kind} gave no address")
     addresses = tuple(Address(address=item.address, gateway=item.gateway) for item in result.ips)
     return Given(addresses, tuple(map(_kernel_route, result.routes)), result.dns)

@@ -61,7 +61,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
             created=clock.now(),
         )
         node.store.put(State.ADDING, attachment)
-        undo.push("the record", lambda: node.drop_or_hold(attachment, undo))
+        undo.push("the record", lambda: node.take_back(attachment, undo))
         attachment = node.announce(attachment, undo)
         undo.keep()
     return attachment, Dns()

@@ -9,7 +9,7 @@ from bgpcni.errors import CheckFailed
 from bgpcni.kernel import addresses, links, sysctl
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, State
-from bgpcni.node import chain, plan
+from bgpcni.node import chain, options, plan
 
 if TYPE_CHECKING:
     from bgpcni.node.request import Request
@@ -31,18 +31,19 @@ def run(node: Node, request: Request) -> None:
             raise CheckFailed(f"{space.path} is another namespace than the one of ADD")
         assert request.prev_result is not None
         chain.verify(node.netlink, space, request.prev_result, attachment.ifname)
-        _inside(space, attachment)
+        _inside(space, attachment, disabled=request.settings.disable_container_interface)
     if not attachment.chained:
         _outside(node, request, attachment)
-    node.addressing.check(attachment)
+        options.check(attachment)
+    node.addressing.check(request, attachment)
     _announced(node, attachment)
 
 
-def _inside(space: Namespace, attachment: Attachment) -> None:
+def _inside(space: Namespace, attachment: Attachment, *, disabled: bool) -> None:
     link = links.find(space.netlink, name=attachment.ifname)
     if link is None:
         raise CheckFailed(f"{attachment.ifname} is missing in {space.path}")
-    if not link.up:
+    if not link.up and not disabled:
         raise CheckFailed(f"{attachment.ifname} is down")
     for what, is_, should in (
         ("MAC address", link.mac, attachment.mac),

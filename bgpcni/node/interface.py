@@ -12,17 +12,20 @@ from ipaddress import ip_interface
 
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, KernelRefused, TryAgain
 from bgpcni.kernel import addresses, frames, links, sysctl
+from bgpcni.kernel.dad import Detection
 from bgpcni.kernel.namespace import Namespace, inside
 from bgpcni.kernel.netlink import Netlink, NetlinkError
 from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey
-from bgpcni.node import plan
+from bgpcni.node import options, plan
+from bgpcni.steps import step
 
 log = logging.getLogger(__name__)
 EXFULL = 54
 _NAMES_TRIED = 5
 
 
+@step("pair")
 def create(
     netlink: Netlink,
     space: Namespace,
@@ -72,20 +75,55 @@ def _refusal(error: NetlinkError, bridge: links.Link) -> Exception:
     return KernelRefused(f"creating the veth pair on {bridge.name}: {error.strerror}")
 
 
+def read_back(netlink: Netlink, space: Namespace, attachment: Attachment) -> Attachment:
+    """The attachment with what the kernel made of it, read inside the container: MAC and the root-side veth's index.
+
+    Raises KernelRefused where the two are not each other's peers.
+    """
+    try:
+        (data,) = space.netlink.run(links.get_message(name=attachment.ifname))
+    except NetlinkError as error:
+        raise KernelRefused(f"looking at {attachment.ifname}: {error.strerror}") from None
+    return _paired(netlink, attachment, links.parse(data))
+
+
+@step("inside")
 def configure(netlink: Netlink, space: Namespace, attachment: Attachment, *, dad: bool) -> Attachment:
     """Inside the container: up, read back MAC and the root-side veth's index, addresses, routes.
 
-    Returns the attachment with what was read. Raises KernelRefused naming the step.
+    `dad`: IPv6 addresses are looked for elsewhere first, which takes a second or two. Returns the attachment with
+    what was read. Raises KernelRefused naming the step, DuplicateAddress, TryAgain.
     """
+    name, layer3 = attachment.ifname, bool(attachment.addresses)
+    if layer3:
+        with inside(space.fd):
+            _set_detection(name, wanted=dad)
     try:
-        _, data = space.netlink.run(links.up_message(attachment.ifname), links.get_message(name=attachment.ifname))
+        _, data = space.netlink.run(links.up_message(name, arp_notify=layer3), links.get_message(name=name))
     except NetlinkError as error:
-        raise KernelRefused(f"setting {attachment.ifname} up: {error.strerror}") from None
+        raise KernelRefused(f"setting {name} up: {error.strerror}") from None
     peer = links.parse(data)
+    attachment = _paired(netlink, attachment, peer)
+    if not dad:
+        _assign(space, attachment, peer.index, dad=False)
+        return attachment
+    with Detection(space) as detection:
+        _assign(space, attachment, peer.index, dad=True)
+        detection.wait(peer.index, [item.address for item in attachment.addresses if ":" in item.address])
+    return attachment
+
+
+def _set_detection(ifname: str, *, wanted: bool) -> None:
+    """Duplicate address detection of a whole link; without it the link-local address, too, is usable at once."""
+    if wanted:
+        sysctl.put(f"net/ipv6/conf/{ifname}/enhanced_dad", "1")
+    sysctl.put(f"net/ipv6/conf/{ifname}/accept_dad", "1" if wanted else "0")
+
+
+def _paired(netlink: Netlink, attachment: Attachment, peer: links.Link) -> Attachment:
     host = links.find(netlink, index=peer.peer)
     if host is None or host.name != attachment.host_veth or host.index != attachment.host_index:
         raise KernelRefused(f"{attachment.ifname} is not the peer of {attachment.host_veth}")
-    _assign(space, attachment, peer.index, dad=dad)
     return attachment.model_copy(
         update={"mac": peer.mac, "peer_index": peer.index, "mtu": peer.mtu, "host_mac": host.mac}
     )
@@ -107,7 +145,8 @@ def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) 
     six = any(ip_interface(item.address).version == 6 for item in attachment.addresses)
     if six and any(answer.errno in (errno.EACCES, errno.EPERM) for _, answer in failed):
         with inside(space.fd):
-            sysctl.write(f"net/ipv6/conf/{attachment.ifname}/disable_ipv6", "0")
+            for name in ("lo", attachment.ifname):
+                sysctl.write(f"net/ipv6/conf/{name}/disable_ipv6", "0")
         answers = space.netlink.send(*(message for (_, message), _ in failed))
         failed = [
             (step, answer)
@@ -119,6 +158,7 @@ def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) 
         raise KernelRefused(f"{what} on {attachment.ifname}: {error.strerror}")
 
 
+@step("introduce")
 def introduce(netlink: Netlink, herald: frames.Herald, attachment: Attachment) -> None:
     """Tell the neighbours whose address it is now: forget the node's old entry, announce the new MAC."""
     if not attachment.addresses or not attachment.bridge or not attachment.bridge_index or not attachment.mac:
@@ -131,6 +171,7 @@ def introduce(netlink: Netlink, herald: frames.Herald, attachment: Attachment) -
         log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
 
 
+@step("reach")
 def unreachable(netlink: Netlink, attachment: Attachment) -> str | None:
     """Why the node does not reach one of the attachment's addresses by its bridge or veth, None if it does all."""
     devices = {index for index in (attachment.bridge_index, attachment.host_index) if index}
@@ -156,16 +197,21 @@ def is_gone(attachment: Attachment, link: links.Link | None) -> bool:
     return not attachment.chained and not links.is_ours(link, attachment.key)
 
 
+@step("link")
 def remove(netlink: Netlink, reaper: Reaper, attachment: Attachment) -> None:
-    """Delete the host end (and the pair with it) if it is there and ours. Nobody else's link is ever touched."""
+    """Delete the host end (and the pair with it) if it is there and ours, then what was installed for it.
+
+    Nobody else's link is ever touched.
+    """
     if attachment.chained:
         return
     if not attachment.host_index:
         remove_by_name(netlink, attachment.key)
-        return
-    link = links.find(netlink, index=attachment.host_index)
-    if link is not None and links.is_ours(link, attachment.key):
-        reaper.delete(netlink, link.index, link.alias)
+    else:
+        link = links.find(netlink, index=attachment.host_index)
+        if link is not None and links.is_ours(link, attachment.key):
+            reaper.delete(netlink, link.index, link.alias)
+    options.remove(attachment)
 
 
 def remove_by_name(netlink: Netlink, key: AttachmentKey) -> bool:

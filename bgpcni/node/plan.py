@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 
 from bgpcni import bgp
+from bgpcni.cni.result import Dns
 from bgpcni.config.agent import AgentConfig
-from bgpcni.config.network import ExporterSection, NetworkConfig
+from bgpcni.config.network import ExporterSection, NetworkConfig, mac_address
 from bgpcni.convergence import catalog
-from bgpcni.errors import InvalidConfiguration, UnsupportedField
+from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, UnsupportedField
 from bgpcni.kernel.bridge import BridgePlan
 from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, KernelRoute, NodeFacts
 from bgpcni.node.request import Request
@@ -39,12 +40,9 @@ def host_veth(key: AttachmentKey, attempt: int = 0) -> str:
 
 def refuse_unsupported(config: NetworkConfig) -> None:
     """Fields that ask for what cannot be done here, in words (error 2)."""
-    if config.vlan or config.vlan_trunk:
-        raise UnsupportedField("vlan: VLAN filtering of the bridge is not supported")
-    if config.macspoofchk:
-        raise UnsupportedField("macspoofchk: not supported")
-    if config.ip_masq:
-        raise UnsupportedField("ipMasq: not supported")
+    for key, wanted in (("vlan", config.vlan), ("vlanTrunk", config.vlan_trunk)):
+        if wanted:
+            raise UnsupportedField(f"{key}: the bridge of this plugin does no VLAN filtering")
     if config.disable_container_interface and config.ipam_type:
         raise InvalidConfiguration("disableContainerInterface: cannot be used together with ipam")
     if config.hairpin_mode and config.promisc_mode:
@@ -184,6 +182,28 @@ def bridge_of(config: NetworkConfig, addresses: Sequence[Address], mac: str | No
         promiscuous=config.promisc_mode,
         force_address=config.force_address,
     )
+
+
+def mac_of(request: Request) -> str | None:
+    """The MAC asked for: the runtime's word before `args.cni` before CNI_ARGS before the configuration."""
+    config = request.settings
+    if wanted := config.runtime.mac or config.args.cni.mac:
+        return wanted
+    for key, value in request.environment.args.items():
+        if key.upper() == "MAC" and value:
+            try:
+                return mac_address(value)
+            except ValueError as error:
+                raise InvalidEnvironment(f"CNI_ARGS: MAC: {error}") from None
+    return config.mac
+
+
+def dns_of(config: NetworkConfig, given: Dns) -> Dns:
+    """The configuration's DNS settings if it has any, else IPAM's: as stock, which leaves runtimeConfig.dns alone."""
+    dns = config.dns
+    if dns is None or not (dns.nameservers or dns.domain or dns.search or dns.options):
+        return given
+    return Dns(nameservers=dns.nameservers, domain=dns.domain, search=dns.search, options=dns.options)
 
 
 def with_gateways(config: NetworkConfig, addresses: Sequence[Address]) -> tuple[Address, ...]:

@@ -57,7 +57,7 @@ def undo_begun(node: Node, attachment: Attachment) -> bool:
             stored = node.store.find(attachment.key)
             if stored is None or stored.state is not State.ADDING or stored.attachment is None:
                 return True
-            interface.remove_by_name(node.netlink, attachment.key)
+            interface.remove(node.netlink, node.reaper, stored.attachment)
             node.finish(stored.attachment)
             log.info("%s: an ADD that was cut short is undone", attachment.key)
             return True

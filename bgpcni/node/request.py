@@ -15,6 +15,7 @@ from bgpcni.config.network import NetworkConfig
 from bgpcni.errors import CniError, DecodingFailure, InvalidConfiguration
 from bgpcni.ipam.config import HostLocalConfig, parse_host_local
 from bgpcni.model import AttachmentKey
+from bgpcni.steps import step
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Request:
         return self.config
 
 
+@step("parse")
 def parse_request(variables: Mapping[str, str], stdin: bytes, netns_fd: int | None = None) -> Request:
     """Parse one call other than VERSION. DEL and GC need a name and a version only; the rest is a warning there.
 

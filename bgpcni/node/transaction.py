@@ -1,6 +1,6 @@
 """ADD, DEL and CHECK: the order of the steps, and nothing else. One screen each.
 
-ADD: lock → plan → record → addresses → bridge → pair → inside → reachable? → record up → announce → wait
+ADD: lock → plan → record → addresses → bridge → pair → options → inside → reachable? → record up → announce → wait
 DEL: lock → record leaving → withdraw → link → confirmed? → addresses and record go (else they are held)
 """
 
@@ -19,13 +19,13 @@ from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.derive import derive
 from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain, Unavailable
 from bgpcni.exporter import NotThereYet
-from bgpcni.kernel import bridge
+from bgpcni.kernel import bridge, masquerade
 from bgpcni.kernel.frames import Herald
 from bgpcni.kernel.namespace import Namespace, boot_id
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
-from bgpcni.node import chain, check, garbage, interface, plan
+from bgpcni.node import chain, check, garbage, interface, options, plan
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.request import Request
 from bgpcni.store import Store
@@ -91,13 +91,13 @@ class Node:
             return chain.attach(self, request, answer.warnings)
         config = request.settings
         plan.refuse_unsupported(config)
-        self.clear_the_way(request.key)
+        held = self.clear_the_way(request.key)
         with Namespace.of_container(request.environment.netns, request.netns_fd) as space, Undo() as undo:
             attachment = self._planned(request, space, answer.warnings)
             self.store.put(State.ADDING, attachment)
-            undo.push("the record", lambda: self.drop_or_hold(attachment, undo))
+            undo.push("the record", lambda: self.take_back(attachment, undo))
 
-            given = self.addressing.allocate(request, attachment.ipam, undo)
+            given = self.addressing.allocate(request, attachment.ipam, held)
             addresses = plan.with_gateways(config, given.addresses)
             self.agent.policy.refuse_addresses(item.address for item in addresses)
             switch = bridge.ensure(self.netlink, plan.bridge_of(config, addresses))
@@ -113,14 +113,26 @@ class Node:
             undo.push("the link", lambda: interface.remove_by_name(self.netlink, request.key))
             attachment = interface.create(
                 self.netlink, space, attachment, switch,
-                mac=config.runtime.mac or config.args.cni.mac or config.mac,
-                hairpin=config.hairpin_mode, isolated=config.port_isolation,
+                mac=plan.mac_of(request), hairpin=config.hairpin_mode, isolated=config.port_isolation,
             )  # fmt: skip
-            attachment = interface.configure(self.netlink, space, attachment, dad=config.enabledad)
+            if options.uses(attachment):
+                attachment = self._install_options(attachment, space, undo)
+            if config.disable_container_interface:
+                attachment = interface.read_back(self.netlink, space, attachment)
+            else:
+                attachment = interface.configure(self.netlink, space, attachment, dad=config.enabledad)
             interface.introduce(self.netlink, self.herald, attachment)
             attachment = self.announce(attachment, undo)
             undo.keep()
-        return attachment, given.dns
+        return attachment, plan.dns_of(config, given.dns)
+
+    def _install_options(self, attachment: Attachment, space: Namespace, undo: Undo) -> Attachment:
+        """ipMasq and macspoofchk, before the container's end is up; the record names first what a kill would leave."""
+        attachment = interface.read_back(self.netlink, space, attachment)
+        self.store.put(State.ADDING, attachment)
+        undo.push("ipMasq and macspoofchk", lambda: options.remove(attachment))
+        options.install(attachment)
+        return attachment
 
     def announce(self, attachment: Attachment, undo: Undo) -> Attachment:
         """Behind a working data path only (rule 1): the record goes up, then the routes go out."""
@@ -166,6 +178,8 @@ class Node:
             cookie=space.cookie,
             cni_version=request.version,
             bridge=config.bridge,
+            ip_masq=masquerade.choose(config.ip_masq_backend) if config.ip_masq and config.ipam_type else None,
+            mac_spoof_check=config.macspoofchk,
             ipam=self.addressing.plan(request),
             bgp=routing.bgp,
             exporters=routing.exporters,
@@ -186,17 +200,22 @@ class Node:
                 raise InvalidConfiguration(f"exporters: {use.name}: {reason}")
         return routing
 
-    def clear_the_way(self, key: AttachmentKey) -> None:
-        """Before an ADD: an attachment that is up is error 100; what a kill or an earlier DEL left is finished."""
+    def clear_the_way(self, key: AttachmentKey) -> Attachment | None:
+        """Before an ADD: an attachment that is up is error 100; what a kill or an earlier DEL left is finished.
+
+        Returns the earlier attachment where its withdrawal is not confirmed: its addresses may be had again by
+        this container alone.
+        """
         stored = self.store.find(key)
         if stored is None:
-            return
+            return None
         if stored.attachment is None:
             raise IoFailure(f"{stored.problem}; DEL removes it")
         alive = stored.state is State.UP and stored.attachment.boot_id == self.boot_id
         if alive and not interface.vanished(self.netlink, stored.attachment):
             raise AlreadyAttached(f"{key} is attached already, since {stored.attachment.since}")
-        self.dismantle(stored.attachment, time.monotonic() + CONFIRM_SECONDS)
+        gone = self.dismantle(stored.attachment, time.monotonic() + CONFIRM_SECONDS)
+        return None if gone else stored.attachment
 
     def _wait_announced(self, request: Request, attachment: Attachment, answer: Answer) -> None:
         wait = request.settings.bgp
@@ -204,12 +223,16 @@ class Node:
         if reason := self.convergence.wait_announced(attachment, wait.wait, deadline):
             answer.warnings.append(f"bgp.wait: not {wait.wait} after {wait.wait_seconds:g} s: {reason}")
 
-    def drop_or_hold(self, attachment: Attachment, undo: Undo) -> None:
-        """The last undo step: the record goes, unless something could not be taken back or a withdraw is pending."""
+    def take_back(self, attachment: Attachment, undo: Undo) -> None:
+        """The last undo step: addresses and record go; both stay where a withdraw is pending, or a step failed."""
         if undo.failed or self.convergence.is_leaving(attachment.key):
             self.store.move(attachment, State.LEAVING)
-        else:
-            self.store.drop(attachment.key)
+            return
+        try:
+            self.finish(attachment)
+        except BaseException:
+            self.store.move(attachment, State.LEAVING)
+            raise
 
     # ---------------------------------------------------------------- DEL
 
@@ -226,7 +249,8 @@ class Node:
             if stored is not None:
                 answer.warnings.append(stored.problem)
             interface.remove_by_name(self.netlink, key)
-            self.addressing.release_unrecorded(request, answer.warnings)
+            released = self.addressing.release_unrecorded(request, answer.warnings)
+            options.remove_unrecorded(request, released, answer.warnings)
             self.store.drop(key)
         return answer
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -34,7 +34,7 @@ def _asks(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")(command)
 
 
-def _finish(name: str, document: Document, code: int, as_json: bool) -> None:
+def _finish(name: str, document: Document, code: int, as_json: bool) -> NoReturn:
     if as_json:
         click.echo(json.dumps(document))
     elif "error" in document:
@@ -156,12 +156,105 @@ def reload(socket_path: Path | None, as_json: bool) -> None:
     _ask("reload", socket_path, as_json)
 
 
+def _runs_plugins(command: F) -> F:
+    """The options of commands that run a network's plugins themselves, as a runtime does."""
+    for option in (
+        click.option("--bin-dir", default=None, metavar="DIR[:DIR]",
+                     help="Where the plugins are; else $CNI_PATH, else /opt/cni/bin."),
+        click.option("--conf-dir", type=click.Path(path_type=Path), default=Path("/etc/cni/net.d"), show_default=True,
+                     help="Where the network's configuration or list is."),
+        click.option("--network", required=True, metavar="NAME", help="The network's name in its configuration."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _place(conf_dir: Path, bin_dir: str | None, socket_path: Path | None) -> Any:
+    from bgpcni.operator import attach as attaching
+
+    environment = dict(os.environ) | ({"BGPCNI_SOCKET": str(socket_path)} if socket_path else {})
+    return attaching.Place(
+        conf_dir,
+        attaching.plugin_folders(bin_dir, environment),
+        attaching.open_memory(environment),
+        environment,
+        lambda text: click.echo(text, nl=False, err=True),
+    )
+
+
+@main.command()
+@click.option("--pid", type=click.IntRange(min=1), required=True, metavar="N", help="A process in the container.")
+@click.option("--ifname", default="eth0", show_default=True, metavar="NAME", help="The interface to make there.")
+@click.option("--id", "container_id", default=None, metavar="ID", help="The container's ID; else pid-N.")
+@_runs_plugins
+@_asks
+def attach(
+    pid: int,
+    ifname: str,
+    container_id: str | None,
+    network: str,
+    conf_dir: Path,
+    bin_dir: str | None,
+    socket_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Connect the network namespace of a process, such as of a container started with --network none.
+
+    Runs the network's configuration, or its whole list, as a runtime does; shows the namespace to `ip netns` under
+    the container's ID if that name is free.
+    """
+    from bgpcni.operator import attach as attaching
+
+    try:
+        place = _place(conf_dir, bin_dir, socket_path)
+        document = attaching.attach(place, pid, network, ifname, container_id or attaching.default_id(pid))
+    except CniError as error:
+        _finish("attach", {"schema": 1, "error": error.msg}, 1, as_json)
+    path = socket_path or Path(os.environ.get("BGPCNI_SOCKET") or paths.SOCKET)
+    try:
+        routes, _ = client.ask(path, "routes")
+    except client.NoAgent:
+        routes = {}
+    document["announcements"] = attaching.announcements(routes.get("routes", []), document)
+    _finish("attach", document, 0, as_json)
+
+
+@main.command()
+@click.option("--pid", type=click.IntRange(min=1), default=None, metavar="N", help="The process given to attach.")
+@click.option("--id", "container_id", default=None, metavar="ID", help="The container's ID.")
+@click.option("--ifname", default=None, metavar="NAME", help="One interface alone; else all of this network.")
+@_runs_plugins
+@_asks
+def detach(
+    pid: int | None,
+    container_id: str | None,
+    ifname: str | None,
+    network: str,
+    conf_dir: Path,
+    bin_dir: str | None,
+    socket_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Take back what attach did, also when the process or its namespace is gone. Nothing there is success."""
+    from bgpcni.operator import attach as attaching
+
+    if (pid is None) == (container_id is None):
+        raise click.UsageError("give one of --pid and --id")
+    try:
+        place = _place(conf_dir, bin_dir, socket_path)
+        document = attaching.detach(place, network, pid, container_id, ifname)
+    except CniError as error:
+        _finish("detach", {"schema": 1, "error": error.msg}, 1, as_json)
+    _finish("detach", document, 0, as_json)
+
+
 @main.command()
 @click.option("--config", type=click.Path(path_type=Path), default=paths.AGENT_CONFIG, show_default=True)
 @click.option("--socket", "socket_path", type=click.Path(path_type=Path), default=None, metavar="PATH",
               help=f"Where to listen; else $BGPCNI_SOCKET, else {paths.SOCKET}.")  # fmt: skip
+@click.option("--metrics", metavar="ADDR:PORT", help="Serve Prometheus metrics there.")
 @click.option("--log-json", is_flag=True, help="Log lines as JSON objects.")
-def agent(config: Path, socket_path: Path | None, log_json: bool) -> None:
+def agent(config: Path, socket_path: Path | None, metrics: str | None, log_json: bool) -> None:
     """Run the node's resident process in the foreground."""
     from bgpcni.agent.agent import Agent
     from bgpcni.agent.logs import configure
@@ -169,7 +262,7 @@ def agent(config: Path, socket_path: Path | None, log_json: bool) -> None:
     configure(as_json=log_json)
     path = socket_path or Path(os.environ.get("BGPCNI_SOCKET") or paths.SOCKET)
     try:
-        Agent(config, path).run()
+        Agent(config, path, metrics).run()
     except CniError as error:
         click.echo(f"bgpcni agent: {error.msg}", err=True)
         sys.exit(1)

@@ -91,6 +91,31 @@ def reload(document: Document) -> str:
     return "configuration reloaded\n"
 
 
+def attach(document: Document) -> str:
+    """Interface, peer index and routes: what `ip` and `ethtool -S` show of it."""
+    interface, peer = document["interface"] or {}, document["peer"]
+    lines = [f"{document['containerID']}: {document['ifname']} in {document['netns']} is on {document['network']}"]
+    if interface:
+        facts = f"index {interface['index']}  MAC {interface['mac']}  MTU {interface['mtu']}"
+        lines.append(f"  {interface['name']}  {facts}  {'up' if interface['up'] else 'down'}")
+    if peer:
+        lines.append(f"  peer_ifindex {peer['index']}" + (f" ({peer['name']})" if peer["name"] else ""))
+    for ip in document["ips"]:
+        lines.append(f"  address {ip['address']}" + (f" gateway {ip['gateway']}" if ip["gateway"] else ""))
+    for route in document["routes"]:
+        lines.append(f"  route {route['dst']}" + (f" via {route['gw']}" if route["gw"] else ""))
+    for route in document["announcements"]:
+        for name, state in route["exporters"].items():
+            reason = f": {state['reason']}" if state["reason"] else ""
+            lines.append(f"  {route['nlri']} next hop {route['nextHop']} is {state['state']} by {name}{reason}")
+    return "\n".join(lines) + "\n"
+
+
+def detach(document: Document) -> str:
+    network = document["network"]
+    return "".join(f"{item['containerID']}: {item['ifname']} is off {network}\n" for item in document["detached"])
+
+
 RENDERERS: dict[str, Callable[[Document], str]] = {
     "status": status,
     "attachments": attachments,
@@ -101,4 +126,6 @@ RENDERERS: dict[str, Callable[[Document], str]] = {
     "release": release,
     "drain": drain,
     "reload": reload,
+    "attach": attach,
+    "detach": detach,
 }

@@ -96,6 +96,8 @@ class Node:
         self.run_dir, self.data_dir, self.leases = folder / "run", folder / "data", folder / "leases"
         self.socket, self.config, self.log = folder / "agent.sock", folder / "conf/agent.toml", folder / "agent.log"
         self.process: subprocess.Popen[str] | None = None
+        self.flags: tuple[str, ...] = ()
+        """Further arguments of `bgpcni agent`."""
 
     # The agent
 
@@ -124,7 +126,7 @@ class Node:
 
     def start_agent(self) -> subprocess.Popen[str]:
         """Start the agent on the agent.toml that is there."""
-        argv = (BGPCNI, "agent", "--config", self.config, "--socket", self.socket)
+        argv: list[str | Path] = [BGPCNI, "agent", "--config", self.config, "--socket", self.socket, *self.flags]
         process = self.process = self.namespace.popen(*self._private(), *argv, log=self.log)
 
         def answers() -> bool:

@@ -1,0 +1,97 @@
+"""Prometheus metrics of the agent, names by the conventions of the field. Brought in only with `--metrics`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from prometheus_client import Counter, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import REGISTRY, Collector
+
+from bgpcni import steps
+from bgpcni.errors import InvalidConfiguration, IoFailure
+from bgpcni.handler import Call, Reply
+from bgpcni.node.transaction import Node
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+_REQUESTS = Counter("bgpcni_cni_requests", "CNI calls by command and outcome (ok, or the CNI error code).",
+                    ["command", "outcome"])  # fmt: skip
+_DURATION = Histogram("bgpcni_cni_request_duration_seconds", "Duration of CNI calls in the agent.", ["command"],
+                      buckets=_SECONDS)  # fmt: skip
+_STEP = Histogram("bgpcni_cni_step_duration_seconds", "Duration of the steps of CNI calls.", ["step"], buckets=_SECONDS)
+_ANNOUNCE = Histogram("bgpcni_announce_latency_seconds",
+                      "From a route wanted until it is announced (the exporter's furthest word).", ["exporter"],
+                      buckets=_SECONDS)  # fmt: skip
+_COMMANDS = frozenset(["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"])
+
+
+def serve(where: str, node: Callable[[], Node]) -> None:
+    """Serve on `ADDR:PORT` (`127.0.0.1:9099`, `[::1]:9099`). Raises InvalidConfiguration, IoFailure."""
+    address, _, port = where.rpartition(":")
+    address = address.removeprefix("[").removesuffix("]")
+    if not address or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InvalidConfiguration(f"--metrics: {where!r} is not ADDR:PORT")
+    try:
+        start_http_server(int(port), address)
+    except OSError as error:
+        raise IoFailure(f"--metrics: {where}: {error.strerror}") from None
+    REGISTRY.register(_State(node))
+    steps.observe(lambda step, seconds: _STEP.labels(step).observe(seconds))
+
+
+def counted(handle: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
+    """`handle`, its calls counted and timed."""
+
+    def run(call: Call) -> Reply:
+        began = time.perf_counter()
+        reply = handle(call)
+        name = call.variables.get("CNI_COMMAND", "")
+        command = name if name in _COMMANDS else "other"  # a label is never what a caller made up
+        _DURATION.labels(command).observe(time.perf_counter() - began)
+        _REQUESTS.labels(command, "ok" if reply.code == 0 else str(reply.error)).inc()
+        return reply
+
+    return run
+
+
+def announced(exporter: str, seconds: float) -> None:
+    """A route reached its peers so long after it was wanted."""
+    _ANNOUNCE.labels(exporter).observe(seconds)
+
+
+class _State(Collector):
+    """What is counted when it is asked for: attachments, routes by state, sessions."""
+
+    def __init__(self, node: Callable[[], Node]) -> None:
+        self._node = node
+
+    def collect(self) -> Iterator[Metric]:
+        node = self._node()
+        attachments = GaugeMetricFamily("bgpcni_attachments", "Attachments by state.", labels=["state"])
+        addresses = GaugeMetricFamily(
+            "bgpcni_leases", "Addresses leased to attachments, held ones included, by network.", labels=["network"]
+        )
+        by_state: dict[str, int] = {}
+        by_network: dict[str, int] = {}
+        for stored in node.store.all():
+            by_state[stored.state.value] = by_state.get(stored.state.value, 0) + 1
+            held = len(stored.attachment.addresses) if stored.attachment else 0
+            by_network[stored.network] = by_network.get(stored.network, 0) + held
+        for state, count in by_state.items():
+            attachments.add_metric([state], count)
+        for network, count in by_network.items():
+            addresses.add_metric([network], count)
+        routes = GaugeMetricFamily("bgpcni_routes", "Routes by exporter and state.", labels=["exporter", "state"])
+        late = GaugeMetricFamily("bgpcni_exporter_late", "1 if the exporter is late.", labels=["exporter"])
+        sessions = GaugeMetricFamily(
+            "bgpcni_bgp_session_up", "1 if the BGP session is Established.", labels=["exporter", "peer", "asn"]
+        )
+        for name, announcer in node.convergence.announcers().items():
+            for state, count in announcer.counts().items():
+                routes.add_metric([name, state], count)
+            late.add_metric([name], float(announcer.state().state == "late"))
+            for peer in announcer.peers():
+                sessions.add_metric([name, peer.address, str(peer.asn)], float(peer.state == "Established"))
+        yield from (attachments, addresses, routes, late, sessions)

@@ -1,0 +1,67 @@
+"""Duplicate address detection (RFC 4862 section 5.4), waited for by the kernel's own events, never by looking again.
+
+Only for attachments that ask for it (`enabledad`): the addresses of a pool are unique, and are used at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import time
+from collections.abc import Collection
+
+from bgpcni.errors import DuplicateAddress, TryAgain
+from bgpcni.kernel import addresses
+from bgpcni.kernel.namespace import Namespace, inside
+from bgpcni.kernel.netlink import open_socket
+
+_RTMGRP_IPV6_IFADDR = 0x100
+SECONDS = 10.0
+
+
+class Detection:
+    """Listens in the container's namespace from before the addresses are given, so that no verdict is missed."""
+
+    def __init__(self, space: Namespace) -> None:
+        self._space = space
+        with inside(space.fd):
+            self._events = open_socket()
+        self._events.bind((0, _RTMGRP_IPV6_IFADDR))
+
+    def __enter__(self) -> Detection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._events.close()
+
+    def wait(self, index: int, wanted: Collection[str], seconds: float = SECONDS) -> None:
+        """Until no address of `wanted` (`fd00::2/64`) on link `index` is tentative.
+
+        Raises DuplicateAddress where another host has one; TryAgain after `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            flags = {item.address: item.flags for item in addresses.assigned(self._space.netlink, index)}
+            for address in wanted:
+                if flags.get(address, addresses.DAD_FAILED) & addresses.DAD_FAILED:
+                    raise DuplicateAddress(f"{address.partition('/')[0]}: another host has it (duplicate detection)")
+            pending = [address for address in wanted if flags[address] & addresses.TENTATIVE]
+            if not pending:
+                return
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TryAgain(f"{pending[0]} is still tentative after {seconds:g} s")
+            if select.select([self._events], [], [], left)[0]:
+                self._drain()
+
+    def _drain(self) -> None:
+        """All that has come; that events were lost says no more than that some came."""
+        while True:
+            try:
+                self._events.recv(1 << 16, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise

@@ -1,0 +1,191 @@
+"""ipMasq: what a container sends beyond its own subnet, and not to a multicast group, leaves with the node's address.
+
+The meaning is the stock bridge plugin's. With nftables one table holds a verdict map from container address to
+its subnet's chain, so an attachment is an element of it; chains and table stay, as the bridge does. With iptables,
+where that is what the host has, a chain for each attachment, as stock. Every value was an address before it got
+here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Sequence
+from ipaddress import ip_interface
+from typing import Any, Literal
+
+from bgpcni.errors import CheckFailed, KernelRefused, UnsupportedField
+from bgpcni.kernel import nftables
+from bgpcni.kernel.nftables import INET, TABLE, Element
+
+Backend = Literal["nftables", "iptables"]
+_SECONDS = 30
+_FAMILIES: dict[int, tuple[str, str, str]] = {
+    4: ("ip", "ipv4_addr", "224.0.0.0/4"),
+    6: ("ip6", "ipv6_addr", "ff00::/8"),
+}
+"""IP version → nft's protocol, its type of address, and what is multicast."""
+
+
+def choose(asked: Backend | None) -> Backend:
+    """The back end: what was asked for, else nftables, else iptables. Raises UnsupportedField where there is none."""
+    if asked != "iptables" and nftables.available():
+        return "nftables"
+    if asked != "nftables" and shutil.which("iptables"):
+        return "iptables"
+    raise UnsupportedField(f"ipMasq: {asked or 'nft or iptables'} is not installed on this node")
+
+
+def install(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
+    """Masquerade `addresses` (`10.1.2.3/24`). `owner`: whose they are, in text. Idempotent. Raises KernelRefused."""
+    if backend == "iptables":
+        _remove_iptables(owner, addresses)
+        _install_iptables(owner, addresses)
+        return
+    elements = _elements(owner, addresses)
+    try:
+        nftables.add(elements)
+    except FileNotFoundError:  # the first of this node or of its subnet
+        nftables.apply(table_commands(addresses))
+        nftables.add(elements)
+
+
+def remove(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
+    """Take that away again, as far as it is still `owner`'s; missing is success."""
+    if backend == "iptables":
+        _remove_iptables(owner, addresses)
+    else:
+        nftables.remove(_elements(owner, addresses))
+
+
+def check(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
+    """Raise CheckFailed where an address is not masqueraded any more."""
+    if backend == "iptables":
+        for version in _versions(addresses):
+            for argv in _iptables_rules(owner, addresses, version):
+                if _iptables(version, "-C", *argv).returncode:
+                    raise CheckFailed(f"ipMasq: the {_program(version)} rule '{' '.join(argv)}' is missing")
+        return
+    for element, address in zip(_elements(owner, addresses), addresses, strict=True):
+        found = nftables.get(element)
+        if found is None or found.goto != element.goto:
+            raise CheckFailed(f"ipMasq: {address} is not in map {element.name} of nftables table inet {TABLE}")
+        for chain in ("postrouting", str(element.goto)):
+            if not nftables.rules("inet", chain):
+                raise CheckFailed(f"ipMasq: chain {chain} of nftables table inet {TABLE} is empty or missing")
+
+
+# ---------------------------------------------------------------- nftables
+
+
+def table_commands(addresses: Sequence[str]) -> list[dict[str, Any]]:
+    """Table, maps, base chain and the chains of these addresses' subnets, for libnftables-json(5).
+
+    Idempotent: what exists stays, and a chain is emptied and filled in one transaction.
+    """
+    table = {"family": "inet", "table": TABLE}
+    base = table | {"name": "postrouting"}
+    commands: list[dict[str, Any]] = [
+        {"add": {"table": {"family": "inet", "name": TABLE}}},
+        {"add": {"chain": base | {"type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"}}},
+        {"flush": {"chain": base}},
+    ]
+    for version, (protocol, kind, _) in _FAMILIES.items():
+        name = f"masquerade{version}"
+        commands.append({"add": {"map": table | {"name": name, "type": kind, "map": "verdict"}}})
+        vmap = {"vmap": {"key": {"payload": {"protocol": protocol, "field": "saddr"}}, "data": f"@{name}"}}
+        commands.append({"add": {"rule": table | {"chain": "postrouting", "expr": [vmap]}}})
+    subnets = {chain_of(address): ip_interface(address).network for address in addresses}
+    for chain, subnet in subnets.items():
+        protocol, _, multicast = _FAMILIES[subnet.version]
+        beyond = [_beyond(protocol, multicast)]
+        if subnet.prefixlen < subnet.max_prefixlen:
+            beyond.append(_beyond(protocol, str(subnet)))
+        commands += [
+            {"add": {"chain": table | {"name": chain}}},
+            {"flush": {"chain": table | {"name": chain}}},
+            {"add": {"rule": table | {"chain": chain, "expr": [*beyond, {"masquerade": None}]}}},
+        ]
+    return commands
+
+
+def chain_of(address: str) -> str:
+    """The chain of an address's subnet: `outside-10.1.2.0/24`; nft's names have no colon.
+
+    One that is its own subnet (/32, /128) needs no exception, so all of these share a chain.
+    """
+    subnet = ip_interface(address).network
+    if subnet.prefixlen == subnet.max_prefixlen:
+        return f"outside{subnet.version}"
+    return f"outside-{subnet}".replace(":", "_")
+
+
+def _beyond(protocol: str, prefix: str) -> dict[str, Any]:
+    address, _, length = prefix.partition("/")
+    subnet = {"prefix": {"addr": address, "len": int(length)}}
+    return {"match": {"op": "!=", "left": {"payload": {"protocol": protocol, "field": "daddr"}}, "right": subnet}}
+
+
+def _elements(owner: str, addresses: Sequence[str]) -> list[Element]:
+    return [
+        Element(INET, f"masquerade{one.version}", one.ip.packed, chain_of(str(one)), owner[:100])
+        for one in map(ip_interface, addresses)
+    ]
+
+
+# ---------------------------------------------------------------- iptables
+
+
+def _program(version: int) -> str:
+    return "iptables" if version == 4 else "ip6tables"
+
+
+def _versions(addresses: Sequence[str]) -> list[int]:
+    return sorted({ip_interface(address).version for address in addresses})
+
+
+def _iptables(version: int, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run on the nat table, waiting for the lock. No value reaches a shell."""
+    try:
+        return subprocess.run(
+            [_program(version), "-w", "-t", "nat", *argv],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_SECONDS,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KernelRefused(f"ipMasq: {_program(version)}: {error}") from None
+
+
+def _chain(owner: str) -> str:
+    return f"BGPCNI-{hashlib.sha256(owner.encode()).hexdigest()[:20]}"
+
+
+def _iptables_rules(owner: str, addresses: Sequence[str], version: int) -> list[list[str]]:
+    """Chain and match of each rule, in order: those of the chain, then the jumps into it."""
+    chain, multicast = _chain(owner), _FAMILIES[version][2]
+    mine = [one for one in map(ip_interface, addresses) if one.version == version]
+    subnets = dict.fromkeys(str(one.network) for one in mine)
+    return [
+        *([chain, "-d", subnet, "-j", "ACCEPT"] for subnet in subnets),
+        [chain, "!", "-d", multicast, "-j", "MASQUERADE"],
+        *(["POSTROUTING", "-s", str(one.ip), "-j", chain] for one in mine),
+    ]
+
+
+def _install_iptables(owner: str, addresses: Sequence[str]) -> None:
+    for version in _versions(addresses):
+        steps = [["-N", _chain(owner)], *(["-A", *rule] for rule in _iptables_rules(owner, addresses, version))]
+        for argv in steps:
+            done = _iptables(version, *argv)
+            if done.returncode:
+                raise KernelRefused(f"ipMasq: {_program(version)} {' '.join(argv)}: {done.stderr.strip()}")
+
+
+def _remove_iptables(owner: str, addresses: Sequence[str]) -> None:
+    for version in _versions(addresses):
+        for rule in _iptables_rules(owner, addresses, version):
+            if rule[0] == "POSTROUTING":
+                while not _iptables(version, "-D", *rule).returncode:
+                    pass  # as often as it is there
+        _iptables(version, "-F", _chain(owner))
+        _iptables(version, "-X", _chain(owner))

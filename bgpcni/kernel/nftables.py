@@ -1,0 +1,223 @@
+"""nf_tables: elements of our own sets and maps, one packed message each, and tables made through `nft -j -f -`.
+
+An attachment is one element of a set or map, so adding or removing it costs the same however many there are, and
+nothing is dumped. What holds the elements (table, chains, rules) is made once, as a JSON document
+(libnftables-json(5)), by the nft executable. The elements' table is called `bgpcni`.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bgpcni.errors import KernelRefused
+from bgpcni.kernel.netlink import ACK, CREATE, EXCL, HEADER, NLMSG_ERROR, REQUEST, attribute, attributes, nested
+
+TABLE = "bgpcni"
+INET, BRIDGE = 1, 7
+"""NFPROTO_INET and NFPROTO_BRIDGE: the families we have a table in."""
+
+_NETFILTER = 12
+_BATCH_BEGIN, _BATCH_END, _SUBSYSTEM = 0x10, 0x11, 10
+_NEW, _GET, _DELETE = (_SUBSYSTEM << 8 | message for message in (12, 13, 14))
+_LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
+_LIST_ELEM = 1
+_ELEM_KEY, _ELEM_DATA, _ELEM_USERDATA = 1, 2, 6
+_DATA_VALUE, _DATA_VERDICT = 1, 2
+_VERDICT_CODE, _VERDICT_CHAIN = 1, 2
+_GOTO = -4
+_COMMENT_MAX = 126
+_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One element: of a set, or with `goto` (a chain's name) of a verdict map.
+
+    `key`: as the kernel has it, each part of a concatenation padded to four octets. `comment`: whose it is.
+    """
+
+    family: int
+    name: str
+    key: bytes
+    goto: str | None = None
+    comment: str = ""
+
+
+def add(elements: Sequence[Element]) -> None:
+    """Add all, or none. One that is there with another comment or verdict is replaced.
+
+    Raises FileNotFoundError where table, set or chain are missing, else KernelRefused.
+    """
+    try:
+        _commit([(_NEW, CREATE | EXCL, element) for element in elements])
+    except FileExistsError:
+        for element in elements:
+            _replace(element)
+
+
+def remove(elements: Sequence[Element]) -> None:
+    """Remove those that are there with their own comment; missing is success."""
+    for element in elements:
+        found = get(element)
+        if found is not None and found.comment == element.comment:
+            try:
+                _commit([(_DELETE, 0, element)])
+            except FileNotFoundError:
+                pass  # gone between the two
+
+
+def get(element: Element) -> Element | None:
+    """The element with this one's key as the kernel has it, None if there is none (or no such set)."""
+    with _socket() as sock:
+        sock.send(_message(_GET, REQUEST, element.family, 1, _body(element, key_only=True)))
+        data = sock.recv(1 << 16)
+    kind = HEADER.unpack_from(data)[1]
+    if kind == NLMSG_ERROR:
+        code = -int(struct.unpack_from("=i", data, 16)[0])
+        if code in (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
+            return None
+        raise _refusal(code)
+    listed = attributes(attributes(data, 20).get(_LIST_ELEMENTS, b""), 0)
+    found = attributes(listed.get(_LIST_ELEM, b""), 0)
+    verdict = attributes(attributes(found.get(_ELEM_DATA, b""), 0).get(_DATA_VERDICT, b""), 0)
+    chain = verdict.get(_VERDICT_CHAIN, b"").rstrip(b"\0").decode(errors="replace")
+    note = found.get(_ELEM_USERDATA, b"\0\0")[2:].rstrip(b"\0").decode(errors="replace")
+    return Element(element.family, element.name, element.key, chain or None, note)
+
+
+def available() -> bool:
+    """Whether tables can be made here: the nft executable is installed."""
+    return shutil.which("nft") is not None
+
+
+def apply(commands: Sequence[Mapping[str, Any]]) -> None:
+    """Run commands of libnftables-json(5), all or none. Raises KernelRefused in nft's words."""
+    document = json.dumps({"nftables": list(commands)})
+    done = _nft(["-j", "-f", "-"], document)
+    if done.returncode:
+        raise KernelRefused(f"nftables: {_first_line(done.stderr)}")
+
+
+def load(script: str) -> None:
+    """Run a script of nft(8), all or none. Made of checked values only. Raises KernelRefused in nft's words."""
+    done = _nft(["-f", "-"], script)
+    if done.returncode:
+        raise KernelRefused(f"nftables: {_first_line(done.stderr)}")
+
+
+def tables(family: str) -> list[str]:
+    """The names of a family's tables, anybody's; none where nft is missing."""
+    if not available():
+        return []
+    done = _nft(["-j", "list", "tables", family])
+    if done.returncode:
+        return []
+    return [item["table"]["name"] for item in json.loads(done.stdout)["nftables"] if "table" in item]
+
+
+def rules(family: str, chain: str) -> int:
+    """How many rules a chain of our table has, 0 also where there is none."""
+    done = _nft(["-j", "list", "chain", family, TABLE, chain])
+    if done.returncode:
+        return 0
+    return sum("rule" in item for item in json.loads(done.stdout)["nftables"])
+
+
+def _nft(argv: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    executable = shutil.which("nft")
+    if executable is None:
+        raise KernelRefused("nftables: the nft executable is not installed")
+    try:
+        return subprocess.run(
+            [executable, *argv], input=stdin, capture_output=True, text=True, check=False, timeout=_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KernelRefused(f"nftables: {executable}: {error}") from None
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "nft failed without a word")
+
+
+def _replace(element: Element) -> None:
+    """One element anew, in one transaction; made if it has gone meanwhile."""
+    try:
+        _commit([(_DELETE, 0, element), (_NEW, CREATE, element)])
+    except FileNotFoundError:
+        _commit([(_NEW, CREATE, element)])
+
+
+def _commit(steps: Sequence[tuple[int, int, Element]]) -> None:
+    """One netfilter batch. Raises its first error: FileNotFoundError, FileExistsError or KernelRefused."""
+    packed = [_message(_BATCH_BEGIN, REQUEST, 0, 0, b"", _SUBSYSTEM)]
+    for number, (kind, flags, element) in enumerate(steps, 1):
+        body = _body(element, key_only=kind == _DELETE)
+        packed.append(_message(kind, REQUEST | ACK | flags, element.family, number, body))
+    packed.append(_message(_BATCH_END, REQUEST, 0, len(steps) + 1, b"", _SUBSYSTEM))
+    waiting = set(range(1, len(steps) + 1))
+    codes: dict[int, int] = {}
+    with _socket() as sock:
+        sock.send(b"".join(packed))
+        while waiting:
+            data = sock.recv(1 << 16)
+            at = 0
+            while at + 20 <= len(data):
+                length, kind, _, sequence, _ = HEADER.unpack_from(data, at)
+                if kind == NLMSG_ERROR:
+                    codes[sequence] = -int(struct.unpack_from("=i", data, at + 16)[0])
+                    waiting.discard(sequence)
+                    if sequence == 0:  # the batch as a whole was refused
+                        waiting.clear()
+                at += (length + 3) & ~3
+    for _, code in sorted(codes.items()):
+        if code == errno.ENOENT:
+            raise FileNotFoundError(code, "no such set or element")
+        if code == errno.EEXIST:
+            raise FileExistsError(code, "the element exists")
+        if code:
+            raise _refusal(code)
+
+
+def _refusal(code: int) -> KernelRefused:
+    return KernelRefused(f"nftables: {os.strerror(code)}")
+
+
+def _socket() -> socket.socket:
+    try:
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER)
+    except OSError as error:
+        raise KernelRefused(f"nftables: not in this kernel: {error.strerror}") from None
+    sock.settimeout(_SECONDS)
+    return sock
+
+
+def _message(kind: int, flags: int, family: int, sequence: int, body: bytes, resource: int = 0) -> bytes:
+    """A netlink message with nfgenmsg: family, version 0, and the subsystem in network order."""
+    head = struct.pack("!BBH", family, 0, resource)
+    return HEADER.pack(20 + len(body), kind, flags, sequence, 0) + head + body
+
+
+def _body(element: Element, *, key_only: bool) -> bytes:
+    inner = nested(_ELEM_KEY, attribute(_DATA_VALUE, element.key))
+    if not key_only:
+        if element.goto is not None:
+            verdict = attribute(_VERDICT_CODE, struct.pack("!i", _GOTO)) + attribute(_VERDICT_CHAIN, element.goto)
+            inner += nested(_ELEM_DATA, nested(_DATA_VERDICT, verdict))
+        if element.comment:
+            # as nft writes comments: type 0, length, the text with its NUL
+            text = element.comment.encode()[:_COMMENT_MAX] + b"\0"
+            inner += attribute(_ELEM_USERDATA, bytes([0, len(text)]) + text)
+    return (
+        attribute(_LIST_TABLE, TABLE)
+        + attribute(_LIST_SET, element.name)
+        + nested(_LIST_ELEMENTS, nested(_LIST_ELEM, inner))
+    )

@@ -1,0 +1,77 @@
+"""macspoofchk: a container's port takes frames from that container's MAC address alone.
+
+One nftables table of the bridge family holds two sets, the ports that are checked and the pairs of port and MAC
+that may pass; an attachment is an element of each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bgpcni.errors import CheckFailed, KernelRefused, UnsupportedField
+from bgpcni.kernel import nftables
+from bgpcni.kernel.links import mac_bytes
+from bgpcni.kernel.nftables import BRIDGE, TABLE, Element
+
+_NAME_OCTETS = 16
+
+
+def install(owner: str, port: str, mac: str) -> None:
+    """Check `port`, the host end's name. Idempotent. Raises UnsupportedField where this node cannot."""
+    if not nftables.available():
+        raise UnsupportedField("macspoofchk: needs nftables: the nft executable is not installed")
+    elements = _elements(owner, port, mac)
+    try:
+        nftables.add(elements)
+    except FileNotFoundError:
+        try:
+            nftables.apply(table_commands())
+        except KernelRefused as error:
+            raise UnsupportedField(
+                f"macspoofchk: this kernel's nftables cannot filter on a bridge: {error.msg}"
+            ) from None
+        nftables.add(elements)
+
+
+def remove(owner: str, port: str, mac: str) -> None:
+    """Check it no more; missing is success."""
+    nftables.remove(_elements(owner, port, mac))
+
+
+def check(owner: str, port: str, mac: str) -> None:
+    """Raise CheckFailed where the port is not checked any more."""
+    for element in _elements(owner, port, mac):
+        if nftables.get(element) is None:
+            raise CheckFailed(f"macspoofchk: {port} is not in set {element.name} of nftables table bridge {TABLE}")
+    if not nftables.rules("bridge", "prerouting"):
+        raise CheckFailed(f"macspoofchk: chain prerouting of nftables table bridge {TABLE} is empty or missing")
+
+
+def table_commands() -> list[dict[str, Any]]:
+    """Table, sets, chain and its one rule, for libnftables-json(5). Idempotent."""
+    table = {"family": "bridge", "table": TABLE}
+    chain = table | {"name": "prerouting"}
+    port: dict[str, Any] = {"meta": {"key": "iifname"}}
+    source: dict[str, Any] = {"payload": {"protocol": "ether", "field": "saddr"}}
+    expression: list[dict[str, Any]] = [
+        {"match": {"op": "==", "left": port, "right": "@checked"}},
+        {"match": {"op": "!=", "left": {"concat": [port, source]}, "right": "@allowed"}},
+        {"drop": None},
+    ]
+    return [
+        {"add": {"table": {"family": "bridge", "name": TABLE}}},
+        {"add": {"set": table | {"name": "checked", "type": "ifname"}}},
+        {"add": {"set": table | {"name": "allowed", "type": ["ifname", "ether_addr"]}}},
+        {"add": {"chain": chain | {"type": "filter", "hook": "prerouting", "prio": -300, "policy": "accept"}}},
+        {"flush": {"chain": chain}},
+        {"add": {"rule": table | {"chain": "prerouting", "expr": expression}}},
+    ]
+
+
+def _elements(owner: str, port: str, mac: str) -> list[Element]:
+    """The pair first: a port that is checked always has its MAC."""
+    name = port.encode().ljust(_NAME_OCTETS, b"\0")
+    return [
+        Element(BRIDGE, "allowed", name + mac_bytes(mac) + b"\0\0", comment=owner[:100]),
+        Element(BRIDGE, "checked", name, comment=owner[:100]),
+    ]

@@ -1,0 +1,59 @@
+"""What an attachment may ask for besides its link: ipMasq and macspoofchk, put in, compared and taken out.
+
+Who asks for neither pays nothing: no system call is made for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bgpcni.errors import CniError
+from bgpcni.kernel import masquerade, spoofcheck
+from bgpcni.model import Attachment
+from bgpcni.node.request import Request
+
+
+def uses(attachment: Attachment) -> bool:
+    """Whether there is anything to install; then the record has to name the port and the addresses first."""
+    return attachment.ip_masq is not None or attachment.mac_spoof_check
+
+
+def install(attachment: Attachment) -> None:
+    """Between the pair's creation and its use: no frame passes unchecked, no packet unmasqueraded. Idempotent."""
+    if attachment.mac_spoof_check and attachment.host_veth and attachment.mac:
+        spoofcheck.install(str(attachment.key), attachment.host_veth, attachment.mac)
+    if attachment.ip_masq:
+        masquerade.install(attachment.ip_masq, str(attachment.key), _addresses(attachment))
+
+
+def remove(attachment: Attachment) -> None:
+    """Both away; missing is success."""
+    if attachment.mac_spoof_check and attachment.host_veth and attachment.mac:
+        spoofcheck.remove(str(attachment.key), attachment.host_veth, attachment.mac)
+    if attachment.ip_masq:
+        masquerade.remove(attachment.ip_masq, str(attachment.key), _addresses(attachment))
+
+
+def remove_unrecorded(request: Request, released: Sequence[str], warnings: list[str]) -> None:
+    """DEL without a record: the addresses it gave back are not masqueraded for it any more.
+
+    What macspoofchk left names a port that nobody else will have.
+    """
+    if not released or request.config is None or not request.config.ip_masq:
+        return
+    try:
+        masquerade.remove(masquerade.choose(request.config.ip_masq_backend), str(request.key), released)
+    except CniError as error:
+        warnings.append(error.msg)
+
+
+def check(attachment: Attachment) -> None:
+    """Raises CheckFailed naming what is missing."""
+    if attachment.mac_spoof_check and attachment.host_veth and attachment.mac:
+        spoofcheck.check(str(attachment.key), attachment.host_veth, attachment.mac)
+    if attachment.ip_masq:
+        masquerade.check(attachment.ip_masq, str(attachment.key), _addresses(attachment))
+
+
+def _addresses(attachment: Attachment) -> list[str]:
+    return [item.address for item in attachment.addresses]

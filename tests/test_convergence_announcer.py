@@ -1,0 +1,318 @@
+"""The announcer: whatever its exporter does, in the end the speaker announces what is wanted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_exporter import MISHAPS, Memory, Mishap
+
+from bgpcni.convergence import announcer as module
+from bgpcni.convergence.announcer import Announcer
+from bgpcni.exporter import NotThereYet, Outcome, Reach
+from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
+
+SECONDS = 30.0
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back-off and the slow look in milliseconds."""
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.0002)
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.001)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.005)
+
+
+def owner(name: str) -> AttachmentKey:
+    return AttachmentKey("net", name, "eth0")
+
+
+def route(number: int, next_hop: str = "192.0.2.1", network: str = "net") -> Announcement:
+    return Announcement(Nlri(Family.IPV4_UNICAST, "unicast", f"10.0.0.{number}/32"), network, next_hop)
+
+
+A, B = owner("a"), owner("b")
+
+
+class Driven:
+    """An announcer with its thread and an exporter in memory."""
+
+    def __init__(self, spare: tuple[str, ...] = (), **facts: object) -> None:
+        self.freed: list[AttachmentKey] = []
+        self.announcer = Announcer("memory", self.freed.extend, lambda: spare)
+        self.exporter = Memory(wake=self.announcer)
+        for name, value in facts.items():
+            setattr(self.exporter, name, value)
+        self.announcer.drive(self.exporter)
+
+    def __enter__(self) -> Driven:
+        self.announcer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.announcer.stop()
+
+    def quiet(self) -> None:
+        assert self.announcer.wait_quiet(deadline())
+
+
+def deadline() -> float:
+    return time.monotonic() + SECONDS
+
+
+def until(seen: Callable[[], bool]) -> None:
+    end, pause = deadline(), threading.Event()
+    while not seen():
+        assert time.monotonic() < end
+        pause.wait(0.002)
+
+
+@pytest.fixture
+def driven() -> Iterator[Driven]:
+    with Driven() as driven:
+        yield driven
+
+
+def test_routes_are_announced_and_withdrawn(driven: Driven) -> None:
+    """ADD and DEL, with what `routes` says in between."""
+    driven.announcer.want(A, [route(1)])
+    assert driven.announcer.wait_announced(A, Reach.SENT, deadline()) == ""
+    assert driven.exporter.table == {route(1).nlri: route(1)}
+    (state,) = driven.announcer.route_states(A).values()
+    assert (state.state, state.reason) == ("announced", "")
+    assert not driven.announcer.leave(A, [route(1)])
+    assert driven.announcer.wait_confirmed(A, deadline())
+    assert driven.exporter.table == {}
+    assert not driven.announcer.is_leaving(A)
+    until(lambda: driven.freed == [A])
+
+
+def test_the_first_thing_after_the_routes_is_the_prune() -> None:
+    """What an earlier life announced and nobody wants goes; what is of a network with an unreadable record stays."""
+    old, unreadable = route(9), route(8, network="broken")
+    table = {old.nlri: old, unreadable.nlri: unreadable}
+    driven = Driven(spare=("broken",), table=table)
+    driven.announcer.want(A, [route(1)])
+    with driven:
+        driven.quiet()
+        until(lambda: old.nlri not in driven.exporter.table)
+    assert set(driven.exporter.table) == {route(1).nlri, unreadable.nlri}
+    assert driven.exporter.pruned == [{"broken"}]
+
+
+def test_a_prune_that_failed_is_done_again() -> None:
+    """Also when there is nothing else to tell."""
+    driven = Driven(table={route(9).nlri: route(9)}, mishaps=["away", "hang", "fine"])
+    with driven:
+        until(lambda: not driven.exporter.table)
+        until(lambda: driven.announcer.state().state == "ok")
+
+
+def test_a_speaker_that_is_away_is_late_and_then_ok() -> None:
+    """`status` says why, and since when; a DEL does not wait for what cannot come."""
+    driven = Driven(mishaps=["away"] * 100000)
+    driven.announcer.want(A, [route(1)])
+    with driven:
+        until(lambda: driven.announcer.state().state == "late")
+        assert driven.announcer.state().reason == "the speaker is away"
+        assert driven.announcer.wait_announced(A, Reach.SENT, 0) == "the speaker is away"
+        driven.announcer.leave(A, [route(1)])
+        assert not driven.announcer.wait_confirmed(A, deadline())
+        assert driven.announcer.counts() == {"withdrawing": 1}
+        driven.exporter.mishaps.clear()
+        driven.announcer.retry()
+        driven.quiet()
+        until(lambda: driven.announcer.state().state == "ok")
+        until(lambda: driven.freed == [A])
+
+
+def test_one_refused_route_fails_alone() -> None:
+    """The others are announced; the refused one says why."""
+    driven = Driven(mishaps=["refuse one"])
+    driven.announcer.want(A, [route(1), route(2)])
+    with driven:
+        driven.quiet()
+        states = driven.announcer.route_states(A)
+        assert states[route(1).nlri].state == "refused"
+        assert states[route(1).nlri].reason == "no such community"
+        assert states[route(2).nlri].state == "announced"
+        assert driven.announcer.counts() == {"refused": 1, "announced": 1}
+
+
+def test_a_withdrawal_that_was_confirmed_is_not_lost_when_the_next_call_fails() -> None:
+    """A held address is given back although the speaker went away right after the withdrawal."""
+    driven = Driven()
+    driven.announcer.leave(A, [route(1)])
+    driven.announcer.want(B, [route(2)])
+    driven.exporter.mishaps = ["fine", "away"]
+    with driven:
+        driven.quiet()
+        until(lambda: driven.freed == [A])
+
+
+def test_a_speaker_that_dies_in_the_middle_of_a_call_is_told_again() -> None:
+    """It took the route, said so, and came back knowing nothing before its answer was noted."""
+    driven = Driven(mishaps=["empty after"])
+    driven.announcer.want(A, [route(1)])
+    with driven:
+        driven.quiet()
+        assert driven.exporter.table == {route(1).nlri: route(1)}
+
+
+def test_a_route_whose_session_fell_is_not_called_announced(driven: Driven) -> None:
+    """`routes` asks before it says "announced"; when the session is back it says so again."""
+    driven.announcer.want(A, [route(1)])
+    driven.quiet()
+    driven.exporter.established = False
+    (state,) = driven.announcer.route_states(A).values()
+    assert (state.state, state.reason) == ("wanted", "no session")
+    assert driven.announcer.counts() == {"wanted": 1}
+    driven.exporter.established = True
+    driven.announcer.progress()
+    driven.quiet()
+    assert driven.announcer.counts() == {"announced": 1}
+
+
+def test_what_only_time_decides_is_looked_at_without_being_told(driven: Driven) -> None:
+    """A withdrawal is confirmed when the last session was down for long enough: no event says so."""
+    driven.exporter.established = False
+    driven.announcer.want(A, [route(1)])
+    until(lambda: driven.announcer.wait_announced(A, Reach.SENT, 0) == "no session")
+    driven.exporter.established = True  # and nobody calls progress()
+    driven.quiet()
+
+
+def test_waiting_for_an_acknowledgement_is_bounded_by_what_the_exporter_can_tell(driven: Driven) -> None:
+    """`bgp.wait: acked` with an exporter that knows of "sent" only."""
+    driven.announcer.want(A, [route(1)])
+    assert driven.announcer.wait_announced(A, Reach.ACKED, deadline()) == ""
+
+
+def test_acknowledgements_are_asked_for_when_somebody_waits() -> None:
+    """Sent is settled; acked is looked at on demand."""
+
+    class Acking(Memory):
+        acks = "acked"
+        reach = Reach.SENT
+
+        def progress(self, routes: list[Announcement]) -> list[Outcome]:  # type: ignore[override]
+            return [Outcome(self.reach)] * len(routes)
+
+    found = Announcer("memory", lambda owners: None)
+    exporter = Acking(wake=found)
+    found.drive(exporter)
+    found.start()
+    try:
+        found.want(A, [route(1)])
+        assert found.wait_quiet(deadline())
+        assert found.wait_announced(A, Reach.ACKED, 0) == "not acknowledged yet"
+        exporter.reach = Reach.ACKED
+        assert found.wait_announced(A, Reach.ACKED, deadline()) == ""
+    finally:
+        found.stop()
+
+
+def test_drain_withdraws_and_ends_the_speaker(driven: Driven) -> None:
+    """`bgpcni drain`: everything is withdrawn, then the exporter may end its speaker and is not called again."""
+    driven.announcer.want(A, [route(1)])
+    driven.quiet()
+    driven.announcer.withdraw_all()
+    driven.quiet()
+    driven.announcer.drain(deadline())
+    assert driven.exporter.drained
+    assert driven.exporter.table == {}
+
+
+def test_stop_leaves_the_routes_in_place(driven: Driven) -> None:
+    """The agent's end is no event to any peer."""
+    driven.announcer.want(A, [route(1)])
+    driven.quiet()
+    driven.announcer.stop()
+    assert driven.exporter.closed.is_set()
+    assert driven.exporter.table == {route(1).nlri: route(1)}
+
+
+class TestWithinACall:
+    """Without an agent the caller drives, once."""
+
+    def test_announced_when_it_returns(self) -> None:
+        driven = Driven()
+        driven.announcer.want(A, [route(1)])
+        driven.announcer.drive_now()
+        assert driven.exporter.table == {route(1).nlri: route(1)}
+        assert driven.exporter.pruned == []  # one call does not know what others announced
+
+    @pytest.mark.parametrize("mishap", ["away", "half then crash", "short"])
+    def test_an_exporter_that_does_not_answer_is_one_error(self, mishap: Mishap) -> None:
+        """Whatever is wrong with it: the caller tries again later, and a DEL is not hurt."""
+        driven = Driven(mishaps=[mishap])
+        driven.announcer.want(A, [route(1)])
+        with pytest.raises(NotThereYet):
+            driven.announcer.drive_now()
+        driven.announcer.drive_now()
+        assert driven.exporter.table == {route(1).nlri: route(1)}
+
+
+WISH = st.tuples(
+    st.sampled_from(["want", "leave"]),
+    st.sampled_from([owner(name) for name in "abcd"]),
+    st.lists(st.builds(route, st.integers(1, 6), st.sampled_from(["192.0.2.1", "192.0.2.2"])), max_size=3),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    wishes=st.lists(WISH, max_size=12),
+    mishaps=st.lists(st.sampled_from(MISHAPS), max_size=10),
+    foreign=st.lists(st.integers(5, 9), max_size=2),
+    batch=st.integers(1, 4),
+    within=st.lists(WISH, max_size=2),
+)
+def test_in_the_end_the_speaker_announces_what_is_wanted(
+    wishes: list[tuple[str, AttachmentKey, list[Announcement]]],
+    mishaps: list[Mishap],
+    foreign: list[int],
+    batch: int,
+    within: list[tuple[str, AttachmentKey, list[Announcement]]],
+) -> None:
+    """Away, crashing, restarting, refusing, half done, silent: in any order, with wishes changing meanwhile."""
+    driven = Driven(mishaps=list(mishaps), table={route(n).nlri: route(n) for n in foreign})
+    wants: dict[AttachmentKey, dict[Nlri, Announcement]] = {}
+
+    def wish(kind: str, who: AttachmentKey, routes: list[Announcement]) -> None:
+        with driven.announcer._change:  # the exporter's thread makes wishes too: one at a time
+            if kind == "want":
+                wants[who] = {item.nlri: item for item in routes}
+                driven.announcer.want(who, routes)
+            else:
+                had = wants.pop(who, {})
+                driven.announcer.leave(who, list(had.values()) or routes)
+
+    later = list(within)
+    driven.exporter.during = lambda verb: wish(*later.pop()) if later else None  # from inside the exporter's call
+    before = module.BATCH
+    module.BATCH = batch
+    try:
+        for item in wishes[: len(wishes) // 2]:
+            wish(*item)
+        with driven:
+            for item in wishes[len(wishes) // 2 :]:
+                wish(*item)
+            until(lambda: not driven.exporter.mishaps or driven.announcer._ledger.quiet)
+            driven.exporter.mishaps.clear()
+            driven.quiet()
+            driven.announcer.retry()  # what was refused
+            driven.quiet()
+            until(lambda: not driven.announcer._replay)
+            wanted = {nlri for routes in wants.values() for nlri in routes}
+            assert set(driven.exporter.table) == wanted
+            for nlri, told in driven.exporter.table.items():
+                assert told in [routes[nlri] for routes in wants.values() if nlri in routes]
+            assert driven.announcer.counts() == ({"announced": len(wanted)} if wanted else {})
+    finally:
+        module.BATCH = before
+    assert not driven.announcer._ledger._leaving

@@ -1,0 +1,406 @@
+"""The ledger: no address is free while a peer may have a route to it, and every wish gets told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from bgpcni.convergence.ledger import Ledger
+from bgpcni.exporter import Outcome, Reach
+from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
+
+NOW = "2026-01-31T12:00:00.000Z"
+LATER = "2026-01-31T12:00:01.000Z"
+SENT, WANTED, REFUSED = Outcome(Reach.SENT), Outcome(Reach.WANTED, "no session"), Outcome(Reach.REFUSED, "bad")
+
+
+def owner(name: str) -> AttachmentKey:
+    return AttachmentKey("net", name, "eth0")
+
+
+def route(number: int, next_hop: str = "192.0.2.1") -> Announcement:
+    return Announcement(Nlri(Family.IPV4_UNICAST, "unicast", f"10.0.0.{number}/32"), "net", next_hop)
+
+
+A, B = owner("a"), owner("b")
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger(Reach.SENT)
+
+
+def tell(ledger: Ledger, outcome: Outcome = SENT, now: str = NOW) -> list[AttachmentKey]:
+    """The exporter is told all that is dirty and answers the same for each."""
+    announce, withdraw = ledger.take(1000)
+    epoch = ledger.epoch
+    free = ledger.note(withdraw, [outcome] * len(withdraw), withdrawn=True, epoch=epoch, now=now)
+    return free + ledger.note(announce, [outcome] * len(announce), withdrawn=False, epoch=epoch, now=now)
+
+
+def test_an_attachment_is_free_once_its_withdrawal_is_confirmed(ledger: Ledger) -> None:
+    """DEL: withdrawn, sent, free; and nothing of it stays in memory."""
+    ledger.want(A, [route(1)], NOW)
+    assert tell(ledger) == []
+    assert ledger.quiet
+    assert not ledger.leave(A, [route(1)], NOW)
+    assert ledger.is_leaving(A)
+    assert tell(ledger, WANTED) == []
+    assert not ledger.quiet
+    assert ledger.is_leaving(A)
+    ledger.retry()
+    assert tell(ledger) == [A]
+    assert (ledger.entries, ledger.dirty, ledger.quiet) == ({}, 0, True)
+
+
+def test_what_an_earlier_life_announced_is_withdrawn(ledger: Ledger) -> None:
+    """A record `leaving` at the start: this life never announced it, a peer may have it all the same."""
+    assert not ledger.leave(A, [route(1)], NOW)
+    assert ledger.take(10) == ([], [route(1)])
+    assert tell(ledger) == [A]
+
+
+def test_nothing_to_withdraw_is_free_at_once(ledger: Ledger) -> None:
+    """An attachment without routes does not wait for anything."""
+    assert ledger.leave(A, [], NOW)
+
+
+def test_a_shared_route_stays_until_the_last_owner_leaves(ledger: Ledger) -> None:
+    """EVPN's type 3, a network's subnet: the first DEL is free at once, the last withdraws."""
+    ledger.want(A, [route(1)], NOW)
+    ledger.want(B, [route(1)], NOW)
+    tell(ledger)
+    assert ledger.leave(A, [route(1)], NOW)
+    assert ledger.take(10) == ([], [])
+    assert not ledger.leave(B, [route(1)], NOW)
+    assert tell(ledger) == [B]
+
+
+def test_a_shared_route_changes_with_the_owner_it_is_taken_from(ledger: Ledger) -> None:
+    """When the owner whose announcement was told leaves, the next one's is told."""
+    ledger.want(A, [route(1, "192.0.2.1")], NOW)
+    ledger.want(B, [route(1, "192.0.2.2")], NOW)
+    tell(ledger)
+    assert ledger.leave(A, [], NOW)
+    assert ledger.take(10) == ([route(1, "192.0.2.2")], [])
+
+
+def test_an_address_that_is_announced_again_frees_who_waited_for_it(ledger: Ledger) -> None:
+    """The oldest held address is reused (rule 2): same NLRI and next hop, so there is nothing left to withdraw."""
+    ledger.want(A, [route(1)], NOW)
+    tell(ledger)
+    ledger.leave(A, [route(1)], NOW)
+    assert ledger.want(B, [route(1)], NOW) == [A]
+    assert ledger.take(10) == ([route(1)], [])
+
+
+def test_routes_that_changed_are_waited_for_too(ledger: Ledger) -> None:
+    """An attachment that got other routes is not free before the old ones are withdrawn as well."""
+    ledger.want(A, [route(1)], NOW)
+    tell(ledger)
+    ledger.want(A, [route(2)], NOW)
+    announce, withdraw = ledger.take(10)
+    assert (announce, withdraw) == ([route(2)], [route(1)])
+    assert not ledger.leave(A, [route(2)], NOW)
+    assert tell(ledger) == [A]
+
+
+def test_the_same_attachment_again_is_not_told_that_it_is_free(ledger: Ledger) -> None:
+    """DEL and a new ADD of the same container with its own held address."""
+    ledger.want(A, [route(1)], NOW)
+    tell(ledger)
+    ledger.leave(A, [route(1)], NOW)
+    assert ledger.want(A, [route(1)], NOW) == []
+    assert not ledger.is_leaving(A)
+    assert tell(ledger) == []
+    assert not ledger.leave(A, [route(1)], NOW)
+
+
+def test_released_by_force_the_withdrawal_goes_on(ledger: Ledger) -> None:
+    """`release --force` stops the waiting, not the withdrawing."""
+    ledger.want(A, [route(1)], NOW)
+    tell(ledger)
+    ledger.leave(A, [route(1)], NOW)
+    ledger.forget(A)
+    assert not ledger.is_leaving(A)
+    assert ledger.take(10) == ([], [route(1)])
+    assert tell(ledger) == []
+    assert ledger.entries == {}
+
+
+def test_drain_withdraws_everything(ledger: Ledger) -> None:
+    """Nobody waits, but a DEL after it still does."""
+    ledger.want(A, [route(1)], NOW)
+    ledger.want(B, [route(2)], NOW)
+    tell(ledger)
+    ledger.disown_all(NOW)
+    assert ledger.take(10) == ([], [route(1), route(2)])
+    assert not ledger.leave(A, [route(1)], NOW)
+    assert tell(ledger) == [A]
+
+
+def test_an_answer_from_before_a_replay_does_not_count(ledger: Ledger) -> None:
+    """The speaker took a route and died before it said so: its successor has to be told."""
+    ledger.want(A, [route(1)], NOW)
+    announce, _ = ledger.take(10)
+    epoch = ledger.epoch
+    ledger.replay(NOW)
+    ledger.note(announce, [SENT], withdrawn=False, epoch=epoch, now=NOW)
+    assert ledger.take(10) == ([route(1)], [])
+    assert ledger.entries[route(1).nlri].reach is Reach.WANTED
+
+
+def test_an_answer_to_an_earlier_wish_does_not_count(ledger: Ledger) -> None:
+    """ADD, DEL while the exporter is still at the ADD: the withdrawal is not lost."""
+    ledger.want(A, [route(1)], NOW)
+    announce, _ = ledger.take(10)
+    ledger.leave(A, [route(1)], NOW)
+    ledger.note(announce, [SENT], withdrawn=False, epoch=ledger.epoch, now=NOW)
+    assert ledger.take(10) == ([], [route(1)])
+    assert ledger.is_leaving(A)
+
+
+def test_a_speaker_that_came_back_has_announced_nothing(ledger: Ledger) -> None:
+    """`routes` says "wanted" from the moment the speaker is known to be empty."""
+    ledger.want(A, [route(1)], NOW)
+    tell(ledger)
+    assert ledger.entries[route(1).nlri].reach is Reach.SENT
+    ledger.replay(LATER)
+    entry = ledger.entries[route(1).nlri]
+    assert (entry.reach, entry.since) == (Reach.WANTED, LATER)
+    assert ledger.take(10) == ([route(1)], [])
+
+
+def test_one_refused_route_is_told_again_only_when_asked(ledger: Ledger) -> None:
+    """A refusal is final until `bgpcni sync`; it is nothing to wait for."""
+    ledger.want(A, [route(1)], NOW)
+    tell(ledger, REFUSED)
+    assert ledger.quiet
+    assert ledger.entries[route(1).nlri].reason == "bad"
+    ledger.retry()
+    assert ledger.take(10) == ([route(1)], [])
+
+
+def test_a_failed_call_keeps_the_routes_and_says_why(ledger: Ledger) -> None:
+    """What could not be asked stays to be asked."""
+    ledger.want(A, [route(1)], NOW)
+    announce, _ = ledger.take(10)
+    ledger.failed(announce, "connection refused")
+    assert [entry.reason for entry in ledger.routes_of(A)] == ["connection refused"]
+    assert ledger.take(10) == ([route(1)], [])
+
+
+def test_an_exporter_that_answers_for_too_few_is_not_believed(ledger: Ledger) -> None:
+    """One outcome for each route, or none of them counts: nobody is freed by half of an answer."""
+    ledger.want(A, [route(1), route(2)], NOW)
+    announce, _ = ledger.take(10)
+    with pytest.raises(ValueError, match="1 outcomes for 2 routes"):
+        ledger.note(announce, [SENT], withdrawn=False, epoch=ledger.epoch, now=NOW)
+    assert ledger.dirty == 2
+
+
+def test_a_batch_is_bounded(ledger: Ledger) -> None:
+    """Ten thousand routes are told in batches."""
+    ledger.want(A, [route(number) for number in range(10)], NOW)
+    assert len(ledger.take(4)[0]) == 4
+    assert ledger.dirty == 10
+
+
+def test_since_is_when_the_state_changed(ledger: Ledger) -> None:
+    """A reason that changes is not a state that changes."""
+    ledger.want(A, [route(1)], NOW)
+    tell(ledger, WANTED)
+    ledger.retry()
+    tell(ledger, replace(WANTED, reason="other"), now=LATER)
+    entry = ledger.entries[route(1).nlri]
+    assert (entry.reason, entry.since) == ("other", NOW)
+    ledger.retry()
+    tell(ledger, SENT, now=LATER)
+    assert (entry.reach, entry.since) == (Reach.SENT, LATER)
+
+
+OWNERS = [owner(name) for name in "abc"]
+ROUTES = st.lists(
+    st.builds(route, st.integers(1, 4), st.sampled_from(["192.0.2.1", "192.0.2.2"])), max_size=3
+)  # fmt: skip
+RESULTS = st.lists(st.sampled_from([SENT, SENT, WANTED, REFUSED]), min_size=12, max_size=12)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Wishes, answers and restarts in any order, against what a speaker and its peers would know.
+
+    `held`: NLRIs that a peer may have. `owes`: for each attachment the NLRIs it had since it was last free.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = Ledger(Reach.SENT)
+        self.wants: dict[AttachmentKey, list[Announcement]] = {}
+        self.owes: dict[AttachmentKey, set[Nlri]] = {}
+        self.leaving: set[AttachmentKey] = set()
+        self.held: set[Nlri] = set()
+        self.speaker: dict[Nlri, Announcement] = {}
+        self.flight: tuple[list[Announcement], list[Announcement], int] | None = None
+
+    # ------------------------------------------------------------ wishes
+
+    @rule(who=st.sampled_from(OWNERS), routes=ROUTES)
+    def want(self, who: AttachmentKey, routes: list[Announcement]) -> None:
+        free = self.ledger.want(who, routes, NOW)
+        self.wants[who] = routes
+        self.owes.setdefault(who, set()).update(item.nlri for item in routes)
+        self.leaving.discard(who)
+        self.hand_over()
+        self.freed(free)
+
+    @rule(who=st.sampled_from(OWNERS), routes=ROUTES)
+    def leave(self, who: AttachmentKey, routes: list[Announcement]) -> None:
+        if who in self.wants:
+            routes = self.wants.pop(who)
+        elif who not in self.leaving:  # a record of an earlier life: whatever it had may be at a peer
+            self.held.update(item.nlri for item in routes)
+        self.owes.setdefault(who, set()).update(item.nlri for item in routes)
+        self.leaving.add(who)
+        self.hand_over()
+        if self.ledger.leave(who, routes, NOW):
+            self.freed([who])
+
+    @rule(who=st.sampled_from(OWNERS))
+    def release_by_force(self, who: AttachmentKey) -> None:
+        if who in self.leaving:
+            self.ledger.forget(who)
+            self.leaving.discard(who)
+            self.owes.pop(who, None)
+
+    @rule()
+    def drain(self) -> None:
+        self.ledger.disown_all(NOW)
+        for who in self.wants:  # nobody waits, until a DEL comes
+            self.owes[who] = {nlri for nlri in self.owes[who] if nlri in self.waited(who)}
+        self.wants.clear()
+
+    def hand_over(self) -> None:
+        """A route that is wanted is its owners' affair: nobody else waits for it, now or when they leave."""
+        wanted = {item.nlri for routes in self.wants.values() for item in routes}
+        for who, owed in self.owes.items():
+            owed -= wanted - {item.nlri for item in self.wants.get(who, ())}
+
+    def waited(self, who: AttachmentKey) -> set[Nlri]:
+        return self.ledger._leaving.get(who, set())
+
+    # ------------------------------------------------------------ the exporter
+
+    @precondition(lambda self: self.flight is None)
+    @rule(limit=st.integers(1, 5), reached=st.booleans())
+    def ask(self, limit: int, reached: bool) -> None:
+        announce, withdraw = self.ledger.take(limit)
+        assert len(announce) + len(withdraw) <= limit
+        self.flight = announce, withdraw, self.ledger.epoch
+        if reached:
+            for item in withdraw:
+                self.speaker.pop(item.nlri, None)
+            self.speaker.update((item.nlri, item) for item in announce)
+        self.held.update(item.nlri for item in announce)
+
+    @precondition(lambda self: self.flight is not None)
+    @rule(results=RESULTS)
+    def answer(self, results: list[Outcome]) -> None:
+        assert self.flight is not None
+        (announce, withdraw, epoch), self.flight = self.flight, None
+        if epoch == self.ledger.epoch:  # else the speaker died with the call: it may have been the old one's doing
+            for item in withdraw:
+                self.speaker.pop(item.nlri, None)
+            self.speaker.update((item.nlri, item) for item in announce)
+        for kind, told in ((True, withdraw), (False, announce)):
+            outcomes = [SENT if kind and r is REFUSED else r for r in results[: len(told)]]
+            if kind:
+                self.held -= {item.nlri for item, result in zip(told, outcomes, strict=True) if result is SENT}
+            self.freed(self.ledger.note(told, outcomes, withdrawn=kind, epoch=epoch, now=NOW))
+
+    @precondition(lambda self: self.flight is not None)
+    @rule()
+    def fail(self) -> None:
+        assert self.flight is not None
+        self.ledger.failed([*self.flight[0], *self.flight[1]], "away")
+        self.flight = None
+
+    @precondition(lambda self: self.flight is None)
+    @rule(results=RESULTS)
+    def progress(self, results: list[Outcome]) -> None:
+        for item, result in zip(self.ledger.unsettled(), results, strict=False):
+            withdrawn = not self.ledger.entries[item.nlri].wanted
+            if withdrawn and result is REFUSED:
+                continue
+            if withdrawn and result is SENT:
+                self.held.discard(item.nlri)
+            free = self.ledger.note([item], [result], withdrawn=withdrawn, epoch=self.ledger.epoch, now=NOW)
+            self.freed(free)
+
+    @rule()
+    def speaker_comes_back_empty(self) -> None:
+        self.speaker.clear()  # its peers keep what they have: graceful restart
+        self.ledger.replay(NOW)
+        assert self.ledger.dirty == len(self.ledger.entries)
+        assert all(entry.reach is Reach.WANTED for entry in self.ledger.entries.values())
+
+    @rule()
+    def retry(self) -> None:
+        self.ledger.retry()
+
+    # ------------------------------------------------------------ what must hold
+
+    def freed(self, owners: list[AttachmentKey]) -> None:
+        assert len(owners) == len(set(owners))
+        wanted = {item.nlri for routes in self.wants.values() for item in routes}
+        for who in owners:
+            owed = self.owes.pop(who, set())
+            if who in self.wants:  # only what it had before is settled: it is up
+                self.owes[who] = {item.nlri for item in self.wants[who]}
+            owed = (owed & self.held) - wanted
+            assert not owed, f"{who} is free, but a peer may have {owed}"
+            self.leaving.discard(who)
+
+    @invariant()
+    def the_book_is_consistent(self) -> None:
+        ledger = self.ledger
+        wanted = {item.nlri for routes in self.wants.values() for item in routes}
+        assert {nlri for nlri, entry in ledger.entries.items() if entry.wanted} == wanted
+        assert {route.nlri for route in ledger.kept()} == wanted
+        assert set(ledger._dirty) | set(ledger._unsettled) <= set(ledger.entries)
+        assert not set(ledger._dirty) & set(ledger._unsettled)
+        waiting = {who for who in OWNERS if ledger.is_leaving(who) and who not in self.wants}
+        assert self.leaving <= waiting
+        assert all(self.owes[who] for who in waiting - self.leaving)  # drained while it waited for what it had before
+        for nlri, entry in ledger.entries.items():
+            assert entry.announcement.nlri == nlri
+            assert not (entry.owners and entry.leavers)
+            assert all(nlri in ledger._leaving[who] for who in entry.leavers)
+            # a route is where it should be, or is looked after, or was refused
+            settled = entry.wanted and entry.reach >= ledger.settled
+            assert settled or nlri in ledger._dirty or nlri in ledger._unsettled or entry.reach is Reach.REFUSED
+
+    def teardown(self) -> None:
+        """Left alone with a speaker that works, everything ends where it should, and nothing is left over."""
+        if self.flight is not None:
+            self.fail()
+        self.ledger.retry()
+        for _ in range(3):
+            self.ask(1000, True)
+            self.answer([SENT] * 12)
+        assert self.ledger.quiet
+        assert self.speaker == {nlri: entry.announcement for nlri, entry in self.ledger.entries.items()}
+        for nlri, entry in self.ledger.entries.items():
+            assert entry.announcement in [item for routes in self.wants.values() for item in routes]
+            assert entry.reach is Reach.SENT
+            assert nlri in self.held
+        assert not self.leaving
+        assert not self.ledger._leaving
+        assert set(self.ledger._owned) == set(self.wants)
+
+
+LedgerMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestAnyOrder = LedgerMachine.TestCase
