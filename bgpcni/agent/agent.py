@@ -20,6 +20,7 @@ from bgpcni.agent.server import Server
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
+from bgpcni.dataplane.dataplane import DataPlane
 from bgpcni.errors import CniError, TryAgain
 from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import LinkMonitor
@@ -42,6 +43,7 @@ class Agent:
         self._stop = threading.Event()
         self._changing = threading.Lock()
         self._unreadable: set[str] = set()
+        self._dataplane: DataPlane
         self.node: Node
         self.janitor: Janitor
 
@@ -66,6 +68,7 @@ class Agent:
         server = Server(self._measured(), self.command)
         server.listen(self._socket_path)
         begun = self._restore()
+        self._dataplane.start()
         self.node.convergence.start()
         self._thread("links", monitor.run)
         self._thread("janitor", self.janitor.run)
@@ -79,6 +82,7 @@ class Agent:
         monitor.stop()
         self.janitor.stop()
         self.node.convergence.stop()
+        self._dataplane.stop()
         writers.release()
 
     def _build(self, store: Store, config: AgentConfig) -> None:
@@ -88,8 +92,11 @@ class Agent:
             resident=True,
             finished=lambda key: self.janitor.finished(key),
             spare=lambda: self._unreadable,
+            heard=lambda name, events: self._dataplane.heard(name, events),
         )
         self.node = Node(store, config, known, convergence)
+        self._dataplane = DataPlane(known, config.policy, lambda families: self.node.convergence.listen(families))
+        self.node.dataplane = self._dataplane
         self.janitor = Janitor(self.node, config.orphan_grace)
 
     def _restore(self) -> list[Attachment]:
@@ -98,6 +105,7 @@ class Agent:
         self._employ()
         found = recovery.look(node)
         self._unreadable = {stored.network for stored in found.unreadable}
+        self._dataplane.restore(attachment for attachment in found.up if attachment.exporters)
         for attachment in found.up:
             try:
                 node.convergence.want(attachment)
@@ -162,13 +170,20 @@ class Agent:
             known = facts.resolve(config)
             if known == node.facts and config.exporters == node.agent.exporters:
                 node.agent = config
+                self._dataplane.configure(known, config.policy)
                 return
             fresh = Convergence(
-                known, resident=True, finished=lambda key: self.janitor.finished(key), spare=lambda: self._unreadable
+                known,
+                resident=True,
+                finished=lambda key: self.janitor.finished(key),
+                spare=lambda: self._unreadable,
+                heard=self._dataplane.heard,
             )
             old.stop()
             node.agent, node.facts, node.convergence = config, known, fresh
+            self._dataplane.configure(known, config.policy)
             self._restore()
+            self._dataplane.relisten()
             fresh.start()
 
     def drain(self, seconds: float) -> list[str]:

@@ -185,6 +185,8 @@ class DataPlane:
                     gateway.forget(name)
             for prefix, hop, device in routes.ours(self._netlink):
                 self._node.adopt(Key("route", prefix), Via(hop, device))
+            if "unicast" not in self._held:
+                self._node.release()
             self._release()
 
     # ---------------------------------------------------------------- attachments
