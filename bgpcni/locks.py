@@ -61,8 +61,8 @@ def discard(name: str, folder: int, fd: int) -> None:
     """Let go of a lock whose file goes with it (attachments: their number is not bounded)."""
     try:
         os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
-        pass
+    except OSError:
+        pass  # gone, or a disk that refuses: what is locked is the open file, its name may stay
     os.close(fd)
 
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter
 
 from bgpcni import folders, locks
 from bgpcni.errors import IoFailure, TryAgain
@@ -23,6 +24,8 @@ from bgpcni.model import Attachment, AttachmentKey, State
 from bgpcni.steps import step
 
 _NOFOLLOW = os.O_CLOEXEC | os.O_NOFOLLOW
+NUMBERS_SECONDS = 30.0
+_NUMBERS = TypeAdapter(dict[str, Annotated[int, Field(ge=1, le=65535)]])
 _ORDER = (State.UP, State.LEAVING, State.ADDING)
 
 
@@ -127,12 +130,16 @@ class Store:
                 self._unlink(other, name)
 
     def move(self, attachment: Attachment, state: State) -> bool:
-        """Move the record between states without writing it again; False where the disk refuses even that."""
+        """Move the record between states without writing it again; False where the disk refuses even that.
+
+        Where a kill left two, it is the one that `find` gives.
+        """
         name = _name(attachment.key)
         for source in _ORDER:
-            if source is state:
-                continue
             try:
+                if source is state:
+                    os.stat(name, dir_fd=self._folders[state], follow_symlinks=False)
+                    return True
                 os.rename(name, name, src_dir_fd=self._folders[source], dst_dir_fd=self._folders[state])
                 return True
             except FileNotFoundError:
@@ -153,23 +160,32 @@ class Store:
 
     def number_of(self, network: str) -> int:
         """The number of a network on this node, 1 to 65535, kept for good: the `n` of RD `router_id:n`."""
-        fd = locks.acquire("numbers.lock", self.data_fd, seconds=30)
         try:
-            numbers: dict[str, int] = {}
+            fd = locks.acquire("numbers.lock", self.data_fd, seconds=NUMBERS_SECONDS)
             try:
-                with open(os.open("numbers.json", os.O_RDONLY | _NOFOLLOW, dir_fd=self.data_fd), "rb") as file:
-                    numbers = json.load(file)
-            except FileNotFoundError:
-                pass
-            if network not in numbers:
-                taken = set(numbers.values())
-                numbers[network] = next(n for n in range(1, 65536) if n not in taken)
-                self._replace("numbers.json", json.dumps(numbers, indent=1).encode() + b"\n")
-            return numbers[network]
+                return self._number_of(network)
+            finally:
+                os.close(fd)
+        except locks.Busy:
+            raise TryAgain(f"{self.path / 'numbers.lock'} is held by another; try again") from None
         except (OSError, ValueError) as error:
             raise IoFailure(f"{self.path / 'numbers.json'}: {error}") from None
-        finally:
-            os.close(fd)
+
+    def _number_of(self, network: str) -> int:
+        numbers: dict[str, int] = {}
+        try:
+            with open(os.open("numbers.json", os.O_RDONLY | _NOFOLLOW, dir_fd=self.data_fd), "rb") as file:
+                numbers = _NUMBERS.validate_json(file.read())
+        except FileNotFoundError:
+            pass
+        if network not in numbers:
+            taken = set(numbers.values())
+            free = next((n for n in range(1, 65536) if n not in taken), None)
+            if free is None:
+                raise ValueError("all of 65535 numbers are taken; remove networks that are gone")
+            numbers[network] = free
+            self._replace("numbers.json", json.dumps(numbers, indent=1).encode() + b"\n")
+        return numbers[network]
 
     def _replace(self, name: str, data: bytes) -> None:
         fd = os.open(f".{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NOFOLLOW, 0o600, dir_fd=self.data_fd)
@@ -178,17 +194,19 @@ class Store:
         os.rename(f".{name}", name, src_dir_fd=self.data_fd, dst_dir_fd=self.data_fd)
 
     def _read(self, state: State, name: str) -> Stored:
-        fd = os.open(name, os.O_RDONLY | _NOFOLLOW, dir_fd=self._folders[state])
-        with open(fd, "rb") as file:
-            data = file.read()
         network, _, rest = name.partition("@")
         digest = rest.removesuffix(".json")
         try:
+            fd = os.open(name, os.O_RDONLY | _NOFOLLOW, dir_fd=self._folders[state])
+            with open(fd, "rb") as file:
+                data = file.read()
             attachment = Attachment.model_validate_json(data)
             if _name(attachment.key) != name:
                 raise ValueError(f"it is the record of {attachment.key}")
-        except (ValidationError, ValueError) as error:
-            problem = str(error).splitlines()[0]
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError) as error:
+            problem = getattr(error, "strerror", None) or str(error).splitlines()[0]
             where = self.path / "attachments" / state / name
             return Stored(state, network, digest, None, f"{where}: {problem}")
         return Stored(state, network, digest, attachment)

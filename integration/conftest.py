@@ -14,6 +14,8 @@ from integration.lab import Engine, Frr, Lab, Node, start_engine, sweep
 from integration.lab.core import root_or_reason
 from integration.lab.engine import NoEngine
 from integration.lab.namespace import Namespace, NoNamespaces, unique
+from integration.runtimes import NoMachine
+from integration.runtimes.site import Site
 
 HERE = Path(__file__).parent
 
@@ -98,3 +100,12 @@ def frr(request: pytest.FixtureRequest, lab: Lab) -> Frr:
 def node(lab: Lab, frr: Frr) -> Node:
     """A node whose uplink goes to `frr`, which knows it as a neighbour of all families. Its agent is not started."""
     return lab.node(frr)
+
+
+@pytest.fixture
+def site(lab: Lab) -> Site:
+    """FRR, and a node that is a whole machine for runtimes; skips where mounts of its own are not to be had."""
+    try:
+        return Site(lab)
+    except NoMachine as error:
+        pytest.skip(f"no machine for a runtime: {error}")

@@ -243,6 +243,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.owes: dict[AttachmentKey, set[Nlri]] = {}
         self.leaving: set[AttachmentKey] = set()
         self.held: set[Nlri] = set()
+        self.withdrawn: set[Nlri] = set()  # in this life: no earlier one's announcement is at a peer any more
         self.speaker: dict[Nlri, Announcement] = {}
         self.flight: tuple[list[Announcement], list[Announcement], int] | None = None
 
@@ -262,7 +263,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if who in self.wants:
             routes = self.wants.pop(who)
         elif who not in self.leaving:  # a record of an earlier life: whatever it had may be at a peer
-            self.held.update(item.nlri for item in routes)
+            self.held.update({item.nlri for item in routes} - self.withdrawn)
         self.owes.setdefault(who, set()).update(item.nlri for item in routes)
         self.leaving.add(who)
         self.hand_over()
@@ -318,7 +319,9 @@ class LedgerMachine(RuleBasedStateMachine):
         for kind, told in ((True, withdraw), (False, announce)):
             outcomes = [SENT if kind and r is REFUSED else r for r in results[: len(told)]]
             if kind:
-                self.held -= {item.nlri for item, result in zip(told, outcomes, strict=True) if result is SENT}
+                gone = {item.nlri for item, result in zip(told, outcomes, strict=True) if result is SENT}
+                self.held -= gone
+                self.withdrawn |= gone
             self.freed(self.ledger.note(told, outcomes, withdrawn=kind, epoch=epoch, now=NOW))
 
     @precondition(lambda self: self.flight is not None)
@@ -337,6 +340,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 continue
             if withdrawn and result is SENT:
                 self.held.discard(item.nlri)
+                self.withdrawn.add(item.nlri)
             free = self.ledger.note([item], [result], withdrawn=withdrawn, epoch=self.ledger.epoch, now=NOW)
             self.freed(free)
 

@@ -17,6 +17,7 @@ from bgpcni import locks
 from bgpcni.agent import commands, facts
 from bgpcni.agent.janitor import Janitor
 from bgpcni.agent.server import Server
+from bgpcni.agent.signals import Signals
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
@@ -40,7 +41,6 @@ class Agent:
         self._config_path = config_path
         self._socket_path = socket_path
         self._metrics = metrics
-        self._stop = threading.Event()
         self._changing = threading.Lock()
         self._unreadable: set[str] = set()
         self._dataplane: DataPlane
@@ -59,9 +59,7 @@ class Agent:
         except locks.Busy:
             raise TryAgain(f"another agent holds {store.run_path / locks.WriterLocks.AGENT}") from None
         store.sweep()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
-        signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=self._hangup, daemon=True).start())
+        signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
         self._build(store, config)
         monitor = LinkMonitor(lambda index: self.janitor.link_gone(index), lambda: self.janitor.look_at_all())
@@ -76,7 +74,10 @@ class Agent:
         for attachment in begun:
             self.janitor.later(0, functools.partial(self._undo, attachment))
         log.info("serving on %s", self._socket_path)
-        self._stop.wait()
+        for number in signals:
+            if number != signal.SIGHUP:
+                break
+            self._thread("reload", self._hangup)
         log.info("ending; routes stay announced")
         server.close()
         monitor.stop()

@@ -26,6 +26,8 @@ class Table(BaseModel):
 
 
 def _address(value: str) -> str:
+    if "%" in value:  # may hold any character; no speaker of ours takes one
+        raise ValueError(f"{value!r} has a zone")
     return str(ip_address(value))
 
 

@@ -61,6 +61,8 @@ def mac_address(value: str) -> str:
 
 
 def _prefix(value: str) -> str:
+    if "%" in value:  # a zone may hold any character, and means nothing to a peer
+        raise ValueError(f"{value!r} has a zone")
     return str(ip_network(value))
 
 

@@ -54,6 +54,7 @@ _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
 _AF_SPEC, _ADDR_GEN_MODE = 26, 8
 _INFO = struct.Struct("=BxHiII")
 ALIAS_LIMIT = 255
+"""Octets the kernel takes (IFALIASZ less its NUL)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,8 @@ class Link:
 
 def alias_of(key: AttachmentKey) -> str:
     """What is written on a link of ours: the key's digest decides, the rest is for people."""
-    text = f"bgpcni:{key.digest[:20]} {key}"
-    return text[:ALIAS_LIMIT]
+    octets = f"bgpcni:{key.digest[:20]} {key}".encode()[:ALIAS_LIMIT]
+    return octets.decode(errors="ignore")
 
 
 def is_ours(link: Link, key: AttachmentKey) -> bool:

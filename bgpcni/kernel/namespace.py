@@ -42,7 +42,8 @@ def setns(fd: int) -> None:
 def open_path(path: str) -> int:
     """Open CNI_NETNS. The caller closes. Raises NotANamespace with the reason."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # not blocking: it may be a FIFO, which is refused by `verify`, not waited for
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as error:
         raise NotANamespace(f"{path}: {error.strerror}") from None
     except ValueError:

@@ -255,8 +255,10 @@ def attach(place: Place, pid: int, network: str, ifname: str, container_id: str)
 
 def _attach(place: Place, chain: Network, key: AttachmentKey, pid: int, space: Namespace) -> Document:
     lasting, opened = f"/proc/{pid}/ns/net", f"/proc/{os.getpid()}/fd/{space.fd}"
+    place.runtime(key, "").executables(chain)
     sign = Sign(NETNS / key.container_id, (lasting, opened))
     shown = sign.make(opened)
+    runtime = place.runtime(key, str(sign.path) if shown else opened)
     kept = Kept(
         network=chain.document(),
         container_id=key.container_id,
@@ -267,7 +269,6 @@ def _attach(place: Place, chain: Network, key: AttachmentKey, pid: int, space: N
         name=str(sign.path) if shown else None,
         targets=sign.targets,
     )
-    runtime = place.runtime(key, str(sign.path) if shown else opened)
     try:
         place.memory.put(kept)
         result = _renamed(runtime.add(chain), opened, lasting)

@@ -135,7 +135,7 @@ class Runtime:
 
         Raises the error of the plugin that failed. What the others did is then still there: `delete` is due.
         """
-        executables = self._executables(network)
+        executables = self.executables(network)
         result: Document | None = None
         for plugin, executable in zip(network.plugins, executables, strict=True):
             answer = self._run(Command.ADD, executable, _configuration(network, plugin, result))
@@ -146,12 +146,12 @@ class Runtime:
     def delete(self, network: Network, result: Document | None) -> None:
         """Run the chain backwards with the result that was kept. Stops at the first failure and raises it."""
         kept = result if at_least(network.version, "0.4.0") else None
-        executables = self._executables(network)
+        executables = self.executables(network)
         for plugin, executable in zip(reversed(network.plugins), reversed(executables), strict=True):
             self._run(Command.DEL, executable, _configuration(network, plugin, kept))
 
-    def _executables(self, network: Network) -> list[str]:
-        """Every plugin of the chain, found before the first one runs."""
+    def executables(self, network: Network) -> list[str]:
+        """Every plugin of the chain, found before the first one runs. Raises InvalidConfiguration."""
         return [self._find(plugin["type"]) for plugin in network.plugins]
 
     def _find(self, name: str) -> str:

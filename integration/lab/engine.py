@@ -25,6 +25,8 @@ from integration.lab.wait import until
 
 CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SYS_ADMIN")
 FRR_IMAGE = "localhost/bgpcni-frr:local"
+BUSYBOX_IMAGE = "localhost/bgpcni-busybox:local"
+APPLETS = ("sh", "sleep", "mount", "mountpoint", "mkdir", "ip", "cat", "ls", "ps", "ping", "true", "kill")
 
 # The overlay daemons keep things in fixed places whatever they are told; here those places are empty and private.
 # The loop reaps orphans, and its `sleep` is replaced by a read that never ends.
@@ -44,16 +46,20 @@ class NoEngine(RuntimeError):
 
 
 class Box:
-    """Network, mount and PID namespaces of their own; all that runs in them ends with `close`."""
+    """Network, mount and PID namespaces of their own; all that runs in them ends with `close`.
 
-    def __init__(self, folder: Path) -> None:
+    `namespace`: a network namespace to use, else a new one. `setup`: a shell program that makes the mounts (`$0` is
+    the folder) and says `ready`, see SETUP.
+    """
+
+    def __init__(self, folder: Path, namespace: Namespace | None = None, setup: str = SETUP) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
-        self.namespace = Namespace("engine")
+        self.namespace = namespace or Namespace("engine")
         self._holder = subprocess.Popen(
             [
                 *("nsenter", f"--net={self.namespace.path}", "unshare", "--mount", "--propagation", "private"),
-                *("--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", SETUP, str(folder)),
+                *("--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", setup, str(folder)),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -106,21 +112,27 @@ class Container:
 
 
 class Engine(abc.ABC):
-    """A container engine in a box. `run` is its command line; the rest are short forms for both engines."""
+    """A container engine in a box, its own unless one is given. `run` is its command line; the rest are short forms.
+
+    An engine is tried out with a container before anybody relies on it.
+    """
 
     name: str
     programs: tuple[str, ...]
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, box: Box | None = None) -> None:
         missing = [program for program in self.programs if shutil.which(program) is None]
         if missing:
             raise NoEngine(f"{self.name}: {', '.join(missing)} not installed")
         self.folder = folder
-        self.box = Box(folder)
+        self._own_box = box is None
+        self.box = box or Box(folder)
+        folder.mkdir(exist_ok=True)
         self.log = folder / "engine.log"
         try:
             self.begin()
-            self.run("run", "--rm", "--network=none", *self.run_flags, self.frr_image(), "/bin/sh", "-c", "exit 0")
+            image = self.frr_image() if box is None else self.busybox_image()
+            self.run("run", "--rm", "--network=none", *self.run_flags, image, "/bin/sh", "-c", "exit 0")
         except Exception as error:
             said = tail(self.log, 800).strip()
             self.close()
@@ -156,6 +168,15 @@ class Engine(abc.ABC):
             archive.unlink()
         return FRR_IMAGE
 
+    def busybox_image(self) -> str:
+        """A small image with a shell; made at the first call."""
+        if not self.has_image(BUSYBOX_IMAGE):
+            archive = self.folder / "busybox.tar"
+            busybox_archive(archive)
+            self.import_image(BUSYBOX_IMAGE, archive)
+            archive.unlink()
+        return BUSYBOX_IMAGE
+
     def container(
         self, image: str, *argv: str, volumes: Iterable[tuple[Path, Path]] = (), capabilities: Sequence[str] = ()
     ) -> Container:
@@ -175,7 +196,9 @@ class Engine(abc.ABC):
         return self.container(self.frr_image(), *argv, volumes=volumes, capabilities=CAPABILITIES)
 
     def close(self) -> None:
-        """End engine and containers; remove the cgroups they had."""
+        """End engine and containers; remove the cgroups they had. In a box that was given, they end with that."""
+        if not self._own_box:
+            return
         self.box.close()
         remove_cgroups(lambda hierarchy: hierarchy.glob(self.box.namespace.name))
 
@@ -220,6 +243,7 @@ class Docker(Engine):
     def close(self) -> None:
         super().close()
         if hasattr(self, "_daemon"):
+            self._daemon.kill()
             self._daemon.wait()
 
 
@@ -258,13 +282,23 @@ def start_engine(folder: Path, engines: Sequence[type[Engine]] = (Docker, Podman
     raise NoEngine("; ".join(reasons))
 
 
+def busybox_archive(archive: Path) -> None:
+    """A tar file of a root folder with busybox alone."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        raise NoEngine("the image needs busybox-static")
+    with tarfile.open(archive, "w") as tar:
+        for folder in ("bin", "etc", "proc", "sys", "dev", "tmp", "run"):
+            _add(tar, folder, kind=tarfile.DIRTYPE)
+        _add_busybox(tar, Path(busybox))
+
+
 def frr_archive(archive: Path) -> None:
     """A tar file of a root folder with this machine's FRR, what it links to, and busybox for the rest."""
     busybox = shutil.which("busybox")
     if busybox is None or not (FRR / "bgpd").exists():
         raise NoEngine("FRR's image needs frr and busybox-static")
     folders = ("etc/frr", "run/frr", "tmp", "proc", "sys", "dev", "var/lib/frr", "var/tmp/frr", "bin")
-    applets = ("sh", "sleep", "mount", "mountpoint", "mkdir", "ip", "cat", "ls", "ps", "ping")
     accounts = ("root", "frr", "frrvty")
     with tarfile.open(archive, "w") as tar:
         for folder in folders:
@@ -278,12 +312,16 @@ def frr_archive(archive: Path) -> None:
                         _add(tar, str(part).lstrip("/"), part.read_bytes())
         for schema in sorted(Path("/usr/share/yang").glob("*.yang")):
             _add(tar, str(schema).lstrip("/"), schema.read_bytes(), mode=0o644)
-        _add(tar, "bin/busybox", Path(busybox).read_bytes())
-        for applet in applets:
-            _add(tar, f"bin/{applet}", kind=tarfile.SYMTYPE, link="busybox")
+        _add_busybox(tar, Path(busybox))
         for table in ("passwd", "group"):
             lines = [line for line in Path("/etc", table).read_text().splitlines() if line.split(":")[0] in accounts]
             _add(tar, f"etc/{table}", ("\n".join(lines) + "\n").encode(), mode=0o644)
+
+
+def _add_busybox(tar: tarfile.TarFile, busybox: Path) -> None:
+    _add(tar, "bin/busybox", busybox.read_bytes())
+    for applet in APPLETS:
+        _add(tar, f"bin/{applet}", kind=tarfile.SYMTYPE, link="busybox")
 
 
 def _links_to(program: Path) -> list[Path]:

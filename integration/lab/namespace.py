@@ -54,6 +54,8 @@ class Namespace:
 
     proc = PROC
     """Where the processes of this place are seen, by the pids that they write to their own pid files."""
+    has_own_mounts = False
+    """Whether what runs inside sees folders of its own in place of the machine's /etc, /run and /var/lib."""
 
     def __init__(self, what: str = "x", of: Path | None = None) -> None:
         """A new namespace, or, with `of` (`…/ns/net` of a process), a name for one that is there already."""

@@ -290,7 +290,7 @@ class Node:
     def _private(self) -> list[str]:
         """A prefix that hides an installation of bgpcni on this very machine; empty where there is none."""
         there = [folder for folder in SYSTEM_FOLDERS if Path(folder).exists()]
-        if not there:
+        if not there or self.namespace.has_own_mounts:
             return []
         # `ip netns exec` has made a mount namespace for the program alone.
         hide = " && ".join(f'mount --bind "$0" {folder}' for folder in there)

@@ -1,0 +1,262 @@
+"""`bgpcni attach` and `detach`: an operator connects a process's namespace by hand, and takes it back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.lab import until
+from integration.lab.node import BGPCNI
+from integration.runtimes.site import NETWORK, Site, addresses
+
+NETNS = Path("/run/netns")
+
+
+class Sleeper:
+    """A process in a network namespace of its own, on the machine. `pid` is the machine's number of it."""
+
+    def __init__(self, site: Site, name: str = "s") -> None:
+        told = site.node.folder / f"{name}.pid"
+        told.unlink(missing_ok=True)
+        script = f'echo $$ >"{told}.new"; mv "{told}.new" "{told}"; exec sleep 100000'
+        self._machine = site.machine
+        self._process: subprocess.Popen[str] = site.machine.popen("unshare", "--net", "sh", "-c", script)
+        self.pid = int(until(lambda: told.read_text() if told.exists() else "", "the process"))
+
+    def ip(self, *words: str) -> str:
+        return self._machine.run("nsenter", "-t", self.pid, "-n", "ip", *words).stdout
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait(30)
+
+
+@pytest.fixture
+def ready(site: Site) -> Site:
+    """The agent with its session, and a dual-stack network whose ADD waits until FRR was sent the routes."""
+    site.agent()
+    site.network(bgp={"wait": "sent", "waitSeconds": 20})
+    return site
+
+
+def test_a_process_is_attached_and_detached(ready: Site) -> None:
+    """Interface, peer index and routes are told as the kernel has them; FRR learns the routes and forgets them."""
+    process = Sleeper(ready)
+    answer = ready.attach(process.pid, "web")
+    assert answer.code == 0, answer
+    told = answer.document
+    ips = addresses(told)
+    assert [":" in ip for ip in ips] == [False, True]
+    (link,) = json.loads(process.ip("-json", "-details", "link", "show", "eth0"))
+    assert told["interface"] == {
+        "name": "eth0", "index": link["ifindex"], "mac": link["address"], "mtu": link["mtu"], "up": True,
+    }  # fmt: skip
+    (host,) = ready.node.namespace.ip_json("link", "show", told["peer"]["name"])
+    assert (told["peer"]["index"], host["link_index"]) == (host["ifindex"], link["ifindex"])
+    assert told["peer"]["index"] == link["link_index"]
+    assert {route["dst"] for route in told["routes"]} == {"0.0.0.0/0", "::/0"}
+    assert {route["prefix"] for route in told["announcements"]} == {f"{ips[0]}/32", f"{ips[1]}/128"}
+    assert told["netns"] == "/var/run/netns/web"
+    ready.announced(ips)
+    ready.reachable(ips)
+    answer = ready.detach(pid=process.pid)
+    assert answer.document["detached"] == [{"containerID": "web", "ifname": "eth0"}]
+    ready.withdrawn(ips)
+    ready.nothing_left()
+    assert "eth0" not in process.ip("-brief", "link")
+    assert ready.machine.netns() == set()
+
+
+def test_what_is_printed_for_people(ready: Site) -> None:
+    """Without --json the text has the interface, its peer's index, addresses and routes."""
+    process = Sleeper(ready)
+    command = (BGPCNI, "attach", "--pid", process.pid, "--network", NETWORK, "--socket", ready.node.socket)
+    text = ready.machine.run(*command).stdout
+    assert f"pid-{process.pid}: eth0 in /var/run/netns/pid-{process.pid} is on {NETWORK}" in text
+    assert "peer_ifindex " in text
+    assert "address 10.1.2." in text
+    assert "address 2001:db8:1:2::" in text
+    assert "route 0.0.0.0/0" in text
+    assert "/32 next hop 198.18.1.2 is announced by exabgp" in text
+
+
+def test_the_namespace_has_a_name_while_attached(ready: Site) -> None:
+    """`ip netns exec ID` works on an attached container, and afterwards the name is gone."""
+    process = Sleeper(ready)
+    (ip, _) = addresses(ready.attach(process.pid, "web").document)
+    assert ready.machine.run("readlink", NETNS / "web").stdout == f"/proc/{process.pid}/ns/net\n"
+    assert ip in ready.machine.run("ip", "netns", "exec", "web", "ip", "-brief", "address").stdout
+    (attachment,) = ready.node.attachments()
+    assert attachment["netns"] == "/var/run/netns/web"
+    ready.detach(id="web")
+    assert ready.machine.netns() == set()
+
+
+def test_a_name_that_is_taken_is_left_alone(ready: Site) -> None:
+    """A namespace of that name is somebody else's: attach works without one, detach leaves it there."""
+    ready.machine.run("ip", "netns", "add", "web")
+    process = Sleeper(ready)
+    answer = ready.attach(process.pid, "web")
+    assert answer.code == 0, answer
+    assert answer.document["netns"] == f"/proc/{process.pid}/ns/net"
+    assert answer.document["result"]["interfaces"][-1]["sandbox"] == f"/proc/{process.pid}/ns/net"
+    assert "eth0" not in ready.machine.run("ip", "netns", "exec", "web", "ip", "-brief", "link").stdout
+    assert ready.detach(id="web").code == 0
+    assert ready.machine.netns() == {"web"}
+    ready.nothing_left()
+
+
+def test_a_name_that_was_replaced_is_left_alone(ready: Site) -> None:
+    """A name that somebody made his own while it was attached survives detach."""
+    process = Sleeper(ready)
+    ready.attach(process.pid, "web")
+    ready.machine.run("ln", "-sfn", "/proc/1/ns/net", NETNS / "web")
+    assert ready.detach(id="web").code == 0
+    assert ready.machine.run("readlink", NETNS / "web").stdout == "/proc/1/ns/net\n"
+    ready.nothing_left()
+
+
+def test_twice_is_refused_and_harms_nothing(ready: Site) -> None:
+    """A second attach of the same container is an error, and the first one lives on."""
+    process = Sleeper(ready)
+    ips = addresses(ready.attach(process.pid, "web").document)
+    again = ready.attach(process.pid, "web")
+    assert (again.code, "attached already" in again.document["error"]) == (1, True)
+    other = ready.attach(process.pid, "other")
+    assert (other.code, "has an interface eth0 already" in other.document["error"]) == (1, True)
+    ready.announced(ips)
+    assert [item["containerID"] for item in ready.node.attachments()] == ["web"]
+    assert ready.machine.netns() == {"web"}
+
+
+def test_two_interfaces_of_one_container(ready: Site) -> None:
+    """Each interface is an attachment of its own; detach takes one by name, or all of the network."""
+    process = Sleeper(ready)
+    first = addresses(ready.attach(process.pid, "web").document)
+    second = addresses(ready.attach(process.pid, "web", ifname="net1").document)
+    third = addresses(ready.attach(process.pid, "web", ifname="net2").document)
+    ready.announced([*first, *second, *third])
+    assert ready.detach(id="web", ifname="net1").document["detached"] == [{"containerID": "web", "ifname": "net1"}]
+    ready.withdrawn(second)
+    ready.announced([*first, *third])
+    assert len(ready.detach(id="web").document["detached"]) == 2
+    ready.withdrawn([*first, *third])
+    ready.nothing_left()
+
+
+def test_detach_after_the_process_is_gone(ready: Site) -> None:
+    """The process may be long gone: its lease, record, routes and name go all the same; once more is success too."""
+    process = Sleeper(ready)
+    ips = addresses(ready.attach(process.pid, "web").document)
+    process.end()
+    for _ in range(2):
+        answer = ready.detach(id="web")
+        assert answer.code == 0, answer
+        ready.withdrawn(ips)
+        ready.nothing_left()
+    assert ready.machine.netns() == set()
+
+
+def test_attach_again_after_a_restart(ready: Site) -> None:
+    """A container that was started anew has another process and a bare namespace: attach needs no detach before."""
+    process = Sleeper(ready)
+    ready.attach(process.pid, "web")
+    process.end()
+    anew = Sleeper(ready, "anew")
+    answer = ready.attach(anew.pid, "web")
+    assert answer.code == 0, answer
+    ready.announced(addresses(answer.document))
+    assert ready.machine.run("readlink", NETNS / "web").stdout == f"/proc/{anew.pid}/ns/net\n"
+    assert ready.leases() == set(addresses(answer.document))
+
+
+def test_the_configuration_may_change_or_go(ready: Site) -> None:
+    """detach takes back what was attached, by the configuration of then."""
+    process = Sleeper(ready)
+    ips = addresses(ready.attach(process.pid, "web").document)
+    ready.machine.run("rm", "/etc/cni/net.d/10-test.conflist")
+    assert ready.detach(id="web").code == 0
+    ready.withdrawn(ips)
+    ready.nothing_left()
+
+
+def test_errors_are_in_words(ready: Site) -> None:
+    """What cannot be attached is refused with the reason and exit code 1, and leaves nothing."""
+    process = Sleeper(ready)
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"pid": 4_000_000, "network": NETWORK}, "process 4000000: there is none"),
+        ({"pid": 1, "network": NETWORK}, "is in the node's own network namespace"),
+        ({"pid": process.pid, "network": "nowhere"}, f"no network 'nowhere'; it has {NETWORK}"),
+        ({"pid": process.pid, "network": NETWORK, "ifname": "a/b"}, "invalid interface name"),
+        ({"pid": process.pid, "network": NETWORK, "id": "../x"}, "invalid characters"),
+        ({"pid": process.pid, "network": NETWORK, "bin_dir": "/nowhere"}, "no plugin 'bgpcni' in /nowhere"),
+    ]
+    for words, reason in refused:
+        answer = ready.operator("attach", **words)
+        assert (answer.code, reason in answer.document["error"]) == (1, True), answer
+    ready.nothing_left()
+    assert ready.machine.netns() == set()
+
+
+@pytest.mark.parametrize("words", [[], ["--pid", "1", "--id", "x"]])
+def test_detach_wants_one_of_pid_and_id(ready: Site, words: list[str]) -> None:
+    """Neither or both is a usage error: exit code 2."""
+    assert ready.node.operator("detach", *words, "--network", NETWORK).code == 2
+
+
+def test_a_failing_chain_leaves_nothing(ready: Site) -> None:
+    """When a later plugin fails, the earlier ones are taken back and its error is told."""
+    ready.machine.plugin(
+        "never", '#!/bin/sh\n[ "$CNI_COMMAND" = DEL ] && exit 0\necho \'{"code": 11, "msg": "no luck"}\'; exit 1\n'
+    )
+    ready.network({"type": "never"})
+    process = Sleeper(ready)
+    answer = ready.attach(process.pid, "web")
+    assert (answer.code, answer.document["error"]) == (1, "never ADD: no luck (code 11)")
+    assert "eth0" not in process.ip("-brief", "link")
+    ready.nothing_left()
+    assert ready.machine.netns() == set()
+
+
+def test_the_plugin_works_in_the_namespace_that_was_verified(ready: Site) -> None:
+    """A process that changes its namespace while the plugins run changes nothing: they are given the open one."""
+    started, go = ready.node.folder / "started", ready.node.folder / "go"
+    ready.machine.plugin(
+        "gate",
+        f'#!/bin/sh\nif [ "$CNI_COMMAND" = ADD ]; then\n  touch "{started}"\n'
+        f'  while [ ! -e "{go}" ]; do sleep 0.02; done\n  echo \'{{"cniVersion": "1.0.0", "ips": []}}\'\nfi\n',
+    )
+    seen = ready.node.folder / "seen"
+    ready.machine.plugin(
+        "spy", f'#!/bin/sh\n[ "$CNI_COMMAND" = ADD ] && stat -L -c %i "$CNI_NETNS" >"{seen}"\necho "{{}}"\n'
+    )
+    ready.machine.network({"cniVersion": "1.0.0", "name": NETWORK, "plugins": [{"type": "gate"}, {"type": "spy"}]})
+    told = ready.node.folder / "swap.pid"
+    swap = ready.node.folder / "swap"
+    # moves itself to another namespace when told
+    program = (
+        "import ctypes, os, time\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.unshare(0x40000000)\n"
+        f"open('{told}.new', 'w').write(str(os.getpid())); os.rename('{told}.new', '{told}')\n"
+        f"while not os.path.exists('{swap}'): time.sleep(0.02)\n"
+        "libc.unshare(0x40000000)\n"
+        f"open('{swap}.done', 'w').close()\n"
+        "time.sleep(100000)\n"
+    )
+    ready.machine.popen("python3", "-c", program)
+    pid = int(until(lambda: told.read_text() if told.exists() else "", "the process"))
+    verified = ready.machine.run("stat", "-L", "-c", "%i", f"/proc/{pid}/ns/net").stdout
+    words = ("attach", "--pid", pid, "--id", "web", "--network", NETWORK, "--socket", ready.node.socket, "--json")
+    attach = ready.machine.popen(BGPCNI, *words)
+    until(started.exists, "the chain to begin")
+    swap.touch()
+    until(Path(f"{swap}.done").exists, "the process in another namespace")
+    go.touch()
+    assert attach.wait(60) == 0
+    assert ready.machine.run("stat", "-L", "-c", "%i", f"/proc/{pid}/ns/net").stdout != verified
+    assert seen.read_text() == verified

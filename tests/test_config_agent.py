@@ -1,0 +1,129 @@
+"""agent.toml: every mistake is named with its place; nothing unknown is let pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bgpcni.config.agent import AgentConfig, PolicyTable, load
+from bgpcni.errors import InvalidConfiguration
+from bgpcni.model import Family
+
+BGP = '[bgp]\nasn = 64512\nrouter_id = "10.0.0.1"\nlocal_address = "10.0.0.1"\n'
+NEIGHBOR = '[[bgp.neighbors]]\naddress = "10.0.0.254"\nasn = 64512\n'
+
+
+def read(tmp_path: Path, text: str) -> AgentConfig:
+    path = tmp_path / "agent.toml"
+    path.write_text(text)
+    return load(path)
+
+
+def test_an_empty_file_is_a_node_without_bgp(tmp_path: Path) -> None:
+    """All has defaults; `status` says that ExaBGP is not started."""
+    config = read(tmp_path, "")
+    assert config == AgentConfig()
+    assert (config.run_dir, config.data_dir, config.orphan_grace) == ("/run/bgpcni", "/var/lib/bgpcni", 60)
+    assert (config.default_exporters, config.bgp) == (("exabgp",), None)
+
+
+def test_the_documented_file_is_understood(tmp_path: Path) -> None:
+    config = read(
+        tmp_path,
+        'default_exporters = ["exabgp"]\norphan_grace = 5\n' + BGP + "hold_time = 30\n" + NEIGHBOR
+        + 'families = ["ipv4-unicast", "l2vpn-evpn"]\npassword_file = "/etc/bgpcni/secret"\nttl_security = true\n'
+        + '[exporters.fabric]\ntype = "bagpipe"\nurl = "http://127.0.0.1:8082"\n'
+        + '[networks.tenant-a]\nexporters = ["exabgp", "fabric"]\n'
+        + '[policy]\nimport_rt = ["64512:*"]\nvni = ["5000-5999", "7"]\nprefixes = ["10.0.0.0/8"]\n',
+    )  # fmt: skip
+    assert config.bgp is not None
+    (neighbor,) = config.bgp.neighbors
+    assert neighbor.families == (Family.IPV4_UNICAST, Family.L2VPN_EVPN)
+    assert (config.bgp.hold_time, neighbor.hold_time) == (30, None)
+    assert (config.exporters["fabric"].type, config.exporters["fabric"].options) == (
+        "bagpipe", {"url": "http://127.0.0.1:8082"},
+    )  # fmt: skip
+    assert config.networks["tenant-a"].exporters == ("exabgp", "fabric")
+
+
+def test_the_shipped_sample_is_understood() -> None:
+    load(Path(__file__).parent.parent / "conf" / "agent.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", "x: unknown key"),
+        (BGP + "hold_tiem = 3", "bgp.hold_tiem: unknown key"),
+        (BGP + NEIGHBOR + "as = 1", "bgp.neighbors[0].as: unknown key"),
+        ("[bgp]\nasn = 1", "bgp.router_id: missing; bgp.local_address: missing"),
+        (BGP.replace("64512", "0"), "bgp.asn: should be greater than or equal to 1"),
+        (BGP.replace('router_id = "10.0.0.1"', 'router_id = "0.0.0.0"'), "bgp.router_id: '0.0.0.0' is not a router ID"),
+        (BGP.replace('router_id = "10.0.0.1"', 'router_id = "::1"'), "is not a router ID"),
+        (BGP + 'next_hop = "::1"', "bgp: next_hop ::1 is not an IPv4 address"),
+        (BGP + 'next_hop6 = "10.0.0.1"', "bgp: next_hop6 10.0.0.1 is not an IPv6 address"),
+        (BGP + NEIGHBOR + NEIGHBOR, "neighbors: 10.0.0.254 is there twice"),
+        (BGP + NEIGHBOR.replace(".254", ".1"), "neighbors: 10.0.0.1 is our own local_address"),
+        (BGP + NEIGHBOR.replace("10.0.0.254", "2001:db8::1"), "is not of local_address's family"),
+        (BGP + NEIGHBOR + "families = []", "bgp.neighbors[0].families"),
+        (BGP + NEIGHBOR + 'families = ["ipv4"]', "bgp.neighbors[0].families[0]"),
+        (BGP + "hold_time = 2", "bgp.hold_time: should be greater than or equal to 3"),
+        (BGP.replace('local_address = "10.0.0.1"', 'local_address = "fe80::1%eth0"'), "bgp.local_address: "),
+        (BGP + NEIGHBOR + 'password_file = "secret"', "'secret' is not an absolute path"),
+        ('run_dir = "run"', "run_dir: 'run' is not an absolute path"),
+        ("orphan_grace = -1", "orphan_grace: should be greater than or equal to 0"),
+        ('[policy]\nvni = ["9-5"]', "policy.vni[0]: '9-5' is not a VNI or a range"),
+        ('[policy]\nprefixes = ["10.0.0.1/8"]', "policy.prefixes: 10.0.0.1/8 has host bits set"),
+        ("x =", "Invalid value"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_and_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InvalidConfiguration) as error:
+        read(tmp_path, text)
+    assert message in error.value.msg
+    assert error.value.msg.startswith(f"{tmp_path / 'agent.toml'}: ")
+    assert "\n" not in error.value.msg
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfiguration, match="No such file"):
+        load(tmp_path / "none.toml")
+    (tmp_path / "latin.toml").write_bytes(b'x = "\xe4"')
+    with pytest.raises(InvalidConfiguration, match="utf-8"):
+        load(tmp_path / "latin.toml")
+
+
+def test_policy_lists_are_patterns() -> None:
+    """`64512:*`; the message names the value, the place and the list."""
+    policy = PolicyTable(import_rt=("64512:*", "1:1"))
+    policy.refuse_names("import_rt", ["64512:5", "1:1"], policy.import_rt, "importRT")
+    with pytest.raises(InvalidConfiguration, match=r"importRT: 1:2 is not allowed by \[policy\] import_rt"):
+        policy.refuse_names("import_rt", ["64512:5", "1:2"], policy.import_rt, "importRT")
+    policy.refuse_names("bridges", ["anything"], policy.bridges, "bridge")
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 20))
+def test_policy_vnis_are_ranges(low: int, high: int, value: int) -> None:
+    """Both ends included."""
+    low, high = sorted((low, high))
+    policy = PolicyTable(vni=(f"{low}-{high}", "30"))
+    policy.refuse_vni(30)
+    policy.refuse_vni(None)
+    PolicyTable().refuse_vni(value)
+    if low <= value <= high:
+        policy.refuse_vni(value)
+    else:
+        with pytest.raises(InvalidConfiguration, match=r"bgp\.vni"):
+            policy.refuse_vni(value)
+
+
+def test_policy_prefixes_hold_for_both_families() -> None:
+    policy = PolicyTable(prefixes=("10.0.0.0/8", "2001:db8::/32"))
+    policy.refuse_addresses(["10.1.2.3/24", "2001:db8::1/64"])
+    PolicyTable().refuse_addresses(["192.0.2.1/24"])
+    for address in ("192.0.2.1/24", "2001:db9::1/64"):
+        with pytest.raises(InvalidConfiguration, match="not allowed by"):
+            policy.refuse_addresses([address])

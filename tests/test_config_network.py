@@ -1,0 +1,195 @@
+"""The network configuration as people and runtimes write it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bgpcni.config.network import NetworkConfig, is_name, parse
+from bgpcni.errors import CniError, DecodingFailure, InvalidConfiguration
+
+ARTICLE: dict[str, Any] = {
+    "cniVersion": "0.1.0", "name": "mynet", "type": "bagpipe", "importrt": "64512:90", "exportrt": "64512:90",
+    "bridge": "cni0", "isGateway": False, "ipMasq": False, "mtu": "1500",
+    "ipam": {"type": "host-local", "subnet": "10.1.2.0/24", "routes": [{"dst": "0.0.0.0/0"}]},
+}  # fmt: skip
+
+
+def read(**document: Any) -> tuple[NetworkConfig, tuple[str, ...]]:
+    return parse(json.dumps({"name": "net", **document}).encode())
+
+
+def refusal(**document: Any) -> str:
+    with pytest.raises(InvalidConfiguration) as error:
+        read(**document)
+    return error.value.msg
+
+
+def test_the_articles_configuration_is_understood() -> None:
+    """Unchanged: lower-case keys, a string as MTU, strings as route targets."""
+    config, warnings = parse(json.dumps(ARTICLE).encode())
+    assert warnings == ()
+    assert (config.type, config.mtu, config.import_rt, config.export_rt) == (
+        "bagpipe", 1500, ("64512:90",), ("64512:90",),
+    )  # fmt: skip
+    assert (config.bridge, config.exporters, config.ipam_type) == ("cni0", None, "host-local")
+
+
+@pytest.mark.parametrize("value", ["64512:1,64512:2", "64512:1 , 64512:2,", ["64512:1", "64512:2", "64512:1"]])
+def test_route_targets_may_be_a_string_or_a_list(value: Any) -> None:
+    assert read(importRT=value)[0].import_rt == ("64512:1", "64512:2")
+
+
+@pytest.mark.parametrize("value", [None, "", []])
+def test_no_route_targets_are_none(value: Any) -> None:
+    assert read(importRT=value)[0].import_rt == ()
+
+
+def test_absent_and_null_are_the_same() -> None:
+    """As Go's JSON has it."""
+    keys = [field.alias or name for name, field in NetworkConfig.model_fields.items() if name not in ("name", "bgp")]
+    assert read(**dict.fromkeys(keys), bgp={"family": None, "vni": None, "wait": None, "communities": None}) == read()
+
+
+def test_exporters_are_names_or_objects() -> None:
+    """An object's other keys are that exporter's own."""
+    config, _ = read(exporters=["exabgp", {"type": "bagpipe", "name": "fabric", "url": "http://127.0.0.1:1"}])
+    assert config.exporters is not None
+    assert [(item.type, item.name, item.options) for item in config.exporters] == [
+        ("exabgp", None, {}),
+        ("bagpipe", "fabric", {"url": "http://127.0.0.1:1"}),
+    ]
+    assert read(exporters=[])[0].exporters == ()
+    alone = read(exporters="exabgp, kernel")[0].exporters
+    assert alone is not None
+    assert [item.type for item in alone] == ["exabgp", "kernel"]
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"bgp": {"vni": 1 << 24}}, "bgp.vni: 16777216 is over 16777215"),
+        ({"bgp": {"vni": 0}}, "bgp.vni: 0 is under 1"),
+        ({"bgp": {"family": "evpm"}}, "bgp.family: should be 'unicast', 'vpn' or 'evpn'"),
+        ({"bgp": {"waitSeconds": 31}}, "bgp.waitSeconds: should be less than or equal to 30"),
+        ({"BGP": {"WAIT": "ever"}}, "bgp.wait: should be 'none', 'sent' or 'acked'"),
+        ({"mtu": "big"}, "mtu: should be a valid integer"),
+        ({"mtu": 70000}, "mtu: should be less than or equal to 65535"),
+        ({"importRT": ["64512"]}, "importRT: '64512' is not a route target"),
+        ({"bridge": "a/b"}, "bridge: 'a/b' is not an interface name"),
+        ({"bridge": "sixteencharacter"}, "is not an interface name"),
+        ({"bridge": ".."}, "is not an interface name"),
+        ({"mac": "01:00:5e:00:00:01"}, "mac: '01:00:5e:00:00:01' is a multicast MAC address"),
+        ({"mac": "nonsense"}, "mac: 'nonsense' is not a MAC address"),
+        ({"exporters": [{"url": "x"}]}, "exporters[0].type: missing"),
+        ({"exporters": [7]}, "exporters[0]"),
+        ({"bgp": {"import": ["10.0.0.1/8"]}}, "bgp.import: 10.0.0.1/8 has host bits set"),
+        ({"bgp": {"import": ["fe80::%eth0/64"]}}, "bgp.import: 'fe80::%eth0/64' has a zone"),
+        ({"name": ""}, "name: '' is not a network name"),
+        ({"name": "../x"}, "name: '../x' is not a network name"),
+        ({"name": None}, "name: "),
+        ({"args": {"cni": {"exportRT": "x"}}}, "args.cni.exportRT: 'x' is not a route target"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(document: dict[str, Any], message: str) -> None:
+    assert message in refusal(**document)
+
+
+@pytest.mark.parametrize(
+    ("document", "warning"),
+    [
+        ({"isGatway": True}, "isGatway: unknown key; did you mean 'isGateway'?"),
+        ({"bgp": {"comunities": []}}, "bgp.comunities: unknown key; did you mean 'communities'?"),
+        ({"exporter": []}, "exporter: unknown key; did you mean 'exporters'?"),
+    ],
+)
+def test_a_misspelt_key_gets_a_warning(document: dict[str, Any], warning: str) -> None:
+    assert read(**document)[1] == (warning,)
+
+
+@pytest.mark.parametrize("key", ["capabilities", "disableCheck", "cni.dev/attachments", "whatever", "cniVersions"])
+def test_keys_of_others_are_let_pass(key: str) -> None:
+    """The specification asks for it."""
+    assert read(**{key: {"a": 1}})[1] == ()
+
+
+@pytest.mark.parametrize("stdin", [b"", b"{", b"[]", b"null", b"\xff", b"7", b"[" * 100_000, b'{"a": ' + b"9" * 5000])
+def test_what_is_no_json_object_is_error_6(stdin: bytes) -> None:
+    with pytest.raises(DecodingFailure, match="the network configuration is not"):
+        parse(stdin)
+
+
+KEYS = [field.alias or name for name, field in NetworkConfig.model_fields.items()]
+SCALAR = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
+    st.sampled_from(["64512:1", "10.0.0.0/8", "evpn", "1500", "exabgp", "\ud800", "fe80::%x\n/64"]),
+)  # fmt: skip
+JSON = st.recursive(
+    SCALAR,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*KEYS, "vni", "rd", "communities", "wait", "waitSeconds", "cni", "ips", "mac"])
+            | st.text(max_size=4),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), JSON, max_size=6))
+def test_no_document_raises_anything_but_a_cni_error(document: dict[str, Any]) -> None:
+    """Tenants may write it (Multus): a wrong one is refused in words, never a crash."""
+    for extra in ({}, {"name": "net"}):
+        try:
+            config, _ = parse(json.dumps({**document, **extra}).encode())
+        except CniError as error:
+            refusals = error.msg.splitlines()
+            if len(refusals) != 1:
+                pytest.fail(f"not one line: {refusals}")
+        else:
+            assert is_name(config.name)
+            assert isinstance(config.ipam_type, str)
+
+
+@given(st.binary(max_size=40))
+def test_no_octets_raise_anything_but_a_cni_error(stdin: bytes) -> None:
+    with pytest.raises(CniError):
+        parse(stdin)
+
+
+@given(st.data())
+def test_keys_match_without_regard_to_case(data: st.DataObject) -> None:
+    """As the reference library's JSON does, in nested objects too."""
+
+    def scramble(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {
+            "".join(c.upper() if data.draw(st.booleans()) else c.lower() for c in key): scramble(item)
+            for key, item in value.items()
+        }
+
+    document = {
+        "name": "net",
+        "type": "bgpcni",
+        "isGateway": True,
+        "importRT": ["64512:1"],
+        "bgp": {"family": "vpn", "waitSeconds": 3, "communities": ["64512:1"]},
+        "args": {"cni": {"exportRT": ["64512:2"]}},
+        "runtimeConfig": {"mac": "02:00:00:00:00:01"},
+    }
+    assert parse(json.dumps(scramble(document)).encode()) == parse(json.dumps(document).encode())
+
+
+def test_names_fit_into_a_files_name() -> None:
+    assert is_name("a" * 180)
+    assert not is_name("a" * 181)
+    assert not is_name("a\n")
+    assert not is_name("-a")

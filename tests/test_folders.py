@@ -1,0 +1,68 @@
+"""run_dir and data_dir: ours alone, never somebody else's behind a link."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from bgpcni.errors import IoFailure
+from bgpcni.folders import open_below, open_folder
+
+
+def test_a_missing_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    """Parents too; an umask cannot widen it."""
+    before = os.umask(0)
+    try:
+        fd = open_folder(tmp_path / "a" / "b")
+    finally:
+        os.umask(before)
+    assert os.fstat(fd).st_mode & 0o777 == 0o700
+    below = open_below("c", fd, tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b" / "c").stat().st_mode & 0o777 == 0o700
+    assert not os.get_inheritable(fd)
+    os.close(below)
+    os.close(open_folder(tmp_path / "a" / "b"))
+    os.close(fd)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_a_folder_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    """What is in there decides what root does; the message says what to do."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d").chmod(mode)
+    with pytest.raises(IoFailure, match="chmod 0700"):
+        open_folder(tmp_path / "d")
+
+
+def test_a_folder_that_others_can_read_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d").chmod(0o755)
+    with caplog.at_level(logging.WARNING):
+        os.close(open_folder(tmp_path / "d"))
+    assert "can be read by other users (mode 0755)" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a folder to another user needs root")
+def test_another_users_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir(0o700)
+    os.chown(tmp_path / "d", 65534, 65534)
+    with pytest.raises(IoFailure, match="belongs to user 65534"):
+        open_folder(tmp_path / "d")
+
+
+def test_links_and_files_are_no_folders(tmp_path: Path) -> None:
+    """A link could lead into another user's hands."""
+    (tmp_path / "real").mkdir(0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "file").write_text("")
+    for name in ("link", "file"):
+        with pytest.raises(IoFailure, match=name):
+            open_folder(tmp_path / name)
+    fd = open_folder(tmp_path / "real")
+    (tmp_path / "real" / "link").symlink_to(tmp_path)
+    with pytest.raises(IoFailure, match="link"):
+        open_below("link", fd, tmp_path / "real")
+    os.close(fd)

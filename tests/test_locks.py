@@ -1,0 +1,185 @@
+"""Locks between processes and threads: one writer on a node, one call for an attachment."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bgpcni.locks import Busy, WriterLocks, acquire, discard
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+def in_child(action: Callable[[], object]) -> str:
+    """Run `action` in a process of its own: "ok" or the name of what it raised."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        answer = "ok"
+        try:
+            action()
+        except BaseException as error:  # noqa: BLE001 - this child must not go on with the tests
+            answer = type(error).__name__
+        os.write(writer, answer.encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    return answer
+
+
+def test_an_exclusive_lock_is_one_processs(folder: int) -> None:
+    """Another process is refused while it is held, and served after."""
+    fd = acquire("x.lock", folder)
+    assert in_child(lambda: acquire("x.lock", folder)) == "Busy"
+    assert in_child(lambda: acquire("x.lock", folder, shared=True)) == "Busy"
+    os.close(fd)
+    assert in_child(lambda: acquire("x.lock", folder)) == "ok"
+
+
+def test_a_dead_process_holds_nothing(folder: int) -> None:
+    """A killed call leaves no lock behind."""
+    assert in_child(lambda: acquire("x.lock", folder)) == "ok"
+    os.close(acquire("x.lock", folder))
+
+
+def test_shared_locks_share(folder: int) -> None:
+    """Any number of calls without an agent."""
+    fds = [acquire("x.lock", folder, shared=True) for _ in range(3)]
+    assert in_child(lambda: acquire("x.lock", folder, shared=True)) == "ok"
+    with pytest.raises(Busy):
+        acquire("x.lock", folder)
+    for fd in fds:
+        os.close(fd)
+    os.close(acquire("x.lock", folder))
+
+
+def test_threads_exclude_each_other(folder: int) -> None:
+    """Each lock is an open file of its own: the agent's threads are as good as processes."""
+    inside, most, guard = [0], [0], threading.Lock()
+
+    def work() -> None:
+        for _ in range(20):
+            fd = acquire("x.lock", folder, seconds=30)
+            with guard:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+            with guard:
+                inside[0] -= 1
+            discard("x.lock", folder, fd)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert most == [1]
+
+
+@pytest.mark.parametrize("seconds", [30.0, None])
+def test_a_wait_ends_when_the_lock_is_free(folder: int, seconds: float | None) -> None:
+    """Bounded and unbounded waits alike."""
+    fd = acquire("x.lock", folder)
+    got: list[int] = []
+    thread = threading.Thread(target=lambda: got.append(acquire("x.lock", folder, seconds=seconds)))
+    thread.start()
+    os.close(fd)
+    thread.join(30)
+    os.close(got[0])
+
+
+def test_who_waited_for_an_unlinked_file_gets_the_one_that_is_there(folder: int, tmp_path: Path) -> None:
+    """Locks of attachments go with their file: two waiters never hold two different files of one name."""
+    first = acquire("x.lock", folder)
+    got: list[int] = []
+    thread = threading.Thread(target=lambda: got.append(acquire("x.lock", folder, seconds=30)))
+    thread.start()
+    discard("x.lock", folder, first)
+    thread.join(30)
+    assert os.fstat(got[0]).st_ino == (tmp_path / "x.lock").stat().st_ino
+    with pytest.raises(Busy):
+        acquire("x.lock", folder)
+    os.close(got[0])
+
+
+def test_a_file_that_was_replaced_under_the_lock_is_locked_anew(folder: int, tmp_path: Path) -> None:
+    """The identity is compared after locking."""
+    stale = os.open(tmp_path / "x.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(stale, fcntl.LOCK_EX)
+    os.unlink(tmp_path / "x.lock")
+    fd = acquire("x.lock", folder)
+    assert os.fstat(fd).st_ino == (tmp_path / "x.lock").stat().st_ino
+    os.close(fd)
+    os.close(stale)
+
+
+def test_locks_are_not_inherited(folder: int) -> None:
+    """ExaBGP outlives the agent: it must not keep the agent's lock."""
+    fd = acquire("x.lock", folder)
+    assert not os.get_inheritable(fd)
+    os.close(fd)
+
+
+def test_a_link_is_not_followed(folder: int, tmp_path: Path) -> None:
+    """Not even into one's own folder."""
+    (tmp_path / "x.lock").symlink_to(tmp_path / "y")
+    with pytest.raises(OSError, match="symbolic links"):
+        acquire("x.lock", folder)
+    assert not (tmp_path / "y").exists()
+
+
+def test_one_agent(folder: int) -> None:
+    """A second agent is refused, and so is every call."""
+    agent = WriterLocks(folder)
+    agent.as_agent()
+    assert in_child(WriterLocks(folder).as_agent) == "Busy"
+    assert in_child(WriterLocks(folder).as_call) == "Busy"
+    agent.release()
+    assert in_child(WriterLocks(folder).as_agent) == "ok"
+
+
+def test_calls_without_an_agent_work_side_by_side(folder: int) -> None:
+    """And the agent that starts meanwhile waits for them, while no further call begins."""
+    call = WriterLocks(folder)
+    call.as_call()
+    assert in_child(WriterLocks(folder).as_call) == "ok"
+    agent, started = WriterLocks(folder), threading.Event()
+
+    def start() -> None:
+        agent.as_agent()
+        started.set()
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    while in_child(WriterLocks(folder).as_call) == "ok":
+        pass  # until the agent has its first lock
+    assert not started.is_set()
+    call.release()
+    thread.join(30)
+    assert started.is_set()
+    assert in_child(WriterLocks(folder).as_call) == "Busy"
+    agent.release()
+
+
+def test_a_refused_call_leaves_the_agents_lock_alone(folder: int) -> None:
+    """Its probe is closed whatever happens."""
+    writer = acquire("writer.lock", folder)
+    call = WriterLocks(folder)
+    with pytest.raises(Busy):
+        call.as_call()
+    os.close(writer)
+    agent = WriterLocks(folder)
+    agent.as_agent()
+    agent.release()
+    assert os.path.exists(f"/proc/self/fd/{folder}")

@@ -1,0 +1,83 @@
+"""The nouns: routes print as FRR prints them, records survive the disk, keys are told apart."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, Family, Ipam, KernelRoute, Nlri
+
+RD = "10.0.0.1:5"
+EVPN = Family.L2VPN_EVPN
+
+
+@pytest.mark.parametrize(
+    ("nlri", "text"),
+    [
+        (Nlri(Family.IPV4_UNICAST, "unicast", "10.1.2.3/32"), "10.1.2.3/32"),
+        (Nlri(Family.IPV6_VPN, "vpn", "2001:db8::1/128", rd=RD), "10.0.0.1:5:2001:db8::1/128"),
+        (Nlri(EVPN, "multicast", rd=RD, originator="10.0.0.1"), "10.0.0.1:5:[3]:[0]:[32]:[10.0.0.1]"),
+        (Nlri(EVPN, "multicast", rd=RD, originator="2001:db8::1"), "10.0.0.1:5:[3]:[0]:[128]:[2001:db8::1]"),
+        (Nlri(EVPN, "mac-ip", rd=RD, mac="02:00:00:00:00:01"), "10.0.0.1:5:[2]:[0]:[48]:[02:00:00:00:00:01]"),
+        (
+            Nlri(EVPN, "mac-ip", "10.1.2.3/32", rd=RD, mac="02:00:00:00:00:01"),
+            "10.0.0.1:5:[2]:[0]:[48]:[02:00:00:00:00:01]:[32]:[10.1.2.3]",
+        ),
+        (Nlri(EVPN, "ip-prefix", "10.1.2.0/24", rd=RD), "10.0.0.1:5:[5]:[0]:[24]:[10.1.2.0]"),
+    ],
+)
+def test_an_nlri_reads_as_in_frr(nlri: Nlri, text: str) -> None:
+    """What `bgpcni routes` shows can be pasted into vtysh."""
+    assert str(nlri) == text
+
+
+@given(
+    st.tuples(*[st.text(alphabet="ab\0/-", max_size=4)] * 3), st.tuples(*[st.text(alphabet="ab\0/-", max_size=4)] * 3)
+)
+def test_different_keys_have_different_digests(one: tuple[str, str, str], two: tuple[str, str, str]) -> None:
+    """The three parts cannot run into each other (none of them may hold a NUL)."""
+    if any("\0" in part for part in (*one, *two)):
+        return
+    first, second = AttachmentKey(*one), AttachmentKey(*two)
+    assert (first.digest == second.digest) == (one == two)
+    assert len(first.digest) == 40
+
+
+FULL = Attachment(
+    boot_id="b",
+    network="net",
+    container_id="c",
+    ifname="eth0",
+    netns="/run/netns/x",
+    cookie=7,
+    addresses=(Address(address="10.1.2.3/24", gateway="10.1.2.1"),),
+    routes=(KernelRoute(dst="0.0.0.0/0"),),
+    ipam=Ipam(type="host-local", data_dir="/var/lib/cni/networks"),
+    bgp=Bgp(family="vpn", rd=RD, label=16, export_rt=("64512:1",)),
+    exporters=(ExporterUse(name="fabric", type="bagpipe", config={"url": "http://127.0.0.1:8082"}),),
+)
+
+
+def test_a_record_survives_the_disk() -> None:
+    """And says which schema it is of."""
+    text = FULL.model_dump_json(by_alias=True)
+    assert json.loads(text)["schema"] == 1
+    assert Attachment.model_validate_json(text) == FULL
+    assert FULL.key == AttachmentKey("net", "c", "eth0")
+    assert str(FULL.key) == "net/c/eth0"
+
+
+@pytest.mark.parametrize("change", [{"schema": 2}, {"unknown": 1}, {"bgp": {"family": "evpm"}}, {"network": None}])
+def test_a_record_of_another_shape_is_refused(change: dict[str, object]) -> None:
+    """A later version's record is not half understood."""
+    with pytest.raises(ValidationError):
+        Attachment.model_validate({**FULL.model_dump(by_alias=True), **change})
+
+
+def test_what_is_passed_between_parts_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        FULL.mac = "02:00:00:00:00:01"  # type: ignore[misc]

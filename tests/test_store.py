@@ -1,0 +1,396 @@
+"""The records: written whole or not at all, found again after a kill at any point, and never in anybody's way."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bgpcni import locks
+from bgpcni import store as module
+from bgpcni.errors import IoFailure, TryAgain
+from bgpcni.model import Address, Attachment, AttachmentKey, State
+from bgpcni.store import Store
+
+
+def attachment(container: str = "c1", network: str = "net", **more: object) -> Attachment:
+    values: dict[str, object] = {
+        "boot_id": "boot",
+        "network": network,
+        "container_id": container,
+        "ifname": "eth0",
+        "netns": "/run/netns/x",
+        **more,
+    }
+    return Attachment.model_validate(values)
+
+
+WITH = attachment(addresses=(Address(address="10.1.2.3/24", gateway="10.1.2.1"),))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "data", tmp_path / "run")
+    yield store
+    store.close()
+
+
+def found(store: Store) -> list[tuple[State, Attachment | None]]:
+    return [(stored.state, stored.attachment) for stored in store.all()]
+
+
+def path_of(store: Store, state: State, item: Attachment = WITH) -> Path:
+    return store.path / "attachments" / state / f"{item.network}@{item.key.digest}.json"
+
+
+def test_what_is_put_is_found(store: Store) -> None:
+    """A record is one file, readable by its owner only, whose folder is the attachment's state."""
+    assert store.find(WITH.key) is None
+    store.put(State.ADDING, WITH)
+    assert path_of(store, State.ADDING).stat().st_mode & 0o777 == 0o600
+    stored = store.find(WITH.key)
+    assert stored is not None
+    assert (stored.state, stored.attachment, stored.network) == (State.ADDING, WITH, "net")
+    store.put(State.UP, WITH)
+    assert found(store) == [(State.UP, WITH)]
+    assert not path_of(store, State.ADDING).exists()
+
+
+def test_a_record_moves_and_goes(store: Store) -> None:
+    """DEL: leaving, then gone; both again are success."""
+    store.put(State.UP, WITH)
+    assert store.move(WITH, State.LEAVING)
+    assert store.move(WITH, State.LEAVING)
+    assert found(store) == [(State.LEAVING, WITH)]
+    store.drop(WITH.key)
+    store.drop(WITH.key)
+    assert found(store) == []
+    assert store.move(WITH, State.LEAVING)
+
+
+def test_the_folders_are_the_owners_alone(store: Store) -> None:
+    """0700: what is in there decides what root does."""
+    for folder in (store.path, store.run_path, *(store.path / "attachments" / state for state in State)):
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_networks_with_unusual_names_are_kept_apart(store: Store) -> None:
+    """Names are what the specification allows; a container ID may be as long as it likes."""
+    items = [attachment("c" * 500, name) for name in ("a", "a.b", "A", "a_b-c", "x" * 180)]
+    for item in items:
+        store.put(State.UP, item)
+    assert sorted(stored.network for stored in store.all()) == sorted(item.network for item in items)
+    assert all(store.find(item.key).attachment == item for item in items)  # type: ignore[union-attr]
+
+
+def test_attachments_of_one_container_are_kept_apart(store: Store) -> None:
+    """Multus: two interfaces, two networks, one container."""
+    one, two = attachment(ifname="eth0"), attachment(ifname="net1")
+    store.put(State.UP, one)
+    store.put(State.UP, two)
+    store.drop(one.key)
+    assert found(store) == [(State.UP, two)]
+
+
+@pytest.mark.parametrize(
+    ("states", "winner"),
+    [
+        ((State.ADDING, State.UP), State.UP),
+        ((State.UP, State.LEAVING), State.UP),
+        ((State.ADDING, State.LEAVING), State.LEAVING),
+        ((State.ADDING, State.UP, State.LEAVING), State.UP),
+    ],
+)
+def test_two_states_of_one_record_count_once(store: Store, states: tuple[State, ...], winner: State) -> None:
+    """A kill between writing the new state and removing the old one: the later state is the one that counts."""
+    for state in states:
+        store.put(State.UP, WITH.model_copy(update={"netns": f"/{state}"}))
+        os.rename(path_of(store, State.UP), store.path / state)
+    for state in states:
+        os.rename(store.path / state, path_of(store, state))
+    ((state, item),) = found(store)
+    assert item is not None
+    assert (state, item.netns) == (winner, f"/{winner}")
+    stored = store.find(WITH.key)
+    assert stored is not None
+    assert (stored.state, stored.attachment) == (state, item)
+    assert store.move(WITH, State.LEAVING)
+    ((state, item),) = found(store)
+    assert item is not None
+    assert (state, item.netns) == (State.LEAVING, f"/{winner}")  # no address of it is forgotten
+    store.drop(WITH.key)
+    assert found(store) == []
+
+
+BROKEN = {
+    "empty": b"",
+    "half": b'{"schema": 1, "boot_id": "x"',
+    "not UTF-8": b"\xff\xfe",
+    "a later schema": json.dumps({**WITH.model_dump(mode="json", by_alias=True), "schema": 9}).encode(),
+    "another attachment's": attachment("other").model_dump_json(by_alias=True).encode(),
+    "a list": b"[]",
+    "an unknown key": json.dumps({**WITH.model_dump(mode="json", by_alias=True), "new": 1}).encode(),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
+def test_a_record_that_cannot_be_read_is_one_problem_and_no_more(store: Store, content: bytes) -> None:
+    """It is reported with its file and network, its DEL removes it, and the others are served (rules 7, 8)."""
+    good = attachment("good")
+    store.put(State.UP, good)
+    path_of(store, State.UP).write_bytes(content)
+    stored = store.find(WITH.key)
+    assert stored is not None
+    assert stored.attachment is None
+    assert stored.network == "net"
+    assert stored.problem.startswith(str(path_of(store, State.UP)) + ": ")
+    assert "\n" not in stored.problem
+    assert {item for _, item in found(store)} == {None, good}
+    store.drop_digest(stored.network, stored.digest)
+    assert found(store) == [(State.UP, good)]
+
+
+def test_a_link_in_place_of_a_record_is_not_followed(store: Store, tmp_path: Path) -> None:
+    """Nor does it stop anything."""
+    (tmp_path / "elsewhere").write_text(WITH.model_dump_json(by_alias=True))
+    path_of(store, State.UP).symlink_to(tmp_path / "elsewhere")
+    ((_, item),) = found(store)
+    assert item is None
+    store.drop(WITH.key)
+    assert found(store) == []
+    assert (tmp_path / "elsewhere").exists()
+
+
+def test_files_that_are_no_records_are_let_be(store: Store) -> None:
+    """An editor's copy, a half-written file, a note."""
+    folder = store.path / "attachments" / "up"
+    (folder / f".{WITH.key.digest}.123").write_bytes(b"{")
+    (folder / "README").write_text("hello")
+    assert found(store) == []
+    store.sweep()
+    assert [path.name for path in folder.iterdir()] == ["README"]
+
+
+# ---------------------------------------------------------------- kills
+
+
+CALLS = ("open", "write", "close", "rename", "unlink", "stat")
+
+
+def die_at(number: int, action: Callable[[], object]) -> bool:
+    """Run `action` in a forked child that is killed right before its `number`th system call; True: it was."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            assert os.WTERMSIG(status) == signal.SIGKILL
+            return True
+        assert os.WEXITSTATUS(status) == 0
+        return False
+    left = number
+
+    def counted(call: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*args: object, **kwargs: object) -> object:
+            nonlocal left
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    try:
+        for name in CALLS:
+            setattr(os, name, counted(getattr(os, name)))
+        action()
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 - whatever it is, this child must not go on with the tests
+        os._exit(1)
+
+
+BEFORE = WITH.model_copy(update={"netns": "/before"})
+AFTER = WITH.model_copy(update={"netns": "/after"})
+
+
+@pytest.mark.parametrize(
+    ("action", "allowed"),
+    [
+        (lambda store: store.put(State.UP, AFTER), [(State.ADDING, BEFORE), (State.UP, AFTER)]),
+        (lambda store: store.put(State.ADDING, AFTER), [(State.ADDING, BEFORE), (State.ADDING, AFTER)]),
+        (lambda store: store.move(BEFORE, State.LEAVING), [(State.ADDING, BEFORE), (State.LEAVING, BEFORE)]),
+        (lambda store: store.drop(BEFORE.key), [(State.ADDING, BEFORE)]),
+    ],
+    ids=["up", "again", "leaving", "dropped"],
+)
+def test_a_kill_between_any_two_system_calls_leaves_one_whole_record(
+    tmp_path: Path, action: Callable[[Store], object], allowed: list[tuple[State, Attachment]]
+) -> None:
+    """The state before or the state after; and the next life can go on from it (rule 5)."""
+    for number in range(50):
+        store = Store(tmp_path / "data", tmp_path / "run")
+        store.put(State.ADDING, BEFORE)
+        killed = die_at(number, lambda store=store: action(store))  # type: ignore[misc]
+        records = found(store)
+        assert records in [[record] for record in allowed] or (allowed[-1:] == allowed and records == [])
+        store.sweep()
+        assert found(store) == records
+        assert store.move(BEFORE, State.LEAVING)
+        store.drop(BEFORE.key)
+        assert found(store) == []
+        leftover = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+        assert leftover == []
+        store.close()
+        if not killed:
+            return
+    pytest.fail("the action never came to its end")
+
+
+def test_a_killed_first_use_does_not_stop_the_next(tmp_path: Path) -> None:
+    """The folders are half made."""
+    for number in range(60):
+        if not die_at(number, lambda: Store(tmp_path / str(number) / "data", tmp_path / "run")):  # noqa: B023
+            return
+        Store(tmp_path / str(number) / "data", tmp_path / "run").close()
+    pytest.fail("the store never came to be")
+
+
+def test_the_number_of_a_network_survives_a_kill(tmp_path: Path) -> None:
+    """An RD is never given twice, and never changes."""
+    store = Store(tmp_path / "data", tmp_path / "run")
+    assert store.number_of("a") == 1
+    for number in range(60):
+        killed = die_at(number, lambda: store.number_of(f"net{number}"))  # noqa: B023
+        assert store.number_of("a") == 1
+        if not killed:
+            break
+    numbers = json.loads((tmp_path / "data" / "numbers.json").read_text())
+    assert len(set(numbers.values())) == len(numbers)
+    store.close()
+
+
+# ---------------------------------------------------------------- disks
+
+
+def limited(octets: int, action: Callable[[], object]) -> int:
+    """Run `action` in a forked child that may not write a file of more than `octets`; its exit code."""
+    child = os.fork()
+    if child:
+        return os.WEXITSTATUS(os.waitpid(child, 0)[1])
+    try:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (octets, octets))
+        action()
+        os._exit(0)
+    except IoFailure:
+        os._exit(5)
+    except BaseException:  # noqa: BLE001 - this child must not go on with the tests
+        os._exit(1)
+
+
+@pytest.mark.parametrize("octets", [0, 1, 100])
+def test_a_full_disk_is_error_5_and_leaves_the_record_as_it_was(store: Store, octets: int) -> None:
+    """No half record: a write that stops short is an error as well."""
+    store.put(State.ADDING, BEFORE)
+    assert limited(octets, lambda: store.put(State.UP, AFTER)) == 5
+    assert limited(octets, lambda: store.put(State.ADDING, AFTER)) == 5
+    assert found(store) == [(State.ADDING, BEFORE)]
+    assert [p.name for p in (store.path / "attachments").rglob("*.*")] == [path_of(store, State.ADDING).name]
+
+
+def test_a_full_disk_gives_no_network_number(store: Store) -> None:
+    """Rather no ADD than two networks with one RD."""
+    assert store.number_of("a") == 1
+    assert limited(4, lambda: store.number_of("b")) == 5
+    assert (store.number_of("a"), store.number_of("b")) == (1, 2)
+
+
+def test_a_move_that_the_disk_refuses_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DEL goes on from the record where it is."""
+    store.put(State.UP, WITH)
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    assert not store.move(WITH, State.LEAVING)
+    assert found(store) == [(State.UP, WITH)]
+
+
+def test_a_folder_that_cannot_be_made_is_error_5(tmp_path: Path) -> None:
+    """In words, with the path."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(IoFailure, match="file"):
+        Store(tmp_path / "file" / "data", tmp_path / "run")
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def test_networks_are_numbered_from_one_for_good(store: Store, tmp_path: Path) -> None:
+    """The `n` of the RD `router_id:n`."""
+    assert [store.number_of(name) for name in ("a", "b", "a", "c")] == [1, 2, 1, 3]
+    again = Store(tmp_path / "data", tmp_path / "run")
+    assert again.number_of("c") == 3
+    again.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"a": "x"}', b'{"a": 0}', b"\xff", b'{"a": 70000}'])
+def test_numbers_that_cannot_be_read_are_error_5(store: Store, content: bytes) -> None:
+    """A number is never guessed: two networks would share their RD."""
+    (store.path / "numbers.json").write_bytes(content)
+    with pytest.raises(IoFailure, match=r"numbers\.json"):
+        store.number_of("b")
+
+
+def test_when_all_numbers_are_taken_it_says_so(store: Store) -> None:
+    """Not a crash."""
+    (store.path / "numbers.json").write_text(json.dumps({f"n{n}": n for n in range(1, 65536)}))
+    with pytest.raises(IoFailure, match="numbers are taken"):
+        store.number_of("one more")
+
+
+def test_a_held_number_lock_is_try_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that hangs with the lock is a passing condition."""
+    monkeypatch.setattr(module, "NUMBERS_SECONDS", 0.0)
+    fd = locks.acquire("numbers.lock", store.data_fd)
+    with pytest.raises(TryAgain):
+        store.number_of("a")
+    os.close(fd)
+    assert store.number_of("a") == 1
+
+
+# ---------------------------------------------------------------- the lock of an attachment
+
+
+def test_a_second_call_for_an_attachment_waits_or_is_told_to_try_again(store: Store) -> None:
+    """Error 11 names the attachment; another attachment is not in its way."""
+    with store.locked(WITH.key, 0):
+        with pytest.raises(TryAgain, match="net/c1/eth0"), store.locked(WITH.key, 0):
+            pass
+        with store.locked(AttachmentKey("net", "c2", "eth0"), 0):
+            pass
+        entered = threading.Event()
+
+        def wait() -> None:
+            with store.locked(WITH.key, 30):
+                entered.set()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+    thread.join(30)
+    assert entered.is_set()
+    assert os.listdir(store.run_path / "locks") == []
+
+
+def test_an_error_of_the_call_is_not_taken_for_the_locks(store: Store) -> None:
+    """What the kernel refused while the lock was held is reported as it is."""
+    with pytest.raises(PermissionError, match="netlink"), store.locked(WITH.key, 0):
+        raise PermissionError(1, "netlink said no")
+    with pytest.raises(locks.Busy), store.locked(WITH.key, 0):
+        raise locks.Busy
