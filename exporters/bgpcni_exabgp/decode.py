@@ -27,7 +27,11 @@ class Attributes:
     route_targets: tuple[str, ...] = ()
     encapsulation: int | None = None
     mobility: int | None = None
+    sticky: bool = False
     router_mac: str | None = None
+    med: int | None = None
+    originator: str | None = None
+    """ORIGINATOR_ID, RFC 4456."""
     tunnel: tuple[int, int, str] | None = None
     """P-MSI tunnel: type, VNI, endpoint."""
 
@@ -44,13 +48,14 @@ def decode_attributes(wire: bytes) -> Attributes:
         found[code] = rest.take(size)
     targets: list[str] = []
     encapsulation = mobility = router_mac = None
+    sticky = False
     for value in _pieces(found.get(16, b""), 8):
         if value[0] in (0, 1, 2) and value[1] == 2:
             targets.append(_administered(value[0], value[2:]))
         elif value[:2] == b"\x03\x0c":
             encapsulation = int.from_bytes(value[6:], "big")
         elif value[:2] == b"\x06\x00":
-            mobility = int.from_bytes(value[4:], "big")
+            mobility, sticky = int.from_bytes(value[4:], "big"), bool(value[2] & 1)
         elif value[:2] == b"\x06\x03":
             router_mac = _mac(value[2:])
     standard = ("{}:{}".format(*unpack("!HH", value)) for value in _pieces(found.get(8, b""), 4))
@@ -68,13 +73,33 @@ def decode_attributes(wire: bytes) -> Attributes:
         route_targets=tuple(targets),
         encapsulation=encapsulation,
         mobility=mobility,
+        sticky=sticky,
         router_mac=router_mac,
+        med=int.from_bytes(found[4], "big") if 4 in found else None,
+        originator=_address(found[9]) if 9 in found else None,
         tunnel=tunnel,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One NLRI. `label`: VPN, 20 bits. `vni`, and `l3_vni` of a type 2: EVPN. `gateway`: of a type 5, if not zero."""
+
+    nlri: Nlri
+    label: int | None = None
+    vni: int | None = None
+    l3_vni: int | None = None
+    gateway: str | None = None
+
+
 def decode_nlri(family: Family, wire: bytes) -> tuple[Nlri, int | None]:
     """One NLRI and its label (VPN: 20 bits) or VNI (EVPN: 24 bits); None where it has none."""
+    route = decode_route(family, wire)
+    return route.nlri, route.label if route.vni is None else route.vni
+
+
+def decode_route(family: Family, wire: bytes) -> Route:
+    """One NLRI with all that is in it."""
     rest = _Reader(wire)
     if family is Family.L2VPN_EVPN:
         kind, size = rest.take(2)
@@ -89,19 +114,19 @@ def decode_nlri(family: Family, wire: bytes) -> tuple[Nlri, int | None]:
             stack = int.from_bytes(rest.take(3), "big")
             label, rd, bits = stack >> 4, _rd(rest.take(8)), bits - 88
         prefix = _prefix(version, bits, rest.take(max(0, bits + 7) // 8))
-        result = Nlri(family, "vpn" if rd else "unicast", prefix=prefix, rd=rd), label
+        result = Route(Nlri(family, "vpn" if rd else "unicast", prefix=prefix, rd=rd), label)
     if rest:
         raise Malformed(f"{len(rest)} octets after the NLRI")
     return result
 
 
-def _evpn(kind: int, rest: _Reader) -> tuple[Nlri, int | None]:
+def _evpn(kind: int, rest: _Reader) -> Route:
     rd = _rd(rest.take(8))
     family = Family.L2VPN_EVPN
     if kind == 3:
         tag = int.from_bytes(rest.take(4), "big")
         originator = _address(rest.take(rest.take(1)[0] // 8))
-        return Nlri(family, "multicast", rd=rd, originator=originator, tag=tag), None
+        return Route(Nlri(family, "multicast", rd=rd, originator=originator, tag=tag))
     if kind not in (2, 5):
         raise Malformed(f"EVPN route type {kind}")
     rest.take(10)
@@ -110,15 +135,18 @@ def _evpn(kind: int, rest: _Reader) -> tuple[Nlri, int | None]:
         bits = rest.take(1)[0]
         size = (len(rest) - 3) // 2
         prefix = _prefix(6 if size == 16 else 4, bits, rest.take(size))
-        rest.take(size)
-        return Nlri(family, "ip-prefix", prefix=prefix, rd=rd, tag=tag), int.from_bytes(rest.take(3), "big")
+        gateway = rest.take(size)
+        nlri = Nlri(family, "ip-prefix", prefix=prefix, rd=rd, tag=tag)
+        vni = int.from_bytes(rest.take(3), "big")
+        return Route(nlri, vni=vni, gateway=_address(gateway) if any(gateway) else None)
     if rest.take(1) != b"\x30":
         raise Malformed("a MAC address not of 48 bits")
     mac = _mac(rest.take(6))
     octets = rest.take(rest.take(1)[0] // 8)
     host = f"{_address(octets)}/{8 * len(octets)}" if octets else None
     vni = int.from_bytes(rest.take(3), "big")
-    return Nlri(family, "mac-ip", prefix=host, rd=rd, mac=mac, tag=tag), vni
+    l3_vni = int.from_bytes(rest.take(3), "big") if rest else None
+    return Route(Nlri(family, "mac-ip", prefix=host, rd=rd, mac=mac, tag=tag), vni=vni, l3_vni=l3_vni)
 
 
 class _Reader:

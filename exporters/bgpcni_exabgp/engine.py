@@ -2,7 +2,8 @@
 
 ExaBGP is imported and stays unchanged on disk; it has the sessions, the state machine, the capabilities and the
 timers. What is replaced in memory is its Adj-RIB-Out, so that per flush a route has one state, the newest, and
-routes are grouped into few UPDATEs. Nothing else of this project is imported here.
+routes are grouped into few UPDATEs; and what is received is kept as octets. Of this project only `adj_rib_in` is
+imported here.
 
 The command, one line each, answered in order by `done` or `error` and applied whole or not at all:
 
@@ -14,6 +15,7 @@ The command, one line each, answered in order by `done` or `error` and applied w
     bgpcni spare SEQ TAG ...                              nor is what has one of these tags;
     bgpcni sweep SEQ                                      what is still in doubt is withdrawn
     neighbor ADDRESS bgpcni eor SEQ AFI/SAFI              End-of-RIB (RFC 4724) after what is queued
+    bgpcni listen SEQ AFI/SAFI ...                        tells all that was received of these families, and goes on
 
 SEQ is a number that only grows. IBGP and EBGP are the path attributes for each kind of neighbour, without
 NEXT_HOP, MP_REACH_NLRI and MP_UNREACH_NLRI; they, the TAG, NLRI and KEY are in hexadecimal, `-` is none. KEY
@@ -23,10 +25,13 @@ Events, one JSON object a line, to the API process of each neighbour:
 
     {"bgpcni": "state", "protocol": P, "seq": N, "digest": D, "neighbors": [...]}
     {"bgpcni": "configured", "digest": D, "error": ""}    after a reload; D: SHA-256 of the configuration
-    {"bgpcni": "up", "peer": A, "families": [...], "seq": N}
+    {"bgpcni": "up", "peer": A, "families": [...], "restarts": [...], "seq": N}
     {"bgpcni": "sent", "peer": A, "seq": N}               all up to N is in the socket of this session
     {"bgpcni": "acked", "peer": A, "seq": N}              and acknowledged by the peer's TCP
     {"bgpcni": "eor", "peer": A, "family": F}             End-of-RIB is in the socket
+    {"bgpcni": "routes", "peer": A, "family": F, "hop": H, "attributes": X, "nlri": [...]}
+
+The last tells what was received, in hexadecimal and as `adj_rib_in` has it: no hop, withdrawn; no NLRI, End-of-RIB.
 """
 
 from __future__ import annotations
@@ -51,7 +56,8 @@ from typing import Any
 import exabgp.reactor.peer as exabgp_peer
 import exabgp.rib
 from exabgp.bgp.fsm import FSM
-from exabgp.bgp.message import Action, Update
+from exabgp.bgp.message import Action, Message, Update
+from exabgp.bgp.message.open.capability import Capability
 from exabgp.bgp.message.update.attribute.mprnlri import MPRNLRI
 from exabgp.bgp.message.update.attribute.nexthop import NextHop
 from exabgp.bgp.message.update.nlri import NLRI
@@ -71,13 +77,15 @@ from exabgp.reactor.protocol import Protocol
 from exabgp.rib.change import Change
 from exabgp.rib.outgoing import OutgoingRIB
 
+from bgpcni_exabgp.adj_rib_in import AdjRibIn, Routes
+
 VERSIONS = ((5, 0, 8), (5, 1))
 """ExaBGP from the first, below the second."""
 
 HEADER = 19 + 2 + 2  # message header, Withdrawn Routes Length, Total Path Attribute Length
 EXTENDED_OPTIONAL = 0x90  # attribute flags: optional, extended length
 MP_REACH_NLRI, MP_UNREACH_NLRI = 14, 15
-PROTOCOL = 1
+PROTOCOL = 2
 """Of the command and its events; an agent that speaks another one starts ExaBGP anew."""
 SLOWEST_RECONNECT = 5  # seconds; ExaBGP's own back-off goes to 60
 EXPECTANT = 0.05  # seconds
@@ -285,6 +293,7 @@ class Engine:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.digest = ""
+        self.listening: frozenset[str] = frozenset()
 
     def command(self, reactor: Any, service: str, line: str) -> bool:
         """Run one line; synchronous, so that answers keep the order of the lines."""
@@ -335,6 +344,10 @@ class Engine:
                 for wire, key in map(_route, words[1:])
             ]
             _queue(neighbors, family, changes)
+        elif verb == "listen":
+            self.listening = frozenset(words)
+            for peer in [peer for peer in reactor._peers.values() if peer.fsm == FSM.ESTABLISHED]:
+                peer.bgpcni.tell(words)
         else:
             raise ValueError(f"unknown verb {verb}")
         for rib in ribs:
@@ -377,6 +390,7 @@ class Engine:
                     "state": peer.fsm.name(),
                     "since": peer.stats["complete"] or peer.stats["reset"],
                     "families": watch.families if watch else [],
+                    "restarts": watch.restarts if watch else [],
                     "sent": watch.sent if watch else -1,
                     "acked": watch.acked if watch else -1,
                     "eor": sorted(watch.eor) if watch else [],
@@ -427,11 +441,14 @@ def _queue(neighbors: list[Any], family: NAMES, changes: list[Any]) -> None:
 class Watch:
     """How far one established session got: sequence numbers in its socket and acknowledged by its peer."""
 
-    def __init__(self, peer: Any) -> None:
+    def __init__(self, peer: Any, engine: Engine) -> None:
         self.peer = peer
-        self.families = (
-            [f"{afi}/{safi}" for afi, safi in peer.proto.negotiated.families] if peer.proto.negotiated.asn4 else []
-        )
+        self.engine = engine
+        self.received = AdjRibIn()
+        negotiated = peer.proto.negotiated
+        self.families = [f"{afi}/{safi}" for afi, safi in negotiated.families] if negotiated.asn4 else []
+        restart = negotiated.received_open.capabilities.get(Capability.CODE.GRACEFUL_RESTART, {})
+        self.restarts = [f"{afi}/{safi}" for afi, safi in restart]
         self.started: int = peer.neighbor.rib.outgoing.sequence
         self.flushing = False
         self.written = -1
@@ -445,6 +462,30 @@ class Watch:
         text = json.dumps({"bgpcni": event, "peer": str(self.peer.neighbor["peer-address"]), **fields})
         for service in self.peer.neighbor.api["neighbor-changes"]:
             processes.write(service, text)
+
+    def update(self, body: bytes) -> None:
+        """An UPDATE has come."""
+        if not self.families:
+            return  # AS paths of two octets, which nobody here reads
+        try:
+            found = self.received.update(body)
+        except ValueError as error:
+            reason = f"not told: {error}"
+            log.error(lambda: reason, self.peer.id())
+            return
+        for routes in found:
+            if routes.family in self.engine.listening:
+                self._tell(routes)
+
+    def tell(self, families: list[str]) -> None:
+        """All that is held."""
+        for family in families:
+            for routes in self.received.tell(family):
+                self._tell(routes)
+
+    def _tell(self, routes: Routes) -> None:
+        nlri = [wire.hex() for wire in routes.nlri]
+        self.emit("routes", family=routes.family, hop=routes.hop.hex(), attributes=routes.attributes.hex(), nlri=nlri)
 
     def expectant(self) -> bool:
         """Whether an acknowledgement is due about now; delayed ones (RFC 1122: below 500 ms) are not waited for."""
@@ -490,12 +531,26 @@ def _written(io: socket.socket) -> int:
         acked = again
 
 
-def watched_main(stock: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator[Any]]:
+def overheard(stock: Callable[[], Iterator[Any]], watch: Watch) -> Callable[[], Iterator[Any]]:
+    """`Connection.reader`, which reads one message, with every UPDATE handed on as it came."""
+
+    def reader() -> Iterator[Any]:
+        for item in stock():
+            length, kind, _, body, failure = item
+            if length and kind == Message.CODE.UPDATE and not failure:
+                watch.update(bytes(body))
+            yield item
+
+    return reader
+
+
+def watched_main(stock: Callable[[Any], Iterator[Any]], engine: Engine) -> Callable[[Any], Iterator[Any]]:
     """`Peer._main`, which runs an established session, with a look after each of its steps."""
 
     def main(peer: Any) -> Iterator[Any]:
-        watch = peer.bgpcni = Watch(peer)
-        watch.emit("up", families=watch.families, seq=watch.started)
+        watch = peer.bgpcni = Watch(peer, engine)
+        peer.proto.connection.reader = overheard(peer.proto.connection.reader, watch)
+        watch.emit("up", families=watch.families, restarts=watch.restarts, seq=watch.started)
         for action in stock(peer):  # by its first step ExaBGP has queued its Adj-RIB-Out for this session
             watch.look()
             yield action
@@ -717,7 +772,7 @@ def install(engine: Engine) -> None:
     Listener.listen_on = gtsm_listen(Listener.listen_on)
     Processes.write = surviving_write(Processes.write)
     Reactor._wait_for_io = eager_wait(Reactor._wait_for_io)
-    Peer._main = watched_main(Peer._main)
+    Peer._main = watched_main(Peer._main, engine)
     Protocol.new_update = watched_update(Protocol.new_update)
     Protocol.new_eors = watched_eors(Protocol.new_eors)
     stock_reload = Reactor.reload

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel
 
-from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach, Wake
+from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach, SessionDown, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
-from bgpcni_exabgp import lines
+from bgpcni_exabgp import lines, received
 from bgpcni_exabgp.configure import configure, read_passwords
 from bgpcni_exabgp.encode import Kind, Unencodable
 from bgpcni_exabgp.ledger import NAMES, NEVER, STATES, Ledger, Session, explain
@@ -45,6 +45,7 @@ class ExaBGP(Exporter):
 
     families: ClassVar[frozenset[Family]] = frozenset(Family)
     acks: Literal["accepted", "sent", "acked"] = "acked"
+    imports: ClassVar[Literal["none", "routes", "datapath"]] = "routes"
     needs_agent: ClassVar[bool] = True
 
     def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:
@@ -73,6 +74,9 @@ class ExaBGP(Exporter):
         self._met = False
         self._base = 0  # the newest number when connected
         self._trying = True
+        self._listening: frozenset[Family] = frozenset()
+        self._heard: Heard | None = None
+        self._restarts: dict[str, bool] = {}  # neighbours that keep forwarding while they restart
 
     @classmethod
     def check(cls, config: BaseModel, node: NodeFacts) -> str | None:
@@ -227,6 +231,29 @@ class ExaBGP(Exporter):
             link.close()
         if thread is not None and thread is not threading.current_thread():
             thread.join(ANSWER)
+
+    # --- what peers announce
+
+    def listen(self, families: frozenset[Family], heard: Heard) -> None:
+        with self._lock:
+            self._listening, self._heard = families, heard
+            link = self._link
+        if link is not None:
+            self._ask_routes(link)
+
+    def _ask_routes(self, link: Link) -> None:
+        """Have all told anew: what was told before is void unless told again. Not of a stock ExaBGP, which cannot."""
+        with self._lock:
+            families, heard, peers = self._listening, self._heard, list(self._ledger.sessions)
+        if heard is None or self._stock:
+            return
+        heard([SessionDown(peer, graceful=True) for peer in peers])
+        self._post(link, [lines.listen(families)])
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        heard = self._heard
+        if heard is not None:
+            heard(list(received.events(event)))
 
     # --- a stock ExaBGP
 
@@ -402,6 +429,7 @@ class ExaBGP(Exporter):
             self._lock.notify_all()
         if self._closing.is_set():
             return "closing"
+        self._ask_routes(link)
         if first:  # no verb got through before: everything is to be told, and pruned, as it is
             self.wake.progress()
         else:
@@ -452,7 +480,10 @@ class ExaBGP(Exporter):
         with self._lock:
             self._link, self._wire, self._trying = None, None, False
             self._ledger.disconnected(reason, time.monotonic())
+            heard, peers = self._heard, list(self._ledger.sessions)
             self._lock.notify_all()
+        if heard is not None and not self._closing.is_set():
+            heard([SessionDown(peer, graceful=True) for peer in peers])
         if not self._closing.is_set():
             self.wake.sessions()
 
@@ -469,6 +500,7 @@ class ExaBGP(Exporter):
                 session.state = STATES.get(found["state"], "Idle") if found["state"] != "ESTABLISHED" else "OpenConfirm"
                 continue
             self._ledger.up(session, found["families"], found["started"], found["since"])
+            self._restarts[session.neighbor.address] = bool(found["restarts"])
             self._ledger.sent(session, found["sent"])
             session.acked = found["acked"]
             session.eor = {NAMES[name] for name in found["eor"] if name in NAMES}
@@ -478,6 +510,10 @@ class ExaBGP(Exporter):
             self._negotiated[event["relay"]["peer"]] = event["relay"]["families"]
             return
         kind = event.get("bgpcni") or event.get("type")
+        if kind == "routes":
+            self._tell(event)
+            return
+        fallen: SessionDown | None = None
         owed: list[Line] = []
         with self._lock:
             address = event.get("peer") or event.get("neighbor", {}).get("address", {}).get("peer")
@@ -495,13 +531,20 @@ class ExaBGP(Exporter):
                 session.eor.add(NAMES[event["family"]])
             elif kind == "up":
                 self._ledger.up(session, event["families"], event["seq"], time.time())
+                self._restarts[session.neighbor.address] = bool(event["restarts"])
                 owed = self._end_of_rib()
             elif kind == "fsm" and not session.up:
                 state = event["neighbor"]["state"]
                 session.state = STATES.get(state, "Idle") if state != "ESTABLISHED" else session.state
             elif kind == "state":
+                was_up = session.up
                 owed = self._state(link, session, event["neighbor"])
+                if was_up and not session.up:
+                    graceful = self._restarts.get(str(address), False) and "NOTIFICATION" not in session.last_error
+                    fallen = SessionDown(str(address), graceful)
             self._lock.notify_all()
+        if fallen is not None and self._heard is not None:
+            self._heard([fallen])
         if owed:
             self._post(link, owed)
         if kind == "fsm" and self._path is None:

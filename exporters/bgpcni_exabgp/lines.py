@@ -81,12 +81,18 @@ def prune(keep: Iterable[Nlri], spare: Iterable[str]) -> Iterator[Line]:
     yield Line("bgpcni sweep", "")
 
 
+def listen(families: Iterable[Family]) -> Line:
+    return Line("bgpcni listen", " ".join(sorted(WIRE[family] for family in families)))
+
+
 def end_of_rib(peer: str, family: Family) -> Line:
     return Line(f"neighbor {peer} bgpcni eor", WIRE[family])
 
 
-PROTOCOL = 1
+PROTOCOL = 2
 """That of the engine's lines and events; it has the same constant, and imports nothing from here."""
+
+
 STATE = Line("", "bgpcni state", numbered=False)
 
 
