@@ -470,6 +470,12 @@ class DataPlane:
 
     # ---------------------------------------------------------------- what peers say
 
+    def look_again(self) -> None:
+        """What the kernel refused is tried again now (`bgpcni sync`)."""
+        with self._lock:
+            self._look()
+            self._step()
+
     def heard(self, exporter: str, events: Sequence[Event]) -> None:
         """From an exporter's thread: noted, and worked off by ours."""
         with self._wake:

@@ -315,13 +315,14 @@ class Node:
         return True
 
     def disconnect(self, attachment: Attachment) -> None:
-        """Its link is gone: so is its part of what connects this node with others."""
+        """Its link is gone: so is its part of what connects this node with others. Idempotent."""
         self.claims.drop(attachment.key)
         if self.dataplane is not None:
             self.dataplane.detach(attachment)
 
     def finish(self, attachment: Attachment) -> None:
         """The withdrawal is confirmed: addresses go back, then the record goes."""
+        self.disconnect(attachment)
         self.addressing.release(attachment)
         self.store.drop(attachment.key)
 
