@@ -105,6 +105,7 @@ def test_a_container_that_moves_is_reachable_again(lab: Lab, frr: Frr) -> None:
     """It keeps MAC and addresses; sequence numbers say who is newer; two at once are reported, and not fought over."""
     fabric = Fabric(lab, frr, 3)
     one, two, three = fabric.nodes
+    fabric.add(0, "neighbour")
     watcher = fabric.add(2, "watcher")
     mac, four, six = "02:00:00:00:00:07", "10.1.2.7/24", "2001:db8:1:2::7/64"
     fixed = {"mac": mac, "ipam": {"type": "static", "addresses": [{"address": four}, {"address": six}]}}
@@ -148,6 +149,6 @@ def test_a_container_that_moves_is_reachable_again(lab: Lab, frr: Frr) -> None:
     third = at(0, "third")  # after the DEL
     began = time.monotonic()
     reachable(began, "moved after the DEL")
-    assert evpn.remote(three)[mac] == one.address
+    until(lambda: evpn.remote(three)[mac] == one.address, "the MAC at the first node again")
     third.delete()
     until(lambda: mac not in evpn.remote(three), "gone")
