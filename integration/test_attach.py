@@ -37,9 +37,8 @@ class Sleeper:
 
 @pytest.fixture
 def ready(site: Site) -> Site:
-    """The agent with its session, and a dual-stack network whose ADD waits until FRR was sent the routes."""
+    """The agent with its session."""
     site.agent()
-    site.network(bgp={"wait": "sent", "waitSeconds": 20})
     return site
 
 

@@ -21,14 +21,12 @@ _RETRY_SECONDS = 1.0
 class Janitor:
     """One thread and a list of things to do, some of them later. Every job takes the attachment's lock itself."""
 
-    def __init__(self, node: Node, grace: float) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._grace = grace
         self._jobs: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._wake = threading.Condition()
         self._stopping = False
-        self.orphans: dict[AttachmentKey, float] = {}
 
     def run(self) -> None:
         """Until `stop`; for a thread of its own."""
@@ -94,7 +92,7 @@ class Janitor:
 
     def _orphan(self, key: AttachmentKey) -> None:
         """Its link went without a DEL: the route goes at once, addresses and record after the grace."""
-        node = self._node
+        node, grace = self._node, self._node.agent.orphan_grace
         try:
             with node.store.locked(key, 0):
                 stored = node.store.find(key)
@@ -104,14 +102,13 @@ class Janitor:
                 if not interface.vanished(node.netlink, attachment):
                     return
                 node.by_link.pop(attachment.host_index or 0, None)
-                log.warning("%s: its link is gone without a DEL; route withdrawn, released in %g s", key, self._grace)
+                log.warning("%s: its link is gone without a DEL; route withdrawn, released in %g s", key, grace)
                 node.convergence.leave(attachment)
                 node.disconnect(attachment)
         except TryAgain:
             self.later(_RETRY_SECONDS / 10, lambda: self._orphan(key))
             return
-        self.orphans[key] = time.monotonic()
-        self.later(self._grace, lambda: self._release_orphan(key))
+        self.later(grace, lambda: self._release_orphan(key))
 
     def _release_orphan(self, key: AttachmentKey) -> None:
         node = self._node
@@ -128,8 +125,6 @@ class Janitor:
                     log.info("%s: released after the grace period", key)
         except CniError:
             self.later(_RETRY_SECONDS, lambda: self._release_orphan(key))
-            return
-        self.orphans.pop(key, None)
 
     def _compare(self) -> None:
         for attachment in recovery.look(self._node).orphans:

@@ -122,7 +122,7 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
 
 
 def family_of(config: NetworkConfig) -> Literal["unicast", "vpn", "evpn"]:
-    """`bgp.family`, or what its absence means."""
+    """What is announced; `type: bagpipe` without exporters means EVPN."""
     return config.bgp.family or ("evpn" if config.type == "bagpipe" and config.exporters is None else "unicast")
 
 
@@ -150,6 +150,13 @@ def forwarded(config: NetworkConfig, intent: Bgp, imports: Mapping[str, str]) ->
         warnings.append("bgp.advertise: the subnet's type 5 route is announced only: this node has no VRF for it")
     anycast = forwarder == "agent" and (config.is_gateway or config.is_default_gateway)
     return intent.model_copy(update={"forwarder": forwarder, "anycast": anycast}), tuple(warnings)
+
+
+def has_own_targets(request: Request) -> bool:
+    """Whether this attachment asks for route targets that are not its network's."""
+    own = request.settings.args.cni
+    named = {key.upper() for key, value in request.environment.args.items() if value}
+    return bool(own.import_rt or own.export_rt or named & {"IMPORT_RT", "EXPORT_RT"})
 
 
 def _targets(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -198,7 +205,8 @@ def _distinguisher(config: NetworkConfig, facts: NodeFacts, number: int) -> str 
             return bgp.route_distinguisher(config.bgp.rd)
         except ValueError as error:
             raise InvalidConfiguration(f"bgp.rd: {error}") from None
-    return f"{facts.router_id}:{number}" if facts.router_id else None
+    # A node without a router ID announces through speakers that choose RDs themselves: this one keeps VPNs apart.
+    return f"{facts.router_id or 0}:{number}"
 
 
 def bridge_of(config: NetworkConfig, addresses: Sequence[Address], intent: Bgp | None = None) -> BridgePlan:

@@ -21,7 +21,7 @@ from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.derive import derive
 from bgpcni.dataplane.claims import Claims
-from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain, Unavailable
+from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain
 from bgpcni.exporter import NotThereYet
 from bgpcni.kernel import bridge, masquerade
 from bgpcni.kernel.frames import Herald
@@ -29,7 +29,7 @@ from bgpcni.kernel.namespace import Namespace, boot_id
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey, Bgp, NodeFacts, State
-from bgpcni.node import chain, check, garbage, interface, options, plan
+from bgpcni.node import chain, check, garbage, interface, options, plan, readiness
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.request import Request
 from bgpcni.store import Store
@@ -113,7 +113,7 @@ class Node:
             undo.push("its claim to bridge and VNI", lambda: self.claims.drop(request.key))
             self.claims.take(attachment)
             self.store.put(State.ADDING, attachment)
-            undo.push("the record", lambda: self.take_back(attachment, undo))
+            undo.push("the record", lambda: self.take_back(attachment, undo, held))
 
             given = self.addressing.allocate(request, attachment.ipam, held)
             addresses = plan.with_gateways(config, given.addresses)
@@ -222,23 +222,30 @@ class Node:
 
     def routing(self, request: Request, warnings: list[str]) -> plan.Routing:
         """What is announced through whom, each exporter loaded and its configuration validated."""
-        number = self.store.number_of(request.name) if plan.family_of(request.settings) != "unicast" else 0
+        number = 0 if plan.family_of(request.settings) == "unicast" else self.store.number_of(request.name)
         routing = plan.routing(request, self.agent, self.facts, number, resident=self.resident)
         warnings += routing.warnings
-        imports: dict[str, str] = {}
-        for place, use in enumerate(routing.exporters):
-            kind = catalog.load(use.type)
-            config = catalog.configure(use, f"exporters[{place}]")
-            if kind.needs_agent and not self.resident:
-                raise InvalidConfiguration(f"exporters: {use.name} needs the agent: start bgpcni agent")
-            if reason := kind.check(config, self.facts):
-                raise InvalidConfiguration(f"exporters: {use.name}: {reason}")
-            imports[use.name] = kind.imports
-        if not imports:
+        self.refuse_exporters(routing)
+        for use in routing.exporters:
+            if not catalog.load(use.type).targets_per_route and plan.has_own_targets(request):
+                raise InvalidConfiguration(
+                    f"args: no route targets for one attachment with {use.name}: route targets are the VPN's there"
+                )
+        if not routing.exporters:
             return routing
+        imports = {use.name: catalog.load(use.type).imports for use in routing.exporters}
         intent, more = plan.forwarded(request.settings, routing.bgp, imports)
         warnings += more
         return replace(routing, bgp=intent)
+
+    def refuse_exporters(self, routing: plan.Routing) -> None:
+        """Raises InvalidConfiguration for an exporter that cannot be used here: not installed, misconfigured, …"""
+        for place, use in enumerate(routing.exporters):
+            kind = catalog.load(use.type)
+            if kind.needs_agent and not self.resident:
+                raise InvalidConfiguration(f"exporters: {use.name} needs the agent: start bgpcni agent")
+            if reason := catalog.objection(use, self.facts, f"exporters[{place}]"):
+                raise InvalidConfiguration(f"exporters: {use.name}: {reason}")
 
     def clear_the_way(self, key: AttachmentKey) -> Attachment | None:
         """Before an ADD: an attachment that is up is error 100; what a kill or an earlier DEL left is finished.
@@ -263,8 +270,15 @@ class Node:
         if reason := self.convergence.wait_announced(attachment, wait.wait, deadline):
             answer.warnings.append(f"bgp.wait: not {wait.wait} after {wait.wait_seconds:g} s: {reason}")
 
-    def take_back(self, attachment: Attachment, undo: Undo) -> None:
-        """The last undo step: addresses and record go; both stay where a withdraw is pending, or a step failed."""
+    def take_back(self, attachment: Attachment, undo: Undo, held: Attachment | None = None) -> None:
+        """The last undo step: addresses and record go; both stay where a withdraw is pending, or a step failed.
+
+        `held`: what the container had before, whose record the one of this ADD replaced: it is held again.
+        """
+        if held is not None:
+            self.store.put(State.LEAVING, held)
+            self.convergence.leave(held)
+            return
         if undo.failed or self.convergence.is_leaving(attachment.key):
             self.store.move(attachment, State.LEAVING)
             return
@@ -289,9 +303,11 @@ class Node:
             if stored is not None:
                 answer.warnings.append(stored.problem)
             interface.remove_by_name(self.netlink, key)
+            self.store.drop(key)
+            if stored is not None:
+                self.convergence.prune()
             released = self.addressing.release_unrecorded(request, answer.warnings)
             options.remove_unrecorded(request, released, answer.warnings)
-            self.store.drop(key)
         return answer
 
     def dismantle(self, attachment: Attachment, deadline: float) -> bool:
@@ -303,13 +319,14 @@ class Node:
         key = attachment.key
         self.by_link.pop(attachment.host_index or 0, None)
         self.store.move(attachment, State.LEAVING)
-        self.convergence.leave(attachment)
-        if attachment.bgp.drain_seconds and self.convergence.wait_confirmed(key, deadline):
+        convergence = self.convergence  # after the record: one that a reload puts in its place reads that
+        convergence.leave(attachment)
+        if attachment.bgp.drain_seconds and convergence.wait_confirmed(key, deadline):
             time.sleep(attachment.bgp.drain_seconds)  # the peers move their traffic away before the link goes
         if attachment.boot_id == self.boot_id:
             interface.remove(self.netlink, self.reaper, attachment)
         self.disconnect(attachment)
-        if attachment.exporters and not self.convergence.wait_confirmed(key, deadline):
+        if attachment.exporters and not convergence.wait_confirmed(key, deadline):
             return False
         self.finish(attachment)
         return True
@@ -341,12 +358,7 @@ class Node:
 
     def status(self, request: Request) -> Answer:
         """STATUS: could an ADD be served now?"""
-        if self.drained:
-            raise Unavailable("this node is drained")
-        for use in plan.exporters_of(request.settings, self.agent, resident=self.resident):
-            if reason := catalog.load(use.type).check(catalog.configure(use, f"exporters.{use.name}"), self.facts):
-                raise Unavailable(f"{use.name}: {reason}")
-        self.addressing.status(request)
+        readiness.run(self, request)
         return Answer(warnings=list(request.warnings))
 
 

@@ -34,9 +34,9 @@ def failure(text: str) -> Document:
 # ---------------------------------------------------------------- status
 
 
-def status(node: Node, orphans: int = 0) -> tuple[Document, int]:
+def status(node: Node) -> tuple[Document, int]:
     """Exit 1 if there are problems."""
-    problems = list(_problems(node, orphans))
+    problems = list(_problems(node))
     exporters = {}
     for name, announcer in node.convergence.announcers().items():
         state = announcer.state()
@@ -52,7 +52,7 @@ def status(node: Node, orphans: int = 0) -> tuple[Document, int]:
     return document, 1 if problems else 0
 
 
-def _problems(node: Node, orphans: int) -> Iterator[Document]:
+def _problems(node: Node) -> Iterator[Document]:
     if node.drained:
         yield {"code": "drained", "text": "everything was withdrawn by `bgpcni drain`; restart the agent to go on"}
     if node.resident and not node.facts.has_bgp and "exabgp" in node.agent.default_exporters:
@@ -72,9 +72,7 @@ def _problems(node: Node, orphans: int) -> Iterator[Document]:
                 yield {"code": "peer-down", "text": f"{name}: {peer.address} is {peer.state}: {peer.last_error}"}
     if node.dataplane is not None:
         yield from ({"code": code, "text": text} for code, text in node.dataplane.problems())
-    if orphans:
-        yield {"code": "orphans", "text": f"{orphans} attachments lost their link without a DEL"}
-    begun = leaving = 0
+    begun = leaving = orphans = 0
     for stored in node.store.all():
         if stored.attachment is None:
             yield {"code": "unreadable-record", "text": stored.problem}
@@ -82,6 +80,10 @@ def _problems(node: Node, orphans: int) -> Iterator[Document]:
             leaving += 1
         elif stored.state is State.ADDING:
             begun += 1
+        else:
+            orphans += interface.vanished(node.netlink, stored.attachment)
+    if orphans:
+        yield {"code": "orphans", "text": f"{orphans} attachments lost their link without a DEL"}
     if leaving:
         yield {"code": "leaving", "text": f"{leaving} attachments are gone, their addresses held: not withdrawn yet"}
     if begun and not node.resident:
@@ -169,15 +171,29 @@ def _routes_of(node: Node, stored: Stored) -> list[Document]:
         announcements = derive(attachment, node.facts)
     except CniError:
         announcements = []
+    gone = stored.state is State.LEAVING or interface.vanished(node.netlink, attachment)
     known = node.convergence.route_states(attachment)
-    return [_route(attachment, stored.state, route, known.get(route.nlri, {})) for route in announcements]
+    at_work = node.convergence.announcers() if node.resident else {}
+    idle = _unasked(node, attachment, gone=gone)
+    found = []
+    for route in announcements:
+        told = known.get(route.nlri, {})
+        # an exporter at work that does not know a route of what is gone has withdrawn it
+        names = [use.name for use in attachment.exporters if not gone or use.name in told or use.name not in at_work]
+        if names:
+            found.append(_route(attachment, route, {name: told.get(name, idle) for name in names}))
+    return found
 
 
-def _route(attachment: Attachment, state: State, route: Announcement, known: Mapping[str, RouteState]) -> Document:
-    since = attachment.since or attachment.created
-    # without the exporter's word (no agent): what the record says is all that is known
-    idle = RouteState("withdrawing" if state is State.LEAVING else "wanted", since, "no agent is running")
-    states = {use.name: known.get(use.name, idle) for use in attachment.exporters}
+def _unasked(node: Node, attachment: Attachment, *, gone: bool) -> RouteState:
+    """A route without an exporter's word on it: what the record says is all that is known."""
+    reason = "no agent is running"
+    if node.resident:
+        reason = "this node is drained" if node.drained else "its exporter cannot be used; see the agent's log"
+    return RouteState("withdrawing" if gone else "wanted", attachment.since or attachment.created, reason)
+
+
+def _route(attachment: Attachment, route: Announcement, states: Mapping[str, RouteState]) -> Document:
     return {
         "network": attachment.network,
         "containerID": attachment.container_id,
