@@ -68,6 +68,8 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
             exporters=routing.exporters,
             created=clock.now(),
         )
+        undo.push("its claim to bridge and VNI", lambda: node.claims.drop(request.key))
+        node.claims.take(attachment)
         node.store.put(State.ADDING, attachment)
         undo.push("the record", lambda: node.take_back(attachment, undo))
         attachment = node.announce(attachment, undo)
