@@ -43,6 +43,8 @@ def ensure(netlink: Netlink, plan: BridgePlan) -> links.Link:
     link = links.find(netlink, name=plan.name) or _make(netlink, plan)
     if link.kind != "bridge":
         raise InvalidConfiguration(f"bridge: {plan.name} exists and is a {link.kind or 'physical'} link, not a bridge")
+    if plan.mtu > link.mtu:
+        raise InvalidConfiguration(f"mtu: {plan.mtu} is over the {link.mtu} of bridge {plan.name}")
     if not link.up or (plan.promiscuous and not link.promiscuous):
         with _making, iproute() as library:
             library.link("set", index=link.index, state="up")
