@@ -237,7 +237,7 @@ def test_a_container_gets_its_own_held_address_again(lab: Lab) -> None:
     pid = speaker(node)
     freeze(lab, pid)
     delete(node, "c1", space, conf)
-    refused = node.cni("ADD", "c1", space, conf | {"mtu": 9000})
+    refused = node.cni("ADD", "c1", space, conf | {"mtu": 1})
     assert refused.error == 7
     assert node.lease_files() == set(held.ips)
     assert len(node.records("leaving")) == 1
