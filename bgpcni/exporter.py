@@ -250,9 +250,10 @@ class Exporter(abc.ABC):
         """From now on tell `heard` of the routes of these families (only if `imports` is `routes`).
 
         Asked from any thread at any time, the last call counts; it only notes the wish and returns. For each peer
-        and family: all that the peer has, `EndOfRib`, then every change; all of it again after each `wake.empty()`
-        and for a family that was not listened to before. `heard` gets events in order, many at once where many
-        came, in a thread of the exporter's; it returns quickly and never raises.
+        and family: all that the peer has, `EndOfRib`, then every change; the same for a family that was not
+        listened to before. Before everything is told again, after each `wake.empty()` too, comes `SessionDown` of
+        the peer. `heard` gets events in order, many at once where many came, in a thread of the exporter's; it
+        returns quickly and never raises.
         """
         return
 

@@ -152,7 +152,11 @@ class Ipam(Record):
 
 
 class Bgp(Record):
-    """What is to be announced, resolved from configuration, arguments and the agent's defaults."""
+    """What is to be announced, resolved from configuration, arguments and the agent's defaults.
+
+    `forwarder`: who has the VXLAN of an EVPN network, our agent or an exporter's daemon; None: nobody here.
+    `import_prefixes`: `bgp.import`. `anycast`: the gateway addresses are those of every node (EVPN).
+    """
 
     family: Literal["unicast", "vpn", "evpn"] = "unicast"
     advertise: Literal["host", "subnet"] = "host"
@@ -161,7 +165,10 @@ class Bgp(Record):
     label: int | None = None
     import_rt: tuple[str, ...] = ()
     export_rt: tuple[str, ...] = ()
+    import_prefixes: tuple[str, ...] = ()
     communities: tuple[str, ...] = ()
+    forwarder: Literal["agent", "exporter"] | None = None
+    anycast: bool = False
     drain_seconds: float = 0.0
 
 
@@ -177,8 +184,8 @@ class Attachment(Record):
     """What one ADD gives. Planned values are set from the start; the kernel's (`host_index`, `mac`, …) later.
 
     `cookie` is SO_NETNS_COOKIE of the container's namespace, unique within `boot_id`. `chained`: the interface
-    is another plugin's; we only announce it. `ip_masq`: the back end that masquerades for it. `since`: RFC 3339,
-    UTC, when ADD answered.
+    is another plugin's; we only announce it. `ip_masq`: the back end that masquerades for it. `mobility`: EVPN's
+    sequence, above that of the node it came from. `since`: RFC 3339, UTC, when ADD answered.
     """
 
     schema_number: Literal[1] = Field(default=1, alias="schema")
@@ -206,6 +213,7 @@ class Attachment(Record):
     ipam: Ipam | None = None
     bgp: Bgp = Bgp()
     exporters: tuple[ExporterUse, ...] = ()
+    mobility: int = 0
     created: str = ""
     since: str = ""
 

@@ -59,7 +59,9 @@ class Janitor:
         self.later(0, lambda: self._finish(key))
 
     def link_gone(self, index: int) -> None:
-        """A link of this node was deleted; only those of attachments that are up concern us."""
+        """A link of this node was deleted; only those of attachments that are up, and VXLAN devices, concern us."""
+        if self._node.dataplane is not None:
+            self._node.dataplane.link_gone(index)
         key = self._node.by_link.get(index)
         if key is not None:
             self.later(0, lambda: self._orphan(key))
@@ -84,8 +86,8 @@ class Janitor:
                 log.info("%s: withdrawal confirmed, addresses released", key)
         except TryAgain:
             self.later(_RETRY_SECONDS, lambda: self._finish(key))  # a call holds the lock and may do it itself
-        except CniError as error:
-            log.warning("%s: %s; trying again", key, error.msg)
+        except (CniError, OSError) as error:  # the disk, or the kernel: the address must not be lost over it
+            log.warning("%s: %s; trying again", key, error)
             self.later(_RETRY_SECONDS, lambda: self._finish(key))
 
     def _orphan(self, key: AttachmentKey) -> None:
@@ -102,7 +104,8 @@ class Janitor:
                 node.by_link.pop(attachment.host_index or 0, None)
                 log.warning("%s: its link is gone without a DEL; route withdrawn, released in %g s", key, grace)
                 node.convergence.leave(attachment)
-        except TryAgain:
+                node.disconnect(attachment)
+        except (TryAgain, OSError):
             self.later(_RETRY_SECONDS / 10, lambda: self._orphan(key))
             return
         self.later(grace, lambda: self._release_orphan(key))
@@ -120,7 +123,8 @@ class Janitor:
                 ):
                     node.dismantle(stored.attachment, time.monotonic())
                     log.info("%s: released after the grace period", key)
-        except CniError:
+        except (CniError, OSError) as error:
+            log.warning("%s: %s; trying again", key, error)
             self.later(_RETRY_SECONDS, lambda: self._release_orphan(key))
 
     def _compare(self) -> None:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from bgpcni import clock
 from bgpcni.convergence.ledger import Ledger
-from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach
-from bgpcni.model import Announcement, AttachmentKey, Nlri
+from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach
+from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +118,13 @@ class Announcer:
             self._ledger.replay(clock.now())
             self._failures, self._not_before = 0, 0.0
             self._change.notify_all()
+
+    # ---------------------------------------------------------------- learning
+
+    def listen(self, families: frozenset[Family], heard: Heard) -> None:
+        """Have the exporter tell of the routes that peers announce, if it can."""
+        if self._exporter.imports == "routes":
+            self._exporter.listen(families, heard)
 
     # ---------------------------------------------------------------- wishes
 

@@ -164,7 +164,8 @@ class AdjRibIn:
         graceful = source.terms.graceful & self.families if not notified else frozenset()
         events: list[Event] = []
         if graceful:
-            for family in self.families - graceful:
+            # not EVPN's, which who listens keeps for the restart time in any case
+            for family in self.families - graceful - {Family.L2VPN_EVPN}:
                 events += self._emptied(peer, source, family)
         return [*events, SessionDown(peer, bool(graceful))]
 
