@@ -105,13 +105,17 @@ class Store:
         return {stored.network for stored in self.all() if stored.attachment is None}
 
     def sweep(self) -> None:
-        """Remove half-written files of a kill. Only for the agent, when it is sure to be alone."""
-        for state in State:
-            for name in os.listdir(self._folders[state]):
-                if name.startswith("."):
-                    self._sweep(state, name)
+        """Remove half-written files of a kill, and the earlier of two records where it left both.
 
-    @step("record")
+        Only for the agent, when it is sure to be alone.
+        """
+        seen: set[str] = set()
+        for state in _ORDER:
+            for name in os.listdir(self._folders[state]):
+                if name.startswith(".") or name in seen:
+                    self._sweep(state, name)
+                seen.add(name)
+
     def put(self, state: State, attachment: Attachment) -> None:
         """Write the record into `state`, whole or not at all, and out of every other state. Raises IoFailure."""
         key = attachment.key
