@@ -116,6 +116,7 @@ class Store:
                     self._sweep(state, name)
                 seen.add(name)
 
+    @step("record")
     def put(self, state: State, attachment: Attachment) -> None:
         """Write the record into `state`, whole or not at all, and out of every other state. Raises IoFailure."""
         key = attachment.key
