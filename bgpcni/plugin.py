@@ -104,6 +104,7 @@ def open_node(environment: Mapping[str, str]) -> Node:
     from bgpcni.convergence import catalog
     from bgpcni.convergence.convergence import Convergence
     from bgpcni.model import NodeFacts
+    from bgpcni.node import recovery
 
     run_dir = environment.get("BGPCNI_RUN_DIR") or str(paths.RUN_DIR)
     data_dir = environment.get("BGPCNI_DATA_DIR") or str(paths.DATA_DIR)
@@ -111,7 +112,9 @@ def open_node(environment: Mapping[str, str]) -> Node:
     store = Store(Path(data_dir), Path(run_dir))
     catalog.cache_in(store.run_path)
     facts = NodeFacts(run_dir=run_dir, data_dir=data_dir)
-    return Node(store, config, facts, Convergence(facts, resident=False))
+    convergence = Convergence(facts, resident=False, emptied=lambda announcer: recovery.replay(node, announcer))
+    node = Node(store, config, facts, convergence)
+    return node
 
 
 if __name__ == "__main__":

@@ -254,6 +254,9 @@ class TestWithinACall:
         driven.announcer.want(A, [route(1)])
         with pytest.raises(NotThereYet):
             driven.announcer.drive_now()
+        with pytest.raises(NotThereYet):  # a call waits once for a speaker that is not there
+            driven.announcer.drive_now()
+        driven.announcer.retry()
         driven.announcer.drive_now()
         assert driven.exporter.table == {route(1).nlri: route(1)}
 

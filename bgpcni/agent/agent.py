@@ -21,6 +21,7 @@ from bgpcni.agent.signals import Signals
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
+from bgpcni.dataplane.dataplane import DataPlane
 from bgpcni.errors import CniError, TryAgain
 from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import LinkMonitor
@@ -41,6 +42,7 @@ class Agent:
         self._socket_path = socket_path
         self._metrics = metrics
         self._changing = threading.Lock()
+        self._dataplane: DataPlane
         self.node: Node
         self.janitor: Janitor
 
@@ -63,6 +65,7 @@ class Agent:
         server = Server(self._measured(), self.command)
         server.listen(self._socket_path)
         begun = self._restore()
+        self._dataplane.start()
         self.node.convergence.start()
         self._thread("links", monitor.run)
         self._thread("janitor", self.janitor.run)
@@ -79,16 +82,23 @@ class Agent:
         monitor.stop()
         self.janitor.stop()
         self.node.convergence.stop()
+        self._dataplane.stop()
         writers.release()
 
     def _build(self, store: Store, config: AgentConfig) -> None:
         known = facts.resolve(config)
         self.node = Node(store, config, known, self._convergence(store, known))
+        self._dataplane = DataPlane(known, config.policy, lambda families: self.node.convergence.listen(families))
+        self.node.dataplane = self._dataplane
         self.janitor = Janitor(self.node)
 
     def _convergence(self, store: Store, known: NodeFacts) -> Convergence:
         return Convergence(
-            known, resident=True, finished=lambda key: self.janitor.finished(key), spare=store.unreadable
+            known,
+            resident=True,
+            finished=lambda key: self.janitor.finished(key),
+            spare=store.unreadable,
+            heard=lambda name, events: self._dataplane.heard(name, events),
         )
 
     def _restore(self) -> list[Attachment]:
@@ -96,6 +106,7 @@ class Agent:
         node = self.node
         self._employ()
         found = recovery.look(node)
+        self._dataplane.restore(attachment for attachment in found.up if attachment.exporters)
         for attachment in found.up:
             try:
                 self._want(attachment)
@@ -127,7 +138,7 @@ class Agent:
         node = self.node
         for use in plan.configured(node.agent):
             try:
-                if not catalog.load(use.type).check(catalog.configure(use, f"exporters.{use.name}"), node.facts):
+                if not catalog.objection(use, node.facts, f"exporters.{use.name}"):
                     node.convergence.ensure(use)
             except CniError as error:
                 log.error("exporter %s: %s", use.name, error.msg)
@@ -168,11 +179,14 @@ class Agent:
             known = facts.resolve(config)
             if known == node.facts and config.exporters == node.agent.exporters:
                 node.agent = config
+                self._dataplane.configure(known, config.policy)
                 return
             fresh = self._convergence(node.store, known)
             old.stop()
             node.agent, node.facts, node.convergence = config, known, fresh
+            self._dataplane.configure(known, config.policy)
             self._restore()
+            self._dataplane.relisten()
             fresh.start()
 
     def drain(self, seconds: float) -> list[str]:

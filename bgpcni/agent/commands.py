@@ -61,6 +61,7 @@ _VERBS: dict[str, Callable[[Commanded, Mapping[str, Any]], tuple[Document, int]]
     "status": lambda agent, asked: answers.status(agent.node),
     "attachments": lambda agent, asked: answers.attachments(agent.node),
     "routes": lambda agent, asked: answers.routes(agent.node),
+    "received": lambda agent, asked: answers.received(agent.node),
     "peers": lambda agent, asked: answers.peers(agent.node),
     "explain": lambda agent, asked: answers.explain(agent.node, str(asked.get("what", ""))),
     "sync": lambda agent, asked: answers.sync(agent.node),

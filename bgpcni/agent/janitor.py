@@ -59,7 +59,9 @@ class Janitor:
         self.later(0, lambda: self._finish(key))
 
     def link_gone(self, index: int) -> None:
-        """A link of this node was deleted; only those of attachments that are up concern us."""
+        """A link of this node was deleted; only those of attachments that are up, and VXLAN devices, concern us."""
+        if self._node.dataplane is not None:
+            self._node.dataplane.link_gone(index)
         key = self._node.by_link.get(index)
         if key is not None:
             self.later(0, lambda: self._orphan(key))
@@ -102,6 +104,7 @@ class Janitor:
                 node.by_link.pop(attachment.host_index or 0, None)
                 log.warning("%s: its link is gone without a DEL; route withdrawn, released in %g s", key, grace)
                 node.convergence.leave(attachment)
+                node.disconnect(attachment)
         except (TryAgain, OSError):
             self.later(_RETRY_SECONDS / 10, lambda: self._orphan(key))
             return

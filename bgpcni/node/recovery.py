@@ -9,6 +9,8 @@ import logging
 import time
 from dataclasses import dataclass, field
 
+from bgpcni.convergence.announcer import Announcer
+from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError, TryAgain
 from bgpcni.model import Attachment, State
 from bgpcni.node import interface
@@ -83,6 +85,39 @@ def finish_leaving(node: Node, attachment: Attachment, seconds: float) -> bool:
     except (CniError, OSError) as error:
         log.warning("%s: %s", attachment.key, error)
         return False
+
+
+def replay(node: Node, announcer: Announcer) -> None:
+    """Within a call: a speaker came back empty, so it is told again what is up. Raises NotThereYet.
+
+    Each record is read under its lock, since other calls add and delete meanwhile; one that is locked is seen
+    to by whoever holds it.
+    """
+    for stored in node.store.all():
+        attachment = stored.attachment
+        if attachment is None or not _is_up(node, stored, announcer.name):
+            continue
+        try:
+            with node.store.locked(attachment.key, 0):
+                again = node.store.find(attachment.key)
+                if again is not None and again.attachment is not None and _is_up(node, again, announcer.name):
+                    announcer.want(attachment.key, derive(again.attachment, node.facts))
+                    announcer.drive_now()
+        except CniError as error:  # busy, or broken: never in the way of the rest (rule 8)
+            log.info("%s: not told again: %s", attachment.key, error.msg)
+    announcer.drive_now()
+    if not announcer.emptied:
+        announcer.replayed()
+
+
+def _is_up(node: Node, stored: Stored, exporter: str) -> bool:
+    attachment = stored.attachment
+    return (
+        attachment is not None
+        and stored.state is State.UP
+        and attachment.boot_id == node.boot_id
+        and any(use.name == exporter for use in attachment.exporters)
+    )
 
 
 def within_call(node: Node) -> list[str]:

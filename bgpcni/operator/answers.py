@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from ipaddress import ip_address, ip_network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bgpcni import __version__
 from bgpcni.convergence.announcer import RouteState
@@ -20,6 +20,9 @@ from bgpcni.model import Announcement, Attachment, State
 from bgpcni.node import interface, recovery
 from bgpcni.node.transaction import Node
 from bgpcni.store import Stored
+
+if TYPE_CHECKING:
+    from bgpcni.dataplane.dataplane import Received
 
 Document = dict[str, Any]
 SYNC_SECONDS = 10.0
@@ -68,6 +71,8 @@ def _problems(node: Node) -> Iterator[Document]:
         for peer in announcer.peers():
             if peer.state != "Established":
                 yield {"code": "peer-down", "text": f"{name}: {peer.address} is {peer.state}: {peer.last_error}"}
+    if node.dataplane is not None:
+        yield from ({"code": code, "text": text} for code, text in node.dataplane.problems())
     begun = leaving = orphans = 0
     for stored in node.store.all():
         if stored.attachment is None:
@@ -119,6 +124,44 @@ def routes(node: Node) -> tuple[Document, int]:
     found = [document for stored in node.store.all() for document in _routes_of(node, stored)]
     late = any(state["state"] != "announced" for route in found for state in route["exporters"].values())
     return {"schema": 1, "routes": found}, 1 if late else 0
+
+
+def received(node: Node) -> tuple[Document, int]:
+    """The routes that peers announced, and what became of each; how many were refused, by reason."""
+    if node.dataplane is None:
+        return failure("only the agent learns routes, and none is running"), 1
+    return {
+        "schema": 1,
+        "received": [_received(item) for item in node.dataplane.received()],
+        "refused": node.dataplane.refused(),
+    }, 0
+
+
+def _received(item: Received) -> Document:
+    route, nlri = item.route, item.route.nlri
+    return {
+        "exporter": item.route_id.exporter,
+        "peer": route.peer,
+        "family": nlri.family.value,
+        "nlri": str(nlri),
+        "prefix": nlri.prefix,
+        "mac": nlri.mac,
+        "rd": nlri.rd,
+        "vni": route.vni,
+        "nextHop": route.attributes.next_hop,
+        "routeTargets": list(route.attributes.route_targets),
+        "communities": list(route.attributes.communities),
+        "asPath": list(route.attributes.as_path),
+        "localPref": route.attributes.local_pref,
+        "mobility": route.attributes.mobility,
+        "stale": item.stale,
+        "datapath": item.datapath,
+        "imported": [
+            {"table": name, "state": state if state in ("best", "other") else "refused",
+             "reason": "" if state in ("best", "other") else state}
+            for name, state in item.tables.items()
+        ],
+    }  # fmt: skip
 
 
 def _routes_of(node: Node, stored: Stored) -> list[Document]:
@@ -265,6 +308,8 @@ def sync(node: Node) -> tuple[Document, int]:
     for attachment in found.begun:
         recovery.undo_begun(node, attachment)
     node.convergence.retry()
+    if node.dataplane is not None:
+        node.dataplane.look_again()
     late = node.convergence.wait_quiet(deadline - time.monotonic())
     remaining = []
     for attachment in (*found.leaving, *(() if node.resident else found.orphans)):
