@@ -85,7 +85,11 @@ class Server:
                 self._slots.release()
                 time.sleep(0.1)  # out of descriptors: do not spin
                 continue
-            self._pool.submit(self._serve_one, connection)
+            try:
+                self._pool.submit(self._serve_one, connection)
+            except RuntimeError:  # closed between accept and here: without a greeting nobody is there
+                connection.close()
+                return
 
     def close(self) -> None:
         """No new requests; those running are waited for."""
