@@ -70,6 +70,7 @@ class Server:
                 os.umask(before)
             self._socket.listen(BACKLOG)
         except OSError as error:
+            self._socket.close()
             raise IoFailure(f"{path}: {error.strerror}") from None
 
     def serve(self) -> None:
