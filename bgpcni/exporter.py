@@ -1,9 +1,11 @@
-"""The exporter contract: what an adapter to one BGP speaker is. Import this, and nothing else, to write one.
+"""The exporter contract: what an adapter to one BGP speaker is. Import this and `bgpcni.model` to write one.
 
 An exporter is given routes in batches and drives its speaker towards them. It is called from one thread only
 (but for `peers`, `progress` and `close`), keeps no wishes of its own, and may be asked the same thing again at
 any time: every verb is idempotent. What should be announced is decided elsewhere; when in doubt an exporter
 says `NotThereYet` or `wake.empty()` and is told everything again.
+
+`docs/writing-an-exporter.md` tells it at length; `bgpcni.testing` proves it against the real speaker.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 
 CONTRACT = 1
-"""The version of this contract. An exporter built for another one is refused when it is loaded."""
+"""The version of this contract. An exporter written for another one is refused when it is loaded."""
 
 
 class Reach(IntEnum):
@@ -71,7 +73,8 @@ class PathAttributes:
     the AS numbers in order, sets flattened. `local_pref` and `med`: None where the attribute is absent. `origin`:
     0 IGP, 1 EGP, 2 incomplete. `mobility`, `sticky`: RFC 7432 section 7.7, 0 and False where absent. `router_mac`:
     RFC 9135 section 8.1. `encapsulation`: the tunnel type of RFC 9012 section 4.1 (8: VXLAN), None where absent.
-    `tunnel`: the P-MSI tunnel's endpoint (RFC 6514 section 5). `originator`: ORIGINATOR_ID (RFC 4456).
+    `tunnel`: the P-MSI tunnel's endpoint (RFC 6514 section 5). `originator`: ORIGINATOR_ID, `clusters`: CLUSTER_LIST
+    (RFC 4456).
     """
 
     next_hop: str
@@ -87,6 +90,7 @@ class PathAttributes:
     encapsulation: int | None = None
     tunnel: str | None = None
     originator: str | None = None
+    clusters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,14 @@ Heard = Callable[[Sequence[Event]], None]
 
 
 class NotThereYet(Exception):
-    """The speaker cannot be reached now; everything of this call is to be asked again later."""
+    """The speaker cannot be reached now; everything of this call is to be asked again later.
+
+    `untouched`: it is certain that the speaker was given nothing of this call, so there is nothing to take back.
+    """
+
+    def __init__(self, reason: str, *, untouched: bool = False) -> None:
+        super().__init__(reason)
+        self.untouched = untouched
 
 
 class Wake(Protocol):
@@ -155,7 +166,10 @@ class Wake(Protocol):
         """A session came or went: ask `progress` again of every route."""
 
     def empty(self) -> None:
-        """The speaker came back knowing nothing (or not what): announce everything again, then `prune`."""
+        """The speaker came back knowing nothing (or not what): announce everything again, then `prune`.
+
+        Allowed within a verb; what that verb answers then counts for nothing, and its routes are asked again.
+        """
 
 
 class Exporter(abc.ABC):
@@ -164,10 +178,14 @@ class Exporter(abc.ABC):
     Life: `__init__` (no I/O), then calls in any order, each of which may raise `NotThereYet`; `close` leaves
     the routes in place. After `__init__` and after each `wake.empty()` the caller announces all that is
     wanted, withdraws all that is leaving, and then calls `prune` once: only then is the speaker's table whole
-    (and End-of-RIB may be sent).
+    (and End-of-RIB may be sent). A call of the plugin without an agent never prunes, since it does not know
+    what others add meanwhile; it announces what is wanted and then calls `replayed` alone.
+
+    `deadline`, in every verb: time.monotonic() seconds by which it returns or raises.
     """
 
-    contract: ClassVar[int] = CONTRACT
+    contract: ClassVar[int]
+    """The version of the contract that this exporter was written for, as a number: `contract = 1`."""
 
     class Config(BaseModel):
         """The exporter's own configuration; subclass it. Unknown keys are errors."""
@@ -177,10 +195,15 @@ class Exporter(abc.ABC):
     families: ClassVar[frozenset[Family]]
     """Families it can announce; others are refused by the caller, in words."""
     acks: Literal["accepted", "sent", "acked"] = "accepted"
-    """The furthest that `progress` can tell; an instance may lower it once it knows its speaker."""
+    """The furthest that it can tell; an instance may lower it once it knows its speaker. An exporter without a
+    `progress` of its own can tell `accepted` at most; what it left `WANTED` is asked for again every few seconds."""
     imports: ClassVar[Literal["none", "routes", "datapath"]] = "none"
     needs_agent: ClassVar[bool] = False
     """True: works only in the resident agent. False: also within one call of the plugin."""
+    targets_per_route: ClassVar[bool] = True
+    """False: route targets belong to the speaker's VPN; an attachment with its own is refused (code 7)."""
+    look_every: ClassVar[float] = 0.0
+    """Seconds between two calls of `look` while there is nothing to do in the agent; 0: none."""
 
     def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:
         self.name = name
@@ -195,11 +218,14 @@ class Exporter(abc.ABC):
 
     @abc.abstractmethod
     def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
-        """Hand routes to the speaker; one outcome for each, in order. `deadline`: time.monotonic() seconds."""
+        """Hand routes to the speaker; one outcome for each, in order.
+
+        When the deadline comes first: the outcomes of those that were done, and the rest is asked again.
+        """
 
     @abc.abstractmethod
     def withdraw(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
-        """Take routes back; of what is not there: success (never REFUSED). One outcome for each, in order."""
+        """Take routes back; of what is not there: success (never REFUSED). Outcomes as in `announce`."""
 
     @abc.abstractmethod
     def prune(self, keep: Collection[Announcement], spare: Collection[str], deadline: float) -> None:
@@ -208,22 +234,31 @@ class Exporter(abc.ABC):
         `spare`: networks whose routes must not be pruned, because a record of theirs could not be read.
         """
 
+    def replayed(self) -> None:
+        """All that is wanted was told since `wake.empty()`. No I/O but on this machine's own files."""
+        return
+
+    def look(self, deadline: float) -> None:
+        """Is the speaker there, and still the one that was told? Raises NotThereYet; may call `wake.empty()`."""
+        return
+
     def progress(self, routes: Sequence[Announcement]) -> list[Outcome]:
-        """How far what was last asked of each route got by now. Cheap: no I/O. Only if `acks` is not accepted."""
+        """How far what was last asked of each route got by now. Cheap: no I/O. Needed to tell more than accepted."""
         return [Outcome(Reach.ACCEPTED)] * len(routes)
 
     def listen(self, families: frozenset[Family], heard: Heard) -> None:
         """From now on tell `heard` of the routes of these families (only if `imports` is `routes`).
 
         Asked from any thread at any time, the last call counts; it only notes the wish and returns. For each peer
-        and family: all that the peer has, `EndOfRib`, then every change; all of it again after each `wake.empty()`
-        and for a family that was not listened to before. `heard` gets events in order, many at once where many
-        came, in a thread of the exporter's; it returns quickly and never raises.
+        and family: all that the peer has, `EndOfRib`, then every change; the same for a family that was not
+        listened to before. Before everything is told again, after each `wake.empty()` too, comes `SessionDown` of
+        the peer. `heard` gets events in order, many at once where many came, in a thread of the exporter's; it
+        returns quickly and never raises.
         """
         return
 
     def peers(self) -> list[Peer]:
-        """The speaker's sessions, as far as it tells."""
+        """The speaker's sessions, as far as it tells. No waiting: what was last seen will do."""
         return []
 
     def drain(self, deadline: float) -> None:
@@ -232,4 +267,4 @@ class Exporter(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Let go of the speaker; its routes stay. Called from any thread, also while a verb runs."""
+        """Let go of the speaker; its routes stay. Called from any thread, also while a verb runs: end it soon."""

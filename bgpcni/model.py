@@ -43,7 +43,8 @@ class Nlri:
 
     unicast: `prefix`. vpn (RFC 4364): `rd`, `prefix`. EVPN (RFC 7432 section 7, RFC 9136): `rd`, `tag` and
     `mac` with an optional host `prefix` (type 2, mac-ip), `originator` (type 3, multicast), `prefix` (type 5,
-    ip-prefix). Prefixes are canonical: `10.1.2.3/32`, `2001:db8::1/128`; MACs lower case with colons.
+    ip-prefix). Prefixes are canonical: `10.1.2.3/32`, `2001:db8::1/128`; MACs lower case with colons. An RD `0:n`
+    is of a node without a router ID: it only keeps VPNs apart, the speaker has RDs of its own.
     """
 
     family: Family
@@ -77,8 +78,8 @@ class Nlri:
 class Endpoint:
     """What is behind a route on this node, for exporters that are told of interfaces (BaGPipe, the kernel).
 
-    `address` has its prefix length (`10.1.2.3/24`); `host_veth` is the root-side end, whose index was read
-    inside the container's namespace.
+    `address` has its prefix length (`10.1.2.3/24`), "" where there is none (layer 2 only); `host_veth` is the
+    root-side end, whose index was read inside the container's namespace.
     """
 
     container_id: str
@@ -98,8 +99,8 @@ class Announcement:
     `export_rt`, `import_rt`: route targets, canonical text (`64512:90`, `192.0.2.1:7`). `communities`:
     standard `a:b`, large `a:b:c`, or a well-known name. `vni` is EVPN's label (24 bits), `label` the MPLS one
     (20 bits). `mobility` is the sequence number of RFC 7432 section 7.7, 0: none sent. `endpoint` is None for
-    routes that follow from the set of attachments (type 3, aggregates). `datapath` False: this kernel cannot
-    forward it, control plane only.
+    routes that follow from the set of attachments (type 3, aggregates). `device` is the link on this node behind
+    which its addresses are. `datapath` False: this kernel cannot forward it, control plane only.
     """
 
     nlri: Nlri
@@ -112,6 +113,7 @@ class Announcement:
     label: int | None = None
     mobility: int = 0
     endpoint: Endpoint | None = None
+    device: str | None = None
     datapath: bool = True
 
 
@@ -150,7 +152,11 @@ class Ipam(Record):
 
 
 class Bgp(Record):
-    """What is to be announced, resolved from configuration, arguments and the agent's defaults."""
+    """What is to be announced, resolved from configuration, arguments and the agent's defaults.
+
+    `forwarder`: who has the VXLAN of an EVPN network, our agent or an exporter's daemon; None: nobody here.
+    `import_prefixes`: `bgp.import`. `anycast`: the gateway addresses are those of every node (EVPN).
+    """
 
     family: Literal["unicast", "vpn", "evpn"] = "unicast"
     advertise: Literal["host", "subnet"] = "host"
@@ -159,7 +165,10 @@ class Bgp(Record):
     label: int | None = None
     import_rt: tuple[str, ...] = ()
     export_rt: tuple[str, ...] = ()
+    import_prefixes: tuple[str, ...] = ()
     communities: tuple[str, ...] = ()
+    forwarder: Literal["agent", "exporter"] | None = None
+    anycast: bool = False
     drain_seconds: float = 0.0
 
 
@@ -175,8 +184,8 @@ class Attachment(Record):
     """What one ADD gives. Planned values are set from the start; the kernel's (`host_index`, `mac`, …) later.
 
     `cookie` is SO_NETNS_COOKIE of the container's namespace, unique within `boot_id`. `chained`: the interface
-    is another plugin's; we only announce it. `ip_masq`: the back end that masquerades for it. `since`: RFC 3339,
-    UTC, when ADD answered.
+    is another plugin's; we only announce it. `ip_masq`: the back end that masquerades for it. `mobility`: EVPN's
+    sequence, above that of the node it came from. `since`: RFC 3339, UTC, when ADD answered.
     """
 
     schema_number: Literal[1] = Field(default=1, alias="schema")
@@ -204,6 +213,7 @@ class Attachment(Record):
     ipam: Ipam | None = None
     bgp: Bgp = Bgp()
     exporters: tuple[ExporterUse, ...] = ()
+    mobility: int = 0
     created: str = ""
     since: str = ""
 
@@ -247,7 +257,8 @@ class Neighbor:
 class NodeFacts:
     """What exporters and `derive` know of this node: `[bgp]` of the agent's configuration, resolved.
 
-    `next_hop`/`next_hop6` are None where the node has no usable address of that family.
+    `next_hop`/`next_hop6` are None where the node has no usable address of that family. `maximum_prefix`: how many
+    routes one peer may tell, None: any number.
     """
 
     run_dir: str
@@ -261,3 +272,4 @@ class NodeFacts:
     graceful_restart: int = 120
     neighbors: Sequence[Neighbor] = field(default=())
     has_bgp: bool = False
+    maximum_prefix: int | None = None

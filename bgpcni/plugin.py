@@ -56,9 +56,9 @@ def why_not(environment: Mapping[str, str]) -> str:
     configured = environment.get("BGPCNI_SOCKET")
     if configured:
         return f"no agent answers on {configured}"
-    if paths.SOCKET.exists():
+    if os.path.lexists(paths.SOCKET):  # False, not an error, where this user may not look
         return f"no agent answers on {paths.SOCKET}"
-    if paths.AGENT_CONFIG.exists():
+    if os.path.lexists(paths.AGENT_CONFIG):
         return f"{paths.AGENT_CONFIG} exists, but no agent answers on {paths.SOCKET}"
     return ""
 
@@ -104,6 +104,7 @@ def open_node(environment: Mapping[str, str]) -> Node:
     from bgpcni.convergence import catalog
     from bgpcni.convergence.convergence import Convergence
     from bgpcni.model import NodeFacts
+    from bgpcni.node import recovery
 
     run_dir = environment.get("BGPCNI_RUN_DIR") or str(paths.RUN_DIR)
     data_dir = environment.get("BGPCNI_DATA_DIR") or str(paths.DATA_DIR)
@@ -111,7 +112,9 @@ def open_node(environment: Mapping[str, str]) -> Node:
     store = Store(Path(data_dir), Path(run_dir))
     catalog.cache_in(store.run_path)
     facts = NodeFacts(run_dir=run_dir, data_dir=data_dir)
-    return Node(store, config, facts, Convergence(facts, resident=False))
+    convergence = Convergence(facts, resident=False, emptied=lambda announcer: recovery.replay(node, announcer))
+    node = Node(store, config, facts, convergence)
+    return node
 
 
 if __name__ == "__main__":

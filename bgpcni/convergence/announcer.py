@@ -9,13 +9,14 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bgpcni import clock
-from bgpcni.convergence.ledger import Entry, Ledger
-from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach
-from bgpcni.model import Announcement, AttachmentKey, Nlri
+from bgpcni.convergence.ledger import Ledger
+from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach
+from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,9 @@ BATCH = 2000
 CALL_SECONDS = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 LOOK_SECONDS = 5.0
+"""Seconds between two looks at what is unsettled, when nothing was heard of it."""
+SLOW = 3.0
+"""Seconds after which an exporter that has not come back from a call is said to be late."""
 _SETTLED = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.SENT}
 
 
@@ -67,8 +71,12 @@ class Announcer:
         self._look = False
         self._look_at_all = False
         self._stopping = False
+        self._drained = False
         self._failures = 0
         self._not_before = 0.0
+        self._next_look = 0.0
+        self._calling: tuple[float, str, str] | None = None  # since (monotonic, RFC 3339), the verb
+        self._unreached = ""  # without the thread: why the speaker was not reached in this process
         self._state = ExporterState("starting", clock.now(), "")
         self._thread: threading.Thread | None = None
 
@@ -111,11 +119,19 @@ class Announcer:
             self._failures, self._not_before = 0, 0.0
             self._change.notify_all()
 
+    # ---------------------------------------------------------------- learning
+
+    def listen(self, families: frozenset[Family], heard: Heard) -> None:
+        """Have the exporter tell of the routes that peers announce, if it can."""
+        if self._exporter.imports == "routes":
+            self._exporter.listen(families, heard)
+
     # ---------------------------------------------------------------- wishes
 
-    def want(self, owner: AttachmentKey, routes: Iterable[Announcement]) -> None:
+    def want(self, owner: AttachmentKey, routes: Iterable[Announcement], *, fresh: bool = False) -> None:
+        """`fresh`: no life has announced them for this attachment yet."""
         with self._change:
-            free = self._ledger.want(owner, routes, clock.now())
+            free = self._ledger.want(owner, routes, clock.now(), fresh=fresh)
             self._change.notify_all()
         if free:
             self._confirmed(free)
@@ -123,6 +139,8 @@ class Announcer:
     def leave(self, owner: AttachmentKey, routes: Iterable[Announcement]) -> bool:
         """True: nothing has to be withdrawn here on this attachment's account."""
         with self._change:
+            if self._drained:
+                return True
             free = self._ledger.leave(owner, routes, clock.now())
             self._change.notify_all()
         return free
@@ -140,7 +158,13 @@ class Announcer:
         """Ask again for all that is late, now (`bgpcni sync`)."""
         with self._change:
             self._ledger.retry()
-            self._failures, self._not_before = 0, 0.0
+            self._failures, self._not_before, self._unreached = 0, 0.0, ""
+            self._change.notify_all()
+
+    def prune(self) -> None:
+        """Have the speaker's table compared with what is wanted, once more."""
+        with self._change:
+            self._replay = True
             self._change.notify_all()
 
     def withdraw_all(self) -> None:
@@ -183,8 +207,9 @@ class Announcer:
         with self._change:
             while self._ledger.is_leaving(owner):
                 left = deadline - time.monotonic()
-                hopeless = all(entry.reason and entry.reach is Reach.WANTED for entry in self._ledger.routes_of(owner))
-                if left <= 0 or hopeless or self._stopping:
+                entries = self._ledger.routes_of(owner)
+                hopeless = all(entry.reason and entry.reach is Reach.WANTED for entry in entries)
+                if left <= 0 or hopeless or self._stopping or self._state_now().state == "late":
                     return False
                 self._change.wait(left)
         return True
@@ -203,12 +228,22 @@ class Announcer:
 
     def state(self) -> ExporterState:
         with self._change:
-            return self._state
+            return self._state_now()
+
+    def _state_now(self) -> ExporterState:
+        """An exporter that does not come back from a call cannot say that it is late: it is, all the same."""
+        if self._calling is not None and self._state.state != "late":
+            begun, since, verb = self._calling
+            if time.monotonic() - begun > SLOW:
+                return ExporterState("late", since, f"no answer to {verb} yet")
+        return self._state
+
+    def refused(self, owner: AttachmentKey) -> str:
+        """Why the speaker will not take a route of this attachment, "" if it takes all."""
+        with self._change:
+            return "; ".join(f"{entry.announcement.nlri}: {entry.reason}" for entry in self._ledger.refused(owner))
 
     def route_states(self, owner: AttachmentKey) -> dict[Nlri, RouteState]:
-        with self._change:
-            entries = self._ledger.routes_of(owner)
-        self._look_again(entries)
         with self._change:
             return {
                 entry.announcement.nlri: RouteState(
@@ -221,27 +256,10 @@ class Announcer:
         """Routes by state, for status and metrics."""
         found: dict[str, int] = {}
         with self._change:
-            entries = list(self._ledger.entries.values())
-        self._look_again(entries)
-        with self._change:
             for entry in self._ledger.entries.values():
                 word = _word(entry.wanted, entry.reach, self._ledger.settled)
                 found[word] = found.get(word, 0) + 1
         return found
-
-    def _look_again(self, entries: Iterable[Entry]) -> None:
-        """Before saying "announced": sessions fall, and what had got there may not be there any more."""
-        if self._exporter.acks == "accepted":
-            return
-        with self._change:
-            settled, epoch = self._ledger.settled, self._ledger.epoch
-            routes = [entry.announcement for entry in entries if entry.wanted and entry.reach >= settled]
-        try:
-            outcomes = self._exporter.progress(routes)
-        except NotThereYet as error:
-            outcomes = [Outcome(Reach.WANTED, str(error))] * len(routes)
-        fallen = [(route, now) for route, now in zip(routes, outcomes, strict=True) if now.reach < settled]
-        self._note([route for route, _ in fallen], [now for _, now in fallen], withdrawn=False, epoch=epoch)
 
     def peers(self) -> list[Peer]:
         return self._exporter.peers()
@@ -253,24 +271,48 @@ class Announcer:
             self._change.notify_all()
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
+        with self._change:
+            self._drained = not self._ledger.entries  # all of it was confirmed: nobody has to wait any more
         self._exporter.drain(deadline)
 
     # ---------------------------------------------------------------- the thread
 
     def drive_now(self) -> None:
-        """Without the thread: tell the exporter all that is dirty, once. Raises NotThereYet; never prunes."""
+        """Without the thread: tell the exporter all that is dirty, once. Never prunes.
+
+        Raises NotThereYet; a speaker that was not reached is not tried again in this process but by `retry`, so
+        that a call with many things to do waits for it once.
+        """
+        if self._ledger.dirty and self._unreached:
+            raise NotThereYet(self._unreached, untouched=True)
+        try:
+            self._drive_all()
+        except NotThereYet as error:
+            self._unreached = str(error) or "not there yet"
+            raise
+        except Exception as error:  # one exporter's defect is its own, and no reason for a DEL to fail
+            log.exception("exporter %s failed", self.name)
+            self._unreached = f"{self.name} failed: {error}"
+            raise NotThereYet(self._unreached) from error
+
+    def _drive_all(self) -> None:
         self._replay = False
         while self._ledger.dirty:
             before = self._ledger.dirty
-            try:
-                self._step()
-            except NotThereYet:
-                raise
-            except Exception as error:  # one exporter's defect is its own, and no reason for a DEL to fail
-                log.exception("exporter %s failed", self.name)
-                raise NotThereYet(f"{self.name} failed: {error}") from error
+            self._tell()
+            if self._replay:
+                return  # the speaker came back empty: the caller knows what else is to be told
             if self._ledger.dirty >= before:
                 raise NotThereYet(f"{self.name} did not answer for every route")
+
+    @property
+    def emptied(self) -> bool:
+        """Without the thread: the speaker came back empty while it was driven."""
+        return self._replay
+
+    def replayed(self) -> None:
+        """Without the thread: everything that is wanted was told."""
+        self._exporter.replayed()
 
     def _run(self) -> None:
         while True:
@@ -280,9 +322,9 @@ class Announcer:
                         self._look = True
                 if self._stopping:
                     return
-                self._look = False
+                looked, self._look = self._look, False
             try:
-                self._step()
+                self._step(looked)
                 self._note_state("ok", "")
             except NotThereYet as error:
                 self._fail(str(error) or "not there yet")
@@ -298,10 +340,24 @@ class Announcer:
         if self._ledger.dirty or self._replay:
             return late if late > 0 else None
         # what is unsettled is looked at on `progress`; a slow look besides catches what only time decides
-        return 0.0 if self._ledger.quiet else LOOK_SECONDS
+        pauses = [] if self._ledger.quiet else [LOOK_SECONDS]
+        if self._exporter.look_every:
+            pauses.append(self._exporter.look_every)
+        return max(min(pauses), late) if pauses else 0.0
 
-    def _step(self) -> None:
-        """One batch: withdrawals, announcements, then the prune once all was told, then what is unsettled."""
+    def _step(self, looked: bool) -> None:
+        """One batch, the prune once all was told, then what is unsettled. `looked`: it is time to, or it was woken."""
+        idle = not self._ledger.dirty and not self._replay
+        if idle and looked and self._exporter.look_every and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + self._exporter.look_every
+            with self._in_call("look"):
+                self._exporter.look(time.monotonic() + CALL_SECONDS)
+        self._tell()
+        self._prune_once_told()
+        self._settle(looked)
+
+    def _tell(self) -> None:
+        """One batch: withdrawals, then announcements."""
         with self._change:
             announce, withdraw = self._ledger.take(BATCH)
             epoch = self._ledger.epoch
@@ -310,6 +366,8 @@ class Announcer:
             self._ask(self._exporter.withdraw, withdraw, deadline, withdrawn=True, epoch=epoch)
         if announce:
             self._ask(self._exporter.announce, announce, deadline, withdrawn=False, epoch=epoch)
+
+    def _prune_once_told(self) -> None:
         with self._change:
             whole = self._replay and not self._ledger.dirty
             keep = self._ledger.kept() if whole else []
@@ -317,12 +375,24 @@ class Announcer:
                 self._replay = False
         if whole:
             try:
-                self._exporter.prune(keep, self._spare(), deadline)
+                with self._in_call("prune"):
+                    self._exporter.prune(keep, self._spare(), time.monotonic() + CALL_SECONDS)
+                if not self._replay:
+                    self._exporter.replayed()
             except BaseException:
                 with self._change:
                     self._replay = True
                 raise
-        self._settle()
+
+    @contextmanager
+    def _in_call(self, verb: str) -> Iterator[None]:
+        with self._change:
+            self._calling = (time.monotonic(), clock.now(), verb)
+        try:
+            yield
+        finally:
+            with self._change:
+                self._calling = None
 
     def _ask(
         self,
@@ -333,15 +403,30 @@ class Announcer:
         withdrawn: bool,
         epoch: int,
     ) -> None:
+        word = "withdraw" if withdrawn else "announce"
         try:
-            outcomes = verb(routes, deadline)
+            with self._in_call(word):
+                outcomes = self._checked(word, verb(routes, deadline), len(routes))
         except Exception as error:
             with self._change:
+                if not (isinstance(error, NotThereYet) and error.untouched):
+                    self._ledger.hand_over(routes)
                 self._ledger.failed(routes, str(error) or "not there yet")
             raise
-        self._note(routes, outcomes, withdrawn=withdrawn, epoch=epoch)
         with self._change:
+            self._ledger.hand_over(routes)
             self._failures = 0
+        self._note(routes[: len(outcomes)], outcomes, withdrawn=withdrawn, epoch=epoch)
+
+    def _checked(self, verb: str, outcomes: object, count: int) -> list[Outcome]:
+        """An exporter's answer, if it is one: up to `count` outcomes, and at least one."""
+        if not isinstance(outcomes, list) or not all(isinstance(outcome, Outcome) for outcome in outcomes):
+            raise TypeError(f"{verb} gave no list of outcomes")
+        if len(outcomes) > count:
+            raise ValueError(f"{verb} gave {len(outcomes)} outcomes for {count} routes")
+        if not outcomes:
+            raise NotThereYet(f"{self.name} did not get to any route in {CALL_SECONDS:g} s")
+        return outcomes
 
     def _note(
         self, routes: Sequence[Announcement], outcomes: Sequence[Outcome], *, withdrawn: bool, epoch: int
@@ -353,18 +438,30 @@ class Announcer:
         if free:
             self._confirmed(free)
 
-    def _settle(self) -> None:
+    def _settle(self, looked: bool) -> None:
         """Ask how far the unsettled got; after a change of sessions, how far each route is now."""
+        if type(self._exporter).progress is Exporter.progress:  # it cannot tell: it is told again
+            with self._change:
+                if looked:
+                    self._ledger.ask_again()
+                self._change.notify_all()
+            return
         with self._change:
             self._ledger.settled = _SETTLED[self._exporter.acks]
-            routes = self._ledger.told() if self._look_at_all else self._ledger.unsettled()
-            self._look_at_all = False
+            every, self._look_at_all = self._look_at_all, False
+            routes = self._ledger.told() if every else self._ledger.unsettled()
             wanted = [self._ledger.entries[route.nlri].wanted for route in routes]
             epoch = self._ledger.epoch
             if not routes:
                 self._change.notify_all()  # acknowledgements are looked at by those who wait for them
                 return
-        outcomes = self._exporter.progress(routes)
+        try:
+            outcomes = self._exporter.progress(routes)
+        except BaseException:
+            with self._change:
+                self._look = True
+                self._look_at_all |= every
+            raise
         for kind in (True, False):
             chosen = [index for index, is_wanted in enumerate(wanted) if is_wanted is kind]
             self._note(

@@ -12,13 +12,14 @@ import os
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import cast
 
 from pydantic import BaseModel, ValidationError
 
 from bgpcni.config.network import describe
 from bgpcni.errors import InvalidConfiguration
-from bgpcni.exporter import CONTRACT, Exporter
-from bgpcni.model import ExporterUse
+from bgpcni.exporter import CONTRACT, Exporter, Wake
+from bgpcni.model import ExporterUse, Family, NodeFacts
 
 GROUP = "bgpcni.exporters"
 log = logging.getLogger(__name__)
@@ -45,15 +46,53 @@ def load(kind: str) -> type[Exporter]:
     except NoMatches:
         known = ", ".join(installed()) or "none"
         raise InvalidConfiguration(f"exporters: {kind!r} is not installed; installed: {known}") from None
-    except Exception as error:  # an exporter's import may raise anything
-        raise InvalidConfiguration(f"exporters: {kind!r} cannot be loaded: {error}") from error
+    except (Exception, SystemExit) as error:  # an exporter's import may raise anything
+        raise InvalidConfiguration(f"exporters: {kind!r} cannot be loaded: {_words(error)}") from error
+    if reason := unfit(found):
+        raise InvalidConfiguration(f"exporters: {kind!r} {reason}")
+    return cast(type[Exporter], found)
+
+
+def unfit(found: object) -> str:
+    """Why this is no exporter for us, "" if it is one."""
     if not (isinstance(found, type) and issubclass(found, Exporter)):
-        raise InvalidConfiguration(f"exporters: {kind!r} is not an Exporter class")
-    if found.contract != CONTRACT:
-        raise InvalidConfiguration(
-            f"exporters: {kind!r} is written for contract {found.contract}, this is contract {CONTRACT}"
-        )
-    return found
+        return "is not an Exporter class"
+    contract = getattr(found, "contract", None)
+    if contract is None:
+        return f"does not say which contract it is written for; this is contract {CONTRACT}"
+    if contract != CONTRACT:
+        return f"is written for contract {contract}, this is contract {CONTRACT}"
+    if found.__abstractmethods__:
+        return f"lacks {', '.join(sorted(found.__abstractmethods__))}"
+    families = getattr(found, "families", None)
+    if not isinstance(families, frozenset) or not all(isinstance(family, Family) for family in families):
+        return "does not say which families it can announce"
+    if not (isinstance(found.Config, type) and issubclass(found.Config, BaseModel)):
+        return "has a Config that is no pydantic model"
+    return ""
+
+
+def make(use: ExporterUse, node: NodeFacts, wake: Wake) -> Exporter:
+    """An exporter, configured. Raises InvalidConfiguration, also for what its own code raises."""
+    kind = load(use.type)
+    config = configure(use, f"exporters.{use.name}")
+    try:
+        return kind(use.name, config, node, wake)
+    except Exception as error:  # an exporter's defect is its own
+        raise InvalidConfiguration(f"exporters: {use.name!r} cannot be made: {_words(error)}") from error
+
+
+def objection(use: ExporterUse, node: NodeFacts, place: str) -> str | None:
+    """Why this exporter cannot be used on this node at all, or None. Raises InvalidConfiguration as `load` does."""
+    kind, config = load(use.type), configure(use, place)
+    try:
+        return kind.check(config, node)
+    except Exception as error:  # an exporter's defect is its own
+        raise InvalidConfiguration(f"exporters: {use.name!r} cannot be checked: {_words(error)}") from error
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def configure(use: ExporterUse, place: str) -> BaseModel:

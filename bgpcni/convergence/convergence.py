@@ -5,17 +5,18 @@ Resident (in the agent) each exporter has a thread; within a call the same annou
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Announcer, RouteState
 from bgpcni.convergence.derive import derive
-from bgpcni.errors import CniError
-from bgpcni.exporter import NotThereYet, Reach
-from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Nlri, NodeFacts
+from bgpcni.errors import CniError, InvalidConfiguration
+from bgpcni.exporter import Event, NotThereYet, Reach
+from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Family, Nlri, NodeFacts
 from bgpcni.steps import step
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ class Convergence:
     """Announcers by exporter name, and the attachments that wait for the confirmation of their withdrawals.
 
     `finished(key)`: called without a lock when every exporter has confirmed and nobody waits in `leave`.
+    `heard(name, events)`: what an exporter learned, from a thread of its own.
+    `emptied(announcer)`: within a call, a speaker came back empty; what else is up has to be told to it.
     """
 
     def __init__(
@@ -35,11 +38,16 @@ class Convergence:
         resident: bool,
         finished: Callable[[AttachmentKey], None] = lambda key: None,
         spare: Callable[[], Collection[str]] = lambda: (),
+        heard: Callable[[str, Sequence[Event]], None] = lambda name, events: None,
+        emptied: Callable[[Announcer], None] = lambda announcer: None,
     ) -> None:
         self.facts = facts
         self.resident = resident
         self._finished = finished
         self._spare = spare
+        self._heard = heard
+        self._families: frozenset[Family] = frozenset()
+        self._emptied = emptied
         self._lock = threading.Lock()
         self._announcers: dict[str, Announcer] = {}
         self._started = False
@@ -69,28 +77,45 @@ class Convergence:
             known = self._announcers.get(use.name)
             if known is not None:
                 return known
-            kind = catalog.load(use.type)
-            config = catalog.configure(use, f"exporters.{use.name}")
             announcer = Announcer(use.name, lambda owners: self._confirmed(use.name, owners), self._spare)
-            announcer.drive(kind(use.name, config, self.facts, announcer))
+            announcer.drive(catalog.make(use, self.facts, announcer))
             self._announcers[use.name] = announcer
+            if self._families:
+                announcer.listen(self._families, functools.partial(self._heard, use.name))
             if self.resident and self._started:
                 announcer.start()
             return announcer
+
+    def listen(self, families: frozenset[Family]) -> None:
+        """Every exporter that learns routes tells of these families, also those made later."""
+        with self._lock:
+            self._families = families
+            announcers = dict(self._announcers)
+        for name, announcer in announcers.items():
+            announcer.listen(families, functools.partial(self._heard, name))
 
     # ---------------------------------------------------------------- wishes
 
     @step("announce")
     def want(self, attachment: Attachment) -> None:
-        """Announce it, from now on. Within a call: done when this returns, or NotThereYet."""
+        """Announce it, from now on. Within a call: done when this returns, else NotThereYet or, where the speaker
+        will not take a route, InvalidConfiguration."""
         routes = derive(attachment, self.facts)
         with self._lock:
             self._pending.pop(attachment.key, None)
         for use in attachment.exporters:
             announcer = self.ensure(use)
-            announcer.want(attachment.key, routes)
+            announcer.want(attachment.key, routes, fresh=not self.resident)
             if not self.resident:
-                announcer.drive_now()
+                self._drive(announcer)
+                if reason := announcer.refused(attachment.key):
+                    raise InvalidConfiguration(f"exporters: {use.name} refuses {reason}")
+
+    def _drive(self, announcer: Announcer) -> None:
+        """Within a call: tell the exporter now. Raises NotThereYet."""
+        announcer.drive_now()
+        if announcer.emptied:
+            self._emptied(announcer)
 
     @step("withdraw")
     def leave(self, attachment: Attachment) -> None:
@@ -115,7 +140,7 @@ class Convergence:
                     names.discard(use.name)
             if not free and not self.resident:
                 try:
-                    announcer.drive_now()
+                    self._drive(announcer)
                 except NotThereYet as error:
                     log.warning("%s: not withdrawn through %s yet: %s", key, use.name, error)
         with self._lock:
@@ -197,12 +222,17 @@ class Convergence:
                 found.setdefault(nlri, {})[use.name] = state
         return found
 
+    def prune(self) -> None:
+        """A record that kept a network from being pruned is gone: what it stood for may go now."""
+        for announcer in self.announcers().values():
+            announcer.prune()
+
     def retry(self) -> None:
         for announcer in self.announcers().values():
             announcer.retry()
             if not self.resident:
                 try:
-                    announcer.drive_now()
+                    self._drive(announcer)
                 except NotThereYet as error:
                     log.warning("%s: %s", announcer.name, error)
 

@@ -6,6 +6,7 @@ asks for them; the ledger keeps one for as long as any of them wants it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_interface
 
 from bgpcni import bgp
@@ -47,16 +48,7 @@ def _of_address(attachment: Attachment, address: str, gateway: str | None, node:
     intent = attachment.bgp
     host, subnet = bgp.host_prefix(address), bgp.subnet(address)
     prefix = host if intent.advertise == "host" else subnet
-    endpoint = Endpoint(
-        container_id=attachment.container_id,
-        ifname=attachment.ifname,
-        mac=attachment.mac or "",
-        address=address,
-        gateway=gateway,
-        bridge=attachment.bridge,
-        host_veth=attachment.host_veth or "",
-        host_index=attachment.host_index or 0,
-    )
+    endpoint = _endpoint(attachment, address, gateway)
 
     def route(nlri: Nlri, hop: str, *, datapath: bool = True, host_route: bool = True) -> Announcement:
         return Announcement(
@@ -69,6 +61,7 @@ def _of_address(attachment: Attachment, address: str, gateway: str | None, node:
             vni=intent.vni,
             label=intent.label,
             endpoint=endpoint if host_route else None,
+            device=attachment.bridge or attachment.host_veth,
             datapath=datapath,
         )
 
@@ -79,7 +72,8 @@ def _of_address(attachment: Attachment, address: str, gateway: str | None, node:
         nlri = Nlri(_VPN[version], "vpn", prefix, rd=intent.rd)
         return [route(nlri, next_hop(node, version), datapath=False, host_route=single)]
     vtep = _vtep(node)
-    routes = [route(Nlri(Family.L2VPN_EVPN, "mac-ip", host, rd=intent.rd, mac=attachment.mac), vtep)]
+    mac_ip = route(Nlri(Family.L2VPN_EVPN, "mac-ip", host, rd=intent.rd, mac=attachment.mac), vtep)
+    routes = [replace(mac_ip, mobility=attachment.mobility)]
     if not single:
         nlri = Nlri(Family.L2VPN_EVPN, "ip-prefix", subnet, rd=intent.rd)
         routes.append(route(nlri, vtep, datapath=False, host_route=False))
@@ -87,12 +81,18 @@ def _of_address(attachment: Attachment, address: str, gateway: str | None, node:
 
 
 def _of_network(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
-    """EVPN: the MAC alone where there is no address (layer 2 only), and type 3 for the VNI."""
+    """EVPN: the MAC alone where there is no address (layer 2 only), and type 3 for the VNI.
+
+    Without a VTEP there is no type 3: the speaker knows its own and announces it by itself.
+    """
     intent = attachment.bgp
     vtep = _vtep(node)
-    nlris = [Nlri(Family.L2VPN_EVPN, "multicast", rd=intent.rd, originator=vtep)]
+    found: list[tuple[Nlri, Endpoint | None]] = []
+    if vtep:
+        found.append((Nlri(Family.L2VPN_EVPN, "multicast", rd=intent.rd, originator=vtep), None))
     if not attachment.addresses and attachment.mac:
-        nlris.append(Nlri(Family.L2VPN_EVPN, "mac-ip", rd=intent.rd, mac=attachment.mac))
+        nlri = Nlri(Family.L2VPN_EVPN, "mac-ip", rd=intent.rd, mac=attachment.mac)
+        found.append((nlri, _endpoint(attachment, "", None)))
     return [
         Announcement(
             nlri=nlri,
@@ -102,9 +102,25 @@ def _of_network(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
             import_rt=intent.import_rt,
             communities=intent.communities,
             vni=intent.vni,
+            endpoint=endpoint,
+            device=attachment.bridge or (attachment.host_veth if endpoint else None),
+            mobility=attachment.mobility if nlri.kind == "mac-ip" else 0,
         )
-        for nlri in nlris
+        for nlri, endpoint in found
     ]
+
+
+def _endpoint(attachment: Attachment, address: str, gateway: str | None) -> Endpoint:
+    return Endpoint(
+        container_id=attachment.container_id,
+        ifname=attachment.ifname,
+        mac=attachment.mac or "",
+        address=address,
+        gateway=gateway,
+        bridge=attachment.bridge,
+        host_veth=attachment.host_veth or "",
+        host_index=attachment.host_index or 0,
+    )
 
 
 def _vtep(node: NodeFacts) -> str:

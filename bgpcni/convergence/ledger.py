@@ -16,7 +16,7 @@ from bgpcni.model import Announcement, AttachmentKey, Nlri
 
 @dataclass(slots=True)
 class Entry:
-    """One route. `told`: the exporter has been given the present wish. `since`: when `reach` became what it is."""
+    """One route. `handed`: the speaker may hold it. `since`: when `reach` became what it is."""
 
     announcement: Announcement
     owners: dict[AttachmentKey, Announcement] = field(default_factory=dict)
@@ -24,6 +24,7 @@ class Entry:
     reach: Reach = Reach.WANTED
     reason: str = ""
     since: str = ""
+    handed: bool = True
 
     @property
     def wanted(self) -> bool:
@@ -45,9 +46,12 @@ class Ledger:
 
     # ---------------------------------------------------------------- wishes
 
-    def want(self, owner: AttachmentKey, routes: Iterable[Announcement], now: str) -> list[AttachmentKey]:
+    def want(
+        self, owner: AttachmentKey, routes: Iterable[Announcement], now: str, *, fresh: bool = False
+    ) -> list[AttachmentKey]:
         """`owner` wants exactly these routes (again: replaces what it wanted before).
 
+        `fresh`: no life has announced them for it yet, so there is nothing to withdraw until the speaker got them.
         Returns the leavers that are free to go because a route they waited for is wanted again: the same NLRI
         with the same next hop, so there is nothing left to withdraw for them. What `owner` itself had before and
         does not want now it still waits for: should it leave, it is not free before that is withdrawn too.
@@ -61,7 +65,7 @@ class Ledger:
         for nlri, route in wanted.items():
             entry = self.entries.get(nlri)
             if entry is None:
-                entry = self.entries[nlri] = Entry(route, since=now)
+                entry = self.entries[nlri] = Entry(route, since=now, handed=not fresh)
             entry.owners[owner] = route
             free += self._free_leavers(entry, nlri)
             chosen = next(iter(entry.owners.values()))
@@ -75,10 +79,13 @@ class Ledger:
 
         `routes`: what it had, for owners this life has never heard of (records left by an earlier one).
         """
-        for nlri in self._owned.pop(owner, ()):
+        owned = self._owned.pop(owner, ())
+        for nlri in owned:
             self._disown(owner, nlri, now)
         for route in routes:
             if route.nlri not in self.entries:
+                if route.nlri in owned:
+                    continue  # never handed over
                 self.entries[route.nlri] = Entry(route, since=now)
                 self._touch(route.nlri, now)
             if not self.entries[route.nlri].wanted:
@@ -102,7 +109,10 @@ class Ledger:
         entry = self.entries[nlri]
         first = next(iter(entry.owners)) == owner
         entry.owners.pop(owner, None)
-        if not entry.owners:
+        if not (entry.owners or entry.handed or entry.leavers):
+            del self.entries[nlri]
+            self._dirty.pop(nlri, None)
+        elif not entry.owners:
             self._wait_for(owner, nlri)
             self._touch(nlri, now)
         elif first:
@@ -140,6 +150,11 @@ class Ledger:
             if entry.reach < self.settled:
                 self._dirty[nlri] = None
                 self._unsettled.pop(nlri, None)
+
+    def ask_again(self) -> None:
+        """What an exporter that has no `progress` left half-way is to be told again."""
+        self._dirty.update(self._unsettled)
+        self._unsettled.clear()
 
     @property
     def dirty(self) -> int:
@@ -202,6 +217,12 @@ class Ledger:
                 self._unsettled[route.nlri] = None
         return free
 
+    def hand_over(self, told: Sequence[Announcement]) -> None:
+        """The speaker was given these, or some of them: from now on they have to be withdrawn."""
+        for route in told:
+            if entry := self.entries.get(route.nlri):
+                entry.handed = True
+
     def failed(self, told: Sequence[Announcement], reason: str) -> None:
         """The exporter could not be asked: the routes stay dirty, and say why."""
         for route in told:
@@ -230,6 +251,10 @@ class Ledger:
         """The entries an attachment owns or waits for."""
         nlris = self._owned.get(owner) or tuple(self._leaving.get(owner, ()))
         return [self.entries[nlri] for nlri in nlris if nlri in self.entries]
+
+    def refused(self, owner: AttachmentKey) -> list[Entry]:
+        """What `owner` wants and the speaker will not take."""
+        return [entry for entry in self.routes_of(owner) if entry.wanted and entry.reach is Reach.REFUSED]
 
     def is_leaving(self, owner: AttachmentKey) -> bool:
         return owner in self._leaving

@@ -139,14 +139,17 @@ class HostLocal(Leases):
 
     def _give_back(self, folder: int, lease: Lease, owner: tuple[str, str]) -> None:
         """Undo one lease. The error that is on its way is the one to be told, so this one is not."""
-        name = bare(lease.address)
         try:
-            if lease.taken_from is None:
-                self._unlink(folder, name)
-            else:
-                self._hand_over(folder, name, owner, lease.taken_from)
+            self._return(folder, lease, owner)
         except IoFailure:
             pass
+
+    def _return(self, folder: int, lease: Lease, owner: tuple[str, str]) -> None:
+        name = bare(lease.address)
+        if lease.taken_from is not None:
+            self._hand_over(folder, name, owner, lease.taken_from)
+        elif (entry := self._read(folder, name)) and entry.owner == owner:
+            self._unlink(folder, name)
 
     def _take(
         self, folder: int, index: int, ip: Ip, owner: tuple[str, str], held: Mapping[str, tuple[str, str]]

@@ -211,6 +211,12 @@ def no_link_local() -> bytes:
     return nested(_AF_SPEC, nested(socket.AF_INET6, attribute(_ADDR_GEN_MODE, b"\1")))
 
 
+def anycast_message(index: int, mac: str) -> Message:
+    """A bridge that is the same gateway on every node: its MAC, and no link-local address made of it."""
+    assert index > 0
+    return Message(RTM_NEWLINK, 0, header(index) + attribute(_ADDRESS, mac_bytes(mac)) + no_link_local())
+
+
 def group_attribute(group: int) -> bytes:
     return attribute(_GROUP, group)
 

@@ -97,7 +97,10 @@ class Addressing:
         if ipam is None:
             return
         if ipam.type != BUILT_IN:
-            self._delegate(ipam).delete(_deadline())
+            try:
+                self._delegate(ipam).delete(_deadline())
+            except InvalidConfiguration as error:  # uninstalled: a DEL that fails for ever would help nobody
+                log.warning("%s: its addresses were not given back: %s", attachment.key, error.msg)
             return
         known = [item.address for item in attachment.addresses] or None
         Leases(ipam.data_dir, attachment.network).release(attachment.container_id, attachment.ifname, known)
@@ -161,9 +164,8 @@ class Addressing:
             try:
                 Delegate(kind, request.variables, request.stdin).status(_deadline())
             except CniError as error:
-                if error.code in (Unavailable.code, Degraded.code):
-                    raise
-                raise Unavailable(f"ipam: {error.msg}", error.details) from None
+                kind_of = Degraded if error.code == Degraded.code else Unavailable
+                raise kind_of(f"ipam: {error.msg}", error.details) from None
 
     def _delegate(self, ipam: Ipam) -> Delegate:
         return Delegate(ipam.type, ipam.environment, (ipam.stdin or "").encode())

@@ -9,8 +9,9 @@ import logging
 import time
 from dataclasses import dataclass, field
 
+from bgpcni.convergence.announcer import Announcer
+from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError, TryAgain
-from bgpcni.kernel import links
 from bgpcni.model import Attachment, State
 from bgpcni.node import interface
 from bgpcni.node.transaction import Node
@@ -33,7 +34,6 @@ class Found:
 def look(node: Node) -> Found:
     """Sort every record by what has to be done about it. A record of another boot is leaving: its namespace went."""
     found = Found()
-    alive = {link.index: link for link in links.dump(node.netlink)}
     for stored in node.store.all():
         attachment = stored.attachment
         if attachment is None:
@@ -43,7 +43,7 @@ def look(node: Node) -> Found:
             found.leaving.append(attachment)
         elif stored.state is State.ADDING:
             found.begun.append(attachment)
-        elif interface.is_gone(attachment, alive.get(attachment.host_index or 0)):
+        elif interface.vanished(node.netlink, attachment):
             found.orphans.append(attachment)
         else:
             found.up.append(attachment)
@@ -51,7 +51,7 @@ def look(node: Node) -> Found:
 
 
 def undo_begun(node: Node, attachment: Attachment) -> bool:
-    """An ADD that never answered: nothing of it stays. False if it is still running in another process."""
+    """An ADD that never answered: nothing of it stays. False if it still runs elsewhere, or could not be undone."""
     try:
         with node.store.locked(attachment.key, 0):
             stored = node.store.find(attachment.key)
@@ -63,28 +63,66 @@ def undo_begun(node: Node, attachment: Attachment) -> bool:
             return True
     except TryAgain:
         return False
-
-
-def finish_leaving(node: Node, attachment: Attachment, seconds: float) -> bool:
-    """Go on with a withdrawal that was not confirmed; True when addresses and record are gone."""
-    try:
-        with node.store.locked(attachment.key, 0):
-            stored = node.store.find(attachment.key)
-            if stored is None or stored.attachment is None:
-                return True
-            if stored.state is State.UP and stored.attachment.boot_id == node.boot_id:
-                return False  # added again meanwhile
-            return node.dismantle(stored.attachment, time.monotonic() + seconds)
     except CniError as error:
         log.warning("%s: %s", attachment.key, error.msg)
         return False
 
 
+def finish_leaving(node: Node, attachment: Attachment, seconds: float) -> bool:
+    """Go on with a withdrawal that was not confirmed, for `seconds`; True when addresses and record are gone."""
+    try:
+        with node.store.locked(attachment.key, seconds):
+            stored = node.store.find(attachment.key)
+            if stored is None or stored.attachment is None:
+                return True
+            if (
+                stored.state is State.UP
+                and stored.attachment.boot_id == node.boot_id
+                and not interface.vanished(node.netlink, stored.attachment)
+            ):
+                return True  # added again meanwhile
+            return node.dismantle(stored.attachment, time.monotonic() + seconds)
+    except (CniError, OSError) as error:
+        log.warning("%s: %s", attachment.key, error)
+        return False
+
+
+def replay(node: Node, announcer: Announcer) -> None:
+    """Within a call: a speaker came back empty, so it is told again what is up. Raises NotThereYet.
+
+    Each record is read under its lock, since other calls add and delete meanwhile; one that is locked is seen
+    to by whoever holds it.
+    """
+    for stored in node.store.all():
+        attachment = stored.attachment
+        if attachment is None or not _is_up(node, stored, announcer.name):
+            continue
+        try:
+            with node.store.locked(attachment.key, 0):
+                again = node.store.find(attachment.key)
+                if again is not None and again.attachment is not None and _is_up(node, again, announcer.name):
+                    announcer.want(attachment.key, derive(again.attachment, node.facts))
+                    announcer.drive_now()
+        except CniError as error:  # busy, or broken: never in the way of the rest (rule 8)
+            log.info("%s: not told again: %s", attachment.key, error.msg)
+    announcer.drive_now()
+    if not announcer.emptied:
+        announcer.replayed()
+
+
+def _is_up(node: Node, stored: Stored, exporter: str) -> bool:
+    attachment = stored.attachment
+    return (
+        attachment is not None
+        and stored.state is State.UP
+        and attachment.boot_id == node.boot_id
+        and any(use.name == exporter for use in attachment.exporters)
+    )
+
+
 def within_call(node: Node) -> list[str]:
-    """Before a call without an agent: what earlier calls left. Cheap when there is nothing; returns problems."""
+    """Before a call without an agent: what earlier calls, and containers without a DEL, left; returns problems."""
     late: list[str] = []
-    if not any(stored.state is not State.UP for stored in node.store.all()):
-        return late
     found = look(node)
     for attachment in found.begun:
         undo_begun(node, attachment)

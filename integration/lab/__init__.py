@@ -7,6 +7,7 @@ when the `Lab` closes. Nothing here touches the root network namespace, its rout
 from integration.lab.core import Lab, NotHere
 from integration.lab.engine import Container, Docker, Engine, Podman, start_engine
 from integration.lab.frr import ALL_FAMILIES, Frr, Neighbor, bgp
+from integration.lab.inside import Inside
 from integration.lab.namespace import Namespace, NoNamespaces, link, sweep
 from integration.lab.node import CniAnswer, Node, install_plugin
 from integration.lab.wait import NeverHappened, until
@@ -18,6 +19,7 @@ __all__ = [
     "Docker",
     "Engine",
     "Frr",
+    "Inside",
     "Lab",
     "Namespace",
     "Neighbor",

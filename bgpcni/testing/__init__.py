@@ -1,0 +1,9 @@
+"""What proves an exporter: inherit `ExporterSuite`, give it the real speaker, run pytest. Needs pytest.
+
+Imports nothing of bgpcni but the contract, so that it can be used from any project.
+"""
+
+from bgpcni.testing.speaker import Speaker, Woken
+from bgpcni.testing.suite import ExporterSuite
+
+__all__ = ["ExporterSuite", "Speaker", "Woken"]

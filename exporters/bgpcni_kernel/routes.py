@@ -1,0 +1,97 @@
+"""Routes of one table and protocol number, as rtnetlink messages and back (rtnetlink(7)). Pure packing.
+
+A route here is unicast, on a device, without gateway: `10.1.2.3/32 dev cni0 proto 45 table 100 metric 1`.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from bgpcni.kernel.netlink import (
+    CREATE,
+    EXCL,
+    RTM_GETROUTE,
+    RTM_NEWROUTE,
+    Message,
+    attribute,
+    attributes,
+    u32,
+)
+
+RTM_DELROUTE = 25
+REPLACE = 0x100
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 6, 15
+_UNIVERSE, _LINK, _NOWHERE, _UNICAST = 0, 253, 255, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where ours are: the table's number, the protocol number that marks them, their metric."""
+
+    table: int
+    protocol: int
+    metric: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route. `index`: the device's."""
+
+    prefix: str
+    index: int
+    metric: int
+
+
+def add(place: Place, prefix: str, index: int, *, replace: bool) -> Message:
+    """`replace` False: an error (EEXIST) where the table has this prefix with this metric, whoever's it is."""
+    network = ip_network(prefix)
+    scope = _LINK if network.version == 4 else _UNIVERSE
+    body = _head(place, network, scope) + attribute(_RTA_OIF, index) + attribute(_RTA_PRIORITY, place.metric)
+    return Message(RTM_NEWROUTE, CREATE | (REPLACE if replace else EXCL), body)
+
+
+def remove(place: Place, prefix: str, found: Route | None = None) -> Message:
+    """Delete ours to a prefix, whatever its device and metric; `found`: just this one. ESRCH: there is none."""
+    body = _head(place, ip_network(prefix), _NOWHERE)
+    if found is not None:
+        body += attribute(_RTA_OIF, found.index) + attribute(_RTA_PRIORITY, found.metric)
+    return Message(RTM_DELROUTE, 0, body)
+
+
+def _head(place: Place, network: IPv4Network | IPv6Network, scope: int) -> bytes:
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    kind = _UNICAST if scope != _NOWHERE else 0
+    head = _RTMSG.pack(family, network.prefixlen, 0, 0, min(place.table, 252), place.protocol, scope, kind, 0)
+    if network.prefixlen:
+        head += attribute(_RTA_DST, network.network_address.packed)
+    return head + attribute(_RTA_TABLE, place.table)
+
+
+def dump(place: Place, family: int) -> Message:
+    """Ask for ours of one address family; the kernel filters."""
+    head = _RTMSG.pack(family, 0, 0, 0, 0, place.protocol, 0, 0, 0)
+    return Message(RTM_GETROUTE, 0, head + attribute(_RTA_TABLE, place.table))
+
+
+def read(place: Place, data: bytes) -> Route | None:
+    """The route in one message of the kernel, None if it is none of ours."""
+    if len(data) < _RTMSG.size:
+        return None
+    family, length, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(data)
+    found = attributes(data, _RTMSG.size)
+    in_table = u32(found[_RTA_TABLE]) if _RTA_TABLE in found else table
+    if (protocol, in_table, kind) != (place.protocol, place.table, _UNICAST) or family not in (2, 10):
+        return None
+    address = found.get(_RTA_DST, bytes(4 if family == socket.AF_INET else 16))
+    text = socket.inet_ntop(family, address)
+    index = u32(found[_RTA_OIF]) if _RTA_OIF in found else 0
+    return Route(f"{text}/{length}", index, u32(found[_RTA_PRIORITY]) if _RTA_PRIORITY in found else 0)
+
+
+def families() -> Iterator[int]:
+    yield from (socket.AF_INET, socket.AF_INET6)

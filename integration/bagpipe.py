@@ -1,0 +1,152 @@
+"""A real BaGPipe BGP daemon in a network namespace, from a virtual environment of its own.
+
+The environment is made once, beside the checkout's own (`.venv-bagpipe`): the daemon needs ExaBGP 4 where the plugin
+has 5, and its later releases do not connect. Its data path is `dummy` (BGP, and nothing in the kernel) or `labvxlan`,
+the driver in `bagpipe_driver/`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from integration.lab import Inside, Lab, Namespace, NotHere, until
+from integration.lab.frr import tail
+from integration.lab.namespace import send_signal
+
+ROOT = Path(__file__).parents[1]
+VENV = ROOT / ".venv-bagpipe"
+DRIVER = Path(__file__).parent / "bagpipe_driver"
+PACKAGES = ("networking-bagpipe==23.0.0", "exabgp==4.2.25", "setuptools>=77")
+PORT = 8082
+
+CONFIG = """
+[BGP]
+local_address = {local}
+peers = {peers}
+my_as = {asn}
+enable_rtc = False
+[COMMON]
+root_helper = env
+[API]
+host = 127.0.0.1
+port = {port}
+[DATAPLANE_DRIVER_IPVPN]
+dataplane_driver = dummy
+[DATAPLANE_DRIVER_EVPN]
+dataplane_driver = {driver}
+"""
+
+
+def install() -> Path:
+    """The folder with the daemon's programs, made if it is not there or not of these versions. Raises NotHere."""
+    source = b"".join(file.read_bytes() for file in sorted(DRIVER.glob("*.*")))
+    wanted = hashlib.sha256(source + "".join(PACKAGES).encode()).hexdigest()
+    stamp = VENV / "bgpcni-stamp"
+    VENV.mkdir(exist_ok=True)
+    with (VENV / "bgpcni-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.exists() or stamp.read_text() != wanted:
+            _make(VENV)
+            stamp.write_text(wanted)
+    return VENV / "bin"
+
+
+def _make(venv: Path) -> None:
+    pip = [str(venv / "bin/pip"), "--quiet", "--disable-pip-version-check", "install"]
+    copy = venv / "driver"  # pip leaves build files beside the sources
+    shutil.copytree(DRIVER, copy, dirs_exist_ok=True)
+    steps = (
+        [sys.executable, "-m", "venv", str(venv)],
+        [*pip, *PACKAGES],
+        [*pip, "--no-deps", "--no-build-isolation", "--force-reinstall", str(copy)],
+    )
+    for step in steps:
+        done = subprocess.run(step, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NotHere(f"BaGPipe cannot be installed: {' '.join(step[:3])}: {done.stderr.strip()[-500:]}")
+
+
+class BaGPipe:
+    """One daemon. `address`: the source of its session, and its VTEP; `peer`: the route reflector's."""
+
+    def __init__(
+        self, lab: Lab, namespace: Namespace, address: str, peer: str, asn: int, driver: str = "dummy"
+    ) -> None:
+        self.namespace = namespace
+        self._bin = install()
+        self._folder = lab.folder / f"bagpipe-{address}"
+        self._folder.mkdir(mode=0o755)
+        self.log = self._folder / "log"
+        text = CONFIG.format(local=address, peers=peer, asn=asn, port=PORT, driver=driver)
+        (self._folder / "conf").write_text(text)
+        self._inside = Inside(namespace)
+        self._process: subprocess.Popen[str] | None = None
+        lab.callback(self.close)
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Its session comes up later, see `Frr.wait_established`."""
+        argv = (self._bin / "bagpipe-bgp", "--config-file", self._folder / "conf")
+        process = self._process = self.namespace.popen(*argv, log=self.log)
+        until(lambda: process.poll() is not None or self.get("/ping"), f"BaGPipe's answer; {tail(self.log)}")
+        if process.poll() is not None:
+            raise RuntimeError(f"BaGPipe ended with {process.returncode}: {tail(self.log)}")
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """End it by a signal, and wait for its end."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+            self._process.wait(60)
+
+    def pause(self) -> None:
+        """It hangs: connections are still taken by the kernel, and nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None and self._process.poll() is None:
+            send_signal(self._process.pid, number)
+
+    def get(self, path: str) -> Any:
+        """The answer to a GET, as a document."""
+        return self._inside.call(self._request, "GET", path, None)
+
+    def post(self, path: str, **document: Any) -> Any:
+        """A request of somebody else's. Raises RuntimeError for what the daemon does not take."""
+        return self._inside.call(self._request, "POST", path, json.dumps(document))
+
+    def _request(self, method: str, path: str, body: str | None) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
+        try:
+            headers = {"Accept": "application/json", "Content-Type": "application/json"}
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            text = answer.read()
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise RuntimeError(f"{path}: {answer.status} {text[:300]!r}")
+        return json.loads(text)
+
+    def endpoints(self) -> set[str]:
+        """`VPN/MAC/ADDRESS` of everything that is attached, as the looking glass shows it."""
+        found = set()
+        for name in (entry["id"] for entry in self.get("/looking-glass/vpns/instances")):
+            for port in self.get(f"/looking-glass/vpns/instances/{name}/ports").values():
+                found |= {f"{name}/{item['mac_address']}/{item['ip_address']}" for item in port["endpoints"]}
+        return found
+
+    def close(self) -> None:
+        self.resume()
+        self.kill()
+        self._inside.close()
