@@ -90,6 +90,7 @@ def test_options_decide_which_instance_it_is() -> None:
     one = catalog.identify("bagpipe", {"a": 1, "b": 2}, None)
     assert catalog.identify("bagpipe", {"b": 2, "a": 1}, None) == one
     assert catalog.identify("bagpipe", {"a": 2, "b": 1}, None).name != one.name
+    assert catalog.identify("bagpipe", {}, None).name == "bagpipe"
     named = catalog.identify("bagpipe", {"a": 1}, "fabric").name
-    assert named.startswith("fabric-")
+    assert named.startswith("fabric-"), "the plain name is that of an exporter in agent.toml"
     assert named != catalog.identify("bagpipe", {"a": 2}, "fabric").name
