@@ -60,7 +60,6 @@ def _of_address(attachment: Attachment, address: str, gateway: str | None, node:
             vni=intent.vni,
             label=intent.label,
             endpoint=endpoint if host_route else None,
-            device=attachment.bridge or attachment.host_veth,
             datapath=datapath,
         )
 
@@ -101,7 +100,6 @@ def _of_network(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
             communities=intent.communities,
             vni=intent.vni,
             endpoint=endpoint,
-            device=attachment.bridge or (attachment.host_veth if endpoint else None),
         )
         for nlri, endpoint in found
     ]
