@@ -113,8 +113,10 @@ def test_a_reader_announces_containers(
     assert node.namespace.ip_json("-6", "route", "show", "table", "100") == []
 
 
-def test_a_subnet_for_all_its_containers(lab: Lab, frr: Frr, node: Node, restart: Callable[[], None]) -> None:
+def test_a_subnet_for_all_its_containers(lab: Lab, frr: Frr, node: Node) -> None:
     """`bgp.advertise: subnet`: one route for the network, which goes with its last container."""
+    bird_on(lab, node)
+    frr.wait_established(node.address)
     conf = node.network(subnet6="2001:db8:7::/64", exporters=["kernel"], bgp={"advertise": "subnet"})
     node.agent(bgp=None, default_exporters=[])
     subnets = ("10.1.2.0/24", "2001:db8:7::/64")

@@ -1,8 +1,7 @@
 """Routes of one table and protocol number, as rtnetlink messages and back (rtnetlink(7)). Pure packing.
 
 A host's route is on a device, without gateway: `10.1.2.3/32 dev cni0 proto 45 table 100 metric 1`. A network's is
-`blackhole 10.1.2.0/24 …`: FRR takes no route to the subnet that its device has an address of, and in this table a
-blackhole swallows nothing.
+`blackhole 10.1.2.0/24 …`: it stays whatever happens to a device, and in this table it swallows nothing.
 """
 
 from __future__ import annotations
