@@ -73,7 +73,8 @@ class PathAttributes:
     the AS numbers in order, sets flattened. `local_pref` and `med`: None where the attribute is absent. `origin`:
     0 IGP, 1 EGP, 2 incomplete. `mobility`, `sticky`: RFC 7432 section 7.7, 0 and False where absent. `router_mac`:
     RFC 9135 section 8.1. `encapsulation`: the tunnel type of RFC 9012 section 4.1 (8: VXLAN), None where absent.
-    `tunnel`: the P-MSI tunnel's endpoint (RFC 6514 section 5). `originator`: ORIGINATOR_ID (RFC 4456).
+    `tunnel`: the P-MSI tunnel's endpoint (RFC 6514 section 5). `originator`: ORIGINATOR_ID, `clusters`: CLUSTER_LIST
+    (RFC 4456).
     """
 
     next_hop: str
@@ -89,6 +90,7 @@ class PathAttributes:
     encapsulation: int | None = None
     tunnel: str | None = None
     originator: str | None = None
+    clusters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,9 +250,10 @@ class Exporter(abc.ABC):
         """From now on tell `heard` of the routes of these families (only if `imports` is `routes`).
 
         Asked from any thread at any time, the last call counts; it only notes the wish and returns. For each peer
-        and family: all that the peer has, `EndOfRib`, then every change; all of it again after each `wake.empty()`
-        and for a family that was not listened to before. `heard` gets events in order, many at once where many
-        came, in a thread of the exporter's; it returns quickly and never raises.
+        and family: all that the peer has, `EndOfRib`, then every change; the same for a family that was not
+        listened to before. Before everything is told again, after each `wake.empty()` too, comes `SessionDown` of
+        the peer. `heard` gets events in order, many at once where many came, in a thread of the exporter's; it
+        returns quickly and never raises.
         """
         return
 

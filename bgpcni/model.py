@@ -151,7 +151,11 @@ class Ipam(Record):
 
 
 class Bgp(Record):
-    """What is to be announced, resolved from configuration, arguments and the agent's defaults."""
+    """What is to be announced, resolved from configuration, arguments and the agent's defaults.
+
+    `forwarder`: who has the VXLAN of an EVPN network, our agent or an exporter's daemon; None: nobody here.
+    `import_prefixes`: `bgp.import`. `anycast`: the gateway addresses are those of every node (EVPN).
+    """
 
     family: Literal["unicast", "vpn", "evpn"] = "unicast"
     advertise: Literal["host", "subnet"] = "host"
@@ -160,7 +164,10 @@ class Bgp(Record):
     label: int | None = None
     import_rt: tuple[str, ...] = ()
     export_rt: tuple[str, ...] = ()
+    import_prefixes: tuple[str, ...] = ()
     communities: tuple[str, ...] = ()
+    forwarder: Literal["agent", "exporter"] | None = None
+    anycast: bool = False
     drain_seconds: float = 0.0
 
 
@@ -176,8 +183,8 @@ class Attachment(Record):
     """What one ADD gives. Planned values are set from the start; the kernel's (`host_index`, `mac`, …) later.
 
     `cookie` is SO_NETNS_COOKIE of the container's namespace, unique within `boot_id`. `chained`: the interface
-    is another plugin's; we only announce it. `ip_masq`: the back end that masquerades for it. `since`: RFC 3339,
-    UTC, when ADD answered.
+    is another plugin's; we only announce it. `ip_masq`: the back end that masquerades for it. `mobility`: EVPN's
+    sequence, above that of the node it came from. `since`: RFC 3339, UTC, when ADD answered.
     """
 
     schema_number: Literal[1] = Field(default=1, alias="schema")
@@ -205,6 +212,7 @@ class Attachment(Record):
     ipam: Ipam | None = None
     bgp: Bgp = Bgp()
     exporters: tuple[ExporterUse, ...] = ()
+    mobility: int = 0
     created: str = ""
     since: str = ""
 
@@ -248,7 +256,8 @@ class Neighbor:
 class NodeFacts:
     """What exporters and `derive` know of this node: `[bgp]` of the agent's configuration, resolved.
 
-    `next_hop`/`next_hop6` are None where the node has no usable address of that family.
+    `next_hop`/`next_hop6` are None where the node has no usable address of that family. `maximum_prefix`: how many
+    routes one peer may tell, None: any number.
     """
 
     run_dir: str
@@ -262,3 +271,4 @@ class NodeFacts:
     graceful_restart: int = 120
     neighbors: Sequence[Neighbor] = field(default=())
     has_bgp: bool = False
+    maximum_prefix: int | None = None

@@ -100,6 +100,10 @@ class Store:
                 seen.add(name)
                 yield stored
 
+    def unreadable(self) -> set[str]:
+        """The networks with a record that cannot be read."""
+        return {stored.network for stored in self.all() if stored.attachment is None}
+
     def sweep(self) -> None:
         """Remove half-written files of a kill. Only for the agent, when it is sure to be alone."""
         for state in State:

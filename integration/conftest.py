@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from integration.lab import Engine, Frr, Lab, Node, start_engine, sweep
+from integration.lab import Docker, Engine, Frr, Lab, Node, Podman, start_engine, sweep
 from integration.lab.core import root_or_reason
 from integration.lab.engine import NoEngine
 from integration.lab.namespace import Namespace, NoNamespaces, unique
 from integration.runtimes import NoMachine
+from integration.runtimes.containerd import Containerd
+from integration.runtimes.cri import Cri
 from integration.runtimes.site import Site
+
+pytest.register_assert_rewrite("integration.seen")
 
 HERE = Path(__file__).parent
 
@@ -109,3 +113,38 @@ def site(lab: Lab) -> Site:
         return Site(lab)
     except NoMachine as error:
         pytest.skip(f"no machine for a runtime: {error}")
+
+
+@pytest.fixture
+def containerd(site: Site) -> Containerd:
+    """containerd on the site's machine, with an image; skips where it cannot run."""
+    try:
+        return site.containerd()
+    except NoEngine as error:
+        pytest.skip(f"containerd cannot run here: {error}")
+
+
+@pytest.fixture
+def cri(site: Site, containerd: Containerd) -> Cri:
+    """What kubelet has of that containerd."""
+    pytest.importorskip("grpc_tools", reason="grpcio-tools is not installed")
+    return site.cri(containerd)
+
+
+@pytest.fixture
+def docker(site: Site) -> Engine:
+    """Docker's engine on the site's machine; skips where it cannot run."""
+    return _engine(site, Docker)
+
+
+@pytest.fixture(params=[Docker, Podman], ids=lambda kind: kind.name)
+def docker_or_podman(request: pytest.FixtureRequest, site: Site) -> Engine:
+    """An engine on the site's machine; skips where it cannot run."""
+    return _engine(site, request.param)
+
+
+def _engine(site: Site, kind: type[Engine]) -> Engine:
+    try:
+        return site.engine(kind)
+    except NoEngine as error:
+        pytest.skip(f"{kind.name} cannot run here: {error}")

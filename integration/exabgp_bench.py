@@ -6,13 +6,13 @@ import ctypes
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bgpcni.exporter import NotThereYet, Outcome, Reach
+from bgpcni.exporter import EndOfRib, Event, Gone, Learned, NotThereYet, Outcome, Reach, SessionDown
 from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts
 from bgpcni_exabgp import ExaBGP
 from integration.lab import ALL_FAMILIES, Frr, Lab, Namespace, link, until
@@ -38,9 +38,15 @@ class Bench:
 
 
 def bench(
-    lab: Lab, frr: Frr, *, asn: int | None = None, families: Sequence[str] = ALL_FAMILIES, extra: Sequence[str] = ()
+    lab: Lab,
+    frr: Frr,
+    *,
+    asn: int | None = None,
+    families: Sequence[str] = ALL_FAMILIES,
+    extra: Sequence[str] = (),
+    reflect: bool = False,
 ) -> Bench:
-    """A node for the exporter alone. `families` are both sides'; `extra`: lines of FRR's neighbour."""
+    """A node for the exporter alone. `families` are both sides'; `extra`, `reflect`: of FRR's neighbour."""
     k = 100 + len(list(lab.folder.glob("bench*")))
     place = Bench(
         namespace=lab.namespace(f"bench{k}"),
@@ -59,8 +65,47 @@ def bench(
         (f"{place.peer}/24", f"{place.peer6}/64"),
     )
     link(place.namespace, frr.namespace, "uplink", f"bench{k}", here, there)
-    frr.add_neighbor(FrrNeighbor(place.address, place.asn, families, extra=extra))
+    frr.add_neighbor(FrrNeighbor(place.address, place.asn, families, extra=extra, reflect=reflect))
     return place
+
+
+class Ears:
+    """Listens, and keeps what is to be believed: the routes by peer and NLRI, and what happened."""
+
+    def __init__(self) -> None:
+        self.routes: dict[tuple[str, Nlri], Learned] = {}
+        self.stale: set[tuple[str, Nlri]] = set()
+        self.ended: list[Family] = []
+        self.downs: list[SessionDown] = []
+        self.gone = 0
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, Learned):
+                self.routes[event.peer, event.nlri] = event
+                self.stale.discard((event.peer, event.nlri))
+            elif isinstance(event, Gone):
+                self.gone += self.routes.pop((event.peer, event.nlri), None) is not None
+            elif isinstance(event, EndOfRib):
+                self.ended.append(event.family)
+                for key in [k for k in self.stale if k[0] == event.peer and k[1].family is event.family]:
+                    self.stale.discard(key)
+                    del self.routes[key]
+            else:
+                self.downs.append(event)
+                mine = {key for key in self.routes if key[0] == event.peer}
+                if event.graceful:
+                    self.stale |= mine
+                else:
+                    for key in mine:
+                        del self.routes[key]
+
+    def nlris(self) -> set[Nlri]:
+        return {nlri for _, nlri in self.routes}
+
+    def of(self, nlri: Nlri) -> Learned:
+        (found,) = (route for (_, other), route in self.routes.items() if other == nlri)
+        return found
 
 
 class Woken:
@@ -85,7 +130,7 @@ class Speaker:
     def __init__(self, lab: Lab, place: Namespace, facts: NodeFacts, socket: str | None = None) -> None:
         self.wake = Woken()
         self.facts = facts
-        self._inside = ThreadPoolExecutor(1, initializer=_enter, initargs=(place.path,))
+        self._inside = ThreadPoolExecutor(1, initializer=enter, initargs=(place.path,))
         self.exporter = ExaBGP("exabgp", ExaBGP.Config(socket=socket), facts, self.wake)
         lab.callback(self.close)
 
@@ -107,6 +152,11 @@ class Speaker:
 
     def prune(self, *keep: Announcement, spare: Sequence[str] = ()) -> None:
         self.call(self.exporter.prune, keep, spare)
+
+    def listen(self, families: Collection[Family] = frozenset(Family)) -> Ears:
+        ears = Ears()
+        self._inside.submit(self.exporter.listen, frozenset(families), ears).result()
+        return ears
 
     def drain(self) -> None:
         self.call(self.exporter.drain)
@@ -134,7 +184,7 @@ class Speaker:
         self._inside.shutdown()
 
 
-def _enter(path: Path) -> None:
+def enter(path: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,24 @@ def at_once(calls: Sequence[Any], width: int = 200) -> list[Any]:
     """Run all at the same time, each in a thread; their results in order."""
     with ThreadPoolExecutor(min(width, max(1, len(calls)))) as pool:
         return [future.result() for future in [pool.submit(call) for call in calls]]
+
+
+class Burst:
+    """Calls of the plugin that run together in the background."""
+
+    def __init__(self, calls: Sequence[Callable[[], CniAnswer]]) -> None:
+        self._answers: list[CniAnswer] = []
+        self._thread = threading.Thread(target=lambda: self._answers.extend(at_once(calls)))
+        self._thread.start()
+
+    def wait(self, predicate: Callable[[], bool], what: str) -> None:
+        """Until something is so, or until all calls have ended."""
+        until(lambda: predicate() or not self._thread.is_alive(), what, step=0.001)
+
+    def answers(self) -> list[CniAnswer]:
+        """All answers, in the order of the calls."""
+        self._thread.join()
+        return self._answers
 
 
 def speaker(node: Node) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import random
 import signal
-import threading
 
 import pytest
 
 from integration.lab import CniAnswer, Frr, Lab, Namespace, Node, until
 from integration.lab.node import BGPCNI
 from integration.seen import (
+    Burst,
     add,
     announced,
     at_once,
@@ -78,18 +78,12 @@ def test_what_a_killed_agent_answered_holds(lab: Lab) -> None:
     for turn in range(4):
         spaces = {f"c{turn}-{n}": lab.container(f"c{turn}-{n}") for n in range(10)}
         calls = [functools.partial(node.cni, "ADD", name, space, conf) for name, space in spaces.items()]
-        answers: list[CniAnswer] = []
-        burst = threading.Thread(target=lambda calls=calls, answers=answers: answers.extend(at_once(calls)))
-        burst.start()
+        burst = Burst(calls)
         # the kill comes when so many have begun, or have come so far that only the answer is missing
-        state, wanted = chance.choice(("*", "up")), chance.randrange(1, 10)
-        until(
-            functools.partial(_begun, node, burst, state, len(kept) + wanted),
-            "some ADDs",
-            step=0.001,
-        )
+        state, wanted = chance.choice(("*", "up")), len(kept) + chance.randrange(1, 10)
+        burst.wait(lambda s=state, w=wanted: len(node.records(s)) >= w, "some ADDs")  # type: ignore[misc]
         node.kill_agent()
-        burst.join()
+        answers = burst.answers()
         node.start_agent()
         for (name, space), answer in zip(spaces.items(), answers, strict=True):
             if answer.ok:
@@ -127,13 +121,11 @@ def test_a_delete_that_a_kill_cut_short_is_finished(lab: Lab) -> None:
         spaces = {f"c{n}": lab.container(f"c{n}") for n in range(8)}
         answers = at_once([functools.partial(add, node, name, space, conf) for name, space in spaces.items()])
         calls = [functools.partial(node.cni, "DEL", name, space, conf) for name, space in spaces.items()]
-        gone: list[CniAnswer] = []
-        burst = threading.Thread(target=lambda calls=calls, gone=gone: gone.extend(at_once(calls)))
-        burst.start()
-        wanted = chance.randrange(1, 9)
-        until(functools.partial(_left, node, burst, 8 - wanted), "some DELs begun")
+        burst = Burst(calls)
+        left = 8 - chance.randrange(1, 9)
+        burst.wait(lambda left=left: len(node.records("up")) <= left, "some DELs")  # type: ignore[misc]
         node.kill_agent()
-        burst.join()
+        gone = burst.answers()
         node.start_agent()
         for name, answer in zip(spaces, gone, strict=True):
             assert answer.ok or answer.error == 11, answer.document
@@ -226,12 +218,10 @@ def test_a_burst_ends_before_sigterm_does(lab: Lab) -> None:
     conf = dual(node)
     spaces = {f"c{n}": lab.container(f"c{n}") for n in range(10)}
     calls = [functools.partial(node.cni, "ADD", name, space, conf) for name, space in spaces.items()]
-    answers: list[CniAnswer] = []
-    burst = threading.Thread(target=lambda: answers.extend(at_once(calls)))
-    burst.start()
-    until(lambda: node.records(), "the first ADD")
+    burst = Burst(calls)
+    burst.wait(lambda: bool(node.records()), "the first ADD")
     assert node.kill_agent(signal.SIGTERM) == 0
-    burst.join()
+    answers = burst.answers()
     node.start_agent()
     assert {answer.error for answer in answers} <= {None, 11}
     done = {name for name, answer in zip(spaces, answers, strict=True) if answer.ok}
@@ -239,11 +229,3 @@ def test_a_burst_ends_before_sigterm_does(lab: Lab) -> None:
     announced(frr, node, *(answer for answer in answers if answer.ok))
     at_once([functools.partial(delete, node, name, space, conf) for name, space in spaces.items()])
     nothing_left(node, *spaces.values())
-
-
-def _begun(node: Node, burst: threading.Thread, state: str, count: int) -> bool:
-    return len(node.records(state)) >= count or not burst.is_alive()
-
-
-def _left(node: Node, burst: threading.Thread, count: int) -> bool:
-    return len(node.records("up")) <= count or not burst.is_alive()

@@ -20,6 +20,7 @@ from integration.conformance import TABLE, Row, aligned, merge, rows
 from integration.lab import Lab, Namespace, Node, until
 from integration.lab.namespace import run
 from integration.lab.node import STOCK_PLUGINS, CniAnswer
+from integration.warm import Warm
 
 STOCK = STOCK_PLUGINS / "bridge"
 AT_ONCE = 2
@@ -62,18 +63,21 @@ def _run(lab: Lab, mode: str, todo: Iterable[Row]) -> list[str]:
     nodes = [lab.node() for _ in range(AT_ONCE)]
     if mode == "agent":
         for node in nodes:
-            node.agent(bgp={"neighbors": []}, default_exporters=[])
+            node.agent(bgp={"neighbors": [], "next_hop6": node.address6}, default_exporters=[])
+    warm = [Warm(node) if mode == "alone" else None for node in nodes]
+    for one in filter(None, warm):
+        lab.callback(one.close)
     wrong: dict[int, str] = {}
     broken = threading.Event()
 
-    def work(node: Node) -> None:
+    def work(node: Node, warm: Warm | None) -> None:
         while not broken.is_set():
             try:
                 row = queue.get_nowait()
             except Empty:
                 return
             try:
-                if reason := Situations(node, mode, row).play():
+                if reason := Situations(node, mode, row, warm).play():
                     wrong[row.number] = f"{row}\n    {reason}"
             except (AssertionError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
                 wrong[row.number] = f"{row}\n    could not be brought about: {error}"
@@ -82,7 +86,7 @@ def _run(lab: Lab, mode: str, todo: Iterable[Row]) -> list[str]:
                 raise
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for future in [pool.submit(work, node) for node in nodes]:
+        for future in [pool.submit(work, *pair) for pair in zip(nodes, warm, strict=True)]:
             future.result()
     return [text for _, text in sorted(wrong.items())]
 
@@ -90,8 +94,8 @@ def _run(lab: Lab, mode: str, todo: Iterable[Row]) -> list[str]:
 class Situations:
     """One row on one node: brings its situation about, makes the call, looks at what is left, and clears up."""
 
-    def __init__(self, node: Node, mode: str, row: Row) -> None:
-        self.node, self.mode, self.row = node, mode, row
+    def __init__(self, node: Node, mode: str, row: Row, warm: Warm | None) -> None:
+        self.node, self.mode, self.row, self.warm = node, mode, row, warm
         self.stock = mode == "stock"
         self.id = f"row{row.number}"
         self.container = Namespace("c")
@@ -149,10 +153,14 @@ class Situations:
             "CNI_IFNAME": "eth0",
             "CNI_PATH": f"{self.node.bin_dir}:{STOCK_PLUGINS}",
         }
-        answer = self.run(variables, json.dumps(conf), plugin)
-        if not answer.ok:
-            raise AssertionError(f"{self.row}: {command} before the call failed: {answer.document} {answer.stderr}")
-        return answer.document
+        if self.warm and plugin is None:
+            code, document, stderr = self.warm.call(variables, json.dumps(conf))
+        else:
+            answer = self.run(variables, json.dumps(conf), plugin)
+            code, document, stderr = answer.code, answer.document, answer.stderr
+        if code:
+            raise AssertionError(f"{command} before the call failed: {document} {stderr}")
+        return document
 
     def configured(self) -> dict[str, Any]:
         """The row's configuration, for steps that use it."""
@@ -252,7 +260,9 @@ class Situations:
 
     def chained(self) -> None:
         """The stock bridge made the interface, and its result is prevResult."""
-        self.prev = self.ask("ADD", self.usual | {"type": "bridge"}, self.id, self.container, str(STOCK))
+        version = "1.0.0" if self.version == "1.1.0" else self.version
+        conf = self.usual | {"type": "bridge", "cniVersion": version}
+        self.prev = self.ask("ADD", conf, self.id, self.container, str(STOCK)) | {"cniVersion": self.version}
 
     def gone(self) -> None:
         self.container.close()
@@ -341,7 +351,9 @@ STEPS: dict[str, Callable[[Situations], object]] = {
     "host-down": lambda s: s.port("down"),
     "unplugged": lambda s: s.port("nomaster"),
     "hairpin": lambda s: s.port("type", "bridge_slave", "hairpin", "on"),
-    "isolated": lambda s: s.port("type", "bridge_slave", "isolated", "on"),
+    "no-hairpin": lambda s: s.port("type", "bridge_slave", "hairpin", "off"),
+    "not-isolated": lambda s: s.port("type", "bridge_slave", "isolated", "off"),
+    "not-promiscuous": lambda s: s.outside("link", "set", "br0", "promisc", "off"),
     "bridge-down": lambda s: s.outside("link", "set", "br0", "down"),
     "bridge-gone": lambda s: s.outside("link", "delete", "br0"),
     "no-gateway4": lambda s: s.outside("address", "delete", "10.1.0.1/16", "dev", "br0"),

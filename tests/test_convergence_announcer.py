@@ -164,13 +164,14 @@ def test_a_speaker_that_dies_in_the_middle_of_a_call_is_told_again() -> None:
 
 
 def test_a_route_whose_session_fell_is_not_called_announced(driven: Driven) -> None:
-    """`routes` asks before it says "announced"; when the session is back it says so again."""
+    """`routes` says why; when the session is back it says "announced" again."""
     driven.announcer.want(A, [route(1)])
     driven.quiet()
     driven.exporter.established = False
+    driven.announcer.sessions()
+    until(lambda: driven.announcer.counts() == {"wanted": 1})
     (state,) = driven.announcer.route_states(A).values()
     assert (state.state, state.reason) == ("wanted", "no session")
-    assert driven.announcer.counts() == {"wanted": 1}
     driven.exporter.established = True
     driven.announcer.progress()
     driven.quiet()

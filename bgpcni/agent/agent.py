@@ -21,13 +21,14 @@ from bgpcni.agent.signals import Signals
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
+from bgpcni.dataplane.dataplane import DataPlane
 from bgpcni.errors import CniError, TryAgain
 from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import LinkMonitor
 from bgpcni.kernel.namespace import home, home_cookie
-from bgpcni.model import Attachment
+from bgpcni.model import Attachment, NodeFacts, State
 from bgpcni.node import plan, recovery
-from bgpcni.node.transaction import Node
+from bgpcni.node.transaction import LOCK_SECONDS, Node
 from bgpcni.store import Store
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Agent:
         self._socket_path = socket_path
         self._metrics = metrics
         self._changing = threading.Lock()
-        self._unreadable: set[str] = set()
+        self._dataplane: DataPlane
         self.node: Node
         self.janitor: Janitor
 
@@ -64,6 +65,7 @@ class Agent:
         server = Server(self._measured(), self.command)
         server.listen(self._socket_path)
         begun = self._restore()
+        self._dataplane.start()
         self.node.convergence.start()
         self._thread("links", monitor.run)
         self._thread("janitor", self.janitor.run)
@@ -80,28 +82,34 @@ class Agent:
         monitor.stop()
         self.janitor.stop()
         self.node.convergence.stop()
+        self._dataplane.stop()
         writers.release()
 
     def _build(self, store: Store, config: AgentConfig) -> None:
         known = facts.resolve(config)
-        convergence = Convergence(
+        self.node = Node(store, config, known, self._convergence(store, known))
+        self._dataplane = DataPlane(known, config.policy, lambda families: self.node.convergence.listen(families))
+        self.node.dataplane = self._dataplane
+        self.janitor = Janitor(self.node)
+
+    def _convergence(self, store: Store, known: NodeFacts) -> Convergence:
+        return Convergence(
             known,
             resident=True,
             finished=lambda key: self.janitor.finished(key),
-            spare=lambda: self._unreadable,
+            spare=store.unreadable,
+            heard=lambda name, events: self._dataplane.heard(name, events),
         )
-        self.node = Node(store, config, known, convergence)
-        self.janitor = Janitor(self.node, config.orphan_grace)
 
     def _restore(self) -> list[Attachment]:
         """Read the records: what is up is wanted, what was leaving goes on leaving. Returns ADDs cut short."""
         node = self.node
         self._employ()
         found = recovery.look(node)
-        self._unreadable = {stored.network for stored in found.unreadable}
+        self._dataplane.restore(attachment for attachment in found.up if attachment.exporters)
         for attachment in found.up:
             try:
-                node.convergence.want(attachment)
+                self._want(attachment)
             except CniError as error:  # one broken attachment never blocks the rest (rule 8)
                 log.error("%s: %s", attachment.key, error.msg)
             node.remember(attachment)
@@ -116,6 +124,14 @@ class Agent:
             len(found.up), len(found.leaving), len(found.orphans), len(found.begun), len(found.unreadable),
         )  # fmt: skip
         return found.begun
+
+    def _want(self, attachment: Attachment) -> None:
+        """Announce what is up; on a reload a DEL may run, and then it has the last word."""
+        node = self.node
+        with node.store.locked(attachment.key, LOCK_SECONDS):
+            stored = node.store.find(attachment.key)
+            if stored is not None and stored.state is State.UP:
+                node.convergence.want(attachment)
 
     def _employ(self) -> None:
         """Have every exporter that the configuration names at work from the start: sessions come up before ADDs."""
@@ -163,13 +179,14 @@ class Agent:
             known = facts.resolve(config)
             if known == node.facts and config.exporters == node.agent.exporters:
                 node.agent = config
+                self._dataplane.configure(known, config.policy)
                 return
-            fresh = Convergence(
-                known, resident=True, finished=lambda key: self.janitor.finished(key), spare=lambda: self._unreadable
-            )
+            fresh = self._convergence(node.store, known)
             old.stop()
             node.agent, node.facts, node.convergence = config, known, fresh
+            self._dataplane.configure(known, config.policy)
             self._restore()
+            self._dataplane.relisten()
             fresh.start()
 
     def drain(self, seconds: float) -> list[str]:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from bgpcni.agent.janitor import Janitor
 from bgpcni.errors import CniError
 from bgpcni.handler import Reply
 from bgpcni.node.transaction import Node
@@ -20,7 +19,6 @@ class Commanded(Protocol):
     """What a command works on: the agent."""
 
     node: Node
-    janitor: Janitor
 
     def reload(self) -> None:
         """Raises CniError, and then nothing has changed."""
@@ -60,9 +58,10 @@ def _reload(agent: Commanded) -> tuple[Document, int]:
 
 
 _VERBS: dict[str, Callable[[Commanded, Mapping[str, Any]], tuple[Document, int]]] = {
-    "status": lambda agent, asked: answers.status(agent.node, len(agent.janitor.orphans)),
+    "status": lambda agent, asked: answers.status(agent.node),
     "attachments": lambda agent, asked: answers.attachments(agent.node),
     "routes": lambda agent, asked: answers.routes(agent.node),
+    "received": lambda agent, asked: answers.received(agent.node),
     "peers": lambda agent, asked: answers.peers(agent.node),
     "explain": lambda agent, asked: answers.explain(agent.node, str(asked.get("what", ""))),
     "sync": lambda agent, asked: answers.sync(agent.node),

@@ -41,6 +41,7 @@ def resolve(config: AgentConfig) -> NodeFacts:
         graceful_restart=table.graceful_restart,
         neighbors=neighbors,
         has_bgp=True,
+        maximum_prefix=config.policy.maximum_prefix,
     )
 
 

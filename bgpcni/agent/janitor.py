@@ -21,14 +21,12 @@ _RETRY_SECONDS = 1.0
 class Janitor:
     """One thread and a list of things to do, some of them later. Every job takes the attachment's lock itself."""
 
-    def __init__(self, node: Node, grace: float) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._grace = grace
         self._jobs: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._wake = threading.Condition()
         self._stopping = False
-        self.orphans: dict[AttachmentKey, float] = {}
 
     def run(self) -> None:
         """Until `stop`; for a thread of its own."""
@@ -61,7 +59,9 @@ class Janitor:
         self.later(0, lambda: self._finish(key))
 
     def link_gone(self, index: int) -> None:
-        """A link of this node was deleted; only those of attachments that are up concern us."""
+        """A link of this node was deleted; only those of attachments that are up, and VXLAN devices, concern us."""
+        if self._node.dataplane is not None:
+            self._node.dataplane.link_gone(index)
         key = self._node.by_link.get(index)
         if key is not None:
             self.later(0, lambda: self._orphan(key))
@@ -86,13 +86,13 @@ class Janitor:
                 log.info("%s: withdrawal confirmed, addresses released", key)
         except TryAgain:
             self.later(_RETRY_SECONDS, lambda: self._finish(key))  # a call holds the lock and may do it itself
-        except CniError as error:
-            log.warning("%s: %s; trying again", key, error.msg)
+        except (CniError, OSError) as error:  # the disk, or the kernel: the address must not be lost over it
+            log.warning("%s: %s; trying again", key, error)
             self.later(_RETRY_SECONDS, lambda: self._finish(key))
 
     def _orphan(self, key: AttachmentKey) -> None:
         """Its link went without a DEL: the route goes at once, addresses and record after the grace."""
-        node = self._node
+        node, grace = self._node, self._node.agent.orphan_grace
         try:
             with node.store.locked(key, 0):
                 stored = node.store.find(key)
@@ -102,13 +102,13 @@ class Janitor:
                 if not interface.vanished(node.netlink, attachment):
                     return
                 node.by_link.pop(attachment.host_index or 0, None)
-                log.warning("%s: its link is gone without a DEL; route withdrawn, released in %g s", key, self._grace)
+                log.warning("%s: its link is gone without a DEL; route withdrawn, released in %g s", key, grace)
                 node.convergence.leave(attachment)
-        except TryAgain:
+                node.disconnect(attachment)
+        except (TryAgain, OSError):
             self.later(_RETRY_SECONDS / 10, lambda: self._orphan(key))
             return
-        self.orphans[key] = time.monotonic()
-        self.later(self._grace, lambda: self._release_orphan(key))
+        self.later(grace, lambda: self._release_orphan(key))
 
     def _release_orphan(self, key: AttachmentKey) -> None:
         node = self._node
@@ -123,10 +123,9 @@ class Janitor:
                 ):
                     node.dismantle(stored.attachment, time.monotonic())
                     log.info("%s: released after the grace period", key)
-        except CniError:
+        except (CniError, OSError) as error:
+            log.warning("%s: %s; trying again", key, error)
             self.later(_RETRY_SECONDS, lambda: self._release_orphan(key))
-            return
-        self.orphans.pop(key, None)
 
     def _compare(self) -> None:
         for attachment in recovery.look(self._node).orphans:

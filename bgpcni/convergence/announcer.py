@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bgpcni import clock
-from bgpcni.convergence.ledger import Entry, Ledger
-from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach
-from bgpcni.model import Announcement, AttachmentKey, Nlri
+from bgpcni.convergence.ledger import Ledger
+from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach
+from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class Announcer:
         self._look = False
         self._look_at_all = False
         self._stopping = False
+        self._drained = False
         self._failures = 0
         self._not_before = 0.0
         self._next_look = 0.0
@@ -118,6 +119,13 @@ class Announcer:
             self._failures, self._not_before = 0, 0.0
             self._change.notify_all()
 
+    # ---------------------------------------------------------------- learning
+
+    def listen(self, families: frozenset[Family], heard: Heard) -> None:
+        """Have the exporter tell of the routes that peers announce, if it can."""
+        if self._exporter.imports == "routes":
+            self._exporter.listen(families, heard)
+
     # ---------------------------------------------------------------- wishes
 
     def want(self, owner: AttachmentKey, routes: Iterable[Announcement], *, fresh: bool = False) -> None:
@@ -131,6 +139,8 @@ class Announcer:
     def leave(self, owner: AttachmentKey, routes: Iterable[Announcement]) -> bool:
         """True: nothing has to be withdrawn here on this attachment's account."""
         with self._change:
+            if self._drained:
+                return True
             free = self._ledger.leave(owner, routes, clock.now())
             self._change.notify_all()
         return free
@@ -149,6 +159,12 @@ class Announcer:
         with self._change:
             self._ledger.retry()
             self._failures, self._not_before, self._unreached = 0, 0.0, ""
+            self._change.notify_all()
+
+    def prune(self) -> None:
+        """Have the speaker's table compared with what is wanted, once more."""
+        with self._change:
+            self._replay = True
             self._change.notify_all()
 
     def withdraw_all(self) -> None:
@@ -229,9 +245,6 @@ class Announcer:
 
     def route_states(self, owner: AttachmentKey) -> dict[Nlri, RouteState]:
         with self._change:
-            entries = self._ledger.routes_of(owner)
-        self._look_again(entries)
-        with self._change:
             return {
                 entry.announcement.nlri: RouteState(
                     _word(entry.wanted, entry.reach, self._ledger.settled), entry.since, entry.reason
@@ -243,27 +256,10 @@ class Announcer:
         """Routes by state, for status and metrics."""
         found: dict[str, int] = {}
         with self._change:
-            entries = list(self._ledger.entries.values())
-        self._look_again(entries)
-        with self._change:
             for entry in self._ledger.entries.values():
                 word = _word(entry.wanted, entry.reach, self._ledger.settled)
                 found[word] = found.get(word, 0) + 1
         return found
-
-    def _look_again(self, entries: Iterable[Entry]) -> None:
-        """Before saying "announced": sessions fall, and what had got there may not be there any more."""
-        if self._exporter.acks == "accepted":
-            return
-        with self._change:
-            settled, epoch = self._ledger.settled, self._ledger.epoch
-            routes = [entry.announcement for entry in entries if entry.wanted and entry.reach >= settled]
-        try:
-            outcomes = self._exporter.progress(routes)
-        except NotThereYet as error:
-            outcomes = [Outcome(Reach.WANTED, str(error))] * len(routes)
-        fallen = [(route, now) for route, now in zip(routes, outcomes, strict=True) if now.reach < settled]
-        self._note([route for route, _ in fallen], [now for _, now in fallen], withdrawn=False, epoch=epoch)
 
     def peers(self) -> list[Peer]:
         return self._exporter.peers()
@@ -275,6 +271,8 @@ class Announcer:
             self._change.notify_all()
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
+        with self._change:
+            self._drained = not self._ledger.entries  # all of it was confirmed: nobody has to wait any more
         self._exporter.drain(deadline)
 
     # ---------------------------------------------------------------- the thread
@@ -450,14 +448,20 @@ class Announcer:
             return
         with self._change:
             self._ledger.settled = _SETTLED[self._exporter.acks]
-            routes = self._ledger.told() if self._look_at_all else self._ledger.unsettled()
-            self._look_at_all = False
+            every, self._look_at_all = self._look_at_all, False
+            routes = self._ledger.told() if every else self._ledger.unsettled()
             wanted = [self._ledger.entries[route.nlri].wanted for route in routes]
             epoch = self._ledger.epoch
             if not routes:
                 self._change.notify_all()  # acknowledgements are looked at by those who wait for them
                 return
-        outcomes = self._exporter.progress(routes)
+        try:
+            outcomes = self._exporter.progress(routes)
+        except BaseException:
+            with self._change:
+                self._look = True
+                self._look_at_all |= every
+            raise
         for kind in (True, False):
             chosen = [index for index, is_wanted in enumerate(wanted) if is_wanted is kind]
             self._note(

@@ -5,17 +5,18 @@ Resident (in the agent) each exporter has a thread; within a call the same annou
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Announcer, RouteState
 from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError, InvalidConfiguration
-from bgpcni.exporter import NotThereYet, Reach
-from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Nlri, NodeFacts
+from bgpcni.exporter import Event, NotThereYet, Reach
+from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Family, Nlri, NodeFacts
 from bgpcni.steps import step
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class Convergence:
     """Announcers by exporter name, and the attachments that wait for the confirmation of their withdrawals.
 
     `finished(key)`: called without a lock when every exporter has confirmed and nobody waits in `leave`.
+    `heard(name, events)`: what an exporter learned, from a thread of its own.
     `emptied(announcer)`: within a call, a speaker came back empty; what else is up has to be told to it.
     """
 
@@ -36,12 +38,15 @@ class Convergence:
         resident: bool,
         finished: Callable[[AttachmentKey], None] = lambda key: None,
         spare: Callable[[], Collection[str]] = lambda: (),
+        heard: Callable[[str, Sequence[Event]], None] = lambda name, events: None,
         emptied: Callable[[Announcer], None] = lambda announcer: None,
     ) -> None:
         self.facts = facts
         self.resident = resident
         self._finished = finished
         self._spare = spare
+        self._heard = heard
+        self._families: frozenset[Family] = frozenset()
         self._emptied = emptied
         self._lock = threading.Lock()
         self._announcers: dict[str, Announcer] = {}
@@ -75,9 +80,19 @@ class Convergence:
             announcer = Announcer(use.name, lambda owners: self._confirmed(use.name, owners), self._spare)
             announcer.drive(catalog.make(use, self.facts, announcer))
             self._announcers[use.name] = announcer
+            if self._families:
+                announcer.listen(self._families, functools.partial(self._heard, use.name))
             if self.resident and self._started:
                 announcer.start()
             return announcer
+
+    def listen(self, families: frozenset[Family]) -> None:
+        """Every exporter that learns routes tells of these families, also those made later."""
+        with self._lock:
+            self._families = families
+            announcers = dict(self._announcers)
+        for name, announcer in announcers.items():
+            announcer.listen(families, functools.partial(self._heard, name))
 
     # ---------------------------------------------------------------- wishes
 
@@ -206,6 +221,11 @@ class Convergence:
             for nlri, state in states.items():
                 found.setdefault(nlri, {})[use.name] = state
         return found
+
+    def prune(self) -> None:
+        """A record that kept a network from being pruned is gone: what it stood for may go now."""
+        for announcer in self.announcers().values():
+            announcer.prune()
 
     def retry(self) -> None:
         for announcer in self.announcers().values():

@@ -6,6 +6,7 @@ asks for them; the ledger keeps one for as long as any of them wants it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_interface
 
 from bgpcni import bgp
@@ -70,7 +71,8 @@ def _of_address(attachment: Attachment, address: str, gateway: str | None, node:
         nlri = Nlri(_VPN[version], "vpn", prefix, rd=intent.rd)
         return [route(nlri, next_hop(node, version), datapath=False, host_route=single)]
     vtep = _vtep(node)
-    routes = [route(Nlri(Family.L2VPN_EVPN, "mac-ip", host, rd=intent.rd, mac=attachment.mac), vtep)]
+    mac_ip = route(Nlri(Family.L2VPN_EVPN, "mac-ip", host, rd=intent.rd, mac=attachment.mac), vtep)
+    routes = [replace(mac_ip, mobility=attachment.mobility)]
     if not single:
         nlri = Nlri(Family.L2VPN_EVPN, "ip-prefix", subnet, rd=intent.rd)
         routes.append(route(nlri, vtep, datapath=False, host_route=False))
@@ -100,6 +102,7 @@ def _of_network(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
             communities=intent.communities,
             vni=intent.vni,
             endpoint=endpoint,
+            mobility=attachment.mobility if nlri.kind == "mac-ip" else 0,
         )
         for nlri, endpoint in found
     ]

@@ -48,6 +48,11 @@ class Range:
             spared.add(int(self.gateway))
         return frozenset(spared)
 
+    def size(self) -> int:
+        """How many addresses it can give."""
+        whole = int(self.end) - int(self.start) + 1
+        return whole - sum(int(self.start) <= number <= int(self.end) for number in self.spared())
+
     def overlaps(self, other: Range) -> bool:
         return other.start in self or self.start in other
 

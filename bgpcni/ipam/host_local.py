@@ -92,6 +92,16 @@ class HostLocal(Leases):
                 raise
         return leases
 
+    def exhausted(self) -> PoolExhausted | None:
+        """The error that `add` would raise now without a wish; None if each set has a free address."""
+        with self._locked() as folder:
+            taken = [ip_address(name) for name in self._entries(folder)] if folder is not None else []
+        for index, ranges in enumerate(self.config.range_sets):
+            used = sum(any(ip in range_ and int(ip) not in range_.spared() for range_ in ranges) for ip in taken)
+            if used >= sum(range_.size() for range_ in ranges):
+                return PoolExhausted(self.network, index, ranges)
+        return None
+
     def dns(self) -> Dns:
         """What `resolvConf` names, empty without it. Raises IoFailure."""
         path = self.config.resolv_conf
@@ -129,14 +139,17 @@ class HostLocal(Leases):
 
     def _give_back(self, folder: int, lease: Lease, owner: tuple[str, str]) -> None:
         """Undo one lease. The error that is on its way is the one to be told, so this one is not."""
-        name = bare(lease.address)
         try:
-            if lease.taken_from is None:
-                self._unlink(folder, name)
-            else:
-                self._hand_over(folder, name, owner, lease.taken_from)
+            self._return(folder, lease, owner)
         except IoFailure:
             pass
+
+    def _return(self, folder: int, lease: Lease, owner: tuple[str, str]) -> None:
+        name = bare(lease.address)
+        if lease.taken_from is not None:
+            self._hand_over(folder, name, owner, lease.taken_from)
+        elif (entry := self._read(folder, name)) and entry.owner == owner:
+            self._unlink(folder, name)
 
     def _take(
         self, folder: int, index: int, ip: Ip, owner: tuple[str, str], held: Mapping[str, tuple[str, str]]

@@ -9,7 +9,7 @@ import errno
 import logging
 import secrets
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 from bgpcni.errors import InvalidConfiguration, KernelRefused
@@ -24,11 +24,14 @@ _making = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class BridgePlan:
-    """What the bridge has to be. `gateways`: its addresses with prefix length; `mtu` 0: the kernel's default."""
+    """What the bridge has to be. `gateways`: its addresses with prefix length; `mtu` 0: the kernel's default.
+
+    `anycast_mac`: the MAC it must have, without an IPv6 link-local address; None: any MAC of its own.
+    """
 
     name: str
     mtu: int = 0
-    mac: str | None = None
+    anycast_mac: str | None = None
     gateways: tuple[str, ...] = ()
     promiscuous: bool = False
     force_address: bool = False
@@ -46,6 +49,10 @@ def ensure(netlink: Netlink, plan: BridgePlan) -> links.Link:
             if plan.promiscuous:
                 flags = links.IFF_PROMISC
                 library.link("set", index=link.index, flags=flags, change=flags)
+    if plan.anycast_mac and link.mac != plan.anycast_mac:
+        log.warning("bridge %s: its MAC is %s from now on, that of the anycast gateway", plan.name, plan.anycast_mac)
+        netlink.run(links.anycast_message(link.index, plan.anycast_mac))
+        link = replace(link, mac=plan.anycast_mac)
     if plan.gateways:
         _ensure_addresses(netlink, link, plan)
         for version in {ip_interface(gateway).version for gateway in plan.gateways}:
@@ -64,7 +71,7 @@ def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
     wanted: dict[str, str | int] = {
         "kind": "bridge",
         "ifname": plan.name,
-        "address": plan.mac or octets.hex(":"),
+        "address": plan.anycast_mac or octets.hex(":"),
     }
     if plan.mtu:
         wanted["mtu"] = plan.mtu
@@ -74,6 +81,8 @@ def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
                 library.link("add", **wanted)
                 for name in ("accept_dad", "accept_ra"):  # its routes are ours to say, as in stock
                     sysctl.put(f"net/ipv6/conf/{plan.name}/{name}", "0")
+                if plan.anycast_mac and (made := links.find(netlink, name=plan.name)):
+                    netlink.run(links.anycast_message(made.index, plan.anycast_mac))
                 library.link("set", ifname=plan.name, state="up")
         except NetlinkError as error:
             if error.errno != errno.EEXIST:

@@ -7,16 +7,13 @@ does not. The text given to `nft` is made of values of our own types alone.
 
 from __future__ import annotations
 
-import errno
-import shutil
-import subprocess
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-from bgpcni.errors import KernelRefused
+from bgpcni.kernel import nftables
 from bgpcni.kernel.links import mac_bytes
 
-_SECONDS = 10
+_PREFIX = "bgpcni_"
 
 
 def gateway_mac(vni: int) -> str:
@@ -25,7 +22,7 @@ def gateway_mac(vni: int) -> str:
 
 
 def table_of(device: str) -> str:
-    return f"bgpcni_{device}"
+    return _PREFIX + device
 
 
 def rules(device: str, mac: str, addresses: Iterable[str]) -> str:
@@ -54,35 +51,15 @@ def rules(device: str, mac: str, addresses: Iterable[str]) -> str:
 
 def keep_local(device: str, mac: str, addresses: Iterable[str]) -> None:
     """Put the table of one VXLAN device in place. Raises KernelRefused."""
-    _nft(rules(device, mac, addresses))
+    nftables.load(rules(device, mac, addresses))
 
 
 def forget(device: str) -> None:
-    """Remove it; none there is success."""
+    """Remove it; none there is success. Raises KernelRefused."""
     name = table_of(device)
-    _nft(f"table netdev {name} {{}}\ndelete table netdev {name}\n")
+    nftables.load(f"table netdev {name} {{}}\ndelete table netdev {name}\n")
 
 
 def tables() -> list[str]:
     """The devices that have a table of ours."""
-    if shutil.which("nft") is None:
-        return []
-    done = subprocess.run(
-        ["nft", "list", "tables", "netdev"], capture_output=True, text=True, check=False, timeout=_SECONDS
-    )  # fmt: skip
-    names = [line.split()[-1] for line in done.stdout.splitlines() if line.split()]
-    return [name.removeprefix("bgpcni_") for name in names if name.startswith("bgpcni_vxlan")]
-
-
-def _nft(script: str) -> None:
-    try:
-        done = subprocess.run(
-            ["nft", "-f", "-"], input=script, capture_output=True, text=True, check=False, timeout=_SECONDS
-        )
-    except OSError as error:
-        what = "nft is not installed (nftables)" if error.errno == errno.ENOENT else error.strerror
-        raise KernelRefused(f"anycast gateway: {what}") from None
-    except subprocess.TimeoutExpired:
-        raise KernelRefused("anycast gateway: nft does not answer") from None
-    if done.returncode:
-        raise KernelRefused(f"anycast gateway: {' '.join(done.stderr.split())[:300]}")
+    return [name.removeprefix(_PREFIX) for name in nftables.tables("netdev") if name.startswith(f"{_PREFIX}vxlan")]

@@ -8,6 +8,7 @@ would be somebody else's.
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import struct
 from dataclasses import dataclass
@@ -55,11 +56,17 @@ _AF_SPEC, _ADDR_GEN_MODE = 26, 8
 _INFO = struct.Struct("=BxHiII")
 ALIAS_LIMIT = 255
 """Octets the kernel takes (IFALIASZ less its NUL)."""
+MARK = 20
+"""Digits of the key's digest in an alias."""
+_ALIAS_FORM = re.compile(r"bgpcni:([0-9a-f]{20}) ([^/]+)/.*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What RTM_GETLINK says. `peer`: IFLA_LINK, for a veth the other end's index in its own namespace."""
+    """What RTM_GETLINK says. `peer`: IFLA_LINK, for a veth the other end's index in its own namespace.
+
+    `hairpin`, `isolated`: of a bridge's port.
+    """
 
     index: int
     name: str
@@ -72,18 +79,32 @@ class Link:
     peer: int
     alias: str
     group: int
+    hairpin: bool = False
+    isolated: bool = False
 
 
 def alias_of(key: AttachmentKey) -> str:
     """What is written on a link of ours: the key's digest decides, the rest is for people."""
-    octets = f"bgpcni:{key.digest[:20]} {key}".encode()[:ALIAS_LIMIT]
+    octets = f"bgpcni:{key.digest[:MARK]} {key}".encode()[:ALIAS_LIMIT]
     return octets.decode(errors="ignore")
+
+
+def mark_of(link: Link) -> str:
+    """The first MARK digits of its attachment's digest, "" if the link is none of ours."""
+    found = _ALIAS_FORM.fullmatch(link.alias)
+    return found[1] if found and link.kind == "veth" else ""
+
+
+def network_of(link: Link) -> str:
+    """The network of a link of ours, "" if it is none. A network's name has no slash, and fits whole."""
+    found = _ALIAS_FORM.fullmatch(link.alias)
+    return found[2] if found and link.kind == "veth" else ""
 
 
 def is_ours(link: Link, key: AttachmentKey) -> bool:
     """The alias says so; or it has none yet and was born in our group (killed between the two sends)."""
     if link.alias:
-        return link.alias.startswith(f"bgpcni:{key.digest[:20]} ")
+        return link.alias.startswith(f"bgpcni:{key.digest[:MARK]} ")
     return link.group == GROUP and link.kind == "veth"
 
 
@@ -99,6 +120,7 @@ def parse(data: bytes) -> Link:
     _, _, index, flags, _ = _INFO.unpack_from(data)
     found = attributes(data, _INFO.size)
     info = attributes(found.get(_LINKINFO, b""), 0)
+    port = attributes(info[_SLAVE_DATA], 0) if info.get(_SLAVE_KIND, b"").startswith(b"bridge") else {}
     return Link(
         index=index,
         name=text(found.get(_IFNAME, b"")),
@@ -111,6 +133,8 @@ def parse(data: bytes) -> Link:
         peer=u32(found[_LINK]) if _LINK in found else 0,
         alias=text(found.get(_ALIAS, b"")),
         group=u32(found[_GROUP]) if _GROUP in found else 0,
+        hairpin=port.get(_BRPORT_MODE) == b"\1",
+        isolated=port.get(_BRPORT_ISOLATED) == b"\1",
     )
 
 
@@ -185,6 +209,12 @@ def mark_message(index: int, alias: str, *, hairpin: bool = False, isolated: boo
 def no_link_local() -> bytes:
     """The attribute that keeps a link without an IPv6 link-local address (`addrgenmode none`)."""
     return nested(_AF_SPEC, nested(socket.AF_INET6, attribute(_ADDR_GEN_MODE, b"\1")))
+
+
+def anycast_message(index: int, mac: str) -> Message:
+    """A bridge that is the same gateway on every node: its MAC, and no link-local address made of it."""
+    assert index > 0
+    return Message(RTM_NEWLINK, 0, header(index) + attribute(_ADDRESS, mac_bytes(mac)) + no_link_local())
 
 
 def group_attribute(group: int) -> bytes:

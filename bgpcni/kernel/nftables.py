@@ -2,7 +2,7 @@
 
 An attachment is one element of a set or map, so adding or removing it costs the same however many there are, and
 nothing is dumped. What holds the elements (table, chains, rules) is made once, as a JSON document
-(libnftables-json(5)), by the nft executable. Every table touched here is called `bgpcni`.
+(libnftables-json(5)), by the nft executable. The elements' table is called `bgpcni`.
 """
 
 from __future__ import annotations
@@ -105,6 +105,23 @@ def apply(commands: Sequence[Mapping[str, Any]]) -> None:
     done = _nft(["-j", "-f", "-"], document)
     if done.returncode:
         raise KernelRefused(f"nftables: {_first_line(done.stderr)}")
+
+
+def load(script: str) -> None:
+    """Run a script of nft(8), all or none. Made of checked values only. Raises KernelRefused in nft's words."""
+    done = _nft(["-f", "-"], script)
+    if done.returncode:
+        raise KernelRefused(f"nftables: {_first_line(done.stderr)}")
+
+
+def tables(family: str) -> list[str]:
+    """The names of a family's tables, anybody's; none where nft is missing."""
+    if not available():
+        return []
+    done = _nft(["-j", "list", "tables", family])
+    if done.returncode:
+        return []
+    return [item["table"]["name"] for item in json.loads(done.stdout)["nftables"] if "table" in item]
 
 
 def rules(family: str, chain: str) -> int:

@@ -250,12 +250,12 @@ def entries(netlink: Netlink, device: int) -> Iterator[Entry]:
         yield Entry(None if mac == _FLOOD else mac.hex(":"), str(ip_address(found[_DST])), vni)
 
 
-def neighbours(netlink: Netlink, bridge: int) -> Iterator[tuple[str, str]]:
-    """(address, MAC) of the neighbours that we put on a bridge."""
+def neighbours(netlink: Netlink, bridge: int = 0) -> Iterator[tuple[int, str, str]]:
+    """(bridge, address, MAC) of the neighbours that we put on a bridge; 0: on any."""
     for version in (4, 6):
-        body = _NDMSG.pack(family_of(version), 0, 0, 0, 0) + attribute(_IFINDEX, bridge)
+        body = _NDMSG.pack(family_of(version), 0, 0, 0, 0) + (attribute(_IFINDEX, bridge) if bridge else b"")
         for data in netlink.dump(Message(RTM_GETNEIGH, 0, body)):
             _, index, _, _, _ = _NDMSG.unpack_from(data)
             found = attributes(data, _NDMSG.size)
-            if index == bridge and found.get(_PROTOCOL) == bytes([PROTOCOL]) and _DST in found and _LLADDR in found:
-                yield str(ip_address(found[_DST])), found[_LLADDR].hex(":")
+            if found.get(_PROTOCOL) == bytes([PROTOCOL]) and _DST in found and _LLADDR in found:
+                yield index, str(ip_address(found[_DST])), found[_LLADDR].hex(":")

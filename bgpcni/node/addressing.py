@@ -17,7 +17,7 @@ from bgpcni.cni.result import Dns, Result, Route
 from bgpcni.errors import CniError, Degraded, InvalidConfiguration, TryAgain, Unavailable
 from bgpcni.ipam.boot import Reclaimer
 from bgpcni.ipam.config import requested_addresses
-from bgpcni.ipam.delegate import Delegate
+from bgpcni.ipam.delegate import Delegate, find_plugin
 from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted
 from bgpcni.ipam.leases import Leases, bare
 from bgpcni.model import Address, Attachment, Ipam, KernelRoute, State
@@ -55,6 +55,7 @@ class Addressing:
             return None
         if kind == BUILT_IN:
             return Ipam(type=kind, data_dir=host_local_of(request).data_dir)
+        find_plugin(kind, request.environment.path)  # one that is not there can take nothing back either
         return Ipam(type=kind, stdin=request.stdin.decode(), environment=dict(request.variables))
 
     @step("addresses")
@@ -96,7 +97,10 @@ class Addressing:
         if ipam is None:
             return
         if ipam.type != BUILT_IN:
-            self._delegate(ipam).delete(_deadline())
+            try:
+                self._delegate(ipam).delete(_deadline())
+            except InvalidConfiguration as error:  # uninstalled: a DEL that fails for ever would help nobody
+                log.warning("%s: its addresses were not given back: %s", attachment.key, error.msg)
             return
         known = [item.address for item in attachment.addresses] or None
         Leases(ipam.data_dir, attachment.network).release(attachment.container_id, attachment.ifname, known)
@@ -137,9 +141,13 @@ class Addressing:
 
     def collect(self, request: Request, valid: Collection[tuple[str, str]]) -> list[str]:
         """GC: leases of this network whose owner is not in `valid` go; a delegated plugin is asked to do its part."""
-        kind = request.config.ipam_type if request.config else ""
+        ipam = _fold(request.document).get("ipam")
+        section = _fold(ipam) if isinstance(ipam, dict) else {}
+        kind, data_dir = section.get("type"), section.get("datadir")
+        if not isinstance(kind, str):
+            return []
         if kind == BUILT_IN:
-            return Leases(host_local_of(request).data_dir, request.name).gc(valid)
+            return Leases(data_dir if isinstance(data_dir, str) and data_dir else None, request.name).gc(valid)
         if kind:
             Delegate(kind, request.variables, _with_valid(request.document, valid)).gc(_deadline())
         return []
@@ -148,14 +156,16 @@ class Addressing:
         """STATUS: raises CniError where addresses could not be given."""
         kind = request.settings.ipam_type
         if kind == BUILT_IN:
-            host_local_of(request)
+            config = host_local_of(request)
+            full = HostLocal(config, request.name).exhausted()
+            if full is not None and not self._held(request.name, config.data_dir):
+                raise full
         elif kind:
             try:
                 Delegate(kind, request.variables, request.stdin).status(_deadline())
             except CniError as error:
-                if error.code in (Unavailable.code, Degraded.code):
-                    raise
-                raise Unavailable(f"ipam: {error.msg}", error.details) from None
+                kind_of = Degraded if error.code == Degraded.code else Unavailable
+                raise kind_of(f"ipam: {error.msg}", error.details) from None
 
     def _delegate(self, ipam: Ipam) -> Delegate:
         return Delegate(ipam.type, ipam.environment, (ipam.stdin or "").encode())

@@ -29,9 +29,9 @@ def run(node: Node, request: Request) -> None:
     with Namespace.of_container(request.environment.netns, request.netns_fd) as space:
         if attachment.cookie != space.cookie:
             raise CheckFailed(f"{space.path} is another namespace than the one of ADD")
+        _inside(space, attachment, disabled=request.settings.disable_container_interface)
         assert request.prev_result is not None
         chain.verify(node.netlink, space, request.prev_result, attachment.ifname)
-        _inside(space, attachment, disabled=request.settings.disable_container_interface)
     if not attachment.chained:
         _outside(node, request, attachment)
         options.check(attachment)
@@ -76,6 +76,13 @@ def _outside(node: Node, request: Request, attachment: Attachment) -> None:
         raise CheckFailed(f"host end {host.name} is not a port of bridge {switch.name}")
     if not switch.up:
         raise CheckFailed(f"bridge {switch.name} is down")
+    for key, asked, is_on in (
+        ("hairpinMode", request.settings.hairpin_mode, host.hairpin),
+        ("portIsolation", request.settings.port_isolation, host.isolated),
+        ("promiscMode", request.settings.promisc_mode, switch.promiscuous),
+    ):
+        if asked and not is_on:
+            raise CheckFailed(f"{key} is off at {switch.name if key == 'promiscMode' else host.name}")
     wanted = plan.bridge_of(request.settings, attachment.addresses)
     present = {item.address for item in addresses.assigned(node.netlink, switch.index)}
     for gateway in wanted.gateways:

@@ -5,18 +5,20 @@ Request + agent.toml → a planned `Attachment` and the bridge it needs. Every r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Literal
 
 from bgpcni import bgp
 from bgpcni.cni.result import Dns
-from bgpcni.config.agent import AgentConfig
+from bgpcni.config.agent import AgentConfig, PolicyTable
 from bgpcni.config.network import ExporterSection, NetworkConfig, mac_address
+from bgpcni.config.urls import loopback_url
 from bgpcni.convergence import catalog
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, UnsupportedField
 from bgpcni.kernel.bridge import BridgePlan
+from bgpcni.kernel.gateway import gateway_mac
 from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, KernelRoute, NodeFacts
 from bgpcni.node.request import Request
 
@@ -43,7 +45,7 @@ def refuse_unsupported(config: NetworkConfig) -> None:
     """Fields that ask for what cannot be done here, in words (error 2)."""
     for key, wanted in (("vlan", config.vlan), ("vlanTrunk", config.vlan_trunk)):
         if wanted:
-            raise UnsupportedField(f"{key}: the bridge of this plugin does no VLAN filtering")
+            raise UnsupportedField(f"{key}: needs a bridge that filters VLANs, which is not supported")
     if config.disable_container_interface and config.ipam_type:
         raise InvalidConfiguration("disableContainerInterface: cannot be used together with ipam")
     if config.hairpin_mode and config.promisc_mode:
@@ -72,8 +74,15 @@ def configured(agent: AgentConfig) -> tuple[ExporterUse, ...]:
 
 
 def _of_section(section: ExporterSection, agent: AgentConfig) -> ExporterUse:
+    """An exporter of a network configuration. That may be a tenant's: no URL in it leads away from this node."""
     if not section.options and section.name is None:
         return _named(section.type, agent)
+    for key, value in section.options.items():
+        if isinstance(value, str) and "://" in value:
+            try:
+                loopback_url(value)
+            except ValueError as error:
+                raise InvalidConfiguration(f"exporters: {key}: {error}") from None
     return catalog.identify(section.type, section.options, section.name)
 
 
@@ -113,6 +122,7 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
         label=number + 15 if family == "vpn" else None,
         import_rt=import_rt,
         export_rt=export_rt,
+        import_prefixes=config.bgp.import_ if family == "unicast" else (),
         communities=config.bgp.communities,
         drain_seconds=config.bgp.drain_seconds,
     )
@@ -122,6 +132,32 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
 def family_of(config: NetworkConfig) -> Literal["unicast", "vpn", "evpn"]:
     """What is announced; `type: bagpipe` without exporters means EVPN."""
     return config.bgp.family or ("evpn" if config.type == "bagpipe" and config.exporters is None else "unicast")
+
+
+def forwarded(config: NetworkConfig, intent: Bgp, imports: Mapping[str, str]) -> tuple[Bgp, tuple[str, ...]]:
+    """Who forwards what is announced, and warnings where nobody does. `imports`: each exporter's, by name.
+
+    Raises InvalidConfiguration where two exporters would own the VXLAN.
+    """
+    owners = [name for name, kind in imports.items() if kind == "datapath"]
+    warnings: list[str] = []
+    if intent.family == "vpn":
+        warnings.append("bgp.family: vpn is announced only: this node forwards no MPLS")
+    if intent.family != "evpn":
+        return intent, tuple(warnings)
+    if len(owners) > 1:
+        raise InvalidConfiguration(f"exporters: {' and '.join(owners)} would both own the VXLAN of this network")
+    forwarder: Literal["agent", "exporter"] | None = None
+    if owners:
+        forwarder = "exporter"
+    elif "routes" in imports.values():
+        forwarder = "agent"
+    else:
+        warnings.append("bgp.family: evpn is announced only: no exporter here has a VXLAN or learns routes")
+    if intent.advertise == "subnet":
+        warnings.append("bgp.advertise: the subnet's type 5 route is announced only: this node has no VRF for it")
+    anycast = forwarder == "agent" and (config.is_gateway or config.is_default_gateway)
+    return intent.model_copy(update={"forwarder": forwarder, "anycast": anycast}), tuple(warnings)
 
 
 def has_own_targets(request: Request) -> bool:
@@ -181,8 +217,11 @@ def _distinguisher(config: NetworkConfig, facts: NodeFacts, number: int) -> str 
     return f"{facts.router_id or 0}:{number}"
 
 
-def bridge_of(config: NetworkConfig, addresses: Sequence[Address], mac: str | None = None) -> BridgePlan:
-    """The bridge an attachment needs, with the gateway of each of its subnets if it is a gateway."""
+def bridge_of(config: NetworkConfig, addresses: Sequence[Address], intent: Bgp | None = None) -> BridgePlan:
+    """The bridge an attachment needs, with the gateway of each of its subnets if it is a gateway.
+
+    An anycast gateway has the same MAC on every node, and no link-local address, which would be the same too.
+    """
     gateways: tuple[str, ...] = ()
     if config.is_gateway or config.is_default_gateway:
         gateways = tuple(
@@ -191,7 +230,7 @@ def bridge_of(config: NetworkConfig, addresses: Sequence[Address], mac: str | No
     return BridgePlan(
         name=config.bridge,
         mtu=config.mtu,
-        mac=mac,
+        anycast_mac=gateway_mac(intent.vni) if intent and intent.anycast and intent.vni else None,
         gateways=gateways,
         promiscuous=config.promisc_mode,
         force_address=config.force_address,
@@ -230,6 +269,15 @@ def with_gateways(config: NetworkConfig, addresses: Sequence[Address]) -> tuple[
         else Address(address=item.address, gateway=str(ip_interface(item.address).network.network_address + 1))
         for item in addresses
     )
+
+
+def refuse_by_policy(policy: PolicyTable, config: NetworkConfig, addresses: Sequence[Address]) -> None:
+    """`[policy] prefixes`: each address, and what else comes with it, the bridge's addresses and an aggregate."""
+    policy.refuse_addresses(item.address for item in addresses)
+    gateways = bridge_of(config, addresses).gateways
+    policy.refuse_subnets(gateways)
+    if gateways or config.bgp.advertise == "subnet":
+        policy.refuse_subnets(item.address for item in addresses)
 
 
 def default_routes(

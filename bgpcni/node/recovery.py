@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from bgpcni.convergence.announcer import Announcer
 from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError, TryAgain
-from bgpcni.kernel import links
 from bgpcni.model import Attachment, State
 from bgpcni.node import interface
 from bgpcni.node.transaction import Node
@@ -35,7 +34,6 @@ class Found:
 def look(node: Node) -> Found:
     """Sort every record by what has to be done about it. A record of another boot is leaving: its namespace went."""
     found = Found()
-    alive = {link.index: link for link in links.dump(node.netlink)}
     for stored in node.store.all():
         attachment = stored.attachment
         if attachment is None:
@@ -45,7 +43,7 @@ def look(node: Node) -> Found:
             found.leaving.append(attachment)
         elif stored.state is State.ADDING:
             found.begun.append(attachment)
-        elif interface.is_gone(attachment, alive.get(attachment.host_index or 0)):
+        elif interface.vanished(node.netlink, attachment):
             found.orphans.append(attachment)
         else:
             found.up.append(attachment)
@@ -53,7 +51,7 @@ def look(node: Node) -> Found:
 
 
 def undo_begun(node: Node, attachment: Attachment) -> bool:
-    """An ADD that never answered: nothing of it stays. False if it is still running in another process."""
+    """An ADD that never answered: nothing of it stays. False if it still runs elsewhere, or could not be undone."""
     try:
         with node.store.locked(attachment.key, 0):
             stored = node.store.find(attachment.key)
@@ -65,20 +63,27 @@ def undo_begun(node: Node, attachment: Attachment) -> bool:
             return True
     except TryAgain:
         return False
+    except CniError as error:
+        log.warning("%s: %s", attachment.key, error.msg)
+        return False
 
 
 def finish_leaving(node: Node, attachment: Attachment, seconds: float) -> bool:
-    """Go on with a withdrawal that was not confirmed; True when addresses and record are gone."""
+    """Go on with a withdrawal that was not confirmed, for `seconds`; True when addresses and record are gone."""
     try:
-        with node.store.locked(attachment.key, 0):
+        with node.store.locked(attachment.key, seconds):
             stored = node.store.find(attachment.key)
             if stored is None or stored.attachment is None:
                 return True
-            if stored.state is State.UP and stored.attachment.boot_id == node.boot_id:
-                return False  # added again meanwhile
+            if (
+                stored.state is State.UP
+                and stored.attachment.boot_id == node.boot_id
+                and not interface.vanished(node.netlink, stored.attachment)
+            ):
+                return True  # added again meanwhile
             return node.dismantle(stored.attachment, time.monotonic() + seconds)
-    except CniError as error:
-        log.warning("%s: %s", attachment.key, error.msg)
+    except (CniError, OSError) as error:
+        log.warning("%s: %s", attachment.key, error)
         return False
 
 
@@ -116,10 +121,8 @@ def _is_up(node: Node, stored: Stored, exporter: str) -> bool:
 
 
 def within_call(node: Node) -> list[str]:
-    """Before a call without an agent: what earlier calls left. Cheap when there is nothing; returns problems."""
+    """Before a call without an agent: what earlier calls, and containers without a DEL, left; returns problems."""
     late: list[str] = []
-    if not any(stored.state is not State.UP for stored in node.store.all()):
-        return late
     found = look(node)
     for attachment in found.begun:
         undo_begun(node, attachment)

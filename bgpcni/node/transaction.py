@@ -6,10 +6,13 @@ DEL: lock → record leaving → withdraw → link → confirmed? → addresses 
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from bgpcni import clock
 from bgpcni.cni.result import Dns, Interface, IpConfig, Result, Route
@@ -17,19 +20,23 @@ from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.derive import derive
-from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain, Unavailable
+from bgpcni.dataplane.claims import Claims
+from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain
 from bgpcni.exporter import NotThereYet
 from bgpcni.kernel import bridge, masquerade
 from bgpcni.kernel.frames import Herald
 from bgpcni.kernel.namespace import Namespace, boot_id
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.kernel.reaper import Reaper
-from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
-from bgpcni.node import chain, check, garbage, interface, options, plan
+from bgpcni.model import Attachment, AttachmentKey, Bgp, NodeFacts, State
+from bgpcni.node import chain, check, garbage, interface, options, plan, readiness
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.request import Request
 from bgpcni.store import Store
 from bgpcni.undo import Undo
+
+if TYPE_CHECKING:
+    from bgpcni.dataplane.dataplane import DataPlane
 
 log = logging.getLogger(__name__)
 LOCK_SECONDS = 30.0
@@ -59,6 +66,9 @@ class Node:
         self.drained = False
         self.herald = Herald()
         self.reaper = Reaper()
+        self.claims = Claims(self._claimed)
+        self.dataplane: DataPlane | None = None
+        """What is done with learned routes: the agent's, None in a call without one."""
         self._thread = threading.local()
 
     @property
@@ -72,6 +82,12 @@ class Node:
         if found is None:
             found = self._thread.netlink = Netlink.open()
         return found
+
+    def _claimed(self) -> Iterator[Attachment]:
+        """The attachments that hold a bridge and a VNI, by their records."""
+        for stored in self.store.all():
+            if stored.attachment is not None and stored.state is not State.LEAVING:
+                yield stored.attachment
 
     # ---------------------------------------------------------------- ADD
 
@@ -94,20 +110,22 @@ class Node:
         held = self.clear_the_way(request.key)
         with Namespace.of_container(request.environment.netns, request.netns_fd) as space, Undo() as undo:
             attachment = self._planned(request, space, answer.warnings)
+            undo.push("its claim to bridge and VNI", lambda: self.claims.drop(request.key))
+            self.claims.take(attachment)
             self.store.put(State.ADDING, attachment)
-            undo.push("the record", lambda: self.take_back(attachment, undo))
+            undo.push("the record", lambda: self.take_back(attachment, undo, held))
 
             given = self.addressing.allocate(request, attachment.ipam, held)
             addresses = plan.with_gateways(config, given.addresses)
-            self.agent.policy.refuse_addresses(item.address for item in addresses)
-            switch = bridge.ensure(self.netlink, plan.bridge_of(config, addresses))
+            plan.refuse_by_policy(self.agent.policy, config, addresses)
+            switch = bridge.ensure(self.netlink, plan.bridge_of(config, addresses, attachment.bgp))
             attachment = attachment.model_copy(
                 update={
                     "addresses": addresses,
                     "routes": plan.default_routes(config, addresses, given.routes),
                     "bridge_index": switch.index,
                     "bridge_mac": switch.mac,
-                    "mtu": config.mtu or None,
+                    "mtu": self._mtu(attachment.bgp, config.mtu, answer.warnings),
                 }
             )
             undo.push("the link", lambda: interface.remove_by_name(self.netlink, request.key))
@@ -140,7 +158,12 @@ class Node:
             self._refuse_unannounceable(attachment)
             if attachment.bgp.family == "unicast" and (reason := interface.unreachable(self.netlink, attachment)):
                 raise InvalidConfiguration(reason)
-        attachment = attachment.model_copy(update={"since": clock.now()})
+        mobility = 0
+        if self.dataplane is not None and attachment.exporters:
+            mobility = self.dataplane.sequence(attachment)
+            undo.push("the data path", functools.partial(self.dataplane.detach, attachment))
+            self.dataplane.attach(attachment)
+        attachment = attachment.model_copy(update={"since": clock.now(), "mobility": mobility})
         self.store.put(State.UP, attachment)
         self.remember(attachment)
         if attachment.exporters:
@@ -150,6 +173,17 @@ class Node:
             except NotThereYet as error:
                 raise TryAgain(str(error)) from None
         return attachment
+
+    def _mtu(self, intent: Bgp, asked: int, warnings: list[str]) -> int | None:
+        """The MTU of both ends, None: the kernel's default. In a VXLAN of ours frames must fit the underlay."""
+        if self.dataplane is None or intent.forwarder != "agent":
+            return asked or None
+        fits = self.dataplane.payload()
+        if asked > fits:
+            warnings.append(
+                f"mtu: {asked} does not fit the underlay, which carries {fits}: large frames are fragmented"
+            )
+        return asked or fits
 
     def _refuse_unannounceable(self, attachment: Attachment) -> None:
         """A next hop that is missing, or a family that an exporter does not know, before the record says "up"."""
@@ -191,17 +225,27 @@ class Node:
         number = 0 if plan.family_of(request.settings) == "unicast" else self.store.number_of(request.name)
         routing = plan.routing(request, self.agent, self.facts, number, resident=self.resident)
         warnings += routing.warnings
+        self.refuse_exporters(routing)
+        for use in routing.exporters:
+            if not catalog.load(use.type).targets_per_route and plan.has_own_targets(request):
+                raise InvalidConfiguration(
+                    f"args: no route targets for one attachment with {use.name}: route targets are the VPN's there"
+                )
+        if not routing.exporters:
+            return routing
+        imports = {use.name: catalog.load(use.type).imports for use in routing.exporters}
+        intent, more = plan.forwarded(request.settings, routing.bgp, imports)
+        warnings += more
+        return replace(routing, bgp=intent)
+
+    def refuse_exporters(self, routing: plan.Routing) -> None:
+        """Raises InvalidConfiguration for an exporter that cannot be used here: not installed, misconfigured, …"""
         for place, use in enumerate(routing.exporters):
             kind = catalog.load(use.type)
             if kind.needs_agent and not self.resident:
                 raise InvalidConfiguration(f"exporters: {use.name} needs the agent: start bgpcni agent")
             if reason := catalog.objection(use, self.facts, f"exporters[{place}]"):
                 raise InvalidConfiguration(f"exporters: {use.name}: {reason}")
-            if not kind.targets_per_route and plan.has_own_targets(request):
-                raise InvalidConfiguration(
-                    f"args: no route targets for one attachment with {use.name}: route targets are the VPN's there"
-                )
-        return routing
 
     def clear_the_way(self, key: AttachmentKey) -> Attachment | None:
         """Before an ADD: an attachment that is up is error 100; what a kill or an earlier DEL left is finished.
@@ -226,8 +270,15 @@ class Node:
         if reason := self.convergence.wait_announced(attachment, wait.wait, deadline):
             answer.warnings.append(f"bgp.wait: not {wait.wait} after {wait.wait_seconds:g} s: {reason}")
 
-    def take_back(self, attachment: Attachment, undo: Undo) -> None:
-        """The last undo step: addresses and record go; both stay where a withdraw is pending, or a step failed."""
+    def take_back(self, attachment: Attachment, undo: Undo, held: Attachment | None = None) -> None:
+        """The last undo step: addresses and record go; both stay where a withdraw is pending, or a step failed.
+
+        `held`: what the container had before, whose record the one of this ADD replaced: it is held again.
+        """
+        if held is not None:
+            self.store.put(State.LEAVING, held)
+            self.convergence.leave(held)
+            return
         if undo.failed or self.convergence.is_leaving(attachment.key):
             self.store.move(attachment, State.LEAVING)
             return
@@ -252,9 +303,11 @@ class Node:
             if stored is not None:
                 answer.warnings.append(stored.problem)
             interface.remove_by_name(self.netlink, key)
+            self.store.drop(key)
+            if stored is not None:
+                self.convergence.prune()
             released = self.addressing.release_unrecorded(request, answer.warnings)
             options.remove_unrecorded(request, released, answer.warnings)
-            self.store.drop(key)
         return answer
 
     def dismantle(self, attachment: Attachment, deadline: float) -> bool:
@@ -266,18 +319,27 @@ class Node:
         key = attachment.key
         self.by_link.pop(attachment.host_index or 0, None)
         self.store.move(attachment, State.LEAVING)
-        self.convergence.leave(attachment)
-        if attachment.bgp.drain_seconds and self.convergence.wait_confirmed(key, deadline):
+        convergence = self.convergence  # after the record: one that a reload puts in its place reads that
+        convergence.leave(attachment)
+        if attachment.bgp.drain_seconds and convergence.wait_confirmed(key, deadline):
             time.sleep(attachment.bgp.drain_seconds)  # the peers move their traffic away before the link goes
         if attachment.boot_id == self.boot_id:
             interface.remove(self.netlink, self.reaper, attachment)
-        if attachment.exporters and not self.convergence.wait_confirmed(key, deadline):
+        self.disconnect(attachment)
+        if attachment.exporters and not convergence.wait_confirmed(key, deadline):
             return False
         self.finish(attachment)
         return True
 
+    def disconnect(self, attachment: Attachment) -> None:
+        """Its link is gone: so is its part of what connects this node with others. Idempotent."""
+        self.claims.drop(attachment.key)
+        if self.dataplane is not None:
+            self.dataplane.detach(attachment)
+
     def finish(self, attachment: Attachment) -> None:
         """The withdrawal is confirmed: addresses go back, then the record goes."""
+        self.disconnect(attachment)
         self.addressing.release(attachment)
         self.store.drop(attachment.key)
 
@@ -296,12 +358,7 @@ class Node:
 
     def status(self, request: Request) -> Answer:
         """STATUS: could an ADD be served now?"""
-        if self.drained:
-            raise Unavailable("this node is drained")
-        for use in plan.exporters_of(request.settings, self.agent, resident=self.resident):
-            if reason := catalog.objection(use, self.facts, f"exporters.{use.name}"):
-                raise Unavailable(f"{use.name}: {reason}")
-        self.addressing.status(request)
+        readiness.run(self, request)
         return Answer(warnings=list(request.warnings))
 
 

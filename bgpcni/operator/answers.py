@@ -6,10 +6,11 @@ one. Text is rendered from these documents by `render`, so text and `--json` can
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from ipaddress import ip_address, ip_network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bgpcni import __version__
 from bgpcni.convergence.announcer import RouteState
@@ -19,6 +20,9 @@ from bgpcni.model import Announcement, Attachment, State
 from bgpcni.node import interface, recovery
 from bgpcni.node.transaction import Node
 from bgpcni.store import Stored
+
+if TYPE_CHECKING:
+    from bgpcni.dataplane.dataplane import Received
 
 Document = dict[str, Any]
 SYNC_SECONDS = 10.0
@@ -31,9 +35,9 @@ def failure(text: str) -> Document:
 # ---------------------------------------------------------------- status
 
 
-def status(node: Node, orphans: int = 0) -> tuple[Document, int]:
+def status(node: Node) -> tuple[Document, int]:
     """Exit 1 if there are problems."""
-    problems = list(_problems(node, orphans))
+    problems = list(_problems(node))
     exporters = {}
     for name, announcer in node.convergence.announcers().items():
         state = announcer.state()
@@ -49,7 +53,7 @@ def status(node: Node, orphans: int = 0) -> tuple[Document, int]:
     return document, 1 if problems else 0
 
 
-def _problems(node: Node, orphans: int) -> Iterator[Document]:
+def _problems(node: Node) -> Iterator[Document]:
     if node.drained:
         yield {"code": "drained", "text": "everything was withdrawn by `bgpcni drain`; restart the agent to go on"}
     if node.resident and not node.facts.has_bgp and "exabgp" in node.agent.default_exporters:
@@ -67,9 +71,9 @@ def _problems(node: Node, orphans: int) -> Iterator[Document]:
         for peer in announcer.peers():
             if peer.state != "Established":
                 yield {"code": "peer-down", "text": f"{name}: {peer.address} is {peer.state}: {peer.last_error}"}
-    if orphans:
-        yield {"code": "orphans", "text": f"{orphans} attachments lost their link without a DEL"}
-    begun = leaving = 0
+    if node.dataplane is not None:
+        yield from ({"code": code, "text": text} for code, text in node.dataplane.problems())
+    begun = leaving = orphans = 0
     for stored in node.store.all():
         if stored.attachment is None:
             yield {"code": "unreadable-record", "text": stored.problem}
@@ -77,6 +81,10 @@ def _problems(node: Node, orphans: int) -> Iterator[Document]:
             leaving += 1
         elif stored.state is State.ADDING:
             begun += 1
+        else:
+            orphans += interface.vanished(node.netlink, stored.attachment)
+    if orphans:
+        yield {"code": "orphans", "text": f"{orphans} attachments lost their link without a DEL"}
     if leaving:
         yield {"code": "leaving", "text": f"{leaving} attachments are gone, their addresses held: not withdrawn yet"}
     if begun and not node.resident:
@@ -118,6 +126,44 @@ def routes(node: Node) -> tuple[Document, int]:
     return {"schema": 1, "routes": found}, 1 if late else 0
 
 
+def received(node: Node) -> tuple[Document, int]:
+    """The routes that peers announced, and what became of each; how many were refused, by reason."""
+    if node.dataplane is None:
+        return failure("only the agent learns routes, and none is running"), 1
+    return {
+        "schema": 1,
+        "received": [_received(item) for item in node.dataplane.received()],
+        "refused": node.dataplane.refused(),
+    }, 0
+
+
+def _received(item: Received) -> Document:
+    route, nlri = item.route, item.route.nlri
+    return {
+        "exporter": item.route_id.exporter,
+        "peer": route.peer,
+        "family": nlri.family.value,
+        "nlri": str(nlri),
+        "prefix": nlri.prefix,
+        "mac": nlri.mac,
+        "rd": nlri.rd,
+        "vni": route.vni,
+        "nextHop": route.attributes.next_hop,
+        "routeTargets": list(route.attributes.route_targets),
+        "communities": list(route.attributes.communities),
+        "asPath": list(route.attributes.as_path),
+        "localPref": route.attributes.local_pref,
+        "mobility": route.attributes.mobility,
+        "stale": item.stale,
+        "datapath": item.datapath,
+        "imported": [
+            {"table": name, "state": state if state in ("best", "other") else "refused",
+             "reason": "" if state in ("best", "other") else state}
+            for name, state in item.tables.items()
+        ],
+    }  # fmt: skip
+
+
 def _routes_of(node: Node, stored: Stored) -> list[Document]:
     attachment = stored.attachment
     if attachment is None or not attachment.exporters or stored.state is State.ADDING:
@@ -126,15 +172,29 @@ def _routes_of(node: Node, stored: Stored) -> list[Document]:
         announcements = derive(attachment, node.facts)
     except CniError:
         announcements = []
+    gone = stored.state is State.LEAVING or interface.vanished(node.netlink, attachment)
     known = node.convergence.route_states(attachment)
-    return [_route(attachment, stored.state, route, known.get(route.nlri, {})) for route in announcements]
+    at_work = node.convergence.announcers() if node.resident else {}
+    idle = _unasked(node, attachment, gone=gone)
+    found = []
+    for route in announcements:
+        told = known.get(route.nlri, {})
+        # an exporter at work that does not know a route of what is gone has withdrawn it
+        names = [use.name for use in attachment.exporters if not gone or use.name in told or use.name not in at_work]
+        if names:
+            found.append(_route(attachment, route, {name: told.get(name, idle) for name in names}))
+    return found
 
 
-def _route(attachment: Attachment, state: State, route: Announcement, known: Mapping[str, RouteState]) -> Document:
-    since = attachment.since or attachment.created
-    # without the exporter's word (no agent): what the record says is all that is known
-    idle = RouteState("withdrawing" if state is State.LEAVING else "wanted", since, "no agent is running")
-    states = {use.name: known.get(use.name, idle) for use in attachment.exporters}
+def _unasked(node: Node, attachment: Attachment, *, gone: bool) -> RouteState:
+    """A route without an exporter's word on it: what the record says is all that is known."""
+    reason = "no agent is running"
+    if node.resident:
+        reason = "this node is drained" if node.drained else "its exporter cannot be used; see the agent's log"
+    return RouteState("withdrawing" if gone else "wanted", attachment.since or attachment.created, reason)
+
+
+def _route(attachment: Attachment, route: Announcement, states: Mapping[str, RouteState]) -> Document:
     return {
         "network": attachment.network,
         "containerID": attachment.container_id,
@@ -244,13 +304,16 @@ def _step(name: str, state: str, since: str, detail: str) -> Document:
 def sync(node: Node) -> tuple[Document, int]:
     """Retry what is late, once; exit 1 if something still is."""
     found = recovery.look(node)
+    deadline = time.monotonic() + (SYNC_SECONDS if node.resident else 0)
     for attachment in found.begun:
         recovery.undo_begun(node, attachment)
     node.convergence.retry()
-    late = node.convergence.wait_quiet(SYNC_SECONDS if node.resident else 0)
+    if node.dataplane is not None:
+        node.dataplane.look_again()
+    late = node.convergence.wait_quiet(deadline - time.monotonic())
     remaining = []
     for attachment in (*found.leaving, *(() if node.resident else found.orphans)):
-        if not recovery.finish_leaving(node, attachment, 0):
+        if not recovery.finish_leaving(node, attachment, max(0.0, deadline - time.monotonic())):
             remaining.append(str(attachment.key))
     return {"schema": 1, "late": late, "leaving": remaining}, 1 if late or remaining else 0
 

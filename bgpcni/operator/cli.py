@@ -53,7 +53,7 @@ def _ask(
     *,
     without: Callable[[Any, Any], tuple[Document, int]] | None = None,
     **arguments: Any,
-) -> None:
+) -> NoReturn:
     """Ask the agent; `without` answers from the records when there is no agent and none is meant to be."""
     path = socket_path or Path(os.environ.get("BGPCNI_SOCKET") or paths.SOCKET)
     try:
@@ -102,9 +102,12 @@ def attachments(socket_path: Path | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--received", is_flag=True, help="The routes that peers announced, and what became of them.")
 @_asks
-def routes(socket_path: Path | None, as_json: bool) -> None:
+def routes(received: bool, socket_path: Path | None, as_json: bool) -> None:
     """Every route wanted, and how far it got. Exit code 1 if any is not announced."""
+    if received:
+        _ask("received", socket_path, as_json, without=lambda answers, node: answers.received(node))
     _ask("routes", socket_path, as_json, without=lambda answers, node: answers.routes(node))
 
 

@@ -50,6 +50,21 @@ def routes(document: Document) -> str:
     )  # fmt: skip
 
 
+def received(document: Document) -> str:
+    """One line a route; below, how many were refused and why."""
+    rows = []
+    for route in document["received"]:
+        into = [f"{item['table']}: {item['reason'] or item['state']}" for item in route["imported"]]
+        if any(item["state"] == "best" for item in route["imported"]) and not route["datapath"]:
+            into.append("not forwarded here")
+        stale = "stale" if route["stale"] else ""
+        targets = ",".join(route["routeTargets"])
+        rows.append((route["nlri"], route["nextHop"], route["vni"], route["peer"], targets, "; ".join(into), stale))
+    text = table(("ROUTE", "NEXT HOP", "VNI", "PEER", "ROUTE TARGETS", "IMPORTED", "STATE"), rows)
+    lines = [f"{count} refused: {reason}" for reason, count in sorted(document["refused"].items())]
+    return text + "".join(f"{line}\n" for line in lines)
+
+
 def peers(document: Document) -> str:
     return table(
         ("PEER", "AS", "EXPORTER", "STATE", "SINCE", "SENT", "RECEIVED", "FAMILIES", "LAST ERROR"),
@@ -120,6 +135,7 @@ RENDERERS: dict[str, Callable[[Document], str]] = {
     "status": status,
     "attachments": attachments,
     "routes": routes,
+    "received": received,
     "peers": peers,
     "explain": explain,
     "sync": sync,

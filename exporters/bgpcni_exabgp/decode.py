@@ -1,155 +1,462 @@
-"""Decodes path attributes and NLRI of the five families: the reverse of `encode`. Pure.
+"""Decodes UPDATE messages of the five families into the contract's typed values: the reverse of `encode`. Pure.
 
-Strict: octets that do not add up raise `Malformed`. Attributes that this package never sends are skipped.
+What is wrong is handled as RFC 7606 asks: an attribute is discarded, the routes are treated as withdrawn, the
+family is given up for the rest of the session, or, where nothing less is allowed, `Unusable` asks for its end.
+No octets whatsoever make anything else of them, and none are copied back to a peer.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from socket import inet_ntoa
 from struct import unpack
+from typing import NamedTuple
 
+from bgpcni.exporter import EndOfRib, Gone, Learned, PathAttributes
 from bgpcni.model import Family, Nlri
+
+FAMILIES = {
+    (1, 1): Family.IPV4_UNICAST,
+    (2, 1): Family.IPV6_UNICAST,
+    (1, 128): Family.IPV4_VPN,
+    (2, 128): Family.IPV6_VPN,
+    (25, 70): Family.L2VPN_EVPN,
+}
+"""By AFI and SAFI."""
+INGRESS_REPLICATION = 6  # RFC 6514 section 5
+VXLAN = 8  # RFC 8365 section 5.1.3
+EXTENDED_LENGTH, OPTIONAL, TRANSITIVE = 0x10, 0x80, 0x40  # attribute flags, RFC 4271 section 4.3
+ORIGIN, AS_PATH, NEXT_HOP, MED, LOCAL_PREF = 1, 2, 3, 4, 5
+COMMUNITIES, ORIGINATOR_ID, CLUSTER_LIST = 8, 9, 10
+MP_REACH_NLRI, MP_UNREACH_NLRI, EXTENDED_COMMUNITIES = 14, 15, 16
+AS4_PATH, PMSI_TUNNEL, LARGE_COMMUNITIES = 17, 22, 32
+FLAGS = {
+    **dict.fromkeys((ORIGIN, AS_PATH, NEXT_HOP, LOCAL_PREF), TRANSITIVE),
+    **dict.fromkeys((MED, ORIGINATOR_ID, CLUSTER_LIST, MP_REACH_NLRI, MP_UNREACH_NLRI), OPTIONAL),
+    **dict.fromkeys(
+        (COMMUNITIES, EXTENDED_COMMUNITIES, AS4_PATH, PMSI_TUNNEL, LARGE_COMMUNITIES), OPTIONAL | TRANSITIVE
+    ),
+}
+"""What the flags of a known attribute must be."""
+INTERNAL = {LOCAL_PREF, ORIGINATOR_ID, CLUSTER_LIST}
+"""Discarded where an external peer sends them, RFC 7606 sections 7.5, 7.9 and 7.10."""
 
 
 class Malformed(ValueError):
     """The octets are not what their lengths and types say."""
 
 
+class Unusable(Malformed):
+    """Nothing of the message can be used, and RFC 7606 section 3 leaves the session's end only (NOTIFICATION 3/1)."""
+
+
+class Route(NamedTuple):
+    """One NLRI with what it carries beside its identity, as in `Learned`."""
+
+    nlri: Nlri
+    vni: int | None = None
+    l3_vni: int | None = None
+    label: int | None = None
+    gateway: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
-class Attributes:
-    """Path attributes. `communities`: standard then large, as numbers; route targets as canonical text."""
+class Update:
+    """What one UPDATE says. `faults`: what was wrong, in words. `given_up`: families of which no more can be read."""
 
-    origin: int | None = None
-    as_path: tuple[int, ...] = ()
-    local_pref: int | None = None
-    communities: tuple[str, ...] = ()
-    route_targets: tuple[str, ...] = ()
-    encapsulation: int | None = None
-    mobility: int | None = None
-    router_mac: str | None = None
-    tunnel: tuple[int, int, str] | None = None
-    """P-MSI tunnel: type, VNI, endpoint."""
+    events: tuple[Learned | Gone | EndOfRib, ...] = ()
+    faults: tuple[str, ...] = ()
+    given_up: tuple[Family, ...] = ()
 
 
-def decode_attributes(wire: bytes) -> Attributes:
-    """Path attributes as they follow the Total Path Attribute Length of an UPDATE (RFC 4271 section 4.3)."""
+def decode_update(peer: str, body: bytes, *, internal: bool, asn4: bool = True) -> Update:
+    """An UPDATE without its header, RFC 4271 section 4.3. Raises `Unusable`.
+
+    `internal`: the peer is of our AS. `asn4`: AS numbers of four octets were negotiated (RFC 6793).
+    """
+    gone_octets, attribute_octets, new_octets = _fields(body)
+    if not gone_octets and not attribute_octets and not new_octets:
+        return Update((EndOfRib(peer, Family.IPV4_UNICAST),))
+    found, faults = _walk(attribute_octets, internal)
+    intact = not faults
+    reach, unreach = found.pop(MP_REACH_NLRI, None), found.pop(MP_UNREACH_NLRI, None)
+    if unreach is not None and len(unreach) == 3 and not (found or reach or gone_octets or new_octets):
+        family = FAMILIES.get((int.from_bytes(unreach[:2], "big"), unreach[2]))
+        return Update(() if family is None else (EndOfRib(peer, family),))  # RFC 4724 section 2
+    reading = _Reading(peer, faults)
+    if gone_octets:
+        reading.routes(Family.IPV4_UNICAST, gone_octets, None)
+    if unreach is not None:
+        reading.unreachable(unreach)
+    if reach is not None or new_octets:
+        attributes: PathAttributes | None = None
+        tunnel_vni: int | None = None
+        try:
+            attributes, tunnel_vni = _attributes(tuple(sorted(found.items())), asn4)
+            for code, name in ((ORIGIN, "ORIGIN"), (AS_PATH, "AS_PATH")):
+                if code not in found:
+                    raise Malformed(f"no {name}")
+        except Malformed as error:
+            faults.append(f"{error}: treated as withdrawn")
+            intact = False
+        if reach is not None:
+            reading.reachable(reach, attributes if intact else None, tunnel_vni)
+        if new_octets:
+            hop = found.get(NEXT_HOP, b"")
+            if intact and len(hop) != 4:
+                faults.append("no NEXT_HOP of four octets: treated as withdrawn")
+                intact = False
+            stated = replace(attributes, next_hop=_address(hop)) if intact and attributes is not None else None
+            reading.routes(Family.IPV4_UNICAST, new_octets, stated)
+    return Update(tuple(reading.events), tuple(faults), tuple(reading.given_up))
+
+
+def decode_attributes(wire: bytes, *, internal: bool = True, asn4: bool = True) -> PathAttributes:
+    """Path attributes alone, as they follow the Total Path Attribute Length; without a next hop. Raises `Malformed`."""
+    found, faults = _walk(wire, internal)
+    if faults:
+        raise Malformed("; ".join(faults))
+    return _attributes(tuple(sorted(found.items())), asn4)[0]
+
+
+def decode_nlri(family: Family, wire: bytes) -> Route:
+    """The one NLRI that these octets are. Raises `Malformed`."""
+    faults: list[str] = []
+    routes = list(_routes(family, wire, faults))
+    if faults or len(routes) != 1:
+        raise Malformed("; ".join(faults) or f"{len(routes)} NLRI of a known type")
+    return routes[0]
+
+
+# --- the message ---------------------------------------------------------------------------------
+
+
+def _fields(body: bytes) -> tuple[bytes, bytes, bytes]:
+    """Withdrawn routes, path attributes, NLRI."""
+    if len(body) < 4:
+        raise Unusable(f"an UPDATE of {len(body)} octets")
+    gone = int.from_bytes(body[:2], "big")
+    if gone + 4 > len(body):
+        raise Unusable(f"{gone} octets of withdrawn routes in an UPDATE of {len(body)}")
+    attributes = int.from_bytes(body[2 + gone : 4 + gone], "big")
+    start, end = 4 + gone, 4 + gone + attributes
+    if end > len(body):
+        raise Unusable(f"{attributes} octets of path attributes in an UPDATE of {len(body)}")
+    return body[2 : 2 + gone], body[start:end], body[end:]
+
+
+def _walk(wire: bytes, internal: bool) -> tuple[dict[int, bytes], list[str]]:
+    """Attributes by code; a fault means that the routes are to be treated as withdrawn. Raises `Unusable`."""
     found: dict[int, bytes] = {}
-    rest = _Reader(wire)
-    while rest:
-        flags, code = rest.take(2)
-        size = int.from_bytes(rest.take(2 if flags & 0x10 else 1), "big")
+    faults: list[str] = []
+    at = 0
+    while at < len(wire):
+        flags = wire[at]
+        head = 4 if flags & EXTENDED_LENGTH else 3
+        if at + head > len(wire):
+            faults.append("a path attribute is cut short: treated as withdrawn")
+            break
+        code, size = wire[at + 1], int.from_bytes(wire[at + 2 : at + head], "big")
+        at += head
+        if at + size > len(wire):
+            faults.append(f"attribute {code} is longer than the message: treated as withdrawn")
+            break
+        value = wire[at : at + size]
+        at += size
         if code in found:
-            raise Malformed(f"attribute {code} twice")
-        found[code] = rest.take(size)
+            if code in (MP_REACH_NLRI, MP_UNREACH_NLRI):
+                raise Unusable(f"attribute {code} twice")
+            continue  # RFC 7606 section 3 (g): all but the first are discarded
+        if code in INTERNAL and not internal:
+            continue
+        expected = FLAGS.get(code)
+        if expected is None:
+            continue
+        if flags & (OPTIONAL | TRANSITIVE) != expected:
+            faults.append(f"attribute {code} with flags {flags:#04x}: treated as withdrawn")
+        found[code] = value
+    return found, faults
+
+
+class _Reading:
+    """Collects the events of one UPDATE."""
+
+    def __init__(self, peer: str, faults: list[str]) -> None:
+        self.peer = peer
+        self.faults = faults
+        self.events: list[Learned | Gone | EndOfRib] = []
+        self.given_up: list[Family] = []
+
+    def routes(
+        self, family: Family, octets: bytes, attributes: PathAttributes | None, tunnel_vni: int | None = None
+    ) -> None:
+        """NLRI of one family; without attributes they are withdrawn. A type 3 has its VNI in the P-MSI tunnel."""
+        faults: list[str] = []
+        try:
+            for route in _routes(family, octets, faults):
+                if attributes is None:
+                    self.events.append(Gone(self.peer, route.nlri))
+                elif route.nlri.kind == "multicast":
+                    self.events.append(Learned(self.peer, route.nlri, attributes, tunnel_vni))
+                else:
+                    self.events.append(Learned(self.peer, route.nlri, attributes, *route[1:]))
+        except Malformed as error:
+            self._give_up(family, str(error))
+        self.faults += faults
+
+    def reachable(self, value: bytes, attributes: PathAttributes | None, tunnel_vni: int | None) -> None:
+        """MP_REACH_NLRI, RFC 4760 section 3."""
+        if len(value) < 3:
+            raise Unusable("MP_REACH_NLRI is cut short")
+        family = FAMILIES.get((int.from_bytes(value[:2], "big"), value[2]))
+        if family is None:
+            return
+        size = value[3] if len(value) > 3 else 0
+        if 5 + size > len(value):
+            self._give_up(family, "MP_REACH_NLRI is cut short")
+            return
+        stated = None
+        if attributes is not None:
+            try:
+                stated = replace(attributes, next_hop=_next_hop(family, value[4 : 4 + size]))
+            except Malformed as error:
+                self._give_up(family, str(error))  # RFC 7606 section 7.11
+                return
+        octets = value[5 + size :]
+        self.routes(family, octets, stated, tunnel_vni)
+
+    def unreachable(self, value: bytes) -> None:
+        """MP_UNREACH_NLRI, RFC 4760 section 4."""
+        if len(value) < 3:
+            raise Unusable("MP_UNREACH_NLRI is cut short")
+        family = FAMILIES.get((int.from_bytes(value[:2], "big"), value[2]))
+        if family is not None:
+            self.routes(family, value[3:], None)
+
+    def _give_up(self, family: Family, why: str) -> None:
+        """What follows cannot be found any more: the family is disabled, RFC 7606 section 3 (j), RFC 4760 section 7."""
+        self.events = [e for e in self.events if not isinstance(e, Learned) or e.nlri.family is not family]
+        self.faults.append(f"{family}: {why}: the family is ignored until the session is a new one")
+        self.given_up.append(family)
+
+
+# --- path attributes -----------------------------------------------------------------------------
+
+
+@lru_cache(1024)
+def _attributes(found: tuple[tuple[int, bytes], ...], asn4: bool) -> tuple[PathAttributes, int | None]:
+    """Known attributes by code, and the VNI of the P-MSI tunnel. Raises `Malformed`: to be treated as withdrawn."""
+    values = dict(found)
     targets: list[str] = []
-    encapsulation = mobility = router_mac = None
-    for value in _pieces(found.get(16, b""), 8):
-        if value[0] in (0, 1, 2) and value[1] == 2:
-            targets.append(_administered(value[0], value[2:]))
-        elif value[:2] == b"\x03\x0c":
-            encapsulation = int.from_bytes(value[6:], "big")
-        elif value[:2] == b"\x06\x00":
-            mobility = int.from_bytes(value[4:], "big")
-        elif value[:2] == b"\x06\x03":
+    encapsulations: list[int] = []
+    mobility, sticky, router_mac = 0, False, None
+    for value in _pieces("extended communities", values.get(EXTENDED_COMMUNITIES), 8):
+        kind, subtype = value[0], value[1]
+        if kind in (0, 1, 2) and subtype == 2:
+            targets.append(_administered(kind, value[2:]))
+        elif (kind, subtype) == (0x03, 0x0C):
+            encapsulations.append(int.from_bytes(value[6:], "big"))
+        elif (kind, subtype) == (0x06, 0x00):
+            mobility, sticky = int.from_bytes(value[4:], "big"), bool(value[2] & 1)
+        elif (kind, subtype) == (0x06, 0x03):
             router_mac = _mac(value[2:])
-    standard = ("{}:{}".format(*unpack("!HH", value)) for value in _pieces(found.get(8, b""), 4))
-    large = ("{}:{}:{}".format(*unpack("!III", value)) for value in _pieces(found.get(32, b""), 12))
-    tunnel = None
-    if 22 in found:
-        pmsi = _Reader(found[22])
-        _, kind, *vni = pmsi.take(5)
-        tunnel = (kind, int.from_bytes(bytes(vni), "big"), _address(pmsi.take(len(found[22]) - 5)))
-    return Attributes(
-        origin=found[1][0] if found.get(1) else None,
-        as_path=_as_path(found.get(2, b"")),
-        local_pref=int.from_bytes(found[5], "big") if 5 in found else None,
-        communities=(*standard, *large),
-        route_targets=tuple(targets),
-        encapsulation=encapsulation,
-        mobility=mobility,
-        router_mac=router_mac,
-        tunnel=tunnel,
+    standard = ("{}:{}".format(*unpack("!HH", v)) for v in _pieces("communities", values.get(COMMUNITIES), 4))
+    large = (
+        "{}:{}:{}".format(*unpack("!III", v)) for v in _pieces("large communities", values.get(LARGE_COMMUNITIES), 12)
     )
+    clusters = _pieces("CLUSTER_LIST", values.get(CLUSTER_LIST), 4)
+    origin = values.get(ORIGIN, b"\0")
+    if len(origin) != 1 or origin[0] > 2:
+        raise Malformed("ORIGIN is none of the three")
+    tunnel, tunnel_vni = _tunnel(values[PMSI_TUNNEL]) if PMSI_TUNNEL in values else (None, None)
+    originator = _number(values, ORIGINATOR_ID)
+    return PathAttributes(
+        next_hop="",
+        route_targets=tuple(targets),
+        communities=(*standard, *large),
+        as_path=_whole_path(values, asn4),
+        origin=origin[0],
+        local_pref=_number(values, LOCAL_PREF),
+        med=_number(values, MED),
+        mobility=mobility,
+        sticky=sticky,
+        router_mac=router_mac,
+        encapsulation=VXLAN if VXLAN in encapsulations else next(iter(encapsulations), None),
+        tunnel=tunnel,
+        originator=None if originator is None else str(IPv4Address(originator)),
+        clusters=tuple(str(IPv4Address(value)) for value in clusters),
+    ), tunnel_vni
 
 
-def decode_nlri(family: Family, wire: bytes) -> tuple[Nlri, int | None]:
-    """One NLRI and its label (VPN: 20 bits) or VNI (EVPN: 24 bits); None where it has none."""
-    rest = _Reader(wire)
-    if family is Family.L2VPN_EVPN:
-        kind, size = rest.take(2)
-        if size != len(rest):
-            raise Malformed(f"EVPN length {size}, not {len(rest)}")
-        result = _evpn(kind, rest)
-    else:
-        version = 6 if family in (Family.IPV6_UNICAST, Family.IPV6_VPN) else 4
-        bits = rest.take(1)[0]
-        label = rd = None
-        if family in (Family.IPV4_VPN, Family.IPV6_VPN):
-            stack = int.from_bytes(rest.take(3), "big")
-            label, rd, bits = stack >> 4, _rd(rest.take(8)), bits - 88
-        prefix = _prefix(version, bits, rest.take(max(0, bits + 7) // 8))
-        result = Nlri(family, "vpn" if rd else "unicast", prefix=prefix, rd=rd), label
-    if rest:
-        raise Malformed(f"{len(rest)} octets after the NLRI")
-    return result
+def _number(values: dict[int, bytes], code: int) -> int | None:
+    value = values.get(code)
+    if value is None:
+        return None
+    if len(value) != 4:
+        raise Malformed(f"attribute {code} of {len(value)} octets")
+    return int.from_bytes(value, "big")
 
 
-def _evpn(kind: int, rest: _Reader) -> tuple[Nlri, int | None]:
-    rd = _rd(rest.take(8))
-    family = Family.L2VPN_EVPN
-    if kind == 3:
-        tag = int.from_bytes(rest.take(4), "big")
-        originator = _address(rest.take(rest.take(1)[0] // 8))
-        return Nlri(family, "multicast", rd=rd, originator=originator, tag=tag), None
-    if kind not in (2, 5):
-        raise Malformed(f"EVPN route type {kind}")
-    rest.take(10)
-    tag = int.from_bytes(rest.take(4), "big")
-    if kind == 5:
-        bits = rest.take(1)[0]
-        size = (len(rest) - 3) // 2
-        prefix = _prefix(6 if size == 16 else 4, bits, rest.take(size))
-        rest.take(size)
-        return Nlri(family, "ip-prefix", prefix=prefix, rd=rd, tag=tag), int.from_bytes(rest.take(3), "big")
-    if rest.take(1) != b"\x30":
-        raise Malformed("a MAC address not of 48 bits")
-    mac = _mac(rest.take(6))
-    octets = rest.take(rest.take(1)[0] // 8)
-    host = f"{_address(octets)}/{8 * len(octets)}" if octets else None
-    vni = int.from_bytes(rest.take(3), "big")
-    return Nlri(family, "mac-ip", prefix=host, rd=rd, mac=mac, tag=tag), vni
-
-
-class _Reader:
-    """Octets taken from the front; taking more than there are is `Malformed`."""
-
-    def __init__(self, wire: bytes) -> None:
-        self.wire = wire
-
-    def __len__(self) -> int:
-        return len(self.wire)
-
-    def take(self, count: int) -> bytes:
-        if count > len(self.wire):
-            raise Malformed(f"{len(self.wire)} octets where {count} should be")
-        head, self.wire = self.wire[:count], self.wire[count:]
-        return head
-
-
-def _pieces(value: bytes, size: int) -> list[bytes]:
-    if len(value) % size:
-        raise Malformed(f"{len(value)} octets, not a multiple of {size}")
+def _pieces(what: str, value: bytes | None, size: int) -> list[bytes]:
+    """The values of a list, which is not empty where it is there at all (RFC 7606 sections 7.8, 7.10, 7.14)."""
+    if value is None:
+        return []
+    if not value or len(value) % size:
+        raise Malformed(f"{what}: {len(value)} octets, not a multiple of {size}")
     return [value[at : at + size] for at in range(0, len(value), size)]
 
 
-def _as_path(value: bytes) -> tuple[int, ...]:
+def _tunnel(value: bytes) -> tuple[str | None, int]:
+    """P-MSI tunnel: its endpoint, if it is ingress replication, and its VNI (RFC 6514 section 5, RFC 8365 5.1.3)."""
+    if len(value) < 5:
+        raise Malformed("the P-MSI tunnel is cut short")
+    vni = int.from_bytes(value[2:5], "big")
+    return (_address(value[5:]) if value[1] == INGRESS_REPLICATION else None), vni
+
+
+def _whole_path(values: dict[int, bytes], asn4: bool) -> tuple[int, ...]:
+    """AS_PATH, with what AS4_PATH knows better (RFC 6793 section 4.2.3)."""
+    path = _as_path(values.get(AS_PATH, b""), 4 if asn4 else 2)
+    if asn4 or AS4_PATH not in values:
+        return path
+    try:
+        better = _as_path(values[AS4_PATH], 4)
+    except Malformed:
+        return path  # discarded, RFC 6793 section 6
+    return path[: len(path) - len(better)] + better if len(better) <= len(path) else path
+
+
+def _as_path(value: bytes, size: int) -> tuple[int, ...]:
     path: list[int] = []
-    rest = _Reader(value)
-    while rest:
-        _, count = rest.take(2)
-        path.extend(unpack(f"!{count}I", rest.take(4 * count)))
+    at = 0
+    while at < len(value):
+        if at + 2 > len(value) or value[at] not in (1, 2, 3, 4) or not value[at + 1]:
+            raise Malformed("AS_PATH has no such segment")
+        end = at + 2 + value[at + 1] * size
+        if end > len(value):
+            raise Malformed("AS_PATH is cut short")
+        path.extend(int.from_bytes(value[n : n + size], "big") for n in range(at + 2, end, size))
+        at = end
     return tuple(path)
+
+
+def _next_hop(family: Family, value: bytes) -> str:
+    """The global address: alone, after a zero RD, or before a link-local one (RFC 2545, RFC 4364, RFC 4659)."""
+    size = len(value)
+    if family in (Family.IPV4_VPN, Family.IPV6_VPN):
+        if size not in (12, 24, 48):
+            raise Malformed(f"a next hop of {size} octets")
+        return _address(value[8 : min(size, 24)])
+    if size not in (4, 16, 32) or (family is Family.IPV6_UNICAST and size == 4):
+        raise Malformed(f"a next hop of {size} octets")
+    return _address(value[: min(size, 16)])
+
+
+# --- NLRI ----------------------------------------------------------------------------------------
+
+
+def _routes(family: Family, wire: bytes, faults: list[str]) -> Iterator[Route]:
+    """All NLRI of one field. A route that says nothing usable adds to `faults`. Raises `Malformed`: no more found."""
+    if family is Family.L2VPN_EVPN:
+        yield from _evpn_routes(wire, faults)
+        return
+    bits_of = 128 if family in (Family.IPV6_UNICAST, Family.IPV6_VPN) else 32
+    vpn = family in (Family.IPV4_VPN, Family.IPV6_VPN)
+    text = _prefix6 if bits_of == 128 else _prefix4
+    at = 0
+    while at < len(wire):
+        bits = wire[at]
+        end = at + 1 + (bits + 7) // 8
+        if end > len(wire):
+            raise Malformed("an NLRI is cut short")
+        octets = wire[at + 1 : end]
+        at = end
+        if not vpn:
+            if bits > bits_of:
+                raise Malformed(f"a prefix of {bits} bits")
+            yield Route(Nlri(family, "unicast", prefix=text(bits, octets)))
+            continue
+        if not 88 <= bits <= 88 + bits_of:  # one label and the RD: RFC 8277 section 2.2, RFC 4364 section 4.3.4
+            raise Malformed(f"a VPN prefix of {bits} bits")
+        try:
+            rd = _rd(octets[3:11])
+        except Malformed as error:
+            faults.append(f"{error}: ignored")
+            continue
+        label = int.from_bytes(octets[:3], "big") >> 4
+        yield Route(Nlri(family, "vpn", prefix=text(bits - 88, octets[11:]), rd=rd), label=label)
+
+
+def _evpn_routes(wire: bytes, faults: list[str]) -> Iterator[Route]:
+    """RFC 7432 section 7. Types that are not known are ignored (RFC 7606 section 5.4)."""
+    at = 0
+    while at < len(wire):
+        if at + 2 > len(wire) or at + 2 + wire[at + 1] > len(wire):
+            raise Malformed("an EVPN NLRI is cut short")
+        kind, value = wire[at], wire[at + 2 : at + 2 + wire[at + 1]]
+        at += 2 + wire[at + 1]
+        decode = EVPN.get(kind)
+        if decode is None:
+            continue
+        try:
+            yield decode(value)
+        except Malformed as error:
+            faults.append(f"EVPN route of type {kind}: {error}: ignored")
+
+
+def _mac_ip(value: bytes) -> Route:
+    """RFC 7432 section 7.2: RD, ESI, tag, MAC, IP, one or two labels."""
+    if len(value) < 33 or value[22] != 48:
+        raise Malformed("no MAC address of 48 bits")
+    bits = value[29]
+    size = bits // 8
+    if bits not in (0, 32, 128) or len(value) not in (33 + size, 36 + size):
+        raise Malformed(f"{len(value)} octets with an address of {bits} bits")
+    host = f"{_address(value[30 : 30 + size])}/{bits}" if size else None
+    labels = value[30 + size :]
+    nlri = Nlri(
+        Family.L2VPN_EVPN,
+        "mac-ip",
+        prefix=host,
+        rd=_rd(value[:8]),
+        mac=_mac(value[23:29]),
+        tag=int.from_bytes(value[18:22], "big"),
+    )
+    second = int.from_bytes(labels[3:], "big") if len(labels) == 6 else None
+    return Route(nlri, vni=int.from_bytes(labels[:3], "big"), l3_vni=second)
+
+
+def _multicast(value: bytes) -> Route:
+    """RFC 7432 section 7.3: RD, tag, originator."""
+    size = len(value) - 13
+    if size not in (4, 16) or value[12] != 8 * size:
+        raise Malformed(f"{len(value)} octets")
+    tag = int.from_bytes(value[8:12], "big")
+    return Route(Nlri(Family.L2VPN_EVPN, "multicast", rd=_rd(value[:8]), originator=_address(value[13:]), tag=tag))
+
+
+def _ip_prefix(value: bytes) -> Route:
+    """RFC 9136 section 3.1: RD, ESI, tag, prefix, gateway, label."""
+    size = {34: 4, 58: 16}.get(len(value), 0)
+    if not size or value[22] > 8 * size:
+        raise Malformed(f"{len(value)} octets")
+    prefix = (_prefix4 if size == 4 else _prefix6)(value[22], value[23 : 23 + size])
+    gateway = value[23 + size : 23 + 2 * size]
+    tag = int.from_bytes(value[18:22], "big")
+    return Route(
+        Nlri(Family.L2VPN_EVPN, "ip-prefix", prefix=prefix, rd=_rd(value[:8]), tag=tag),
+        vni=int.from_bytes(value[-3:], "big"),
+        gateway=_address(gateway) if any(gateway) else None,
+    )
+
+
+EVPN: dict[int, Callable[[bytes], Route]] = {2: _mac_ip, 3: _multicast, 5: _ip_prefix}
+
+
+# --- values --------------------------------------------------------------------------------------
 
 
 def _rd(value: bytes) -> str:
@@ -157,28 +464,36 @@ def _rd(value: bytes) -> str:
 
 
 def _administered(kind: int, value: bytes) -> str:
+    """Route targets and route distinguishers as text, RFC 4364 section 4.2."""
     if kind == 0:
         return "{}:{}".format(*unpack("!HI", value))
     if kind == 1:
         return f"{_address(value[:4])}:{int.from_bytes(value[4:], 'big')}"
     if kind == 2:
         return "{}:{}".format(*unpack("!IH", value))
-    raise Malformed(f"administrator of type {kind}")
+    raise Malformed(f"a route distinguisher of type {kind}")
 
 
 def _address(value: bytes) -> str:
+    if len(value) == 4:
+        return inet_ntoa(value)
     try:
         return str(ip_address(value))
     except ValueError as error:
         raise Malformed(str(error)) from None
 
 
-def _prefix(version: int, bits: int, value: bytes) -> str:
-    size = 16 if version == 6 else 4
-    try:
-        return str(ip_network((value + bytes(size - len(value)), bits)))
-    except ValueError as error:
-        raise Malformed(str(error)) from None
+def _prefix4(bits: int, octets: bytes) -> str:
+    """Canonical text; bits beyond the length mean nothing (RFC 4271 section 4.3)."""
+    if bits & 7 or len(octets) != 4:
+        value = int.from_bytes(octets.ljust(4, b"\0"), "big") & ~((1 << (32 - bits)) - 1)
+        octets = value.to_bytes(4, "big")
+    return f"{inet_ntoa(octets)}/{bits}"
+
+
+def _prefix6(bits: int, octets: bytes) -> str:
+    value = int.from_bytes(octets.ljust(16, b"\0"), "big") & ~((1 << (128 - bits)) - 1)
+    return f"{IPv6Address(value)}/{bits}"
 
 
 def _mac(value: bytes) -> str:

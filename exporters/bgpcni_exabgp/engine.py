@@ -14,6 +14,9 @@ The command, one line each, answered in order by `done` or `error` and applied w
     bgpcni spare SEQ TAG ...                              nor is what has one of these tags;
     bgpcni sweep SEQ                                      what is still in doubt is withdrawn
     neighbor ADDRESS bgpcni eor SEQ AFI/SAFI              End-of-RIB (RFC 4724) after what is queued
+    bgpcni listen SEQ yes|no                              whether received UPDATEs are told
+    [neighbor ADDRESS] bgpcni refresh SEQ AFI/SAFI ...    ask established peers for all their routes again
+    neighbor ADDRESS bgpcni end SEQ CODE SUBCODE          end the session with this NOTIFICATION
 
 SEQ is a number that only grows. IBGP and EBGP are the path attributes for each kind of neighbour, without
 NEXT_HOP, MP_REACH_NLRI and MP_UNREACH_NLRI; they, the TAG, NLRI and KEY are in hexadecimal, `-` is none. KEY
@@ -23,10 +26,15 @@ Events, one JSON object a line, to the API process of each neighbour:
 
     {"bgpcni": "state", "protocol": P, "seq": N, "digest": D, "neighbors": [...]}
     {"bgpcni": "configured", "digest": D, "error": ""}    after a reload; D: SHA-256 of the configuration
-    {"bgpcni": "up", "peer": A, "families": [...], "seq": N}
+    {"bgpcni": "up", "peer": A, "families": [...], "seq": N, "asn4": B, "graceful": [...], "refresh": B}
     {"bgpcni": "sent", "peer": A, "seq": N}               all up to N is in the socket of this session
     {"bgpcni": "acked", "peer": A, "seq": N}              and acknowledged by the peer's TCP
     {"bgpcni": "eor", "peer": A, "family": F}             End-of-RIB is in the socket
+    {"bgpcni": "update", "peer": A, "octets": HEX}        a received UPDATE without its header, while `listen yes`
+    {"bgpcni": "told", "peer": A, "family": F}            what was asked for, or a new session's first, is all told
+
+The end of the answer to a refresh is the peer's own marker (RFC 7313); where there is none, or no End-of-RIB in a
+new session, it is QUIET seconds without a route.
 """
 
 from __future__ import annotations
@@ -51,7 +59,10 @@ from typing import Any
 import exabgp.reactor.peer as exabgp_peer
 import exabgp.rib
 from exabgp.bgp.fsm import FSM
-from exabgp.bgp.message import Action, Update
+from exabgp.bgp.message import Action, Message, Notify, Update
+from exabgp.bgp.message.open.capability import Capability
+from exabgp.bgp.message.open.capability.refresh import REFRESH
+from exabgp.bgp.message.refresh import RouteRefresh
 from exabgp.bgp.message.update.attribute.mprnlri import MPRNLRI
 from exabgp.bgp.message.update.attribute.nexthop import NextHop
 from exabgp.bgp.message.update.nlri import NLRI
@@ -66,6 +77,7 @@ from exabgp.reactor.api.processes import ProcessError, Processes
 from exabgp.reactor.delay import Delay
 from exabgp.reactor.listener import Listener
 from exabgp.reactor.loop import Reactor
+from exabgp.reactor.network.connection import Connection
 from exabgp.reactor.peer import Peer
 from exabgp.reactor.protocol import Protocol
 from exabgp.rib.change import Change
@@ -77,12 +89,13 @@ VERSIONS = ((5, 0, 8), (5, 1))
 HEADER = 19 + 2 + 2  # message header, Withdrawn Routes Length, Total Path Attribute Length
 EXTENDED_OPTIONAL = 0x90  # attribute flags: optional, extended length
 MP_REACH_NLRI, MP_UNREACH_NLRI = 14, 15
-PROTOCOL = 1
+PROTOCOL = 2
 """Of the command and its events; an agent that speaks another one starts ExaBGP anew."""
 SLOWEST_RECONNECT = 5  # seconds; ExaBGP's own back-off goes to 60
 EXPECTANT = 0.05  # seconds
 SYN_RETRIES = 2  # a peer that is away is asked again after 7 s, not after two minutes
 BYTES_ACKED = struct.Struct("=Q"), 120  # struct tcp_info, linux/tcp.h
+QUIET, MARKED = 3.0, 60.0  # seconds without a route that end an answer, without and with the markers of RFC 7313
 NAMES = tuple[AFI, SAFI]
 
 
@@ -285,6 +298,7 @@ class Engine:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.digest = ""
+        self.listening = False
 
     def command(self, reactor: Any, service: str, line: str) -> bool:
         """Run one line; synchronous, so that answers keep the order of the lines."""
@@ -326,6 +340,18 @@ class Engine:
             established = [name for name in names if name in reactor.established_peers()]
             if not reactor.configuration.inject_eor(established, Family(*family_of(words[0]))):
                 raise ValueError("no established neighbour")
+        elif verb == "listen":
+            self.listening = words[0] == "yes"
+        elif verb == "refresh":
+            for name in names:
+                watch = _watch(reactor._peers[name])
+                if watch is not None:
+                    watch.refresh([family_of(word) for word in words])
+        elif verb == "end":
+            for name in names:
+                watch = _watch(reactor._peers[name])
+                if watch is not None:
+                    watch.end = Notify(int(words[0]), int(words[1]))
         elif verb == "announce":
             self._announce(neighbors, family_of(words[0]), words[1], words[2], words[3], words[4:])
         elif verb == "withdraw":
@@ -365,9 +391,7 @@ class Engine:
         for peer in reactor._peers.values():
             rib = peer.neighbor.rib.outgoing
             sequence = max(sequence, rib.sequence)
-            watch: Watch | None = getattr(peer, "bgpcni", None)
-            if peer.fsm != FSM.ESTABLISHED:
-                watch = None
+            watch = _watch(peer)
             neighbors.append(
                 {
                     "peer": str(peer.neighbor["peer-address"]),
@@ -381,6 +405,7 @@ class Engine:
                     "acked": watch.acked if watch else -1,
                     "eor": sorted(watch.eor) if watch else [],
                     "started": watch.started if watch else -1,
+                    **(watch.terms if watch else {}),
                 }
             )
         return {
@@ -388,6 +413,7 @@ class Engine:
             "protocol": PROTOCOL,
             "seq": sequence,
             "digest": self.digest,
+            "listening": self.listening,
             "neighbors": neighbors,
         }
 
@@ -425,10 +451,27 @@ def _queue(neighbors: list[Any], family: NAMES, changes: list[Any]) -> None:
 
 
 class Watch:
-    """How far one established session got: sequence numbers in its socket and acknowledged by its peer."""
+    """How far one established session got: sequence numbers in its socket and acknowledged by its peer.
 
-    def __init__(self, peer: Any) -> None:
+    Received UPDATEs pass by here on their way to ExaBGP, which does not look into them.
+    """
+
+    def __init__(self, peer: Any, engine: Engine) -> None:
         self.peer = peer
+        self.engine = engine
+        self.end: Notify | None = None
+        negotiated = peer.proto.negotiated
+        restart = negotiated.received_open.capabilities.get(Capability.CODE.GRACEFUL_RESTART, {})
+        self.terms = {
+            "asn4": bool(negotiated.asn4),
+            "graceful": [f"{afi}/{safi}" for afi, safi in restart],
+            "refresh": negotiated.refresh != REFRESH.ABSENT,
+        }
+        self.asked: set[tuple[int, int]] = set()
+        self.awaited = {
+            family: time.monotonic() + QUIET for family in ((int(a), int(s)) for a, s in negotiated.families)
+        }
+        self.marker = False  # the message just read is one of RFC 7313, and asks for nothing
         self.families = (
             [f"{afi}/{safi}" for afi, safi in peer.proto.negotiated.families] if peer.proto.negotiated.asn4 else []
         )
@@ -450,8 +493,44 @@ class Watch:
         """Whether an acknowledgement is due about now; delayed ones (RFC 1122: below 500 ms) are not waited for."""
         return bool(self._unacked) and time.monotonic() - self._written_at < EXPECTANT
 
+    def refresh(self, families: list[NAMES]) -> None:
+        """Ask for these families again (RFC 2918)."""
+        negotiated = self.peer.proto.negotiated
+        wait = MARKED if negotiated.refresh == REFRESH.ENHANCED else QUIET
+        for afi, safi in families:
+            if (afi, safi) in negotiated.families and negotiated.refresh != REFRESH.ABSENT:
+                self.peer.neighbor.refresh.append(RouteRefresh(afi, safi))
+                self.awaited[int(afi), int(safi)] = time.monotonic() + wait
+                self.asked.add((int(afi), int(safi)))
+
+    def received(self, kind: int, body: bytes) -> None:
+        """A message before ExaBGP sees it."""
+        if kind == Message.CODE.UPDATE:
+            if self.engine.listening:
+                self.emit("update", octets=body.hex())
+            for family in self.awaited:
+                self.awaited[family] = max(self.awaited[family], time.monotonic() + QUIET)
+            ended = end_of_rib(body)
+            if ended is not None and ended not in self.asked:
+                self.awaited.pop(ended, None)
+        elif kind == Message.CODE.ROUTE_REFRESH and len(body) == 4:
+            self.marker = body[2] != RouteRefresh.request
+            if body[2] == RouteRefresh.end:
+                self._told(int.from_bytes(body[:2], "big"), body[3])
+
+    def _told(self, afi: int, safi: int) -> None:
+        self.asked.discard((afi, safi))
+        if self.awaited.pop((afi, safi), None) is not None and self.engine.listening:
+            self.emit("told", family=f"{AFI.create(afi)}/{SAFI.create(safi)}")
+
     def look(self) -> None:
         """Report what is new; called at every turn of the session's own loop, at least each 10 ms."""
+        if self.end is not None:
+            raise self.end
+        if self.awaited:
+            now = time.monotonic()
+            for afi, safi in [family for family, until in self.awaited.items() if until <= now]:
+                self._told(afi, safi)
         rib = self.peer.neighbor.rib.outgoing
         if not self.flushing and not rib.pending():
             self.written = rib.sequence
@@ -490,12 +569,55 @@ def _written(io: socket.socket) -> int:
         acked = again
 
 
-def watched_main(stock: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator[Any]]:
+def _watch(peer: Any) -> Watch | None:
+    """That of an established session."""
+    watch: Watch | None = getattr(peer, "bgpcni", None)
+    return watch if peer.fsm == FSM.ESTABLISHED else None
+
+
+def end_of_rib(body: bytes) -> tuple[int, int] | None:
+    """AFI and SAFI of which an UPDATE is the End-of-RIB, RFC 4724 section 2."""
+    if body == bytes(4):
+        return 1, 1
+    head = body[6:7] if len(body) == 10 else body[6:8] if len(body) == 11 else b""
+    if body[:2] != b"\0\0" or body[5:6] != bytes([MP_UNREACH_NLRI]) or int.from_bytes(head, "big") != 3:
+        return None
+    return int.from_bytes(body[-3:-1], "big"), body[-1]
+
+
+def tapped_reader(stock: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator[Any]]:
+    """`Connection.reader`, which reads messages, showing each whole one to the session's watch first."""
+
+    def reader(connection: Any) -> Iterator[Any]:
+        watch: Watch | None = getattr(connection, "bgpcni", None)
+        for item in stock(connection):
+            length, kind, _, body, notify = item
+            if watch is not None and length and notify is None:
+                watch.received(kind, bytes(body))
+            yield item
+
+    return reader
+
+
+def unmarked_resend(stock: Callable[..., None]) -> Callable[..., None]:
+    """`Peer.resend`, called for any ROUTE-REFRESH: the markers of RFC 7313 ask for nothing."""
+
+    def resend(peer: Any, enhanced: bool, family: Any = None) -> None:
+        watch = _watch(peer)
+        if watch is not None and watch.marker:
+            watch.marker = False
+            return
+        stock(peer, enhanced, family)
+
+    return resend
+
+
+def watched_main(engine: Engine, stock: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator[Any]]:
     """`Peer._main`, which runs an established session, with a look after each of its steps."""
 
     def main(peer: Any) -> Iterator[Any]:
-        watch = peer.bgpcni = Watch(peer)
-        watch.emit("up", families=watch.families, seq=watch.started)
+        watch = peer.bgpcni = peer.proto.connection.bgpcni = Watch(peer, engine)
+        watch.emit("up", families=watch.families, seq=watch.started, **watch.terms)
         for action in stock(peer):  # by its first step ExaBGP has queued its Adj-RIB-Out for this session
             watch.look()
             yield action
@@ -632,6 +754,8 @@ def check() -> None:
         raise Mismatch(f"ExaBGP {found}: from 5.0.8 to below 5.1 is needed")
     signatures: dict[Any, list[str]] = {
         Peer._main: ["self"],
+        Peer.resend: ["self", "enhanced", "family"],
+        Connection.reader: ["self"],
         Protocol.new_update: ["self", "include_withdraw"],
         Protocol.new_eors: ["self", "afi", "safi"],
         Reactor.reload: ["self"],
@@ -717,7 +841,9 @@ def install(engine: Engine) -> None:
     Listener.listen_on = gtsm_listen(Listener.listen_on)
     Processes.write = surviving_write(Processes.write)
     Reactor._wait_for_io = eager_wait(Reactor._wait_for_io)
-    Peer._main = watched_main(Peer._main)
+    Connection.reader = tapped_reader(Connection.reader)
+    Peer.resend = unmarked_resend(Peer.resend)
+    Peer._main = watched_main(engine, Peer._main)
     Protocol.new_update = watched_update(Protocol.new_update)
     Protocol.new_eors = watched_eors(Protocol.new_eors)
     stock_reload = Reactor.reload

@@ -16,15 +16,17 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel
 
-from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach, Wake
+from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 from bgpcni_exabgp import lines
 from bgpcni_exabgp.configure import configure, read_passwords
 from bgpcni_exabgp.encode import Kind, Unencodable
+from bgpcni_exabgp.hearing import Hearing
 from bgpcni_exabgp.ledger import NAMES, NEVER, STATES, Ledger, Session, explain
 from bgpcni_exabgp.lines import Line
 from bgpcni_exabgp.link import Link
-from bgpcni_exabgp.process import Home, Running, back_off
+from bgpcni_exabgp.process import Home, Running, back_off, installed
+from bgpcni_exabgp.received import AdjRibIn, Terms
 
 ANSWER = 20.0
 """Seconds that ExaBGP may take to start, or to answer when it has just been connected to."""
@@ -46,6 +48,7 @@ class ExaBGP(Exporter):
     contract: ClassVar[int] = 1
     families: ClassVar[frozenset[Family]] = frozenset(Family)
     acks: Literal["accepted", "sent", "acked"] = "acked"
+    imports: ClassVar[Literal["none", "routes", "datapath"]] = "routes"
     needs_agent: ClassVar[bool] = True
 
     def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:
@@ -74,6 +77,7 @@ class ExaBGP(Exporter):
         self._met = False
         self._base = 0  # the newest number when connected
         self._trying = True
+        self._hearing = Hearing(f"exporter-{name}", node.maximum_prefix, self._post_now)
 
     @classmethod
     def check(cls, config: BaseModel, node: NodeFacts) -> str | None:
@@ -81,6 +85,9 @@ class ExaBGP(Exporter):
             return "no [bgp] in agent.toml"
         if node.asn is None:
             return "no asn in [bgp] of agent.toml"
+        assert isinstance(config, ExaBGP.Config)
+        if config.socket is None and not installed():
+            return "ExaBGP is not installed here: pip install exabgp"
         return None
 
     # --- verbs
@@ -184,6 +191,11 @@ class ExaBGP(Exporter):
             return [accepted if outcome.reach > Reach.WANTED else outcome for outcome in outcomes]
         return outcomes
 
+    def listen(self, families: frozenset[Family], heard: Heard) -> None:
+        """As the contract says; a stock ExaBGP of the user's passes nothing on."""
+        self._hearing.listen(families, heard)
+        self._begin()
+
     def peers(self) -> list[Peer]:
         with self._lock:
             counts = dict.fromkeys(self._ledger.sessions, 0)
@@ -193,7 +205,7 @@ class ExaBGP(Exporter):
                 for address, session in self._ledger.sessions.items():
                     counts[address] += nlri.family in session.families and session.sent >= entry.number
             offline = self._ledger.offline
-            return [_peer(s, counts[a], offline) for a, s in self._ledger.sessions.items()]
+            return [_peer(s, counts[a], offline, self._hearing.routes) for a, s in self._ledger.sessions.items()]
 
     def drain(self, deadline: float) -> None:
         link = self._link
@@ -228,6 +240,7 @@ class ExaBGP(Exporter):
             link.close()
         if thread is not None and thread is not threading.current_thread():
             thread.join(ANSWER)
+        self._hearing.close()
 
     # --- a stock ExaBGP
 
@@ -401,6 +414,9 @@ class ExaBGP(Exporter):
             self._link = link
             first, self._met = not self._met, True
             self._lock.notify_all()
+        if state is not None:
+            told = {n["peer"]: self._terms(n) for n in state["neighbors"] if n["started"] >= 0}
+            self._hearing.connected(told, state["listening"])
         if self._closing.is_set():
             return "closing"
         if first:  # no verb got through before: everything is to be told, and pruned, as it is
@@ -455,9 +471,22 @@ class ExaBGP(Exporter):
             self._ledger.disconnected(reason, time.monotonic())
             self._lock.notify_all()
         if not self._closing.is_set():
+            self._hearing.lost()
             self.wake.sessions()
 
     # --- events
+
+    def _terms(self, found: dict[str, Any]) -> Terms:
+        """What a session negotiated, from the engine's `up` or its state."""
+        with self._lock:
+            session = self._ledger.sessions.get(found["peer"])
+        return Terms(
+            internal=session is not None and session.neighbor.asn == self.node.asn,
+            families=frozenset(NAMES[name] for name in found["families"] if name in NAMES),
+            asn4=found["asn4"],
+            graceful=frozenset(NAMES[name] for name in found["graceful"] if name in NAMES),
+            refresh=found["refresh"],
+        )
 
     def _adopt_state(self, state: dict[str, Any], now: float) -> None:
         for found in state["neighbors"]:
@@ -479,6 +508,13 @@ class ExaBGP(Exporter):
             self._negotiated[event["relay"]["peer"]] = event["relay"]["families"]
             return
         kind = event.get("bgpcni") or event.get("type")
+        if kind == "update":
+            self._hearing.update(event["peer"], event["octets"])
+            return
+        if kind == "told":
+            if event["family"] in NAMES:
+                self._hearing.told(event["peer"], NAMES[event["family"]])
+            return
         owed: list[Line] = []
         with self._lock:
             address = event.get("peer") or event.get("neighbor", {}).get("address", {}).get("peer")
@@ -505,6 +541,11 @@ class ExaBGP(Exporter):
             self._lock.notify_all()
         if owed:
             self._post(link, owed)
+        if kind == "up":
+            self._hearing.up(event["peer"], self._terms(event))
+        elif kind == "state" and event["neighbor"]["state"] == "down":
+            words = explain(str(event["neighbor"].get("reason", ""))).words
+            self._hearing.down(str(address), "NOTIFICATION" in words)
         if kind == "fsm" and self._path is None:
             self._home.trim_log()  # a neighbour that is away fills it
         if kind in ("up", "state"):
@@ -558,6 +599,12 @@ class ExaBGP(Exporter):
             for family in sorted(session.families - session.eor)
         ]
 
+    def _post_now(self, batch: Iterable[Line]) -> None:
+        """To whatever ExaBGP there is; none: a new connection begins anew."""
+        link = self._link
+        if link is not None:
+            self._post(link, batch)
+
     def _post(self, link: Link, batch: Iterable[Line]) -> None:
         try:
             for line in batch:
@@ -566,14 +613,16 @@ class ExaBGP(Exporter):
             link.close()  # the reading end sees it, and starts over
 
 
-def _peer(session: Session, sent: int, offline: str | None) -> Peer:
+def _peer(session: Session, sent: int, offline: str | None, routes: AdjRibIn) -> Peer:
     since = datetime.fromtimestamp(session.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if session.since else ""
+    address = session.neighbor.address
     return Peer(
-        address=session.neighbor.address,
+        address=address,
         asn=session.neighbor.asn,
         state=session.state,
         since=since,
         families=tuple(sorted(session.families)),
         sent=sent,
-        last_error=offline or session.last_error,
+        received=routes.received(address),
+        last_error=offline or "; ".join(filter(None, (routes.words(address), session.last_error))),
     )

@@ -85,7 +85,22 @@ def end_of_rib(peer: str, family: Family) -> Line:
     return Line(f"neighbor {peer} bgpcni eor", WIRE[family])
 
 
-PROTOCOL = 1
+def listen(wanted: bool) -> Line:
+    return Line("bgpcni listen", "yes" if wanted else "no")
+
+
+def refresh(families: Iterable[Family], peer: str | None = None) -> Line:
+    """Ask for the routes of these families again: one peer, or all."""
+    names = " ".join(WIRE[family] for family in sorted(families))
+    return Line(f"neighbor {peer} bgpcni refresh" if peer else "bgpcni refresh", names)
+
+
+def end(peer: str, code: int, subcode: int) -> Line:
+    """End the session with a NOTIFICATION."""
+    return Line(f"neighbor {peer} bgpcni end", f"{code} {subcode}")
+
+
+PROTOCOL = 2
 """That of the engine's lines and events; it has the same constant, and imports nothing from here."""
 STATE = Line("", "bgpcni state", numbered=False)
 

@@ -69,6 +69,13 @@ def _rows(document: Document, earlier: Document | None) -> Iterator[tuple[str, .
 
 
 def _notes(document: Document) -> Iterator[str]:
+    crowd = document["sections"].get("scale", {})
+    for size, found in crowd.get("ADD ratios", {}).items():
+        add, agent = crowd[size]["ADD"], crowd[size]["processes"].get("agent", {})
+        yield (
+            f"ADD at {size} attachments: p50 {add['p50']:.2f}, {found['median']:.2f} of that at none "
+            f"({found['low']:.2f}-{found['high']:.2f}; goal <= 1.2 at 10000); agent {agent.get('rss MB', 0):.0f} MB"
+        )
     for name, found in document["sections"].get("processes", {}).items():
         yield f"{name}: {found['rss MB']:.0f} MB resident, {found['cpu s']:.1f} s CPU in this run"
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ Call = dict[str, Any]
 class World:
     """One node, ours and stock on bridges of their own, the agent with a session to FRR."""
 
-    def __init__(self, lab: Lab, **toml: Any) -> None:
+    def __init__(self, lab: Lab, *, before: Callable[[Node], None] = lambda node: None, **toml: Any) -> None:
+        """`before`: called with the node before its agent starts."""
         self.lab = lab
         self.frr: Frr = lab.frr()
         self.node: Node = lab.node(self.frr)
+        before(self.node)
         self.node.agent(**toml)
         self.frr.wait_established(self.node.address)
         self._runner = subprocess.Popen(

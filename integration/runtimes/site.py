@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from integration.lab import Lab, until
-from integration.lab.engine import Engine
+from integration.lab import Lab, NeverHappened, until
+from integration.lab.engine import Engine, NoEngine
+from integration.lab.frr import tail
 from integration.lab.namespace import Argument
 from integration.lab.node import OperatorAnswer
 from integration.runtimes.containerd import Containerd
@@ -18,13 +19,18 @@ NETWORK = "tenant-a"
 
 
 class Site:
-    """FRR, and a node that is a whole machine. All of it ends with the laboratory."""
+    """FRR, and a node that is a whole machine, with a dual-stack network. All of it ends with the laboratory.
+
+    The network's ADD waits until FRR was sent the routes, so what `bgpcni` says is what FRR will soon have.
+    """
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.frr = lab.frr()
         self.node = lab.node(self.frr)
         self.machine = enclose(self.node)
+        self.node.configure()
+        self.network()
 
     def agent(self, **toml: Any) -> None:
         """Start the agent and wait for its session."""
@@ -33,6 +39,7 @@ class Site:
 
     def configuration(self, *plugins: dict[str, Any], **keys: Any) -> dict[str, Any]:
         """Our plugin's dual-stack network as a list, with `plugins` behind it."""
+        keys.setdefault("bgp", {"wait": "sent", "waitSeconds": 20})
         own = self.node.network(NETWORK, *SUBNETS, **keys)
         version, name = own.pop("cniVersion"), own.pop("name")
         return {"cniVersion": version, "name": name, "plugins": [own, *plugins]}
@@ -88,10 +95,15 @@ class Site:
     # runtimes
 
     def containerd(self) -> Containerd:
+        """Started, with an image, and tried out. Raises NoEngine where it cannot run a container here."""
         containerd = Containerd(self.node, self.machine)
         self.lab.callback(containerd.close)
-        containerd.start()
-        containerd.import_image()
+        try:
+            containerd.start()
+            containerd.import_image()
+            containerd.run("trial", "true", flags=("--rm",))
+        except (RuntimeError, NeverHappened) as error:
+            raise NoEngine(f"{error} ({tail(containerd.log, 800).strip()})") from error
         return containerd
 
     def cri(self, containerd: Containerd) -> Cri:
@@ -104,6 +116,15 @@ class Site:
         engine = kind(self.node.folder / kind.name, self.machine.box)
         self.lab.callback(engine.close)
         return engine
+
+    def start(self, engine: Engine) -> tuple[str, int]:
+        """Start a container that has no network; its ID, and its first process as the machine numbers it."""
+        flags = ("--detach", "--network=none", *engine.run_flags)
+        ident = engine.run("run", *flags, engine.busybox_image(), "sleep", "100000").stdout.strip()
+        return ident, self.pid(engine, ident)
+
+    def pid(self, engine: Engine, ident: str) -> int:
+        return int(engine.run("inspect", "--format={{.State.Pid}}", ident).stdout)
 
 
 def addresses(document: dict[str, Any]) -> list[str]:

@@ -1,0 +1,466 @@
+"""Routes learned from peers: kept as they came, filtered for each table that imports, the best chosen. Pure.
+
+The Adj-RIB-In has every route that was told, by exporter, peer and NLRI; tables (one for each VNI, one for unicast,
+one for each VPN) have candidates for destinations. A route reaches a table by its route targets, or by its family;
+the table's rule accepts it for some destinations or refuses it in words. Nothing is imported that no table wants.
+
+A destination is (what, value): `mac` and `ip` (type 2), `flood` (type 3, the VTEP), `prefix` (unicast, vpn, type 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import NamedTuple, Protocol, TypeVar
+
+from bgpcni.exporter import EndOfRib, Event, Gone, Learned, SessionDown
+from bgpcni.model import Family, Nlri
+
+VXLAN = 8
+"""The tunnel type, RFC 8365 section 5.1.3."""
+DEFAULT_LOCAL_PREF = 100
+UNICAST = (Family.IPV4_UNICAST, Family.IPV6_UNICAST)
+Network = IPv4Network | IPv6Network
+K = TypeVar("K")
+
+
+class Destination(NamedTuple):
+    """What a route is a way to."""
+
+    what: str
+    value: str
+
+
+class RouteId(NamedTuple):
+    """What identifies a learned route: two peers' routes of one NLRI are two routes."""
+
+    exporter: str
+    peer: str
+    nlri: Nlri
+
+
+class Refused(Exception):
+    """A rule does not take a route; the text is the reason, the same for every route refused for it."""
+
+
+class Rule(Protocol):
+    """How one table imports. `targets`: route targets that bring a route here; None: the families do."""
+
+    @property
+    def targets(self) -> frozenset[str] | None: ...
+    @property
+    def families(self) -> frozenset[Family]: ...
+    def destinations(self, route: Learned) -> tuple[Destination, ...]:
+        """Raises Refused."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What is this node's own, to know its routes when they come back. `addresses`: next hops and VTEP."""
+
+    asn: int | None = None
+    router_id: str | None = None
+    addresses: frozenset[str] = frozenset()
+
+    def refuse(self, route: Learned) -> None:
+        """Raises Refused for our own route and for one that went through our AS already (RFC 4271 section 9.1.2)."""
+        found = route.attributes
+        if found.next_hop in self.addresses or (self.router_id and found.originator == self.router_id):
+            raise Refused("our own route")
+        if self.asn is not None and self.asn in found.as_path:
+            raise Refused("our own AS is in its AS path")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """`[policy]` for what is learned. `prefixes` None: anything; `maximum`: routes a table takes, None: any number."""
+
+    prefixes: tuple[Network, ...] | None = None
+    maximum: int | None = None
+
+    def refuse(self, prefix: str) -> None:
+        if self.prefixes is not None and not _within(_network(prefix), self.prefixes):
+            raise Refused("[policy] prefixes does not allow it")
+
+
+@dataclass(frozen=True, slots=True)
+class EvpnRule:
+    """A VNI. `reserved`: addresses and the MAC of the anycast gateway, which no other node may claim."""
+
+    targets: frozenset[str]
+    own: Own = Own()
+    bounds: Bounds = Bounds()
+    reserved: frozenset[str] = frozenset()
+    families: frozenset[Family] = frozenset({Family.L2VPN_EVPN})
+
+    def destinations(self, route: Learned) -> tuple[Destination, ...]:
+        self.own.refuse(route)
+        nlri, found = route.nlri, route.attributes
+        if found.encapsulation not in (None, VXLAN):
+            raise Refused("its encapsulation is not VXLAN")
+        _refuse_next_hop(found.next_hop)
+        if nlri.kind == "ip-prefix":
+            self.bounds.refuse(str(nlri.prefix))
+            return (Destination("prefix", str(nlri.prefix)),)
+        if not route.vni:
+            raise Refused("it has no VNI")
+        if nlri.kind == "multicast":
+            return (Destination("flood", found.next_hop),)
+        mac = str(nlri.mac)
+        if mac in self.reserved:
+            raise Refused("it is the anycast gateway")
+        if int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+            raise Refused("its MAC is not of one host")
+        if nlri.prefix is None:
+            return (Destination("mac", mac),)
+        self.bounds.refuse(nlri.prefix)
+        address = nlri.prefix.partition("/")[0]
+        if address in self.reserved:
+            raise Refused("it is the anycast gateway")
+        if _is_special(_network(nlri.prefix), link_local=False):
+            raise Refused("its address is not of one host")
+        return (Destination("mac", mac), Destination("ip", address))
+
+
+@dataclass(frozen=True, slots=True)
+class UnicastRule:
+    """The node's own table. `accept`: the prefixes of `bgp.import`; `connected`: the node's own subnets."""
+
+    accept: frozenset[str]
+    own: Own = Own()
+    bounds: Bounds = Bounds()
+    connected: frozenset[str] = frozenset()
+    families: frozenset[Family] = frozenset(UNICAST)
+    targets: None = None
+
+    def destinations(self, route: Learned) -> tuple[Destination, ...]:
+        self.own.refuse(route)
+        prefix = str(route.nlri.prefix)
+        network = _network(prefix)
+        if not _within(network, map(_network, self.accept)):
+            raise Refused("bgp.import does not name it")
+        self.bounds.refuse(prefix)
+        hop = route.attributes.next_hop
+        _refuse_next_hop(hop)
+        if prefix in self.accept:
+            return (Destination("prefix", prefix),)
+        if network.prefixlen == 0:
+            raise Refused("a default route, and bgp.import does not name it itself")
+        if _is_special(network, link_local=True):
+            raise Refused("loopback, link-local or multicast, and bgp.import does not name it itself")
+        if prefix in self.connected:
+            raise Refused("a connected route of this node, and bgp.import does not name it itself")
+        if ip_address(hop) in network:
+            raise Refused("its next hop is inside it, and bgp.import does not name it itself")
+        return (Destination("prefix", prefix),)
+
+
+@dataclass(frozen=True, slots=True)
+class VpnRule:
+    """An L3VPN of RFC 4364: control plane only, this kernel's MPLS is not used."""
+
+    targets: frozenset[str]
+    own: Own = Own()
+    bounds: Bounds = Bounds()
+    families: frozenset[Family] = frozenset({Family.IPV4_VPN, Family.IPV6_VPN})
+
+    def destinations(self, route: Learned) -> tuple[Destination, ...]:
+        self.own.refuse(route)
+        self.bounds.refuse(str(route.nlri.prefix))
+        return (Destination("prefix", str(route.nlri.prefix)),)
+
+
+class Table:
+    """Candidates for destinations. `changed` collects the destinations whose best route may be another now."""
+
+    def __init__(self, rule: Rule, maximum: int | None = None) -> None:
+        self.rule = rule
+        self.maximum = maximum
+        self.candidates: dict[Destination, dict[RouteId, Learned]] = {}
+        self.taken: dict[RouteId, tuple[Destination, ...]] = {}
+        self.refused: dict[RouteId, str] = {}
+        self.changed: dict[Destination, None] = {}
+        self._over: dict[RouteId, Learned] = {}
+
+    def offer(self, route_id: RouteId, route: Learned) -> None:
+        """A route that is here for this table, new or changed."""
+        try:
+            destinations = self.rule.destinations(route)
+        except Refused as reason:
+            self.retract(route_id)
+            self.refused[route_id] = str(reason)
+            return
+        if route_id not in self.taken and self.maximum is not None and len(self.taken) >= self.maximum:
+            self._over[route_id] = route
+            self.refused[route_id] = "[policy] maximum_prefix is reached"
+            return
+        before = self.taken.get(route_id, ())
+        for destination in before:
+            if destination not in destinations:
+                self._drop(destination, route_id)
+        self.refused.pop(route_id, None)
+        self._over.pop(route_id, None)
+        self.taken[route_id] = destinations
+        for destination in destinations:
+            self.candidates.setdefault(destination, {})[route_id] = route
+            self.changed[destination] = None
+
+    def retract(self, route_id: RouteId) -> None:
+        """The route is not for this table any more. Unknown: nothing happens."""
+        self.refused.pop(route_id, None)
+        self._over.pop(route_id, None)
+        for destination in self.taken.pop(route_id, ()):
+            self._drop(destination, route_id)
+        while self._over and self.maximum is not None and len(self.taken) < self.maximum:
+            self.offer(*self._over.popitem())
+
+    def _drop(self, destination: Destination, route_id: RouteId) -> None:
+        candidates = self.candidates[destination]
+        del candidates[route_id]
+        if not candidates:
+            del self.candidates[destination]
+        self.changed[destination] = None
+
+    def best(self, destination: Destination) -> Learned | None:
+        """The route to use, whatever order they came in; None if there is none."""
+        candidates = self.candidates.get(destination)
+        if not candidates:
+            return None
+        if len(candidates) == 1:
+            return next(iter(candidates.values()))
+        order = _mobile if destination.what in ("mac", "ip") else _preferred
+        return min(candidates.items(), key=lambda item: order(*item))[1]
+
+    def rivals(self) -> Iterator[tuple[Destination, list[Learned]]]:
+        """MACs and addresses that more than one VTEP claims with the same sequence: nobody moved, two have them."""
+        for destination, candidates in self.candidates.items():
+            if destination.what in ("mac", "ip") and len(candidates) > 1:
+                best = self.best(destination)
+                assert best is not None
+                top = (best.attributes.sticky, best.attributes.mobility)
+                same = [r for r in candidates.values() if (r.attributes.sticky, r.attributes.mobility) == top]
+                if len({route.attributes.next_hop for route in same}) > 1:
+                    yield destination, same
+
+
+def _mobile(route_id: RouteId, route: Learned) -> tuple[object, ...]:
+    """RFC 7432 sections 7.7 and 15: static first, then the highest sequence, then the lowest VTEP."""
+    found = route.attributes
+    return (
+        not found.sticky, -found.mobility, _rank(found.next_hop),
+        str(route.nlri.mac), route_id.exporter, _rank(route_id.peer), str(route.nlri),
+    )  # fmt: skip
+
+
+def _preferred(route_id: RouteId, route: Learned) -> tuple[object, ...]:
+    """RFC 4271 section 9.1: local preference, AS path length, origin, MED, then the lowest peer."""
+    found = route.attributes
+    local_pref = DEFAULT_LOCAL_PREF if found.local_pref is None else found.local_pref
+    return (
+        -local_pref, len(found.as_path), found.origin, found.med or 0,
+        _rank(route_id.peer), route_id.exporter, str(route.nlri),
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Stale:
+    """Routes of one peer and family that are kept until told again, or until `until` (time.monotonic())."""
+
+    until: float
+    routes: dict[RouteId, None] = field(default_factory=dict)
+
+
+class Rib:
+    """The Adj-RIB-In and its tables, by any name. No clock: times come with the calls."""
+
+    def __init__(self, restart_time: float) -> None:
+        """`restart_time`: seconds that routes are kept for a peer that went away (RFC 4724 section 4.2)."""
+        self.restart_time = restart_time
+        self.routes: dict[RouteId, Learned] = {}
+        self.tables: dict[str, Table] = {}
+        self.complete: set[tuple[str, str, Family]] = set()
+        """(exporter, peer, family) that told everything they have, and go on telling."""
+        self._by_target: dict[str, dict[RouteId, None]] = {}
+        self._by_family: dict[Family, dict[RouteId, None]] = {}
+        self._by_peer: dict[tuple[str, str, Family], dict[RouteId, None]] = {}
+        self._by_host: dict[Destination, dict[RouteId, None]] = {}
+        self._stale: dict[tuple[str, str, Family], _Stale] = {}
+
+    # ---------------------------------------------------------------- what peers say
+
+    def hear(self, exporter: str, event: Event, now: float) -> None:
+        if isinstance(event, Learned):
+            self._learn(RouteId(exporter, event.peer, event.nlri), event)
+        elif isinstance(event, Gone):
+            self._forget(RouteId(exporter, event.peer, event.nlri))
+        elif isinstance(event, EndOfRib):
+            source = (exporter, event.peer, event.family)
+            self.complete.add(source)
+            self._sweep(source)
+        else:
+            self._down(exporter, event, now)
+
+    def _learn(self, route_id: RouteId, route: Learned) -> None:
+        before = self.routes.get(route_id)
+        if before == route:
+            self._fresh(route_id)
+            return
+        if before is not None and before.attributes.route_targets != route.attributes.route_targets:
+            self._forget(route_id)
+        self._fresh(route_id)
+        self.routes[route_id] = route
+        family = route.nlri.family
+        self._by_family.setdefault(family, {})[route_id] = None
+        self._by_peer.setdefault((route_id.exporter, route_id.peer, family), {})[route_id] = None
+        for target in route.attributes.route_targets:
+            self._by_target.setdefault(target, {})[route_id] = None
+        for host in _hosts(route.nlri):
+            self._by_host.setdefault(host, {})[route_id] = None
+        for table in self.tables.values():
+            if _concerns(table.rule, route):
+                table.offer(route_id, route)
+
+    def _fresh(self, route_id: RouteId) -> None:
+        stale = self._stale.get((route_id.exporter, route_id.peer, route_id.nlri.family))
+        if stale is not None:
+            stale.routes.pop(route_id, None)
+
+    def _forget(self, route_id: RouteId) -> None:
+        route = self.routes.pop(route_id, None)
+        if route is None:
+            return
+        self._fresh(route_id)
+        family = route_id.nlri.family
+        _discard(self._by_family, family, route_id)
+        _discard(self._by_peer, (route_id.exporter, route_id.peer, family), route_id)
+        for target in route.attributes.route_targets:
+            _discard(self._by_target, target, route_id)
+        for host in _hosts(route.nlri):
+            _discard(self._by_host, host, route_id)
+        for table in self.tables.values():
+            table.retract(route_id)
+
+    def _down(self, exporter: str, event: SessionDown, now: float) -> None:
+        """Without graceful restart unicast goes at once. EVPN stays for the restart time all the same: what it says
+        is where other nodes' containers are, and the session that fell is a reflector's."""
+        for source in [key for key in self._by_peer if key[:2] == (exporter, event.peer)]:
+            if event.graceful or source[2] is Family.L2VPN_EVPN:
+                known = self._stale.get(source)
+                until = known.until if known and known.routes else now + self.restart_time
+                self._stale[source] = _Stale(until, dict.fromkeys(self._by_peer[source]))
+            else:
+                for route_id in list(self._by_peer[source]):
+                    self._forget(route_id)
+        self.complete = {source for source in self.complete if source[:2] != (exporter, event.peer)}
+
+    def _sweep(self, source: tuple[str, str, Family]) -> None:
+        stale = self._stale.pop(source, None)
+        for route_id in list(stale.routes) if stale else ():
+            self._forget(route_id)
+
+    def expire(self, now: float) -> float | None:
+        """Drop what was kept for too long; when to look again, None: nothing is kept."""
+        for source in [source for source, stale in self._stale.items() if stale.until <= now]:
+            self._sweep(source)
+        return min((stale.until for stale in self._stale.values() if stale.routes), default=None)
+
+    def is_stale(self, route_id: RouteId) -> bool:
+        stale = self._stale.get((route_id.exporter, route_id.peer, route_id.nlri.family))
+        return stale is not None and route_id in stale.routes
+
+    # ---------------------------------------------------------------- what is wanted of it
+
+    def configure(self, name: str, rule: Rule, maximum: int | None) -> Table:
+        """A table imports by this rule from now on; unchanged: nothing happens."""
+        table = self.tables.get(name)
+        if table is not None and table.rule == rule and table.maximum == maximum:
+            return table
+        fresh = self.tables[name] = Table(rule, maximum)
+        if table is not None:
+            fresh.changed = dict.fromkeys((*table.changed, *table.candidates))
+        for route_id in self._bound_for(rule):
+            fresh.offer(route_id, self.routes[route_id])
+        return fresh
+
+    def drop(self, name: str) -> None:
+        self.tables.pop(name, None)
+
+    def _bound_for(self, rule: Rule) -> Iterable[RouteId]:
+        if rule.targets is None:
+            return [route_id for family in rule.families for route_id in self._by_family.get(family, ())]
+        found = {route_id: None for target in rule.targets for route_id in self._by_target.get(target, ())}
+        return [route_id for route_id in found if route_id.nlri.family in rule.families]
+
+    def claims(self, destinations: Iterable[Destination], targets: Iterable[str]) -> list[Learned]:
+        """Type 2 routes with any of these route targets that name one of these MACs or addresses.
+
+        Whether a table imports them or not: asked for a network's first attachment, before it has one.
+        """
+        wanted = frozenset(targets)
+        found = {route_id: None for item in destinations for route_id in self._by_host.get(item, ())}
+        routes = [self.routes[route_id] for route_id in found]
+        return [route for route in routes if not wanted.isdisjoint(route.attributes.route_targets)]
+
+
+def _concerns(rule: Rule, route: Learned) -> bool:
+    if route.nlri.family not in rule.families:
+        return False
+    return rule.targets is None or not rule.targets.isdisjoint(route.attributes.route_targets)
+
+
+def _hosts(nlri: Nlri) -> tuple[Destination, ...]:
+    """The MAC and the address that a type 2 route names."""
+    if nlri.kind != "mac-ip":
+        return ()
+    mac = Destination("mac", str(nlri.mac))
+    return (mac, Destination("ip", nlri.prefix.partition("/")[0])) if nlri.prefix else (mac,)
+
+
+def _discard(index: dict[K, dict[RouteId, None]], key: K, route_id: RouteId) -> None:
+    members = index.get(key)
+    if members is not None:
+        members.pop(route_id, None)
+        if not members:
+            del index[key]
+
+
+def _refuse_next_hop(text: str) -> None:
+    try:
+        hop = ip_address(text)
+    except ValueError:
+        raise Refused("its next hop is no address") from None
+    if hop.is_unspecified or hop.is_multicast or hop.is_loopback or hop.is_link_local:
+        raise Refused("its next hop is no address that can be reached")
+
+
+@lru_cache(65536)
+def _network(prefix: str) -> Network:
+    return ip_network(prefix)
+
+
+def _within(network: Network, allowed: Iterable[Network]) -> bool:
+    return any(
+        network.version == other.version and other.prefixlen <= network.prefixlen and network.network_address in other
+        for other in allowed
+    )
+
+
+def _is_special(network: Network, *, link_local: bool) -> bool:
+    """Loopback, multicast, unspecified and, if asked, link-local; also what overlaps them in part."""
+    address = network.network_address
+    if address.is_loopback or address.is_multicast or (address.is_unspecified and network.prefixlen):
+        return True
+    return link_local and address.is_link_local
+
+
+@lru_cache(65536)
+def _rank(text: str) -> tuple[int, int]:
+    """Addresses in order: IPv4 first, then by number; what is none last."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return (9, 0)
+    return (address.version, int(address))

@@ -1,0 +1,64 @@
+"""STATUS (CNI specification 1.1.0): could an ADD of this network be served now, and are attachments that exist well?
+
+Error 50: an ADD would fail. Error 51: what exists is affected as well, since routes are not where they should be;
+an ADD may go through, but its container would not be reached. Changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bgpcni.errors import CniError, Degraded, Unavailable
+from bgpcni.kernel import links
+from bgpcni.model import ExporterUse
+from bgpcni.node import plan
+
+if TYPE_CHECKING:
+    from bgpcni.node.request import Request
+    from bgpcni.node.transaction import Node
+
+_UP = "Established"
+
+
+def run(node: Node, request: Request) -> None:
+    """Raises Unavailable (50) or Degraded (51), each with the first reason found."""
+    if node.drained:
+        raise Degraded("this node is drained: everything was withdrawn, start bgpcni agent again")
+    try:
+        uses = _servable(node, request)
+    except (Unavailable, Degraded):
+        raise
+    except CniError as error:
+        raise Unavailable(error.msg, error.details) from None
+    for use in uses:
+        if reason := _late(node, use):
+            raise Degraded(f"{use.name}: {reason}")
+
+
+def _servable(node: Node, request: Request) -> tuple[ExporterUse, ...]:
+    """What would make ADD fail, as far as it can be known without a container. Raises CniError."""
+    config = request.settings
+    plan.refuse_unsupported(config)
+    node.agent.policy.refuse_names("bridges", [config.bridge], node.agent.policy.bridges, "bridge")
+    routing = plan.routing(request, node.agent, node.facts, 1, resident=node.resident)
+    node.refuse_exporters(routing)
+    switch = links.find(node.netlink, name=config.bridge)
+    if switch is not None and switch.kind != "bridge":
+        raise Unavailable(f"bridge: {config.bridge} is a {switch.kind or 'physical'} link, not a bridge")
+    node.addressing.status(request)
+    return routing.exporters
+
+
+def _late(node: Node, use: ExporterUse) -> str:
+    """Why routes do not reach the neighbours through an exporter at work, "" if they do or it was not used yet."""
+    announcer = node.convergence.announcers().get(use.name)
+    if announcer is None:
+        return ""
+    state = announcer.state()
+    if state.state == "late":
+        return f"late since {state.since}: {state.reason}"
+    peers = announcer.peers()
+    if peers and all(peer.state != _UP for peer in peers):
+        peer = peers[0]
+        return f"no session is {_UP}: {peer.address} is {peer.state}" + (f": {peer.last_error}" * bool(peer.last_error))
+    return ""

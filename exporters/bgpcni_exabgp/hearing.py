@@ -1,0 +1,161 @@
+"""The thread that turns what neighbours announce into events for who listens, apart from the one that reads.
+
+A flood of routes is decoded here while the news of sessions and acknowledgements pass it by. Without a listener
+there is no thread, and ExaBGP passes nothing on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from bgpcni.exporter import Event, Heard
+from bgpcni.model import Family
+from bgpcni_exabgp import lines
+from bgpcni_exabgp.lines import Line
+from bgpcni_exabgp.received import AdjRibIn, Terms
+
+BACKLOG = 64 << 20
+"""Octets of UPDATEs that may wait; beyond, the peer is asked again once they are decoded."""
+BATCH = 4096
+"""Events told at once, about."""
+
+
+class Hearing:
+    """The queue to the thread. `post` sends lines to ExaBGP; it may be called at any time and never raises."""
+
+    def __init__(self, name: str, maximum: int | None, post: Callable[[Iterable[Line]], None]) -> None:
+        self.routes = AdjRibIn(maximum)
+        self._name = name
+        self._post = post
+        self._heard: Heard | None = None
+        self._queue: deque[Callable[[], list[Event]]] = deque()
+        self._waiting = 0  # octets of UPDATEs in the queue
+        self._missed: set[str] = set()
+        self._connected = False
+        self._lock = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    @property
+    def wanted(self) -> bool:
+        return self._heard is not None
+
+    # --- from any thread
+
+    def listen(self, families: frozenset[Family], heard: Heard) -> None:
+        with self._lock:
+            self._heard = heard
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._run, name=f"{self._name}-received", daemon=True)
+                self._thread.start()
+        self._put(lambda: self._listen(families))
+
+    def connected(self, sessions: dict[str, Terms], listening: bool) -> None:
+        """ExaBGP is there, with these sessions established; `listening`: an earlier life asked it to pass on."""
+        if not self.wanted and listening:
+            self._post([lines.listen(False)])
+        self._put(lambda: self._connect(sessions))
+
+    def up(self, peer: str, terms: Terms) -> None:
+        self._put(lambda: self._quietly(self.routes.up, peer, terms))
+
+    def update(self, peer: str, octets: str) -> None:
+        with self._lock:
+            if self._waiting > BACKLOG:
+                self._missed.add(peer)
+                return
+            self._waiting += len(octets)
+        self._put(lambda: self._update(peer, octets))
+
+    def told(self, peer: str, family: Family) -> None:
+        self._put(lambda: self.routes.told(peer, family))
+
+    def down(self, peer: str, notified: bool) -> None:
+        self._put(lambda: self.routes.down(peer, notified))
+
+    def lost(self) -> None:
+        self._put(self._lose)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+            self._lock.notify_all()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(10)
+
+    # --- the thread
+
+    def _put(self, step: Callable[[], list[Event]]) -> None:
+        with self._lock:
+            self._queue.append(step)
+            self._lock.notify_all()
+            if self._thread is not None:
+                return
+            steps, self._queue = self._queue, deque()
+            for one in steps:  # nobody listens: there is nothing to tell, and only who is up to be noted
+                one()
+
+    def _run(self) -> None:
+        events: list[Event] = []
+        while True:
+            with self._lock:
+                self._lock.wait_for(lambda: self._queue or self._missed or self._closed, None if not events else 0)
+                if self._closed:
+                    return
+                step = self._queue.popleft() if self._queue else None
+                missed = set()
+                if step is None and not events:
+                    missed, self._missed = self._missed, set()
+            if step is not None:
+                events += step()
+            if events and (step is None or len(events) >= BATCH or not self._queue):
+                if self._heard is not None:
+                    self._heard(events)
+                events = []
+            for peer in missed:
+                self._ask(self.routes.families, [peer])
+
+    @staticmethod
+    def _quietly(step: Callable[..., None], *arguments: object) -> list[Event]:
+        step(*arguments)
+        return []
+
+    def _listen(self, families: frozenset[Family]) -> list[Event]:
+        first = not self.routes.families
+        fresh = self.routes.listen(families)
+        if self._connected:
+            if first and families:
+                self._post([lines.listen(True)])
+            self._ask(fresh, list(self.routes.sources))
+        return []
+
+    def _connect(self, sessions: dict[str, Terms]) -> list[Event]:
+        self._connected = True
+        for peer, terms in sessions.items():
+            self.routes.up(peer, terms)
+        if self.routes.families:
+            self._post([lines.listen(True)])
+            self._ask(self.routes.families, list(sessions))
+        return []
+
+    def _lose(self) -> list[Event]:
+        self._connected = False
+        return self.routes.lost()
+
+    def _update(self, peer: str, octets: str) -> list[Event]:
+        with self._lock:
+            self._waiting -= len(octets)
+        result = self.routes.update(peer, bytes.fromhex(octets))
+        if result.ask:
+            self._ask(result.ask, [peer])
+        if result.end:
+            self._post([lines.end(peer, 3, 1)])  # Malformed Attribute List
+        return result.events
+
+    def _ask(self, families: frozenset[Family], peers: list[str]) -> None:
+        known = [peer for peer in peers if peer in self.routes.sources]
+        if families and known:
+            self._post([lines.refresh(families, peer) for peer in self.routes.asked(families, known)])

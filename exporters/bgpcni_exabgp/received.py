@@ -1,0 +1,198 @@
+"""What each neighbour has told and not taken back: bounds it, and turns UPDATEs into events. Pure: no I/O, no clock.
+
+Only which routes there are is kept here, to count them and to take back what may not stay; what they say goes on
+to who listens. A route is counted by (peer, NLRI); `maximum` bounds the routes of one peer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from bgpcni.exporter import EndOfRib, Event, Gone, Learned, SessionDown
+from bgpcni.model import Family, Nlri
+from bgpcni_exabgp.decode import Unusable, decode_update
+
+WARNING = 0.75
+"""Of `maximum`: from here on it is said."""
+ROOM = 0.9
+"""Of `maximum`: below, a peer that was cut off is asked for what was left out."""
+COUNTED = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a session negotiated. `internal`: of our AS. `graceful`: families kept over the peer's restart."""
+
+    internal: bool
+    families: frozenset[Family] = frozenset(Family)
+    asn4: bool = True
+    graceful: frozenset[Family] = frozenset()
+    refresh: bool = True
+
+
+@dataclass(slots=True)
+class Source:
+    """One neighbour's session."""
+
+    terms: Terms
+    held: dict[Family, set[Nlri]] = field(default_factory=lambda: {family: set() for family in Family})
+    asked: set[Family] = field(default_factory=set)
+    """Asked to tell everything again, and has not said that it did."""
+    given_up: set[Family] = field(default_factory=set)
+    left_out: set[int] = field(default_factory=set)
+    """Hashes of the routes beyond the maximum, COUNTED of them at most."""
+    faults: int = 0
+    fault: str = ""
+    unasked: bool = False
+    """What it told before we listened is not known, and it cannot be asked."""
+
+    def count(self) -> int:
+        return sum(len(routes) for routes in self.held.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Events to tell, families to ask the peer for again, and why its session has to end, if it has."""
+
+    events: list[Event]
+    ask: frozenset[Family] = frozenset()
+    end: str = ""
+
+
+class AdjRibIn:
+    """The routes of all neighbours, of the families that are listened to."""
+
+    def __init__(self, maximum: int | None = None) -> None:
+        self.maximum = maximum
+        self.families: frozenset[Family] = frozenset()
+        self.sources: dict[str, Source] = {}
+
+    def listen(self, families: Collection[Family]) -> frozenset[Family]:
+        """Listen to these from now on; those of them that are new, and have to be asked for."""
+        fresh = frozenset(families) - self.families
+        for source in self.sources.values():
+            for family in self.families - frozenset(families):
+                source.held[family].clear()
+        self.families = frozenset(families)
+        return fresh
+
+    def up(self, peer: str, terms: Terms) -> None:
+        """A session that is established. What was told in an earlier one is not counted any more."""
+        self.sources[peer] = Source(terms)
+
+    def asked(self, families: Collection[Family], peers: Iterable[str]) -> list[str]:
+        """These peers are to be asked for these families; those of them that can be asked."""
+        able = []
+        for peer in peers:
+            source = self.sources[peer]
+            if source.terms.refresh:
+                source.asked |= source.terms.families & frozenset(families)
+                able.append(peer)
+            else:
+                source.unasked = True
+        return able
+
+    def update(self, peer: str, body: bytes) -> Result:
+        """An UPDATE came."""
+        source = self.sources.get(peer)
+        if source is None or not self.families:
+            return Result([])
+        try:
+            found = decode_update(peer, body, internal=source.terms.internal, asn4=source.terms.asn4)
+        except Unusable as error:
+            source.faults, source.fault = source.faults + 1, str(error)
+            return Result([], end=str(error))
+        if found.faults:
+            source.faults, source.fault = source.faults + 1, found.faults[-1]
+        events: list[Event] = []
+        for event in found.events:
+            if isinstance(event, EndOfRib):
+                if event.family in self.families - source.asked:
+                    events.append(event)
+                continue
+            family = event.nlri.family
+            if family not in self.families or family in source.given_up:
+                continue
+            held = source.held[family]
+            if isinstance(event, Gone):
+                source.left_out.discard(hash(event.nlri))
+                if event.nlri in held:
+                    held.remove(event.nlri)
+                    events.append(event)
+            elif self._fits(source, held, event):
+                events.append(event)
+        for family in found.given_up:
+            source.given_up.add(family)
+            events += self._emptied(peer, source, family)
+        return Result(events, self._room(source))
+
+    def _fits(self, source: Source, held: set[Nlri], event: Learned) -> bool:
+        if event.nlri in held:
+            return True
+        if self.maximum is not None and source.count() >= self.maximum:
+            if len(source.left_out) < COUNTED:
+                source.left_out.add(hash(event.nlri))
+            return False
+        held.add(event.nlri)
+        return True
+
+    def _room(self, source: Source) -> frozenset[Family]:
+        if not source.left_out or self.maximum is None or source.asked or source.count() >= ROOM * self.maximum:
+            return frozenset()
+        source.left_out.clear()
+        return self.families
+
+    def _emptied(self, peer: str, source: Source, family: Family) -> list[Event]:
+        gone: list[Event] = [Gone(peer, nlri) for nlri in source.held[family]]
+        source.held[family].clear()
+        return gone
+
+    def told(self, peer: str, family: Family) -> list[Event]:
+        """The peer has told all that it was asked for, or all that it has at first."""
+        source = self.sources.get(peer)
+        if source is None or family not in self.families:
+            return []
+        source.asked.discard(family)
+        return [EndOfRib(peer, family)]
+
+    def down(self, peer: str, notified: bool) -> list[Event]:
+        """A session ended, by a NOTIFICATION or without one."""
+        source = self.sources.pop(peer, None)
+        if source is None or not self.families:
+            return []
+        graceful = source.terms.graceful & self.families if not notified else frozenset()
+        events: list[Event] = []
+        if graceful:
+            # not EVPN's, which who listens keeps for the restart time in any case
+            for family in self.families - graceful - {Family.L2VPN_EVPN}:
+                events += self._emptied(peer, source, family)
+        return [*events, SessionDown(peer, bool(graceful))]
+
+    def lost(self) -> list[Event]:
+        """ExaBGP went out of sight: what its peers told may be used until it is told again."""
+        peers, self.sources = list(self.sources), {}
+        return [SessionDown(peer, True) for peer in peers] if self.families else []
+
+    # --- for people
+
+    def received(self, peer: str) -> int:
+        source = self.sources.get(peer)
+        return source.count() if source is not None else 0
+
+    def words(self, peer: str) -> str:
+        """What is wrong or getting close, "" if nothing is."""
+        source = self.sources.get(peer)
+        if source is None:
+            return ""
+        said = []
+        count = source.count()
+        if self.maximum is not None and source.left_out:
+            said.append(f"maximum_prefix {self.maximum} is reached: {len(source.left_out)} routes are left out")
+        elif self.maximum is not None and count >= WARNING * self.maximum:
+            said.append(f"{count} routes received, maximum_prefix is {self.maximum}")
+        if source.faults:
+            said.append(f"{source.faults} malformed UPDATE{'s' * (source.faults > 1)}, the last: {source.fault}")
+        if source.unasked:
+            said.append("it cannot be asked for its routes again (no route refresh): known from its next session on")
+        return "; ".join(said)

@@ -1,0 +1,286 @@
+"""The agent's socket: one bad client hurts nobody, and every request has its bounds."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bgpcni.agent import server as module
+from bgpcni.agent.server import Server
+from bgpcni.errors import IoFailure
+from bgpcni.handler import Call, Reply
+from bgpcni.launcher import protocol
+
+SECONDS = 30.0
+
+
+class Running:
+    """A server on a socket of its own; `calls` and `commands` are what reached it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.calls: list[Call] = []
+        self.commands: list[bytes] = []
+        self.files: list[tuple[int, int] | None] = []
+        self.hold = threading.Event()
+        self.hold.set()
+        self.server = Server(self.call, self.command)
+        self.server.listen(path)
+        self.thread = threading.Thread(target=self.server.serve)
+        self.thread.start()
+
+    def call(self, call: Call) -> Reply:
+        self.hold.wait(SECONDS)
+        self.calls.append(call)
+        if call.netns_fd is not None:
+            status = os.fstat(call.netns_fd)
+            self.files.append((status.st_dev, status.st_ino))
+        if call.stdin == b"boom":
+            raise RuntimeError("a defect")
+        return Reply(3, b"out", b"err")
+
+    def command(self, stdin: bytes) -> Reply:
+        self.commands.append(stdin)
+        return Reply(0, b"{}")
+
+    def close(self) -> None:
+        self.hold.set()
+        self.server.close()
+        self.thread.join(SECONDS)
+
+    def connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(SECONDS)
+        sock.connect(str(self.path))
+        return sock
+
+    def ask(self, data: bytes, descriptors: tuple[int, ...] = ()) -> bytes:
+        """Greeting, request, and all that comes back before the server closes."""
+        with self.connect() as sock:
+            assert sock.recv(1) == protocol.HELLO
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+            try:
+                sock.sendmsg([data[:1]], rights)
+                sock.sendall(data[1:])
+                return b"".join(iter(lambda: sock.recv(1 << 16), b""))
+            except (BrokenPipeError, ConnectionResetError):
+                return b""  # refused before all of it was read
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    running = Running(tmp_path / "agent.sock")
+    yield running
+    running.close()
+
+
+def request(stdin: bytes = b"{}", kind: bytes = protocol.CALL, **variables: str) -> bytes:
+    block = b"".join(f"{name}={value}".encode() + b"\0" for name, value in variables.items())
+    return protocol.HEADER.pack(protocol.MAGIC, kind, len(block), len(stdin)) + block + stdin
+
+
+ANSWER = protocol.REPLY.pack(3, 0, 3, 3) + b"outerr"
+
+
+def served(running: Running) -> None:
+    """It still answers."""
+    assert running.ask(request(CNI_COMMAND="ADD")) == ANSWER
+
+
+def copies(path: str) -> int:
+    """How many descriptors of this process are open on `path`."""
+    found = 0
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found += os.readlink(f"/proc/self/fd/{fd}") == path
+        except OSError:
+            pass  # closed since it was listed
+    return found
+
+
+def test_a_call_and_a_command_are_answered(running: Running) -> None:
+    """Environment, stdin and the namespace's descriptor arrive as they were sent."""
+    with open(__file__) as file:
+        status = os.fstat(file.fileno())
+        sent = request(b'{"a": 1}', CNI_COMMAND="ADD", CNI_ARGS="A=B;C=D", CNI_PATH="")
+        assert running.ask(sent, (file.fileno(),)) == ANSWER
+    (call,) = running.calls
+    assert call.variables == {"CNI_COMMAND": "ADD", "CNI_ARGS": "A=B;C=D", "CNI_PATH": ""}
+    assert call.stdin == b'{"a": 1}'
+    assert running.files == [(status.st_dev, status.st_ino)]
+    assert running.ask(request(b'{"command": "status"}', protocol.COMMAND)) == protocol.REPLY.pack(0, 0, 2, 0) + b"{}"
+    assert running.commands == [b'{"command": "status"}']
+
+
+def test_the_socket_is_the_owners_alone(running: Running) -> None:
+    """Mode 0600, whatever the umask."""
+    assert running.path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\0" * 16,
+        protocol.HEADER.pack(protocol.MAGIC, b"X", 0, 0),
+        protocol.HEADER.pack(protocol.MAGIC, protocol.CALL, 0xFFFFFFFF, 0xFFFFFFFF),
+        protocol.HEADER.pack(protocol.MAGIC, protocol.CALL, 0, protocol.MAX_GC + 1),
+        request(b"x" * (protocol.MAX_REQUEST + 1), CNI_COMMAND="ADD"),
+        request(b"x" * (protocol.MAX_REQUEST + 1), CNI_COMMAND="XGC"),
+    ],
+    ids=["http", "zeros", "kind", "lengths", "beyond GC", "large ADD", "large other"],
+)
+def test_garbage_and_giants_are_refused_and_the_next_is_served(running: Running, data: bytes) -> None:
+    """Closed without an answer; the launcher then says "try again"."""
+    assert running.ask(data) == b""
+    assert running.calls == []
+    served(running)
+
+
+def test_gc_may_be_large(running: Running) -> None:
+    """Its list of valid attachments is as long as the node is full."""
+    assert running.ask(request(b" " * (2 << 20), CNI_COMMAND="GC")) == ANSWER
+    assert len(running.calls[0].stdin) == 2 << 20
+
+
+def test_a_request_in_single_octets_is_served(running: Running) -> None:
+    with running.connect() as sock:
+        sock.recv(1)
+        for octet in request(CNI_COMMAND="DEL"):
+            sock.sendall(bytes([octet]))
+        assert b"".join(iter(lambda: sock.recv(1 << 16), b"")) == ANSWER
+
+
+def test_a_slow_request_ends_by_its_deadline(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a request and then nothing holds a thread for five seconds, not for ever."""
+    monkeypatch.setattr(module, "READ_SECONDS", 0.05)
+    for part in (request(CNI_COMMAND="ADD")[:-1], request()[:5], b""):
+        with running.connect() as sock:
+            assert sock.recv(1) == protocol.HELLO
+            sock.sendall(part)
+            assert sock.recv(1) == b""
+    monkeypatch.undo()
+    served(running)
+
+
+@pytest.mark.parametrize("end", [0, 1, 10, 20])
+def test_a_client_that_goes_away_is_no_event(running: Running, end: int) -> None:
+    with running.connect() as sock:
+        sock.recv(1)
+        sock.sendall(request(CNI_COMMAND="ADD")[:end])
+    served(running)
+    assert len(running.calls) == 1
+
+
+@pytest.mark.parametrize("number", [2, 4, 20])
+def test_more_than_one_descriptor_is_refused_and_none_is_kept(running: Running, number: int) -> None:
+    """Nobody can fill the agent's table of descriptors."""
+    with open(__file__) as file:
+        assert running.ask(request(CNI_COMMAND="ADD"), (file.fileno(),) * number) == b""
+        served(running)
+        running.ask(request(CNI_COMMAND="ADD"), (file.fileno(),))
+        assert copies(os.path.realpath(__file__)) == 1
+    assert len(running.calls) == 2
+
+
+def test_a_defect_in_one_request_is_that_requests(running: Running) -> None:
+    assert running.ask(request(b"boom")) == b""
+    served(running)
+
+
+def test_a_strangers_request_is_not_read(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root and our own user may ask: SO_PEERCRED decides."""
+    monkeypatch.setattr(module.os, "geteuid", lambda: 4242)
+    if os.getuid() == 0:
+        # root is welcome everywhere: show the server another peer
+        monkeypatch.setattr(
+            module, "_CREDENTIALS", type("Other", (), {"size": 12, "unpack": lambda self, raw: (1, 7, 7)})()
+        )
+    with running.connect() as sock:
+        assert sock.recv(1) == b""
+    monkeypatch.undo()
+    served(running)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+def test_another_user_gets_no_greeting(running: Running) -> None:
+    """Also where the socket's mode lets it in."""
+    running.path.chmod(0o666)
+    for folder in (running.path.parent, *list(running.path.parent.parents)[:-2]):
+        folder.chmod(0o711)
+    child = os.fork()
+    if not child:
+        try:
+            os.setuid(65534)
+            with running.connect() as sock:
+                os._exit(0 if sock.recv(1) == b"" else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_at_most_so_many_at_once_and_the_next_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one over the bound stays in the backlog, without a greeting, until one has ended."""
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    running = Running(tmp_path / "agent.sock")
+    running.hold.clear()
+    try:
+        socks = [running.connect() for _ in range(2)]
+        for sock in socks:
+            sock.recv(1)
+            sock.sendall(request(CNI_COMMAND="ADD"))
+        third = running.connect()
+        third.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            third.recv(1)
+        running.hold.set()
+        third.settimeout(SECONDS)
+        assert third.recv(1) == protocol.HELLO
+        for sock in (*socks, third):
+            sock.close()
+    finally:
+        running.close()
+
+
+def test_requests_that_run_are_finished_when_the_agent_ends(tmp_path: Path) -> None:
+    """SIGTERM in the middle of an ADD: it is answered."""
+    running = Running(tmp_path / "agent.sock")
+    running.hold.clear()
+    sock = running.connect()
+    sock.recv(1)
+    sock.sendall(request(CNI_COMMAND="ADD"))
+    ending = threading.Thread(target=running.server.close)
+    ending.start()
+    running.hold.set()
+    answer = b"".join(iter(lambda: sock.recv(1 << 16), b""))
+    ending.join(SECONDS)
+    running.thread.join(SECONDS)
+    sock.close()
+    assert answer == ANSWER
+
+
+def test_a_dead_agents_socket_is_replaced_a_file_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+    Running(path).close()
+    assert path.exists()
+    again = Running(path)
+    served(again)
+    again.close()
+    path.unlink()
+    path.write_text("a file")
+    with pytest.raises(IoFailure, match="in use"):
+        Server(lambda call: Reply(0), lambda data: Reply(0)).listen(path)
+    assert path.read_text() == "a file"
+    with pytest.raises(IoFailure, match="No such file"):
+        Server(lambda call: Reply(0), lambda data: Reply(0)).listen(tmp_path / "none" / "agent.sock")
+
+
+def test_the_header_is_sixteen_octets() -> None:
+    assert (protocol.HEADER.size, protocol.REPLY.size, struct.calcsize("=iII")) == (16, 12, 12)

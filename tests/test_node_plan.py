@@ -1,0 +1,237 @@
+"""What an ADD is going to build and to announce, decided before anything is touched."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bgpcni.cni.result import Dns
+from bgpcni.config.agent import AgentConfig
+from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, UnsupportedField
+from bgpcni.model import Address, Attachment, AttachmentKey, KernelRoute, NodeFacts
+from bgpcni.node import plan
+from bgpcni.node.request import Request, parse_request
+
+FACTS = NodeFacts(
+    run_dir="/r", data_dir="/d", asn=64512, router_id="192.0.2.9", local_address="192.0.2.9", has_bgp=True
+)
+AGENT = AgentConfig()
+
+
+def request(cni_args: str = "", **document: Any) -> Request:
+    variables = {
+        "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/x", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt",
+        "CNI_ARGS": cni_args,
+    }  # fmt: skip
+    body = {"cniVersion": "1.0.0", "name": "net", "type": "bgpcni", **document}
+    return parse_request(variables, json.dumps(body).encode())
+
+
+def routing(
+    agent: AgentConfig = AGENT, facts: NodeFacts = FACTS, *, resident: bool = True, cni_args: str = "", **document: Any
+) -> plan.Routing:
+    return plan.routing(request(cni_args, **document), agent, facts, 7, resident=resident)
+
+
+def names(found: plan.Routing) -> list[str]:
+    return [use.name for use in found.exporters]
+
+
+class TestExporters:
+    """Who is told: the operator's word, else the configuration's, else the defaults."""
+
+    def test_the_defaults_are_the_agents(self) -> None:
+        assert names(routing()) == ["exabgp"]
+
+    def test_without_an_agent_there_are_none_and_it_is_said(self) -> None:
+        found = routing(resident=False)
+        assert names(found) == []
+        assert "nothing is announced" in found.warnings[0]
+        assert routing(resident=False, exporters=[]).warnings == ()
+
+    def test_the_articles_type_means_bagpipe_and_evpn(self) -> None:
+        found = routing(type="bagpipe", exportRT="64512:90")
+        assert (names(found), found.bgp.family, found.bgp.vni) == (["bagpipe"], "evpn", 90)
+
+    def test_an_empty_list_is_a_plain_bridge_plugin(self) -> None:
+        assert names(routing(exporters=[])) == []
+
+    def test_the_operators_word_wins(self) -> None:
+        agent = AgentConfig.model_validate(
+            {
+                "exporters": {"fabric": {"type": "bagpipe", "url": "x"}},
+                "networks": {"net": {"exporters": ["fabric", "fabric"]}},
+            }
+        )
+        (use,) = routing(agent, exporters=["exabgp"]).exporters
+        assert (use.name, use.type, use.config) == ("fabric", "bagpipe", {"url": "x"})
+        assert [use.name for use in plan.configured(agent)] == ["exabgp", "fabric"]
+
+    def test_equal_options_share_one_exporter(self) -> None:
+        option = {"type": "bagpipe", "url": "http://127.0.0.1:1"}
+        found = routing(exporters=[option, dict(reversed(option.items())), {**option, "url": "http://127.0.0.1:2"}])
+        assert len(found.exporters) == 2
+        assert len({use.name for use in found.exporters}) == 2
+
+
+class TestRouteTargets:
+    """exportRT of one attachment replaces, its importRT joins."""
+
+    def test_cni_args_and_args_cni(self) -> None:
+        document = {"importRT": ["64512:1"], "exportRT": ["64512:1"], "bgp": {"family": "vpn"}}
+        intent = routing(cni_args="IMPORT_RT=64512:2,64512:1;EXPORT_RT=64512:3", **document).bgp
+        assert (intent.import_rt, intent.export_rt) == (("64512:1", "64512:2"), ("64512:3",))
+        own = request(**document, args={"cni": {"importRT": "64512:4", "exportRT": "64512:5"}})
+        intent = plan.routing(own, AGENT, FACTS, 7, resident=True).bgp
+        assert (intent.import_rt, intent.export_rt) == (("64512:1", "64512:4"), ("64512:5",))
+
+    def test_nonsense_in_cni_args_is_error_7(self) -> None:
+        with pytest.raises(InvalidConfiguration, match="CNI_ARGS: EXPORT_RT: 'x' is not a route target"):
+            routing(cni_args="EXPORT_RT=x")
+
+    def test_evpn_makes_its_own_from_as_and_vni(self) -> None:
+        assert routing(bgp={"family": "evpn", "vni": 5001}).bgp.export_rt == ("64512:5001",)
+        big = NodeFacts(run_dir="/r", data_dir="/d", asn=4200000000, router_id="192.0.2.9", has_bgp=True)
+        with pytest.raises(InvalidConfiguration, match="exportRT: missing"):
+            routing(facts=big, bgp={"family": "evpn", "vni": 70000})
+
+    def test_vpn_needs_one(self) -> None:
+        with pytest.raises(InvalidConfiguration, match="exportRT: missing"):
+            routing(bgp={"family": "vpn"})
+
+
+class TestIdentifiers:
+    """VNI, RD and label."""
+
+    def test_the_vni_is_given_or_the_first_export_targets(self) -> None:
+        assert routing(exportRT="64512:90", bgp={"family": "evpn"}).bgp.vni == 90
+        assert routing(exportRT="64512:90", bgp={"family": "evpn", "vni": 5}).bgp.vni == 5
+        assert routing(exportRT="64512:90").bgp.vni is None
+        for target in ([], ["64512:0"], ["64512:16777216"]):
+            with pytest.raises(InvalidConfiguration, match=r"^bgp\.vni: missing"):
+                routing(exportRT=target, bgp={"family": "evpn"})
+
+    def test_the_rd_is_the_routers_and_the_networks(self) -> None:
+        vpn = {"family": "vpn"}
+        assert routing(exportRT="64512:1", bgp=vpn).bgp.rd == "192.0.2.9:7"
+        assert routing(exportRT="64512:1", bgp={**vpn, "rd": "64512:9"}).bgp.rd == "64512:9"
+        assert routing(exportRT="64512:1").bgp.rd is None
+        with pytest.raises(InvalidConfiguration, match=r"^bgp\.rd: 'x' is not a route distinguisher"):
+            routing(exportRT="64512:1", bgp={**vpn, "rd": "x"})
+
+    def test_labels_are_not_reserved_ones(self) -> None:
+        label = routing(exportRT="64512:1", bgp={"family": "vpn"}).bgp.label
+        assert label is not None
+        assert label >= 16  # RFC 3032 section 2.1
+
+
+@pytest.mark.parametrize(
+    ("policy", "document", "place"),
+    [
+        ({"import_rt": ["1:*"]}, {"importRT": "64512:1"}, "importRT"),
+        ({"export_rt": ["1:*"]}, {"exportRT": "64512:1"}, "exportRT"),
+        ({"exporters": ["fabric"]}, {"exporters": ["exabgp"]}, "exporters"),
+        ({"vni": ["5-9"]}, {"bgp": {"family": "evpn", "vni": 10}}, r"bgp\.vni"),
+        ({"export_rt": ["1:*"]}, {"bgp": {"family": "evpn", "vni": 10}}, "exportRT"),
+    ],
+)
+def test_policy_bounds_what_a_tenant_may_ask(policy: dict[str, Any], document: dict[str, Any], place: str) -> None:
+    """Error 7 says which list refused it."""
+    with pytest.raises(InvalidConfiguration, match=rf"^{place}: .*\[policy\]"):
+        routing(AgentConfig.model_validate({"policy": policy}), **document)
+
+
+def test_the_host_ends_name_is_a_hash_that_fits() -> None:
+    """15 characters; the second try is another name."""
+    key = AttachmentKey("net", "c1", "eth0")
+    found = [plan.host_veth(key, attempt) for attempt in range(5)]
+    assert len(set(found)) == 5
+    assert all(name.startswith("veth") and len(name) == 15 for name in found)
+    assert plan.host_veth(AttachmentKey("net", "c1", "eth1")) not in found
+
+
+@pytest.mark.parametrize("document", [{"vlan": 5}, {"vlanTrunk": [{"id": 5}]}])
+def test_what_cannot_be_done_is_refused_in_words(document: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedField, match=next(iter(document))):
+        plan.refuse_unsupported(request(**document).settings)
+
+
+@pytest.mark.parametrize(
+    "document", [{"hairpinMode": True, "promiscMode": True}, {"disableContainerInterface": True, "ipam": {"type": "x"}}]
+)
+def test_what_excludes_each_other_is_refused(document: dict[str, Any]) -> None:
+    with pytest.raises(InvalidConfiguration, match="cannot be used together"):
+        plan.refuse_unsupported(request(**document).settings)
+
+
+ITEMS = (Address(address="10.1.2.3/24"), Address(address="2001:db8::3/64", gateway="2001:db8::1"))
+
+
+def test_a_gateway_bridge_takes_the_first_address_where_none_is_given() -> None:
+    """As the stock plugin."""
+    config = request(isGateway=True).settings
+    four, six = plan.with_gateways(config, ITEMS)
+    assert (four.gateway, six.gateway) == ("10.1.2.1", "2001:db8::1")
+    assert plan.with_gateways(request().settings, ITEMS) == ITEMS
+
+
+def test_default_routes_go_through_the_gateways_once() -> None:
+    """isDefaultGateway; a default that IPAM gave stays the only one of its family."""
+    config = request(isDefaultGateway=True).settings
+    items = plan.with_gateways(config, ITEMS)
+    assert plan.default_routes(config, items, ()) == (
+        KernelRoute(dst="0.0.0.0/0", gw="10.1.2.1"), KernelRoute(dst="::/0", gw="2001:db8::1"),
+    )  # fmt: skip
+    given_route = KernelRoute(dst="0.0.0.0/0", gw="10.1.2.9")
+    assert [route.gw for route in plan.default_routes(config, items, [given_route])] == ["10.1.2.9", "2001:db8::1"]
+
+
+@given(st.lists(st.sampled_from(["0.0.0.0/0", "::/0", "192.0.2.0/24", "2001:db8:9::/48"]), max_size=4))
+def test_a_route_without_gateway_goes_through_that_of_its_family(dsts: list[str]) -> None:
+    item = Attachment(
+        boot_id="b", network="n", container_id="c", ifname="e", netns="",
+        addresses=(Address(address="10.1.2.3/24", gateway="10.1.2.1"), Address(address="2001:db8::3/64")),
+        routes=tuple(KernelRoute(dst=dst) for dst in dsts),
+    )  # fmt: skip
+    for route in plan.through_gateways(item):
+        assert route.gw == (None if ":" in route.dst else "10.1.2.1")
+
+
+@pytest.mark.parametrize(
+    ("cni_args", "document", "mac"),
+    [
+        ("", {}, None),
+        ("MAC=02:00:00:00:00:AA", {}, "02:00:00:00:00:aa"),
+        ("MAC=02:00:00:00:00:01", {"args": {"cni": {"mac": "02:00:00:00:00:02"}}}, "02:00:00:00:00:02"),
+        (
+            "MAC=02:00:00:00:00:01",
+            {"args": {"cni": {"mac": "02:00:00:00:00:02"}}, "runtimeConfig": {"mac": "02:00:00:00:00:03"}},
+            "02:00:00:00:00:03",
+        ),
+    ],
+)
+def test_the_runtimes_mac_counts_before_the_others(cni_args: str, document: dict[str, Any], mac: str | None) -> None:
+    """runtimeConfig before args.cni before CNI_ARGS, as with the stock plugin."""
+    assert plan.mac_of(request(cni_args, **document)) == mac
+
+
+@pytest.mark.parametrize("value", ["x", "02:00:00:00:00", "01:00:00:00:00:01"])
+def test_a_mac_in_cni_args_that_is_none_is_error_4(value: str) -> None:
+    with pytest.raises(InvalidEnvironment, match="CNI_ARGS: MAC"):
+        plan.mac_of(request(f"MAC={value}"))
+
+
+def test_the_configurations_dns_counts_before_that_of_ipam() -> None:
+    """If it says anything; runtimeConfig.dns is for Windows plugins, as with the stock plugin."""
+    given = Dns(nameservers=("192.0.2.1",))
+    for document, dns in (
+        ({}, given),
+        ({"dns": {}}, given),
+        ({"dns": {"search": ["a"]}}, Dns(search=("a",))),
+        ({"runtimeConfig": {"dns": {"servers": ["192.0.2.9"]}}}, given),
+    ):
+        assert plan.dns_of(request(**document).settings, given) == dns
