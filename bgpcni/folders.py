@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 def open_folder(path: Path) -> int:
     """Make `path` if it is missing and return a descriptor of it. Raises IoFailure in words."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_way(path.parent)
+        _check_way(path)
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
@@ -41,6 +42,25 @@ def open_below(name: str, folder: int, path: Path) -> int:
         return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     except OSError as error:
         raise IoFailure(f"{path / name}: {error.strerror}") from None
+
+
+def _make_way(path: Path) -> None:
+    """As `mkdir -p`, but no umask can open what is made to other users' writing."""
+    if not path.is_dir():
+        _make_way(path.parent)
+        try:
+            os.mkdir(path, 0o755)
+        except FileExistsError:
+            pass
+
+
+def _check_way(path: Path) -> None:
+    """Who can write a folder above can put another one in the place of ours, unless the sticky bit keeps him off."""
+    for above in path.absolute().parents:
+        found = above.stat()
+        open_to_all = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+        if open_to_all or found.st_uid not in (0, os.geteuid()):
+            raise IoFailure(f"{path}: {above} can be written by other users, who could replace what is in it")
 
 
 def _check(path: Path, found: os.stat_result) -> None:

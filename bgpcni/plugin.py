@@ -56,9 +56,9 @@ def why_not(environment: Mapping[str, str]) -> str:
     configured = environment.get("BGPCNI_SOCKET")
     if configured:
         return f"no agent answers on {configured}"
-    if paths.SOCKET.exists():
+    if os.path.lexists(paths.SOCKET):  # False, not an error, where this user may not look
         return f"no agent answers on {paths.SOCKET}"
-    if paths.AGENT_CONFIG.exists():
+    if os.path.lexists(paths.AGENT_CONFIG):
         return f"{paths.AGENT_CONFIG} exists, but no agent answers on {paths.SOCKET}"
     return ""
 

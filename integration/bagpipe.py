@@ -11,12 +11,10 @@ import fcntl
 import hashlib
 import http.client
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -152,10 +150,3 @@ class BaGPipe:
         self.resume()
         self.kill()
         self._inside.close()
-
-
-def logs(folder: Path) -> dict[str, str]:
-    """The ends of the daemons' logs, for who has to find out why a test failed."""
-    with suppress(OSError):
-        return {file.parent.name: tail(file) for file in folder.glob("bagpipe-*/log") if os.path.getsize(file)}
-    return {}

@@ -19,6 +19,8 @@ from integration.runtimes.containerd import Containerd
 from integration.runtimes.cri import Cri
 from integration.runtimes.site import Site
 
+pytest.register_assert_rewrite("integration.seen")
+
 HERE = Path(__file__).parent
 
 

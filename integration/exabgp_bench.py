@@ -130,7 +130,7 @@ class Speaker:
     def __init__(self, lab: Lab, place: Namespace, facts: NodeFacts, socket: str | None = None) -> None:
         self.wake = Woken()
         self.facts = facts
-        self._inside = ThreadPoolExecutor(1, initializer=_enter, initargs=(place.path,))
+        self._inside = ThreadPoolExecutor(1, initializer=enter, initargs=(place.path,))
         self.exporter = ExaBGP("exabgp", ExaBGP.Config(socket=socket), facts, self.wake)
         lab.callback(self.close)
 
@@ -184,7 +184,7 @@ class Speaker:
         self._inside.shutdown()
 
 
-def _enter(path: Path) -> None:
+def enter(path: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

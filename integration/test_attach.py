@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from integration.lab import until
+from bgpcni.errors import InvalidNamespace
+from bgpcni.kernel.namespace import Namespace
+from bgpcni.operator.attach import namespace_of
+from integration.lab import Lab, until
+from integration.lab.namespace import Argument
 from integration.lab.node import BGPCNI
 from integration.runtimes.site import NETWORK, Site, addresses
+from integration.runtimes.sleeper import Sleeper
 
 NETNS = Path("/run/netns")
-
-
-class Sleeper:
-    """A process in a network namespace of its own, on the machine. `pid` is the machine's number of it."""
-
-    def __init__(self, site: Site, name: str = "s") -> None:
-        told = site.node.folder / f"{name}.pid"
-        told.unlink(missing_ok=True)
-        script = f'echo $$ >"{told}.new"; mv "{told}.new" "{told}"; exec sleep 100000'
-        self._machine = site.machine
-        self._process: subprocess.Popen[str] = site.machine.popen("unshare", "--net", "sh", "-c", script)
-        self.pid = int(until(lambda: told.read_text() if told.exists() else "", "the process"))
-
-    def ip(self, *words: str) -> str:
-        return self._machine.run("nsenter", "-t", self.pid, "-n", "ip", *words).stdout
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait(30)
 
 
 @pytest.fixture
@@ -44,7 +30,7 @@ def ready(site: Site) -> Site:
 
 def test_a_process_is_attached_and_detached(ready: Site) -> None:
     """Interface, peer index and routes are told as the kernel has them; FRR learns the routes and forgets them."""
-    process = Sleeper(ready)
+    process = Sleeper(ready.node.folder, ready.machine)
     answer = ready.attach(process.pid, "web")
     assert answer.code == 0, answer
     told = answer.document
@@ -72,7 +58,7 @@ def test_a_process_is_attached_and_detached(ready: Site) -> None:
 
 def test_what_is_printed_for_people(ready: Site) -> None:
     """Without --json the text has the interface, its peer's index, addresses and routes."""
-    process = Sleeper(ready)
+    process = Sleeper(ready.node.folder, ready.machine)
     command = (BGPCNI, "attach", "--pid", process.pid, "--network", NETWORK, "--socket", ready.node.socket)
     text = ready.machine.run(*command).stdout
     assert f"pid-{process.pid}: eth0 in /var/run/netns/pid-{process.pid} is on {NETWORK}" in text
@@ -85,7 +71,7 @@ def test_what_is_printed_for_people(ready: Site) -> None:
 
 def test_the_namespace_has_a_name_while_attached(ready: Site) -> None:
     """`ip netns exec ID` works on an attached container, and afterwards the name is gone."""
-    process = Sleeper(ready)
+    process = Sleeper(ready.node.folder, ready.machine)
     (ip, _) = addresses(ready.attach(process.pid, "web").document)
     assert ready.machine.run("readlink", NETNS / "web").stdout == f"/proc/{process.pid}/ns/net\n"
     assert ip in ready.machine.run("ip", "netns", "exec", "web", "ip", "-brief", "address").stdout
@@ -98,7 +84,7 @@ def test_the_namespace_has_a_name_while_attached(ready: Site) -> None:
 def test_a_name_that_is_taken_is_left_alone(ready: Site) -> None:
     """A namespace of that name is somebody else's: attach works without one, detach leaves it there."""
     ready.machine.run("ip", "netns", "add", "web")
-    process = Sleeper(ready)
+    process = Sleeper(ready.node.folder, ready.machine)
     answer = ready.attach(process.pid, "web")
     assert answer.code == 0, answer
     assert answer.document["netns"] == f"/proc/{process.pid}/ns/net"
@@ -111,7 +97,7 @@ def test_a_name_that_is_taken_is_left_alone(ready: Site) -> None:
 
 def test_a_name_that_was_replaced_is_left_alone(ready: Site) -> None:
     """A name that somebody made his own while it was attached survives detach."""
-    process = Sleeper(ready)
+    process = Sleeper(ready.node.folder, ready.machine)
     ready.attach(process.pid, "web")
     ready.machine.run("ln", "-sfn", "/proc/1/ns/net", NETNS / "web")
     assert ready.detach(id="web").code == 0
@@ -121,7 +107,7 @@ def test_a_name_that_was_replaced_is_left_alone(ready: Site) -> None:
 
 def test_twice_is_refused_and_harms_nothing(ready: Site) -> None:
     """A second attach of the same container is an error, and the first one lives on."""
-    process = Sleeper(ready)
+    process = Sleeper(ready.node.folder, ready.machine)
     ips = addresses(ready.attach(process.pid, "web").document)
     again = ready.attach(process.pid, "web")
     assert (again.code, "attached already" in again.document["error"]) == (1, True)
@@ -134,7 +120,7 @@ def test_twice_is_refused_and_harms_nothing(ready: Site) -> None:
 
 def test_two_interfaces_of_one_container(ready: Site) -> None:
     """Each interface is an attachment of its own; detach takes one by name, or all of the network."""
-    process = Sleeper(ready)
+    process = Sleeper(ready.node.folder, ready.machine)
     first = addresses(ready.attach(process.pid, "web").document)
     second = addresses(ready.attach(process.pid, "web", ifname="net1").document)
     third = addresses(ready.attach(process.pid, "web", ifname="net2").document)
@@ -149,7 +135,7 @@ def test_two_interfaces_of_one_container(ready: Site) -> None:
 
 def test_detach_after_the_process_is_gone(ready: Site) -> None:
     """The process may be long gone: its lease, record, routes and name go all the same; once more is success too."""
-    process = Sleeper(ready)
+    process = Sleeper(ready.node.folder, ready.machine)
     ips = addresses(ready.attach(process.pid, "web").document)
     process.end()
     for _ in range(2):
@@ -162,10 +148,10 @@ def test_detach_after_the_process_is_gone(ready: Site) -> None:
 
 def test_attach_again_after_a_restart(ready: Site) -> None:
     """A container that was started anew has another process and a bare namespace: attach needs no detach before."""
-    process = Sleeper(ready)
+    process = Sleeper(ready.node.folder, ready.machine)
     ready.attach(process.pid, "web")
     process.end()
-    anew = Sleeper(ready, "anew")
+    anew = Sleeper(ready.node.folder, ready.machine, "anew")
     answer = ready.attach(anew.pid, "web")
     assert answer.code == 0, answer
     ready.announced(addresses(answer.document))
@@ -175,7 +161,7 @@ def test_attach_again_after_a_restart(ready: Site) -> None:
 
 def test_the_configuration_may_change_or_go(ready: Site) -> None:
     """detach takes back what was attached, by the configuration of then."""
-    process = Sleeper(ready)
+    process = Sleeper(ready.node.folder, ready.machine)
     ips = addresses(ready.attach(process.pid, "web").document)
     ready.machine.run("rm", "/etc/cni/net.d/10-test.conflist")
     assert ready.detach(id="web").code == 0
@@ -185,7 +171,7 @@ def test_the_configuration_may_change_or_go(ready: Site) -> None:
 
 def test_errors_are_in_words(ready: Site) -> None:
     """What cannot be attached is refused with the reason and exit code 1, and leaves nothing."""
-    process = Sleeper(ready)
+    process = Sleeper(ready.node.folder, ready.machine)
     refused: list[tuple[dict[str, Any], str]] = [
         ({"pid": 4_000_000, "network": NETWORK}, "process 4000000: there is none"),
         ({"pid": 1, "network": NETWORK}, "is in the node's own network namespace"),
@@ -213,12 +199,107 @@ def test_a_failing_chain_leaves_nothing(ready: Site) -> None:
         "never", '#!/bin/sh\n[ "$CNI_COMMAND" = DEL ] && exit 0\necho \'{"code": 11, "msg": "no luck"}\'; exit 1\n'
     )
     ready.network({"type": "never"})
-    process = Sleeper(ready)
+    process = Sleeper(ready.node.folder, ready.machine)
     answer = ready.attach(process.pid, "web")
     assert (answer.code, answer.document["error"]) == (1, "never ADD: no luck (code 11)")
     assert "eth0" not in process.ip("-brief", "link")
     ready.nothing_left()
     assert ready.machine.netns() == set()
+
+
+def test_while_the_agent_is_away(ready: Site) -> None:
+    """An attach that finds no agent says so and leaves no name behind; with the agent back it works at once."""
+    process = Sleeper(ready.node.folder, ready.machine)
+    ready.node.kill_agent()
+    answer = ready.attach(process.pid, "web")
+    assert (answer.code, "start bgpcni agent" in answer.document["error"]) == (1, True), answer
+    assert ready.machine.netns() == set()
+    ready.node.start_agent()
+    answer = ready.attach(process.pid, "web")
+    assert answer.code == 0, answer
+    ips = addresses(answer.document)
+    ready.announced(ips)
+    ready.node.kill_agent()
+    assert ready.detach(id="web").code == 1
+    ready.announced(ips)
+    ready.node.start_agent()
+    assert ready.detach(id="web").code == 0
+    ready.withdrawn(ips)
+    ready.nothing_left()
+    assert ready.machine.netns() == set()
+
+
+def test_without_an_agent(site: Site) -> None:
+    """Where no agent is meant to be, attach and detach work all the same: the plugin does it in its own process."""
+    document = site.configuration(exporters=[])
+    site.machine.network(document)
+    process = Sleeper(site.node.folder, site.machine)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("CNI_", "BGPCNI_"))}
+
+    def bgpcni(*words: Argument) -> str:
+        return site.machine.run(BGPCNI, *words, "--network", NETWORK, "--json", env=environment).stdout
+
+    told = json.loads(bgpcni("attach", "--pid", process.pid))
+    assert told["announcements"] == []
+    assert all(ip in process.ip("-brief", "address", "show", "eth0") for ip in addresses(told))
+    bgpcni("detach", "--pid", process.pid)
+    assert "eth0" not in process.ip("-brief", "link")
+    assert site.leases() == set()
+    assert site.machine.netns() == set()
+
+
+def test_a_process_that_ends_while_its_namespace_is_opened(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pidfd first, namespace second, pidfd still alive third: a number that changes hands in between is noticed."""
+    place = lab.container()
+    process = place.popen("sleep", "100000")
+    until(lambda: process.pid in place.pids(), "the process in its namespace")
+    steps: list[str] = []
+    pidfd_open, open_namespace = os.pidfd_open, Namespace.open
+
+    def first(pid: int) -> int:
+        steps.append("pidfd")
+        return pidfd_open(pid)
+
+    def second(path: str) -> Namespace:
+        steps.append("namespace")
+        space = open_namespace(path)
+        process.kill()
+        process.wait(30)
+        return space
+
+    monkeypatch.setattr(os, "pidfd_open", first)
+    monkeypatch.setattr(Namespace, "open", second)
+    with pytest.raises(InvalidNamespace, match="has ended"), namespace_of(process.pid):
+        pass
+    assert steps == ["pidfd", "namespace"]
+
+
+def test_an_attach_that_is_killed(ready: Site) -> None:
+    """What a killed attach leaves is taken back by the next one, or by detach."""
+    reached = ready.node.folder / "reached"
+    ready.machine.plugin(
+        "hangs", f'#!/bin/sh\n[ "$CNI_COMMAND" = DEL ] && exit 0\ntouch "{reached}"\nexec sleep 100000\n'
+    )
+    ready.network({"type": "hangs"})
+    process = Sleeper(ready.node.folder, ready.machine)
+    words = (BGPCNI, "attach", "--pid", process.pid, "--id", "web", "--network", NETWORK)
+    for finish in ("detach", "attach"):
+        attach = ready.machine.popen(*words, "--socket", ready.node.socket)
+        until(reached.exists, "the chain's second plugin")
+        attach.kill()
+        attach.wait(30)
+        reached.unlink()
+        if finish == "detach":
+            assert ready.detach(id="web").code == 0
+            ready.nothing_left()
+            assert ready.machine.netns() == set()
+            assert "eth0" not in process.ip("-brief", "link")
+    ready.network()
+    answer = ready.attach(process.pid, "web")
+    assert answer.code == 0, answer
+    ready.announced(addresses(answer.document))
+    assert ready.machine.run("readlink", NETNS / "web").stdout == f"/proc/{process.pid}/ns/net\n"
+    assert ready.leases() == set(addresses(answer.document))
 
 
 def test_the_plugin_works_in_the_namespace_that_was_verified(ready: Site) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
-from bgpcni.model import Announcement, Family, Nlri
-from integration.exabgp_bench import Bench, Speaker, bench, facts, unicast
-from integration.lab import Frr, Lab, until
+from bgpcni.exporter import Reach
+from bgpcni.model import Announcement, Family, Neighbor, Nlri
+from integration.exabgp_bench import Bench, Ears, Speaker, bench, facts, unicast
+from integration.hand_peer import UPDATE, HandPeer, message, prefix, update
+from integration.lab import Frr, Lab, link, until
 
 EVERY = frozenset(Family)
 
@@ -159,9 +162,150 @@ def test_maximum_prefix(lab: Lab, frr: Frr, node: Bench, other: Bench) -> None:
     until(lambda: len(ears.routes) == 20 and set(ears.ended) == EVERY, "the first 20")
     (peer,) = speaker.exporter.peers()
     assert (peer.state, peer.received) == ("Established", 20)
-    assert "maximum_prefix 20 is reached: 10 routes were left out" in peer.last_error
+    assert "maximum_prefix 20 is reached: 10 routes are left out" in peer.last_error
     source.withdraw(*routes[:12])
     until(lambda: ears.nlris() == {route.nlri for route in routes[12:]}, "the others")
     assert "18 routes received, maximum_prefix is 20" in speaker.exporter.peers()[0].last_error
     source.withdraw(*routes[12:20])
     until(lambda: len(ears.routes) == 10 and not speaker.exporter.peers()[0].last_error, "no warning")
+
+
+# --- a peer that says whatever it likes
+
+
+@dataclass
+class Stage:
+    """A node whose only neighbour is written by hand."""
+
+    place: Bench
+    peer: HandPeer
+    speaker: Speaker
+    ears: Ears
+
+    def state(self) -> tuple[str, int, str]:
+        (peer,) = self.speaker.exporter.peers()
+        return peer.state, peer.received, peer.last_error
+
+    def unharmed(self) -> None:
+        """A route still gets to the peer, in the first session."""
+        route = unicast(self.place, "10.200.0.1/32")
+        self.speaker.announce(route)
+        self.speaker.wait(Reach.ACKED, route)
+        assert self.peer.sessions == 1
+
+
+@pytest.fixture
+def stage(lab: Lab, request: pytest.FixtureRequest) -> Stage:
+    fields: dict[str, Any] = dict(getattr(request, "param", {}))
+    facts_of = fields.pop("facts", {})
+    there = lab.namespace("hand")
+    families = (Family.IPV4_UNICAST, Family.L2VPN_EVPN)
+    place = Bench(
+        lab.namespace("alone"), lab.folder / "alone", 64512, 64512, families,
+        "198.18.90.2", "198.18.90.1", "2001:db8:18:90::2", "2001:db8:18:90::1",
+    )  # fmt: skip
+    place.run_dir.mkdir(mode=0o700)
+    link(place.namespace, there, "uplink", "hand", [f"{place.address}/24"], [f"{place.peer}/24"])
+    peer = HandPeer(lab, there, place.peer, 64512, families=families, **fields)
+    near = Neighbor(place.peer, 64512, families, 90)
+    speaker = Speaker(lab, place.namespace, facts(place, near, next_hop6=None, **facts_of))
+    ears = speaker.listen()
+    speaker.prune()
+    until(lambda: speaker.exporter.peers()[0].state == "Established", "the session")
+    return Stage(place, peer, speaker, ears)
+
+
+def prefixes(ears: Ears) -> set[str | None]:
+    return {nlri.prefix for nlri in ears.nlris()}
+
+
+def test_a_peer_without_end_of_rib(stage: Stage) -> None:
+    """A peer that never says End-of-RIB: what it has is taken to be told once it is quiet."""
+    stage.peer.say(update(new=prefix("10.1.0.0/16") + prefix("10.2.0.0/16")))
+    until(lambda: prefixes(stage.ears) == {"10.1.0.0/16", "10.2.0.0/16"}, "both routes")
+    until(lambda: Family.IPV4_UNICAST in stage.ears.ended, "the end of what is told")
+    stage.peer.say(update(b"", gone=prefix("10.1.0.0/16")))
+    until(lambda: prefixes(stage.ears) == {"10.2.0.0/16"}, "the withdrawal")
+
+
+def test_a_malformed_route_goes_alone(stage: Stage) -> None:
+    """RFC 7606: a route with a bad attribute is treated as withdrawn, a family that cannot be read is given up."""
+    stage.peer.say(update(new=prefix("10.1.0.0/16") + prefix("10.2.0.0/16")))
+    until(lambda: len(stage.ears.routes) == 2, "both routes")
+    bad = bytes.fromhex("40010109 400200 40030401020304 40050400000064")
+    stage.peer.say(update(bad, new=prefix("10.1.0.0/16")))
+    until(lambda: prefixes(stage.ears) == {"10.2.0.0/16"}, "the end of the malformed route")
+    assert "1 malformed UPDATE, the last: ORIGIN is none of the three: treated as withdrawn" in stage.state()[2]
+    evpn = bytes.fromhex("800e0d 0019 46 04 01020304 00 02ff 0000") + bytes.fromhex("40010100 400200 40050400000064")
+    stage.peer.say(update(evpn), update(new=prefix("10.3.0.0/16")))
+    until(lambda: prefixes(stage.ears) == {"10.2.0.0/16", "10.3.0.0/16"}, "the route after it")
+    assert "l2vpn-evpn: an EVPN NLRI is cut short" in stage.state()[2]
+    stage.unharmed()
+
+
+def test_an_update_whose_lengths_contradict_each_other(stage: Stage) -> None:
+    """The standard leaves only the session's end: with NOTIFICATION 3/1, and a new session afterwards."""
+    stage.peer.say(update(new=prefix("10.1.0.0/16")))
+    until(lambda: stage.ears.routes, "the route")
+    stage.peer.say(message(UPDATE, b"\0\0\x0f\xff"))
+    until(lambda: stage.peer.notifications() == [(3, 1)], "the NOTIFICATION")
+    until(lambda: not stage.ears.routes, "the end of its routes")
+    assert [down.graceful for down in stage.ears.downs] == [False]
+    until(lambda: stage.peer.sessions == 2 and stage.state()[0] == "Established", "a new session")
+    assert "NOTIFICATION 3/1 sent: UPDATE Message Error, Malformed Attribute List" in stage.state()[2]
+
+
+def test_a_message_that_is_too_long(stage: Stage) -> None:
+    """Longer than 4096 octets: NOTIFICATION 1/2, and nothing but a new session comes of it."""
+    stage.peer.say(message(UPDATE, bytes(5000)))
+    until(lambda: stage.peer.notifications() == [(1, 2)], "the NOTIFICATION")
+    until(lambda: stage.peer.sessions == 2 and stage.state()[0] == "Established", "a new session")
+    assert "NOTIFICATION 1/2 sent: Message Header Error, Bad Message Length" in stage.state()[2]
+
+
+@pytest.mark.parametrize("stage", [{"facts": {"maximum_prefix": 10_000}}], indirect=True)
+def test_a_hundred_thousand_prefixes(stage: Stage) -> None:
+    """A peer that tells 100,000 routes: `maximum_prefix` of them are taken, the session and our routes stay."""
+    routes = [prefix(f"{10 + (n >> 16)}.{n >> 8 & 255}.{n & 255}.1/32") for n in range(100_000)]
+    chunks = [b"".join(routes[at : at + 800]) for at in range(0, len(routes), 800)]
+    stage.peer.say(*(update(new=chunk) for chunk in chunks))
+    until(lambda: "90000 routes are left out" in stage.state()[2], "all of them")
+    assert stage.state()[:2] == ("Established", 10_000)
+    assert len(stage.ears.routes) == 10_000
+    stage.unharmed()
+    stage.peer.say(*(update(b"", gone=chunk) for chunk in chunks))
+    until(lambda: not stage.ears.routes and not stage.state()[2], "the end of all")
+
+
+@pytest.mark.parametrize("stage", [{"graceful": [Family.IPV4_UNICAST]}], indirect=True)
+def test_a_session_that_ends_with_graceful_restart(stage: Stage) -> None:
+    """Hung up without a word: its routes stay until it has told all again; after a NOTIFICATION they go at once."""
+    stage.peer.say(update(new=prefix("10.1.0.0/16") + prefix("10.2.0.0/16")), message(UPDATE, bytes(4)))
+    until(lambda: Family.IPV4_UNICAST in stage.ears.ended and len(stage.ears.routes) == 2, "both routes")
+    stage.peer.hang_up()
+    until(lambda: len(stage.ears.downs) == 1, "the end of the session")
+    assert stage.ears.downs[0].graceful
+    assert len(stage.ears.stale) == 2
+    until(lambda: stage.state()[0] == "Established" and stage.peer.sessions == 2, "a new session")
+    stage.peer.say(update(new=prefix("10.2.0.0/16")), message(UPDATE, bytes(4)))
+    until(lambda: prefixes(stage.ears) == {"10.2.0.0/16"}, "what was not told again is gone")
+    stage.peer.say(message(3, bytes([6, 2])))
+    until(lambda: len(stage.ears.downs) == 2, "the end of the session")
+    assert not stage.ears.downs[1].graceful
+    assert not stage.ears.routes
+    until(lambda: "NOTIFICATION 6/2 received: Cease, Administrative Shutdown" in stage.state()[2], "the reason")
+
+
+@pytest.mark.parametrize("stage", [{"refresh": False}], indirect=True)
+def test_a_peer_that_cannot_be_asked_again(lab: Lab, stage: Stage) -> None:
+    """Without route refresh a new agent cannot know what ExaBGP was told; it says so, and nothing is wrongly ended."""
+    stage.peer.say(update(new=prefix("10.1.0.0/16")))
+    until(lambda: stage.ears.routes, "the route")
+    stage.speaker.close()
+    second = Speaker(lab, stage.place.namespace, stage.speaker.facts)
+    ears = second.listen()
+    second.prune()
+    until(lambda: "no route refresh" in second.exporter.peers()[0].last_error, "the words")
+    stage.peer.say(update(new=prefix("10.2.0.0/16")))
+    until(lambda: prefixes(ears) == {"10.2.0.0/16"}, "what comes since")
+    assert stage.peer.sessions == 1

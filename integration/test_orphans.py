@@ -160,6 +160,7 @@ def test_the_route_goes_at_once_and_a_late_delete_succeeds(site: Site, lose: Los
     answer = late_delete(site, container)
     assert answer.ok, answer
     site.nothing_left()
+    until(lambda: orphans(site) == 0, "no orphan in status")
 
 
 def test_address_and_record_go_after_the_grace(site: Site, lose: Lose) -> None:
@@ -168,6 +169,7 @@ def test_address_and_record_go_after_the_grace(site: Site, lose: Lose) -> None:
     container, ips = lose(site)
     site.withdrawn(ips)
     site.nothing_left()
+    until(lambda: orphans(site) == 0, "no orphan in status")
     answer = late_delete(site, container)
     assert answer.ok, answer
 
@@ -204,6 +206,7 @@ def test_a_docker_container_is_restarted(site: Site, docker: Engine) -> None:
     assert answer.code == 0, answer
     site.announced(addresses(answer.document))
     site.reachable(addresses(answer.document))
+    assert orphans(site) == 0
     assert site.leases() == set(addresses(answer.document))
     assert site.detach(pid=fresh).code == 0
     site.nothing_left()

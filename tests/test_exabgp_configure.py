@@ -128,6 +128,10 @@ def test_passwords_are_read_from_their_files(tmp_path):
     """The end of the line is not part of the password; a missing file is said."""
     file = tmp_path / "password"
     file.write_text("s3cret\n")
+    file.chmod(0o600)
     assert read_passwords([replace(PLAIN, password_file=str(file)), PLAIN]) == {PLAIN.address: "s3cret"}
     with pytest.raises(Misconfigured, match=r"password_file of 192\.0\.2\.1"):
         read_passwords([replace(PLAIN, password_file=str(tmp_path / "none"))])
+    file.chmod(0o640)
+    with pytest.raises(Misconfigured, match="open to other users"):
+        read_passwords([replace(PLAIN, password_file=str(file))])

@@ -108,6 +108,23 @@ def test_mark_keep_spare_and_sweep():
     assert {wire[2] for wire in table} == {0, 2}
 
 
+@pytest.mark.parametrize(
+    ("octets", "family"),
+    [
+        ("00000000", (1, 1)),
+        ("00000006 800f03 001946", (25, 70)),
+        ("00000007 900f0003 000280", (2, 128)),
+        ("00000006 800e03 001946", None),
+        ("00000009 800f06 001946 020000", None),
+        ("0000000441020304", None),
+        ("", None),
+    ],
+)
+def test_end_of_rib_is_recognised(octets, family):
+    """RFC 4724 section 2, of any family and with any flags; nothing else is taken for one."""
+    assert engine.end_of_rib(bytes.fromhex(octets)) == family
+
+
 def test_a_second_engine_on_one_configuration_ends(tmp_path):
     """Two speakers never run on one configuration; the file says who the one is."""
     configuration = tmp_path / "exabgp.conf"

@@ -66,3 +66,17 @@ def test_links_and_files_are_no_folders(tmp_path: Path) -> None:
     with pytest.raises(IoFailure, match="link"):
         open_below("link", fd, tmp_path / "real")
     os.close(fd)
+
+
+@pytest.mark.parametrize(("mode", "taken"), [(0o755, True), (0o1777, True), (0o777, False), (0o775, False)])
+def test_the_way_to_a_folder_is_nobody_elses(tmp_path: Path, mode: int, taken: bool) -> None:
+    """Who can write above could put another folder in its place; the sticky bit, as of /tmp, keeps him off."""
+    above = tmp_path / "above"
+    above.mkdir()
+    above.chmod(mode)
+    if taken:
+        os.close(open_folder(above / "run"))
+    else:
+        with pytest.raises(IoFailure, match="could replace what is in it"):
+            open_folder(above / "run")
+        assert not (above / "run").exists()

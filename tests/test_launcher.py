@@ -18,6 +18,8 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -209,15 +211,24 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return target.read_bytes()
 
 
-@pytest.fixture(params=["compiled", "script"])
+KINDS = ["compiled", "script"]
+
+
+@pytest.fixture(params=KINDS)
 def launcher(request: pytest.FixtureRequest) -> Iterator[Launcher]:
+    with placed(request.param, request) as launcher:
+        yield launcher
+
+
+@contextmanager
+def placed(kind: str, request: pytest.FixtureRequest) -> Iterator[Launcher]:
     folder = Path(tempfile.mkdtemp(prefix="bgpcni-launcher-"))
     try:
         folder.chmod(0o755)
         python, path = folder / "python", folder / "plugin"
         python.write_text(f"#!{sys.executable} -IS\n{INTERPRETER}")
         fixed = os.fsencode(python)
-        if request.param == "compiled":
+        if kind == "compiled":
             path.write_bytes(patched(request.getfixturevalue("image"), fixed))
         else:  # the one that it executes is ours, the one that runs it must be real
             path.write_bytes(script(fixed).replace(b"#!" + fixed, b"#!" + os.fsencode(sys.executable), 1))
@@ -362,15 +373,24 @@ def test_closed_standard_descriptors_are_no_trap(launcher: Launcher) -> None:
     assert agent.call.stdin == b""
 
 
-def test_a_mute_agent_counts_as_nobody(launcher: Launcher) -> None:
+def test_a_mute_agent_counts_as_nobody(request: pytest.FixtureRequest) -> None:
     """Accepted and no word for five seconds (a hung agent, or systemd's socket with nothing behind): Python."""
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:  # both kinds at once: they wait for as long
+        launchers = [stack.enter_context(placed(kind, request)) for kind in KINDS]
+        for done in pool.map(before_a_mute_agent, launchers):
+            assert handed(done).stdin == b"abc"
+
+
+def before_a_mute_agent(launcher: Launcher) -> subprocess.CompletedProcess[bytes]:
+    """One run of a launcher whose agent accepts and says nothing."""
 
     def mute(connection: socket.socket, call: Call) -> None:
         call.stdin = connection.recv(1)  # ends when the launcher gives up
 
     with launcher.agent(mute) as agent:
-        assert handed(launcher.run(b"abc")).stdin == b"abc"
+        done = launcher.run(b"abc")
     assert agent.call.stdin == b""
+    return done
 
 
 def test_another_servers_greeting_is_not_an_agents(launcher: Launcher) -> None:

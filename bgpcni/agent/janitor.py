@@ -86,8 +86,8 @@ class Janitor:
                 log.info("%s: withdrawal confirmed, addresses released", key)
         except TryAgain:
             self.later(_RETRY_SECONDS, lambda: self._finish(key))  # a call holds the lock and may do it itself
-        except CniError as error:
-            log.warning("%s: %s; trying again", key, error.msg)
+        except (CniError, OSError) as error:  # the disk, or the kernel: the address must not be lost over it
+            log.warning("%s: %s; trying again", key, error)
             self.later(_RETRY_SECONDS, lambda: self._finish(key))
 
     def _orphan(self, key: AttachmentKey) -> None:
@@ -105,7 +105,7 @@ class Janitor:
                 log.warning("%s: its link is gone without a DEL; route withdrawn, released in %g s", key, grace)
                 node.convergence.leave(attachment)
                 node.disconnect(attachment)
-        except TryAgain:
+        except (TryAgain, OSError):
             self.later(_RETRY_SECONDS / 10, lambda: self._orphan(key))
             return
         self.later(grace, lambda: self._release_orphan(key))
@@ -123,7 +123,8 @@ class Janitor:
                 ):
                     node.dismantle(stored.attachment, time.monotonic())
                     log.info("%s: released after the grace period", key)
-        except CniError:
+        except (CniError, OSError) as error:
+            log.warning("%s: %s; trying again", key, error)
             self.later(_RETRY_SECONDS, lambda: self._release_orphan(key))
 
     def _compare(self) -> None:

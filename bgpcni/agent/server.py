@@ -160,11 +160,12 @@ def _receive(connection: socket.socket) -> _Incoming | None:
             raise Refused("not our protocol")
         if environment + stdin > protocol.MAX_GC:
             raise Refused(f"a request of {environment + stdin} octets is too large")
-        _fill(connection, buffer, protocol.HEADER.size + environment + stdin, deadline)
         start = protocol.HEADER.size
+        _fill(connection, buffer, start + environment, deadline)
         block = bytes(buffer[start : start + environment])
-        if environment + stdin > protocol.MAX_REQUEST and b"CNI_COMMAND=GC\0" not in block:
+        if environment + stdin > protocol.MAX_REQUEST and b"CNI_COMMAND=GC" not in block.split(b"\0"):
             raise Refused(f"a request of {environment + stdin} octets is too large")
+        _fill(connection, buffer, start + environment + stdin, deadline)
         return _Incoming(kind_of, block, bytes(buffer[start + environment : start + environment + stdin]), passed)
     except BaseException:
         for fd in passed:

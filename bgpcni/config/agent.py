@@ -9,7 +9,7 @@ import fnmatch
 import re
 import tomllib
 from collections.abc import Iterable
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -152,6 +152,16 @@ class PolicyTable(Table):
             address = ip_address(text.partition("/")[0])
             if not any(address in network for network in allowed):
                 raise InvalidConfiguration(f"ipam: {address} is not allowed by [policy] prefixes of this node")
+
+    def refuse_subnets(self, addresses: Iterable[str]) -> None:
+        """As `refuse_addresses`, for `10.1.2.3/24` with all of its subnet: routes to it are made or announced."""
+        if self.prefixes is None:
+            return
+        allowed = [ip_network(prefix) for prefix in self.prefixes]
+        for text in addresses:
+            wanted = ip_interface(text).network
+            if not any(wanted.version == one.version and wanted.subnet_of(one) for one in allowed):  # type: ignore[arg-type]
+                raise InvalidConfiguration(f"ipam: subnet {wanted} is not allowed by [policy] prefixes of this node")
 
 
 class AgentConfig(Table):

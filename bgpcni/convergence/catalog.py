@@ -104,8 +104,11 @@ def configure(use: ExporterUse, place: str) -> BaseModel:
 
 
 def identify(kind: str, options: dict[str, object], name: str | None) -> ExporterUse:
-    """The use of an exporter that a network configuration spells out; equal options share one instance."""
-    if name is None:
-        digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:8]
-        name = f"{kind}-{digest}" if options else kind
-    return ExporterUse(name=name, type=kind, config=options)
+    """The use of an exporter that a network configuration spells out; equal options share one instance.
+
+    The name always ends in a digest of type and options: whoever writes a network configuration can neither take
+    the name of an exporter of agent.toml, nor that of another network's with other options.
+    """
+    text = json.dumps([kind, options], sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+    return ExporterUse(name=f"{name or kind}-{digest}", type=kind, config=options)

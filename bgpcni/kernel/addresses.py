@@ -144,16 +144,11 @@ def _next_hops(found: dict[int, bytes]) -> list[tuple[int, bytes | None]]:
 
 def unreachable(netlink: Netlink, address: str, devices: set[int]) -> str | None:
     """Why this node does not itself reach `address` on one of `devices` (RTM_GETROUTE), None if it does."""
-    target = ip_address(address)
-    bits = 32 if target.version == 4 else 128
-    body = _RTMSG.pack(family_of(target.version), bits, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, target.packed)
     try:
-        (data,) = netlink.run(Message(RTM_GETROUTE, 0, body))
+        kind, found = _route_to(netlink, address)
     except NetlinkError as error:
         known = {errno.ENETUNREACH: "no route", errno.EINVAL: "a blackhole route", errno.EACCES: "a prohibit route"}
         return known.get(error.errno or 0, os.strerror(error.errno or 0).lower())
-    kind = _RTMSG.unpack_from(data)[7]
-    found = attributes(data, _RTMSG.size)
     if kind != _UNICAST:
         return "its route is not unicast" if kind != 2 else "the address is the node's own"
     if _RTA_GATEWAY in found:
@@ -167,6 +162,25 @@ def unreachable(netlink: Netlink, address: str, devices: set[int]) -> str | None
                 name = str(u32(found[_RTA_OIF]))
         return f"its route goes out of {name or 'no device'}"
     return None
+
+
+def on_link(netlink: Netlink, address: str) -> int | None:
+    """The link on which this node looks for `address` itself (a unicast route without gateway), None if on none."""
+    try:
+        kind, found = _route_to(netlink, address)
+    except NetlinkError:
+        return None
+    direct = kind == _UNICAST and _RTA_GATEWAY not in found and _RTA_OIF in found
+    return u32(found[_RTA_OIF]) if direct else None
+
+
+def _route_to(netlink: Netlink, address: str) -> tuple[int, dict[int, bytes]]:
+    """The kernel's choice for an address: route type and attributes. Raises NetlinkError where it has none."""
+    target = ip_address(address)
+    bits = 32 if target.version == 4 else 128
+    body = _RTMSG.pack(family_of(target.version), bits, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, target.packed)
+    (data,) = netlink.run(Message(RTM_GETROUTE, 0, body))
+    return _RTMSG.unpack_from(data)[7], attributes(data, _RTMSG.size)
 
 
 def forget_neighbour(index: int, address: str) -> Message:

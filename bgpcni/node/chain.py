@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bgpcni import clock
 from bgpcni.cni.result import Dns, Interface, Result
 from bgpcni.errors import InvalidConfiguration
-from bgpcni.kernel import addresses, links
+from bgpcni.kernel import addresses, links, neighbours
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.model import Address, Attachment, State
@@ -17,6 +17,10 @@ from bgpcni.undo import Undo
 if TYPE_CHECKING:
     from bgpcni.node.request import Request
     from bgpcni.node.transaction import Node
+
+
+_ANSWER_SECONDS = 3.5
+"""More than the three questions that the kernel asks, one second apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,10 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
         routing = node.routing(request, warnings)
         found = verify(node.netlink, space, request.prev_result, request.environment.ifname)
         node.agent.policy.refuse_addresses(item.address for item in found.addresses)
+        if request.settings.bgp.advertise == "subnet":
+            node.agent.policy.refuse_subnets(item.address for item in found.addresses)
+        unicast = bool(routing.exporters) and routing.bgp.family == "unicast"
+        behind = found.bridge or (_reached_through(node.netlink, found) if unicast else None)
         attachment = Attachment(
             boot_id=node.boot_id,
             network=request.name,
@@ -48,8 +56,8 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
             cookie=space.cookie,
             chained=True,
             cni_version=request.version,
-            bridge=found.bridge.name if found.bridge else None,
-            bridge_index=found.bridge.index if found.bridge else None,
+            bridge=behind.name if behind else None,
+            bridge_index=behind.index if behind else None,
             host_veth=found.host.name if found.host else None,
             host_index=found.host.index if found.host else None,
             peer_index=found.link.index,
@@ -89,6 +97,24 @@ def verify(netlink: Netlink, space: Namespace, prev: Result, ifname: str) -> Fou
             host = None
     bridge = links.find(netlink, index=host.master) if host is not None and host.master else None
     return Found(link, host, bridge, tuple(Address(address=item.address, gateway=item.gateway) for item in mine))
+
+
+def _reached_through(netlink: Netlink, found: Found) -> links.Link | None:
+    """Of an interface without an end on this node (macvlan, host-device): the node's link on which it answers.
+
+    A route there proves nothing, as a node does not reach macvlans through their parent: all addresses must answer
+    with the interface's own MAC.
+    """
+    if found.host is not None or not found.addresses:
+        return None
+    plain = [item.address.partition("/")[0] for item in found.addresses]
+    ways = {addresses.on_link(netlink, address) for address in plain}
+    index = ways.pop()
+    if ways or index is None:
+        return None
+    if any(neighbours.resolve(netlink, index, address, _ANSWER_SECONDS) != found.link.mac for address in plain):
+        return None
+    return links.find(netlink, index=index)
 
 
 def _interface_of(prev: Result, ifname: str) -> tuple[int, Interface]:

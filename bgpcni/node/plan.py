@@ -12,8 +12,9 @@ from typing import Literal
 
 from bgpcni import bgp
 from bgpcni.cni.result import Dns
-from bgpcni.config.agent import AgentConfig
+from bgpcni.config.agent import AgentConfig, PolicyTable
 from bgpcni.config.network import ExporterSection, NetworkConfig, mac_address
+from bgpcni.config.urls import loopback_url
 from bgpcni.convergence import catalog
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, UnsupportedField
 from bgpcni.kernel.bridge import BridgePlan
@@ -44,7 +45,7 @@ def refuse_unsupported(config: NetworkConfig) -> None:
     """Fields that ask for what cannot be done here, in words (error 2)."""
     for key, wanted in (("vlan", config.vlan), ("vlanTrunk", config.vlan_trunk)):
         if wanted:
-            raise UnsupportedField(f"{key}: the bridge of this plugin does no VLAN filtering")
+            raise UnsupportedField(f"{key}: needs a bridge that filters VLANs, which is not supported")
     if config.disable_container_interface and config.ipam_type:
         raise InvalidConfiguration("disableContainerInterface: cannot be used together with ipam")
     if config.hairpin_mode and config.promisc_mode:
@@ -73,8 +74,15 @@ def configured(agent: AgentConfig) -> tuple[ExporterUse, ...]:
 
 
 def _of_section(section: ExporterSection, agent: AgentConfig) -> ExporterUse:
+    """An exporter of a network configuration. That may be a tenant's: no URL in it leads away from this node."""
     if not section.options and section.name is None:
         return _named(section.type, agent)
+    for key, value in section.options.items():
+        if isinstance(value, str) and "://" in value:
+            try:
+                loopback_url(value)
+            except ValueError as error:
+                raise InvalidConfiguration(f"exporters: {key}: {error}") from None
     return catalog.identify(section.type, section.options, section.name)
 
 
@@ -261,6 +269,15 @@ def with_gateways(config: NetworkConfig, addresses: Sequence[Address]) -> tuple[
         else Address(address=item.address, gateway=str(ip_interface(item.address).network.network_address + 1))
         for item in addresses
     )
+
+
+def refuse_by_policy(policy: PolicyTable, config: NetworkConfig, addresses: Sequence[Address]) -> None:
+    """`[policy] prefixes`: each address, and what else comes with it, the bridge's addresses and an aggregate."""
+    policy.refuse_addresses(item.address for item in addresses)
+    gateways = bridge_of(config, addresses).gateways
+    policy.refuse_subnets(gateways)
+    if gateways or config.bgp.advertise == "subnet":
+        policy.refuse_subnets(item.address for item in addresses)
 
 
 def default_routes(

@@ -69,9 +69,9 @@ def undo_begun(node: Node, attachment: Attachment) -> bool:
 
 
 def finish_leaving(node: Node, attachment: Attachment, seconds: float) -> bool:
-    """Go on with a withdrawal that was not confirmed; True when addresses and record are gone."""
+    """Go on with a withdrawal that was not confirmed, for `seconds`; True when addresses and record are gone."""
     try:
-        with node.store.locked(attachment.key, 0):
+        with node.store.locked(attachment.key, seconds):
             stored = node.store.find(attachment.key)
             if stored is None or stored.attachment is None:
                 return True
@@ -82,8 +82,8 @@ def finish_leaving(node: Node, attachment: Attachment, seconds: float) -> bool:
             ):
                 return True  # added again meanwhile
             return node.dismantle(stored.attachment, time.monotonic() + seconds)
-    except CniError as error:
-        log.warning("%s: %s", attachment.key, error.msg)
+    except (CniError, OSError) as error:
+        log.warning("%s: %s", attachment.key, error)
         return False
 
 

@@ -117,7 +117,7 @@ class Node:
 
             given = self.addressing.allocate(request, attachment.ipam, held)
             addresses = plan.with_gateways(config, given.addresses)
-            self.agent.policy.refuse_addresses(item.address for item in addresses)
+            plan.refuse_by_policy(self.agent.policy, config, addresses)
             switch = bridge.ensure(self.netlink, plan.bridge_of(config, addresses, attachment.bgp))
             attachment = attachment.model_copy(
                 update={

@@ -6,6 +6,7 @@ one. Text is rendered from these documents by `render`, so text and `--json` can
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from ipaddress import ip_address, ip_network
@@ -303,15 +304,16 @@ def _step(name: str, state: str, since: str, detail: str) -> Document:
 def sync(node: Node) -> tuple[Document, int]:
     """Retry what is late, once; exit 1 if something still is."""
     found = recovery.look(node)
+    deadline = time.monotonic() + (SYNC_SECONDS if node.resident else 0)
     for attachment in found.begun:
         recovery.undo_begun(node, attachment)
     node.convergence.retry()
     if node.dataplane is not None:
         node.dataplane.look_again()
-    late = node.convergence.wait_quiet(SYNC_SECONDS if node.resident else 0)
+    late = node.convergence.wait_quiet(deadline - time.monotonic())
     remaining = []
     for attachment in (*found.leaving, *(() if node.resident else found.orphans)):
-        if not recovery.finish_leaving(node, attachment, 0):
+        if not recovery.finish_leaving(node, attachment, max(0.0, deadline - time.monotonic())):
             remaining.append(str(attachment.key))
     return {"schema": 1, "late": late, "leaving": remaining}, 1 if late or remaining else 0
 

@@ -123,7 +123,13 @@ class Memory:
 
     def of_network(self, network: str) -> list[Kept]:
         names = [name for name in sorted(os.listdir(self._fd)) if name.startswith(f"{network}@")]
-        return [self._read(name) for name in names if name.endswith(".json")]
+        found: list[Kept] = []
+        for name in names:
+            try:
+                found += [self._read(name)] if name.endswith(".json") else []
+            except FileNotFoundError:
+                continue  # detached meanwhile
+        return found
 
     def put(self, kept: Kept) -> None:
         """Whole or not at all. Raises IoFailure."""
@@ -144,10 +150,14 @@ class Memory:
             pass
 
     def _read(self, name: str) -> Kept:
-        with open(os.open(name, os.O_RDONLY | _NOFOLLOW, dir_fd=self._fd), "rb") as file:
-            text = file.read()
         try:
+            with open(os.open(name, os.O_RDONLY | _NOFOLLOW, dir_fd=self._fd), "rb") as file:
+                text = file.read()
             return Kept.model_validate_json(text)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise IoFailure(f"{self._path / name}: {error.strerror}") from None
         except ValidationError as error:
             raise IoFailure(f"{self._path / name}: {str(error).splitlines()[0]}: remove it") from None
 
@@ -283,13 +293,15 @@ def _attach(place: Place, chain: Network, key: AttachmentKey, pid: int, space: N
 
 def _roll_back(place: Place, kept: Kept, runtime: Runtime, chain: Network, error: BaseException) -> None:
     """After a failed ADD the chain's DEL is due (section 3), unless the attachment was there before and is alive."""
+    if kept.name is not None:
+        Sign(Path(kept.name), kept.targets).take_down()
     try:
         if not (isinstance(error, Delegated) and error.code == AlreadyAttached.code):
             runtime.delete(chain, None)
     except CniError as second:
         place.say(f"bgpcni: taking it back failed as well: {second.msg}; bgpcni detach tries again\n")
         return
-    _forget(place, kept)
+    place.memory.drop(kept.key)
 
 
 def _forget(place: Place, kept: Kept) -> None:

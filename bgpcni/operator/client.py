@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 from pathlib import Path
 from typing import Any
 
 from bgpcni.launcher import protocol
 
 COMMAND_SECONDS = 120.0
+_CREDENTIALS = struct.Struct("=iII")
 
 
 class NoAgent(Exception):
@@ -38,8 +40,8 @@ def ask(path: Path, command: str, **arguments: Any) -> tuple[dict[str, Any], int
 
 
 def _check_owner(sock: socket.socket) -> None:
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    uid = int.from_bytes(raw[4:8], "little")
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(raw)
     if uid not in (0, os.geteuid()):
         raise NoAgent(f"the socket belongs to user {uid}, not to root")
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, ip_address
-from pathlib import Path
 
+from bgpcni.config.secret import read_secret
 from bgpcni.model import Family, Neighbor, NodeFacts
 
 FAMILIES = {
@@ -49,8 +49,8 @@ def read_passwords(neighbors: Sequence[Neighbor]) -> dict[str, str]:
     for neighbor in neighbors:
         if neighbor.password_file is not None:
             try:
-                passwords[neighbor.address] = Path(neighbor.password_file).read_text("ascii").rstrip("\r\n")
-            except (OSError, UnicodeError) as error:
+                passwords[neighbor.address] = read_secret(neighbor.password_file)
+            except ValueError as error:
                 raise Misconfigured(f"password_file of {neighbor.address}: {error}") from None
     return passwords
 

@@ -579,7 +579,7 @@ def end_of_rib(body: bytes) -> tuple[int, int] | None:
     """AFI and SAFI of which an UPDATE is the End-of-RIB, RFC 4724 section 2."""
     if body == bytes(4):
         return 1, 1
-    head = body[7:8] if len(body) == 10 else body[7:9] if len(body) == 11 else b""
+    head = body[6:7] if len(body) == 10 else body[6:8] if len(body) == 11 else b""
     if body[:2] != b"\0\0" or body[5:6] != bytes([MP_UNREACH_NLRI]) or int.from_bytes(head, "big") != 3:
         return None
     return int.from_bytes(body[-3:-1], "big"), body[-1]

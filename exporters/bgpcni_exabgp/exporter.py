@@ -25,7 +25,7 @@ from bgpcni_exabgp.hearing import Hearing
 from bgpcni_exabgp.ledger import NAMES, NEVER, STATES, Ledger, Session, explain
 from bgpcni_exabgp.lines import Line
 from bgpcni_exabgp.link import Link
-from bgpcni_exabgp.process import Home, Running, back_off
+from bgpcni_exabgp.process import Home, Running, back_off, installed
 from bgpcni_exabgp.received import AdjRibIn, Terms
 
 ANSWER = 20.0
@@ -85,6 +85,9 @@ class ExaBGP(Exporter):
             return "no [bgp] in agent.toml"
         if node.asn is None:
             return "no asn in [bgp] of agent.toml"
+        assert isinstance(config, ExaBGP.Config)
+        if config.socket is None and not installed():
+            return "ExaBGP is not installed here: pip install exabgp"
         return None
 
     # --- verbs

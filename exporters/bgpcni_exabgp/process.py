@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import select
@@ -152,6 +153,12 @@ class Home:
         except OSError:
             return ""
         return lines[-1].strip()[:200] if lines else ""
+
+
+def installed() -> bool:
+    """Whether there is an ExaBGP to start, looked up without importing it."""
+    spec = importlib.util.find_spec("exabgp")
+    return spec is not None and spec.origin is not None  # a folder that is left over is no package
 
 
 def environment() -> dict[str, str]:

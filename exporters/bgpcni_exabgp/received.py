@@ -17,6 +17,7 @@ WARNING = 0.75
 """Of `maximum`: from here on it is said."""
 ROOM = 0.9
 """Of `maximum`: below, a peer that was cut off is asked for what was left out."""
+COUNTED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Source:
     asked: set[Family] = field(default_factory=set)
     """Asked to tell everything again, and has not said that it did."""
     given_up: set[Family] = field(default_factory=set)
-    left_out: int = 0
+    left_out: set[int] = field(default_factory=set)
+    """Hashes of the routes beyond the maximum, COUNTED of them at most."""
     faults: int = 0
     fault: str = ""
     unasked: bool = False
@@ -114,6 +116,7 @@ class AdjRibIn:
                 continue
             held = source.held[family]
             if isinstance(event, Gone):
+                source.left_out.discard(hash(event.nlri))
                 if event.nlri in held:
                     held.remove(event.nlri)
                     events.append(event)
@@ -128,7 +131,8 @@ class AdjRibIn:
         if event.nlri in held:
             return True
         if self.maximum is not None and source.count() >= self.maximum:
-            source.left_out += 1
+            if len(source.left_out) < COUNTED:
+                source.left_out.add(hash(event.nlri))
             return False
         held.add(event.nlri)
         return True
@@ -136,7 +140,7 @@ class AdjRibIn:
     def _room(self, source: Source) -> frozenset[Family]:
         if not source.left_out or self.maximum is None or source.asked or source.count() >= ROOM * self.maximum:
             return frozenset()
-        source.left_out = 0
+        source.left_out.clear()
         return self.families
 
     def _emptied(self, peer: str, source: Source, family: Family) -> list[Event]:
@@ -184,7 +188,7 @@ class AdjRibIn:
         said = []
         count = source.count()
         if self.maximum is not None and source.left_out:
-            said.append(f"maximum_prefix {self.maximum} is reached: {source.left_out} routes were left out")
+            said.append(f"maximum_prefix {self.maximum} is reached: {len(source.left_out)} routes are left out")
         elif self.maximum is not None and count >= WARNING * self.maximum:
             said.append(f"{count} routes received, maximum_prefix is {self.maximum}")
         if source.faults:

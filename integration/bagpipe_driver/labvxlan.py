@@ -17,6 +17,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 PREFIX = "vxlan--"
 PORT = 4789
+SELF = 2
+"""NTF_SELF: the VXLAN port's own database, not the bridge's."""
 EVERYBODY = "00:00:00:00:00:00"
 
 
@@ -83,7 +85,7 @@ class Instance(evpn.VPNInstanceDataplane):
         with IPRoute() as kernel:
             unless(
                 errno.ENOENT if verb == "del" else errno.EEXIST,
-                kernel.fdb, verb, ifindex=self.index, lladdr=mac, dst=remote, vni=vni,
+                kernel.fdb, verb, ifindex=self.index, lladdr=mac, dst=remote, vni=vni, flags=SELF,
             )  # fmt: skip
 
 

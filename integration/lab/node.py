@@ -96,6 +96,8 @@ class Node:
         self.run_dir, self.data_dir, self.leases = folder / "run", folder / "data", folder / "leases"
         self.socket, self.config, self.log = folder / "agent.sock", folder / "conf/agent.toml", folder / "agent.log"
         self.process: subprocess.Popen[str] | None = None
+        self.prelude = ""
+        """Shell commands that run before each program of ours, in a mount namespace that it has to itself."""
         self.flags: tuple[str, ...] = ()
         """Further arguments of `bgpcni agent`."""
 
@@ -252,8 +254,9 @@ class Node:
     # What is left on the node
 
     def links(self) -> set[str]:
-        """The names of the node's links, without lo and the uplink."""
-        return {entry["ifname"] for entry in self.namespace.ip_json("link", "show")} - {"lo", "uplink"}
+        """The names of the node's links, without lo and the uplinks."""
+        names = {entry["ifname"] for entry in self.namespace.ip_json("link", "show")}
+        return {name for name in names if name != "lo" and not name.startswith("uplink")}
 
     def lease_files(self, network: str = "tenant-a") -> set[str]:
         """The addresses with a lease."""
@@ -288,13 +291,12 @@ class Node:
         return kept | {"BGPCNI_RUN_DIR": str(self.run_dir), "BGPCNI_DATA_DIR": str(self.data_dir)}
 
     def _private(self) -> list[str]:
-        """A prefix that hides an installation of bgpcni on this very machine; empty where there is none."""
-        there = [folder for folder in SYSTEM_FOLDERS if Path(folder).exists()]
-        if not there or self.namespace.has_own_mounts:
-            return []
+        """A prefix that runs the prelude, and hides an installation of bgpcni on this very machine."""
         # `ip netns exec` has made a mount namespace for the program alone.
-        hide = " && ".join(f'mount --bind "$0" {folder}' for folder in there)
-        return ["sh", "-c", f'{hide} && exec "$@"', str(self.folder / "empty")]
+        hidden = () if self.namespace.has_own_mounts else SYSTEM_FOLDERS
+        steps = [f'mount --bind "$0" {folder}' for folder in hidden if Path(folder).exists()]
+        steps += [self.prelude] if self.prelude else []
+        return ["sh", "-c", " && ".join([*steps, 'exec "$@"']), str(self.folder / "empty")] if steps else []
 
 
 def to_toml(document: Mapping[str, Any]) -> str:

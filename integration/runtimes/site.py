@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from integration.lab import Lab, until
-from integration.lab.engine import Engine
+from integration.lab import Lab, NeverHappened, until
+from integration.lab.engine import Engine, NoEngine
+from integration.lab.frr import tail
 from integration.lab.namespace import Argument
 from integration.lab.node import OperatorAnswer
 from integration.runtimes.containerd import Containerd
@@ -94,10 +95,15 @@ class Site:
     # runtimes
 
     def containerd(self) -> Containerd:
+        """Started, with an image, and tried out. Raises NoEngine where it cannot run a container here."""
         containerd = Containerd(self.node, self.machine)
         self.lab.callback(containerd.close)
-        containerd.start()
-        containerd.import_image()
+        try:
+            containerd.start()
+            containerd.import_image()
+            containerd.run("trial", "true", flags=("--rm",))
+        except (RuntimeError, NeverHappened) as error:
+            raise NoEngine(f"{error} ({tail(containerd.log, 800).strip()})") from error
         return containerd
 
     def cri(self, containerd: Containerd) -> Cri:

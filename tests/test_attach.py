@@ -1,0 +1,155 @@
+"""Parts of `bgpcni attach` that need neither root nor namespaces."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bgpcni.errors import CniError, InvalidNamespace, IoFailure
+from bgpcni.operator import attach
+from bgpcni.operator.attach import Kept, Memory, Sign
+
+
+def kept(container_id: str = "web", ifname: str = "eth0", network: str = "blue") -> Kept:
+    document = {"cniVersion": "1.0.0", "name": network, "plugins": [{"type": "bgpcni"}]}
+    return Kept(network=document, container_id=container_id, ifname=ifname, pid=7, boot_id="b", cookie=1)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Memory:
+    return Memory(tmp_path / "attached")
+
+
+def test_what_is_kept_is_found_again(memory: Memory) -> None:
+    """By key, and by network; dropped, it is gone, and dropping it again is nothing."""
+    first, second, other = kept(), kept(ifname="net1"), kept(network="red")
+    for entry in (first, second, other):
+        memory.put(entry)
+    assert memory.find(first.key) == first
+    assert {entry.ifname for entry in memory.of_network("blue")} == {"eth0", "net1"}
+    memory.drop(first.key)
+    memory.drop(first.key)
+    assert memory.find(first.key) is None
+    assert memory.of_network("blue") == [second]
+
+
+def test_a_file_that_cannot_be_read_is_named(memory: Memory, tmp_path: Path) -> None:
+    """What somebody spoilt is an error that names the file."""
+    memory.put(kept())
+    (file,) = (tmp_path / "attached").glob("*.json")
+    file.write_text('{"schema": 1}')
+    with pytest.raises(IoFailure, match=str(file)):
+        memory.of_network("blue")
+
+
+def test_a_link_in_place_of_the_file_is_not_followed(memory: Memory, tmp_path: Path) -> None:
+    """The folder's files are its own."""
+    memory.put(kept())
+    (file,) = (tmp_path / "attached").glob("*.json")
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(IoFailure, match="symbolic links"):
+        memory.find(kept().key)
+
+
+def test_a_folder_that_others_write_is_refused(tmp_path: Path) -> None:
+    """Whoever could write there could choose what detach runs."""
+    (tmp_path / "attached").mkdir()
+    (tmp_path / "attached").chmod(0o777)
+    with pytest.raises(IoFailure, match="can be written by other users"):
+        Memory(tmp_path / "attached")
+
+
+def test_one_at_a_time(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second attach of the same attachment waits, in the end in vain; another's does not."""
+    monkeypatch.setattr(attach, "LOCK_SECONDS", 0.05)
+    with memory.locked(kept().key):
+        with memory.locked(kept("other").key):
+            pass
+        with pytest.raises(CniError, match="another attach or detach"), memory.locked(kept().key):
+            pass
+    with memory.locked(kept().key):
+        pass
+
+
+def test_a_sign_is_put_up_turned_and_taken_down(tmp_path: Path) -> None:
+    """Made if free, led elsewhere, removed while it is ours."""
+    sign = Sign(tmp_path / "netns" / "web", ("/proc/7/ns/net", "/proc/1/fd/3"))
+    assert sign.make("/proc/1/fd/3")
+    assert not sign.make("/proc/1/fd/3")
+    sign.turn("/proc/7/ns/net")
+    assert os.readlink(sign.path) == "/proc/7/ns/net"
+    sign.take_down()
+    sign.take_down()
+    assert os.listdir(sign.path.parent) == []
+
+
+@pytest.mark.parametrize("other", ["link", "file", "folder"])
+def test_a_sign_of_somebody_else_stays(tmp_path: Path, other: str) -> None:
+    """Whatever has the name now is not ours to turn or to remove."""
+    path = tmp_path / "web"
+    {"link": lambda: path.symlink_to("/proc/8/ns/net"), "file": path.touch, "folder": path.mkdir}[other]()
+    sign = Sign(path, ("/proc/7/ns/net",))
+    assert not sign.make("/proc/7/ns/net")
+    sign.turn("/proc/7/ns/net")
+    sign.take_down()
+    assert os.listdir(tmp_path) == ["web"]
+    assert other != "link" or os.readlink(path) == "/proc/8/ns/net"
+
+
+def test_a_name_that_is_too_long_is_not_free(tmp_path: Path) -> None:
+    """An ID longer than a file's name may be is attached without a name."""
+    assert not Sign(tmp_path / ("x" * 300), ()).make("/proc/7/ns/net")
+
+
+def test_a_process_that_is_not_there() -> None:
+    """The number of no process is refused in words."""
+    with pytest.raises(InvalidNamespace, match=r"process 2147483646: "), attach.namespace_of(2147483646):
+        pass
+
+
+def test_our_own_namespace_is_refused() -> None:
+    """A process in the node's own namespace is nothing to attach."""
+    with pytest.raises(InvalidNamespace), attach.namespace_of(os.getpid()):
+        pass
+
+
+def test_the_result_names_the_namespace_for_good() -> None:
+    """A path that ends with this process is replaced; others stay."""
+    result = {"interfaces": [{"name": "br0"}, {"name": "eth0", "sandbox": "/proc/1/fd/3"}, {"sandbox": "/x"}]}
+    assert attach._renamed(result, "/proc/1/fd/3", "/proc/7/ns/net")["interfaces"] == [
+        {"name": "br0"},
+        {"name": "eth0", "sandbox": "/proc/7/ns/net"},
+        {"sandbox": "/x"},
+    ]
+    assert attach._renamed({"ip4": {}}, "a", "b") == {"ip4": {}}
+
+
+OLD: dict[str, Any] = {
+    "ip4": {"ip": "10.1.2.3/24", "gateway": "10.1.2.1", "routes": [{"dst": "0.0.0.0/0"}]},
+    "ip6": {"ip": "2001:db8::3/64", "routes": [{"dst": "::/0", "gw": "2001:db8::1"}]},
+}
+NEW: dict[str, Any] = {
+    "ips": [{"address": "10.1.2.3/24", "gateway": "10.1.2.1", "version": "4"}, {"address": "2001:db8::3/64"}],
+    "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0", "gw": "2001:db8::1"}],
+}
+
+
+@pytest.mark.parametrize("result", [OLD, NEW], ids=["0.2.0", "1.0.0"])
+def test_results_of_every_version_are_told_alike(result: dict[str, Any]) -> None:
+    """Addresses and routes, wherever the version keeps them."""
+    assert attach._addresses(result) == [
+        {"address": "10.1.2.3/24", "gateway": "10.1.2.1"},
+        {"address": "2001:db8::3/64", "gateway": None},
+    ]
+    assert attach._routes(result) == [{"dst": "0.0.0.0/0", "gw": None}, {"dst": "::/0", "gw": "2001:db8::1"}]
+
+
+def test_where_plugins_are_looked_for() -> None:
+    """--bin-dir, else CNI_PATH, else the usual folder."""
+    assert attach.plugin_folders("/a:/b", {"CNI_PATH": "/c"}) == ("/a", "/b")
+    assert attach.plugin_folders(None, {"CNI_PATH": "/c:"}) == ("/c",)
+    assert attach.plugin_folders(None, {}) == ("/opt/cni/bin",)

@@ -1,0 +1,233 @@
+"""What operators ask: the JSON that scripts rely on, and the same as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from memory_exporter import FACTS, Memory
+
+from bgpcni import paths
+from bgpcni.config.agent import AgentConfig
+from bgpcni.convergence import catalog
+from bgpcni.convergence.convergence import Convergence
+from bgpcni.errors import InvalidConfiguration
+from bgpcni.model import Address, Attachment, ExporterUse, State
+from bgpcni.node.transaction import Node
+from bgpcni.operator import answers, render
+from bgpcni.operator.cli import main
+from bgpcni.store import Store
+
+
+def attachment(container: str = "c1", address: str = "10.1.2.3/24", network: str = "net", **more: Any) -> Attachment:
+    values = {
+        "boot_id": "boot", "network": network, "container_id": container, "ifname": "eth0", "netns": "/x",
+        "chained": True, "mac": "02:00:00:00:00:01", "created": "2026-01-31T12:00:00Z",
+        "addresses": (Address(address=address),), "exporters": (ExporterUse(name="memory", type="memory"),), **more,
+    }  # fmt: skip
+    return Attachment.model_validate(values)
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+    """Resident, its exporter in memory, one attachment up and announced."""
+    monkeypatch.setattr(catalog, "load", lambda kind: Memory)
+    store = Store(tmp_path / "data", tmp_path / "run")
+    convergence = Convergence(FACTS, resident=True)
+    node = Node(store, AgentConfig(default_exporters=()), FACTS, convergence)
+    convergence.start()
+    item = attachment(boot_id=node.boot_id)
+    store.put(State.UP, item)
+    convergence.want(item)
+    assert convergence.wait_quiet(30) == []
+    yield node
+    convergence.stop()
+    store.close()
+
+
+def exporter(node: Node) -> Memory:
+    found = node.convergence.announcers()["memory"]._exporter
+    assert isinstance(found, Memory)
+    return found
+
+
+def test_a_healthy_node_has_no_problems(node: Node) -> None:
+    document, code = answers.status(node)
+    assert (code, document["healthy"], document["problems"], document["mode"]) == (0, True, [], "agent")
+    assert document["schema"] == 1
+    assert set(document["exporters"]["memory"]) == {"state", "since", "reason"}
+
+
+def test_each_problem_is_counted_and_said(node: Node) -> None:
+    """Exit 1, a code for scripts and words for people."""
+    exporter(node).established = False
+    node.store.put(State.LEAVING, attachment("c2"))
+    node.store.put(State.UP, attachment("c3", host_veth="vethgone", host_index=(1 << 31) - 7))
+    (node.store.path / "attachments" / "up" / "net@0.json").write_text("{")
+    node.drained = True
+    document, code = answers.status(node)
+    assert code == 1
+    assert {problem["code"] for problem in document["problems"]} == {
+        "drained", "peer-down", "orphans", "unreadable-record", "leaving",
+    }  # fmt: skip
+    assert "not healthy" in render.status(document)
+
+
+def test_attachments_say_what_the_specification_of_their_json_says(node: Node) -> None:
+    document, code = answers.attachments(node)
+    assert code == 0
+    assert document["attachments"] == [
+        {
+            "network": "net", "containerID": "c1", "ifname": "eth0", "state": "up", "netns": "/x", "hostVeth": None,
+            "mac": "02:00:00:00:00:01", "ips": ["10.1.2.3/24"], "since": "2026-01-31T12:00:00Z",
+        }
+    ]  # fmt: skip
+    assert "10.1.2.3/24" in render.attachments(document)
+
+
+def test_routes_are_announced_or_the_exit_code_says_so(node: Node) -> None:
+    """Every key of the interface; a record without an exporter's word is `wanted`."""
+    document, code = answers.routes(node)
+    (route,) = document["routes"]
+    assert code == 0
+    assert set(route) == {
+        "network", "containerID", "ifname", "family", "nlri", "prefix", "mac", "rd", "vni", "nextHop", "exportRT",
+        "communities", "datapath", "exporters",
+    }  # fmt: skip
+    assert (route["prefix"], route["family"]) == ("10.1.2.3/32", "ipv4-unicast")
+    assert route["exporters"]["memory"]["state"] == "announced"
+    exporter(node).established = False
+    leaving = attachment("c2", "10.1.2.4/24")
+    node.store.put(State.LEAVING, leaving)
+    node.convergence.leave(leaving)
+    document, code = answers.routes(node)
+    assert code == 1
+    assert sorted(found["exporters"]["memory"]["state"] for found in document["routes"]) == ["announced", "withdrawing"]
+    assert "10.1.2.4/32" in render.routes(document)
+
+
+def test_peers_are_established_or_the_exit_code_says_so(node: Node) -> None:
+    document, code = answers.peers(node)
+    assert code == 0
+    assert document["peers"][0] == {
+        "exporter": "memory", "address": "192.0.2.1", "asn": 64512, "state": "Established",
+        "since": "2026-01-31T12:00:00Z", "families": ["ipv4-unicast"], "sent": 1, "received": 0, "lastError": "",
+    }  # fmt: skip
+    exporter(node).established = False
+    document, code = answers.peers(node)
+    assert code == 1
+    assert "Active" in render.peers(document)
+
+
+@pytest.mark.parametrize("what", ["c1", "net", "10.1.2.3", "10.1.2.0/24", "10.1.2.3/32"])
+def test_explain_finds_by_any_handle(node: Node, what: str) -> None:
+    """The way from request to route in order."""
+    document, code = answers.explain(node, what)
+    assert code == 0
+    (found,) = document["attachments"]
+    assert [step["step"] for step in found["steps"]][:4] == ["request", "addresses", "link", "record"]
+    assert found["steps"][-1]["state"] == "announced"
+    assert "announced" in render.explain(document)
+
+
+@pytest.mark.parametrize("what", ["c2", "10.1.2.4", "10.9.0.0/16", "", "%", "::1", "c"])
+def test_explain_of_what_is_not_there_is_an_error(node: Node, what: str) -> None:
+    document, code = answers.explain(node, what)
+    assert (code, set(document)) == (1, {"schema", "error"})
+
+
+def test_explain_knows_unreadable_records_by_their_network(node: Node) -> None:
+    (node.store.path / "attachments" / "up" / "lost@0.json").write_text("{")
+    document, code = answers.explain(node, "lost")
+    assert code == 0
+    assert document["attachments"][0]["steps"][0]["state"] == "unreadable"
+    assert "unreadable" in render.explain(document)
+
+
+def test_release_needs_force_and_a_container_that_is_gone(node: Node) -> None:
+    """It may lead traffic astray: never by accident, never what is up."""
+    gone = attachment("c2", "10.1.2.4/24")
+    node.store.put(State.LEAVING, gone)
+    exporter(node).established = False
+    node.convergence.leave(gone)
+    with pytest.raises(InvalidConfiguration, match="--force"):
+        answers.release(node, "c2", force=False)
+    with pytest.raises(InvalidConfiguration, match="is up"):
+        answers.release(node, "c1", force=True)
+    document, code = answers.release(node, "c2", force=True)
+    assert (code, document["released"]) == (0, ["net/c2/eth0"])
+    assert node.store.find(gone.key) is None
+    assert not node.convergence.is_leaving(gone.key)
+    assert answers.release(node, "c2", force=True)[1] == 1
+    assert render.release(document) == "released net/c2/eth0\n"
+
+
+def test_sync_retries_what_is_late(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 1 while something still is."""
+    monkeypatch.setattr(answers, "SYNC_SECONDS", 0.05)
+    gone = attachment("c2", "10.1.2.4/24", boot_id="an earlier boot")
+    node.store.put(State.LEAVING, gone)
+    exporter(node).mishaps = ["away"] * 100000
+    document, code = answers.sync(node)
+    assert (code, document["leaving"]) == (1, ["net/c2/eth0"])
+    assert "net/c2/eth0 is not withdrawn yet" in render.sync(document)
+    exporter(node).mishaps = []
+    monkeypatch.setattr(answers, "SYNC_SECONDS", 30.0)
+    document, code = answers.sync(node)
+    assert (code, document["late"], document["leaving"]) == (0, [], [])
+    assert render.sync(document) == "nothing is late\n"
+
+
+def test_every_document_is_json(node: Node) -> None:
+    for document, _ in (
+        answers.status(node), answers.attachments(node), answers.routes(node), answers.peers(node),
+        answers.explain(node, "net"),
+    ):  # fmt: skip
+        assert json.loads(json.dumps(document))["schema"] == 1
+
+
+class TestCommandLine:
+    """Without an agent, where none is meant to be, the records answer."""
+
+    @pytest.fixture(autouse=True)
+    def nowhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(paths, "SOCKET", tmp_path / "agent.sock")
+        monkeypatch.setattr(paths, "AGENT_CONFIG", tmp_path / "agent.toml")
+        monkeypatch.setenv("BGPCNI_RUN_DIR", str(tmp_path / "run"))
+        monkeypatch.setenv("BGPCNI_DATA_DIR", str(tmp_path / "data"))
+        monkeypatch.delenv("BGPCNI_SOCKET", raising=False)
+        monkeypatch.setenv("XDG_CACHE_HOME", "")
+
+    @pytest.mark.parametrize(
+        ("arguments", "code"),
+        [(["status"], 0), (["attachments"], 0), (["routes"], 0), (["peers"], 0), (["sync"], 0),
+         (["explain", "x"], 1), (["release", "x"], 1), (["release", "x", "--force"], 1),
+         (["drain"], 1), (["reload"], 1)],
+    )  # fmt: skip
+    def test_every_command_answers_in_text_and_in_json(self, arguments: list[str], code: int) -> None:
+        found = CliRunner().invoke(main, arguments)
+        assert (found.exit_code, isinstance(found.exception, SystemExit | type(None))) == (code, True)
+        found = CliRunner().invoke(main, [*arguments, "--json"])
+        assert found.exit_code == code
+        document = json.loads(found.output)
+        assert document["schema"] == 1
+        assert ("error" in document) == bool(code)
+
+    def test_a_socket_that_was_named_is_the_only_one_asked(self, tmp_path: Path) -> None:
+        found = CliRunner().invoke(main, ["status", "--json", "--socket", str(tmp_path / "none.sock")])
+        assert found.exit_code == 1
+        assert "none.sock" in json.loads(found.output)["error"]
+
+    def test_an_agent_that_should_be_there_is_missed(self, tmp_path: Path) -> None:
+        (tmp_path / "agent.toml").write_text("")
+        found = CliRunner().invoke(main, ["status", "--json"])
+        assert found.exit_code == 1
+        assert "agent.sock" in json.loads(found.output)["error"]
+
+    @pytest.mark.parametrize("arguments", [["nonsense"], ["explain"], ["status", "--nonsense"]])
+    def test_usage_is_exit_2(self, arguments: list[str]) -> None:
+        assert CliRunner().invoke(main, arguments).exit_code == 2

@@ -1,0 +1,38 @@
+"""Documents as text for people."""
+
+from __future__ import annotations
+
+from bgpcni.operator import render
+
+
+def test_columns_stand_under_their_heads() -> None:
+    """Nothing is a dash; a number is itself, zero too."""
+    assert render.table(("A", "LONG"), [("xyz", 0), (None, []), ("", "q")]) == "A    LONG\nxyz  0\n-    -\n-    q\n"
+
+
+def test_no_rows_are_the_heads_alone() -> None:
+    assert render.table(("A", "B"), []) == "A  B\n"
+
+
+def test_what_is_wrong_comes_with_the_status() -> None:
+    text = render.status(
+        {
+            "version": "1", "healthy": False, "mode": "none",
+            "exporters": {"exabgp": {"state": "late", "since": "T", "reason": "away"}},
+            "problems": [{"code": "x", "text": "all is lost"}],
+        }
+    )  # fmt: skip
+    assert text == (
+        "bgpcni 1: not healthy (no agent is running)\n  exporter exabgp is late since T: away\n  problem: all is lost\n"
+    )
+
+
+def test_drain_names_who_is_late() -> None:
+    assert render.drain({"drained": True, "late": []}) == "everything is withdrawn; the speaker has ended\n"
+    assert render.drain({"drained": False, "late": ["a", "b"]}) == "not everything is withdrawn: a, b is late\n"
+    assert render.reload({}) == "configuration reloaded\n"
+
+
+def test_every_command_with_a_document_has_a_text() -> None:
+    expected = {"status", "attachments", "routes", "peers", "explain", "sync", "release", "drain", "reload"}
+    assert expected <= set(render.RENDERERS)
