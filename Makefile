@@ -28,10 +28,11 @@ demo: setup
 	@$(BIN)/python -m integration.demo
 
 test: setup
-	$(BIN)/pytest tests integration $(PYTEST_FLAGS)
+	$(BIN)/pytest tests -n auto $(PYTEST_FLAGS)
+	$(BIN)/pytest integration $(PYTEST_FLAGS)
 
 unit: venv
-	$(BIN)/pytest tests $(PYTEST_FLAGS)
+	$(BIN)/pytest tests -n auto $(PYTEST_FLAGS)
 
 integration: setup
 	$(BIN)/pytest integration $(PYTEST_FLAGS)

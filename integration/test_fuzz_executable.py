@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from bgpcni.cni.environment import Command
+from integration.cni_inputs import environments, sound, stdins
 from integration.lab import Lab, Namespace, Node
 from integration.lab.node import STOCK_PLUGINS
-from tests.cni_inputs import environments, sound, stdins
 
 CALLS = {"agent": 400, "alone": 100}
 AT_ONCE = 2

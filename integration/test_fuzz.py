@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from cni_inputs import environments, sound, stdins
 from hypothesis import HealthCheck, given, settings
 
 from bgpcni.cni.environment import Command
@@ -19,10 +18,11 @@ from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError
 from bgpcni.handler import Call, handle
 from bgpcni.ipam.config import requested_addresses
-from bgpcni.model import Attachment, KernelRoute, NodeFacts
+from bgpcni.model import Address, Attachment, KernelRoute, NodeFacts
 from bgpcni.node import plan
 from bgpcni.node.request import Request, host_local_of
 from bgpcni.node.transaction import Node
+from integration.cni_inputs import environments, sound, stdins
 
 INPUTS = 3400
 FACTS = NodeFacts(
@@ -45,14 +45,14 @@ def unreal(request: Request) -> Node:
     plan.refuse_unsupported(request.settings)
     routing = plan.routing(request, agent, FACTS, 1, resident=True)
     plan.mac_of(request)
-    given = ()
+    given: tuple[Address, ...] = ()
     routes: tuple[KernelRoute, ...] = ()
     if request.settings.ipam_type == "host-local":
         config = host_local_of(request)
         requested_addresses(request.document, request.environment.args)
         routes = tuple(KernelRoute(dst=route.dst, gw=route.gw) for route in config.routes)
     elif request.prev_result is not None:
-        given = tuple(plan.Address(address=ip.address, gateway=ip.gateway) for ip in request.prev_result.ips)
+        given = tuple(Address(address=ip.address, gateway=ip.gateway) for ip in request.prev_result.ips)
     addresses = plan.with_gateways(request.settings, given)
     plan.bridge_of(request.settings, addresses)
     attachment = Attachment(
