@@ -1,6 +1,11 @@
 """An exporter for BIRD: each route a line in a file that bird.conf includes, and BIRD told to read it again.
 
-In bird.conf:   protocol static containers { ipv4; include "/etc/bird/containers.conf"; }
+In bird.conf, `include` first in its line:
+
+    protocol static containers {
+        ipv4;
+        include "/etc/bird/containers.conf";
+    }
 """
 
 from __future__ import annotations

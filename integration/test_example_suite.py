@@ -28,7 +28,10 @@ CONFIG = """
 router id 192.0.2.1;
 protocol device { }
 protocol static others { ipv4; route 10.9.9.9/32 blackhole; }
-protocol static containers { ipv4; include "%s"; }
+protocol static containers {
+    ipv4;
+    include "%s";
+}
 """
 Value = TypeVar("Value")
 Arguments = ParamSpec("Arguments")
