@@ -118,9 +118,11 @@ def test_ours_are_installed() -> None:
 
 
 def test_options_decide_which_instance_it_is() -> None:
-    """The same options in any order: the same speaker. A name given cannot take that of another's."""
+    """The same options in any order: the same speaker. A name given never is one of agent.toml's."""
     one = catalog.identify("bagpipe", {"a": 1, "b": 2}, None)
     assert catalog.identify("bagpipe", {"b": 2, "a": 1}, None) == one
     assert catalog.identify("bagpipe", {"a": 2, "b": 1}, None).name != one.name
-    assert catalog.identify("bagpipe", {}, None).name.startswith("bagpipe-")
-    assert catalog.identify("bagpipe", {"a": 1}, "fabric").name.startswith("fabric-")
+    assert catalog.identify("bagpipe", {}, None).name == "bagpipe"
+    named = catalog.identify("bagpipe", {"a": 1}, "fabric").name
+    assert named.startswith("fabric-"), "the plain name is that of an exporter in agent.toml"
+    assert named != catalog.identify("bagpipe", {"a": 2}, "fabric").name
