@@ -55,6 +55,7 @@ class DataPlane:
 
     def __init__(self, facts: NodeFacts, policy: PolicyTable, listen: Callable[[frozenset[Family]], None]) -> None:
         """`listen`: has the exporters tell of these families; called without our lock."""
+        self._facts = facts
         self._listen = listen
         self._lock = threading.RLock()
         self._sockets = threading.local()
@@ -88,6 +89,7 @@ class DataPlane:
     def configure(self, facts: NodeFacts, policy: PolicyTable) -> None:
         """What the node is and what it may take, at start and after a reload."""
         with self._lock:
+            moved = bool(self._segments) and facts.local_address != self._facts.local_address
             self._facts, self._fits = facts, None
             self._rib.restart_time = facts.graceful_restart
             addresses = (facts.local_address, facts.next_hop, facts.next_hop6)
@@ -95,6 +97,8 @@ class DataPlane:
             prefixes = None if policy.prefixes is None else tuple(ip_network(prefix) for prefix in policy.prefixes)
             self._bounds = Bounds(prefixes, policy.maximum_prefix)
             for segment in self._segments.values():
+                if moved:
+                    self._open(segment)
                 self._import(segment)
             self._unicast.configure(self._own, self._bounds)
             for network in {network for network, _ in self._vpns.values()}:
@@ -336,7 +340,10 @@ class DataPlane:
             self._step()
 
     def _nudge(self) -> None:
-        """Something is wanted: the thread is to see to it."""
+        """If something is to be done, the thread is to see to it."""
+        with self._lock:
+            if not any(program.dirty for program in self._programs().values()):
+                return
         with self._wake:
             self._pending = True
             self._wake.notify()
@@ -359,9 +366,8 @@ class DataPlane:
                     if time.monotonic() >= look:
                         look = time.monotonic() + LOOK_SECONDS
                         self._look()
-                    unfinished = self._step()
-                if unfinished:
-                    self._nudge()
+                    self._step()
+                self._nudge()
             except Exception:  # what is wrong with one route is logged; the others go on
                 log.exception("the data path failed in a way that should not happen")
 
@@ -414,12 +420,11 @@ class DataPlane:
         for program in self._programs().values():
             program.retry()
 
-    def _step(self) -> bool:
-        """One batch of each program; whether something is left to do."""
+    def _step(self) -> None:
+        """One batch of each program."""
         for segment in self._segments.values():
             self._drive(segment)
         apply(self._netlink, self._unicast.program, in_table)
-        return any(program.dirty for program in self._programs().values())
 
     def _drive(self, segment: Segment, only: Collection[Key] | None = None) -> None:
         """One batch of a VNI."""

@@ -77,6 +77,11 @@ def _notes(document: Document) -> Iterator[str]:
             f"({found['low']:.2f}-{found['high']:.2f}; goal <= 1.2 at 10000); agent {agent.get('rss MB', 0):.0f} MB"
         )
     yield from _speaker(document["sections"].get("speaker"))
+    learned = document["sections"].get("imports", {})
+    for size, found in learned.items():
+        if "in s" in found and size != "per route":
+            goal = " (goal <= 2)" if size == "5000" else ""
+            yield f"{size} imported type 2 routes: {found['in s']:.2f} s in, {found['out s']:.2f} s out{goal}"
     for name, found in document["sections"].get("processes", {}).items():
         yield f"{name}: {found['rss MB']:.0f} MB resident, {found['cpu s']:.1f} s CPU in this run"
 
