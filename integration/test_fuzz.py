@@ -20,8 +20,8 @@ from bgpcni.handler import Call, handle
 from bgpcni.ipam.config import requested_addresses
 from bgpcni.model import Address, Attachment, KernelRoute, NodeFacts
 from bgpcni.node import plan
+from bgpcni.node.node import Node
 from bgpcni.node.request import Request, host_local_of
-from bgpcni.node.transaction import Node
 from integration.cni_inputs import environments, sound, stdins
 
 INPUTS = 3400

@@ -12,8 +12,8 @@ from bgpcni.model import Attachment, State
 from bgpcni.node import chain, options, plan
 
 if TYPE_CHECKING:
+    from bgpcni.node.node import Node
     from bgpcni.node.request import Request
-    from bgpcni.node.transaction import Node
 
 
 def run(node: Node, request: Request) -> None:

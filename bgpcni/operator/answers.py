@@ -19,7 +19,7 @@ from bgpcni.errors import CniError, InvalidConfiguration
 from bgpcni.kernel import links, vxlan
 from bgpcni.model import Announcement, Attachment, State
 from bgpcni.node import interface, recovery
-from bgpcni.node.transaction import Node
+from bgpcni.node.node import Node
 from bgpcni.store import Stored
 
 if TYPE_CHECKING:
