@@ -100,6 +100,7 @@ class Program:
     def lost(self) -> None:
         """The kernel has nothing of it any more (the device went): what is wanted is to be made again."""
         self.present.clear()
+        self.failures.clear()
         self._inherited.clear()
         self._dirty = dict.fromkeys(self.wanted)
 
@@ -120,6 +121,7 @@ class Program:
             old, new = self.present.get(key), self.wanted.get(key)
             if old == new:
                 del self._dirty[key]
+                self.failures.pop(key, None)
                 continue
             found.append(Change(key, old, new))
             if len(found) == limit:
