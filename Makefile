@@ -51,5 +51,5 @@ bench: setup
 
 clean:
 	@if [ -x $(BIN)/python ] && [ "$$(id -u)" = 0 ]; then $(BIN)/python -m integration.lab; fi
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis bench.json bench.svg
+	rm -rf .venv .venv-bagpipe build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis bench.json bench.svg
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
