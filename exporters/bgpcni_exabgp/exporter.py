@@ -33,7 +33,7 @@ ANSWER = 20.0
 SUSPECT, REPEATED, CONDEMNED = 0.5, 60.0, 600.0
 """Seconds: what was sent so shortly before a session fell with an UPDATE error may be why; two such falls are a
 loop if no further apart; and for so long the suspects are refused."""
-STEADY = 60.0
+STEADY = 5.0
 """Seconds of life after which ExaBGP's next start is a first one again."""
 
 

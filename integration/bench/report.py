@@ -76,6 +76,7 @@ def _notes(document: Document) -> Iterator[str]:
             f"ADD at {size} attachments: p50 {add['p50']:.2f}, {found['median']:.2f} of that at none "
             f"({found['low']:.2f}-{found['high']:.2f}; goal <= 1.2 at 10000); agent {agent.get('rss MB', 0):.0f} MB"
         )
+    yield from _speaker(document["sections"].get("speaker"))
     learned = document["sections"].get("imports", {})
     for size, found in learned.items():
         if "in s" in found and size != "per route":
@@ -83,6 +84,22 @@ def _notes(document: Document) -> Iterator[str]:
             yield f"{size} imported type 2 routes: {found['in s']:.2f} s in, {found['out s']:.2f} s out{goal}"
     for name, found in document["sections"].get("processes", {}).items():
         yield f"{name}: {found['rss MB']:.0f} MB resident, {found['cpu s']:.1f} s CPU in this run"
+
+
+def _speaker(found: Document | None) -> Iterator[str]:
+    """Routes to FRR's table, from the exporter's call."""
+    if not found:
+        return
+    text = found["text"]["per second"]
+    for family, one in found["families"].items():
+        yield (
+            f"{found['count']} {family}: {one['per second']:,.0f} routes/s to FRR's table (goal >= 20,000), "
+            f"{one['per second'] / text:.1f} x ExaBGP's text pipe (goal >= 5); withdrawn at "
+            f"{one['gone per second']:,.0f}/s; ExaBGP {one['rss MB']:.0f} MB (goal <= 80)"
+        )
+    yield f"ExaBGP's text pipe: {text:,.0f} routes/s"
+    one = found["one"]
+    yield f"one route to FRR's table: p50 {one['p50']:.2f} ms, p99 {one['p99']:.2f} ms (goal <= 5 / 20)"
 
 
 def plot(document: Document) -> str:
