@@ -130,10 +130,15 @@ def test_a_restarted_reflector_stops_nobody(fabric: Fabric, pair: tuple[Containe
     connected(a, b)
 
 
-def test_a_deleted_device_is_made_again(fabric: Fabric, pair: tuple[Container, Container]) -> None:
-    """Somebody deletes the VXLAN device: it is there again, with everything in it."""
+def test_what_somebody_deletes_is_made_again(fabric: Fabric, pair: tuple[Container, Container]) -> None:
+    """Somebody deletes entries, or the VXLAN device: `sync` finds the ones, the other is there again at once."""
     one, two = fabric.nodes
     a, b = pair
+    one.namespace.run("bridge", "fdb", "delete", b.mac, "dev", evpn.DEVICE, "self")
+    one.namespace.ip("neigh", "delete", b.four, "dev", evpn.BRIDGE)
+    assert evpn.remote(one) == {}
+    one.operator("sync")
+    until(lambda: evpn.remote(one) == {b.mac: two.address} and b.four in evpn.neighbours(one), "found by sync")
     one.namespace.ip("link", "delete", evpn.DEVICE)
     until(lambda: evpn.remote(one) == {b.mac: two.address} and evpn.flood(one) == {two.address}, "the entries")
     connected(a, b)

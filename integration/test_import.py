@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 import pytest
@@ -170,3 +171,21 @@ def test_what_is_not_forwarded_says_so(lab: Lab, frr: Frr) -> None:
         (evpn.SUBNET, False, "best"), (evpn.SUBNET6, False, "best")
     }  # fmt: skip
     assert {r["datapath"] for r in one.routes() if "[5]" in r["nlri"]} == {False}
+
+
+def test_graceful_restart_keeps_unicast_routes(lab: Lab) -> None:
+    """The neighbour's daemon is killed and comes back: what was learned forwards on; what it lost meanwhile goes."""
+    frr = lab.frr(networks=["203.0.113.7/32", "203.0.113.8/32"], extra=["bgp graceful-restart",
+                  "bgp graceful-restart preserve-fw-state"])  # fmt: skip
+    node = lab.node(frr)
+    node.agent()
+    add(lab, node, "c1", unicast(node, **{"import": ["203.0.113.0/24"]}))
+    until(lambda: set(imported(node)) == {"203.0.113.7", "203.0.113.8"}, "the routes")
+    log = node.folder / "routes.log"
+    with log.open("w") as out:
+        monitor = node.namespace.popen("ip", "monitor", "route", stdout=out)
+    frr.restart(signal.SIGKILL, frr.config["bgpd"].replace("  network 203.0.113.8/32\n", ""))
+    until(lambda: set(imported(node)) == {"203.0.113.7"}, "just what was told again")
+    monitor.terminate()
+    monitor.wait(30)
+    assert not [line for line in log.read_text().splitlines() if "Deleted" in line and "203.0.113.7" in line]

@@ -136,10 +136,7 @@ class DataPlane:
                 log.error("%s: %s", attachment.key, error.msg)
         with self._lock:
             self._sweep()
-            for prefix, hop, device in routes.ours(self._netlink):
-                self._unicast.program.adopt(Key("route", prefix), Via(hop, device))
-            if not self._held.intersection(UNICAST):
-                self._unicast.program.release()
+            self._read_table()
             self._release()
 
     def _sweep(self) -> None:
@@ -244,19 +241,31 @@ class DataPlane:
             raise InvalidConfiguration("bgp.family: evpn needs [bgp] local_address in agent.toml, the VTEP")
         device = vxlan.Device(segment.vni, local, segment.bridge_index, segment.mtu)
         try:
-            segment.device, existed = vxlan.ensure(self._netlink, device)
+            segment.device = vxlan.ensure(self._netlink, device)
         except NetlinkError as error:
             raise KernelRefused(f"VXLAN device of VNI {segment.vni}: {error.strerror}") from None
-        segment.program.lost()
+        self._read(segment)
         segment.guarded = frozenset()
-        for entry in vxlan.entries(self._netlink, segment.device) if existed else ():
+        self._guard(segment)
+
+    def _read(self, segment: Segment) -> None:
+        """What the kernel has of a VNI, whatever was thought before."""
+        segment.program.lost()
+        for entry in vxlan.entries(self._netlink, segment.device):
             key = Key("fdb", entry.mac) if entry.mac else Key("flood", entry.vtep)
             segment.program.adopt(key, Remote(entry.vtep, entry.vni))
         for _, address, mac in vxlan.neighbours(self._netlink, segment.bridge_index):
             segment.program.adopt(Key("neighbour", address), At(mac))
         if Family.L2VPN_EVPN not in self._held:
             segment.program.release()
-        self._guard(segment)
+
+    def _read_table(self) -> None:
+        """The same of the node's own table."""
+        self._unicast.program.lost()
+        for prefix, hop, device in routes.ours(self._netlink):
+            self._unicast.program.adopt(Key("route", prefix), Via(hop, device))
+        if not self._held.intersection(UNICAST):
+            self._unicast.program.release()
 
     def _leave(self, segment: Segment, key: AttachmentKey) -> None:
         """One attachment less; the last takes the device with it, and its neighbours off the bridge."""
@@ -334,10 +343,13 @@ class DataPlane:
                 self._wake.notify()
 
     def look_again(self) -> None:
-        """What the kernel refused is tried again now (`bgpcni sync`)."""
+        """Compare with the kernel itself, and try again what it refused (`bgpcni sync`)."""
         with self._lock:
+            for segment in self._segments.values():
+                self._read(segment)
+            self._read_table()
             self._look()
-            self._step()
+        self._nudge()
 
     def _nudge(self) -> None:
         """If something is to be done, the thread is to see to it."""
@@ -375,13 +387,17 @@ class DataPlane:
         now = time.monotonic()
         for exporter, event in events:
             self._rib.hear(exporter, event, now)
-        for segment in self._segments.values():
-            if segment.device in gone and links.find(self._netlink, index=segment.device) is None:
-                log.warning("%s was deleted; made again", vxlan.name_of(segment.vni))
-                self._open(segment)
+        if gone:
+            self._reopen()
         self._refresh()
         if self._held:
             self._release()
+
+    def _reopen(self) -> None:
+        for segment in self._segments.values():
+            if links.find(self._netlink, index=segment.device) is None:
+                log.warning("%s was deleted; made again", vxlan.name_of(segment.vni))
+                self._open(segment)
 
     def _refresh(self) -> None:
         for segment in self._segments.values():
@@ -414,6 +430,7 @@ class DataPlane:
     def _look(self) -> None:
         """What only time changes: routes kept too long, ways to next hops, what the kernel refused."""
         self._fits = None
+        self._reopen()
         self._rib.expire(time.monotonic())
         self._refresh()
         self._unicast.look()
