@@ -819,6 +819,7 @@ def check() -> None:
         Protocol.new_update: ["self", "include_withdraw"],
         Protocol.new_eors: ["self", "afi", "safi"],
         Reactor.reload: ["self"],
+        Reactor._pending_adjribout: ["self"],
         Reactor._wait_for_io: ["self", "sleeptime"],
         OutgoingRIB.updates: ["self", "grouped"],
         OutgoingRIB.add_to_rib: ["self", "change", "force"],
@@ -905,6 +906,8 @@ def install(engine: Engine) -> None:
     Peer._main = watched_main(engine, Peer._main)
     Protocol.new_update = watched_update(Protocol.new_update)
     Protocol.new_eors = watched_eors(Protocol.new_eors)
+    # a reload is dropped without a word while routes are queued, as they are for a neighbour that is away
+    Reactor._pending_adjribout = lambda reactor: False
     stock_reload = Reactor.reload
     Reactor.reload = lambda reactor: engine.reload(stock_reload, reactor)
 

@@ -30,15 +30,19 @@ from bgpcni_exabgp.received import AdjRibIn, Terms
 
 ANSWER = 20.0
 """Seconds that ExaBGP may take to start, or to answer when it has just been connected to."""
+CLEAR = 3.0
+"""Seconds for a neighbour that was taken out of agent.toml to get the withdrawals, before its session ends."""
 SUSPECT, REPEATED, CONDEMNED = 0.5, 60.0, 600.0
 """Seconds: what was sent so shortly before a session fell with an UPDATE error may be why; two such falls are a
 loop if no further apart; and for so long the suspects are refused."""
+STOCK = frozenset(Family) - {Family.L2VPN_EVPN}
+"""What a stock ExaBGP's text commands announce."""
 STEADY = 5.0
 """Seconds of life after which ExaBGP's next start is a first one again."""
 
 
 class ExaBGP(Exporter):
-    """Routes to ExaBGP. All five families; unicast only where `socket` leads to a stock ExaBGP."""
+    """Routes to ExaBGP. All five families; unicast and L3VPN where `socket` leads to a stock ExaBGP."""
 
     class Config(Exporter.Config):
         """`socket`: that of the relay which the user's own ExaBGP runs; absent: the agent runs ExaBGP."""
@@ -108,6 +112,10 @@ class ExaBGP(Exporter):
         wanted = [r for r in routes if r.nlri.family in carried and r.nlri not in condemned]
         refused: dict[Nlri, str] = {}
         batch = list(lines.announce(wanted, self.node.asn or 0, kinds, refused.__setitem__))
+        with self._lock:
+            replaced = [nlri for nlri in refused if not self._ledger.is_refused(nlri)]
+        # what ExaBGP holds of a route that is refused now is no longer what anybody wants
+        link.submit(lines.withdraw(replaced), self._note_withdrawn, deadline)
         with self._lock:
             for nlri, reason in refused.items():
                 self._ledger.refuse(nlri, reason)
@@ -246,12 +254,18 @@ class ExaBGP(Exporter):
 
     def _stock_announce(self, link: Link, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
         batch: list[Line] = []
+        refused: dict[Nlri, str] = {}
+        for route in routes:
+            try:
+                batch.append(lines.stock_announce(route, self.node.asn or 0))
+            except Unencodable as error:
+                refused[route.nlri] = str(error)
         with self._lock:
-            for route in routes:
-                try:
-                    batch.append(lines.stock_announce(route, self.node.asn or 0))
-                except Unencodable as error:
-                    self._ledger.refuse(route.nlri, str(error))
+            replaced = [nlri for nlri in refused if not self._ledger.is_refused(nlri) and nlri.family in STOCK]
+        link.submit(map(lines.stock_withdraw, replaced), self._note_withdrawn, deadline)
+        with self._lock:
+            for nlri, reason in refused.items():
+                self._ledger.refuse(nlri, reason)
         failed = link.submit(batch, self._note_announced, deadline)
         with self._lock:
             for line in failed:
@@ -261,12 +275,12 @@ class ExaBGP(Exporter):
 
     def _stock_withdraw(self, link: Link, nlris: Iterable[Nlri], deadline: float) -> list[Outcome]:
         nlris = list(nlris)
-        unicast = [n for n in nlris if n.family in (Family.IPV4_UNICAST, Family.IPV6_UNICAST)]
-        link.submit(map(lines.stock_withdraw, unicast), self._note_withdrawn, deadline)
+        able = [n for n in nlris if n.family in STOCK]
+        link.submit(map(lines.stock_withdraw, able), self._note_withdrawn, deadline)
         with self._lock:
             self._stock_sent(link)
             now = time.monotonic()
-            outcomes = [self._ledger.outcome(n, now) if n in unicast else Outcome(Reach.ACKED) for n in nlris]
+            outcomes = [self._ledger.outcome(n, now) if n.family in STOCK else Outcome(Reach.ACKED) for n in nlris]
         return [Outcome(Reach.ACCEPTED) if outcome.reach > Reach.WANTED else outcome for outcome in outcomes]
 
     def _stock_sent(self, link: Link) -> None:
@@ -331,6 +345,17 @@ class ExaBGP(Exporter):
         """No neighbour is configured any more: the ExaBGP of an earlier configuration ends."""
         running = self._home.adopt()
         if running is not None:
+            try:
+                link = self._open(running)
+                try:
+                    hello = link.next(ANSWER)
+                    state = self._ask_state(link) if isinstance(hello, dict) else None
+                    if state is not None:
+                        self._clear(link, state, _established(state))
+                finally:
+                    link.release()
+            except (OSError, KeyError):
+                pass  # it ends all the same
             running.end(time.monotonic() + ANSWER)
             running.close()
         self._home.forget()
@@ -393,7 +418,7 @@ class ExaBGP(Exporter):
             running.end(time.monotonic() + ANSWER)
             return "it was of another version"
         if running is not None and state is not None and state["digest"] != digest:
-            state = self._reload(link, running, digest)
+            state = self._reload(link, running, digest, state)
         with self._lock:
             now = time.monotonic()
             self._stock = state is None
@@ -455,15 +480,35 @@ class ExaBGP(Exporter):
                 return found if event else None
         raise OSError("its relay closed the connection")
 
-    def _reload(self, link: Link, running: Running, digest: str) -> dict[str, Any]:
+    def _clear(self, link: Link, state: dict[str, Any], peers: Collection[str]) -> None:
+        """Withdraw everything from these peers, whose sessions are to end: with graceful restart they would keep it."""
+        link.number = state["seq"]
+        late: dict[str, int] = {}
+        for peer in peers:
+            for line in lines.clear(peer):
+                link.post(line)
+            late[peer] = link.number
+        deadline = time.monotonic() + CLEAR
+        while late:
+            try:
+                event = link.next(deadline - time.monotonic())
+            except TimeoutError:
+                return
+            if event is None:
+                return
+            if isinstance(event, dict) and event.get("bgpcni") == "sent":
+                late = {peer: number for peer, number in late.items() if peer != event["peer"] or number > event["seq"]}
+
+    def _reload(self, link: Link, running: Running, digest: str, state: dict[str, Any]) -> dict[str, Any]:
         """The configuration changed: only the sessions that it changes are touched. Raises OSError."""
+        self._clear(link, state, [p for p in _established(state) if p not in self._ledger.sessions])
         running.signal(signal.SIGUSR1)
         done = self._await(link, "configured")
-        state = self._ask_state(link)
-        if done is None or state is None or done["error"] or state["digest"] != digest:
+        fresh = self._ask_state(link)
+        if done is None or fresh is None or done["error"] or fresh["digest"] != digest:
             running.end(time.monotonic() + ANSWER)
             raise OSError(f"it did not take its new configuration: {done and done['error']}")
-        return state
+        return fresh
 
     def _lost(self, reason: str) -> None:
         with self._lock:
@@ -615,6 +660,10 @@ class ExaBGP(Exporter):
                 link.post(line)
         except OSError:
             link.close()  # the reading end sees it, and starts over
+
+
+def _established(state: dict[str, Any]) -> list[str]:
+    return [found["peer"] for found in state["neighbors"] if found["started"] >= 0]
 
 
 def _peer(session: Session, sent: int, offline: str | None, routes: AdjRibIn) -> Peer:

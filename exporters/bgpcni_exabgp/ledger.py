@@ -204,6 +204,10 @@ class Ledger:
         entry = self.routes.setdefault(nlri, Entry(-1, NEVER, False, not self.primed))
         entry.refused, entry.withdrawn = reason, False
 
+    def is_refused(self, nlri: Nlri) -> bool:
+        entry = self.routes.get(nlri)
+        return entry is not None and entry.refused is not None
+
     def retain(self, keep: Collection[Nlri]) -> None:
         """Forget announcements that are not in `keep`: they were swept."""
         self.routes = {nlri: entry for nlri, entry in self.routes.items() if nlri in keep or entry.withdrawn}
