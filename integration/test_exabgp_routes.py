@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -498,3 +500,38 @@ def test_peers_of_both_kinds_at_once(lab: Lab, frr: Frr, node: Bench) -> None:
     speaker.wait(Reach.SENT, routes[0])
     speaker.withdraw(routes[0])
     speaker.wait(Reach.SENT, routes[0])
+
+
+def test_an_exabgp_whose_inside_is_another(lab: Lab, frr: Frr, node: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that is not known inside: said aloud, unicast and L3VPN go on by its text commands, with End-of-RIB."""
+    folder = node.run_dir / "site"
+    folder.mkdir()
+    (folder / "other.py").write_text(
+        "import sys\n"
+        "from bgpcni_exabgp import engine\n"
+        "engine.version = lambda name: '5.9.0'\n"
+        "sys.argv = ['engine', sys.argv[1]]\n"
+        "sys.exit(engine.main())\n"
+    )
+    stock = subprocess.Popen
+
+    def popen(command: list[str], **more: Any) -> Any:
+        ours = "bgpcni_exabgp.engine" in command
+        return stock([command[0], str(folder / "other.py"), command[-1]] if ours else command, **more)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    speaker = Speaker(lab, node.namespace, facts(node))
+    route = unicast(node, "10.1.2.3/32", communities=("64512:1",))
+    speaker.announce(route)
+    monkeypatch.undo()
+    speaker.prune(route)
+    until(lambda: speaker.reach(route) == {Reach.ACCEPTED}, "that ExaBGP took it and a session is up")
+    until(lambda: table(frr) == {route.nlri: meant(route)}, "the route")
+    assert "ExaBGP 5.9.0: from 5.0.8 to below 5.1 is needed" in speaker.exporter.peers()[0].last_error
+
+    def ended() -> bool:
+        return bool(frr.neighbor(node.address)["gracefulRestartInfo"]["endOfRibRecv"]["ipv4Unicast"])
+
+    until(ended, "End-of-RIB")
+    speaker.withdraw(route)
+    until(lambda: not table(frr), "the end of the route")

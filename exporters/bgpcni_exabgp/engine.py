@@ -869,8 +869,21 @@ def check() -> None:
         raise Mismatch(f"ExaBGP {found}: its Adj-RIB-Out gives {found_octets}, not {expected_octets}")
 
 
-def claim(configuration: Path) -> int | None:
+def unknown() -> str:
+    """Why this ExaBGP's inside must not be touched, "" if it is the one known."""
+    try:
+        check()
+    except Mismatch as mismatch:
+        return str(mismatch)
+    except (AttributeError, TypeError, ImportError, LookupError, ValueError) as error:
+        return f"ExaBGP {version('exabgp')} is not the one known inside: {error}"
+    return ""
+
+
+def claim(configuration: Path, plain: str = "") -> int | None:
     """Be the only one on this configuration, and say who; the descriptor holds the claim for life. None: taken.
+
+    `plain`: why it is a stock ExaBGP that will run.
 
     The file is written by us and not by who started us, since that one may be killed before it could.
     """
@@ -887,7 +900,7 @@ def claim(configuration: Path) -> int | None:
         os.close(descriptor)  # unlinked between open and lock
     started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps({"pid": os.getpid(), "started": started}).encode())
+    os.write(descriptor, json.dumps({"pid": os.getpid(), "started": started, "plain": plain}).encode())
     return descriptor
 
 
@@ -926,18 +939,14 @@ def main() -> int:
         return 2
     path = sys.argv[1]
     os.umask(0o077)
-    if claim(Path(path)) is None:
+    why = unknown()
+    if claim(Path(path), why) is None:
         sys.stderr.write(f"bgpcni: another one runs on {path}\n")
         return 4
-    try:
-        check()
-    except Mismatch as mismatch:
-        sys.stderr.write(f"bgpcni: {mismatch}\n")
-        return 3
-    except (AttributeError, TypeError) as error:
-        sys.stderr.write(f"bgpcni: ExaBGP {version('exabgp')} is not the one known inside: {error}\n")
-        return 3
-    install(Engine(Path(path)))
+    if why:
+        sys.stderr.write(f"bgpcni: {why}: it runs as it is, with its text commands only\n")
+    else:
+        install(Engine(Path(path)))
     sys.argv = ["exabgp", "server", path]
     from exabgp.application.main import main as exabgp_main
 

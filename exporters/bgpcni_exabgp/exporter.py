@@ -71,6 +71,7 @@ class ExaBGP(Exporter):
         self._wire: Link | None = None  # from its first octet on
         self._running: Running | None = None
         self._stock = False
+        self._plain = ""  # why the ExaBGP that we started is used as a stock one
         self._negotiated: dict[str, list[str]] = {}  # by neighbour of a stock ExaBGP
         self._whole = False  # pruned since connected: End-of-RIB may be sent
         self._closing = threading.Event()
@@ -187,7 +188,7 @@ class ExaBGP(Exporter):
             self._ledger.retain(kept)
             self._ledger.primed = True
             first, self._whole = not self._whole, True
-            owed = self._end_of_rib() if first and not self._stock else []
+            owed = self._end_of_rib() if first else []
         self._post(link, owed)
 
     def progress(self, routes: Sequence[Announcement]) -> list[Outcome]:
@@ -212,7 +213,7 @@ class ExaBGP(Exporter):
                     continue
                 for address, session in self._ledger.sessions.items():
                     counts[address] += nlri.family in session.families and session.sent >= entry.number
-            offline = self._ledger.offline
+            offline = self._ledger.offline or self._plain or None
             return [_peer(s, counts[a], offline, self._hearing.routes) for a, s in self._ledger.sessions.items()]
 
     def drain(self, deadline: float) -> None:
@@ -370,6 +371,10 @@ class ExaBGP(Exporter):
                 link.release()
         text = configure(self.node, self._home.relay_command(), read_passwords(self.node.neighbors))
         running = self._home.adopt()
+        if running is not None and self._home.plain() and self._home.configured() != text:
+            running.end(time.monotonic() + ANSWER)  # a stock one does not tell what it read
+            running.close()
+            running = None
         digest = self._home.write_configuration(text)
         if running is None:
             running = self._home.start()
@@ -414,7 +419,8 @@ class ExaBGP(Exporter):
         if not isinstance(hello, dict) or "relay" not in hello:
             return "what answers is not its relay"
         state = self._ask_state(link)
-        if running is not None and (state is None or state["protocol"] != lines.PROTOCOL):
+        self._plain = self._home.plain() if running is not None and state is None else ""
+        if running is not None and not self._plain and (state is None or state["protocol"] != lines.PROTOCOL):
             running.end(time.monotonic() + ANSWER)
             return "it was of another version"
         if running is not None and state is not None and state["digest"] != digest:
@@ -422,6 +428,8 @@ class ExaBGP(Exporter):
         with self._lock:
             now = time.monotonic()
             self._stock = state is None
+            if self._path is None:
+                self.acks = "accepted" if self._stock else "acked"
             if state is None:
                 for address in hello["relay"]["down"]:
                     self._ledger.meet(address, 0, (), self.node.hold_time, now)
@@ -610,6 +618,7 @@ class ExaBGP(Exporter):
             self._ledger.meet(address, 0, families, self.node.hold_time, time.monotonic())
             self._ledger.up(session, families, -1, time.time())
             self._ledger.sent(session, link.number)
+            return self._end_of_rib()
         elif found["state"] == "down":
             was_up = session.up
             fall = explain(str(found.get("reason", "")))
@@ -640,8 +649,13 @@ class ExaBGP(Exporter):
 
     def _end_of_rib(self) -> list[Line]:
         """End-of-RIB for each family that an established session has not had it of, once the table is whole."""
-        if not self._whole or self._stock:
+        if not self._whole or (self._stock and self._path is not None):
             return []
+        if self._stock:
+            owed = [(s, f) for s in self._ledger.sessions.values() for f in sorted(s.families - s.eor)]
+            for session, family in owed:
+                session.eor.add(family)
+            return [lines.stock_end_of_rib(session.neighbor.address, family) for session, family in owed]
         return [
             lines.end_of_rib(session.neighbor.address, family)
             for session in self._ledger.sessions.values()

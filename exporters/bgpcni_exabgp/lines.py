@@ -159,6 +159,10 @@ def stock_withdraw(nlri: Nlri) -> Line:
     return Line("", f"withdraw route {_stock_route(nlri)}{label}", (nlri,), numbered=False)
 
 
+def stock_end_of_rib(peer: str, family: Family) -> Line:
+    return Line("", f"neighbor {peer} announce eor {WIRE[family].replace('/', ' ')}", numbered=False)
+
+
 def _stock_route(nlri: Nlri) -> str:
     encode_withdrawal(nlri)  # nothing that was not validated reaches a text command
     return f"{nlri.prefix} rd {nlri.rd}" if nlri.kind == "vpn" else str(nlri.prefix)
