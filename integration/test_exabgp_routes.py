@@ -374,11 +374,13 @@ def test_a_route_that_a_peer_cannot_stand_is_taken_back(
     until(lambda: time.monotonic() - speaker.exporter._batches[-1][0] > exporter.SUSPECT, "a moment of peace")
     evpn = Nlri(Family.L2VPN_EVPN, "multicast", rd="64512:1", originator=node.address)
     bad = Announcement(evpn, "e", node.address, vni=5)
-    speaker.announce(bad)
-    until(lambda: speaker.reach(bad) == {Reach.REFUSED}, "that the bad route is refused")
+    together = [unicast(node, f"10.1.3.{n}/32") for n in range(1, 8)]
+    speaker.announce(*together[:4], bad, *together[4:])
+    until(lambda: speaker.reach(bad) == {Reach.REFUSED}, "that the bad route is refused", 60)
     assert f"{node.peer} ended the session over it: NOTIFICATION 3/" in speaker.reason(bad)
-    speaker.wait(Reach.ACKED, good)
+    speaker.wait(Reach.ACKED, good, *together)
     until(lambda: frr.paths("10.1.2.3/32") and frr.established(node.address), "a session that lasts")
+    assert frr.received(node.address) == 8
     assert speaker.announce(bad)[0].reach is Reach.REFUSED
     assert "NOTIFICATION 3/" in speaker.exporter.peers()[0].last_error
 

@@ -27,11 +27,14 @@ from bgpcni_exabgp.lines import Line
 from bgpcni_exabgp.link import Link
 from bgpcni_exabgp.process import Home, Running, back_off, installed
 from bgpcni_exabgp.received import AdjRibIn, Terms
+from bgpcni_exabgp.trial import Trial
 
 ANSWER = 20.0
 """Seconds that ExaBGP may take to start, or to answer when it has just been connected to."""
 CLEAR = 3.0
 """Seconds for a neighbour that was taken out of agent.toml to get the withdrawals, before its session ends."""
+TRY, PROBATION = 0.25, 1.0
+"""Seconds between looks at a trial, and for which a session has to survive a group of suspects."""
 SUSPECT, REPEATED, CONDEMNED = 0.5, 60.0, 600.0
 """Seconds: what was sent so shortly before a session fell with an UPDATE error may be why; two such falls are a
 loop if no further apart; and for so long the suspects are refused."""
@@ -78,7 +81,9 @@ class ExaBGP(Exporter):
         self._thread: threading.Thread | None = None
         self._batches: deque[tuple[float, int]] = deque(maxlen=64)  # (when, the newest number)
         self._falls: dict[str, tuple[float, set[Nlri]]] = {}  # by neighbour: over an UPDATE, when, and the suspects
+        self._forms: deque[list[Announcement]] = deque(maxlen=64)  # of the same batches
         self._condemned: dict[Nlri, float] = {}  # refused until
+        self._trials: dict[str, Trial] = {}  # by neighbour
         self._met = False
         self._base = 0  # the newest number when connected
         self._trying = True
@@ -106,10 +111,13 @@ class ExaBGP(Exporter):
             return self._stock_announce(link, routes, deadline)
         now = time.monotonic()
         with self._lock:
-            neighbors = [session.neighbor for session in self._ledger.sessions.values()]
-            kinds: frozenset[Kind] = frozenset("ibgp" if n.asn == self.node.asn else "ebgp" for n in neighbors)
+            kinds = self._kinds()
             carried = self._ledger.carried()
             condemned = {nlri for nlri, until in self._condemned.items() if now < until}
+            for trial in self._trials.values():
+                waiting = trial.waiting()
+                trial.forms.update({route.nlri: route for route in routes if route.nlri in trial.forms})
+                condemned |= waiting
         wanted = [r for r in routes if r.nlri.family in carried and r.nlri not in condemned]
         refused: dict[Nlri, str] = {}
         batch = list(lines.announce(wanted, self.node.asn or 0, kinds, refused.__setitem__))
@@ -123,6 +131,7 @@ class ExaBGP(Exporter):
         failed = link.submit(batch, self._note_announced, deadline)
         with self._lock:
             self._batches.append((time.monotonic(), link.number))
+            self._forms.append(wanted)
             for line in failed:
                 for nlri in line.routes:
                     self._ledger.refuse(nlri, "exabgp refused it; see its log")
@@ -143,6 +152,9 @@ class ExaBGP(Exporter):
             return self._stock_withdraw(link, nlris, deadline)
         with self._lock:
             carried = self._ledger.carried()
+            for trial in self._trials.values():
+                for nlri in nlris:
+                    trial.forget(nlri)
         batch = list(lines.withdraw(nlri for nlri in nlris if nlri.family in carried))
         sent = {nlri for line in batch for nlri in line.routes}
         failed = link.submit(batch, self._note_withdrawn, deadline)
@@ -209,7 +221,7 @@ class ExaBGP(Exporter):
         with self._lock:
             counts = dict.fromkeys(self._ledger.sessions, 0)
             for nlri, entry in self._ledger.routes.items():
-                if entry.withdrawn or entry.refused is not None:
+                if entry.withdrawn or entry.refused is not None or entry.held:
                     continue
                 for address, session in self._ledger.sessions.items():
                     counts[address] += nlri.family in session.families and session.sent >= entry.number
@@ -443,6 +455,7 @@ class ExaBGP(Exporter):
             self._whole = False
             self._ledger.connected()
             self._batches.clear()
+            self._forms.clear()
             self._base = link.number
             self._link = link
             first, self._met = not self._met, True
@@ -458,8 +471,9 @@ class ExaBGP(Exporter):
             self.wake.empty()
         while True:
             try:
-                event = link.next(ANSWER)
+                event = link.next(TRY if self._trials else ANSWER)
             except TimeoutError:
+                self._try_next(link)
                 if link.owed() < ANSWER:
                     continue
                 if running is not None:
@@ -469,6 +483,7 @@ class ExaBGP(Exporter):
                 return "its relay closed the connection"
             if isinstance(event, dict):
                 self._hear(link, event)
+                self._try_next(link)
 
     def _ask_state(self, link: Link) -> dict[str, Any] | None:
         """The engine's state; None from a stock ExaBGP, which does not know the question."""
@@ -522,6 +537,7 @@ class ExaBGP(Exporter):
         with self._lock:
             self._link, self._wire, self._trying = None, None, False
             self._ledger.disconnected(reason, time.monotonic(), time.time())
+            self._trials.clear()
             self._lock.notify_all()
         if not self._closing.is_set():
             self._hearing.lost()
@@ -636,16 +652,67 @@ class ExaBGP(Exporter):
         session, and the session would never last.
         """
         address, now = session.neighbor.address, time.monotonic()
+        if (trial := self._trials.get(address)) is not None:
+            group, culprit = trial.fell()
+            for nlri in group:
+                self._hold(nlri, trial)
+            if culprit is not None:
+                self._condemn(culprit, address, words)
+            return list(lines.withdraw(group))
         when, suspects = self._falls.get(address, (-REPEATED, set()))
         if now - when > REPEATED:
             old = [number for at, number in self._batches if now - at >= SUSPECT]
             self._falls[address] = (now, set(self._ledger.between(max(old, default=self._base), link.number)))
             return []
         del self._falls[address]
-        for nlri in suspects:
-            self._condemned[nlri] = now + CONDEMNED
-            self._ledger.refuse(nlri, f"withdrawn, because {address} ended the session over it: {words}")
+        forms = {route.nlri: route for batch in self._forms for route in batch if route.nlri in suspects}
+        if len(suspects) == 1 or not forms:
+            for nlri in suspects:
+                self._condemn(nlri, address, words)
+        else:
+            trial = self._trials[address] = Trial(address, words, forms)
+            for nlri in forms:
+                self._hold(nlri, trial)
         return list(lines.withdraw(suspects))
+
+    def _hold(self, nlri: Nlri, trial: Trial) -> None:
+        words = f"held back: {trial.peer} ended the session over one of {len(trial.forms)} routes: {trial.words}"
+        self._ledger.hold(nlri, words)
+
+    def _condemn(self, nlri: Nlri, address: str, words: str) -> None:
+        self._condemned[nlri] = time.monotonic() + CONDEMNED
+        self._ledger.refuse(nlri, f"withdrawn, because {address} ended the session over it: {words}")
+
+    def _try_next(self, link: Link) -> None:
+        """Trials go on: a group that its session survived is acquitted, and the next one is announced."""
+        for address, trial in list(self._trials.items()):
+            with self._lock:
+                session, now = self._ledger.sessions.get(address), time.monotonic()
+                if session is None or not session.up:
+                    trial.quiet_since = None
+                    continue
+                if trial.testing:
+                    if session.acked < trial.number:
+                        continue
+                    if trial.quiet_since is None:
+                        trial.quiet_since = now
+                    if now - trial.quiet_since < PROBATION:
+                        continue
+                    trial.acquit()
+                batch = list(lines.announce(trial.start(), self.node.asn or 0, self._kinds(), self._ledger.refuse))
+            try:
+                for line in batch:
+                    link.post(line, self._note_announced)
+            except OSError:
+                link.close()
+            trial.number = link.number
+            if trial.done:
+                self._trials.pop(address, None)
+            self.wake.sessions()
+
+    def _kinds(self) -> frozenset[Kind]:
+        neighbors = [session.neighbor for session in self._ledger.sessions.values()]
+        return frozenset("ibgp" if n.asn == self.node.asn else "ebgp" for n in neighbors)
 
     def _end_of_rib(self) -> list[Line]:
         """End-of-RIB for each family that an established session has not had it of, once the table is whole."""
