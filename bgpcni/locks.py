@@ -9,6 +9,8 @@ import fcntl
 import os
 import time
 
+PROBE_SECONDS = 1.0
+"""A starting agent's patience with calls that look whether there is one; each holds the lock for an instant."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
 
 
@@ -82,7 +84,7 @@ class WriterLocks:
 
     def as_agent(self) -> None:
         """Raises Busy when another agent lives. Waits for calls that began without an agent to end."""
-        self._held.append(acquire(self.AGENT, self._folder))
+        self._held.append(acquire(self.AGENT, self._folder, seconds=PROBE_SECONDS))
         self._held.append(acquire(self.WRITER, self._folder, seconds=None))
 
     def as_call(self) -> None:

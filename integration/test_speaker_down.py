@@ -237,8 +237,10 @@ def test_a_container_gets_its_own_held_address_again(lab: Lab) -> None:
     pid = speaker(node)
     freeze(lab, pid)
     delete(node, "c1", space, conf)
-    refused = node.cni("ADD", "c1", space, conf | {"mtu": 9000})
-    assert refused.error == 7
+    space.ip("link", "add", "eth0", "type", "veth", "peer", "name", "other")
+    refused = node.cni("ADD", "c1", space, conf)
+    assert refused.error == 4
+    space.ip("link", "delete", "eth0")
     assert node.lease_files() == set(held.ips)
     assert len(node.records("leaving")) == 1
     again = add(node, "c1", space, conf | {"bgp": {}})

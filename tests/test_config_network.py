@@ -78,6 +78,7 @@ def test_exporters_are_names_or_objects() -> None:
         ({"bgp": {"waitSeconds": 31}}, "bgp.waitSeconds: should be less than or equal to 30"),
         ({"BGP": {"WAIT": "ever"}}, "bgp.wait: should be 'none', 'sent' or 'acked'"),
         ({"mtu": "big"}, "mtu: should be a valid integer"),
+        ({"mtu": 67}, "mtu: 67 is below 68"),
         ({"mtu": 70000}, "mtu: should be less than or equal to 65535"),
         ({"importRT": ["64512"]}, "importRT: '64512' is not a route target"),
         ({"bridge": "a/b"}, "bridge: 'a/b' is not an interface name"),

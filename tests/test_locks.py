@@ -5,11 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from bgpcni import locks
 from bgpcni.locks import Busy, WriterLocks, acquire, discard
 
 
@@ -139,8 +141,9 @@ def test_a_link_is_not_followed(folder: int, tmp_path: Path) -> None:
     assert not (tmp_path / "y").exists()
 
 
-def test_one_agent(folder: int) -> None:
+def test_one_agent(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second agent is refused, and so is every call."""
+    monkeypatch.setattr(locks, "PROBE_SECONDS", 0.0)
     agent = WriterLocks(folder)
     agent.as_agent()
     assert in_child(WriterLocks(folder).as_agent) == "Busy"
@@ -162,13 +165,31 @@ def test_calls_without_an_agent_work_side_by_side(folder: int) -> None:
 
     thread = threading.Thread(target=start)
     thread.start()
-    while in_child(WriterLocks(folder).as_call) == "ok":
-        pass  # until the agent has its first lock
+    end = time.monotonic() + 30
+    while in_child(WriterLocks(folder).as_call) == "ok":  # until the agent has its first lock
+        assert time.monotonic() < end
     assert not started.is_set()
     call.release()
     thread.join(30)
     assert started.is_set()
     assert in_child(WriterLocks(folder).as_call) == "Busy"
+    agent.release()
+
+
+def test_a_call_that_looks_for_an_agent_is_not_in_the_way_of_one(folder: int) -> None:
+    """It holds the agent's lock for an instant: the agent that starts just then waits for that."""
+    probe = acquire("agent.lock", folder, shared=True)
+    agent, started = WriterLocks(folder), threading.Event()
+
+    def start() -> None:
+        agent.as_agent()
+        started.set()
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    os.close(probe)
+    thread.join(30)
+    assert started.is_set()
     agent.release()
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bgpcni.cni.result import Dns
 from bgpcni.config.agent import AgentConfig
-from bgpcni.errors import InvalidConfiguration, UnsupportedField
+from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, UnsupportedField
 from bgpcni.model import Address, Attachment, AttachmentKey, KernelRoute, NodeFacts
 from bgpcni.node import plan
 from bgpcni.node.request import Request, parse_request
@@ -198,3 +199,39 @@ def test_a_route_without_gateway_goes_through_that_of_its_family(dsts: list[str]
     )  # fmt: skip
     for route in plan.through_gateways(item):
         assert route.gw == (None if ":" in route.dst else "10.1.2.1")
+
+
+@pytest.mark.parametrize(
+    ("cni_args", "document", "mac"),
+    [
+        ("", {}, None),
+        ("MAC=02:00:00:00:00:AA", {}, "02:00:00:00:00:aa"),
+        ("MAC=02:00:00:00:00:01", {"args": {"cni": {"mac": "02:00:00:00:00:02"}}}, "02:00:00:00:00:02"),
+        (
+            "MAC=02:00:00:00:00:01",
+            {"args": {"cni": {"mac": "02:00:00:00:00:02"}}, "runtimeConfig": {"mac": "02:00:00:00:00:03"}},
+            "02:00:00:00:00:03",
+        ),
+    ],
+)
+def test_the_runtimes_mac_counts_before_the_others(cni_args: str, document: dict[str, Any], mac: str | None) -> None:
+    """runtimeConfig before args.cni before CNI_ARGS, as with the stock plugin."""
+    assert plan.mac_of(request(cni_args, **document)) == mac
+
+
+@pytest.mark.parametrize("value", ["x", "02:00:00:00:00", "01:00:00:00:00:01"])
+def test_a_mac_in_cni_args_that_is_none_is_error_4(value: str) -> None:
+    with pytest.raises(InvalidEnvironment, match="CNI_ARGS: MAC"):
+        plan.mac_of(request(f"MAC={value}"))
+
+
+def test_the_configurations_dns_counts_before_that_of_ipam() -> None:
+    """If it says anything; runtimeConfig.dns is for Windows plugins, as with the stock plugin."""
+    given = Dns(nameservers=("192.0.2.1",))
+    for document, dns in (
+        ({}, given),
+        ({"dns": {}}, given),
+        ({"dns": {"search": ["a"]}}, Dns(search=("a",))),
+        ({"runtimeConfig": {"dns": {"servers": ["192.0.2.9"]}}}, given),
+    ):
+        assert plan.dns_of(request(**document).settings, given) == dns

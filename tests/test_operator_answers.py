@@ -17,7 +17,7 @@ from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Address, Attachment, ExporterUse, State
-from bgpcni.node.transaction import Node
+from bgpcni.node.node import Node
 from bgpcni.operator import answers, render
 from bgpcni.operator.cli import main
 from bgpcni.store import Store
@@ -66,10 +66,10 @@ def test_each_problem_is_counted_and_said(node: Node) -> None:
     """Exit 1, a code for scripts and words for people."""
     exporter(node).established = False
     node.store.put(State.LEAVING, attachment("c2"))
-    node.store.put(State.UP, attachment("c3"))
+    node.store.put(State.UP, attachment("c3", host_veth="vethgone", host_index=(1 << 31) - 7))
     (node.store.path / "attachments" / "up" / "net@0.json").write_text("{")
     node.drained = True
-    document, code = answers.status(node, orphans=2)
+    document, code = answers.status(node)
     assert code == 1
     assert {problem["code"] for problem in document["problems"]} == {
         "drained", "peer-down", "orphans", "unreadable-record", "leaving",
@@ -100,7 +100,10 @@ def test_routes_are_announced_or_the_exit_code_says_so(node: Node) -> None:
     }  # fmt: skip
     assert (route["prefix"], route["family"]) == ("10.1.2.3/32", "ipv4-unicast")
     assert route["exporters"]["memory"]["state"] == "announced"
-    node.store.put(State.LEAVING, attachment("c2", "10.1.2.4/24"))
+    exporter(node).established = False
+    leaving = attachment("c2", "10.1.2.4/24")
+    node.store.put(State.LEAVING, leaving)
+    node.convergence.leave(leaving)
     document, code = answers.routes(node)
     assert code == 1
     assert sorted(found["exporters"]["memory"]["state"] for found in document["routes"]) == ["announced", "withdrawing"]

@@ -70,6 +70,7 @@ class Server:
                 os.umask(before)
             self._socket.listen(BACKLOG)
         except OSError as error:
+            self._socket.close()
             raise IoFailure(f"{path}: {error.strerror}") from None
 
     def serve(self) -> None:
@@ -85,7 +86,11 @@ class Server:
                 self._slots.release()
                 time.sleep(0.1)  # out of descriptors: do not spin
                 continue
-            self._pool.submit(self._serve_one, connection)
+            try:
+                self._pool.submit(self._serve_one, connection)
+            except RuntimeError:  # closed between accept and here: without a greeting nobody is there
+                connection.close()
+                return
 
     def close(self) -> None:
         """No new requests; those running are waited for."""
@@ -160,11 +165,12 @@ def _receive(connection: socket.socket) -> _Incoming | None:
             raise Refused("not our protocol")
         if environment + stdin > protocol.MAX_GC:
             raise Refused(f"a request of {environment + stdin} octets is too large")
-        _fill(connection, buffer, protocol.HEADER.size + environment + stdin, deadline)
         start = protocol.HEADER.size
+        _fill(connection, buffer, start + environment, deadline)
         block = bytes(buffer[start : start + environment])
-        if environment + stdin > protocol.MAX_REQUEST and b"CNI_COMMAND=GC\0" not in block:
+        if environment + stdin > protocol.MAX_REQUEST and b"CNI_COMMAND=GC" not in block.split(b"\0"):
             raise Refused(f"a request of {environment + stdin} octets is too large")
+        _fill(connection, buffer, start + environment + stdin, deadline)
         return _Incoming(kind_of, block, bytes(buffer[start + environment : start + environment + stdin]), passed)
     except BaseException:
         for fd in passed:

@@ -44,6 +44,13 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()) else value
 
 
+def _mtu(value: int) -> int:
+    """0: the kernel's default; from 68 on (RFC 791) a link can carry IPv4."""
+    if 0 < value < 68:
+        raise ValueError(f"{value} is below 68")
+    return value
+
+
 def _link(value: str) -> str:
     if not _LINK.fullmatch(value) or value in (".", ".."):
         raise ValueError(f"{value!r} is not an interface name: 1 to 15 characters, no blank, '/' or ':'")
@@ -156,7 +163,7 @@ class NetworkConfig(Section):
     force_address: bool = Field(default=False, alias="forceAddress")
     ip_masq: bool = Field(default=False, alias="ipMasq")
     ip_masq_backend: Literal["nftables", "iptables"] | None = Field(default=None, alias="ipMasqBackend")
-    mtu: Annotated[int, BeforeValidator(_number), Field(ge=0, le=65535)] = 0
+    mtu: Annotated[int, BeforeValidator(_number), Field(ge=0, le=65535), AfterValidator(_mtu)] = 0
     hairpin_mode: bool = Field(default=False, alias="hairpinMode")
     promisc_mode: bool = Field(default=False, alias="promiscMode")
     port_isolation: bool = Field(default=False, alias="portIsolation")

@@ -164,9 +164,8 @@ class Addressing:
             try:
                 Delegate(kind, request.variables, request.stdin).status(_deadline())
             except CniError as error:
-                if error.code in (Unavailable.code, Degraded.code):
-                    raise
-                raise Unavailable(f"ipam: {error.msg}", error.details) from None
+                kind_of = Degraded if error.code == Degraded.code else Unavailable
+                raise kind_of(f"ipam: {error.msg}", error.details) from None
 
     def _delegate(self, ipam: Ipam) -> Delegate:
         return Delegate(ipam.type, ipam.environment, (ipam.stdin or "").encode())

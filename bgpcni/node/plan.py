@@ -45,7 +45,7 @@ def refuse_unsupported(config: NetworkConfig) -> None:
     """Fields that ask for what cannot be done here, in words (error 2)."""
     for key, wanted in (("vlan", config.vlan), ("vlanTrunk", config.vlan_trunk)):
         if wanted:
-            raise UnsupportedField(f"{key}: the bridge of this plugin does no VLAN filtering")
+            raise UnsupportedField(f"{key}: needs a bridge that filters VLANs, which is not supported")
     if config.disable_container_interface and config.ipam_type:
         raise InvalidConfiguration("disableContainerInterface: cannot be used together with ipam")
     if config.hairpin_mode and config.promisc_mode:

@@ -1,0 +1,264 @@
+"""The exporter: drives a gobgpd towards the paths that are wanted.
+
+A thread watches the daemon's events. GoBGP tells neither when it started nor that it restarted, so every end of that
+stream counts as a restart, and nothing is sent while nobody watches. That needs the agent.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach, Wake
+from bgpcni.model import Announcement, Family, Nlri, NodeFacts
+from bgpcni_exabgp.encode import Unencodable
+from bgpcni_gobgp import gobgp_pb2 as api
+from bgpcni_gobgp.client import Client, Refused
+from bgpcni_gobgp.paths import NUMBERS, announced, identifier, is_ours, nlri_of, taken_back, withdrawn
+from bgpcni_gobgp.sessions import Sessions
+
+HEARTBEAT = 3.0
+"""Seconds that a daemon which is well takes at most to answer GetBgp (it takes one millisecond)."""
+SLACK = 30
+"""Seconds on top of hold time and restart time until a peer has surely forgotten."""
+_TARGET = re.compile(r"unix:(//)?/[^\s?#%]+|(127\.\d+\.\d+\.\d+|\[::1\]):\d{1,5}")
+
+
+def _target(value: str) -> str:
+    if not _TARGET.fullmatch(value):
+        raise ValueError(f"{value!r} is no gobgpd on this node: unix:/PATH, 127.0.0.1:PORT or [::1]:PORT")
+    return value
+
+
+class GoBGP(Exporter):
+    """All five families, through a GoBGP 3 of this node's."""
+
+    class Config(Exporter.Config):
+        """`target`: where gobgpd's API is (its `--api-hosts`). `owner`: the first octet of our path identifiers;
+        another one for each agent of one daemon."""
+
+        target: Annotated[str, AfterValidator(_target)] = "127.0.0.1:50051"
+        owner: Annotated[int, Field(ge=1, le=255)] = 0xB6
+
+    contract: ClassVar[int] = 1
+    families: ClassVar[frozenset[Family]] = frozenset(Family)
+    acks: Literal["accepted", "sent", "acked"] = "accepted"
+    needs_agent: ClassVar[bool] = True
+    look_every: ClassVar[float] = 1.0
+
+    def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:
+        super().__init__(name, config, node, wake)
+        assert isinstance(config, GoBGP.Config)
+        self._owner = config.owner
+        self._target = config.target
+        self._change = threading.Condition()
+        self._sessions = Sessions(node.hold_time + node.graceful_restart + SLACK)
+        self._client: Client | None = None
+        self._closed = False
+        self._asked = self._watching = False
+        self._attempts = 0
+        self._reason = ""
+        self._doubtful = False  # something sent may be taken yet
+        self._held: dict[Nlri, api.Path] = {}  # replaced, not cleared: a verb under way goes on with the old one
+
+    # ---------------------------------------------------------------- verbs
+
+    def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
+        client, held = self._watched(deadline)
+        outcomes: dict[int, Outcome] = {}
+        paths: dict[int, api.Path] = {}
+        others: list[api.Path] = []
+        for at, route in enumerate(routes):
+            try:
+                path = announced(route, identifier(self._owner, route.network))
+            except Unencodable as error:
+                outcomes[at] = Outcome(Reach.REFUSED, str(error))
+                continue
+            before = held.pop(route.nlri, None)
+            if before is not None and before.identifier != path.identifier:
+                others.append(taken_back(before))
+            if before == path:  # a type 2 route told again unchanged may be given a higher MAC mobility by the daemon
+                held[route.nlri] = path
+            else:
+                paths[at] = path
+        for at, reason in self._send(client, paths, deadline, others).items():
+            outcomes[at] = Outcome(Reach.REFUSED, reason)
+        held.update({routes[at].nlri: path for at, path in paths.items() if at not in outcomes})
+        return [outcomes.get(at) or self._announced(route.nlri) for at, route in enumerate(routes)]
+
+    def withdraw(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
+        client, held = self._watched(deadline)
+        paths: dict[int, api.Path] = {}
+        others: list[api.Path] = []
+        for at, route in enumerate(routes):
+            try:
+                paths[at] = withdrawn(route.nlri, identifier(self._owner, route.network))
+            except Unencodable:
+                continue  # it never was there
+            before = held.pop(route.nlri, None)
+            if before is not None and before.identifier != paths[at].identifier:
+                others.append(taken_back(before))
+        for reason in self._send(client, paths, deadline, others).values():
+            raise NotThereYet(reason)
+        return [self._withdrawn() for _ in routes]
+
+    def prune(self, keep: Collection[Announcement], spare: Collection[str], deadline: float) -> None:
+        client, _ = self._watched(deadline)
+        wanted = {(route.nlri, identifier(self._owner, route.network)) for route in keep}
+        spared = {identifier(self._owner, network) for network in spare}
+        left: list[api.Path] = []
+        for numbers in NUMBERS.values():
+            for path in client.paths(numbers, deadline):
+                if not is_ours(path, self._owner) or path.identifier in spared:
+                    continue
+                if (nlri := nlri_of(path)) is None or (nlri, path.identifier) not in wanted:
+                    left.append(taken_back(path))
+        with self._writing():
+            client.send(left, deadline)
+
+    def look(self, deadline: float) -> None:
+        client, _ = self._watched(deadline)
+        client.greet(min(deadline, time.monotonic() + HEARTBEAT))
+        self._note_sessions(client)
+
+    def progress(self, routes: Sequence[Announcement]) -> list[Outcome]:
+        held = self._held
+        return [self._announced(route.nlri) if route.nlri in held else self._withdrawn() for route in routes]
+
+    def peers(self) -> list[Peer]:
+        return list(self._sessions.peers)
+
+    def close(self) -> None:
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+            client = self._client
+        if client is not None:
+            client.close()
+
+    # ---------------------------------------------------------------- sending
+
+    def _send(
+        self,
+        client: Client,
+        paths: dict[int, api.Path],
+        deadline: float,
+        others: Sequence[api.Path],
+    ) -> dict[int, str]:
+        """Send, `others` first; the reasons of those that the daemon refused, by their keys."""
+        if not paths and not others:
+            return {}
+        with self._writing():
+            try:
+                client.send([*others, *paths.values()], deadline)
+                return {}
+            except Refused:
+                client.send(others, deadline)
+            refused: dict[int, str] = {}
+            for at, path in paths.items():  # which one is it?
+                try:
+                    client.send([path], deadline)
+                except Refused as error:
+                    refused[at] = f"gobgpd: {error}"
+            return refused
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What a daemon was sent that did not answer may be taken later, after what is sent then: ask all again."""
+        try:
+            yield
+        except NotThereYet:
+            self._doubtful = True
+            raise
+        except Refused as error:
+            raise NotThereYet(f"gobgpd: {error}") from None
+        if self._doubtful:
+            self._doubtful = False
+            self._held = {}
+            self.wake.empty()
+
+    def _announced(self, nlri: Nlri) -> Outcome:
+        reason = self._sessions.unheard(nlri.family)
+        return Outcome(Reach.WANTED, reason) if reason else Outcome(Reach.ACCEPTED)
+
+    def _withdrawn(self) -> Outcome:
+        reason = self._sessions.holding()
+        return Outcome(Reach.WANTED, reason) if reason else Outcome(Reach.ACCEPTED)
+
+    # ---------------------------------------------------------------- watching
+
+    def _watched(self, deadline: float) -> tuple[Client, dict[Nlri, api.Path]]:
+        """The daemon, there and watched, and what this life of it was told.
+
+        Raises NotThereYet at the deadline, or when it cannot be reached.
+        """
+        with self._change:
+            if self._client is None and not self._closed:
+                self._client = Client(self._target)
+                threading.Thread(target=self._watch, name=f"watch-{self.name}", daemon=True).start()
+            attempts = self._attempts
+            self._asked = True
+            self._change.notify_all()
+            while not (self._watching or self._closed or self._attempts != attempts):
+                if (left := deadline - time.monotonic()) <= 0:
+                    raise NotThereYet(f"gobgpd at {self._target} does not answer", untouched=True)
+                self._change.wait(left)
+            if self._closed:
+                raise NotThereYet("closed", untouched=True)
+            if not self._watching:
+                raise NotThereYet(self._reason, untouched=True)
+            assert self._client is not None
+            return self._client, self._held
+
+    def _watch(self) -> None:
+        """The thread: one attempt for each time that somebody asks, as long as it lasts."""
+        client = self._client
+        assert client is not None
+        while True:
+            with self._change:
+                while not (self._asked or self._closed):
+                    self._change.wait()
+                if self._closed:
+                    return
+                self._asked = False
+            reason = f"gobgpd at {self._target} ended"
+            try:
+                client.greet(time.monotonic() + HEARTBEAT)
+                for event in client.watch():
+                    if event.peer.type != api.WatchEventResponse.PeerEvent.INIT:
+                        self._note_sessions(client)
+                        self._note_watching()
+            except (NotThereYet, Refused) as error:
+                reason = str(error)
+            self._note_lost(reason)
+
+    def _note_sessions(self, client: Client) -> None:
+        found = client.peers(time.monotonic() + HEARTBEAT)
+        with self._change:
+            changed = self._sessions.note(found, time.monotonic())
+        if changed:
+            self.wake.sessions()
+
+    def _note_watching(self) -> None:
+        with self._change:
+            self._watching = True
+            self._change.notify_all()
+
+    def _note_lost(self, reason: str) -> None:
+        with self._change:
+            was, self._watching = self._watching, False
+            self._reason = reason
+            self._attempts += 1
+            self._sessions.lost(time.monotonic())
+            if was:
+                self._held = {}
+            self._change.notify_all()
+            closed = self._closed
+        if was and not closed:
+            self.wake.empty()
