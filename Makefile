@@ -28,10 +28,11 @@ demo: setup
 	@$(BIN)/python -m integration.demo
 
 test: setup
-	$(BIN)/pytest tests integration $(PYTEST_FLAGS)
+	$(BIN)/pytest tests -n auto $(PYTEST_FLAGS)
+	$(BIN)/pytest integration $(PYTEST_FLAGS)
 
 unit: venv
-	$(BIN)/pytest tests $(PYTEST_FLAGS)
+	$(BIN)/pytest tests -n auto $(PYTEST_FLAGS)
 
 integration: setup
 	$(BIN)/pytest integration $(PYTEST_FLAGS)
@@ -50,5 +51,5 @@ bench: setup
 
 clean:
 	@if [ -x $(BIN)/python ] && [ "$$(id -u)" = 0 ]; then $(BIN)/python -m integration.lab; fi
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis bench.json bench.svg
+	rm -rf .venv .venv-bagpipe build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis bench.json bench.svg
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,8 +15,10 @@ from bgpcni.cni.environment import Command
 from bgpcni.cni.errors import encode_error
 from bgpcni.cni.versions import SUPPORTED, version_answer
 from bgpcni.errors import CniError
+from bgpcni.node import transaction
+from bgpcni.node.node import Node
 from bgpcni.node.request import Request, asked_version, parse_request
-from bgpcni.node.transaction import Answer, Node
+from bgpcni.node.transaction import Answer
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +77,9 @@ def _json(document: object) -> bytes:
 
 
 _VERBS: dict[Command, Callable[[Node, Request], Answer]] = {
-    Command.ADD: Node.add,
-    Command.DEL: Node.delete,
-    Command.CHECK: Node.check,
-    Command.GC: Node.collect,
-    Command.STATUS: Node.status,
+    Command.ADD: transaction.add,
+    Command.DEL: transaction.delete,
+    Command.CHECK: transaction.check_attachment,
+    Command.GC: transaction.collect,
+    Command.STATUS: transaction.status,
 }

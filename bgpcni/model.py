@@ -99,8 +99,8 @@ class Announcement:
     `export_rt`, `import_rt`: route targets, canonical text (`64512:90`, `192.0.2.1:7`). `communities`:
     standard `a:b`, large `a:b:c`, or a well-known name. `vni` is EVPN's label (24 bits), `label` the MPLS one
     (20 bits). `mobility` is the sequence number of RFC 7432 section 7.7, 0: none sent. `endpoint` is None for
-    routes that follow from the set of attachments (type 3, aggregates). `device` is the link on this node behind
-    which its addresses are. `datapath` False: this kernel cannot forward it, control plane only.
+    routes that follow from the set of attachments (type 3, aggregates). `datapath` False: this kernel cannot
+    forward it, control plane only.
     """
 
     nlri: Nlri
@@ -113,7 +113,6 @@ class Announcement:
     label: int | None = None
     mobility: int = 0
     endpoint: Endpoint | None = None
-    device: str | None = None
     datapath: bool = True
 
 

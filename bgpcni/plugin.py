@@ -18,8 +18,8 @@ from bgpcni.config.agent import AgentConfig
 from bgpcni.errors import DecodingFailure, TryAgain, Unavailable
 from bgpcni.handler import Call, Reply, failure, handle
 from bgpcni.launcher import protocol
+from bgpcni.node.node import Node
 from bgpcni.node.request import Request
-from bgpcni.node.transaction import Node
 from bgpcni.store import Store
 
 

@@ -105,11 +105,16 @@ class Store:
         return {stored.network for stored in self.all() if stored.attachment is None}
 
     def sweep(self) -> None:
-        """Remove half-written files of a kill. Only for the agent, when it is sure to be alone."""
-        for state in State:
+        """Remove half-written files of a kill, and the earlier of two records where it left both.
+
+        Only for the agent, when it is sure to be alone.
+        """
+        seen: set[str] = set()
+        for state in _ORDER:
             for name in os.listdir(self._folders[state]):
-                if name.startswith("."):
+                if name.startswith(".") or name in seen:
                     self._sweep(state, name)
+                seen.add(name)
 
     @step("record")
     def put(self, state: State, attachment: Attachment) -> None:

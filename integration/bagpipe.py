@@ -150,3 +150,7 @@ class BaGPipe:
         self.resume()
         self.kill()
         self._inside.close()
+
+
+if __name__ == "__main__":
+    print(install())

@@ -124,13 +124,26 @@ class Woken:
         self.emptied += 1
 
 
+class Inside:
+    """A thread in a namespace; the threads and processes that are started from there are in it too."""
+
+    def __init__(self, place: Namespace) -> None:
+        self._pool = ThreadPoolExecutor(1, initializer=enter, initargs=(place.path,))
+
+    def call(self, function: Callable[..., Value], *arguments: Any) -> Value:
+        return self._pool.submit(function, *arguments).result()
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
 class Speaker:
     """One life of an exporter, all its verbs in a thread inside the namespace; ExaBGP starts there too."""
 
     def __init__(self, lab: Lab, place: Namespace, facts: NodeFacts, socket: str | None = None) -> None:
         self.wake = Woken()
         self.facts = facts
-        self._inside = ThreadPoolExecutor(1, initializer=enter, initargs=(place.path,))
+        self._inside = Inside(place)
         self.exporter = ExaBGP("exabgp", ExaBGP.Config(socket=socket), facts, self.wake)
         lab.callback(self.close)
 
@@ -139,7 +152,7 @@ class Speaker:
         end = time.monotonic() + 30
         while True:
             try:
-                return self._inside.submit(verb, *arguments, end).result()
+                return self._inside.call(verb, *arguments, end)
             except NotThereYet:
                 if time.monotonic() > end:
                     raise
@@ -155,7 +168,7 @@ class Speaker:
 
     def listen(self, families: Collection[Family] = frozenset(Family)) -> Ears:
         ears = Ears()
-        self._inside.submit(self.exporter.listen, frozenset(families), ears).result()
+        self._inside.call(self.exporter.listen, frozenset(families), ears)
         return ears
 
     def drain(self) -> None:
@@ -181,7 +194,7 @@ class Speaker:
     def close(self) -> None:
         """End this life as an agent's: ExaBGP goes on. Idempotent."""
         self.exporter.close()
-        self._inside.shutdown()
+        self._inside.close()
 
 
 def enter(path: Path) -> None:

@@ -21,7 +21,7 @@ from bgpcni.convergence.convergence import Convergence
 from bgpcni.handler import Call, handle
 from bgpcni.kernel.netlink import Message, Netlink
 from bgpcni.model import Attachment, NodeFacts, State
-from bgpcni.node.transaction import Node
+from bgpcni.node.node import Node
 from bgpcni.store import Store
 
 counts: collections.Counter[str] = collections.Counter()
@@ -95,9 +95,9 @@ def main() -> None:
 if __name__ == "__main__":
     import bgpcni.kernel.bridge
     import bgpcni.kernel.namespace
-    import bgpcni.node.transaction
+    import bgpcni.node.node
 
-    for module in (bgpcni.kernel.namespace, bgpcni.node.transaction):
+    for module in (bgpcni.kernel.namespace, bgpcni.node.node):
         module.Netlink = Counting  # type: ignore[attr-defined]
     sys.addaudithook(audit)
     os.umask(0o022)

@@ -34,10 +34,15 @@ def test_containers_of_two_nodes_are_one_network(lab: Lab, frr: Frr) -> None:
     assert (data["id"], data["local"], data["port"], data["learning"]) == (evpn.VNI, one.address, 4789, False)
     assert (device["mtu"], port["learning"], port["neigh_suppress"]) == (1450, False, True)
     assert a.space.ip_json("link", "show", "dev", "eth0")[0]["mtu"] == 1450
+    whole = ("ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s")
+    assert not a.space.run(*whole, 1450 - 28, b.four, check=False).returncode, "a frame of the MTU passes whole"
     received = one.operator("routes", "--received").document
     best = {r["mac"] for r in received["received"] for i in r["imported"] if i["state"] == "best" and r["mac"]}
     assert best == {b.mac, c.mac}
     assert one.operator("status").code == 0
+    assert one.cni("CHECK", a.id, a.space, a.conf | {"prevResult": a.answer.document}).ok
+    steps = one.operator("explain", a.id).document["attachments"][0]["steps"]
+    assert ("data path", "up") in {(step["step"], step["state"]) for step in steps}
 
     b.delete()
     until(lambda: evpn.remote(one) == {c.mac: two.address}, "b's entry gone at the other node")

@@ -130,10 +130,31 @@ def test_a_restarted_reflector_stops_nobody(fabric: Fabric, pair: tuple[Containe
     connected(a, b)
 
 
-def test_a_deleted_device_is_made_again(fabric: Fabric, pair: tuple[Container, Container]) -> None:
-    """Somebody deletes the VXLAN device: it is there again, with everything in it."""
+def test_what_somebody_deletes_is_made_again(fabric: Fabric, pair: tuple[Container, Container]) -> None:
+    """Somebody deletes entries, or the VXLAN device: `sync` finds the ones, the other is there again at once."""
     one, two = fabric.nodes
     a, b = pair
+    one.namespace.run("bridge", "fdb", "delete", b.mac, "dev", evpn.DEVICE, "self")
+    one.namespace.ip("neigh", "delete", b.four, "dev", evpn.BRIDGE)
+    assert evpn.remote(one) == {}
+    one.operator("sync")
+    until(lambda: evpn.remote(one) == {b.mac: two.address} and b.four in evpn.neighbours(one), "found by sync")
     one.namespace.ip("link", "delete", evpn.DEVICE)
     until(lambda: evpn.remote(one) == {b.mac: two.address} and evpn.flood(one) == {two.address}, "the entries")
+    connected(a, b)
+
+
+def test_a_reload_stops_nobody(fabric: Fabric, pair: tuple[Container, Container]) -> None:
+    """Another hold time, so another session: the entries stay until they are told again, and after."""
+    one, two = fabric.nodes
+    a, b = pair
+    pings, deletions = Pings(a.space, b.four), Deletions(one)
+    one.configure(bgp={"hold_time": 60})
+    assert one.operator("reload").code == 0
+    until(lambda: one.operator("routes").code == 0 and one.operator("peers").code == 0, "everything announced again")
+    until(lambda: not any(r["stale"] for r in one.operator("routes", "--received").document["received"]), "told again")
+    sent, lost = pings.stop()
+    print(f"{sent} pings over a reload, {lost} lost")
+    assert deletions.stop() == []
+    assert evpn.remote(one) == {b.mac: two.address}
     connected(a, b)

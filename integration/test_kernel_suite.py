@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 import pytest
 
 from bgpcni.exporter import Exporter, Reach, Wake
-from bgpcni.model import Announcement, Family, Nlri, NodeFacts
+from bgpcni.model import Announcement, Endpoint, Family, Nlri, NodeFacts
 from bgpcni.testing import ExporterSuite, Speaker
 from bgpcni.testing.speaker import until
 from bgpcni.testing.suite import Life, reached, shows
@@ -53,7 +53,7 @@ class Table(Speaker):
         return found
 
     def unwanted(self) -> Announcement:
-        return replace(unicast("10.9.9.8/32"), device=None)
+        return replace(unicast("10.9.9.8/32"), nlri=Nlri(Family.IPV4_VPN, "vpn", prefix="10.9.9.8/32", rd="0:1"))
 
     def foreign(self) -> str:
         self.namespace.ip("route", "add", "10.9.9.9/32", "dev", "cni0", "table", self.number, "proto", "static")
@@ -69,7 +69,8 @@ class Table(Speaker):
 
 def unicast(prefix: str, network: str = "net", device: str = "cni0") -> Announcement:
     family = Family.IPV6_UNICAST if ":" in prefix else Family.IPV4_UNICAST
-    return Announcement(Nlri(family, "unicast", prefix=prefix), network, "", device=device)
+    endpoint = Endpoint("c1", "eth0", "02:00:00:00:00:01", prefix, None, device, "veth1", 7)
+    return Announcement(Nlri(family, "unicast", prefix=prefix), network, "", endpoint=endpoint)
 
 
 @pytest.fixture

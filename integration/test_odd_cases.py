@@ -248,3 +248,30 @@ def test_a_record_on_a_full_disk(node: Node, lab: Lab, disk: Path) -> None:
     assert node.cni("DEL", "c2", two, conf).ok
     assert empty(node)
     assert not [path for path in disk.rglob(".*") if path.is_file()], "half-written files are left"
+
+
+LATE: dict[str, tuple[dict[str, Any], int]] = {
+    "an IPv4 route whose gateway is not on the link": ({"routes": [{"dst": "192.0.2.0/24", "gw": "203.0.113.1"}]}, 101),
+    "an IPv6 route whose gateway is not on the link": ({"routes": [{"dst": "2001:db8::/32", "gw": "fd00:9::1"}]}, 101),
+    "a gateway that the bridge cannot have": ({"ranges": [[{"subnet": "10.1.0.0/16"}]]}, 7),
+    "an address that is taken": ({"ranges": [[{"subnet": "10.1.2.0/24", "rangeEnd": "10.1.2.2"}]]}, 11),
+}
+"""What of `ipam` makes an ADD fail when much of it is done already, and how."""
+
+
+def test_an_add_that_fails_late_leaves_nothing(node: Node, lab: Lab) -> None:
+    """No link, no lease, no record, in the container nothing; the first attachment goes on working."""
+    first, container, conf = lab.container(), lab.container(), dual(node)
+    added = node.cni("ADD", "c1", first, conf)
+    assert added.ok
+    before = state_of(node)
+    for what, (ipam, code) in LATE.items():
+        refused = node.cni("ADD", "c2", container, conf | {"ipam": conf["ipam"] | ipam})
+        assert refused.error == code, (what, refused.document)
+        assert state_of(node) == before, what
+        assert {link["ifname"] for link in container.ip_json("link", "show")} == {"lo"}, what
+    refused = node.cni("ADD", "c2", container, conf | {"mtu": 1000})
+    assert (refused.error, "would lose its IPv6" in refused.document["msg"]) == (7, True), refused.document
+    assert state_of(node) == before
+    assert node.cni("CHECK", "c1", first, conf | {"prevResult": added.document}).ok
+    assert all(answers(node, address) for address in added.ips)

@@ -49,7 +49,7 @@ def test_drain(frr: Frr, node: Node, lab: Lab) -> None:
     assert node.operator("routes").code == 1
     with lab.container("c") as third:
         assert node.cni("ADD", "c3", third, conf).error == 11
-    assert node.cni("STATUS", conf=conf | {"cniVersion": "1.1.0"}).error == 50
+    assert node.cni("STATUS", conf=conf | {"cniVersion": "1.1.0"}).error == 51
     delete(node, "c1", first, conf)
     assert len(node.records()) == 1
     assert node.lease_files() == set(kept.ips)

@@ -17,7 +17,7 @@ from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.errors import IoFailure
 from bgpcni.model import Address, Attachment, ExporterUse, State
-from bgpcni.node.transaction import Node
+from bgpcni.node.node import Node
 from bgpcni.store import Store
 
 SECONDS = 30.0

@@ -266,6 +266,15 @@ def test_requests_that_run_are_finished_when_the_agent_ends(tmp_path: Path) -> N
     assert answer == ANSWER
 
 
+def test_who_comes_as_the_agent_ends_is_let_go(tmp_path: Path) -> None:
+    """Closed without a greeting, so that the launcher tells the runtime to try again."""
+    running = Running(tmp_path / "agent.sock")
+    running.server._pool.shutdown()
+    with running.connect() as sock:
+        assert sock.recv(1) == b""
+    running.close()
+
+
 def test_a_dead_agents_socket_is_replaced_a_file_is_not(tmp_path: Path) -> None:
     path = tmp_path / "agent.sock"
     Running(path).close()

@@ -10,12 +10,14 @@ import pytest
 
 from bgpcni.convergence import catalog
 from bgpcni.errors import InvalidConfiguration
-from bgpcni.model import ExporterUse
+from bgpcni.model import ExporterUse, NodeFacts
+from bgpcni.testing import Woken
 
 MODULE = """\
 from typing import Any
 from bgpcni.exporter import Exporter
 class Good(Exporter):
+    contract = 1
     class Config(Exporter.Config):
         port: int = 1
     families = frozenset()
@@ -27,6 +29,20 @@ class Old(Good):
     contract = 0
 class Stranger:
     pass
+class Silent(Exporter):
+    families = frozenset()
+class Short(Exporter):
+    contract = 1
+    families = frozenset()
+    def announce(self, routes, deadline): return []
+class Vague(Good):
+    families = ["ipv4-unicast"]
+class Loose(Good):
+    Config = dict
+class Faulty(Good):
+    def __init__(self, *given): raise OSError("no disk")
+    @classmethod
+    def check(cls, config, node): raise KeyError("node")
 """
 
 
@@ -35,19 +51,22 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     """A distribution of somebody else's with exporters of every kind."""
     (tmp_path / "strangers_exporter.py").write_text(MODULE)
     (tmp_path / "strangers_broken.py").write_text("raise RuntimeError('no such speaker')")
+    (tmp_path / "strangers_quits.py").write_text("raise SystemExit(1)")
     info = tmp_path / "strangers-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strangers\nVersion: 1\n")
     (info / "entry_points.txt").write_text(
         "[bgpcni.exporters]\nx-good = strangers_exporter:Good\nx-old = strangers_exporter:Old\n"
-        "x-class = strangers_exporter:Stranger\nx-broken = strangers_broken:Any\n"
+        "x-class = strangers_exporter:Stranger\nx-broken = strangers_broken:Any\nx-quits = strangers_quits:Any\n"
+        "x-silent = strangers_exporter:Silent\nx-short = strangers_exporter:Short\nx-vague = strangers_exporter:Vague\n"
+        "x-loose = strangers_exporter:Loose\nx-faulty = strangers_exporter:Faulty\nx-gone = strangers_exporter:Gone\n"
     )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path))
     catalog.load.cache_clear()
     yield
     catalog.load.cache_clear()
-    for name in ("strangers_exporter", "strangers_broken"):
+    for name in ("strangers_exporter", "strangers_broken", "strangers_quits"):
         sys.modules.pop(name, None)
 
 
@@ -71,12 +90,26 @@ class TestStrangers:
             ("x-none", "'x-none' is not installed; installed: .*exabgp.*x-good"),
             ("x-old", "'x-old' is written for contract 0, this is contract 1"),
             ("x-class", "'x-class' is not an Exporter class"),
-            ("x-broken", "'x-broken' cannot be loaded: no such speaker"),
+            ("x-broken", "'x-broken' cannot be loaded: RuntimeError: no such speaker"),
+            ("x-quits", "'x-quits' cannot be loaded: SystemExit: 1"),
+            ("x-gone", "'x-gone' cannot be loaded: .*Gone"),
+            ("x-silent", "'x-silent' does not say which contract it is written for; this is contract 1"),
+            ("x-short", "'x-short' lacks close, prune, withdraw"),
+            ("x-vague", "'x-vague' does not say which families it can announce"),
+            ("x-loose", "'x-loose' has a Config that is no pydantic model"),
         ],
     )
     def test_what_is_wrong_with_an_exporter_is_said(self, name: str, words: str) -> None:
         with pytest.raises(InvalidConfiguration, match=words):
             catalog.load(name)
+        assert catalog.load("x-good").contract == 1  # and the others work
+
+    def test_an_exporter_that_fails_when_made_is_an_error_in_words(self) -> None:
+        use, node = ExporterUse(name="mine", type="x-faulty"), NodeFacts(run_dir="/run", data_dir="/data")
+        with pytest.raises(InvalidConfiguration, match="'mine' cannot be made: OSError: no disk"):
+            catalog.make(use, node, Woken())
+        with pytest.raises(InvalidConfiguration, match="'mine' cannot be checked: KeyError: 'node'"):
+            catalog.objection(use, node, "exporters[0]")
 
 
 def test_ours_are_installed() -> None:
@@ -85,9 +118,11 @@ def test_ours_are_installed() -> None:
 
 
 def test_options_decide_which_instance_it_is() -> None:
-    """The same options in any order: the same speaker. A name given decides alone."""
+    """The same options in any order: the same speaker. A name given never is one of agent.toml's."""
     one = catalog.identify("bagpipe", {"a": 1, "b": 2}, None)
     assert catalog.identify("bagpipe", {"b": 2, "a": 1}, None) == one
     assert catalog.identify("bagpipe", {"a": 2, "b": 1}, None).name != one.name
     assert catalog.identify("bagpipe", {}, None).name == "bagpipe"
-    assert catalog.identify("bagpipe", {"a": 1}, "fabric").name == "fabric"
+    named = catalog.identify("bagpipe", {"a": 1}, "fabric").name
+    assert named.startswith("fabric-"), "the plain name is that of an exporter in agent.toml"
+    assert named != catalog.identify("bagpipe", {"a": 2}, "fabric").name

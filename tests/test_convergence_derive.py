@@ -137,3 +137,11 @@ def test_the_same_attachment_has_the_same_routes_in_every_life(
     assert len(nlris) == len(set(nlris))
     assert all(route.network == "net" for route in routes)
     assert bool(routes) == bool(addresses or family == "evpn")
+
+
+def test_a_container_that_came_from_elsewhere_says_so() -> None:
+    """Its MAC's routes carry the sequence of its ADD (RFC 7432 section 7.7); those of the network do not."""
+    moved = attachment("10.1.2.3/24", family="evpn", vni=90, rd="192.0.2.9:1").model_copy(update={"mobility": 3})
+    assert {route.nlri.kind: route.mobility for route in derive(moved, NODE)} == {"mac-ip": 3, "multicast": 0}
+    bare = attachment(family="evpn", vni=90, rd="192.0.2.9:1").model_copy(update={"mobility": 3})
+    assert {route.nlri.kind: route.mobility for route in derive(bare, NODE)} == {"mac-ip": 3, "multicast": 0}

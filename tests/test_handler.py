@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bgpcni.errors import CniError, Delegated, InvalidConfiguration, TryAgain
 from bgpcni.handler import Call, Reply, failure, handle
+from bgpcni.node.node import Node
 from bgpcni.node.request import Request
-from bgpcni.node.transaction import Node
 
 VARIABLES = {
     "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/x", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt",

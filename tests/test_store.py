@@ -120,6 +120,8 @@ def test_two_states_of_one_record_count_once(store: Store, states: tuple[State, 
     stored = store.find(WITH.key)
     assert stored is not None
     assert (stored.state, stored.attachment) == (state, item)
+    store.sweep()
+    assert [each for each in State if path_of(store, each).exists()] == [winner]
     assert store.move(WITH, State.LEAVING)
     ((state, item),) = found(store)
     assert item is not None

@@ -28,7 +28,7 @@ from bgpcni.kernel.monitor import LinkMonitor
 from bgpcni.kernel.namespace import home, home_cookie
 from bgpcni.model import Attachment, NodeFacts, State
 from bgpcni.node import plan, recovery
-from bgpcni.node.transaction import LOCK_SECONDS, Node
+from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.store import Store
 
 log = logging.getLogger(__name__)

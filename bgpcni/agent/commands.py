@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from bgpcni.errors import CniError
 from bgpcni.handler import Reply
-from bgpcni.node.transaction import Node
+from bgpcni.node.node import Node
 from bgpcni.operator import answers
 from bgpcni.operator.answers import Document
 

@@ -12,7 +12,7 @@ from itertools import count
 from bgpcni.errors import CniError, TryAgain
 from bgpcni.model import AttachmentKey, State
 from bgpcni.node import interface, recovery
-from bgpcni.node.transaction import Node
+from bgpcni.node.node import Node
 
 log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0

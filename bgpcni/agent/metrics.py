@@ -12,7 +12,7 @@ from prometheus_client.registry import REGISTRY, Collector
 from bgpcni import steps
 from bgpcni.errors import InvalidConfiguration, IoFailure
 from bgpcni.handler import Call, Reply
-from bgpcni.node.transaction import Node
+from bgpcni.node.node import Node
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 

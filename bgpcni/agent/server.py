@@ -70,6 +70,7 @@ class Server:
                 os.umask(before)
             self._socket.listen(BACKLOG)
         except OSError as error:
+            self._socket.close()
             raise IoFailure(f"{path}: {error.strerror}") from None
 
     def serve(self) -> None:
@@ -85,7 +86,11 @@ class Server:
                 self._slots.release()
                 time.sleep(0.1)  # out of descriptors: do not spin
                 continue
-            self._pool.submit(self._serve_one, connection)
+            try:
+                self._pool.submit(self._serve_one, connection)
+            except RuntimeError:  # closed between accept and here: without a greeting nobody is there
+                connection.close()
+                return
 
     def close(self) -> None:
         """No new requests; those running are waited for."""

@@ -106,9 +106,11 @@ def configure(use: ExporterUse, place: str) -> BaseModel:
 def identify(kind: str, options: dict[str, object], name: str | None) -> ExporterUse:
     """The use of an exporter that a network configuration spells out; equal options share one instance.
 
-    The name always ends in a digest of type and options: whoever writes a network configuration can neither take
-    the name of an exporter of agent.toml, nor that of another network's with other options.
+    With a name or options it ends in a digest of type and options: whoever writes a network configuration can
+    neither take the name of an exporter of agent.toml, nor that of another network's with other options.
     """
+    if name is None and not options:
+        return ExporterUse(name=kind, type=kind)
     text = json.dumps([kind, options], sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
     return ExporterUse(name=f"{name or kind}-{digest}", type=kind, config=options)

@@ -61,7 +61,6 @@ def _of_address(attachment: Attachment, address: str, gateway: str | None, node:
             vni=intent.vni,
             label=intent.label,
             endpoint=endpoint if host_route else None,
-            device=attachment.bridge or attachment.host_veth,
             datapath=datapath,
         )
 
@@ -103,7 +102,6 @@ def _of_network(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
             communities=intent.communities,
             vni=intent.vni,
             endpoint=endpoint,
-            device=attachment.bridge or (attachment.host_veth if endpoint else None),
             mobility=attachment.mobility if nlri.kind == "mac-ip" else 0,
         )
         for nlri, endpoint in found

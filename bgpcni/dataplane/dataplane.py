@@ -1,77 +1,42 @@
 """The data path of what was learned: VXLAN for EVPN networks, kernel routes for unicast ones.
 
-Level-driven: attachments and the RIB say what is wanted (`_wanted`), a `Program` knows what the kernel has, and what
-differs is sent in batches. One lock; nothing waits for a peer while it is held. Attachments come and go in the calls'
-own threads (an ADD's entries are there when it is announced), what peers say is worked off by one thread of ours.
+Level-driven: attachments and the RIB say what is wanted, a `Program` knows what the kernel has, and what differs is
+sent in batches. One lock; nothing waits for a peer while it is held. Attachments come and go in the calls' own threads
+(an ADD's entries are there when it is announced), what peers say is worked off by one thread of ours.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from bgpcni.config.agent import PolicyTable
-from bgpcni.dataplane.program import At, Change, Key, Local, Program, Remote, Value, Via
-from bgpcni.dataplane.rib import UNICAST, Bounds, Destination, EvpnRule, Own, Rib, RouteId, Table, UnicastRule, VpnRule
+from bgpcni.dataplane.apply import apply, in_segment, in_table
+from bgpcni.dataplane.program import At, Key, Program, Remote, Via
+from bgpcni.dataplane.rib import UNICAST, Bounds, Destination, Own, Rib, RouteId, VpnRule
+from bgpcni.dataplane.segment import Segment, member_of, plain_addresses
+from bgpcni.dataplane.unicast import Unicast
 from bgpcni.errors import CniError, InvalidConfiguration, KernelRefused
 from bgpcni.exporter import Event, Learned, SessionDown
 from bgpcni.kernel import gateway, links, routes, vxlan
 from bgpcni.kernel.frames import Herald
-from bgpcni.kernel.netlink import Message, Netlink, NetlinkError
+from bgpcni.kernel.netlink import Netlink, NetlinkError
 from bgpcni.model import Attachment, AttachmentKey, Family, NodeFacts
 
 log = logging.getLogger(__name__)
 
 EVENTS = 500
 """Events worked off at a time, before the lock is free again."""
-BATCH = 256
-"""Changes made at a time."""
 LOOK_SECONDS = 5.0
-"""How often next hops are looked up again and what the kernel refused is tried again."""
-_GONE = {errno.ENOENT, errno.ESRCH, errno.ENODEV}
-_KEYS = {"mac": "fdb", "ip": "neighbour", "flood": "flood"}
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """What one attachment is to its VNI. `port`: the index of its root-side link."""
-
-    targets: tuple[str, ...]
-    mac: str
-    addresses: tuple[str, ...]
-    port: int
-    reserved: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class Segment:
-    """One VNI on this node: the VXLAN device, its bridge, the attachments, what is programmed."""
-
-    vni: int
-    bridge: str
-    bridge_index: int
-    mtu: int
-    device: int = 0
-    table: Table = field(default_factory=lambda: Table(EvpnRule(frozenset())))
-    program: Program = field(default_factory=Program)
-    members: dict[AttachmentKey, Member] = field(default_factory=dict)
-    targets: Counter[str] = field(default_factory=Counter)
-    reserved: Counter[str] = field(default_factory=Counter)
-    guarded: frozenset[str] = frozenset()
-    macs: dict[str, int] = field(default_factory=dict)
-    addresses: dict[str, str] = field(default_factory=dict)
-    seen: dict[str, str] = field(default_factory=dict)
-    """The MAC each address was last at: who has it cached is told when it is another."""
-
-    @property
-    def name(self) -> str:
-        return f"vni {self.vni}"
+"""How often what only time changes is looked at, and what the kernel refused is tried again."""
+INTRODUCED = 32
+"""So many new addresses at a time are told to the containers here; more are a table that is learned."""
+VPN = (Family.IPV4_VPN, Family.IPV6_VPN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +55,25 @@ class DataPlane:
 
     def __init__(self, facts: NodeFacts, policy: PolicyTable, listen: Callable[[frozenset[Family]], None]) -> None:
         """`listen`: has the exporters tell of these families; called without our lock."""
+        self._facts = facts
         self._listen = listen
         self._lock = threading.RLock()
+        self._sockets = threading.local()
         self._rib = Rib(facts.graceful_restart)
         self._segments: dict[int, Segment] = {}
-        self._node = Program()
-        self._imports: Counter[str] = Counter()
-        self._hosts: Counter[str] = Counter()
-        self._vpns: dict[str, Counter[str]] = {}
-        self._unicast: dict[AttachmentKey, tuple[tuple[str, ...], tuple[str, ...]]] = {}
-        self._vpn_members: dict[AttachmentKey, tuple[str, tuple[str, ...]]] = {}
-        self._ways: dict[str, Via | None] = {}
+        self._unicast = Unicast(self._rib, lambda: self._netlink)
+        self._vpns: dict[AttachmentKey, tuple[str, tuple[str, ...]]] = {}
         self._listening: frozenset[Family] = frozenset()
         self._herald = Herald()
-        self._sockets = threading.local()
+        self._fits: int | None = None
         self._queue: deque[tuple[str, Event]] = deque()
-        self._wake = threading.Condition()
         self._gone: set[int] = set()
+        self._pending = False
         self._stopping = False
+        self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._held = {"evpn", "unicast"}
+        # what earlier lives left is held until every peer has told all, or had its time
+        self._held = {Family.L2VPN_EVPN, *UNICAST}
         self._held_until = time.monotonic() + facts.graceful_restart
         self.configure(facts, policy)
 
@@ -125,17 +89,21 @@ class DataPlane:
     def configure(self, facts: NodeFacts, policy: PolicyTable) -> None:
         """What the node is and what it may take, at start and after a reload."""
         with self._lock:
-            self._facts = facts
+            moved = bool(self._segments) and facts.local_address != self._facts.local_address
+            self._facts, self._fits = facts, None
             self._rib.restart_time = facts.graceful_restart
-            addresses = {facts.local_address, facts.next_hop, facts.next_hop6} - {None}
-            self._own = Own(facts.asn, facts.router_id, frozenset(str(address) for address in addresses))
+            addresses = (facts.local_address, facts.next_hop, facts.next_hop6)
+            self._own = Own(facts.asn, facts.router_id, frozenset(filter(None, addresses)))
             prefixes = None if policy.prefixes is None else tuple(ip_network(prefix) for prefix in policy.prefixes)
             self._bounds = Bounds(prefixes, policy.maximum_prefix)
             for segment in self._segments.values():
+                if moved:
+                    self._open(segment)
                 self._import(segment)
-            self._import_unicast()
-            for network in self._vpns:
+            self._unicast.configure(self._own, self._bounds)
+            for network in {network for network, _ in self._vpns.values()}:
                 self._import_vpn(network)
+        self._nudge()
 
     def start(self) -> None:
         """Have the exporters tell, and work off what they say."""
@@ -167,51 +135,46 @@ class DataPlane:
             except CniError as error:  # one broken network never blocks the rest (rule 8)
                 log.error("%s: %s", attachment.key, error.msg)
         with self._lock:
-            devices = {segment.device for segment in self._segments.values()}
-            bridges = {segment.bridge_index for segment in self._segments.values()}
-            for link in vxlan.ours(self._netlink):
-                if link.index not in devices:
-                    log.info("%s: no attachment is behind it; removed", link.name)
-                    links.remove(self._netlink, link.index)
-            stray = [
-                vxlan.forget_neighbour_message(index, address)
-                for index, address, _ in vxlan.neighbours(self._netlink)
-                if index not in bridges
-            ]
-            vxlan.send(self._netlink, stray)
-            names = {vxlan.name_of(vni) for vni, segment in self._segments.items() if segment.guarded}
-            for name in gateway.tables():
-                if name not in names:
-                    gateway.forget(name)
-            for prefix, hop, device in routes.ours(self._netlink):
-                self._node.adopt(Key("route", prefix), Via(hop, device))
-            if "unicast" not in self._held:
-                self._node.release()
+            self._sweep()
+            self._read_table()
             self._release()
+
+    def _sweep(self) -> None:
+        """What is ours in the kernel and belongs to no VNI of now."""
+        devices = {segment.device for segment in self._segments.values()}
+        bridges = {segment.bridge_index for segment in self._segments.values()}
+        for link in vxlan.ours(self._netlink):
+            if link.index not in devices:
+                log.info("%s: no attachment is behind it; removed", link.name)
+                links.remove(self._netlink, link.index)
+        stray = [found for found in vxlan.neighbours(self._netlink) if found[0] not in bridges]
+        vxlan.send(self._netlink, [vxlan.forget_neighbour_message(index, address) for index, address, _ in stray])
+        guarded = {vxlan.name_of(segment.vni) for segment in self._segments.values() if segment.guarded}
+        for name in set(gateway.tables()) - guarded:
+            gateway.forget(name)
 
     # ---------------------------------------------------------------- attachments
 
     def payload(self) -> int:
         """The largest MTU of a container whose frames fit the underlay whole, in octets."""
         local = self._facts.local_address
-        if local is None:
-            return 0
-        found = [
-            link.mtu
-            for neighbor in self._facts.neighbors
-            if (way := routes.way_to(self._netlink, neighbor.address))
-            and (link := links.find(self._netlink, index=way[1]))
-        ]
-        return (min(found) if found else 1500) - vxlan.OVERHEAD[ip_address(local).version]
+        with self._lock:
+            if local is None:
+                return 0
+            if self._fits is None:
+                ways = [routes.way_to(self._netlink, neighbor.address) for neighbor in self._facts.neighbors]
+                found = [links.find(self._netlink, index=way[1]) for way in ways if way]
+                underlay = min((link.mtu for link in found if link), default=1500)
+                self._fits = underlay - vxlan.OVERHEAD[ip_address(local).version]
+            return self._fits
 
     def sequence(self, attachment: Attachment) -> int:
         """The mobility sequence to announce: above that of every other node that has its MAC or an address of it."""
         if attachment.bgp.family != "evpn" or not attachment.mac:
             return 0
-        hosts = [Destination("mac", attachment.mac), *(Destination("ip", ip) for ip in _plain(attachment))]
-        targets = (*attachment.bgp.import_rt, *attachment.bgp.export_rt)
+        hosts = [Destination("mac", attachment.mac), *(Destination("ip", ip) for ip in plain_addresses(attachment))]
         with self._lock:
-            known = self._rib.claims(hosts, targets)
+            known = self._rib.claims(hosts, (*attachment.bgp.import_rt, *attachment.bgp.export_rt))
             others = [route for route in known if route.attributes.next_hop not in self._own.addresses]
         if not others:
             return 0
@@ -222,14 +185,15 @@ class DataPlane:
     def attach(self, attachment: Attachment) -> None:
         """Its part of the data path, there when this returns. Raises KernelRefused; then nothing is left of it."""
         with self._lock:
-            if attachment.bgp.family == "evpn":
-                if attachment.bgp.forwarder == "agent":
-                    self._attach(attachment)
+            if attachment.bgp.family == "unicast":
+                self._unicast.add(attachment)
             elif attachment.bgp.family == "vpn":
-                self._attach_vpn(attachment)
-            else:
-                self._attach_unicast(attachment)
+                self._vpns[attachment.key] = (attachment.network, attachment.bgp.import_rt)
+                self._import_vpn(attachment.network)
+            elif attachment.bgp.forwarder == "agent":
+                self._join(attachment)
         self._tell_wishes()
+        self._nudge()
 
     def detach(self, attachment: Attachment) -> None:
         """It is gone, or not wanted: with the last of a VNI the VXLAN device goes. Unknown: nothing happens."""
@@ -238,243 +202,132 @@ class DataPlane:
             segment = self._segments.get(attachment.bgp.vni or 0)
             if segment is not None and key in segment.members:
                 self._leave(segment, key)
-            elif key in self._unicast:
-                self._detach_unicast(key)
-            elif key in self._vpn_members:
-                network, targets = self._vpn_members.pop(key)
-                self._vpns[network].subtract(targets)
+            self._unicast.remove(key)
+            if key in self._vpns:
+                network, _ = self._vpns.pop(key)
                 self._import_vpn(network)
         self._tell_wishes()
+        self._nudge()
 
-    def _attach(self, attachment: Attachment) -> None:
-        intent = attachment.bgp
-        if not attachment.bridge or not attachment.bridge_index or intent.vni is None:
-            raise InvalidConfiguration("bgp.family: evpn needs the container to be on a bridge")
-        if not attachment.mac or not attachment.host_index:
-            raise InvalidConfiguration("bgp.family: evpn needs the container's MAC and the root-side end of its link")
-        segment = self._segments.get(intent.vni)
+    def _join(self, attachment: Attachment) -> None:
+        member = member_of(attachment)
+        assert attachment.bgp.vni is not None
+        segment = self._segments.get(attachment.bgp.vni)
         if segment is None:
-            segment = self._open(intent.vni, attachment)
+            mtu = attachment.mtu or self.payload()
+            segment = Segment(attachment.bgp.vni, str(attachment.bridge), attachment.bridge_index or 0, mtu)
+            self._open(segment)
+            self._segments[segment.vni] = segment
         elif links.find(self._netlink, index=segment.device) is None:
-            self._reopen(segment)
-        plain = tuple(_plain(attachment))
-        gateways = tuple(str(item.gateway) for item in attachment.addresses if item.gateway) if intent.anycast else ()
-        reserved = (*gateways, gateway.gateway_mac(intent.vni)) if gateways else ()
-        member = Member(intent.import_rt, attachment.mac, plain, attachment.host_index, reserved)
+            self._open(segment)
         if segment.members.get(attachment.key) == member:
             return
         try:
-            if attachment.key in segment.members:
-                self._remove_member(segment, attachment.key)
-            segment.members[attachment.key] = member
-            segment.targets.update(member.targets)
-            segment.reserved.update(member.reserved)
-            segment.macs[member.mac] = member.port
-            for address in plain:
-                segment.addresses[address] = member.mac
+            touched = segment.add(attachment.key, member)
             self._guard(segment)
             self._import(segment)
-            keys = [Key("fdb", member.mac), *(Key("neighbour", address) for address in plain)]
-            self._want(segment, keys)
-            self._drive(segment.program, segment, keys)
-            if refused := [segment.program.failures[key] for key in keys if key in segment.program.failures]:
+            segment.want(touched)
+            self._drive(segment, touched)
+            if refused := [segment.program.failures[key] for key in member.keys if key in segment.program.failures]:
                 raise KernelRefused(f"VNI {segment.vni}: {refused[0]}")
         except BaseException:
             self._leave(segment, attachment.key)
             raise
 
-    def _open(self, vni: int, attachment: Attachment) -> Segment:
-        segment = Segment(vni, str(attachment.bridge), attachment.bridge_index or 0, attachment.mtu or self.payload())
-        self._reopen(segment)
-        self._segments[vni] = segment
-        return segment
-
-    def _reopen(self, segment: Segment) -> None:
-        """Make the device, or take over the one that is there with all it has."""
+    def _open(self, segment: Segment) -> None:
+        """Make the device, or take over the one that is there with all it has. Raises KernelRefused."""
         local = self._facts.local_address
         if local is None:
             raise InvalidConfiguration("bgp.family: evpn needs [bgp] local_address in agent.toml, the VTEP")
+        device = vxlan.Device(segment.vni, local, segment.bridge_index, segment.mtu)
         try:
-            device = vxlan.Device(segment.vni, local, segment.bridge_index, segment.mtu)
-            segment.device, existed = vxlan.ensure(self._netlink, device)
+            segment.device = vxlan.ensure(self._netlink, device)
         except NetlinkError as error:
             raise KernelRefused(f"VXLAN device of VNI {segment.vni}: {error.strerror}") from None
-        segment.program.lost()
+        self._read(segment)
         segment.guarded = frozenset()
-        if existed:
-            for entry in vxlan.entries(self._netlink, segment.device):
-                key = Key("fdb", entry.mac) if entry.mac else Key("flood", entry.vtep)
-                segment.program.adopt(key, Remote(entry.vtep, entry.vni))
+        self._guard(segment)
+
+    def _read(self, segment: Segment) -> None:
+        """What the kernel has of a VNI, whatever was thought before."""
+        segment.program.lost()
+        for entry in vxlan.entries(self._netlink, segment.device):
+            key = Key("fdb", entry.mac) if entry.mac else Key("flood", entry.vtep)
+            segment.program.adopt(key, Remote(entry.vtep, entry.vni))
         for _, address, mac in vxlan.neighbours(self._netlink, segment.bridge_index):
             segment.program.adopt(Key("neighbour", address), At(mac))
-        if "evpn" not in self._held:
+        if Family.L2VPN_EVPN not in self._held:
             segment.program.release()
-        if segment.members:
-            self._guard(segment)
+
+    def _read_table(self) -> None:
+        """The same of the node's own table."""
+        self._unicast.program.lost()
+        for prefix, hop, device in routes.ours(self._netlink):
+            self._unicast.program.adopt(Key("route", prefix), Via(hop, device))
+        if not self._held.intersection(UNICAST):
+            self._unicast.program.release()
 
     def _leave(self, segment: Segment, key: AttachmentKey) -> None:
         """One attachment less; the last takes the device with it, and its neighbours off the bridge."""
-        touched = self._remove_member(segment, key)
+        touched = segment.remove(key)
         if segment.members:
             self._guard(segment)
             self._import(segment)
-            self._want(segment, touched)
-            self._drive(segment.program, segment, touched)
+            segment.want(touched)
+            self._drive(segment, touched)
             return
         self._segments.pop(segment.vni, None)
         self._rib.drop(segment.name)
-        neighbours = [item for item in segment.program.present if item.what == "neighbour"]
-        vxlan.send(self._netlink, [vxlan.forget_neighbour_message(segment.bridge_index, k.name) for k in neighbours])
+        neighbours = [item.name for item in segment.program.present if item.what == "neighbour"]
+        vxlan.send(self._netlink, [vxlan.forget_neighbour_message(segment.bridge_index, name) for name in neighbours])
         if segment.guarded:
             gateway.forget(vxlan.name_of(segment.vni))
         link = links.find(self._netlink, index=segment.device) if segment.device else None
         if link is not None and vxlan.is_ours(link):
             links.remove(self._netlink, link.index)
 
-    def _remove_member(self, segment: Segment, key: AttachmentKey) -> list[Key]:
-        """Take one attachment's part out; the keys that may be others' now."""
-        member = segment.members.pop(key, None)
-        if member is None:
-            return []
-        segment.targets -= Counter(member.targets)
-        segment.reserved -= Counter(member.reserved)
-        touched: list[Key] = []
-        if segment.macs.get(member.mac) == member.port:
-            del segment.macs[member.mac]
-            touched.append(Key("fdb", member.mac))
-        for address in member.addresses:
-            if segment.addresses.get(address) == member.mac:
-                del segment.addresses[address]
-                touched.append(Key("neighbour", address))
-        return touched
-
     def _guard(self, segment: Segment) -> None:
         """Keep the anycast gateway's ARP and ND off the VXLAN port."""
-        wanted = frozenset(segment.reserved)
-        if wanted == segment.guarded:
+        if segment.gateways == segment.guarded:
             return
         name = vxlan.name_of(segment.vni)
-        if wanted:
-            mac = gateway.gateway_mac(segment.vni)
-            gateway.keep_local(name, mac, wanted - {mac})
+        if segment.gateways:
+            gateway.keep_local(name, gateway.gateway_mac(segment.vni), segment.gateways)
         else:
             gateway.forget(name)
-        segment.guarded = wanted
+        segment.guarded = segment.gateways
 
     # ---------------------------------------------------------------- import
 
     def _import(self, segment: Segment) -> None:
-        """What the VNI imports follows from its attachments; the entries that change are wanted."""
-        rule = EvpnRule(frozenset(segment.targets), self._own, self._bounds, frozenset(segment.reserved))
+        """What the VNI imports follows from its attachments."""
+        rule = segment.rule(self._own, self._bounds)
         segment.table = self._rib.configure(segment.name, rule, self._bounds.maximum)
-        self._refresh(segment)
-
-    def _refresh(self, segment: Segment) -> None:
-        changed, segment.table.changed = segment.table.changed, {}
-        self._want(segment, [Key(_KEYS[d.what], d.value) for d in changed if d.what in _KEYS])
-
-    def _want(self, segment: Segment, keys: Iterable[Key]) -> None:
-        for key in keys:
-            segment.program.want(key, self._wanted(segment, key))
-
-    def _wanted(self, segment: Segment, key: Key) -> Value | None:
-        """What the kernel should have there. What is on this node is on this node, whatever others say."""
-        table = segment.table
-        if key.what == "fdb":
-            if key.name in segment.macs:
-                return Local(segment.macs[key.name])
-            best = table.best(Destination("mac", key.name))
-            return _remote(segment, best)
-        if key.what == "neighbour":
-            if key.name in segment.addresses:
-                return At(segment.addresses[key.name])
-            best = table.best(Destination("ip", key.name))
-            return At(str(best.nlri.mac)) if best else None
-        return _remote(segment, table.best(Destination("flood", key.name)))
-
-    def _attach_unicast(self, attachment: Attachment) -> None:
-        hosts = tuple(f"{ip}/{ip_address(ip).max_prefixlen}" for ip in _plain(attachment))
-        known = self._unicast.get(attachment.key)
-        mine = (attachment.bgp.import_prefixes, hosts)
-        if known == mine:
-            return
-        if known is not None:
-            self._detach_unicast(attachment.key)
-        self._unicast[attachment.key] = mine
-        self._imports.update(attachment.bgp.import_prefixes)
-        self._hosts.update(hosts)
-        self._import_unicast()
-        self._want_routes(hosts)
-
-    def _detach_unicast(self, key: AttachmentKey) -> None:
-        prefixes, hosts = self._unicast.pop(key)
-        self._imports -= Counter(prefixes)
-        self._hosts -= Counter(hosts)
-        self._import_unicast()
-        self._want_routes(hosts)
-
-    def _import_unicast(self) -> None:
-        if not self._imports and "unicast" not in self._rib.tables:
-            return
-        connected = routes.connected(self._netlink) if self._imports else frozenset()
-        rule = UnicastRule(frozenset(self._imports), self._own, self._bounds, connected)
-        table = self._rib.configure("unicast", rule, self._bounds.maximum)
-        changed, table.changed = table.changed, {}
-        self._want_routes(destination.value for destination in changed)
-
-    def _want_routes(self, prefixes: Iterable[str]) -> None:
-        table = self._rib.tables.get("unicast")
-        if table is None:
-            return
-        for prefix in prefixes:
-            best = None if prefix in self._hosts else table.best(Destination("prefix", prefix))
-            self._node.want(Key("route", prefix), self._way(best.attributes.next_hop) if best else None)
-
-    def _way(self, hop: str) -> Via | None:
-        """How the node reaches a next hop now (it need not be on a link: a reflector's clients' are not)."""
-        if hop not in self._ways:
-            found = routes.way_to(self._netlink, hop)
-            self._ways[hop] = Via(found[0] or hop, found[1]) if found else None
-        return self._ways[hop]
-
-    def _attach_vpn(self, attachment: Attachment) -> None:
-        if attachment.key in self._vpn_members:
-            return
-        targets = attachment.bgp.import_rt
-        self._vpn_members[attachment.key] = (attachment.network, targets)
-        self._vpns.setdefault(attachment.network, Counter()).update(targets)
-        self._import_vpn(attachment.network)
+        segment.refresh()
 
     def _import_vpn(self, network: str) -> None:
-        targets = frozenset(target for target, count in self._vpns[network].items() if count > 0)
+        """An L3VPN is imported for the control plane alone."""
+        targets = frozenset(target for name, own in self._vpns.values() if name == network for target in own)
         if targets:
-            table = self._rib.configure(
-                f"vpn {network}", VpnRule(targets, self._own, self._bounds), self._bounds.maximum
-            )
-            table.changed.clear()
+            self._rib.configure(_vpn(network), VpnRule(targets, self._own, self._bounds), self._bounds.maximum)
         else:
-            self._rib.drop(f"vpn {network}")
+            self._rib.drop(_vpn(network))
 
     def _tell_wishes(self, *, again: bool = False) -> None:
         """Which families the exporters shall tell of. EVPN before anybody asks: a container's move must be known."""
         with self._lock:
-            wanted = {Family.L2VPN_EVPN} & {f for neighbor in self._facts.neighbors for f in neighbor.families}
-            if self._imports:
-                wanted |= set(UNICAST)
-            if any(name.startswith("vpn ") for name in self._rib.tables):
-                wanted |= {Family.IPV4_VPN, Family.IPV6_VPN}
+            wanted = {Family.L2VPN_EVPN}
+            if self._unicast.asked:
+                wanted.update(UNICAST)
+            if any(targets for _, targets in self._vpns.values()):
+                wanted.update(VPN)
+            wanted &= {family for neighbor in self._facts.neighbors for family in neighbor.families}
             if wanted == self._listening and not again:
                 return
             self._listening = frozenset(wanted)
         self._listen(frozenset(wanted))
 
-    # ---------------------------------------------------------------- what peers say
-
-    def look_again(self) -> None:
-        """What the kernel refused is tried again now (`bgpcni sync`)."""
-        with self._lock:
-            self._look()
-            self._step()
+    # ---------------------------------------------------------------- what happens, from any thread
 
     def heard(self, exporter: str, events: Sequence[Event]) -> None:
         """From an exporter's thread: noted, and worked off by ours."""
@@ -489,17 +342,36 @@ class DataPlane:
                 self._gone.add(index)
                 self._wake.notify()
 
+    def look_again(self) -> None:
+        """Compare with the kernel itself, and try again what it refused (`bgpcni sync`)."""
+        with self._lock:
+            for segment in self._segments.values():
+                self._read(segment)
+            self._read_table()
+            self._look()
+        self._nudge()
+
+    def _nudge(self) -> None:
+        """If something is to be done, the thread is to see to it."""
+        with self._lock:
+            if not any(program.dirty for program in self._programs().values()):
+                return
+        with self._wake:
+            self._pending = True
+            self._wake.notify()
+
+    # ---------------------------------------------------------------- the thread
+
     def _run(self) -> None:
         look = time.monotonic() + LOOK_SECONDS
         while True:
             with self._wake:
-                idle = not self._queue and not self._gone and not self._stopping
-                if idle and not self._unfinished():
+                if not (self._queue or self._gone or self._pending or self._stopping):
                     self._wake.wait(max(0.0, look - time.monotonic()))
                 if self._stopping:
                     return
                 events = [self._queue.popleft() for _ in range(min(EVENTS, len(self._queue)))]
-                gone, self._gone = self._gone, set()
+                gone, self._gone, self._pending = self._gone, set(), False
             try:
                 with self._lock:
                     self._work(events, gone)
@@ -507,45 +379,44 @@ class DataPlane:
                         look = time.monotonic() + LOOK_SECONDS
                         self._look()
                     self._step()
+                self._nudge()
             except Exception:  # what is wrong with one route is logged; the others go on
                 log.exception("the data path failed in a way that should not happen")
-
-    def _unfinished(self) -> bool:
-        return bool(self._node.dirty) or any(segment.program.dirty for segment in list(self._segments.values()))
 
     def _work(self, events: Iterable[tuple[str, Event]], gone: Collection[int]) -> None:
         now = time.monotonic()
         for exporter, event in events:
             self._rib.hear(exporter, event, now)
-        for segment in list(self._segments.values()):
-            if segment.device in gone and links.find(self._netlink, index=segment.device) is None:
-                log.warning("%s was deleted; made again", vxlan.name_of(segment.vni))
-                self._reopen(segment)
-        self._take_changes()
-        if self._held and (not self._queue or now >= self._held_until):
+        if gone:
+            self._reopen()
+        self._refresh()
+        if self._held:
             self._release()
 
-    def _take_changes(self) -> None:
+    def _reopen(self) -> None:
         for segment in self._segments.values():
-            if segment.table.changed:
-                self._refresh(segment)
-        for name, table in self._rib.tables.items():
-            if table.changed and name == "unicast":
-                changed, table.changed = table.changed, {}
-                self._want_routes(destination.value for destination in changed)
-            elif not name.startswith("vni "):
+            if links.find(self._netlink, index=segment.device) is None:
+                log.warning("%s was deleted; made again", vxlan.name_of(segment.vni))
+                self._open(segment)
+
+    def _refresh(self) -> None:
+        for segment in self._segments.values():
+            segment.refresh()
+        self._unicast.refresh()
+        for network in {network for network, _ in self._vpns.values()}:  # nothing follows from an L3VPN's routes
+            if table := self._rib.tables.get(_vpn(network)):
                 table.changed.clear()
 
     def _release(self) -> None:
-        """What earlier lives programmed and nobody wants goes, once every peer has told all, or has had its time."""
+        """What earlier lives programmed and nobody wants goes, once every peer has told all, or had its time."""
         late = time.monotonic() >= self._held_until
-        if "evpn" in self._held and (late or self._told((Family.L2VPN_EVPN,))):
-            self._held.discard("evpn")
+        if Family.L2VPN_EVPN in self._held and (late or self._told((Family.L2VPN_EVPN,))):
+            self._held.discard(Family.L2VPN_EVPN)
             for segment in self._segments.values():
                 segment.program.release()
-        if "unicast" in self._held and (late or not self._imports or self._told(UNICAST)):
-            self._held.discard("unicast")
-            self._node.release()
+        if self._held.intersection(UNICAST) and (late or not self._unicast.asked or self._told(UNICAST)):
+            self._held.difference_update(UNICAST)
+            self._unicast.program.release()
 
     def _told(self, families: Collection[Family]) -> bool:
         complete = {(peer, family) for _, peer, family in self._rib.complete}
@@ -558,55 +429,43 @@ class DataPlane:
 
     def _look(self) -> None:
         """What only time changes: routes kept too long, ways to next hops, what the kernel refused."""
+        self._fits = None
+        self._reopen()
         self._rib.expire(time.monotonic())
-        self._take_changes()
-        if self._imports:
-            self._import_unicast()
-            known, self._ways = self._ways, {}
-            if any(self._way(hop) != via for hop, via in known.items()):
-                self._want_routes([destination.value for destination in self._rib.tables["unicast"].candidates])
-        for program in (self._node, *(segment.program for segment in self._segments.values())):
+        self._refresh()
+        self._unicast.look()
+        for program in self._programs().values():
             program.retry()
 
     def _step(self) -> None:
         """One batch of each program."""
-        for segment in list(self._segments.values()):
-            self._drive(segment.program, segment)
-        self._drive(self._node, None)
+        for segment in self._segments.values():
+            self._drive(segment)
+        apply(self._netlink, self._unicast.program, in_table)
 
-    # ---------------------------------------------------------------- the kernel
-
-    def _drive(self, program: Program, segment: Segment | None, only: Collection[Key] | None = None) -> None:
-        """Make a batch of changes, and note what the kernel answered."""
-        changes = program.take(BATCH if only is None else len(only), only)
-        messages: list[Message] = []
-        spans: list[tuple[Change, int, int]] = []
-        for change in changes:
-            start = len(messages)
-            messages += _messages(change, segment)
-            spans.append((change, start, len(messages)))
-        answers = vxlan.send(self._netlink, messages)
-        for change, start, end in spans:
-            errors = [answer for answer in answers[start:end] if isinstance(answer, NetlinkError)]
-            # that what is to go has gone already is success
-            real = [e for e in errors if e.errno not in _GONE or (change.new is not None and e is answers[end - 1])]
-            if not real:
-                program.done(change)
-                if segment is not None and isinstance(change.new, At):
-                    self._introduce(segment, change.key.name, change.new.mac)
-                continue
-            program.failed(change, f"{change.key.what} {change.key.name}: {real[0].strerror}")
-            log.warning("%s: %s", segment.name if segment else "route", program.failures[change.key])
+    def _drive(self, segment: Segment, only: Collection[Key] | None = None) -> None:
+        """One batch of a VNI."""
+        made = apply(self._netlink, segment.program, in_segment(segment), only)
+        found = {change.key.name: change.new.mac for change in made if isinstance(change.new, At)}
+        known = {address: segment.seen.get(address) for address in found}
+        segment.seen.update(found)
+        few = len(found) <= INTRODUCED
+        for address, mac in found.items():
+            if known[address] != mac and (few or known[address]):
+                self._introduce(segment, address, mac)
 
     def _introduce(self, segment: Segment, address: str, mac: str) -> None:
-        """Containers here that knew another MAC for an address are told, by a frame that stays on this node."""
-        before = segment.seen.get(address)
-        segment.seen[address] = mac
-        if before not in (None, mac):
-            try:
-                self._herald.announce(segment.bridge, mac, [address])
-            except OSError as error:
-                log.warning("%s: telling of %s: %s", segment.name, address, error.strerror)
+        """Tell the containers here, by a frame that stays on this node: some have another MAC for it, or wait for one.
+
+        Whoever asked before the route came would ask again after a second only.
+        """
+        try:
+            self._herald.announce(segment.bridge, mac, [address])
+        except OSError as error:
+            log.warning("%s: telling of %s: %s", segment.name, address, error.strerror)
+
+    def _programs(self) -> dict[str, Program]:
+        return {"routes": self._unicast.program, **{s.name: s.program for s in self._segments.values()}}
 
     # ---------------------------------------------------------------- questions
 
@@ -631,81 +490,16 @@ class DataPlane:
         with self._lock:
             return dict(Counter(reason for table in self._rib.tables.values() for reason in table.refused.values()))
 
-    def problems(self) -> Iterator[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """(code, text) of what an operator should look at."""
         with self._lock:
-            found = []
-            for segment in self._segments.values():
-                found += [("duplicate-address", text) for text in _duplicates(segment)]
-            programs = {"routes": self._node, **{segment.name: segment.program for segment in self._segments.values()}}
-            for name, program in programs.items():
+            found = [("duplicate-address", text) for each in self._segments.values() for text in each.duplicates()]
+            for name, program in self._programs().items():
                 if program.failures:
                     first = next(iter(program.failures.values()))
                     found.append(("datapath", f"{name}: the kernel refused {len(program.failures)}, such as {first}"))
-            full = sum(
-                reason.startswith("[policy] maximum_prefix")
-                for table in self._rib.tables.values()
-                for reason in table.refused.values()
-            )
-            if full:
-                found.append(("maximum-prefix", f"{full} learned routes are over [policy] maximum_prefix"))
-        yield from found
+            return found
 
 
-def _duplicates(segment: Segment) -> Iterator[str]:
-    """Who claims what is here, and what two others claim."""
-    for what, here in (("mac", segment.macs), ("ip", segment.addresses)):
-        for value in here:
-            for route in segment.table.candidates.get(Destination(what, value), {}).values():
-                yield (
-                    f"{value} of this node is announced by {route.attributes.next_hop} too, sequence "
-                    f"{route.attributes.mobility} (VNI {segment.vni})"
-                )
-                break
-    for destination, rivals in segment.table.rivals():
-        if destination.value not in segment.macs and destination.value not in segment.addresses:
-            hops = " and ".join(sorted({route.attributes.next_hop for route in rivals}))
-            yield f"{destination.value} is announced by {hops} alike (VNI {segment.vni})"
-
-
-def _messages(change: Change, segment: Segment | None) -> Iterator[Message]:
-    """What makes a change. For `new`, the last message is the one that must succeed."""
-    key, old, new = change.key, change.old, change.new
-    if segment is None:
-        if isinstance(new, Via):
-            message = routes.replace_message if isinstance(old, Via) else routes.add_message
-            yield message(key.name, new.gateway, new.device)
-        elif isinstance(old, Via):
-            yield routes.delete_message(key.name, old.gateway, old.device)
-        return
-    if key.what == "neighbour":
-        if isinstance(new, At):
-            yield vxlan.neighbour_message(segment.bridge_index, key.name, new.mac)
-        else:
-            yield vxlan.forget_neighbour_message(segment.bridge_index, key.name)
-        return
-    if key.what == "flood":
-        if isinstance(old, Remote):
-            yield vxlan.forget_flood_message(segment.device, old.vtep, old.vni)
-        if isinstance(new, Remote):
-            yield vxlan.flood_message(segment.device, new.vtep, new.vni)
-        return
-    if isinstance(old, Local):
-        yield from vxlan.forget_local_messages(old.port, key.name)
-    elif isinstance(old, Remote) and (not isinstance(new, Remote) or new.vni != old.vni):
-        yield from vxlan.forget_remote_messages(segment.device, key.name)
-    if isinstance(new, Local):
-        yield from vxlan.local_messages(new.port, key.name)
-    elif isinstance(new, Remote):
-        yield from vxlan.remote_messages(segment.device, key.name, new.vtep, new.vni)
-
-
-def _remote(segment: Segment, route: Learned | None) -> Remote | None:
-    if route is None:
-        return None
-    return Remote(route.attributes.next_hop, route.vni if route.vni != segment.vni else None)
-
-
-def _plain(attachment: Attachment) -> Iterator[str]:
-    """Its addresses without their lengths, canonical."""
-    return (str(ip_address(item.address.partition("/")[0])) for item in attachment.addresses)
+def _vpn(network: str) -> str:
+    return f"vpn {network}"

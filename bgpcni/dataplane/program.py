@@ -91,6 +91,8 @@ class Program:
             self._inherited[key] = None
         elif self.wanted[key] != value:
             self._dirty[key] = None
+        else:
+            self._dirty.pop(key, None)
 
     def release(self) -> None:
         """What is wanted is known again: what was adopted and nobody wants goes."""
@@ -98,8 +100,9 @@ class Program:
         self._inherited.clear()
 
     def lost(self) -> None:
-        """The kernel has nothing of it any more (the device went): what is wanted is to be made again."""
+        """The kernel has nothing of it, as far as is known (the device went): what is wanted is to be made."""
         self.present.clear()
+        self.failures.clear()
         self._inherited.clear()
         self._dirty = dict.fromkeys(self.wanted)
 
@@ -120,6 +123,7 @@ class Program:
             old, new = self.present.get(key), self.wanted.get(key)
             if old == new:
                 del self._dirty[key]
+                self.failures.pop(key, None)
                 continue
             found.append(Change(key, old, new))
             if len(found) == limit:

@@ -20,6 +20,7 @@ from bgpcni.steps import step
 
 log = logging.getLogger(__name__)
 _making = threading.Lock()
+IPV6_LEAST_MTU = 1280
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,14 @@ class BridgePlan:
 @step("bridge")
 def ensure(netlink: Netlink, plan: BridgePlan) -> links.Link:
     """The bridge, up, with its addresses and forwarding on. Idempotent; what is right is not touched."""
-    link = links.find(netlink, name=plan.name) or _make(netlink, plan)
+    link = links.find(netlink, name=plan.name)
+    if 0 < plan.mtu < IPV6_LEAST_MTU:
+        _refuse_to_lose_ipv6(netlink, link, plan)
+    link = link or _make(netlink, plan)
     if link.kind != "bridge":
         raise InvalidConfiguration(f"bridge: {plan.name} exists and is a {link.kind or 'physical'} link, not a bridge")
+    if plan.mtu > link.mtu:
+        raise InvalidConfiguration(f"mtu: {plan.mtu} is over the {link.mtu} of bridge {plan.name}")
     if not link.up or (plan.promiscuous and not link.promiscuous):
         with _making, iproute() as library:
             library.link("set", index=link.index, state="up")
@@ -58,6 +64,14 @@ def ensure(netlink: Netlink, plan: BridgePlan) -> links.Link:
         for version in {ip_interface(gateway).version for gateway in plan.gateways}:
             sysctl.enable_forwarding(version)
     return link
+
+
+def _refuse_to_lose_ipv6(netlink: Netlink, link: links.Link | None, plan: BridgePlan) -> None:
+    """A bridge has the MTU of its smallest port, and below RFC 8200's least the kernel takes its IPv6 away."""
+    assigned = [item.address for item in addresses.assigned(netlink, link.index)] if link else []
+    present = [ip_interface(text) for text in (*plan.gateways, *assigned)]
+    if any(item.version == 6 and not item.is_link_local for item in present):
+        raise InvalidConfiguration(f"mtu: {plan.mtu} is under {IPV6_LEAST_MTU}: bridge {plan.name} would lose its IPv6")
 
 
 def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:

@@ -73,8 +73,8 @@ def name_of(vni: int) -> str:
     return f"vxlan{vni}"
 
 
-def ensure(netlink: Netlink, device: Device) -> tuple[int, bool]:
-    """The device, as it should be and up; its index, and whether it was there already.
+def ensure(netlink: Netlink, device: Device) -> int:
+    """The device, as it should be and up; its index. One that is there keeps what it has.
 
     The tunnel's UDP source port is the kernel's choice by flow, which is its default. Raises NetlinkError; EEXIST:
     somebody else has a device of this name, or one of this VNI and port.
@@ -86,7 +86,7 @@ def ensure(netlink: Netlink, device: Device) -> tuple[int, bool]:
         if _local_of(netlink, link.index) == device.local:
             if link.master != device.bridge or not link.up or link.mtu != device.mtu or not link.alias:
                 netlink.run(*_settings(device, link.index))
-            return link.index, True
+            return link.index
         links.remove(netlink, link.index)  # the node has another VTEP address now
     local = ip_address(device.local)
     body = links.header() + attribute(_IFNAME, name_of(device.vni)) + attribute(_GROUP, links.GROUP)
@@ -111,7 +111,7 @@ def ensure(netlink: Netlink, device: Device) -> tuple[int, bool]:
     except BaseException:
         links.remove(netlink, made.index)
         raise
-    return made.index, False
+    return made.index
 
 
 def _settings(device: Device, index: int) -> tuple[Message, ...]:

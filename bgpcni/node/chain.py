@@ -15,8 +15,8 @@ from bgpcni.model import Address, Attachment, State
 from bgpcni.undo import Undo
 
 if TYPE_CHECKING:
+    from bgpcni.node.node import Node
     from bgpcni.node.request import Request
-    from bgpcni.node.transaction import Node
 
 
 _ANSWER_SECONDS = 3.5

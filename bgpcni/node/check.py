@@ -6,14 +6,14 @@ from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 from bgpcni.errors import CheckFailed
-from bgpcni.kernel import addresses, links, sysctl
+from bgpcni.kernel import addresses, links, sysctl, vxlan
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, State
 from bgpcni.node import chain, options, plan
 
 if TYPE_CHECKING:
+    from bgpcni.node.node import Node
     from bgpcni.node.request import Request
-    from bgpcni.node.transaction import Node
 
 
 def run(node: Node, request: Request) -> None:
@@ -83,6 +83,12 @@ def _outside(node: Node, request: Request, attachment: Attachment) -> None:
     ):
         if asked and not is_on:
             raise CheckFailed(f"{key} is off at {switch.name if key == 'promiscMode' else host.name}")
+    if attachment.bgp.forwarder == "agent" and attachment.bgp.vni is not None:
+        tunnel = links.find(node.netlink, name=vxlan.name_of(attachment.bgp.vni))
+        if tunnel is None or not vxlan.is_ours(tunnel):
+            raise CheckFailed(f"VXLAN device {vxlan.name_of(attachment.bgp.vni)} is missing")
+        if not tunnel.up or tunnel.master != switch.index:
+            raise CheckFailed(f"VXLAN device {tunnel.name} is down, or not a port of bridge {switch.name}")
     wanted = plan.bridge_of(request.settings, attachment.addresses)
     present = {item.address for item in addresses.assigned(node.netlink, switch.index)}
     for gateway in wanted.gateways:

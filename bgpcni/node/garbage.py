@@ -14,8 +14,8 @@ from bgpcni.model import AttachmentKey
 from bgpcni.store import Stored
 
 if TYPE_CHECKING:
+    from bgpcni.node.node import Node
     from bgpcni.node.request import Request
-    from bgpcni.node.transaction import Node
 
 _SECONDS = 2.0
 

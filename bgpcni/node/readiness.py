@@ -14,8 +14,8 @@ from bgpcni.model import ExporterUse
 from bgpcni.node import plan
 
 if TYPE_CHECKING:
+    from bgpcni.node.node import Node
     from bgpcni.node.request import Request
-    from bgpcni.node.transaction import Node
 
 _UP = "Established"
 

@@ -14,7 +14,7 @@ from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError, TryAgain
 from bgpcni.model import Attachment, State
 from bgpcni.node import interface
-from bgpcni.node.transaction import Node
+from bgpcni.node.node import Node
 from bgpcni.store import Stored
 
 log = logging.getLogger(__name__)

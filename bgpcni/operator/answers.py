@@ -16,9 +16,10 @@ from bgpcni import __version__
 from bgpcni.convergence.announcer import RouteState
 from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError, InvalidConfiguration
+from bgpcni.kernel import links, vxlan
 from bgpcni.model import Announcement, Attachment, State
 from bgpcni.node import interface, recovery
-from bgpcni.node.transaction import Node
+from bgpcni.node.node import Node
 from bgpcni.store import Stored
 
 if TYPE_CHECKING:
@@ -275,6 +276,11 @@ def _explain(node: Node, stored: Stored) -> Document:
     link += f"{attachment.ifname} inside has MAC {attachment.mac}"
     steps.append(_step("link", "gone" if gone else "up", attachment.since, link))
     steps.append(_step("record", stored.state.value, attachment.since, f"boot {attachment.boot_id[:8]}"))
+    if attachment.bgp.forwarder == "agent" and attachment.bgp.vni is not None and not gone:
+        name = vxlan.name_of(attachment.bgp.vni)
+        tunnel = links.find(node.netlink, name=name)
+        there = tunnel is not None and vxlan.is_ours(tunnel)
+        steps.append(_step("data path", "up" if there else "missing", "", f"{name} on {attachment.bridge}"))
     if attachment.bgp.family == "unicast" and attachment.exporters and not gone and stored.state is State.UP:
         reason = interface.unreachable(node.netlink, attachment)
         steps.append(_step("reachability", "no" if reason else "yes", "", reason or "the node reaches its addresses"))

@@ -35,7 +35,12 @@ def ask(path: Path, command: str, **arguments: Any) -> tuple[dict[str, Any], int
             text = _exactly(sock, length + errors)[:length]
     except (OSError, EOFError) as error:
         raise NoAgent(f"{path}: {getattr(error, 'strerror', None) or error or 'no answer'}") from None
-    document: dict[str, Any] = json.loads(text)
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise NoAgent(f"{path}: what answers there is not the agent")
     return document, int(code)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from socket import AF_INET, AF_INET6, inet_pton
 from struct import pack
 from typing import Literal
 
@@ -168,6 +169,7 @@ def route_target(text: str) -> bytes:
     return bytes([kind, 0x02]) + admin + number
 
 
+@lru_cache(4096)
 def route_distinguisher(text: str | None) -> bytes:
     """Route distinguisher, RFC 4364 section 4.2, types 0, 1 and 2."""
     if text is None:
@@ -214,9 +216,8 @@ def encode_nlri(nlri: Nlri, *, vni: int | None, label: int | None, withdrawn: bo
         octets = tag + bytes([8 * len(originator.packed)]) + originator.packed
         return _evpn(3, rd + octets), b"\x03" + rd + octets
     if nlri.kind == "ip-prefix":  # RFC 9136 section 3.1
-        network = _network(nlri.prefix)
-        packed = network.network_address.packed
-        identity = tag + bytes([network.prefixlen]) + packed
+        packed, bits = _prefix(nlri.prefix)
+        identity = tag + bytes([bits]) + packed
         return _evpn(5, rd + NO_ESI + identity + bytes(len(packed)) + vni_octets), b"\x05" + rd + identity
     raise Unencodable(f"a route of kind {nlri.kind!r}")
 
@@ -226,19 +227,19 @@ def _ip_route(nlri: Nlri, label: int | None, withdrawn: bool) -> tuple[bytes, by
     vpn = nlri.family in (Family.IPV4_VPN, Family.IPV6_VPN)
     if vpn != (nlri.kind == "vpn") or nlri.family is Family.L2VPN_EVPN:
         raise Unencodable(f"a route of kind {nlri.kind} in family {nlri.family}")
-    network = _network(nlri.prefix)
-    if network.version != VERSIONS[nlri.family]:
+    packed, bits = _prefix(nlri.prefix)
+    if len(packed) != (16 if VERSIONS[nlri.family] == 6 else 4):
         raise Unencodable(f"prefix {nlri.prefix} in family {nlri.family}")
-    octets = network.network_address.packed[: (network.prefixlen + 7) // 8]
+    octets = packed[: (bits + 7) // 8]
     if not vpn:
-        wire = bytes([network.prefixlen]) + octets
+        wire = bytes([bits]) + octets
         return wire, wire
     rd = route_distinguisher(nlri.rd)
     if withdrawn:
         stack = WITHDRAWN_LABEL
     else:  # one label, bottom of stack: RFC 8277 section 2.2
         stack = (_number("label", label, FIRST_LABEL, LAST_LABEL) << 4 | 1).to_bytes(3, "big")
-    return bytes([88 + network.prefixlen]) + stack + rd + octets, bytes([network.prefixlen]) + rd + octets
+    return bytes([88 + bits]) + stack + rd + octets, bytes([bits]) + rd + octets
 
 
 def _evpn(kind: int, value: bytes) -> bytes:
@@ -265,6 +266,7 @@ def gateway_mac(vni: int) -> str:
     return "02:00:5e:" + ":".join(f"{octet:02x}" for octet in vni.to_bytes(3, "big"))
 
 
+@lru_cache(256)
 def _next_hop(family: Family, text: str) -> str:
     try:
         hop = ip_address(text)
@@ -277,6 +279,22 @@ def _next_hop(family: Family, text: str) -> str:
     if family is Family.IPV6_UNICAST and hop.version != 6:
         raise Unencodable(f"next hop {text} for {family}: not an IPv6 address")
     return str(hop)
+
+
+def _prefix(text: str | None) -> tuple[bytes, int]:
+    """The whole address, and the length, of a prefix. The plain ones are read here; `_network` judges what is odd."""
+    address, _, length = (text or "").partition("/")
+    try:
+        packed = inet_pton(AF_INET6 if ":" in address else AF_INET, address)
+        bits = int(length) if length.isdigit() and length.isascii() else 0
+        beyond = 8 * len(packed) - bits
+        plain = 0 < packed[0] < 0xE0 and bits and beyond >= 0 and not int.from_bytes(packed, "big") & (1 << beyond) - 1
+    except (OSError, ValueError):
+        plain = False
+    if plain:
+        return packed, bits
+    network = _network(text)
+    return network.network_address.packed, network.prefixlen
 
 
 def _network(text: str | None) -> IPv4Network | IPv6Network:

@@ -27,6 +27,7 @@ Events, one JSON object a line, to the API process of each neighbour:
     {"bgpcni": "state", "protocol": P, "seq": N, "digest": D, "neighbors": [...]}
     {"bgpcni": "configured", "digest": D, "error": ""}    after a reload; D: SHA-256 of the configuration
     {"bgpcni": "up", "peer": A, "families": [...], "seq": N, "asn4": B, "graceful": [...], "refresh": B}
+    {"bgpcni": "unreached", "peer": A, "reason": R}       no connection to it can be made, told once
     {"bgpcni": "sent", "peer": A, "seq": N}               all up to N is in the socket of this session
     {"bgpcni": "acked", "peer": A, "seq": N}              and acknowledged by the peer's TCP
     {"bgpcni": "eor", "peer": A, "family": F}             End-of-RIB is in the socket
@@ -39,11 +40,13 @@ new session, it is QUIET seconds without a route.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import inspect
 import json
 import os
+import select
 import socket
 import struct
 import sys
@@ -55,7 +58,9 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import exabgp.reactor.network.outgoing as outgoing
 import exabgp.reactor.peer as exabgp_peer
 import exabgp.rib
 from exabgp.bgp.fsm import FSM
@@ -78,6 +83,7 @@ from exabgp.reactor.delay import Delay
 from exabgp.reactor.listener import Listener
 from exabgp.reactor.loop import Reactor
 from exabgp.reactor.network.connection import Connection
+from exabgp.reactor.network.error import NotConnected
 from exabgp.reactor.peer import Peer
 from exabgp.reactor.protocol import Protocol
 from exabgp.rib.change import Change
@@ -299,6 +305,8 @@ class Engine:
         self.path = path
         self.digest = ""
         self.listening = False
+        self._failures: dict[str, str] = {}  # why a peer could not be connected to, by address
+        self._told: dict[str, str] = {}
 
     def command(self, reactor: Any, service: str, line: str) -> bool:
         """Run one line; synchronous, so that answers keep the order of the lines."""
@@ -399,6 +407,7 @@ class Engine:
                     "configured": [f"{afi}/{safi}" for afi, safi in peer.neighbor.families()],
                     "hold": int(peer.neighbor["hold-time"]),
                     "state": peer.fsm.name(),
+                    "unreached": self._told.get(str(peer.neighbor["peer-address"]), ""),
                     "since": peer.stats["complete"] or peer.stats["reset"],
                     "families": watch.families if watch else [],
                     "sent": watch.sent if watch else -1,
@@ -416,6 +425,26 @@ class Engine:
             "listening": self.listening,
             "neighbors": neighbors,
         }
+
+    def unreached(self, address: str, number: int, password: bool) -> None:
+        """An attempt to connect failed with this errno."""
+        if number:
+            doubt = ", or the passwords differ" if password and number == errno.ETIMEDOUT else ""
+            self._failures[address] = os.strerror(number) + doubt
+
+    def reached(self, address: str) -> None:
+        self._failures.pop(address, None)
+        self._told.pop(address, None)
+
+    def report(self, reactor: Any) -> None:
+        """Tell of peers that cannot be connected to, once for each new reason."""
+        while self._failures and reactor.processes is not None:
+            address, reason = self._failures.popitem()
+            if self._told.get(address) != reason:
+                self._told[address] = reason
+                event = {"bgpcni": "unreached", "peer": address, "reason": reason}
+                for service in list(reactor.processes._process):
+                    reactor.processes.write(service, json.dumps(event))
 
     def reload(self, stock: Callable[[Any], bool], reactor: Any) -> bool:
         """ExaBGP's reload, with the digest of what it read told to the agent."""
@@ -459,6 +488,7 @@ class Watch:
     def __init__(self, peer: Any, engine: Engine) -> None:
         self.peer = peer
         self.engine = engine
+        engine.reached(str(peer.neighbor["peer-address"]))
         self.end: Notify | None = None
         negotiated = peer.proto.negotiated
         restart = negotiated.received_open.capabilities.get(Capability.CODE.GRACEFUL_RESTART, {})
@@ -655,10 +685,11 @@ def watched_eors(stock: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[
     return new_eors
 
 
-def eager_wait(stock: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+def eager_wait(engine: Engine, stock: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
     """`Reactor._wait_for_io`, which looks each millisecond for a while where an acknowledgement is awaited."""
 
     def wait(reactor: Any, milliseconds: int) -> Iterator[Any]:
+        engine.report(reactor)
         watches = (getattr(peer, "bgpcni", None) for peer in reactor._peers.values())
         if milliseconds > 1 and any(watch is not None and watch.expectant() for watch in watches):
             milliseconds = 1
@@ -717,14 +748,41 @@ def gtsm_listen(stock: Callable[..., bool]) -> Callable[..., bool]:
     return listen_on
 
 
-def bounded_connect(stock: Callable[..., Any]) -> Callable[..., Any]:
+_destinations: WeakKeyDictionary[socket.socket, tuple[str, bool]] = WeakKeyDictionary()
+"""Where a connection that is being made leads to, and whether it has a password."""
+
+
+def bounded_connect(engine: Engine, stock: Callable[..., Any]) -> Callable[..., Any]:
     """ExaBGP's `connect`, which gives up on a silent peer in seconds."""
 
-    def connect(io: socket.socket, *rest: Any) -> Any:
+    def connect(io: socket.socket, ip: str, port: int, afi: Any, md5: Any) -> Any:
+        _destinations[io] = ip, bool(md5)
         io.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, SYN_RETRIES)
-        return stock(io, *rest)
+        try:
+            return stock(io, ip, port, afi, md5)
+        except NotConnected as error:
+            engine.unreached(ip, getattr(error.__context__, "errno", None) or 0, False)
+            raise
 
     return connect
+
+
+def telling_ready(engine: Engine) -> Callable[[socket.socket], Iterator[tuple[bool, str]]]:
+    """For ExaBGP's `ready`, which takes a refused connection for an established one: it fails, and is told."""
+
+    def ready(io: socket.socket) -> Iterator[tuple[bool, str]]:
+        poller = select.poll()
+        poller.register(io, select.POLLOUT)
+        while not poller.poll(0):
+            yield False, "waiting"
+        number = io.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            address, password = _destinations[io]
+            engine.unreached(address, number, password)
+            raise NotConnected(os.strerror(number))
+        yield True, "connected"
+
+    return ready
 
 
 def surviving_write(stock: Callable[..., Any]) -> Callable[..., Any]:
@@ -756,6 +814,8 @@ def check() -> None:
         Peer._main: ["self"],
         Peer.resend: ["self", "enhanced", "family"],
         Connection.reader: ["self"],
+        outgoing.connect: ["io", "ip", "port", "afi", "md5"],
+        outgoing.ready: ["io"],
         Protocol.new_update: ["self", "include_withdraw"],
         Protocol.new_eors: ["self", "afi", "safi"],
         Reactor.reload: ["self"],
@@ -832,15 +892,14 @@ def claim(configuration: Path) -> int | None:
 
 def install(engine: Engine) -> None:
     """Replace in memory what this module replaces, and add the command."""
-    import exabgp.reactor.network.outgoing as outgoing
-
     accept_next_hops()
     exabgp.rib.OutgoingRIB = GroupingRIB
     exabgp_peer.Delay = PatientDelay
-    outgoing.connect = bounded_connect(outgoing.connect)
+    outgoing.connect = bounded_connect(engine, outgoing.connect)
+    outgoing.ready = telling_ready(engine)
     Listener.listen_on = gtsm_listen(Listener.listen_on)
     Processes.write = surviving_write(Processes.write)
-    Reactor._wait_for_io = eager_wait(Reactor._wait_for_io)
+    Reactor._wait_for_io = eager_wait(engine, Reactor._wait_for_io)
     Connection.reader = tapped_reader(Connection.reader)
     Peer.resend = unmarked_resend(Peer.resend)
     Peer._main = watched_main(engine, Peer._main)

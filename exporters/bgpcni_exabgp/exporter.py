@@ -33,7 +33,7 @@ ANSWER = 20.0
 SUSPECT, REPEATED, CONDEMNED = 0.5, 60.0, 600.0
 """Seconds: what was sent so shortly before a session fell with an UPDATE error may be why; two such falls are a
 loop if no further apart; and for so long the suspects are refused."""
-STEADY = 60.0
+STEADY = 5.0
 """Seconds of life after which ExaBGP's next start is a first one again."""
 
 
@@ -468,7 +468,7 @@ class ExaBGP(Exporter):
     def _lost(self, reason: str) -> None:
         with self._lock:
             self._link, self._wire, self._trying = None, None, False
-            self._ledger.disconnected(reason, time.monotonic())
+            self._ledger.disconnected(reason, time.monotonic(), time.time())
             self._lock.notify_all()
         if not self._closing.is_set():
             self._hearing.lost()
@@ -496,7 +496,9 @@ class ExaBGP(Exporter):
             if session is None:
                 continue
             if found["started"] < 0:
-                session.state = STATES.get(found["state"], "Idle") if found["state"] != "ESTABLISHED" else "OpenConfirm"
+                state_now = STATES.get(found["state"], "Idle") if found["state"] != "ESTABLISHED" else "OpenConfirm"
+                session.turn(state_now, found["since"] or time.time())
+                session.unreached = f"cannot connect: {found['unreached']}" if found["unreached"] else ""
                 continue
             self._ledger.up(session, found["families"], found["started"], found["since"])
             self._ledger.sent(session, found["sent"])
@@ -526,6 +528,8 @@ class ExaBGP(Exporter):
                 return
             if kind == "sent":
                 self._ledger.sent(session, event["seq"])
+            elif kind == "unreached":
+                session.unreached = f"cannot connect: {event['reason']}"
             elif kind == "acked":
                 session.acked = event["seq"]
             elif kind == "eor":
@@ -535,7 +539,7 @@ class ExaBGP(Exporter):
                 owed = self._end_of_rib()
             elif kind == "fsm" and not session.up:
                 state = event["neighbor"]["state"]
-                session.state = STATES.get(state, "Idle") if state != "ESTABLISHED" else session.state
+                session.turn(STATES.get(state, "Idle") if state != "ESTABLISHED" else session.state, time.time())
             elif kind == "state":
                 owed = self._state(link, session, event["neighbor"])
             self._lock.notify_all()
@@ -548,7 +552,7 @@ class ExaBGP(Exporter):
             self._hearing.down(str(address), "NOTIFICATION" in words)
         if kind == "fsm" and self._path is None:
             self._home.trim_log()  # a neighbour that is away fills it
-        if kind in ("up", "state"):
+        if kind in ("up", "state", "unreached"):
             self.wake.sessions()
         elif kind in ("sent", "acked", "eor"):
             self.wake.progress()
@@ -566,7 +570,7 @@ class ExaBGP(Exporter):
             fall = explain(str(found.get("reason", "")))
             # losing the connection right after a NOTIFICATION says nothing new
             words = fall.words if was_up or "NOTIFICATION" in fall.words or not session.last_error else ""
-            self._ledger.down(session, words, time.monotonic(), link.number)
+            self._ledger.down(session, words, time.monotonic(), link.number, time.time())
             if was_up and fall.update_error and not self._stock:
                 return self._blame(link, session, fall.words)
         return []
@@ -624,5 +628,5 @@ def _peer(session: Session, sent: int, offline: str | None, routes: AdjRibIn) ->
         families=tuple(sorted(session.families)),
         sent=sent,
         received=routes.received(address),
-        last_error=offline or "; ".join(filter(None, (routes.words(address), session.last_error))),
+        last_error=offline or "; ".join(filter(None, (routes.words(address), session.last_error, session.unreached))),
     )

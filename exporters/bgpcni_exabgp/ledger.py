@@ -47,6 +47,7 @@ ERRORS = {
             4: "Unsupported Optional Parameter",
             6: "Unacceptable Hold Time",
             7: "Unsupported Capability",
+            11: "Role Mismatch",
         },
     ),
     3: (
@@ -65,7 +66,14 @@ ERRORS = {
         },
     ),
     4: ("Hold Timer Expired", {}),
-    5: ("Finite State Machine Error", {}),
+    5: (
+        "Finite State Machine Error",
+        {
+            1: "Unexpected Message in OpenSent State",
+            2: "Unexpected Message in OpenConfirm State",
+            3: "Unexpected Message in Established State",
+        },
+    ),
     6: (
         "Cease",
         {
@@ -77,10 +85,13 @@ ERRORS = {
             6: "Other Configuration Change",
             7: "Connection Collision Resolution",
             8: "Out of Resources",
+            9: "Hard Reset",
+            10: "BFD Down",
         },
     ),
+    7: ("ROUTE-REFRESH Message Error", {1: "Invalid Message Length"}),
 }
-"""NOTIFICATION codes, RFC 4271 section 4.5 and RFC 4486."""
+"""NOTIFICATION codes, RFC 4271 section 4.5, RFC 4486, 6608, 7313, 8538, 9234 and 9384."""
 
 _NOTIFICATION = re.compile(r"notification (received|sent) \((\d+),(\d+)\)")
 
@@ -107,7 +118,7 @@ def explain(reason: str) -> Fall:
 
 @dataclass(slots=True)
 class Session:
-    """One neighbour. Times are time.monotonic() seconds but for `since`, which is the epoch's."""
+    """One neighbour. Times are time.monotonic() seconds but for `since`, the epoch's: when `state` became that."""
 
     neighbor: Neighbor
     state: str = "Idle"
@@ -124,10 +135,16 @@ class Session:
     fell: int = -1
     """The newest number when the session fell; what is younger was never meant for that session."""
     last_error: str = ""
+    unreached: str = ""
+    """Why no connection can be made, since the session fell."""
 
     @property
     def up(self) -> bool:
         return self.state == "Established"
+
+    def turn(self, state: str, at: float) -> None:
+        if state != self.state:
+            self.state, self.since = state, at
 
 
 @dataclass(slots=True)
@@ -225,8 +242,8 @@ class Ledger:
     def connected(self) -> None:
         self.offline = None
 
-    def disconnected(self, reason: str, now: float) -> None:
-        """The engine is gone, or out of sight: numbers start anew, and peers may hold what they got."""
+    def disconnected(self, reason: str, now: float, at: float = 0.0) -> None:
+        """The engine is gone, or out of sight: numbers start anew, and peers may hold what they got. `at`: epoch."""
         self.offline = reason
         for entry in self.routes.values():
             if any(session.ever >= entry.first for session in self.sessions.values()):
@@ -234,19 +251,22 @@ class Ledger:
             entry.number, entry.first = NEVER, NEVER
         for session in self.sessions.values():
             if session.up:
-                self.down(session, "", now, NEVER)
+                self.down(session, "", now, NEVER, at)
+            session.turn("Idle", at)
             session.ever = -1
 
     def up(self, session: Session, families: Iterable[str], started: int, since: float) -> None:
-        session.state, session.since = "Established", since
+        session.state, session.since, session.unreached = "Established", since, ""
         session.families = frozenset(NAMES[name] for name in families if name in NAMES)
         session.started, session.sent, session.acked = started, -1, -1
         session.eor = set()
 
-    def down(self, session: Session, words: str, now: float, newest: int) -> None:
+    def down(self, session: Session, words: str, now: float, newest: int, at: float = 0.0) -> None:
+        """A session ended, or an attempt at one. `at`: the epoch's seconds."""
         if session.up:
             session.down_since, session.fell = now, newest
-        session.state, session.families, session.eor = "Idle", frozenset(), set()
+        session.turn("Idle", at)
+        session.families, session.eor = frozenset(), set()
         session.sent = session.acked = session.started = -1
         if words:
             session.last_error = words
@@ -324,5 +344,6 @@ class Ledger:
 
 
 def _position(session: Session) -> str:
-    error = f" ({session.last_error})" if session.last_error else ""
+    words = "; ".join(filter(None, (session.last_error, session.unreached)))
+    error = f" ({words})" if words else ""
     return f"{session.neighbor.address} is {session.state}{error}"

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from bgpcni.exporter import Exporter, NotThereYet, Outcome, Reach, Wake
 from bgpcni.kernel.netlink import Message, Netlink, NetlinkError
-from bgpcni.model import Announcement, Family, NodeFacts
+from bgpcni.model import Announcement, Endpoint, Family, NodeFacts
 from bgpcni_kernel import routes as rt
 from bgpcni_kernel.routes import Place, Route
 from bgpcni_kernel.watch import Watch
@@ -118,12 +118,12 @@ class Kernel(Exporter):
     def _device(self, route: Announcement) -> int | Outcome:
         if route.nlri.kind != "unicast":
             return Outcome(Reach.REFUSED, f"the kernel's table takes unicast only, not {route.nlri.kind}")
-        if not route.device:
-            return Outcome(Reach.REFUSED, "no device of this node leads there")
+        if route.endpoint is None:
+            return rt.NO_DEVICE
         try:
-            return socket.if_nametoindex(route.device)
+            return socket.if_nametoindex(_name(route.endpoint))
         except OSError:
-            return Outcome(Reach.WANTED, f"{route.device} is not there")
+            return Outcome(Reach.WANTED, f"{_name(route.endpoint)} is not there")
 
     def _watching(self, indexes: Iterable[int]) -> None:
         """In the agent, from the first verb on: its thread is in the right namespace."""
@@ -135,7 +135,8 @@ class Kernel(Exporter):
             raise NotThereYet(f"no netlink socket: {error.strerror}", untouched=True) from None
         assert self._watch is not None
         for index in indexes:
-            self._watch.expect(index)
+            if index != rt.NO_DEVICE:
+                self._watch.expect(index)
 
     def _send(self, messages: dict[int, Message]) -> dict[int, int]:
         """Send in chunks; the error number of each, 0 for done."""
@@ -171,11 +172,16 @@ class Kernel(Exporter):
         return found
 
 
+def _name(endpoint: Endpoint) -> str:
+    """The device that leads to a container."""
+    return endpoint.bridge or endpoint.host_veth
+
+
 def _outcome(code: int, route: Announcement, place: Place) -> Outcome:
     if code == 0:
         return _DONE
     if code == errno.EEXIST:
         return Outcome(Reach.REFUSED, f"table {place.table} has {route.nlri.prefix} from somebody else")
     if code in (errno.ENETDOWN, errno.ENODEV, errno.ENETUNREACH, errno.ENONET, errno.EHOSTDOWN):
-        return Outcome(Reach.WANTED, f"{route.device} is down")
+        return Outcome(Reach.WANTED, f"{_name(route.endpoint) if route.endpoint else 'the device'} is down")
     return Outcome(Reach.REFUSED, f"the kernel: {os.strerror(code).lower()}")

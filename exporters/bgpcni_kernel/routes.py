@@ -1,6 +1,7 @@
 """Routes of one table and protocol number, as rtnetlink messages and back (rtnetlink(7)). Pure packing.
 
-A route here is unicast, on a device, without gateway: `10.1.2.3/32 dev cni0 proto 45 table 100 metric 1`.
+A host's route is on a device, without gateway: `10.1.2.3/32 dev cni0 proto 45 table 100 metric 1`. A network's is
+`blackhole 10.1.2.0/24 …`: it stays whatever happens to a device, and in this table it swallows nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ RTM_DELROUTE = 25
 REPLACE = 0x100
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 6, 15
-_UNIVERSE, _LINK, _NOWHERE, _UNICAST = 0, 253, 255, 1
+_UNIVERSE, _LINK, _NOWHERE = 0, 253, 255
+_UNICAST, _BLACKHOLE = 1, 6
+NO_DEVICE = 0
+"""In place of a device's index: a blackhole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route. `index`: the device's."""
+    """One route. `index`: the device's, or NO_DEVICE."""
 
     prefix: str
     index: int
@@ -50,22 +54,26 @@ class Route:
 def add(place: Place, prefix: str, index: int, *, replace: bool) -> Message:
     """`replace` False: an error (EEXIST) where the table has this prefix with this metric, whoever's it is."""
     network = ip_network(prefix)
-    scope = _LINK if network.version == 4 else _UNIVERSE
-    body = _head(place, network, scope) + attribute(_RTA_OIF, index) + attribute(_RTA_PRIORITY, place.metric)
+    if index == NO_DEVICE:
+        body = _head(place, network, _UNIVERSE, _BLACKHOLE)
+    else:
+        body = _head(place, network, _LINK if network.version == 4 else _UNIVERSE, _UNICAST)
+        body += attribute(_RTA_OIF, index)
+    body += attribute(_RTA_PRIORITY, place.metric)
     return Message(RTM_NEWROUTE, CREATE | (REPLACE if replace else EXCL), body)
 
 
 def remove(place: Place, prefix: str, found: Route | None = None) -> Message:
     """Delete ours to a prefix, whatever its device and metric; `found`: just this one. ESRCH: there is none."""
-    body = _head(place, ip_network(prefix), _NOWHERE)
+    body = _head(place, ip_network(prefix), _NOWHERE, 0)
     if found is not None:
-        body += attribute(_RTA_OIF, found.index) + attribute(_RTA_PRIORITY, found.metric)
+        body += attribute(_RTA_PRIORITY, found.metric)
+        body += attribute(_RTA_OIF, found.index) if found.index != NO_DEVICE else b""
     return Message(RTM_DELROUTE, 0, body)
 
 
-def _head(place: Place, network: IPv4Network | IPv6Network, scope: int) -> bytes:
+def _head(place: Place, network: IPv4Network | IPv6Network, scope: int, kind: int) -> bytes:
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
-    kind = _UNICAST if scope != _NOWHERE else 0
     head = _RTMSG.pack(family, network.prefixlen, 0, 0, min(place.table, 252), place.protocol, scope, kind, 0)
     if network.prefixlen:
         head += attribute(_RTA_DST, network.network_address.packed)
@@ -85,11 +93,11 @@ def read(place: Place, data: bytes) -> Route | None:
     family, length, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(data)
     found = attributes(data, _RTMSG.size)
     in_table = u32(found[_RTA_TABLE]) if _RTA_TABLE in found else table
-    if (protocol, in_table, kind) != (place.protocol, place.table, _UNICAST) or family not in (2, 10):
+    if (protocol, in_table) != (place.protocol, place.table) or family not in (socket.AF_INET, socket.AF_INET6):
         return None
     address = found.get(_RTA_DST, bytes(4 if family == socket.AF_INET else 16))
     text = socket.inet_ntop(family, address)
-    index = u32(found[_RTA_OIF]) if _RTA_OIF in found else 0
+    index = u32(found[_RTA_OIF]) if kind == _UNICAST and _RTA_OIF in found else NO_DEVICE
     return Route(f"{text}/{length}", index, u32(found[_RTA_PRIORITY]) if _RTA_PRIORITY in found else 0)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bgpcni import __version__
-from integration.bench import report, scale, sections
+from integration.bench import imports, report, scale, sections, speaker, steps
 from integration.bench.world import World
 from integration.lab import Lab
 from integration.lab.core import root_or_reason
@@ -38,7 +38,13 @@ SECTIONS: dict[str, Section] = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few runs: to see that it works, not to quote")
-    parser.add_argument("--only", nargs="*", default=[], metavar="SECTION", help=", ".join([*SECTIONS, "scale"]))
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=[],
+        metavar="SECTION",
+        help=", ".join([*SECTIONS, "steps", "speaker", "scale", "imports"]),
+    )
     parser.add_argument("--compare", type=Path, help="an earlier bench.json, shown beside")
     parser.add_argument("--out", type=Path, default=Path(), help="where bench.json and bench.svg go")
     options = parser.parse_args()
@@ -53,16 +59,27 @@ def main() -> int:
         "quick": options.quick,
         "sections": {},
     }
+    chosen = {name: section for name, section in SECTIONS.items() if not options.only or name in options.only}
     with Lab() as lab:
-        world = World(lab)
-        for name, section in SECTIONS.items():
-            if options.only and name not in options.only:
-                continue
+        world = World(lab) if chosen else None
+        for name, section in chosen.items():
+            assert world is not None
             print(f"bench: {name} …", file=sys.stderr, flush=True)
             document["sections"][name] = section(world, options.quick)
+    if not options.only or "steps" in options.only:
+        print("bench: steps …", file=sys.stderr, flush=True)
+        document["sections"]["steps"] = steps.run(40 if options.quick else 200)
+    if not options.only or "speaker" in options.only:
+        print("bench: speaker …", file=sys.stderr, flush=True)
+        with Lab() as lab:
+            count, singles = (5_000, 50) if options.quick else (50_000, 500)
+            document["sections"]["speaker"] = speaker.speaker(lab, count, singles)
     if not options.only or "scale" in options.only:
         print("bench: scale …", file=sys.stderr, flush=True)
         document["sections"]["scale"] = scale.run(20 if options.quick else 100)
+    if not options.only or "imports" in options.only:
+        print("bench: imports …", file=sys.stderr, flush=True)
+        document["sections"]["imports"] = imports.run(1 if options.quick else 3)
     earlier = json.loads(options.compare.read_text()) if options.compare else None
     print(report.table(document, earlier))
     (options.out / "bench.json").write_text(json.dumps(document, indent=1) + "\n")

@@ -69,6 +69,13 @@ def _rows(document: Document, earlier: Document | None) -> Iterator[tuple[str, .
 
 
 def _notes(document: Document) -> Iterator[str]:
+    if shares := document["sections"].get("steps"):
+        agent = shares["agent ms"]
+        parts = sorted(shares["mean ms"].items(), key=lambda item: -item[1])
+        yield f"in the agent, mean ms: ADD {agent.get('ADD', 0):.2f}, DEL {agent.get('DEL', 0):.2f}; both by step:"
+        yield "  " + ", ".join(f"{step} {spent:.2f}" for step, spent in parts)
+        for command, found in shares["metrics on/off"].items():
+            yield f"{command} with metrics on / off: {found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
     crowd = document["sections"].get("scale", {})
     for size, found in crowd.get("ADD ratios", {}).items():
         add, agent = crowd[size]["ADD"], crowd[size]["processes"].get("agent", {})
@@ -76,18 +83,49 @@ def _notes(document: Document) -> Iterator[str]:
             f"ADD at {size} attachments: p50 {add['p50']:.2f}, {found['median']:.2f} of that at none "
             f"({found['low']:.2f}-{found['high']:.2f}; goal <= 1.2 at 10000); agent {agent.get('rss MB', 0):.0f} MB"
         )
+    yield from _speaker(document["sections"].get("speaker"))
+    learned = document["sections"].get("imports", {})
+    for size, found in learned.items():
+        if "in s" in found and size != "per route":
+            goal = " (goal <= 2)" if size == "5000" else ""
+            yield f"{size} imported type 2 routes: {found['in s']:.2f} s in, {found['out s']:.2f} s out{goal}"
     for name, found in document["sections"].get("processes", {}).items():
         yield f"{name}: {found['rss MB']:.0f} MB resident, {found['cpu s']:.1f} s CPU in this run"
 
 
+def _speaker(found: Document | None) -> Iterator[str]:
+    """Routes to FRR's table, from the exporter's call."""
+    if not found:
+        return
+    text = found["text"]["per second"]
+    for family, one in found["families"].items():
+        yield (
+            f"{found['count']} {family}: {one['per second']:,.0f} routes/s to FRR's table (goal >= 20,000), "
+            f"{one['per second'] / text:.1f} x ExaBGP's text pipe (goal >= 5); withdrawn at "
+            f"{one['gone per second']:,.0f}/s; ExaBGP {one['rss MB']:.0f} MB (goal <= 80)"
+        )
+    yield f"ExaBGP's text pipe: {text:,.0f} routes/s"
+    one = found["one"]
+    yield f"one route to FRR's table: p50 {one['p50']:.2f} ms, p99 {one['p99']:.2f} ms (goal <= 5 / 20)"
+
+
 def plot(document: Document) -> str:
-    """ADD one at a time as two cumulative curves, ours and stock (SVG)."""
-    series = document["sections"].get("one at a time", {}).get("series")
-    width, height, left, bottom = 640, 320, 50, 40
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
-        'font-size="12"><rect width="100%" height="100%" fill="white"/>'
+    """ADD one at a time, and each ADD of a burst of 100, as cumulative curves, ours and stock (SVG)."""
+    charts = [
+        _curves(document["sections"].get(name, {}).get("series"), title, 320 * row)
+        for row, (name, title) in enumerate(
+            (("one at a time", "one ADD, ms, spawn to exit"), ("100 at once", "100 ADDs at once, ms to each answer"))
+        )
     ]
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="640" height="640" font-family="sans-serif" font-size="12">'
+        '<rect width="100%" height="100%" fill="white"/>' + "".join(charts) + "</svg>\n"
+    )
+
+
+def _curves(series: dict[str, list[float]] | None, title: str, top: int) -> str:
+    width, height, left, bottom = 640, 320, 50, 40
+    parts = [f'<g transform="translate(0 {top})">']
     if series:
         limit = sorted(series["stock"])[round(len(series["stock"]) * 0.99) - 1] * 1.2
         inner_width, inner_height = width - left - 20, height - bottom - 30
@@ -98,7 +136,7 @@ def plot(document: Document) -> str:
         for step in range(6):
             x = left + inner_width * step / 5
             parts.append(f'<text x="{x:.1f}" y="{height - 20}" text-anchor="middle">{limit * step / 5:.1f}</text>')
-        parts.append(f'<text x="{width / 2}" y="{height - 4}" text-anchor="middle">one ADD, ms, spawn to exit</text>')
+        parts.append(f'<text x="{width / 2}" y="{height - 4}" text-anchor="middle">{title}</text>')
         for row, (name, colour) in enumerate((("ours", "#0b7285"), ("stock", "#e8590c"))):
             values = sorted(series[name])
             points = " ".join(
@@ -109,4 +147,4 @@ def plot(document: Document) -> str:
             parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
             label = "bgpcni, with BGP" if name == "ours" else "stock bridge + host-local"
             parts.append(f'<text x="{left + 10}" y="{20 + 14 * row}" fill="{colour}">{label}</text>')
-    return "".join([*parts, "</svg>\n"])
+    return "".join([*parts, "</g>"])

@@ -66,6 +66,7 @@ def bursts(world: World, size: int, rounds: int, *, dual: bool = False) -> Resul
     """`size` ADDs started together, then `size` DELs; ours and stock in turn. Wall time of the whole wave."""
     kinds = {"ours": world.network(dual=dual), "stock": world.stock_network(dual=dual)}
     found: dict[str, dict[str, Series]] = {name: {"ADD": [], "DEL": []} for name in kinds}
+    series: dict[str, Series] = {name: [] for name in kinds}
     spaces = world.containers(size)
     for _ in range(rounds):
         for name, network in kinds.items():
@@ -73,6 +74,8 @@ def bursts(world: World, size: int, rounds: int, *, dual: bool = False) -> Resul
                 calls = [world.call(command, network, f"{name}-{i}", space) for i, space in enumerate(spaces)]
                 (answer,) = world.run([calls])
                 found[name][command].append(answer["wall"] * 1000)
+                if command == "ADD":
+                    series[name] += [call["seconds"] * 1000 for call in answer["calls"]]
     return {
         name: {command: summary(values) for command, values in series.items()} for name, series in found.items()
     } | {"ratios": {command: ratio(found["ours"][command], found["stock"][command]) for command in ("ADD", "DEL")}}

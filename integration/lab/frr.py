@@ -248,7 +248,8 @@ class Frr:
 
     def json(self, command: str, daemon: str = "bgpd") -> Any:
         """The answer to `command json`, as a document ({} where FRR says nothing)."""
-        return json.loads(self.text(f"{command} json", daemon) or "{}")
+        # An EVPN table that is empty begins with a comma (FRR 10.3).
+        return json.loads(self.text(f"{command} json", daemon).replace("{\n,", "{", 1) or "{}")
 
     def configure(self, *lines: str, daemon: str = "bgpd") -> None:
         """Configuration lines while it runs, from `configure terminal` on. A restart forgets them."""

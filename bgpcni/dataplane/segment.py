@@ -1,0 +1,159 @@
+"""One VNI on this node: the attachments in it, what it imports, and what the kernel should have of it. Pure.
+
+What is on this node is on this node, whatever others announce: a container's own MAC and addresses come before
+every learned route.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from bgpcni.dataplane.program import At, Key, Local, Program, Remote, Value
+from bgpcni.dataplane.rib import Bounds, Destination, EvpnRule, Own, Table
+from bgpcni.errors import InvalidConfiguration
+from bgpcni.exporter import Learned
+from bgpcni.kernel.gateway import gateway_mac
+from bgpcni.model import Attachment, AttachmentKey
+
+_KEYS = {"mac": "fdb", "ip": "neighbour", "flood": "flood"}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What one attachment is to its VNI. `port`: the index of its root-side link; `gateways`: anycast ones."""
+
+    targets: tuple[str, ...]
+    mac: str
+    addresses: tuple[str, ...]
+    port: int
+    gateways: tuple[str, ...]
+
+    @property
+    def keys(self) -> list[Key]:
+        return [Key("fdb", self.mac), *(Key("neighbour", address) for address in self.addresses)]
+
+
+def member_of(attachment: Attachment) -> Member:
+    """Raises InvalidConfiguration for one that cannot be in a VXLAN: no bridge, no link of its own."""
+    if not attachment.bridge or not attachment.bridge_index or attachment.bgp.vni is None:
+        raise InvalidConfiguration("bgp.family: evpn needs the container to be on a bridge")
+    if not attachment.mac or not attachment.host_index:
+        raise InvalidConfiguration("bgp.family: evpn needs the container's MAC and the root-side end of its link")
+    gateways = (str(item.gateway) for item in attachment.addresses if item.gateway and attachment.bgp.anycast)
+    return Member(
+        targets=attachment.bgp.import_rt,
+        mac=attachment.mac,
+        addresses=plain_addresses(attachment),
+        port=attachment.host_index,
+        gateways=tuple(str(ip_address(gateway)) for gateway in gateways),
+    )
+
+
+def plain_addresses(attachment: Attachment) -> tuple[str, ...]:
+    """Its addresses without their lengths, canonical."""
+    return tuple(str(ip_address(item.address.partition("/")[0])) for item in attachment.addresses)
+
+
+class Segment:
+    """`device`: the index of the VXLAN device once there is one; `mtu`: of the frames' payload in it."""
+
+    def __init__(self, vni: int, bridge: str, bridge_index: int, mtu: int) -> None:
+        self.vni, self.bridge, self.bridge_index, self.mtu = vni, bridge, bridge_index, mtu
+        self.device = 0
+        self.name = f"vni {vni}"
+        self.table = Table(EvpnRule(frozenset()))
+        self.program = Program()
+        self.members: dict[AttachmentKey, Member] = {}
+        self.guarded: frozenset[str] = frozenset()
+        """The gateways whose ARP and ND are kept off the device."""
+        self.seen: dict[str, str] = {}
+        """The MAC each address was last at: who has it cached is told when it is another."""
+        self._targets: Counter[str] = Counter()
+        self._gateways: Counter[str] = Counter()
+        self._macs: dict[str, int] = {}
+        self._addresses: dict[str, str] = {}
+
+    # ---------------------------------------------------------------- who is in it
+
+    def add(self, key: AttachmentKey, member: Member) -> list[Key]:
+        """One more attachment, or another state of one; the entries that may be others now."""
+        touched = self.remove(key)
+        self.members[key] = member
+        self._targets.update(member.targets)
+        self._gateways.update(member.gateways)
+        self._macs[member.mac] = member.port
+        for address in member.addresses:
+            self._addresses[address] = member.mac
+        return list(dict.fromkeys((*touched, *member.keys)))
+
+    def remove(self, key: AttachmentKey) -> list[Key]:
+        """One less; the entries that may be others now."""
+        member = self.members.pop(key, None)
+        if member is None:
+            return []
+        self._targets -= Counter(member.targets)
+        self._gateways -= Counter(member.gateways)
+        if self._macs.get(member.mac) == member.port:
+            del self._macs[member.mac]
+        for address in member.addresses:
+            if self._addresses.get(address) == member.mac:
+                del self._addresses[address]
+        return member.keys
+
+    @property
+    def gateways(self) -> frozenset[str]:
+        return frozenset(self._gateways)
+
+    def rule(self, own: Own, bounds: Bounds) -> EvpnRule:
+        """What it imports: the route targets of all that are in it."""
+        reserved = self.gateways | {gateway_mac(self.vni)} if self._gateways else frozenset()
+        return EvpnRule(frozenset(self._targets), own, bounds, reserved)
+
+    # ---------------------------------------------------------------- what is wanted
+
+    def refresh(self) -> None:
+        """Want what follows from the routes that changed."""
+        changed, self.table.changed = self.table.changed, {}
+        self.want(Key(_KEYS[found.what], found.value) for found in changed if found.what in _KEYS)
+
+    def want(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self.program.want(key, self._wanted(key))
+
+    def _wanted(self, key: Key) -> Value | None:
+        if key.what == "fdb":
+            if key.name in self._macs:
+                return Local(self._macs[key.name])
+            return self._remote(self.table.best(Destination("mac", key.name)))
+        if key.what == "neighbour":
+            if key.name in self._addresses:
+                return At(self._addresses[key.name])
+            best = self.table.best(Destination("ip", key.name))
+            return At(str(best.nlri.mac)) if best else None
+        return self._remote(self.table.best(Destination("flood", key.name)))
+
+    def _remote(self, route: Learned | None) -> Remote | None:
+        if route is None:
+            return None
+        return Remote(route.attributes.next_hop, route.vni if route.vni != self.vni else None)
+
+    # ---------------------------------------------------------------- what is wrong
+
+    def duplicates(self) -> Iterator[str]:
+        """Who else claims what is here, and what two others claim alike: reported, not fought over."""
+        here = [*(Destination("mac", mac) for mac in self._macs), *(Destination("ip", ip) for ip in self._addresses)]
+        for destination in here:
+            for route in self.table.candidates.get(destination, {}).values():
+                found = route.attributes
+                yield (
+                    f"{destination.value} of this node is announced by {found.next_hop} too, "
+                    f"sequence {found.mobility} (VNI {self.vni})"
+                )
+                break
+        for destination, rivals in self.table.rivals():
+            if destination not in here:
+                hops = " and ".join(sorted({route.attributes.next_hop for route in rivals}))
+                yield f"{destination.value} is announced by {hops} alike (VNI {self.vni})"

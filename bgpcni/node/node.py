@@ -1,0 +1,209 @@
+"""What a node has, and the steps that more than one command takes: announce, take back, dismantle, finish.
+
+The order of the steps of ADD and DEL is in `transaction`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bgpcni import clock
+from bgpcni.config.agent import AgentConfig
+from bgpcni.convergence import catalog
+from bgpcni.convergence.convergence import Convergence
+from bgpcni.convergence.derive import derive
+from bgpcni.dataplane.claims import Claims
+from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain
+from bgpcni.exporter import NotThereYet
+from bgpcni.kernel.frames import Herald
+from bgpcni.kernel.namespace import boot_id
+from bgpcni.kernel.netlink import Netlink
+from bgpcni.kernel.reaper import Reaper
+from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
+from bgpcni.node import interface, plan
+from bgpcni.node.addressing import Addressing
+from bgpcni.node.request import Request
+from bgpcni.store import Store
+from bgpcni.undo import Undo
+
+if TYPE_CHECKING:
+    from bgpcni.dataplane.dataplane import DataPlane
+
+log = logging.getLogger(__name__)
+LOCK_SECONDS = 30.0
+CONFIRM_SECONDS = 2.0
+
+
+class Node:
+    """One node's attachments. Safe for threads; the same for the agent and for a call without one."""
+
+    def __init__(self, store: Store, agent: AgentConfig, facts: NodeFacts, convergence: Convergence) -> None:
+        self.store = store
+        self.agent = agent
+        self.facts = facts
+        self.convergence = convergence
+        self.boot_id = boot_id()
+        self.addressing = Addressing(store)
+        self.by_link: dict[int, AttachmentKey] = {}
+        """Attachments by the index of their root-side link: who it is that vanishes (rule 15)."""
+        self.drained = False
+        self.herald = Herald()
+        self.reaper = Reaper()
+        self.claims = Claims(self._claimed)
+        self.dataplane: DataPlane | None = None
+        """What is done with learned routes: the agent's, None in a call without one."""
+        self._thread = threading.local()
+
+    @property
+    def resident(self) -> bool:
+        return self.convergence.resident
+
+    @property
+    def netlink(self) -> Netlink:
+        """The calling thread's socket in the node's namespace."""
+        found: Netlink | None = getattr(self._thread, "netlink", None)
+        if found is None:
+            found = self._thread.netlink = Netlink.open()
+        return found
+
+    def _claimed(self) -> Iterator[Attachment]:
+        """The attachments that hold a bridge and a VNI, by their records."""
+        for stored in self.store.all():
+            if stored.attachment is not None and stored.state is not State.LEAVING:
+                yield stored.attachment
+
+    def announce(self, attachment: Attachment, undo: Undo) -> Attachment:
+        """Behind a working data path only (rule 1): the record goes up, then the routes go out."""
+        if attachment.exporters:
+            self._refuse_unannounceable(attachment)
+            if attachment.bgp.family == "unicast" and (reason := interface.unreachable(self.netlink, attachment)):
+                raise InvalidConfiguration(reason)
+        mobility = 0
+        if self.dataplane is not None and attachment.exporters:
+            mobility = self.dataplane.sequence(attachment)
+            undo.push("the data path", functools.partial(self.dataplane.detach, attachment))
+            self.dataplane.attach(attachment)
+        attachment = attachment.model_copy(update={"since": clock.now(), "mobility": mobility})
+        self.store.put(State.UP, attachment)
+        self.remember(attachment)
+        if attachment.exporters:
+            undo.push("the announcement", lambda: self.convergence.leave(attachment))
+            try:
+                self.convergence.want(attachment)
+            except NotThereYet as error:
+                raise TryAgain(str(error)) from None
+        return attachment
+
+    def _refuse_unannounceable(self, attachment: Attachment) -> None:
+        """A next hop that is missing, or a family that an exporter does not know, before the record says "up"."""
+        families = {route.nlri.family for route in derive(attachment, self.facts)}
+        for use in attachment.exporters:
+            unknown = families - catalog.load(use.type).families
+            if unknown:
+                raise InvalidConfiguration(f"exporters: {use.name} cannot announce {', '.join(sorted(unknown))}")
+
+    def remember(self, attachment: Attachment) -> None:
+        """Watch the link of an attachment that is up."""
+        if attachment.host_index:
+            self.by_link[attachment.host_index] = attachment.key
+
+    def routing(self, request: Request, warnings: list[str]) -> plan.Routing:
+        """What is announced through whom, each exporter loaded and its configuration validated."""
+        number = 0 if plan.family_of(request.settings) == "unicast" else self.store.number_of(request.name)
+        routing = plan.routing(request, self.agent, self.facts, number, resident=self.resident)
+        warnings += routing.warnings
+        self.refuse_exporters(routing)
+        for use in routing.exporters:
+            if not catalog.load(use.type).targets_per_route and plan.has_own_targets(request):
+                raise InvalidConfiguration(
+                    f"args: no route targets for one attachment with {use.name}: route targets are the VPN's there"
+                )
+        if not routing.exporters:
+            return routing
+        imports = {use.name: catalog.load(use.type).imports for use in routing.exporters}
+        intent, more = plan.forwarded(request.settings, routing.bgp, imports)
+        warnings += more
+        return replace(routing, bgp=intent)
+
+    def refuse_exporters(self, routing: plan.Routing) -> None:
+        """Raises InvalidConfiguration for an exporter that cannot be used here: not installed, misconfigured, …"""
+        for place, use in enumerate(routing.exporters):
+            kind = catalog.load(use.type)
+            if kind.needs_agent and not self.resident:
+                raise InvalidConfiguration(f"exporters: {use.name} needs the agent: start bgpcni agent")
+            if reason := catalog.objection(use, self.facts, f"exporters[{place}]"):
+                raise InvalidConfiguration(f"exporters: {use.name}: {reason}")
+
+    def clear_the_way(self, key: AttachmentKey) -> Attachment | None:
+        """Before an ADD: an attachment that is up is error 100; what a kill or an earlier DEL left is finished.
+
+        Returns the earlier attachment where its withdrawal is not confirmed: its addresses may be had again by
+        this container alone.
+        """
+        stored = self.store.find(key)
+        if stored is None:
+            return None
+        if stored.attachment is None:
+            raise IoFailure(f"{stored.problem}; DEL removes it")
+        alive = stored.state is State.UP and stored.attachment.boot_id == self.boot_id
+        if alive and not interface.vanished(self.netlink, stored.attachment):
+            raise AlreadyAttached(f"{key} is attached already, since {stored.attachment.since}")
+        gone = self.dismantle(stored.attachment, time.monotonic() + CONFIRM_SECONDS)
+        return None if gone else stored.attachment
+
+    def take_back(self, attachment: Attachment, undo: Undo, held: Attachment | None = None) -> None:
+        """The last undo step: addresses and record go; both stay where a withdraw is pending, or a step failed.
+
+        `held`: what the container had before, whose record the one of this ADD replaced: it is held again.
+        """
+        if held is not None:
+            self.store.put(State.LEAVING, held)
+            self.convergence.leave(held)
+            return
+        if undo.failed or self.convergence.is_leaving(attachment.key):
+            self.store.move(attachment, State.LEAVING)
+            return
+        try:
+            self.finish(attachment)
+        except BaseException:
+            self.store.move(attachment, State.LEAVING)
+            raise
+
+    def dismantle(self, attachment: Attachment, deadline: float) -> bool:
+        """Withdraw, remove the link, and once confirmed let addresses and record go; False: they are held.
+
+        Idempotent: it also finishes what an earlier call, or another life, began. The attachment's lock is held
+        by the caller.
+        """
+        key = attachment.key
+        self.by_link.pop(attachment.host_index or 0, None)
+        self.store.move(attachment, State.LEAVING)
+        convergence = self.convergence  # after the record: one that a reload puts in its place reads that
+        convergence.leave(attachment)
+        if attachment.bgp.drain_seconds and convergence.wait_confirmed(key, deadline):
+            time.sleep(attachment.bgp.drain_seconds)  # the peers move their traffic away before the link goes
+        if attachment.boot_id == self.boot_id:
+            interface.remove(self.netlink, self.reaper, attachment)
+        self.disconnect(attachment)
+        if attachment.exporters and not convergence.wait_confirmed(key, deadline):
+            return False
+        self.finish(attachment)
+        return True
+
+    def disconnect(self, attachment: Attachment) -> None:
+        """Its link is gone: so is its part of what connects this node with others. Idempotent."""
+        self.claims.drop(attachment.key)
+        if self.dataplane is not None:
+            self.dataplane.detach(attachment)
+
+    def finish(self, attachment: Attachment) -> None:
+        """The withdrawal is confirmed: addresses go back, then the record goes."""
+        self.disconnect(attachment)
+        self.addressing.release(attachment)
+        self.store.drop(attachment.key)

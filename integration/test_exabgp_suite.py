@@ -1,0 +1,73 @@
+"""The ExaBGP exporter against the real ExaBGP and FRR: what every exporter promises."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import pytest
+
+from bgpcni.exporter import Exporter, Wake
+from bgpcni.model import Announcement
+from bgpcni.testing import ExporterSuite, Speaker
+from bgpcni_exabgp import ExaBGP
+from integration.exabgp_bench import Bench, bench, facts, unicast
+from integration.lab import Frr, Inside, Lab
+
+Value = TypeVar("Value")
+Arguments = ParamSpec("Arguments")
+
+
+class Engine(Speaker):
+    """ExaBGP as the exporter runs it; the table is what FRR has from it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.frr: Frr = lab.frr()
+        self.node: Bench = bench(lab, self.frr)
+        self._inside = Inside(self.node.namespace)
+        self._last: ExaBGP | None = None
+        lab.callback(self._inside.close)
+
+    def exporter(self, wake: Wake) -> Exporter:
+        self._last = ExaBGP("exabgp", ExaBGP.Config(), facts(self.node), wake)
+        return self._last
+
+    def route(self, number: int, network: str = "net") -> Announcement:
+        prefix = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}/32"
+        return unicast(self.node, prefix, network)
+
+    def table(self) -> set[str]:
+        return set(self.frr.json("show bgp ipv4 unicast").get("routes", {}))
+
+    def unwanted(self) -> Announcement:
+        return unicast(self.node, "10.250.0.1/32", communities=("64512:99999",))
+
+    def empty(self) -> None:
+        os.kill(self._pid, signal.SIGKILL)
+
+    def pause(self) -> None:
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self._pid, signal.SIGCONT)
+
+    @property
+    def _pid(self) -> int:
+        assert self._last is not None
+        running = self._last._home.adopt()
+        assert running is not None, "ExaBGP does not run"
+        running.close()
+        return running.identity.pid
+
+    def call(self, verb: Callable[Arguments, Value], /, *arguments: Arguments.args, **named: Arguments.kwargs) -> Value:
+        return self._inside.call(verb, *arguments, **named)
+
+
+class TestExaBGP(ExporterSuite, without=["foreign", "down", "impostor"]):
+    """It runs its speaker itself, so that is never down for long, and nobody else announces through it."""
+
+    @pytest.fixture
+    def speaker(self, lab: Lab) -> Engine:
+        return Engine(lab)

@@ -1,0 +1,171 @@
+"""A VNI on a node: what is wanted of the kernel, what is imported, what is reported; and who may have which VNI."""
+
+from __future__ import annotations
+
+import pytest
+
+from bgpcni.dataplane.apply import in_segment, in_table
+from bgpcni.dataplane.claims import Claims
+from bgpcni.dataplane.program import At, Change, Key, Local, Remote, Via
+from bgpcni.dataplane.rib import Bounds, Own, Rib
+from bgpcni.dataplane.segment import Segment, member_of
+from bgpcni.errors import InvalidConfiguration
+from bgpcni.exporter import Gone, Learned, PathAttributes
+from bgpcni.kernel.netlink import RTM_DELNEIGH, RTM_NEWNEIGH
+from bgpcni.model import Address, Attachment, Bgp, Family, Nlri
+
+RT = "64512:5001"
+REMOTE_MAC, LOCAL_MAC = "02:00:00:00:00:09", "02:00:00:00:00:01"
+
+
+def attachment(number: int = 1, **fields: object) -> Attachment:
+    values: dict[str, object] = {
+        "boot_id": "b", "network": "n", "container_id": f"c{number}", "ifname": "eth0", "netns": "/n",
+        "bridge": "cni0", "bridge_index": 3, "host_index": 10 + number, "mac": f"02:00:00:00:00:{number:02x}",
+        "addresses": (Address(address=f"10.1.2.{number}/24", gateway="10.1.2.254"),),
+        "bgp": Bgp(family="evpn", vni=5001, import_rt=(RT,), forwarder="agent"),
+    }  # fmt: skip
+    return Attachment(**values | fields)  # type: ignore[arg-type]
+
+
+def remote(mac: str = REMOTE_MAC, ip: str = "10.1.2.9", vtep: str = "192.0.2.9", **fields: object) -> Learned:
+    values: dict[str, object] = {"route_targets": (RT,)} | fields
+    vni = values.pop("vni", 5001)
+    nlri = Nlri(Family.L2VPN_EVPN, "mac-ip", prefix=f"{ip}/32", rd=f"{vtep}:1", mac=mac)
+    return Learned("192.0.2.254", nlri, PathAttributes(vtep, **values), vni=vni)  # type: ignore[arg-type]
+
+
+class World:
+    """A segment and the RIB it imports from."""
+
+    def __init__(self, *members: Attachment) -> None:
+        self.rib = Rib(120.0)
+        self.segment = Segment(5001, "cni0", 3, 1450)
+        for member in members:
+            self.join(member)
+
+    def join(self, member: Attachment) -> None:
+        self.segment.want(self.segment.add(member.key, member_of(member)))
+        self.follow()
+
+    def leave(self, member: Attachment) -> None:
+        self.segment.want(self.segment.remove(member.key))
+        self.follow()
+
+    def follow(self) -> None:
+        rule = self.segment.rule(Own(), Bounds())
+        self.segment.table = self.rib.configure(self.segment.name, rule, None)
+        self.segment.refresh()
+
+    def hear(self, *events: Learned | Gone) -> None:
+        for event in events:
+            self.rib.hear("e", event, 0.0)
+        self.segment.refresh()
+
+    @property
+    def wanted(self) -> dict[Key, object]:
+        return dict(self.segment.program.wanted)
+
+
+def test_local_and_learned_entries() -> None:
+    """Containers here behind their ports, others behind their VTEPs, addresses at their MACs."""
+    world = World(attachment())
+    world.hear(remote())
+    assert world.wanted == {
+        Key("fdb", LOCAL_MAC): Local(11),
+        Key("neighbour", "10.1.2.1"): At(LOCAL_MAC),
+        Key("fdb", REMOTE_MAC): Remote("192.0.2.9"),
+        Key("neighbour", "10.1.2.9"): At(REMOTE_MAC),
+    }
+
+
+def test_what_is_here_is_here() -> None:
+    """A learned route for a container's MAC or address is reported, and used only when the container has gone."""
+    one = attachment()
+    world = World(one, attachment(2))
+    world.hear(remote(mac=LOCAL_MAC, ip="10.1.2.1", mobility=7))
+    assert world.wanted[Key("fdb", LOCAL_MAC)] == Local(11)
+    assert world.wanted[Key("neighbour", "10.1.2.1")] == At(LOCAL_MAC)
+    assert [text for text in world.segment.duplicates() if "192.0.2.9 too, sequence 7" in text]
+    world.leave(one)
+    assert world.wanted[Key("fdb", LOCAL_MAC)] == Remote("192.0.2.9")
+    assert not list(world.segment.duplicates())
+
+
+def test_two_others_with_one_address_are_reported() -> None:
+    """Two nodes that hand out one address: said once, with both."""
+    world = World(attachment())
+    world.hear(remote(), remote(mac="02:00:00:00:00:0a", vtep="192.0.2.10"))
+    assert list(world.segment.duplicates()) == ["10.1.2.9 is announced by 192.0.2.10 and 192.0.2.9 alike (VNI 5001)"]
+
+
+def test_another_nodes_vni_is_used_towards_it() -> None:
+    """A VTEP that numbers the network otherwise is sent its own VNI (RFC 8365 section 5.1.3)."""
+    world = World(attachment())
+    world.hear(remote(vni=7))
+    assert world.wanted[Key("fdb", REMOTE_MAC)] == Remote("192.0.2.9", 7)
+
+
+def test_imports_follow_from_who_is_there() -> None:
+    """An attachment's own importRT joins the network's while it lives."""
+    world = World(attachment(bgp=Bgp(family="evpn", vni=5001, forwarder="agent")))
+    curious = attachment(2)
+    world.hear(remote())
+    assert Key("fdb", REMOTE_MAC) not in world.wanted
+    world.join(curious)
+    assert Key("fdb", REMOTE_MAC) in world.wanted
+    world.leave(curious)
+    assert Key("fdb", REMOTE_MAC) not in world.wanted
+
+
+def test_the_anycast_gateway_is_nobody_elses() -> None:
+    """Its addresses and MAC are refused from others, and kept off the device."""
+    world = World(attachment(bgp=Bgp(family="evpn", vni=5001, import_rt=(RT,), forwarder="agent", anycast=True)))
+    assert world.segment.gateways == {"10.1.2.254"}
+    world.hear(remote(ip="10.1.2.254"), remote(mac="02:00:5e:00:13:89", ip="10.1.2.8"))
+    assert set(world.segment.table.refused.values()) == {"it is the anycast gateway"}
+
+
+@pytest.mark.parametrize("missing", ["bridge", "mac", "host_index"])
+def test_evpn_needs_a_bridge_and_a_link(missing: str) -> None:
+    """What cannot be in a VXLAN is refused in words."""
+    with pytest.raises(InvalidConfiguration, match=r"bgp\.family: evpn needs"):
+        member_of(attachment(**{missing: None}))
+
+
+def test_messages_of_changes() -> None:
+    """A move deletes before it makes; what makes comes last."""
+    segment = Segment(5001, "cni0", 3, 1450)
+    segment.device = 5
+    messages = in_segment(segment)
+
+    def kinds(key: Key, old: object, new: object) -> list[int]:
+        return [message.kind for message in messages(Change(key, old, new))]  # type: ignore[arg-type]
+
+    fdb, flood, neighbour = Key("fdb", REMOTE_MAC), Key("flood", "192.0.2.9"), Key("neighbour", "10.1.2.9")
+    here, there = Local(11), Remote("192.0.2.9")
+    assert kinds(fdb, None, there) == [RTM_NEWNEIGH]
+    assert kinds(fdb, there, Remote("192.0.2.10")) == [RTM_NEWNEIGH]
+    assert kinds(fdb, there, here) == [RTM_DELNEIGH, RTM_DELNEIGH, RTM_NEWNEIGH]
+    assert kinds(fdb, here, there) == [RTM_DELNEIGH, RTM_NEWNEIGH]
+    assert kinds(fdb, there, None) == [RTM_DELNEIGH, RTM_DELNEIGH]
+    assert kinds(flood, None, there) == [RTM_NEWNEIGH]
+    assert kinds(flood, there, None) == [RTM_DELNEIGH]
+    assert kinds(neighbour, None, At(REMOTE_MAC)) == [RTM_NEWNEIGH]
+    assert kinds(neighbour, At(REMOTE_MAC), None) == [RTM_DELNEIGH]
+    assert len(list(in_table(Change(Key("route", "10.0.0.0/8"), Via(None, 2), Via("192.0.2.1", 3))))) == 1
+
+
+def test_bridge_and_vni_are_one_to_one() -> None:
+    """One bridge, one VNI, whatever the network; what is recorded counts, what was dropped does not."""
+    recorded = attachment(1)
+    claims = Claims(lambda: [recorded])
+    claims.take(attachment(2, network="other"))
+    with pytest.raises(InvalidConfiguration, match="bridge cni0 carries VNI 5001 for network n"):
+        claims.take(attachment(3, bgp=Bgp(family="evpn", vni=5002)))
+    with pytest.raises(InvalidConfiguration, match="VNI 5001 is on bridge cni0"):
+        claims.take(attachment(3, bridge="cni1"))
+    claims.take(attachment(3, bgp=Bgp(family="unicast")))
+    for known in (recorded, attachment(2, network="other")):
+        claims.drop(known.key)
+    claims.take(attachment(3, bgp=Bgp(family="evpn", vni=5002)))
