@@ -59,7 +59,7 @@ class GoBGP:
         folder = lab.folder / f"gobgp-{address}"
         folder.mkdir(mode=0o755)
         self.socket, self._config, self.log = folder / "api.sock", folder / "gobgpd.toml", folder / "log"
-        self.target = f"unix:{self.socket}"
+        self.target = f"unix://{self.socket}"
         text = CONFIG.format(asn=asn, address=address, peer=peer, peer_asn=asn, port=-1, passive="false")
         text += "".join(FAMILY.format(name=NAMES.get(name, name)) for name in families)
         self._config.write_text(text)

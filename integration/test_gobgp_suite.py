@@ -5,18 +5,21 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from bgpcni.exporter import Exporter, Wake
+from bgpcni.exporter import Exporter, NotThereYet, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
-from bgpcni.testing import ExporterSuite, Speaker
-from bgpcni.testing.suite import Life
+from bgpcni.testing import ExporterSuite, Speaker, Woken
+from bgpcni.testing.suite import Life, reached, shows
 from integration.gobgp import GoBGP
-from integration.lab import Frr, Lab, Neighbor, NotHere, link
+from integration.lab import Frr, Lab, Neighbor, NotHere, link, until
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed: pip install bgpcni[gobgp]")
 
@@ -94,7 +97,7 @@ class Daemon(Speaker):
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        self._target = f"unix:{path}"
+        self._target = f"unix://{path}"
         try:
             yield
         finally:
@@ -129,3 +132,134 @@ class TestGoBGP(ExporterSuite):
     @pytest.fixture
     def speaker(self, speaker: Daemon) -> Daemon:
         return speaker
+
+
+def test_every_family_arrives_whole(speaker: Daemon, life: Life) -> None:
+    """Unicast, L3VPN and EVPN types 2, 3 and 5 are at FRR with all they carry."""
+    rd, mac, evpn, frr = f"{HERE}:7", "02:00:00:00:00:01", Family.L2VPN_EVPN, speaker.frr
+    rt = ("64512:5001", "4200000000:7", "192.0.2.9:3")
+    plain = replace(unicast("10.1.2.3/32"), communities=("64512:100", "64512:1:2", "no-export"), export_rt=rt)
+    six = unicast("2001:db8:1::/64")
+    four_vpn = Nlri(Family.IPV4_VPN, "vpn", prefix="10.9.0.0/24", rd=rd)
+    six_vpn = Nlri(Family.IPV6_VPN, "vpn", prefix="2001:db8:9::/64", rd=rd)
+    layer2 = [
+        Announcement(nlri, "e", HERE, export_rt=rt, vni=5001, mobility=3 if nlri.kind == "mac-ip" else 0)
+        for nlri in (
+            Nlri(evpn, "mac-ip", rd=rd, mac=mac),
+            Nlri(evpn, "mac-ip", rd=rd, mac=mac, prefix="10.9.0.5/32"),
+            Nlri(evpn, "mac-ip", rd=rd, mac=mac, prefix="2001:db8:9::5/128"),
+            Nlri(evpn, "multicast", rd=rd, originator=HERE),
+            Nlri(evpn, "ip-prefix", rd=rd, prefix="10.9.1.0/24"),
+        )
+    ]
+    routes = [
+        plain,
+        six,
+        Announcement(four_vpn, "v", HERE, export_rt=rt, label=4711),
+        Announcement(six_vpn, "v", HERE6, export_rt=rt, label=4712),
+        *layer2,
+    ]
+    reached(life.announce(*routes))
+    life.prune(*routes)
+    until(lambda: set(frr.evpn_routes()) == {str(route.nlri) for route in layer2}, "EVPN at FRR")
+    until(lambda: bool(frr.paths("10.9.0.0/24", "ipv4-vpn")) and bool(frr.paths("2001:db8:9::/64", "ipv6-vpn")), "VPN")
+    until(lambda: frr.next_hops("10.1.2.3/32") == {HERE} and bool(frr.paths("2001:db8:1::/64")), "unicast")
+    seen = frr.text("show bgp ipv4 unicast 10.1.2.3/32")
+    assert [word for word in ("64512:100", "no-export", "64512:1:2", "RT:64512:5001") if word not in seen] == []
+    seen = frr.text("show bgp ipv4 vpn 10.9.0.0/24")
+    assert [word for word in ("4711", "RT:64512:5001", "RT:4200000000:7", "RT:192.0.2.9:3") if word not in seen] == []
+    assert "4712" in frr.text("show bgp ipv6 vpn 2001:db8:9::/64")
+    seen = frr.text(f"show bgp l2vpn evpn route rd {rd}")
+    wanted = ("5001", "ET:8", "RT:64512:5001", "MM:3", "Rmac:02:00:5e:00:13:89")
+    assert [word for word in wanted if word not in seen] == []
+    seen = frr.text(f"show bgp l2vpn evpn route rd {rd} type multicast")
+    assert "PMSI Tunnel Type: Ingress Replication, label: 5001" in seen
+    life.withdraw(*routes)
+    until(lambda: not frr.evpn_routes() and not frr.paths("10.9.0.0/24", "ipv4-vpn"), "the end of all")
+    assert speaker.table() == set()
+
+
+def test_a_changed_route_replaces_the_old_one(speaker: Daemon, life: Life) -> None:
+    """Other communities, or another network's name for the same prefix: one path, the new one."""
+    old, new = (replace(unicast("10.1.2.3/32"), communities=(text,)) for text in ("64512:1", "64512:2"))
+    reached(life.announce(old))
+    reached(life.announce(new))
+    until(lambda: "64512:2" in speaker.frr.text("show bgp ipv4 unicast 10.1.2.3/32"), "the new community")
+    elsewhere = replace(new, network="other")
+    reached(life.announce(elsewhere))
+    rib = speaker.daemon.ask("global", "rib")
+    assert [len(paths) for paths in rib.values()] == [1]
+    life.withdraw(elsewhere)
+    shows(speaker)
+
+
+def test_a_session_that_is_not_there(speaker: Daemon, life: Life) -> None:
+    """Without a session a route waits and says for whom; with it, it is announced, and `peers` shows it."""
+    route = speaker.route(0)
+    speaker.frr.kill()
+    (first,) = life.announce(route)
+    until(lambda: life.exporter.progress([route])[0].reach is Reach.WANTED, "that nobody hears it")
+    assert THERE in life.exporter.progress([route])[0].reason
+    assert first.reach in (Reach.WANTED, Reach.ACCEPTED)
+    before = life.wake.progressed
+    speaker.frr.start()
+    until(lambda: life.wake.progressed > before, "that the exporter says so")
+    until(lambda: life.exporter.progress([route])[0].reach is Reach.ACCEPTED, "that somebody hears it")
+    shows(speaker, route)
+    (peer,) = life.exporter.peers()
+    assert (peer.address, peer.asn, peer.state) == (THERE, ASN, "Established")
+    assert peer.sent == 1
+    assert set(peer.families) == set(Family)
+    assert peer.since.endswith("Z")
+
+
+def test_a_peer_that_may_still_hold_a_route(speaker: Daemon, life: Life) -> None:
+    """A withdrawal is not confirmed while a peer whose session just ended may go on using the route."""
+    route = speaker.route(0)
+    reached(life.announce(route))
+    shows(speaker, route)
+    speaker.frr.kill()
+    until(lambda: life.exporter.peers()[0].state != "Established", "the session's end")
+    (outcome,) = life.withdraw(route)
+    assert outcome.reach is Reach.WANTED
+    assert THERE in outcome.reason
+    speaker.frr.start()
+    until(lambda: life.exporter.progress([route])[0].reach is Reach.ACCEPTED, "the confirmation")
+
+
+def test_two_agents_of_one_daemon(speaker: Daemon, life: Life) -> None:
+    """Another owner's routes are neither pruned nor withdrawn."""
+    route, other = speaker.route(0), speaker.route(1)
+    facts = life.exporter.node
+    config = GoBGPExporter.Config(target=speaker.daemon.target, owner=7)
+    second = Life(speaker)
+    second.exporter = GoBGPExporter("second", config, facts, Woken())
+    try:
+        reached(second.announce(other, route))
+        reached(life.announce(route))
+        life.prune(route)
+        shows(speaker, route, other)
+        life.withdraw(route)
+        shows(speaker, route, other)
+        second.prune(other)
+        shows(speaker, other)
+    finally:
+        second.exporter.close()
+
+
+def test_gobgp_4_is_refused_in_words(tmp_path: Path) -> None:
+    """A daemon whose API is another is named as such, and nothing is said to be announced."""
+    server = grpc.server(ThreadPoolExecutor(2))
+    answer = grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("api.GoBgpService", {"GetBgp": answer})])
+    target = f"unix://{tmp_path}/api.sock"
+    server.add_insecure_port(target)
+    server.start()
+    facts = NodeFacts(run_dir=str(tmp_path), data_dir=str(tmp_path))
+    exporter = GoBGPExporter("gobgp", GoBGPExporter.Config(target=target), facts, Woken())
+    try:
+        with pytest.raises(NotThereYet, match=r"GoBGP 4 or later.* GoBGP 3 is needed"):
+            exporter.announce([unicast("10.1.2.3/32")], deadline=time.monotonic() + 30)
+    finally:
+        exporter.close()
+        server.stop(None).wait()

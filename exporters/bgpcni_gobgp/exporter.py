@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -27,12 +29,12 @@ HEARTBEAT = 3.0
 """Seconds that a daemon which is well takes at most to answer GetBgp (it takes one millisecond)."""
 SLACK = 30
 """Seconds on top of hold time and restart time until a peer has surely forgotten."""
-_TARGET = re.compile(r"unix:(//)?/[^\s?#%]+|(127\.\d+\.\d+\.\d+|\[::1\]):\d{1,5}")
+_TARGET = re.compile(r"unix:///[^\s?#%]+|(127\.\d+\.\d+\.\d+|\[::1\]):\d{1,5}")
 
 
 def _target(value: str) -> str:
     if not _TARGET.fullmatch(value):
-        raise ValueError(f"{value!r} is no gobgpd on this node: unix:/PATH, 127.0.0.1:PORT or [::1]:PORT")
+        raise ValueError(f"{value!r} is no gobgpd on this node: unix:///PATH, 127.0.0.1:PORT or [::1]:PORT")
     return value
 
 
@@ -132,7 +134,9 @@ class GoBGP(Exporter):
         return [self._announced(route.nlri) if route.nlri in held else self._withdrawn() for route in routes]
 
     def peers(self) -> list[Peer]:
-        return list(self._sessions.peers)
+        """`sent` counts ours only: to count all, gobgpd would have to go through its table."""
+        ours = Counter(nlri.family for nlri in list(self._held))
+        return [replace(peer, sent=sum(ours[Family(name)] for name in peer.families)) for peer in self._sessions.peers]
 
     def close(self) -> None:
         with self._change:

@@ -17,15 +17,15 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62gpcni_gobgp/gobgp.proto\x12\x05\x61pipb\x1a\x19google/protobuf/any.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rGetBgpRequest\"/\n\x0eGetBgpResponse\x12\x1d\n\x06global\x18\x01 \x01(\x0b\x32\r.apipb.Global\"(\n\x06Global\x12\x0b\n\x03\x61sn\x18\x01 \x01(\r\x12\x11\n\trouter_id\x18\x02 \x01(\t\"H\n\x11WatchEventRequest\x12+\n\x04peer\x18\x01 \x01(\x0b\x32\x1d.apipb.WatchEventRequest.Peer\x1a\x06\n\x04Peer\"\xc7\x01\n\x12WatchEventResponse\x12\x31\n\x04peer\x18\x02 \x01(\x0b\x32#.apipb.WatchEventResponse.PeerEvent\x1a~\n\tPeerEvent\x12\x36\n\x04type\x18\x01 \x01(\x0e\x32(.apipb.WatchEventResponse.PeerEvent.Type\"9\n\x04Type\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x08\n\x04INIT\x10\x01\x12\x0f\n\x0b\x45ND_OF_INIT\x10\x02\x12\t\n\x05STATE\x10\x03\"\"\n\x0fListPeerRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"-\n\x10ListPeerResponse\x12\x19\n\x04peer\x18\x01 \x01(\x0b\x32\x0b.apipb.Peer\"\x88\x01\n\x04Peer\x12\x1d\n\x04\x63onf\x18\x02 \x01(\x0b\x32\x0f.apipb.PeerConf\x12\x1f\n\x05state\x18\x05 \x01(\x0b\x32\x10.apipb.PeerState\x12\x1d\n\x06timers\x18\x06 \x01(\x0b\x32\r.apipb.Timers\x12!\n\tafi_safis\x18\n \x03(\x0b\x32\x0e.apipb.AfiSafi\"6\n\x08PeerConf\x12\x18\n\x10neighbor_address\x18\x04 \x01(\t\x12\x10\n\x08peer_asn\x18\x05 \x01(\r\"\x87\x02\n\tPeerState\x12\x18\n\x10neighbor_address\x18\x05 \x01(\t\x12\x10\n\x08peer_asn\x18\x06 \x01(\r\x12\x34\n\rsession_state\x18\r \x01(\x0e\x32\x1d.apipb.PeerState.SessionState\x12(\n\nremote_cap\x18\x12 \x03(\x0b\x32\x14.google.protobuf.Any\"n\n\x0cSessionState\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x08\n\x04IDLE\x10\x01\x12\x0b\n\x07\x43ONNECT\x10\x02\x12\n\n\x06\x41\x43TIVE\x10\x03\x12\x0c\n\x08OPENSENT\x10\x04\x12\x0f\n\x0bOPENCONFIRM\x10\x05\x12\x0f\n\x0b\x45STABLISHED\x10\x06\"+\n\x06Timers\x12!\n\x05state\x18\x02 \x01(\x0b\x32\x12.apipb.TimersState\"g\n\x0bTimersState\x12*\n\x06uptime\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64owntime\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\x07\x41\x66iSafi\x12\"\n\x05state\x18\x03 \x01(\x0b\x32\x13.apipb.AfiSafiState\"v\n\x0c\x41\x66iSafiState\x12\x1d\n\x06\x66\x61mily\x18\x01 \x01(\x0b\x32\r.apipb.Family\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\x12\x10\n\x08received\x18\x03 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x04\x12\x12\n\nadvertised\x18\x05 \x01(\x04\"8\n\x17MultiProtocolCapability\x12\x1d\n\x06\x66\x61mily\x18\x01 \x01(\x0b\x32\r.apipb.Family\"\xd9\x01\n\x06\x46\x61mily\x12\x1e\n\x03\x61\x66i\x18\x01 \x01(\x0e\x32\x11.apipb.Family.Afi\x12 \n\x04safi\x18\x02 \x01(\x0e\x32\x12.apipb.Family.Safi\">\n\x03\x41\x66i\x12\x0f\n\x0b\x41\x46I_UNKNOWN\x10\x00\x12\n\n\x06\x41\x46I_IP\x10\x01\x12\x0b\n\x07\x41\x46I_IP6\x10\x02\x12\r\n\tAFI_L2VPN\x10\x19\"M\n\x04Safi\x12\x10\n\x0cSAFI_UNKNOWN\x10\x00\x12\x10\n\x0cSAFI_UNICAST\x10\x01\x12\r\n\tSAFI_EVPN\x10\x46\x12\x12\n\rSAFI_MPLS_VPN\x10\x80\x01\"X\n\x14\x41\x64\x64PathStreamRequest\x12$\n\ntable_type\x18\x01 \x01(\x0e\x32\x10.apipb.TableType\x12\x1a\n\x05paths\x18\x03 \x03(\x0b\x32\x0b.apipb.Path\"\x86\x01\n\x0fListPathRequest\x12$\n\ntable_type\x18\x01 \x01(\x0e\x32\x10.apipb.TableType\x12\x1d\n\x06\x66\x61mily\x18\x03 \x01(\x0b\x32\r.apipb.Family\x12\x1a\n\x12\x65nable_only_binary\x18\t \x01(\x08\x12\x12\n\nbatch_size\x18\n \x01(\x04\";\n\x10ListPathResponse\x12\'\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x12.apipb.Destination\")\n\x0b\x44\x65stination\x12\x1a\n\x05paths\x18\x02 \x03(\x0b\x32\x0b.apipb.Path\"\x8f\x01\n\x04Path\x12\x13\n\x0bis_withdraw\x18\x05 \x01(\x08\x12\x1d\n\x06\x66\x61mily\x18\t \x01(\x0b\x32\r.apipb.Family\x12\x13\n\x0bneighbor_ip\x18\x0f \x01(\t\x12\x12\n\nidentifier\x18\x12 \x01(\r\x12\x13\n\x0bnlri_binary\x18\x14 \x01(\x0c\x12\x15\n\rpattrs_binary\x18\x15 \x03(\x0c*\x17\n\tTableType\x12\n\n\x06GLOBAL\x10\x00\x32\xcc\x02\n\x08GobgpApi\x12\x35\n\x06GetBgp\x12\x14.apipb.GetBgpRequest\x1a\x15.apipb.GetBgpResponse\x12\x43\n\nWatchEvent\x12\x18.apipb.WatchEventRequest\x1a\x19.apipb.WatchEventResponse0\x01\x12=\n\x08ListPeer\x12\x16.apipb.ListPeerRequest\x1a\x17.apipb.ListPeerResponse0\x01\x12\x46\n\rAddPathStream\x12\x1b.apipb.AddPathStreamRequest\x1a\x16.google.protobuf.Empty(\x01\x12=\n\x08ListPath\x12\x16.apipb.ListPathRequest\x1a\x17.apipb.ListPathResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62gpcni_gobgp/gobgp.proto\x12\x05\x61pipb\x1a\x19google/protobuf/any.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rGetBgpRequest\"/\n\x0eGetBgpResponse\x12\x1d\n\x06global\x18\x01 \x01(\x0b\x32\r.apipb.Global\"(\n\x06Global\x12\x0b\n\x03\x61sn\x18\x01 \x01(\r\x12\x11\n\trouter_id\x18\x02 \x01(\t\"H\n\x11WatchEventRequest\x12+\n\x04peer\x18\x01 \x01(\x0b\x32\x1d.apipb.WatchEventRequest.Peer\x1a\x06\n\x04Peer\"\xc7\x01\n\x12WatchEventResponse\x12\x31\n\x04peer\x18\x02 \x01(\x0b\x32#.apipb.WatchEventResponse.PeerEvent\x1a~\n\tPeerEvent\x12\x36\n\x04type\x18\x01 \x01(\x0e\x32(.apipb.WatchEventResponse.PeerEvent.Type\"9\n\x04Type\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x08\n\x04INIT\x10\x01\x12\x0f\n\x0b\x45ND_OF_INIT\x10\x02\x12\t\n\x05STATE\x10\x03\"\"\n\x0fListPeerRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"-\n\x10ListPeerResponse\x12\x19\n\x04peer\x18\x01 \x01(\x0b\x32\x0b.apipb.Peer\"\x88\x01\n\x04Peer\x12\x1d\n\x04\x63onf\x18\x02 \x01(\x0b\x32\x0f.apipb.PeerConf\x12\x1f\n\x05state\x18\x05 \x01(\x0b\x32\x10.apipb.PeerState\x12\x1d\n\x06timers\x18\x06 \x01(\x0b\x32\r.apipb.Timers\x12!\n\tafi_safis\x18\n \x03(\x0b\x32\x0e.apipb.AfiSafi\"6\n\x08PeerConf\x12\x18\n\x10neighbor_address\x18\x04 \x01(\t\x12\x10\n\x08peer_asn\x18\x05 \x01(\r\"\x87\x02\n\tPeerState\x12\x18\n\x10neighbor_address\x18\x05 \x01(\t\x12\x10\n\x08peer_asn\x18\x06 \x01(\r\x12\x34\n\rsession_state\x18\r \x01(\x0e\x32\x1d.apipb.PeerState.SessionState\x12(\n\nremote_cap\x18\x12 \x03(\x0b\x32\x14.google.protobuf.Any\"n\n\x0cSessionState\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x08\n\x04IDLE\x10\x01\x12\x0b\n\x07\x43ONNECT\x10\x02\x12\n\n\x06\x41\x43TIVE\x10\x03\x12\x0c\n\x08OPENSENT\x10\x04\x12\x0f\n\x0bOPENCONFIRM\x10\x05\x12\x0f\n\x0b\x45STABLISHED\x10\x06\"+\n\x06Timers\x12!\n\x05state\x18\x02 \x01(\x0b\x32\x12.apipb.TimersState\"g\n\x0bTimersState\x12*\n\x06uptime\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64owntime\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\x07\x41\x66iSafi\x12\"\n\x05state\x18\x03 \x01(\x0b\x32\x13.apipb.AfiSafiState\"?\n\x0c\x41\x66iSafiState\x12\x1d\n\x06\x66\x61mily\x18\x01 \x01(\x0b\x32\r.apipb.Family\x12\x10\n\x08received\x18\x03 \x01(\x04\"8\n\x17MultiProtocolCapability\x12\x1d\n\x06\x66\x61mily\x18\x01 \x01(\x0b\x32\r.apipb.Family\"\xd9\x01\n\x06\x46\x61mily\x12\x1e\n\x03\x61\x66i\x18\x01 \x01(\x0e\x32\x11.apipb.Family.Afi\x12 \n\x04safi\x18\x02 \x01(\x0e\x32\x12.apipb.Family.Safi\">\n\x03\x41\x66i\x12\x0f\n\x0b\x41\x46I_UNKNOWN\x10\x00\x12\n\n\x06\x41\x46I_IP\x10\x01\x12\x0b\n\x07\x41\x46I_IP6\x10\x02\x12\r\n\tAFI_L2VPN\x10\x19\"M\n\x04Safi\x12\x10\n\x0cSAFI_UNKNOWN\x10\x00\x12\x10\n\x0cSAFI_UNICAST\x10\x01\x12\r\n\tSAFI_EVPN\x10\x46\x12\x12\n\rSAFI_MPLS_VPN\x10\x80\x01\"X\n\x14\x41\x64\x64PathStreamRequest\x12$\n\ntable_type\x18\x01 \x01(\x0e\x32\x10.apipb.TableType\x12\x1a\n\x05paths\x18\x03 \x03(\x0b\x32\x0b.apipb.Path\"\x86\x01\n\x0fListPathRequest\x12$\n\ntable_type\x18\x01 \x01(\x0e\x32\x10.apipb.TableType\x12\x1d\n\x06\x66\x61mily\x18\x03 \x01(\x0b\x32\r.apipb.Family\x12\x1a\n\x12\x65nable_only_binary\x18\t \x01(\x08\x12\x12\n\nbatch_size\x18\n \x01(\x04\";\n\x10ListPathResponse\x12\'\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x12.apipb.Destination\")\n\x0b\x44\x65stination\x12\x1a\n\x05paths\x18\x02 \x03(\x0b\x32\x0b.apipb.Path\"\x8f\x01\n\x04Path\x12\x13\n\x0bis_withdraw\x18\x05 \x01(\x08\x12\x1d\n\x06\x66\x61mily\x18\t \x01(\x0b\x32\r.apipb.Family\x12\x13\n\x0bneighbor_ip\x18\x0f \x01(\t\x12\x12\n\nidentifier\x18\x12 \x01(\r\x12\x13\n\x0bnlri_binary\x18\x14 \x01(\x0c\x12\x15\n\rpattrs_binary\x18\x15 \x03(\x0c*\x17\n\tTableType\x12\n\n\x06GLOBAL\x10\x00\x32\xcc\x02\n\x08GobgpApi\x12\x35\n\x06GetBgp\x12\x14.apipb.GetBgpRequest\x1a\x15.apipb.GetBgpResponse\x12\x43\n\nWatchEvent\x12\x18.apipb.WatchEventRequest\x1a\x19.apipb.WatchEventResponse0\x01\x12=\n\x08ListPeer\x12\x16.apipb.ListPeerRequest\x1a\x17.apipb.ListPeerResponse0\x01\x12\x46\n\rAddPathStream\x12\x1b.apipb.AddPathStreamRequest\x1a\x16.google.protobuf.Empty(\x01\x12=\n\x08ListPath\x12\x16.apipb.ListPathRequest\x1a\x17.apipb.ListPathResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bgpcni_gobgp.gobgp_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_TABLETYPE']._serialized_start=2124
-  _globals['_TABLETYPE']._serialized_end=2147
+  _globals['_TABLETYPE']._serialized_start=2069
+  _globals['_TABLETYPE']._serialized_end=2092
   _globals['_GETBGPREQUEST']._serialized_start=124
   _globals['_GETBGPREQUEST']._serialized_end=139
   _globals['_GETBGPRESPONSE']._serialized_start=141
@@ -61,25 +61,25 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_AFISAFI']._serialized_start=1202
   _globals['_AFISAFI']._serialized_end=1247
   _globals['_AFISAFISTATE']._serialized_start=1249
-  _globals['_AFISAFISTATE']._serialized_end=1367
-  _globals['_MULTIPROTOCOLCAPABILITY']._serialized_start=1369
-  _globals['_MULTIPROTOCOLCAPABILITY']._serialized_end=1425
-  _globals['_FAMILY']._serialized_start=1428
-  _globals['_FAMILY']._serialized_end=1645
-  _globals['_FAMILY_AFI']._serialized_start=1504
-  _globals['_FAMILY_AFI']._serialized_end=1566
-  _globals['_FAMILY_SAFI']._serialized_start=1568
-  _globals['_FAMILY_SAFI']._serialized_end=1645
-  _globals['_ADDPATHSTREAMREQUEST']._serialized_start=1647
-  _globals['_ADDPATHSTREAMREQUEST']._serialized_end=1735
-  _globals['_LISTPATHREQUEST']._serialized_start=1738
-  _globals['_LISTPATHREQUEST']._serialized_end=1872
-  _globals['_LISTPATHRESPONSE']._serialized_start=1874
-  _globals['_LISTPATHRESPONSE']._serialized_end=1933
-  _globals['_DESTINATION']._serialized_start=1935
-  _globals['_DESTINATION']._serialized_end=1976
-  _globals['_PATH']._serialized_start=1979
-  _globals['_PATH']._serialized_end=2122
-  _globals['_GOBGPAPI']._serialized_start=2150
-  _globals['_GOBGPAPI']._serialized_end=2482
+  _globals['_AFISAFISTATE']._serialized_end=1312
+  _globals['_MULTIPROTOCOLCAPABILITY']._serialized_start=1314
+  _globals['_MULTIPROTOCOLCAPABILITY']._serialized_end=1370
+  _globals['_FAMILY']._serialized_start=1373
+  _globals['_FAMILY']._serialized_end=1590
+  _globals['_FAMILY_AFI']._serialized_start=1449
+  _globals['_FAMILY_AFI']._serialized_end=1511
+  _globals['_FAMILY_SAFI']._serialized_start=1513
+  _globals['_FAMILY_SAFI']._serialized_end=1590
+  _globals['_ADDPATHSTREAMREQUEST']._serialized_start=1592
+  _globals['_ADDPATHSTREAMREQUEST']._serialized_end=1680
+  _globals['_LISTPATHREQUEST']._serialized_start=1683
+  _globals['_LISTPATHREQUEST']._serialized_end=1817
+  _globals['_LISTPATHRESPONSE']._serialized_start=1819
+  _globals['_LISTPATHRESPONSE']._serialized_end=1878
+  _globals['_DESTINATION']._serialized_start=1880
+  _globals['_DESTINATION']._serialized_end=1921
+  _globals['_PATH']._serialized_start=1924
+  _globals['_PATH']._serialized_end=2067
+  _globals['_GOBGPAPI']._serialized_start=2095
+  _globals['_GOBGPAPI']._serialized_end=2427
 # @@protoc_insertion_point(module_scope)

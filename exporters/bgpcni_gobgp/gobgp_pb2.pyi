@@ -142,18 +142,12 @@ class AfiSafi(_message.Message):
     def __init__(self, state: _Optional[_Union[AfiSafiState, _Mapping]] = ...) -> None: ...
 
 class AfiSafiState(_message.Message):
-    __slots__ = ("family", "enabled", "received", "accepted", "advertised")
+    __slots__ = ("family", "received")
     FAMILY_FIELD_NUMBER: _ClassVar[int]
-    ENABLED_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
-    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
-    ADVERTISED_FIELD_NUMBER: _ClassVar[int]
     family: Family
-    enabled: bool
     received: int
-    accepted: int
-    advertised: int
-    def __init__(self, family: _Optional[_Union[Family, _Mapping]] = ..., enabled: bool = ..., received: _Optional[int] = ..., accepted: _Optional[int] = ..., advertised: _Optional[int] = ...) -> None: ...
+    def __init__(self, family: _Optional[_Union[Family, _Mapping]] = ..., received: _Optional[int] = ...) -> None: ...
 
 class MultiProtocolCapability(_message.Message):
     __slots__ = ("family",)

@@ -86,7 +86,6 @@ def _peer(found: api.Peer) -> Peer:
         state=_NAMES.get(found.state.session_state, "Unknown"),
         since=_text(when),
         families=tuple(families) if up else (),
-        sent=sum(one.advertised for one in ours) if up else 0,
         received=sum(one.received for one in ours) if up else 0,
     )
 
