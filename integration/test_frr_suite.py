@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from signal import SIGCONT, SIGSTOP
 from typing import Any, ParamSpec, TypeVar
 
@@ -22,12 +23,13 @@ from bgpcni_frr import FRR
 from integration import evpn
 from integration.evpn import Container, connected
 from integration.lab import Frr, Inside, Lab, Node, link
-from integration.lab.frr import Neighbor, bgp
+from integration.lab.frr import Neighbor
 from integration.test_evpn_frr import HOST4, HOST6, HOST_MAC, VTEP, make_router, reaches
 
 Value = TypeVar("Value")
 Arguments = ParamSpec("Arguments")
 VNI, TARGET, HOST, PEER = 5001, "64512:5001", "198.18.90.2", "198.18.90.1"
+SAMPLE = Path(__file__).parent.parent / "conf/frr-evpn.conf"
 FAMILIES = ("l2vpn-evpn",)
 EVPN = ("address-family l2vpn evpn", " advertise-all-vni", "exit-address-family")
 
@@ -325,15 +327,35 @@ def test_a_restarted_frr_finds_everything(speaker: Host, life: Life) -> None:
     shows(speaker, route)
 
 
+def test_ports_that_went_before_their_routes(speaker: Host, life: Life) -> None:
+    """Many containers whose links go at once, before anything is withdrawn: no route of theirs stays behind."""
+    kept = speaker.route(9999)
+    routes = []
+    for number in range(40):
+        port = speaker.container(f"gone{number}", alias_of(AttachmentKey("net", f"gone{number}", "eth0")))
+        mac = f"02:00:00:00:aa:{number:02x}"
+        routes += [
+            speaker.at(mac, f"10.0.7.{number}/32", port=port),
+            speaker.at(mac, f"fd00::{number:x}/128", port=port),
+        ]
+    reached(life.announce(kept, *routes))
+    life.prune(kept, *routes)
+    shows(speaker, kept, *routes)
+    for number in range(40):
+        speaker.namespace.ip("link", "delete", f"gone{number}")
+    life.withdraw(*routes)
+    shows(speaker, kept)
+    until(lambda: ":aa:" not in str(list(speaker.peer.evpn_routes("macip"))), "no MAC at the peer")
+
+
 def node_with_frr(lab: Lab) -> tuple[Frr, Node]:
-    """FRR as the far router, and a node with an FRR of its own, which is its only speaker."""
+    """FRR as the far router, and a node with an FRR of its own, from conf/frr-evpn.conf, which is its only speaker."""
     router = lab.frr()
     node = lab.node(router, families=FAMILIES)
     folder = lab.folder / "hostfrr"
     host = Frr(node.namespace, folder, 64512)
     lab.callback(host.close)
-    neighbor = [Neighbor(node.peer, 64512, FAMILIES)]
-    host.start(bgp(64512, node.address, neighbor, extra=EVPN))
+    host.start(SAMPLE.read_text().replace("192.0.2.1", node.address).replace("192.0.2.2", node.peer))
     exporter = {"type": "frr", "vty_dir": str(folder), "local_address": node.address}
     node.agent(bgp=None, exporters={"frr": exporter}, default_exporters=["frr"])
     router.wait_established(node.address)

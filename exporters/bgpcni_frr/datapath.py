@@ -7,16 +7,18 @@ learned by it (`extern_learn`) and never touched.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from bgpcni.kernel import links, vxlan
 from bgpcni.kernel.addresses import family_of
 from bgpcni.kernel.netlink import (
     CREATE,
+    EXCL,
     RTM_DELNEIGH,
     RTM_NEWLINK,
     RTM_NEWNEIGH,
@@ -95,7 +97,25 @@ def take(netlink: Netlink, entries: Iterable[Entry], kept: frozenset[str]) -> No
     found = list(entries)
     ours = _those_of_ours(netlink, found)
     _send(netlink, [[_forget_neighbour(entry.bridge, entry.address)] for entry in found if entry in ours])
-    _send(netlink, [list(vxlan.forget_local_messages(e.port, e.mac)) for e in found if e.port and e.mac not in kept])
+    there = [entry for entry in found if entry.port and entry.mac not in kept]
+    codes = _send(netlink, [list(vxlan.forget_local_messages(entry.port, entry.mac)) for entry in there])
+    lost = {entry for entry, code in zip(there, codes, strict=True) if code == errno.ENODEV}
+    for bridge in {entry.bridge for entry in lost}:
+        _show_gone(netlink, bridge, sorted({entry.mac for entry in lost if entry.bridge == bridge}))
+
+
+def _show_gone(netlink: Netlink, bridge: int, macs: list[str]) -> None:
+    """Have FRR see MACs go whose port went before: it may have missed that, and goes on announcing them.
+
+    Each is shown on another port for a moment, unless the bridge has it again from somewhere.
+    """
+    ports = (link.index for link in links.dump(netlink) if link.master == bridge and link.kind != "vxlan")
+    port = next(ports, None)
+    if port is None:
+        return
+    made = _send(netlink, [[replace(m, flags=CREATE | EXCL) for m in vxlan.local_messages(port, mac)] for mac in macs])
+    shown = [mac for mac, code in zip(macs, made, strict=True) if not code]
+    _send(netlink, [list(vxlan.forget_local_messages(port, mac)) for mac in shown])
 
 
 def named(netlink: Netlink, bridge: int) -> dict[str, str]:
