@@ -144,7 +144,8 @@ class Segment:
 
     def duplicates(self) -> Iterator[str]:
         """Who else claims what is here, and what two others claim alike: reported, not fought over."""
-        here = [*(Destination("mac", mac) for mac in self._macs), *(Destination("ip", ip) for ip in self._addresses)]
+        here = dict.fromkeys(Destination("mac", mac) for mac in self._macs)
+        here |= dict.fromkeys(Destination("ip", address) for address in self._addresses)
         for destination in here:
             for route in self.table.candidates.get(destination, {}).values():
                 found = route.attributes

@@ -141,7 +141,7 @@ def forwarded(config: NetworkConfig, intent: Bgp, imports: Mapping[str, str]) ->
     """
     owners = [name for name, kind in imports.items() if kind == "datapath"]
     warnings: list[str] = []
-    if intent.family == "vpn":
+    if intent.family == "vpn" and not owners:
         warnings.append("bgp.family: vpn is announced only: this node forwards no MPLS")
     if intent.family != "evpn":
         return intent, tuple(warnings)
