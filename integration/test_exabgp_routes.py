@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from bgpcni.model import Announcement, Family, Neighbor, Nlri
 from bgpcni_exabgp import encode, exporter, lines
 from bgpcni_exabgp.encode import Kind, Route
 from integration.exabgp_bench import Bench, Speaker, bench, facts, many, unicast
+from integration.frr_table import meant, table
 from integration.lab import ALL_FAMILIES, Frr, Lab, link, until
 from integration.lab import Neighbor as FrrNeighbor
 
@@ -243,6 +246,7 @@ def test_an_ebgp_peer_with_a_password(lab: Lab, tmp_path: Path) -> None:
     node = bench(lab, frr, asn=64513, extra=("password s3cret;#{}",))
     secret = tmp_path / "password"
     secret.write_text("s3cret;#{}\n")
+    secret.chmod(0o600)
     families = (Family.IPV4_UNICAST,)
     peer = Neighbor(node.peer, frr.asn, families, 90, password_file=str(secret))
     speaker = Speaker(lab, node.namespace, facts(node, peer))
@@ -254,6 +258,48 @@ def test_an_ebgp_peer_with_a_password(lab: Lab, tmp_path: Path) -> None:
     speaker.wait(Reach.ACKED, good)
     until(lambda: frr.paths("10.1.2.3/32"), "the route")
     assert frr.paths("10.1.2.3/32")[0]["aspath"]["string"] == "64513"
+
+
+def test_a_value_that_is_refused_takes_its_old_form_away(frr: Frr, node: Bench, speaker: Speaker) -> None:
+    """A route that is announced and then wanted with a value that cannot be sent: the old form does not stay."""
+    good = unicast(node, "10.1.2.3/32")
+    speaker.announce(good)
+    speaker.prune(good)
+    speaker.wait(Reach.ACKED, good)
+    until(lambda: frr.paths("10.1.2.3/32"), "the route")
+    bad = replace(good, communities=("64512:99999",))
+    assert speaker.announce(bad)[0].reach is Reach.REFUSED
+    assert "99999" in speaker.reason(bad)
+    until(lambda: not frr.paths("10.1.2.3/32"), "the end of the old form")
+    speaker.announce(good)
+    speaker.wait(Reach.ACKED, good)
+    until(lambda: frr.paths("10.1.2.3/32"), "the route again")
+
+
+def test_a_neighbour_taken_out_of_the_configuration(lab: Lab, frr: Frr, node: Bench, speaker: Speaker) -> None:
+    """It gets the withdrawals before its session ends, and does not keep the routes; the last one ends ExaBGP."""
+    route = unicast(node, "10.1.2.3/32")
+    speaker.announce(route)
+    speaker.prune(route)
+    until(lambda: frr.paths("10.1.2.3/32"), "the route")
+    pid = speaker.pid
+    speaker.close()
+    second = Speaker(lab, node.namespace, facts(node, Neighbor("198.18.200.1", 64999, (Family.IPV4_UNICAST,), 90)))
+    second.announce(route)
+    second.prune(route)
+    until(lambda: not frr.paths("10.1.2.3/32") and not frr.established(node.address), "the end of the route")
+    assert second.pid == pid
+    second.close()
+    third = Speaker(lab, node.namespace, facts(node))
+    third.announce(route)
+    third.prune(route)
+    until(lambda: frr.paths("10.1.2.3/32"), "the route again")
+    third.close()
+    nobody = replace(facts(node), neighbors=())
+    fourth = Speaker(lab, node.namespace, nobody)
+    fourth.prune()
+    until(lambda: not frr.paths("10.1.2.3/32"), "the end of the route")
+    until(lambda: not Path(f"/proc/{pid}").exists(), "the end of ExaBGP")
 
 
 def test_drain_ends_exabgp(frr: Frr, node: Bench, speaker: Speaker) -> None:
@@ -328,11 +374,13 @@ def test_a_route_that_a_peer_cannot_stand_is_taken_back(
     until(lambda: time.monotonic() - speaker.exporter._batches[-1][0] > exporter.SUSPECT, "a moment of peace")
     evpn = Nlri(Family.L2VPN_EVPN, "multicast", rd="64512:1", originator=node.address)
     bad = Announcement(evpn, "e", node.address, vni=5)
-    speaker.announce(bad)
-    until(lambda: speaker.reach(bad) == {Reach.REFUSED}, "that the bad route is refused")
+    together = [unicast(node, f"10.1.3.{n}/32") for n in range(1, 8)]
+    speaker.announce(*together[:4], bad, *together[4:])
+    until(lambda: speaker.reach(bad) == {Reach.REFUSED}, "that the bad route is refused", 60)
     assert f"{node.peer} ended the session over it: NOTIFICATION 3/" in speaker.reason(bad)
-    speaker.wait(Reach.ACKED, good)
+    speaker.wait(Reach.ACKED, good, *together)
     until(lambda: frr.paths("10.1.2.3/32") and frr.established(node.address), "a session that lasts")
+    assert frr.received(node.address) == 8
     assert speaker.announce(bad)[0].reach is Reach.REFUSED
     assert "NOTIFICATION 3/" in speaker.exporter.peers()[0].last_error
 
@@ -353,7 +401,7 @@ def test_a_passive_session_over_ipv6_with_ttl_security(lab: Lab, frr: Frr, tmp_p
 
 
 def test_an_exabgp_that_the_user_runs(lab: Lab, frr: Frr, node: Bench) -> None:
-    """The sample configuration works with a stock ExaBGP: unicast routes come and go, other families are refused."""
+    """The sample configuration works with a stock ExaBGP: unicast and L3VPN come and go, EVPN is refused."""
     sample = (Path(__file__).parent.parent / "conf/exabgp.conf").read_text()
     path = node.run_dir / "own.sock"
     for old, new in (
@@ -380,6 +428,20 @@ def test_an_exabgp_that_the_user_runs(lab: Lab, frr: Frr, node: Bench) -> None:
     routes = [
         unicast(node, "10.1.2.3/32", communities=("64512:1", "no-export"), export_rt=("4200000000:7",)),
         unicast(node, "2001:db8:1::/64"),
+        Announcement(
+            Nlri(Family.IPV4_VPN, "vpn", "10.9.0.0/24", f"{node.address}:7"),
+            "v",
+            node.address,
+            ("64512:1", "4200000000:7"),
+            label=100,
+        ),
+        Announcement(
+            Nlri(Family.IPV6_VPN, "vpn", "2001:db8:9::/64", "64512:70000"),
+            "v",
+            node.address6,
+            ("64512:1",),
+            label=101,
+        ),
     ]
     evpn = Announcement(
         Nlri(Family.L2VPN_EVPN, "multicast", rd="1:1", originator=node.address), "e", node.address, vni=5
@@ -387,14 +449,25 @@ def test_an_exabgp_that_the_user_runs(lab: Lab, frr: Frr, node: Bench) -> None:
     speaker.announce(*routes, evpn)
     until(lambda: speaker.reach(*routes) == {Reach.ACCEPTED}, "that ExaBGP took them and a session is up")
     assert speaker.exporter.progress([evpn])[0].reach is Reach.REFUSED
-    until(lambda: frr.paths("10.1.2.3/32") and frr.paths("2001:db8:1::/64"), "both routes")
+    until(
+        lambda: (
+            table(frr)
+            == {r.nlri: meant(r) for r in [replace(routes[0], communities=("64512:1", "noExport")), *routes[1:]]}
+        ),
+        "all routes",
+    )
     text = frr.text("show bgp ipv4 unicast 10.1.2.3/32")
     assert "64512:1" in text
     assert "no-export" in text
     assert "RT:4200000000:7" in text
     assert not (path.stat().st_mode & 0o077)
     speaker.prune(routes[0])
-    until(lambda: not frr.paths("2001:db8:1::/64"), "the end of what is not kept")
+    until(lambda: set(table(frr)) == {routes[0].nlri}, "the end of what is not kept")
+    odd = replace(routes[0], communities=("64512:99999",))
+    assert speaker.announce(odd)[0].reach is Reach.REFUSED
+    until(lambda: not table(frr), "the end of the form that nobody wants any more")
+    speaker.announce(routes[0])
+    until(lambda: frr.paths("10.1.2.3/32"), "the route again")
     speaker.withdraw(*routes)
     until(lambda: not frr.paths("10.1.2.3/32"), "the end of the other")
 
@@ -429,3 +502,38 @@ def test_peers_of_both_kinds_at_once(lab: Lab, frr: Frr, node: Bench) -> None:
     speaker.wait(Reach.SENT, routes[0])
     speaker.withdraw(routes[0])
     speaker.wait(Reach.SENT, routes[0])
+
+
+def test_an_exabgp_whose_inside_is_another(lab: Lab, frr: Frr, node: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that is not known inside: said aloud, unicast and L3VPN go on by its text commands, with End-of-RIB."""
+    folder = node.run_dir / "site"
+    folder.mkdir()
+    (folder / "other.py").write_text(
+        "import sys\n"
+        "from bgpcni_exabgp import engine\n"
+        "engine.version = lambda name: '5.9.0'\n"
+        "sys.argv = ['engine', sys.argv[1]]\n"
+        "sys.exit(engine.main())\n"
+    )
+    stock = subprocess.Popen
+
+    def popen(command: list[str], **more: Any) -> Any:
+        ours = "bgpcni_exabgp.engine" in command
+        return stock([command[0], str(folder / "other.py"), command[-1]] if ours else command, **more)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    speaker = Speaker(lab, node.namespace, facts(node))
+    route = unicast(node, "10.1.2.3/32", communities=("64512:1",))
+    speaker.announce(route)
+    monkeypatch.undo()
+    speaker.prune(route)
+    until(lambda: speaker.reach(route) == {Reach.ACCEPTED}, "that ExaBGP took it and a session is up")
+    until(lambda: table(frr) == {route.nlri: meant(route)}, "the route")
+    assert "ExaBGP 5.9.0: from 5.0.8 to below 5.1 is needed" in speaker.exporter.peers()[0].last_error
+
+    def ended() -> bool:
+        return bool(frr.neighbor(node.address)["gracefulRestartInfo"]["endOfRibRecv"]["ipv4Unicast"])
+
+    until(ended, "End-of-RIB")
+    speaker.withdraw(route)
+    until(lambda: not table(frr), "the end of the route")

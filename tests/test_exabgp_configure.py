@@ -44,6 +44,7 @@ neighbor 192.0.2.1 {
 	api {
 		processes [ bgpcni ];
 		neighbor-changes;
+		negotiated;
 		fsm;
 	}
 }
@@ -74,6 +75,7 @@ neighbor 2001:db8::1 {
 	api {
 		processes [ bgpcni ];
 		neighbor-changes;
+		negotiated;
 		fsm;
 	}
 }

@@ -103,6 +103,7 @@ def _neighbor(node: NodeFacts, neighbor: Neighbor, password: str | None) -> str:
     api = [
         "\tprocesses [ bgpcni ];",
         "\tneighbor-changes;",
+        "\tnegotiated;",
         "\tfsm;",
     ]
     for name, body in (("family", families), ("capability", capability), ("api", api)):

@@ -819,6 +819,7 @@ def check() -> None:
         Protocol.new_update: ["self", "include_withdraw"],
         Protocol.new_eors: ["self", "afi", "safi"],
         Reactor.reload: ["self"],
+        Reactor._pending_adjribout: ["self"],
         Reactor._wait_for_io: ["self", "sleeptime"],
         OutgoingRIB.updates: ["self", "grouped"],
         OutgoingRIB.add_to_rib: ["self", "change", "force"],
@@ -868,8 +869,21 @@ def check() -> None:
         raise Mismatch(f"ExaBGP {found}: its Adj-RIB-Out gives {found_octets}, not {expected_octets}")
 
 
-def claim(configuration: Path) -> int | None:
+def unknown() -> str:
+    """Why this ExaBGP's inside must not be touched, "" if it is the one known."""
+    try:
+        check()
+    except Mismatch as mismatch:
+        return str(mismatch)
+    except (AttributeError, TypeError, ImportError, LookupError, ValueError) as error:
+        return f"ExaBGP {version('exabgp')} is not the one known inside: {error}"
+    return ""
+
+
+def claim(configuration: Path, plain: str = "") -> int | None:
     """Be the only one on this configuration, and say who; the descriptor holds the claim for life. None: taken.
+
+    `plain`: why it is a stock ExaBGP that will run.
 
     The file is written by us and not by who started us, since that one may be killed before it could.
     """
@@ -886,7 +900,7 @@ def claim(configuration: Path) -> int | None:
         os.close(descriptor)  # unlinked between open and lock
     started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps({"pid": os.getpid(), "started": started}).encode())
+    os.write(descriptor, json.dumps({"pid": os.getpid(), "started": started, "plain": plain}).encode())
     return descriptor
 
 
@@ -905,6 +919,8 @@ def install(engine: Engine) -> None:
     Peer._main = watched_main(engine, Peer._main)
     Protocol.new_update = watched_update(Protocol.new_update)
     Protocol.new_eors = watched_eors(Protocol.new_eors)
+    # a reload is dropped without a word while routes are queued, as they are for a neighbour that is away
+    Reactor._pending_adjribout = lambda reactor: False
     stock_reload = Reactor.reload
     Reactor.reload = lambda reactor: engine.reload(stock_reload, reactor)
 
@@ -923,18 +939,14 @@ def main() -> int:
         return 2
     path = sys.argv[1]
     os.umask(0o077)
-    if claim(Path(path)) is None:
+    why = unknown()
+    if claim(Path(path), why) is None:
         sys.stderr.write(f"bgpcni: another one runs on {path}\n")
         return 4
-    try:
-        check()
-    except Mismatch as mismatch:
-        sys.stderr.write(f"bgpcni: {mismatch}\n")
-        return 3
-    except (AttributeError, TypeError) as error:
-        sys.stderr.write(f"bgpcni: ExaBGP {version('exabgp')} is not the one known inside: {error}\n")
-        return 3
-    install(Engine(Path(path)))
+    if why:
+        sys.stderr.write(f"bgpcni: {why}: it runs as it is, with its text commands only\n")
+    else:
+        install(Engine(Path(path)))
     sys.argv = ["exabgp", "server", path]
     from exabgp.application.main import main as exabgp_main
 

@@ -27,18 +27,25 @@ from bgpcni_exabgp.lines import Line
 from bgpcni_exabgp.link import Link
 from bgpcni_exabgp.process import Home, Running, back_off, installed
 from bgpcni_exabgp.received import AdjRibIn, Terms
+from bgpcni_exabgp.trial import Trial
 
 ANSWER = 20.0
 """Seconds that ExaBGP may take to start, or to answer when it has just been connected to."""
+CLEAR = 3.0
+"""Seconds for a neighbour that was taken out of agent.toml to get the withdrawals, before its session ends."""
+TRY, PROBATION = 0.25, 1.0
+"""Seconds between looks at a trial, and for which a session has to survive a group of suspects."""
 SUSPECT, REPEATED, CONDEMNED = 0.5, 60.0, 600.0
 """Seconds: what was sent so shortly before a session fell with an UPDATE error may be why; two such falls are a
 loop if no further apart; and for so long the suspects are refused."""
+STOCK = frozenset(Family) - {Family.L2VPN_EVPN}
+"""What a stock ExaBGP's text commands announce."""
 STEADY = 5.0
 """Seconds of life after which ExaBGP's next start is a first one again."""
 
 
 class ExaBGP(Exporter):
-    """Routes to ExaBGP. All five families; unicast only where `socket` leads to a stock ExaBGP."""
+    """Routes to ExaBGP. All five families; unicast and L3VPN where `socket` leads to a stock ExaBGP."""
 
     class Config(Exporter.Config):
         """`socket`: that of the relay which the user's own ExaBGP runs; absent: the agent runs ExaBGP."""
@@ -67,13 +74,16 @@ class ExaBGP(Exporter):
         self._wire: Link | None = None  # from its first octet on
         self._running: Running | None = None
         self._stock = False
+        self._plain = ""  # why the ExaBGP that we started is used as a stock one
         self._negotiated: dict[str, list[str]] = {}  # by neighbour of a stock ExaBGP
         self._whole = False  # pruned since connected: End-of-RIB may be sent
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._batches: deque[tuple[float, int]] = deque(maxlen=64)  # (when, the newest number)
         self._falls: dict[str, tuple[float, set[Nlri]]] = {}  # by neighbour: over an UPDATE, when, and the suspects
+        self._forms: deque[list[Announcement]] = deque(maxlen=64)  # of the same batches
         self._condemned: dict[Nlri, float] = {}  # refused until
+        self._trials: dict[str, Trial] = {}  # by neighbour
         self._met = False
         self._base = 0  # the newest number when connected
         self._trying = True
@@ -101,19 +111,27 @@ class ExaBGP(Exporter):
             return self._stock_announce(link, routes, deadline)
         now = time.monotonic()
         with self._lock:
-            neighbors = [session.neighbor for session in self._ledger.sessions.values()]
-            kinds: frozenset[Kind] = frozenset("ibgp" if n.asn == self.node.asn else "ebgp" for n in neighbors)
+            kinds = self._kinds()
             carried = self._ledger.carried()
             condemned = {nlri for nlri, until in self._condemned.items() if now < until}
+            for trial in self._trials.values():
+                waiting = trial.waiting()
+                trial.forms.update({route.nlri: route for route in routes if route.nlri in trial.forms})
+                condemned |= waiting
         wanted = [r for r in routes if r.nlri.family in carried and r.nlri not in condemned]
         refused: dict[Nlri, str] = {}
         batch = list(lines.announce(wanted, self.node.asn or 0, kinds, refused.__setitem__))
+        with self._lock:
+            replaced = [nlri for nlri in refused if not self._ledger.is_refused(nlri)]
+        # what ExaBGP holds of a route that is refused now is no longer what anybody wants
+        link.submit(lines.withdraw(replaced), self._note_withdrawn, deadline)
         with self._lock:
             for nlri, reason in refused.items():
                 self._ledger.refuse(nlri, reason)
         failed = link.submit(batch, self._note_announced, deadline)
         with self._lock:
             self._batches.append((time.monotonic(), link.number))
+            self._forms.append(wanted)
             for line in failed:
                 for nlri in line.routes:
                     self._ledger.refuse(nlri, "exabgp refused it; see its log")
@@ -134,6 +152,9 @@ class ExaBGP(Exporter):
             return self._stock_withdraw(link, nlris, deadline)
         with self._lock:
             carried = self._ledger.carried()
+            for trial in self._trials.values():
+                for nlri in nlris:
+                    trial.forget(nlri)
         batch = list(lines.withdraw(nlri for nlri in nlris if nlri.family in carried))
         sent = {nlri for line in batch for nlri in line.routes}
         failed = link.submit(batch, self._note_withdrawn, deadline)
@@ -179,7 +200,7 @@ class ExaBGP(Exporter):
             self._ledger.retain(kept)
             self._ledger.primed = True
             first, self._whole = not self._whole, True
-            owed = self._end_of_rib() if first and not self._stock else []
+            owed = self._end_of_rib() if first else []
         self._post(link, owed)
 
     def progress(self, routes: Sequence[Announcement]) -> list[Outcome]:
@@ -200,11 +221,11 @@ class ExaBGP(Exporter):
         with self._lock:
             counts = dict.fromkeys(self._ledger.sessions, 0)
             for nlri, entry in self._ledger.routes.items():
-                if entry.withdrawn or entry.refused is not None:
+                if entry.withdrawn or entry.refused is not None or entry.held:
                     continue
                 for address, session in self._ledger.sessions.items():
                     counts[address] += nlri.family in session.families and session.sent >= entry.number
-            offline = self._ledger.offline
+            offline = self._ledger.offline or self._plain or None
             return [_peer(s, counts[a], offline, self._hearing.routes) for a, s in self._ledger.sessions.items()]
 
     def drain(self, deadline: float) -> None:
@@ -246,12 +267,18 @@ class ExaBGP(Exporter):
 
     def _stock_announce(self, link: Link, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
         batch: list[Line] = []
+        refused: dict[Nlri, str] = {}
+        for route in routes:
+            try:
+                batch.append(lines.stock_announce(route, self.node.asn or 0))
+            except Unencodable as error:
+                refused[route.nlri] = str(error)
         with self._lock:
-            for route in routes:
-                try:
-                    batch.append(lines.stock_announce(route, self.node.asn or 0))
-                except Unencodable as error:
-                    self._ledger.refuse(route.nlri, str(error))
+            replaced = [nlri for nlri in refused if not self._ledger.is_refused(nlri) and nlri.family in STOCK]
+        link.submit(map(lines.stock_withdraw, replaced), self._note_withdrawn, deadline)
+        with self._lock:
+            for nlri, reason in refused.items():
+                self._ledger.refuse(nlri, reason)
         failed = link.submit(batch, self._note_announced, deadline)
         with self._lock:
             for line in failed:
@@ -261,12 +288,12 @@ class ExaBGP(Exporter):
 
     def _stock_withdraw(self, link: Link, nlris: Iterable[Nlri], deadline: float) -> list[Outcome]:
         nlris = list(nlris)
-        unicast = [n for n in nlris if n.family in (Family.IPV4_UNICAST, Family.IPV6_UNICAST)]
-        link.submit(map(lines.stock_withdraw, unicast), self._note_withdrawn, deadline)
+        able = [n for n in nlris if n.family in STOCK]
+        link.submit(map(lines.stock_withdraw, able), self._note_withdrawn, deadline)
         with self._lock:
             self._stock_sent(link)
             now = time.monotonic()
-            outcomes = [self._ledger.outcome(n, now) if n in unicast else Outcome(Reach.ACKED) for n in nlris]
+            outcomes = [self._ledger.outcome(n, now) if n.family in STOCK else Outcome(Reach.ACKED) for n in nlris]
         return [Outcome(Reach.ACCEPTED) if outcome.reach > Reach.WANTED else outcome for outcome in outcomes]
 
     def _stock_sent(self, link: Link) -> None:
@@ -331,6 +358,17 @@ class ExaBGP(Exporter):
         """No neighbour is configured any more: the ExaBGP of an earlier configuration ends."""
         running = self._home.adopt()
         if running is not None:
+            try:
+                link = self._open(running)
+                try:
+                    hello = link.next(ANSWER)
+                    state = self._ask_state(link) if isinstance(hello, dict) else None
+                    if state is not None:
+                        self._clear(link, state, _established(state))
+                finally:
+                    link.release()
+            except (OSError, KeyError):
+                pass  # it ends all the same
             running.end(time.monotonic() + ANSWER)
             running.close()
         self._home.forget()
@@ -345,6 +383,10 @@ class ExaBGP(Exporter):
                 link.release()
         text = configure(self.node, self._home.relay_command(), read_passwords(self.node.neighbors))
         running = self._home.adopt()
+        if running is not None and self._home.plain() and self._home.configured() != text:
+            running.end(time.monotonic() + ANSWER)  # a stock one does not tell what it read
+            running.close()
+            running = None
         digest = self._home.write_configuration(text)
         if running is None:
             running = self._home.start()
@@ -389,14 +431,17 @@ class ExaBGP(Exporter):
         if not isinstance(hello, dict) or "relay" not in hello:
             return "what answers is not its relay"
         state = self._ask_state(link)
-        if running is not None and (state is None or state["protocol"] != lines.PROTOCOL):
+        self._plain = self._home.plain() if running is not None and state is None else ""
+        if running is not None and not self._plain and (state is None or state["protocol"] != lines.PROTOCOL):
             running.end(time.monotonic() + ANSWER)
             return "it was of another version"
         if running is not None and state is not None and state["digest"] != digest:
-            state = self._reload(link, running, digest)
+            state = self._reload(link, running, digest, state)
         with self._lock:
             now = time.monotonic()
             self._stock = state is None
+            if self._path is None:
+                self.acks = "accepted" if self._stock else "acked"
             if state is None:
                 for address in hello["relay"]["down"]:
                     self._ledger.meet(address, 0, (), self.node.hold_time, now)
@@ -410,6 +455,7 @@ class ExaBGP(Exporter):
             self._whole = False
             self._ledger.connected()
             self._batches.clear()
+            self._forms.clear()
             self._base = link.number
             self._link = link
             first, self._met = not self._met, True
@@ -425,8 +471,9 @@ class ExaBGP(Exporter):
             self.wake.empty()
         while True:
             try:
-                event = link.next(ANSWER)
+                event = link.next(TRY if self._trials else ANSWER)
             except TimeoutError:
+                self._try_next(link)
                 if link.owed() < ANSWER:
                     continue
                 if running is not None:
@@ -436,6 +483,7 @@ class ExaBGP(Exporter):
                 return "its relay closed the connection"
             if isinstance(event, dict):
                 self._hear(link, event)
+                self._try_next(link)
 
     def _ask_state(self, link: Link) -> dict[str, Any] | None:
         """The engine's state; None from a stock ExaBGP, which does not know the question."""
@@ -455,20 +503,41 @@ class ExaBGP(Exporter):
                 return found if event else None
         raise OSError("its relay closed the connection")
 
-    def _reload(self, link: Link, running: Running, digest: str) -> dict[str, Any]:
+    def _clear(self, link: Link, state: dict[str, Any], peers: Collection[str]) -> None:
+        """Withdraw everything from these peers, whose sessions are to end: with graceful restart they would keep it."""
+        link.number = state["seq"]
+        late: dict[str, int] = {}
+        for peer in peers:
+            for line in lines.clear(peer):
+                link.post(line)
+            late[peer] = link.number
+        deadline = time.monotonic() + CLEAR
+        while late:
+            try:
+                event = link.next(deadline - time.monotonic())
+            except TimeoutError:
+                return
+            if event is None:
+                return
+            if isinstance(event, dict) and event.get("bgpcni") == "sent":
+                late = {peer: number for peer, number in late.items() if peer != event["peer"] or number > event["seq"]}
+
+    def _reload(self, link: Link, running: Running, digest: str, state: dict[str, Any]) -> dict[str, Any]:
         """The configuration changed: only the sessions that it changes are touched. Raises OSError."""
+        self._clear(link, state, [p for p in _established(state) if p not in self._ledger.sessions])
         running.signal(signal.SIGUSR1)
         done = self._await(link, "configured")
-        state = self._ask_state(link)
-        if done is None or state is None or done["error"] or state["digest"] != digest:
+        fresh = self._ask_state(link)
+        if done is None or fresh is None or done["error"] or fresh["digest"] != digest:
             running.end(time.monotonic() + ANSWER)
             raise OSError(f"it did not take its new configuration: {done and done['error']}")
-        return state
+        return fresh
 
     def _lost(self, reason: str) -> None:
         with self._lock:
             self._link, self._wire, self._trying = None, None, False
             self._ledger.disconnected(reason, time.monotonic(), time.time())
+            self._trials.clear()
             self._lock.notify_all()
         if not self._closing.is_set():
             self._hearing.lost()
@@ -565,6 +634,7 @@ class ExaBGP(Exporter):
             self._ledger.meet(address, 0, families, self.node.hold_time, time.monotonic())
             self._ledger.up(session, families, -1, time.time())
             self._ledger.sent(session, link.number)
+            return self._end_of_rib()
         elif found["state"] == "down":
             was_up = session.up
             fall = explain(str(found.get("reason", "")))
@@ -582,21 +652,77 @@ class ExaBGP(Exporter):
         session, and the session would never last.
         """
         address, now = session.neighbor.address, time.monotonic()
+        if (trial := self._trials.get(address)) is not None:
+            group, culprit = trial.fell()
+            for nlri in group:
+                self._hold(nlri, trial)
+            if culprit is not None:
+                self._condemn(culprit, address, words)
+            return list(lines.withdraw(group))
         when, suspects = self._falls.get(address, (-REPEATED, set()))
         if now - when > REPEATED:
             old = [number for at, number in self._batches if now - at >= SUSPECT]
             self._falls[address] = (now, set(self._ledger.between(max(old, default=self._base), link.number)))
             return []
         del self._falls[address]
-        for nlri in suspects:
-            self._condemned[nlri] = now + CONDEMNED
-            self._ledger.refuse(nlri, f"withdrawn, because {address} ended the session over it: {words}")
+        forms = {route.nlri: route for batch in self._forms for route in batch if route.nlri in suspects}
+        if len(suspects) == 1 or not forms:
+            for nlri in suspects:
+                self._condemn(nlri, address, words)
+        else:
+            trial = self._trials[address] = Trial(address, words, forms)
+            for nlri in forms:
+                self._hold(nlri, trial)
         return list(lines.withdraw(suspects))
+
+    def _hold(self, nlri: Nlri, trial: Trial) -> None:
+        words = f"held back: {trial.peer} ended the session over one of {len(trial.forms)} routes: {trial.words}"
+        self._ledger.hold(nlri, words)
+
+    def _condemn(self, nlri: Nlri, address: str, words: str) -> None:
+        self._condemned[nlri] = time.monotonic() + CONDEMNED
+        self._ledger.refuse(nlri, f"withdrawn, because {address} ended the session over it: {words}")
+
+    def _try_next(self, link: Link) -> None:
+        """Trials go on: a group that its session survived is acquitted, and the next one is announced."""
+        for address, trial in list(self._trials.items()):
+            with self._lock:
+                session, now = self._ledger.sessions.get(address), time.monotonic()
+                if session is None or not session.up:
+                    trial.quiet_since = None
+                    continue
+                if trial.testing:
+                    if session.acked < trial.number:
+                        continue
+                    if trial.quiet_since is None:
+                        trial.quiet_since = now
+                    if now - trial.quiet_since < PROBATION:
+                        continue
+                    trial.acquit()
+                batch = list(lines.announce(trial.start(), self.node.asn or 0, self._kinds(), self._ledger.refuse))
+            try:
+                for line in batch:
+                    link.post(line, self._note_announced)
+            except OSError:
+                link.close()
+            trial.number = link.number
+            if trial.done:
+                self._trials.pop(address, None)
+            self.wake.sessions()
+
+    def _kinds(self) -> frozenset[Kind]:
+        neighbors = [session.neighbor for session in self._ledger.sessions.values()]
+        return frozenset("ibgp" if n.asn == self.node.asn else "ebgp" for n in neighbors)
 
     def _end_of_rib(self) -> list[Line]:
         """End-of-RIB for each family that an established session has not had it of, once the table is whole."""
-        if not self._whole or self._stock:
+        if not self._whole or (self._stock and self._path is not None):
             return []
+        if self._stock:
+            owed = [(s, f) for s in self._ledger.sessions.values() for f in sorted(s.families - s.eor)]
+            for session, family in owed:
+                session.eor.add(family)
+            return [lines.stock_end_of_rib(session.neighbor.address, family) for session, family in owed]
         return [
             lines.end_of_rib(session.neighbor.address, family)
             for session in self._ledger.sessions.values()
@@ -615,6 +741,10 @@ class ExaBGP(Exporter):
                 link.post(line)
         except OSError:
             link.close()  # the reading end sees it, and starts over
+
+
+def _established(state: dict[str, Any]) -> list[str]:
+    return [found["peer"] for found in state["neighbors"] if found["started"] >= 0]
 
 
 def _peer(session: Session, sent: int, offline: str | None, routes: AdjRibIn) -> Peer:

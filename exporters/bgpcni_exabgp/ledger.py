@@ -158,6 +158,8 @@ class Entry:
     exposed: bool
     """A peer may have it from before this connection."""
     refused: str | None = None
+    held: str = ""
+    """Why it is not with ExaBGP for now, though it is wanted."""
     told: bool = False
     """That its withdrawal is complete has been answered."""
 
@@ -191,6 +193,7 @@ class Ledger:
         if entry.withdrawn and entry.told:  # no peer has it any more
             entry.first, entry.exposed = NEVER, False
         entry.number, entry.withdrawn, entry.refused, entry.told = number, False, None, False
+        entry.held = ""
         entry.first = min(entry.first, number)
 
     def withdrawn(self, nlri: Nlri, number: int) -> None:
@@ -199,10 +202,20 @@ class Ledger:
             self.routes[nlri] = Entry(number, NEVER, True, True)
         else:
             entry.number, entry.withdrawn, entry.refused, entry.told = number, True, None, False
+            entry.held = ""
+
+    def hold(self, nlri: Nlri, reason: str) -> None:
+        """It is kept back for now."""
+        entry = self.routes.setdefault(nlri, Entry(-1, NEVER, False, not self.primed))
+        entry.held = reason
 
     def refuse(self, nlri: Nlri, reason: str) -> None:
         entry = self.routes.setdefault(nlri, Entry(-1, NEVER, False, not self.primed))
-        entry.refused, entry.withdrawn = reason, False
+        entry.refused, entry.withdrawn, entry.held = reason, False, ""
+
+    def is_refused(self, nlri: Nlri) -> bool:
+        entry = self.routes.get(nlri)
+        return entry is not None and entry.refused is not None
 
     def retain(self, keep: Collection[Nlri]) -> None:
         """Forget announcements that are not in `keep`: they were swept."""
@@ -219,7 +232,7 @@ class Ledger:
     def between(self, low: int, high: int) -> Iterator[Nlri]:
         """Routes announced by the lines above `low`, up to `high`."""
         for nlri, entry in self.routes.items():
-            if low < entry.number <= high and not entry.withdrawn and entry.refused is None:
+            if low < entry.number <= high and not entry.withdrawn and entry.refused is None and not entry.held:
                 yield nlri
 
     def carried(self) -> frozenset[Family]:
@@ -248,7 +261,7 @@ class Ledger:
         for entry in self.routes.values():
             if any(session.ever >= entry.first for session in self.sessions.values()):
                 entry.exposed = True
-            entry.number, entry.first = NEVER, NEVER
+            entry.number, entry.first, entry.held = NEVER, NEVER, ""
         for session in self.sessions.values():
             if session.up:
                 self.down(session, "", now, NEVER, at)
@@ -287,6 +300,8 @@ class Ledger:
             outcome = self._withdrawal(nlri.family, entry, having, now)
             entry.told = outcome.reach >= Reach.SENT
             return outcome
+        if entry is not None and entry.held:
+            return Outcome(Reach.WANTED, entry.held)
         if not self.sessions:
             return Outcome(Reach.WANTED, self.none)
         if not having:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from bgpcni.model import Announcement, Family, Nlri
-from bgpcni_exabgp.encode import WELL_KNOWN, Kind, Unencodable, encode, encode_withdrawal, route_target
+from bgpcni_exabgp.encode import FIRST_LABEL, WELL_KNOWN, Kind, Unencodable, encode, encode_withdrawal, route_target
 from bgpcni_exabgp.ledger import WIRE
 
 LINE = 16 << 10
@@ -81,6 +81,12 @@ def prune(keep: Iterable[Nlri], spare: Iterable[str]) -> Iterator[Line]:
     yield Line("bgpcni sweep", "")
 
 
+def clear(peer: str) -> Iterator[Line]:
+    """Withdraw everything from one peer."""
+    yield Line(f"neighbor {peer} bgpcni mark", "")
+    yield Line(f"neighbor {peer} bgpcni sweep", "")
+
+
 def end_of_rib(peer: str, family: Family) -> Line:
     return Line(f"neighbor {peer} bgpcni eor", WIRE[family])
 
@@ -129,11 +135,12 @@ def _line(verb: str, head: str, words: list[tuple[str, Nlri]]) -> Line:
 
 
 def stock_announce(route: Announcement, asn: int) -> Line:
-    """`announce route`, unicast only. Raises `Unencodable`: the same values are refused as by the engine."""
-    if route.nlri.family not in (Family.IPV4_UNICAST, Family.IPV6_UNICAST):
+    """`announce route`, unicast and L3VPN. Raises `Unencodable`: the same values are refused as by the engine."""
+    if route.nlri.family is Family.L2VPN_EVPN:
         raise Unencodable(f"family {route.nlri.family}: only with the ExaBGP that the agent runs itself")
     hop = encode(route, asn, "ibgp").next_hop
-    words = [f"announce route {route.nlri.prefix} next-hop {hop}"]
+    label = f" label {route.label}" if route.nlri.kind == "vpn" else ""
+    words = [f"announce route {_stock_route(route.nlri)}{label} next-hop {hop}"]
     standard = [c.lower().replace("_", "-") for c in route.communities if c.count(":") < 2]
     numbers = [_well_known(c) for c in standard]
     large = [c for c in route.communities if c.count(":") == 2]
@@ -148,7 +155,17 @@ def stock_announce(route: Announcement, asn: int) -> Line:
 
 
 def stock_withdraw(nlri: Nlri) -> Line:
-    return Line("", f"withdraw route {nlri.prefix}", (nlri,), numbered=False)
+    label = f" label {FIRST_LABEL}" if nlri.kind == "vpn" else ""  # any: a withdrawal is by RD and prefix
+    return Line("", f"withdraw route {_stock_route(nlri)}{label}", (nlri,), numbered=False)
+
+
+def stock_end_of_rib(peer: str, family: Family) -> Line:
+    return Line("", f"neighbor {peer} announce eor {WIRE[family].replace('/', ' ')}", numbered=False)
+
+
+def _stock_route(nlri: Nlri) -> str:
+    encode_withdrawal(nlri)  # nothing that was not validated reaches a text command
+    return f"{nlri.prefix} rd {nlri.rd}" if nlri.kind == "vpn" else str(nlri.prefix)
 
 
 def _well_known(text: str) -> str:

@@ -86,9 +86,9 @@ class Link:
             self._lock.notify_all()
         return done
 
-    def post(self, line: Line) -> list[bool | None]:
-        """Send a line without waiting for its answer. Raises OSError."""
-        return self._send(line, lambda number: None)
+    def post(self, line: Line, numbered: Callable[[Line, int], None] | None = None) -> list[bool | None]:
+        """Send a line without waiting for its answer; `numbered` hears of it before it goes. Raises OSError."""
+        return self._send(line, lambda number: numbered(line, number) if numbered else None)
 
     def submit(self, lines: Iterable[Line], numbered: Callable[[Line, int], None], deadline: float) -> list[Line]:
         """Send lines and wait for their answers; those that were refused. `numbered` hears of each, before it goes.

@@ -108,6 +108,20 @@ class Home:
             return None
         return running
 
+    def plain(self) -> str:
+        """Why the ExaBGP that runs is a stock one, "" if it is our engine."""
+        try:
+            return str(json.loads(self.identity.read_text())["plain"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+    def configured(self) -> str:
+        """The configuration that is in place, "" if there is none."""
+        try:
+            return self.configuration.read_text()
+        except OSError:
+            return ""
+
     def trim_log(self) -> None:
         """Cut a log that has grown too long; ExaBGP appends, so it goes on at the start."""
         with contextlib.suppress(OSError):
