@@ -19,7 +19,6 @@ from bgpcni.kernel.netlink import (
     CREATE,
     EXCL,
     RTM_DELNEIGH,
-    RTM_GETLINK,
     RTM_NEWLINK,
     RTM_NEWNEIGH,
     Message,
@@ -60,12 +59,17 @@ _TTL_OF_TUNNEL = 64
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A VXLAN device. `mtu`: of the frames' payload inside; `bridge`: the index of the bridge it is a port of."""
+    """A VXLAN device. `mtu`: of the frames' payload inside; `bridge`: the index of the bridge it is a port of.
+
+    `mark`, `group`: whose it is, if not the data path's: what its alias begins with, the group it is born in.
+    """
 
     vni: int
     local: str
     bridge: int
     mtu: int
+    mark: str = MARK
+    group: int = links.GROUP
 
 
 def name_of(vni: int) -> str:
@@ -81,7 +85,7 @@ def ensure(netlink: Netlink, device: Device) -> int:
     """
     link = links.find(netlink, name=name_of(device.vni))
     if link is not None:
-        if not is_ours(link):
+        if not is_ours(link, device.mark, device.group):
             raise NetlinkError(errno.EEXIST, f"{link.name} is not ours")
         if _local_of(netlink, link.index) == device.local:
             if link.master != device.bridge or not link.up or link.mtu != device.mtu or not link.alias:
@@ -89,7 +93,7 @@ def ensure(netlink: Netlink, device: Device) -> int:
             return link.index
         links.remove(netlink, link.index)  # the node has another VTEP address now
     local = ip_address(device.local)
-    body = links.header() + attribute(_IFNAME, name_of(device.vni)) + attribute(_GROUP, links.GROUP)
+    body = links.header() + attribute(_IFNAME, name_of(device.vni)) + attribute(_GROUP, device.group)
     body += nested(
         _LINKINFO,
         attribute(_KIND, b"vxlan"),
@@ -104,7 +108,7 @@ def ensure(netlink: Netlink, device: Device) -> int:
     )
     netlink.run(Message(RTM_NEWLINK, EXCL | CREATE, body))  # of a vxlan device the kernel echoes nothing
     made = links.find(netlink, name=name_of(device.vni))
-    if made is None or not is_ours(made):
+    if made is None or not is_ours(made, device.mark, device.group):
         raise NetlinkError(errno.EAGAIN, f"{name_of(device.vni)} was renamed or replaced as it was made")
     try:
         netlink.run(*_settings(device, made.index))
@@ -117,7 +121,7 @@ def ensure(netlink: Netlink, device: Device) -> int:
 def _settings(device: Device, index: int) -> tuple[Message, ...]:
     """By index: ours, a port of the bridge, then how the port behaves, and last up: no frame passes before that."""
     assert index > 0
-    alias = f"{MARK}{device.vni}".encode()
+    alias = f"{device.mark}{device.vni}".encode()
     port = attribute(_PORT_LEARNING, b"\0") + attribute(_PORT_SUPPRESS, b"\1")
     enslave = attribute(_ALIAS, alias) + attribute(_LINK_MASTER, device.bridge) + attribute(_LINK_MTU, device.mtu)
     enslave += links.no_link_local()  # a port needs none, and its MLD and ND would go to every VTEP
@@ -129,9 +133,9 @@ def _settings(device: Device, index: int) -> tuple[Message, ...]:
     )
 
 
-def is_ours(link: links.Link) -> bool:
+def is_ours(link: links.Link, mark: str = MARK, group: int = links.GROUP) -> bool:
     """The alias says so; or it has none yet and was born in our group (killed between the two sends)."""
-    return link.kind == "vxlan" and (link.alias.startswith(MARK) or (not link.alias and link.group == links.GROUP))
+    return link.kind == "vxlan" and (link.alias.startswith(mark) or (not link.alias and link.group == group))
 
 
 def _local_of(netlink: Netlink, index: int) -> str | None:
@@ -142,9 +146,9 @@ def _local_of(netlink: Netlink, index: int) -> str | None:
     return str(ip_address(packed)) if text(info.get(_KIND, b"")) == "vxlan" and packed else None
 
 
-def ours(netlink: Netlink) -> list[links.Link]:
+def ours(netlink: Netlink, mark: str = MARK, group: int = links.GROUP) -> list[links.Link]:
     """Every VXLAN device of ours: at the agent's start, for the dump is of all links."""
-    return [link for link in map(links.parse, netlink.dump(Message(RTM_GETLINK, 0, links.header()))) if is_ours(link)]
+    return [link for link in links.dump(netlink) if is_ours(link, mark, group)]
 
 
 # --- entries ---------------------------------------------------------------------------------------
@@ -250,12 +254,12 @@ def entries(netlink: Netlink, device: int) -> Iterator[Entry]:
         yield Entry(None if mac == _FLOOD else mac.hex(":"), str(ip_address(found[_DST])), vni)
 
 
-def neighbours(netlink: Netlink, bridge: int = 0) -> Iterator[tuple[int, str, str]]:
-    """(bridge, address, MAC) of the neighbours that we put on a bridge; 0: on any."""
+def neighbours(netlink: Netlink, bridge: int = 0, protocol: int = PROTOCOL) -> Iterator[tuple[int, str, str]]:
+    """(bridge, address, MAC) of the neighbours that we put on a bridge; 0: on any. `protocol`: who did, if not we."""
     for version in (4, 6):
         body = _NDMSG.pack(family_of(version), 0, 0, 0, 0) + (attribute(_IFINDEX, bridge) if bridge else b"")
         for data in netlink.dump(Message(RTM_GETNEIGH, 0, body)):
             _, index, _, _, _ = _NDMSG.unpack_from(data)
             found = attributes(data, _NDMSG.size)
-            if found.get(_PROTOCOL) == bytes([PROTOCOL]) and _DST in found and _LLADDR in found:
+            if found.get(_PROTOCOL) == bytes([protocol]) and _DST in found and _LLADDR in found:
                 yield index, str(ip_address(found[_DST])), found[_LLADDR].hex(":")

@@ -1,0 +1,359 @@
+"""The exporter: EVPN types 2 and 3 through the host FRR's own data path.
+
+FRR's `advertise-all-vni` announces what the kernel has: a VXLAN device on a bridge is a type 3 route, a static
+forwarding entry on one of its ports, with a neighbour of the bridge, is a type 2. That is what is made here; what came
+of it is read from bgpd. Nothing of FRR's configuration is changed, so its route targets must be ours already.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, BaseModel
+
+from bgpcni.bgp import MAX_VNI
+from bgpcni.exporter import Exporter, NotThereYet, Outcome, Reach, Wake
+from bgpcni.kernel import links
+from bgpcni.kernel.netlink import Netlink, NetlinkError
+from bgpcni.model import Announcement, Family, Nlri, NodeFacts
+from bgpcni_frr import bgpd, datapath
+from bgpcni_frr.datapath import Entry
+from bgpcni_frr.vty import Vty
+
+PATIENCE = 5.0
+"""Seconds that a verb waits for FRR to do what usually takes it a twentieth; then the route is asked again."""
+GLANCE = 0.02
+_DONE = Outcome(Reach.ACCEPTED)
+
+
+def _absolute(value: str) -> str:
+    if not os.path.isabs(value) or "\0" in value:
+        raise ValueError(f"{value!r} is not an absolute path")
+    return value
+
+
+def _address(value: str | None) -> str | None:
+    return None if value is None else str(ip_address(value))
+
+
+@dataclass(slots=True)
+class Segment:
+    """A VNI of which something is announced in this life. `device`: the VXLAN device's index."""
+
+    device: int
+    bridge: int
+    routes: dict[Nlri, Entry | None]
+
+
+class FRR(Exporter):
+    """EVPN, the VXLAN included. Route targets are FRR's, for each VNI."""
+
+    class Config(Exporter.Config):
+        """`vty_dir`: where bgpd.vty is. `local_address`: the VTEP, if not `[bgp] local_address`."""
+
+        vty_dir: Annotated[str, AfterValidator(_absolute)] = "/run/frr"
+        local_address: Annotated[str | None, AfterValidator(_address)] = None
+
+    contract: ClassVar[int] = 1
+    families: ClassVar[frozenset[Family]] = frozenset({Family.L2VPN_EVPN})
+    imports: ClassVar = "datapath"
+    needs_agent: ClassVar[bool] = True
+    targets_per_route: ClassVar[bool] = False
+    look_every: ClassVar[float] = 1.0
+
+    def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:
+        super().__init__(name, config, node, wake)
+        assert isinstance(config, FRR.Config)
+        self._local = config.local_address or node.local_address or ""
+        self._vty = Vty(os.path.join(config.vty_dir, "bgpd.vty"))
+        self._connections = 0
+        self._netlink: Netlink | None = None
+        self._segments: dict[int, Segment] = {}
+        self._whole = False
+
+    @classmethod
+    def check(cls, config: BaseModel, node: NodeFacts) -> str | None:
+        assert isinstance(config, FRR.Config)
+        if config.local_address or node.local_address:
+            return None
+        return "needs [bgp] local_address in agent.toml, or its own option local_address: the VTEP"
+
+    # ---------------------------------------------------------------- verbs
+
+    def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
+        until = min(deadline, time.monotonic() + PATIENCE)
+        self._reach(until)
+        outcomes: dict[int, Outcome] = {}
+        placed: dict[int, Entry] = {}
+        live: dict[int, bgpd.Vni] = {}
+        for at in _containers_first(routes):
+            found = self._place(routes[at], live, until)
+            if isinstance(found, Outcome):
+                outcomes[at] = found
+            elif found is not None:
+                placed[at] = found
+        for (at, entry), code in zip(placed.items(), datapath.put(self._kernel, placed.values()), strict=True):
+            if code:
+                outcomes[at] = _refusal(code, routes[at])
+            else:
+                self._segments[_vni(routes[at])].routes[routes[at].nlri] = entry
+        for at, route in enumerate(routes):
+            if at not in outcomes:
+                outcomes[at] = self._announced(route.nlri, live[_vni(route)], until)
+        self._close_empty()
+        return [outcomes[at] for at in range(len(routes))]
+
+    def withdraw(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
+        until = min(deadline, time.monotonic() + PATIENCE)
+        going: dict[int, list[Entry]] = {}
+        for route in routes:
+            segment = self._segments.get(_vni(route))
+            held = segment.routes.pop(route.nlri, None) if segment else None
+            entry = held or _entry(route)
+            if isinstance(entry, Entry):
+                going.setdefault(entry.bridge, []).append(entry)
+        for bridge, entries in going.items():
+            datapath.take(self._kernel, entries, self._needed(bridge, entries))
+        self._close_empty()
+        found = {vni: bgpd.vni(self._vty, vni, _later(until)) for vni in {_vni(route) for route in routes} if vni}
+        return [self._withdrawn(route.nlri, found.get(_vni(route)), until) for route in routes]
+
+    def prune(self, keep: Collection[Announcement], spare: Collection[str], deadline: float) -> None:
+        self._reach(deadline)
+        if spare:
+            return
+        kept = {route.nlri for route in keep}
+        for segment in self._segments.values():
+            segment.routes = {nlri: entry for nlri, entry in segment.routes.items() if nlri in kept}
+        self._whole = True
+        self._close_empty()
+        wanted = [entry for segment in self._segments.values() for entry in segment.routes.values() if entry]
+        known = {(entry.bridge, entry.mac, entry.address) for entry in wanted}
+        macs = {(entry.bridge, entry.mac) for entry in wanted}
+        left: dict[int, list[Entry]] = {}
+        for entry in datapath.present(self._kernel):
+            if (entry.bridge, entry.mac, entry.address) not in known:
+                left.setdefault(entry.bridge, []).append(entry)
+        for bridge, entries in left.items():
+            datapath.take(self._kernel, entries, frozenset(mac for at, mac in macs if at == bridge))
+        for vni, link in datapath.devices(self._kernel).items():
+            if vni not in self._segments:
+                links.remove(self._kernel, link.index)
+
+    def look(self, deadline: float) -> None:
+        self._reach(deadline)
+        lost = [vni for vni, segment in self._segments.items() if self._is_gone(vni, segment)]
+        restarted, self._connections = self._vty.connections != self._connections, self._vty.connections
+        if lost or restarted:
+            self._forget()
+            self.wake.empty()
+
+    def close(self) -> None:
+        """The netlink socket goes with the exporter: it may be in use in another thread now."""
+        self._vty.close()
+
+    # ---------------------------------------------------------------- one route
+
+    def _place(self, route: Announcement, live: dict[int, bgpd.Vni], until: float) -> Entry | Outcome | None:
+        """Where a route goes in the kernel, its VNI ready for it; None: nowhere, the VNI itself is all (type 3).
+
+        `live`: the VNIs that bgpd is known to have, added to here.
+        """
+        entry = _entry(route)
+        if isinstance(entry, Outcome):
+            return entry
+        vni = _vni(route)
+        segment = self._segments.get(vni)
+        if entry is None and segment is None:
+            return Outcome(Reach.WANTED, f"VNI {vni} has no container yet")
+        known = live.get(vni) or bgpd.vni(self._vty, vni, until)
+        if known is not None and (different := _difference(vni, known, route)):
+            return Outcome(Reach.REFUSED, different)
+        if entry is not None:
+            if segment is not None and segment.bridge != entry.bridge and any(segment.routes.values()):
+                return Outcome(Reach.REFUSED, f"VNI {vni} is on another bridge of this node, and can be on one only")
+            try:
+                segment = self._open(vni, entry, fresh=vni not in live)
+            except NetlinkError as error:
+                return _no_device(vni, error)
+        assert segment is not None
+        if vni not in live:
+            known = self._live(vni, until)
+            if known is None:
+                segment.routes[route.nlri] = None  # the device stays: FRR may be late
+                return Outcome(Reach.WANTED, f"FRR does not take up VNI {vni}{self._why(until)}")
+            if different := _difference(vni, known, route):
+                return Outcome(Reach.REFUSED, different)
+            live[vni] = known
+        if entry is None:
+            segment.routes[route.nlri] = None
+        return entry
+
+    def _announced(self, nlri: Nlri, of: bgpd.Vni, until: float) -> Outcome:
+        """Wait until bgpd announces it."""
+        while not bgpd.announces(self._vty, of, nlri, _later(until)):
+            if not self._wait(until):
+                return Outcome(Reach.WANTED, "FRR has not announced it yet")
+        return _DONE
+
+    def _withdrawn(self, nlri: Nlri, of: bgpd.Vni | None, until: float) -> Outcome:
+        """Wait until bgpd does not announce it any more. `of` None: it does not know the VNI."""
+        if of is None or nlri.kind not in ("mac-ip", "multicast"):
+            return _DONE
+        while bgpd.announces(self._vty, of, nlri, _later(until)):
+            if not self._wait(until):
+                return Outcome(Reach.WANTED, "FRR still announces it")
+        return _DONE
+
+    # ---------------------------------------------------------------- VNIs
+
+    def _open(self, vni: int, entry: Entry, *, fresh: bool) -> Segment:
+        """The VNI's segment on this bridge, its device there (looked at if `fresh`). Raises NetlinkError."""
+        segment = self._segments.get(vni)
+        if segment is not None and segment.bridge == entry.bridge and not (fresh and self._is_gone(vni, segment)):
+            return segment
+        bridge = links.find(self._kernel, index=entry.bridge)
+        if bridge is None:
+            raise NetlinkError(errno.ENODEV, "the bridge is gone")
+        device = datapath.open_device(self._kernel, vni, self._local, bridge)
+        self._segments[vni] = Segment(device, entry.bridge, segment.routes if segment else {})
+        return self._segments[vni]
+
+    def _live(self, vni: int, until: float) -> bgpd.Vni | None:
+        """The VNI once bgpd has it from the kernel, None if that does not come to be."""
+        while True:
+            found = bgpd.vni(self._vty, vni, _later(until))
+            if found is not None and found.live:
+                return found
+            if not self._wait(until):
+                return None
+
+    def _why(self, until: float) -> str:
+        return "" if bgpd.takes_all(self._vty, _later(until)) else ": it has no `advertise-all-vni`"
+
+    def _is_gone(self, vni: int, segment: Segment) -> bool:
+        link = datapath.find_device(self._kernel, vni)
+        return link is None or link.index != segment.device or link.master != segment.bridge or not link.up
+
+    def _close_empty(self) -> None:
+        """VNIs without a route go, but not while earlier lives' routes may be in them: then `prune` decides."""
+        for vni, segment in list(self._segments.items()):
+            if segment.routes:
+                continue
+            if self._whole:
+                link = datapath.find_device(self._kernel, vni)
+                if link is not None:
+                    links.remove(self._kernel, link.index)
+            del self._segments[vni]
+
+    def _needed(self, bridge: int, going: Sequence[Entry]) -> frozenset[str]:
+        """Those MACs of what goes that other routes are at."""
+        macs = {entry.mac for entry in going}
+        held = {
+            entry.mac
+            for segment in self._segments.values()
+            if segment.bridge == bridge
+            for entry in segment.routes.values()
+            if entry is not None and entry.mac in macs
+        }
+        if not self._whole:  # an earlier life's, which may be wanted still
+            addresses = {entry.address for entry in going}
+            there = datapath.named(self._kernel, bridge)
+            held |= {mac for address, mac in there.items() if mac in macs and address not in addresses}
+        return frozenset(held)
+
+    def _forget(self) -> None:
+        self._segments.clear()
+        self._whole = False
+
+    # ---------------------------------------------------------------- reaching
+
+    @property
+    def _kernel(self) -> Netlink:
+        """Opened by the first verb: its thread is in the right namespace."""
+        if self._netlink is None:
+            try:
+                self._netlink = Netlink.open()
+            except OSError as error:
+                raise NotThereYet(f"no netlink socket: {error.strerror}", untouched=True) from None
+        return self._netlink
+
+    def _reach(self, deadline: float) -> None:
+        """bgpd answers. Raises NotThereYet."""
+        bgpd.takes_all(self._vty, deadline)
+        self._connections = self._connections or self._vty.connections
+
+    def _wait(self, until: float) -> bool:
+        """A moment, unless there is no time left or the exporter was closed."""
+        if self._vty.closed or time.monotonic() > until:
+            return False
+        time.sleep(GLANCE)
+        return True
+
+
+def _later(until: float) -> float:
+    """Time for a last question, though the waiting is over."""
+    return max(until, time.monotonic()) + 1.0
+
+
+def _vni(route: Announcement) -> int:
+    return route.vni or 0
+
+
+def _containers_first(routes: Sequence[Announcement]) -> list[int]:
+    """Type 2 before type 3, which says nothing of a bridge."""
+    return sorted(range(len(routes)), key=lambda at: routes[at].nlri.kind == "multicast")
+
+
+def _entry(route: Announcement) -> Entry | Outcome | None:
+    """What a route is in the kernel; None for type 3; an outcome in words for what cannot be."""
+    nlri, endpoint = route.nlri, route.endpoint
+    if nlri.family is not Family.L2VPN_EVPN or nlri.kind not in ("mac-ip", "multicast"):
+        return Outcome(Reach.REFUSED, f"FRR announces MACs, addresses and VNIs of this kernel, not {nlri.kind}")
+    if type(route.vni) is not int or not 0 < route.vni <= MAX_VNI:
+        return Outcome(Reach.REFUSED, f"{route.vni!r} is not a VNI")
+    if route.communities:
+        return Outcome(Reach.REFUSED, "bgp.communities: FRR announces by itself, set them in its route-map")
+    if nlri.kind == "multicast":
+        return None
+    if endpoint is None or not endpoint.bridge or nlri.mac is None:
+        return Outcome(Reach.REFUSED, "the container is on no bridge")
+    bridge = datapath.index_of(endpoint.bridge)
+    port = endpoint.host_index or datapath.index_of(endpoint.host_veth)
+    if not bridge or not port:
+        return Outcome(Reach.WANTED, f"{endpoint.host_veth if bridge else endpoint.bridge} is not there")
+    return Entry(bridge, port, nlri.mac, nlri.prefix.partition("/")[0] if nlri.prefix else "")
+
+
+def _difference(vni: int, of: bgpd.Vni, route: Announcement) -> str:
+    """How FRR's route targets of a VNI are not the network's, "" if they are."""
+    compared: list[tuple[str, frozenset[str], tuple[str, ...]]] = [
+        ("export", of.exports, route.export_rt),
+        ("import", of.imports, route.import_rt),
+    ]
+    for what, theirs, ours in compared:
+        if theirs != frozenset(ours):
+            return (
+                f"FRR's VNI {vni} {what}s {' '.join(sorted(theirs)) or 'nothing'}, the network's {what}RT is "
+                f"{' '.join(ours) or 'not given'}: they must be the same (FRR: `vni {vni}`, `route-target {what} …`)"
+            )
+    return ""
+
+
+def _no_device(vni: int, error: NetlinkError) -> Outcome:
+    if error.errno == errno.EEXIST:
+        return Outcome(Reach.REFUSED, f"VNI {vni} has a VXLAN device of somebody else's on this node")
+    return Outcome(Reach.WANTED, f"no VXLAN device for VNI {vni}: {error.strerror}")
+
+
+def _refusal(code: int, route: Announcement) -> Outcome:
+    name = route.endpoint.host_veth if route.endpoint else "the port"
+    if code in (errno.ENODEV, errno.ENETDOWN, errno.EINVAL):
+        return Outcome(Reach.WANTED, f"{name} is no port of the bridge")
+    return Outcome(Reach.REFUSED, f"the kernel: {os.strerror(code).lower()}")

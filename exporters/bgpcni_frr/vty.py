@@ -1,0 +1,126 @@
+"""bgpd's vty socket, read only: `show … json` and nothing else is ever said.
+
+The protocol is vtysh's: a command and a zero octet; the answer, three zero octets and the result, 0 for success.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from typing import Any
+
+from bgpcni.exporter import NotThereYet
+
+_END = b"\0\0\0"
+_LIMIT = 256 << 20
+"""Octets of an answer: whatever says more is no FRR."""
+
+
+class Vty:
+    """One connection, made when it is needed. One thread asks; `close` from any."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._socket: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self.connections = 0
+        """How many were made: one more than before, and it may be another bgpd."""
+
+    def close(self) -> None:
+        """For good: whoever waits for an answer gets none."""
+        with self._lock:
+            self._closed = True
+            if self._socket is not None:
+                try:
+                    self._socket.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def ask(self, command: str, deadline: float) -> dict[str, Any]:
+        """The document that answers `command json`. Raises NotThereYet."""
+        assert command.startswith("show ")
+        assert command.isprintable()
+        kept = self._socket is not None
+        try:
+            answer = self._ask(command, deadline)
+        except ConnectionError as error:
+            self._drop()
+            if not kept or self._closed:
+                raise NotThereYet(f"{self._path}: {_words(error)}", untouched=True) from None
+            return self.ask(command, deadline)  # the kept one was of a bgpd that has ended
+        except TimeoutError:
+            self._drop()  # a late answer would be taken for that to another question
+            raise NotThereYet(f"{self._path} did not answer in time", untouched=True) from None
+        except OSError as error:
+            self._drop()
+            raise NotThereYet(f"{self._path}: {_words(error)}", untouched=True) from None
+        return _document(answer, command)
+
+    def _ask(self, command: str, deadline: float) -> bytes:
+        sock = self._connected(deadline)
+        sock.settimeout(_left(deadline))
+        sock.sendall(f"{command} json".encode() + b"\0")
+        parts = bytearray()
+        while parts[-4:-1] != _END:
+            sock.settimeout(_left(deadline))
+            part = sock.recv(1 << 20)
+            if not part:
+                raise ConnectionResetError(0, "it hung up")
+            parts += part
+            if len(parts) > _LIMIT:
+                raise OSError(0, "its answer has no end")
+        if parts[-1]:
+            words = parts[:-4].decode(errors="replace").strip()
+            raise NotThereYet(f"FRR refuses `{command}`: {words[:200]}", untouched=True)
+        return bytes(parts[:-4])
+
+    def _connected(self, deadline: float) -> socket.socket:
+        if self._socket is not None:
+            return self._socket
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        with self._lock:
+            if self._closed:
+                sock.close()
+                raise ConnectionAbortedError(0, "closed")
+            self._socket = sock
+        sock.settimeout(_left(deadline))
+        sock.connect(self._path)
+        self.connections += 1
+        return sock
+
+    def _drop(self) -> None:
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _words(error: OSError) -> str:
+    return (os.strerror(error.errno) if error.errno else str(error.strerror or error)).lower()
+
+
+def _document(answer: bytes, command: str) -> dict[str, Any]:
+    """The first document of an answer: of what is unknown FRR 10.3 says two, and of an empty table `{,`."""
+    text = answer.decode(errors="replace").replace("{\n,", "{", 1).strip()
+    try:
+        found, _ = json.JSONDecoder().raw_decode(text or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise NotThereYet(f"what answers `{command}` is no bgpd: {text[:60]!r}", untouched=True)
+    return found
