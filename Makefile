@@ -29,13 +29,13 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest tests -n auto $(PYTEST_FLAGS)
-	$(BIN)/pytest integration $(PYTEST_FLAGS)
+	$(BIN)/pytest integration -n 4 --dist loadfile --durations=40 $(PYTEST_FLAGS)
 
 unit: venv
 	$(BIN)/pytest tests -n auto $(PYTEST_FLAGS)
 
 integration: setup
-	$(BIN)/pytest integration $(PYTEST_FLAGS)
+	$(BIN)/pytest integration -n 4 --dist loadfile --durations=40 $(PYTEST_FLAGS)
 
 lint: venv
 	$(BIN)/ruff check

@@ -184,7 +184,8 @@ class Attachment(Record):
 
     `cookie` is SO_NETNS_COOKIE of the container's namespace, unique within `boot_id`. `chained`: the interface
     is another plugin's; we only announce it. `ip_masq`: the back end that masquerades for it. `mobility`: EVPN's
-    sequence, above that of the node it came from. `since`: RFC 3339, UTC, when ADD answered.
+    sequence, above that of the node it came from. `asked`: the exporters that its network configuration names, one
+    of agent.toml by name and type alone; None: it names none. `since`: RFC 3339, UTC, when ADD answered.
     """
 
     schema_number: Literal[1] = Field(default=1, alias="schema")
@@ -212,6 +213,7 @@ class Attachment(Record):
     ipam: Ipam | None = None
     bgp: Bgp = Bgp()
     exporters: tuple[ExporterUse, ...] = ()
+    asked: tuple[ExporterUse, ...] | None = None
     mobility: int = 0
     created: str = ""
     since: str = ""

@@ -27,7 +27,8 @@ from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import LinkMonitor
 from bgpcni.kernel.namespace import home, home_cookie
 from bgpcni.model import Attachment, NodeFacts, State
-from bgpcni.node import plan, recovery
+from bgpcni.node import handover, plan, recovery
+from bgpcni.node.handover import Handover
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.store import Store
 
@@ -70,6 +71,7 @@ class Agent:
         self._thread("links", monitor.run)
         self._thread("janitor", self.janitor.run)
         self._thread("accept", server.serve)
+        self.janitor.later(0, self._handover.begin)
         for attachment in begun:
             self.janitor.later(0, functools.partial(self._undo, attachment))
         log.info("serving on %s", self._socket_path)
@@ -91,6 +93,7 @@ class Agent:
         self._dataplane = DataPlane(known, config.policy, lambda families: self.node.convergence.listen(families))
         self.node.dataplane = self._dataplane
         self.janitor = Janitor(self.node)
+        self._handover = Handover(self.node, self.janitor.later)
 
     def _convergence(self, store: Store, known: NodeFacts) -> Convergence:
         return Convergence(
@@ -131,7 +134,7 @@ class Agent:
         with node.store.locked(attachment.key, LOCK_SECONDS):
             stored = node.store.find(attachment.key)
             if stored is not None and stored.state is State.UP:
-                node.convergence.want(attachment)
+                node.convergence.want(stored.attachment or attachment)
 
     def _employ(self) -> None:
         """Have every exporter that the configuration names at work from the start: sessions come up before ADDs."""
@@ -177,9 +180,12 @@ class Agent:
                 raise TryAgain("run_dir and data_dir cannot change while the agent runs: restart it")
             old = node.convergence
             known = facts.resolve(config)
-            if known == node.facts and config.exporters == node.agent.exporters:
+            handover.refuse(node, config, known)
+            if known == node.facts and not _redefined(node.agent, config):
                 node.agent = config
                 self._dataplane.configure(known, config.policy)
+                self._employ()
+                self.janitor.later(0, self._handover.begin)
                 return
             fresh = self._convergence(node.store, known)
             old.stop()
@@ -188,6 +194,7 @@ class Agent:
             self._restore()
             self._dataplane.relisten()
             fresh.start()
+            self.janitor.later(0, self._handover.begin)
 
     def drain(self, seconds: float) -> list[str]:
         """Withdraw everything and end the speakers that are ours; the exporters that did not make it."""
@@ -202,3 +209,8 @@ class Agent:
 
     def _thread(self, name: str, target: Callable[[], None]) -> None:
         threading.Thread(target=target, name=name, daemon=True).start()
+
+
+def _redefined(old: AgentConfig, new: AgentConfig) -> bool:
+    """Whether an exporter of the same name is another one now, or configured otherwise."""
+    return any(new.exporters[name] != table for name, table in old.exporters.items() if name in new.exporters)

@@ -6,6 +6,7 @@ Resident (in the agent) each exporter has a thread; within a call the same annou
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import threading
 import time
@@ -20,6 +21,7 @@ from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, F
 from bgpcni.steps import step
 
 log = logging.getLogger(__name__)
+RETIRE_SECONDS = 5.0
 LEVELS = {"sent": Reach.SENT, "acked": Reach.ACKED}
 
 
@@ -50,6 +52,7 @@ class Convergence:
         self._emptied = emptied
         self._lock = threading.Lock()
         self._announcers: dict[str, Announcer] = {}
+        self._uses: dict[str, ExporterUse] = {}
         self._started = False
         self._pending: dict[AttachmentKey, set[str]] = {}
         self._attended: set[AttachmentKey] = set()
@@ -74,17 +77,24 @@ class Convergence:
     def ensure(self, use: ExporterUse) -> Announcer:
         """The announcer of one exporter, made at its first use. Raises InvalidConfiguration."""
         with self._lock:
-            known = self._announcers.get(use.name)
+            name = self._name(use)
+            known = self._announcers.get(name)
             if known is not None:
                 return known
-            announcer = Announcer(use.name, lambda owners: self._confirmed(use.name, owners), self._spare)
+            announcer = Announcer(name, lambda owners: self._confirmed(name, owners), self._spare)
             announcer.drive(catalog.make(use, self.facts, announcer))
-            self._announcers[use.name] = announcer
+            self._announcers[name], self._uses[name] = announcer, use
             if self._families:
-                announcer.listen(self._families, functools.partial(self._heard, use.name))
+                announcer.listen(self._families, functools.partial(self._heard, name))
             if self.resident and self._started:
                 announcer.start()
             return announcer
+
+    def _name(self, use: ExporterUse) -> str:
+        """That of its announcer: its own, unless that is taken by a later use of the name, configured otherwise."""
+        if self._uses.get(use.name, use) == use:
+            return use.name
+        return f"{use.name}@{hashlib.sha256(use.model_dump_json().encode()).hexdigest()[:8]}"
 
     def listen(self, families: frozenset[Family]) -> None:
         """Every exporter that learns routes tells of these families, also those made later."""
@@ -123,7 +133,7 @@ class Convergence:
         routes = self._routes_of(attachment)
         key = attachment.key
         with self._lock:
-            self._pending[key] = {use.name for use in attachment.exporters}
+            self._pending[key] = {self._name(use) for use in attachment.exporters}
         for use in attachment.exporters:
             try:
                 announcer = self.ensure(use)
@@ -135,9 +145,9 @@ class Convergence:
                 # said again now that it is told: the confirmation of an earlier leave may have come in between
                 names = self._pending.setdefault(key, set())
                 if announcer.is_leaving(key):
-                    names.add(use.name)
+                    names.add(announcer.name)
                 else:
-                    names.discard(use.name)
+                    names.discard(announcer.name)
             if not free and not self.resident:
                 try:
                     self._drive(announcer)
@@ -160,6 +170,40 @@ class Convergence:
             self._pending.pop(key, None)
         for announcer in self.announcers().values():
             announcer.forget(key)
+
+    # ---------------------------------------------------------------- one exporter of several
+
+    def announced(self, attachment: Attachment, uses: Sequence[ExporterUse]) -> bool:
+        """Whether each of these exporters has announced every route of an attachment."""
+        wanted = {route.nlri for route in derive(attachment, self.facts)}
+        for use in uses:
+            states = self.ensure(use).route_states(attachment.key)
+            if wanted - {nlri for nlri, state in states.items() if state.state == "announced"}:
+                return False
+        return True
+
+    def leave_one(self, attachment: Attachment, use: ExporterUse) -> None:
+        """Withdraw it through one exporter; through the others it stays announced."""
+        self.ensure(use).leave(attachment.key, self._routes_of(attachment))
+
+    def is_leaving_one(self, key: AttachmentKey, use: ExporterUse) -> bool:
+        """Whether a withdrawal through this exporter is not confirmed yet."""
+        return self.ensure(use).is_leaving(key)
+
+    def retire(self, needed: Callable[[], Collection[ExporterUse]]) -> list[str]:
+        """Let go of all exporters but those needed, and end their speakers if they are ours; their names.
+
+        `needed` reads the records, within our lock: an ADD writes its record before it asks for an announcer.
+        """
+        with self._lock:
+            kept = needed()
+            gone = {name: self._announcers[name] for name, use in self._uses.items() if use not in kept}
+            for name in gone:
+                del self._announcers[name], self._uses[name]
+        for announcer in gone.values():
+            announcer.drain(time.monotonic() + RETIRE_SECONDS)
+            announcer.stop()
+        return sorted(gone)
 
     # ---------------------------------------------------------------- waiting
 
@@ -216,10 +260,10 @@ class Convergence:
         """For each route of an attachment: its state at each of its exporters."""
         found: dict[Nlri, dict[str, RouteState]] = {}
         for use in attachment.exporters:
-            announcer = self.announcers().get(use.name)
+            announcer = self.announcers().get(self._name(use))
             states = announcer.route_states(attachment.key) if announcer else {}
             for nlri, state in states.items():
-                found.setdefault(nlri, {})[use.name] = state
+                found.setdefault(nlri, {})[self._name(use)] = state
         return found
 
     def prune(self) -> None:

@@ -448,7 +448,7 @@ class DataPlane:
         made = apply(self._netlink, segment.program, in_segment(segment), only)
         found = {change.key.name: change.new.mac for change in made if isinstance(change.new, At)}
         known = {address: segment.seen.get(address) for address in found}
-        segment.seen.update(found)
+        segment.remember(found)
         few = len(found) <= INTRODUCED
         for address, mac in found.items():
             if known[address] != mac and (few or known[address]):

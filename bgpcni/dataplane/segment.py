@@ -7,7 +7,7 @@ every learned route.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -18,6 +18,8 @@ from bgpcni.exporter import Learned
 from bgpcni.kernel.gateway import gateway_mac
 from bgpcni.model import Attachment, AttachmentKey
 
+SEEN = 1 << 16
+"""Addresses remembered in a VNI, beyond those that are there."""
 _KEYS = {"mac": "fdb", "ip": "neighbour", "flood": "flood"}
 
 
@@ -140,11 +142,18 @@ class Segment:
             return None
         return Remote(route.attributes.next_hop, route.vni if route.vni != self.vni else None)
 
+    def remember(self, found: Mapping[str, str]) -> None:
+        """Where these addresses are now; those that are nowhere any more are forgotten when there are many."""
+        self.seen.update(found)
+        if len(self.seen) > SEEN:
+            self.seen = {key.name: at.mac for key, at in self.program.present.items() if isinstance(at, At)}
+
     # ---------------------------------------------------------------- what is wrong
 
     def duplicates(self) -> Iterator[str]:
         """Who else claims what is here, and what two others claim alike: reported, not fought over."""
-        here = [*(Destination("mac", mac) for mac in self._macs), *(Destination("ip", ip) for ip in self._addresses)]
+        here = dict.fromkeys(Destination("mac", mac) for mac in self._macs)
+        here |= dict.fromkeys(Destination("ip", address) for address in self._addresses)
         for destination in here:
             for route in self.table.candidates.get(destination, {}).values():
                 found = route.attributes

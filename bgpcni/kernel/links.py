@@ -8,6 +8,7 @@ would be somebody else's.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import socket
 import struct
@@ -207,7 +208,9 @@ def mark_message(index: int, alias: str, *, hairpin: bool = False, isolated: boo
 
 
 def no_link_local() -> bytes:
-    """The attribute that keeps a link without an IPv6 link-local address (`addrgenmode none`)."""
+    """The attribute that keeps a link without an IPv6 link-local address (`addrgenmode none`); none without IPv6."""
+    if not os.path.exists("/proc/sys/net/ipv6"):
+        return b""  # the kernel would refuse the whole message
     return nested(_AF_SPEC, nested(socket.AF_INET6, attribute(_ADDR_GEN_MODE, b"\1")))
 
 

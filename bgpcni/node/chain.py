@@ -12,6 +12,7 @@ from bgpcni.kernel import addresses, links, neighbours
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.model import Address, Attachment, State
+from bgpcni.node import plan
 from bgpcni.undo import Undo
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
             addresses=found.addresses,
             bgp=routing.bgp,
             exporters=routing.exporters,
+            asked=plan.asked_of(request.settings),
             created=clock.now(),
         )
         undo.push("its claim to bridge and VNI", lambda: node.claims.drop(request.key))

@@ -81,7 +81,7 @@ class Node:
     def announce(self, attachment: Attachment, undo: Undo) -> Attachment:
         """Behind a working data path only (rule 1): the record goes up, then the routes go out."""
         if attachment.exporters:
-            self._refuse_unannounceable(attachment)
+            self.refuse_unannounceable(attachment)
             if attachment.bgp.family == "unicast" and (reason := interface.unreachable(self.netlink, attachment)):
                 raise InvalidConfiguration(reason)
         mobility = 0
@@ -100,7 +100,7 @@ class Node:
                 raise TryAgain(str(error)) from None
         return attachment
 
-    def _refuse_unannounceable(self, attachment: Attachment) -> None:
+    def refuse_unannounceable(self, attachment: Attachment) -> None:
         """A next hop that is missing, or a family that an exporter does not know, before the record says "up"."""
         families = {route.nlri.family for route in derive(attachment, self.facts)}
         for use in attachment.exporters:

@@ -54,15 +54,27 @@ def refuse_unsupported(config: NetworkConfig) -> None:
 
 def exporters_of(config: NetworkConfig, agent: AgentConfig, *, resident: bool) -> tuple[ExporterUse, ...]:
     """The exporters of a network: the operator's word, else the configuration's, else the defaults."""
-    table = agent.networks.get(config.name)
+    return exporters_now(config.name, asked_of(config), agent, resident=resident)
+
+
+def exporters_now(
+    network: str, asked: tuple[ExporterUse, ...] | None, agent: AgentConfig, *, resident: bool
+) -> tuple[ExporterUse, ...]:
+    """The same from what a record keeps of the network's configuration (`Attachment.asked`)."""
+    table = agent.networks.get(network)
     if table is not None and table.exporters is not None:
         return tuple(_named(name, agent) for name in dict.fromkeys(table.exporters))
-    if config.exporters is not None:
-        uses = [_of_section(section, agent) for section in config.exporters]
+    if asked is not None:
+        uses = [use if use.config or use.name != use.type else _named(use.name, agent) for use in asked]
         return tuple({use.name: use for use in uses}.values())
-    if config.type == "bagpipe":
-        return (_named("bagpipe", agent),)
     return tuple(_named(name, agent) for name in agent.default_exporters) if resident else ()
+
+
+def asked_of(config: NetworkConfig) -> tuple[ExporterUse, ...] | None:
+    """What the network configuration itself names. Raises InvalidConfiguration."""
+    if config.exporters is not None:
+        return tuple(_of_section(section) for section in config.exporters)
+    return (ExporterUse(name="bagpipe", type="bagpipe"),) if config.type == "bagpipe" else None
 
 
 def configured(agent: AgentConfig) -> tuple[ExporterUse, ...]:
@@ -73,10 +85,10 @@ def configured(agent: AgentConfig) -> tuple[ExporterUse, ...]:
     return tuple(_named(name, agent) for name in dict.fromkeys(names))
 
 
-def _of_section(section: ExporterSection, agent: AgentConfig) -> ExporterUse:
+def _of_section(section: ExporterSection) -> ExporterUse:
     """An exporter of a network configuration. That may be a tenant's: no URL in it leads away from this node."""
     if not section.options and section.name is None:
-        return _named(section.type, agent)
+        return ExporterUse(name=section.type, type=section.type)
     for key, value in section.options.items():
         if isinstance(value, str) and "://" in value:
             try:
@@ -141,7 +153,7 @@ def forwarded(config: NetworkConfig, intent: Bgp, imports: Mapping[str, str]) ->
     """
     owners = [name for name, kind in imports.items() if kind == "datapath"]
     warnings: list[str] = []
-    if intent.family == "vpn":
+    if intent.family == "vpn" and not owners:
         warnings.append("bgp.family: vpn is announced only: this node forwards no MPLS")
     if intent.family != "evpn":
         return intent, tuple(warnings)

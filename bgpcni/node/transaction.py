@@ -110,6 +110,7 @@ def _planned(node: Node, request: Request, space: Namespace, warnings: list[str]
         ipam=node.addressing.plan(request),
         bgp=routing.bgp,
         exporters=routing.exporters,
+        asked=plan.asked_of(config),
         created=clock.now(),
     )
 

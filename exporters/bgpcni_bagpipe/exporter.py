@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel
@@ -52,6 +52,7 @@ class BaGPipe(Exporter):
 
     contract: ClassVar[int] = 1
     families: ClassVar[frozenset[Family]] = frozenset({Family.L2VPN_EVPN, Family.IPV4_VPN})
+    imports: ClassVar[Literal["none", "routes", "datapath"]] = "datapath"
     targets_per_route: ClassVar[bool] = False
     look_every: ClassVar[float] = 1.0
 

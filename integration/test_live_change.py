@@ -1,0 +1,185 @@
+"""`bgpcni reload` with another set of exporters, while containers run: the neighbour never misses a route."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from integration.gobgp import GoBGP
+from integration.lab import CniAnswer, Frr, Lab, Neighbor, Node, NotHere, until
+
+pytest.importorskip("grpc", reason="grpcio is not installed: pip install bgpcni[gobgp]")
+
+SECOND = "198.18.1.3"
+"""The address of gobgpd's session: one pair of addresses is one session."""
+
+
+class Site:
+    """A node with two speakers, ExaBGP and gobgpd, both with sessions to FRR, and two containers."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.frr: Frr = lab.frr()
+        self.node: Node = lab.node(self.frr)
+        self.node.namespace.ip("address", "add", f"{SECOND}/24", "dev", "uplink")
+        self.frr.add_neighbor(Neighbor(SECOND, self.frr.asn))
+        self.daemon = GoBGP(lab, self.node.namespace, SECOND, self.node.peer, self.frr.asn)
+        self.daemon.start()
+        self.table = {"gobgp": {"target": self.daemon.target}}
+        self.containers: dict[str, CniAnswer] = {}
+
+    def start(self, *exporters: str) -> None:
+        self.node.agent(exporters=self.table, default_exporters=list(exporters))
+        for neighbor in (self.node.address, SECOND):
+            self.frr.wait_established(neighbor)
+
+    def add(self, name: str) -> None:
+        conf = self.node.network(exporters=None)
+        answer = self.node.cni("ADD", name, self.lab.container(name), conf)
+        assert answer.ok, answer
+        self.containers[name] = answer
+
+    def delete(self, name: str) -> None:
+        assert self.node.cni("DEL", name, "", self.node.network(exporters=None)).ok
+        del self.containers[name]
+
+    def reload(self, *exporters: str) -> None:
+        self.node.configure(exporters=self.table, default_exporters=list(exporters))
+        answer = self.node.operator("reload")
+        assert answer.code == 0, answer
+
+    @property
+    def prefixes(self) -> list[str]:
+        return [f"{answer.ips[0]}/32" for answer in self.containers.values()]
+
+    def heard_from(self, *neighbors: str) -> bool:
+        """Whether FRR has every container from exactly these neighbours."""
+        return all(
+            {path["peer"]["peerId"] for path in self.frr.paths(prefix)} == set(neighbors) for prefix in self.prefixes
+        )
+
+    def through(self, *exporters: str) -> bool:
+        """Whether the agent says that every route is announced, by exactly these exporters."""
+        routes = self.node.routes()
+        return len(routes) == len(self.containers) and all(
+            {name: state["state"] for name, state in route["exporters"].items()}
+            == dict.fromkeys(exporters, "announced")
+            for route in routes
+        )
+
+    @contextmanager
+    def nothing_missed(self) -> Iterator[None]:
+        """FRR's kernel never loses a route to a container meanwhile."""
+        for prefix in self.prefixes:
+            until(lambda prefix=prefix: self.frr.kernel_route(prefix), f"{prefix} in FRR's kernel")  # type: ignore[misc]
+        log = self.lab.folder / "monitor"
+        monitor = self.frr.namespace.popen("ip", "monitor", "route", log=log)
+        # It is listening once it shows a route of our own.
+        until(lambda: self._marked(log), "the monitor's first line")
+        yield
+        monitor.terminate()
+        monitor.wait(30)
+        lost = [line for line in log.read_text().splitlines() if line.startswith("Deleted") and "10.1.2." in line]
+        assert lost == []
+        log.unlink()
+
+    def _marked(self, log: object) -> bool:
+        self.frr.namespace.ip("route", "replace", "203.0.113.0/24", "dev", "lo")
+        self.frr.namespace.ip("route", "delete", "203.0.113.0/24", "dev", "lo")
+        return "203.0.113.0/24" in (self.lab.folder / "monitor").read_text()
+
+
+@pytest.fixture
+def site(lab: Lab) -> Site:
+    try:
+        site = Site(lab)
+    except NotHere as error:
+        pytest.skip(str(error))
+    site.start("exabgp")
+    for name in ("a", "b"):
+        site.add(name)
+    until(lambda: site.heard_from(site.node.address), "both routes from ExaBGP")
+    return site
+
+
+def test_an_exporter_is_added_and_removed(site: Site) -> None:
+    """With a second exporter each route comes from both; without the first, from the second alone."""
+    with site.nothing_missed():
+        site.reload("exabgp", "gobgp")
+        until(lambda: site.heard_from(site.node.address, SECOND), "the routes from both")
+        until(lambda: site.through("exabgp", "gobgp"), "`bgpcni routes`")
+        site.reload("gobgp")
+        until(lambda: site.heard_from(SECOND), "the routes from gobgpd alone")
+        until(lambda: site.through("gobgp"), "`bgpcni routes`")
+    until(lambda: set(site.node.operator("status").document["exporters"]) == {"gobgp"}, "`bgpcni status`")
+    site.delete("a")
+    site.add("c")
+    until(lambda: site.heard_from(SECOND), "a container more, and one less")
+
+
+def test_exporters_are_swapped_and_back(site: Site) -> None:
+    """From one to the other in one reload, and back, with a container that comes and one that goes meanwhile."""
+    with site.nothing_missed():
+        site.reload("gobgp")
+        site.add("c")
+        until(lambda: site.heard_from(SECOND), "the routes from gobgpd")
+        site.reload("exabgp")
+        until(lambda: site.heard_from(site.node.address), "the routes from ExaBGP")
+        until(lambda: site.through("exabgp"), "`bgpcni routes`")
+    site.reload("gobgp")
+    prefix = site.prefixes[0]
+    site.delete("a")
+    until(lambda: not site.frr.paths(prefix), "the end of what was deleted while it was handed over")
+    until(lambda: site.heard_from(SECOND), "the others")
+
+
+def test_the_old_one_stays_until_the_new_one_announces(site: Site) -> None:
+    """While the new speaker is down the old one goes on announcing, also over an agent's restart."""
+    site.daemon.kill()
+    with site.nothing_missed():
+        site.reload("gobgp")
+        until(lambda: all(set(r["exporters"]) == {"exabgp", "gobgp"} for r in site.node.routes()), "both are named")
+        site.node.restart_agent()
+        assert site.heard_from(site.node.address)
+        site.daemon.start()
+        until(lambda: site.heard_from(SECOND), "the routes from gobgpd")
+        until(lambda: site.through("gobgp"), "`bgpcni routes`")
+
+
+def test_the_same_name_becomes_another_exporter(site: Site) -> None:
+    """A name that means another speaker now is handed over like any other."""
+    with site.nothing_missed():
+        site.table = {"fabric": {"type": "gobgp", "target": site.daemon.target}}
+        site.reload("fabric")
+        until(lambda: site.heard_from(SECOND), "the routes from gobgpd")
+        until(lambda: site.through("fabric"), "`bgpcni routes`")
+        until(lambda: set(site.node.operator("status").document["exporters"]) == {"fabric"}, "the end of ExaBGP")
+        site.table = {"fabric": {"type": "exabgp"}}
+        site.reload("fabric")
+        until(lambda: site.heard_from(site.node.address), "the routes from ExaBGP")
+        until(lambda: site.through("fabric"), "`bgpcni routes`")
+
+
+@pytest.mark.parametrize(
+    ("table", "exporters", "words"),
+    [
+        ({"gobgp": {"target": "192.0.2.1:50051"}}, ["gobgp"], "no gobgpd on this node"),
+        ({"x": {"type": "none-such"}}, ["x"], "'none-such' is not installed"),
+        ({"bagpipe": {}}, ["bagpipe"], "bagpipe cannot announce ipv4-unicast"),
+    ],
+    ids=["not valid", "not installed", "not for these routes"],
+)
+def test_a_bad_configuration_is_refused_whole(
+    site: Site, table: dict[str, dict[str, str]], exporters: list[str], words: str
+) -> None:
+    """The answer says why, and what was announced stays announced as it was, for those that come too."""
+    with site.nothing_missed():
+        site.node.configure(exporters=table, default_exporters=exporters)
+        answer = site.node.operator("reload")
+        assert answer.code == 1
+        assert words in answer.document["error"]
+        site.add("c")
+        until(lambda: site.heard_from(site.node.address), "the routes from ExaBGP")
+        assert site.through("exabgp")
