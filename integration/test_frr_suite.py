@@ -335,8 +335,8 @@ def test_ports_that_went_before_their_routes(speaker: Host, life: Life) -> None:
         port = speaker.container(f"gone{number}", alias_of(AttachmentKey("net", f"gone{number}", "eth0")))
         mac = f"02:00:00:00:aa:{number:02x}"
         routes += [
-            speaker.at(mac, f"10.0.7.{number}/32", port=port),
-            speaker.at(mac, f"fd00::{number:x}/128", port=port),
+            speaker.at(mac, f"10.0.7.{number + 1}/32", port=port),
+            speaker.at(mac, f"fd00::{number + 1:x}/128", port=port),
         ]
     reached(life.announce(kept, *routes))
     life.prune(kept, *routes)
