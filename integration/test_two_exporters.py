@@ -90,6 +90,8 @@ def test_one_that_hangs_holds_nobody(lab: Lab, both: Both) -> None:
     for name in ("before", "gone"):
         assert node.cni("ADD", name, spaces[name], shared).ok
     until(lambda: both.states("gone") == {"exabgp": {"announced"}, "bagpipe": {"announced"}}, "both announced")
+    # the daemon's answer comes before its UPDATE
+    until(lambda: both.next_hops("10.5.0.3") == {node.address, SECOND}, "both routes at FRR")
 
     both.daemon.pause()
     until(lambda: both.state("bagpipe")["state"] == "late", "that BaGPipe is late")
