@@ -44,7 +44,7 @@ def test_a_mac_behind_a_vtep(device: int, mac: str, vtep: str, vni: int | None) 
 def test_a_neighbour_has_our_protocol_number(bridge: int, address: str, mac: str) -> None:
     """So that ours are known from others'."""
     head, found = read(vxlan.neighbour_message(bridge, address, mac), ndmsg)
-    assert (head["family"], head["ifindex"]) == (2 if "." in address else 10, bridge)
+    assert (head["family"], head["ifindex"]) == (2 if ip_address(address).version == 4 else 10, bridge)
     assert (head["state"], head["flags"]) == (0x40, 0x10)
     assert ip_address(str(found["NDA_DST"])) == ip_address(address)
     assert found["NDA_LLADDR"] == mac

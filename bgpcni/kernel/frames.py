@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -46,7 +47,15 @@ class Herald:
     """
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        self._opening = threading.Lock()
+        self._opened: socket.socket | None = None
+
+    def _socket(self) -> socket.socket:
+        """Opened at the first announcement: it needs CAP_NET_RAW, and a DEL has no use for it."""
+        with self._opening:
+            if self._opened is None:
+                self._opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+            return self._opened
 
     def announce(self, bridge: str, mac: str, addresses: Iterable[str]) -> None:
         """Tell the neighbours on `bridge` that `addresses` (without prefix length) are at `mac`. Raises OSError."""
@@ -57,4 +66,4 @@ class Herald:
                 frame = gratuitous_arp(raw, address)
             else:
                 frame = unsolicited_advertisement(raw, address)
-            self._socket.sendto(frame, (bridge, 0))
+            self._socket().sendto(frame, (bridge, 0))
