@@ -111,6 +111,7 @@ def test_a_process_that_is_not_there() -> None:
         pass
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="looking into a namespace needs root")
 def test_our_own_namespace_is_refused() -> None:
     """A process in the node's own namespace is nothing to attach."""
     with pytest.raises(InvalidNamespace), attach.namespace_of(os.getpid()):
