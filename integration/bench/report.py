@@ -146,5 +146,7 @@ def _curves(series: dict[str, list[float]] | None, title: str, top: int) -> str:
             )
             parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
             label = "bgpcni, with BGP" if name == "ours" else "stock bridge + host-local"
-            parts.append(f'<text x="{left + 10}" y="{20 + 14 * row}" fill="{colour}">{label}</text>')
+            parts.append(
+                f'<text x="{width - 28}" y="{220 + 16 * row}" text-anchor="end" fill="{colour}">{label}</text>'
+            )
     return "".join([*parts, "</g>"])

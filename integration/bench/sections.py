@@ -78,7 +78,10 @@ def bursts(world: World, size: int, rounds: int, *, dual: bool = False) -> Resul
                     series[name] += [call["seconds"] * 1000 for call in answer["calls"]]
     return {
         name: {command: summary(values) for command, values in series.items()} for name, series in found.items()
-    } | {"ratios": {command: ratio(found["ours"][command], found["stock"][command]) for command in ("ADD", "DEL")}}
+    } | {
+        "ratios": {command: ratio(found["ours"][command], found["stock"][command]) for command in ("ADD", "DEL")},
+        "series": series,
+    }
 
 
 def without_agent(world: World, count: int) -> Result:
