@@ -14,6 +14,7 @@ import pytest
 from integration.lab import Docker, Engine, Frr, Lab, Node, Podman, start_engine, sweep
 from integration.lab.core import root_or_reason
 from integration.lab.engine import NoEngine
+from integration.lab.kernel import SECONDS, OtherKernel, skip_unless_there
 from integration.lab.namespace import Namespace, NoNamespaces, unique
 from integration.runtimes import NoMachine
 from integration.runtimes.containerd import Containerd
@@ -44,12 +45,19 @@ def _terminated(number: int, _frame: object) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminated)
+    config.pluginmanager.register(OtherKernel(config), "other-kernel")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    skip_unless_there(item)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.root)
+        if item.get_closest_marker("kernel") is not None:
+            item.add_marker(pytest.mark.timeout(SECONDS + 60))  # the first waits for all of its module
 
 
 @pytest.hookimpl(wrapper=True)
