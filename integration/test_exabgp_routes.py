@@ -15,8 +15,8 @@ import pytest
 
 from bgpcni.exporter import Reach
 from bgpcni.model import Announcement, Family, Neighbor, Nlri
-from bgpcni_exabgp import encode, exporter, lines
-from bgpcni_exabgp.encode import Kind, Route
+from bgpcni.wire.encode import Kind, Route, encode
+from bgpcni_exabgp import exporter, lines
 from integration.exabgp_bench import Bench, Speaker, bench, facts, many, unicast
 from integration.frr_table import meant, table
 from integration.lab import ALL_FAMILIES, Frr, Lab, link, until
@@ -360,10 +360,9 @@ def test_a_route_that_a_peer_cannot_stand_is_taken_back(
     speaker.prune(good)
     speaker.wait(Reach.ACKED, good)
     # past the validation, which does not let it through: FRR 10 takes an IPv6 originator for a malformed route
-    stock = encode.encode
 
     def unchecked(route: Announcement, asn: int, kind: Kind) -> Route:
-        wire = stock(route, asn, kind)
+        wire = encode(route, asn, kind)
         if route.nlri.kind != "multicast":
             return wire
         rd, tag, originator = wire.nlri[2:10], bytes(4), b"\x80" + bytes.fromhex("20010db8" + "00" * 12)

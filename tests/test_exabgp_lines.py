@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgpcni.model import Announcement, Family, Nlri
+from bgpcni.wire.encode import Unencodable
 from bgpcni_exabgp import engine, lines
-from bgpcni_exabgp.encode import Unencodable
 
 BOTH = frozenset({"ibgp", "ebgp"})
 

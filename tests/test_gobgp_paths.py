@@ -12,7 +12,7 @@ pytest.importorskip("grpc", reason="grpcio is not installed: pip install bgpcni[
 from pydantic import ValidationError
 
 from bgpcni.model import Announcement, Family, Nlri
-from bgpcni_exabgp.encode import Unencodable
+from bgpcni.wire.encode import Unencodable
 from bgpcni_gobgp import GoBGP
 from bgpcni_gobgp import gobgp_pb2 as api
 from bgpcni_gobgp.paths import LOCAL, announced, identifier, is_ours, nlri_of, taken_back, withdrawn

@@ -3,9 +3,8 @@
     exporter    the contract's verbs, and ExaBGP's life        engine   ExaBGP with our command, in its own process
     ledger      what each neighbour got of each route          relay    ExaBGP's API process: pipes to a unix socket
     lines link  what is sent to ExaBGP, and the connection     process  starts, adopts, ends ExaBGP
-    encode      announcements to octets                        configure  its configuration file
-    decode      received UPDATEs to values                     trial    the one bad route among many suspects
     received    what each neighbour told, bounded              hearing  the thread that tells it
+    trial       the one bad route among many suspects          configure  its configuration file
 
 The exporter is imported when asked for only: the engine and the relay are processes of their own that live in
 this package and need none of it.

@@ -18,9 +18,9 @@ from pydantic import BaseModel
 
 from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
+from bgpcni.wire.encode import Kind, Unencodable
 from bgpcni_exabgp import lines
 from bgpcni_exabgp.configure import configure, read_passwords
-from bgpcni_exabgp.encode import Kind, Unencodable
 from bgpcni_exabgp.hearing import Hearing
 from bgpcni_exabgp.ledger import NAMES, NEVER, STATES, Ledger, Session, explain
 from bgpcni_exabgp.lines import Line

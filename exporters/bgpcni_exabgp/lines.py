@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from bgpcni.model import Announcement, Family, Nlri
-from bgpcni_exabgp.encode import FIRST_LABEL, WELL_KNOWN, Kind, Unencodable, encode, encode_withdrawal, route_target
+from bgpcni.wire.encode import FIRST_LABEL, WELL_KNOWN, Kind, Unencodable, encode, encode_withdrawal, route_target
 from bgpcni_exabgp.ledger import WIRE
 
 LINE = 16 << 10

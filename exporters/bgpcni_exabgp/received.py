@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, SessionDown
 from bgpcni.model import Family, Nlri
-from bgpcni_exabgp.decode import Unusable, decode_update
+from bgpcni.wire.decode import Unusable, decode_update
 
 WARNING = 0.75
 """Of `maximum`: from here on it is said."""

@@ -2,7 +2,7 @@
 
 Every value is validated by type before it is encoded, because one malformed route resets the whole session:
 what cannot be encoded raises `Unencodable`, whose text is for the operator, and is never sent. NEXT_HOP,
-MP_REACH_NLRI and MP_UNREACH_NLRI are not built here; the engine adds them when it groups routes.
+MP_REACH_NLRI and MP_UNREACH_NLRI are not built here: whoever groups routes into UPDATEs adds them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Unencodable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route ready for the engine. `attributes` lacks NEXT_HOP and the MP ones; `key` is its identity."""
+    """One route ready for an UPDATE. `attributes` lacks NEXT_HOP and the MP ones; `key` is its identity."""
 
     family: Family
     next_hop: str

@@ -9,12 +9,12 @@ from struct import pack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_exabgp_encode import announcements, nlris
+from test_wire_encode import announcements, nlris
 
 from bgpcni.exporter import EndOfRib, Gone, Learned, PathAttributes
 from bgpcni.model import Announcement, Family, Nlri
-from bgpcni_exabgp.decode import FAMILIES, Unusable, decode_update
-from bgpcni_exabgp.encode import attribute, encode, encode_withdrawal
+from bgpcni.wire.decode import FAMILIES, Unusable, decode_update
+from bgpcni.wire.encode import attribute, encode, encode_withdrawal
 
 PEER = "192.0.2.7"
 CODES = {family: pack("!HB", *code) for code, family in FAMILIES.items()}
