@@ -164,7 +164,6 @@ def test_nothing_is_made_for_a_network_that_never_was(tmp_path: Path) -> None:
     leases = Leases(str(tmp_path / "none"), "blue")
     assert leases.release("c1", "eth0") == leases.release("c1", "eth0", ["10.1.2.3"]) == leases.gc(set()) == []
     assert leases.owner("10.1.2.3") is None
-    assert not leases.take_over("10.1.2.3", ("a", "eth0"), ("b", "eth0"))
     with pytest.raises(CheckFailed, match=r"no lease of 10\.1\.2\.3 for c1 eth0"):
         leases.check("c1", "eth0", ["10.1.2.3/24"])
     assert list(tmp_path.iterdir()) == []
@@ -184,16 +183,6 @@ def test_check_names_the_other_owner(tmp_path: Path) -> None:
         plugin.check("c2", "eth0", held)
 
 
-def test_take_over_never_frees_the_address(tmp_path: Path) -> None:
-    """A held address changes hands in one step, and only from the owner named."""
-    plugin = host_local(tmp_path, **DUAL)
-    (held, _) = addresses(plugin, "gone")
-    assert not plugin.take_over(held, ("else", "eth0"), ("new", "eth0"))
-    assert plugin.take_over(held, ("gone", "eth0"), ("new-and-longer", "net1"))
-    assert files(tmp_path)["10.1.2.2"] == b"new-and-longer\r\nnet1"
-    assert not [name for name in files(tmp_path) if name.startswith(".")]
-
-
 def test_held_addresses_are_reused_only_when_nothing_else_is_free(tmp_path: Path) -> None:
     """The oldest first; what is requested at once; and given back to its owner if the ADD fails after all."""
     plugin = host_local(tmp_path, ranges=[[{"subnet": "10.1.2.0/29"}], [{"subnet": "fd00::/64"}]])
@@ -204,7 +193,8 @@ def test_held_addresses_are_reused_only_when_nothing_else_is_free(tmp_path: Path
     first, second = plugin.add("n1", "eth0", held=held)
     assert (first.address, first.taken_from) == ("10.1.2.4/29", ("c2", "eth0"))
     assert (second.address, second.taken_from) == ("fd00::7/64", None)
-    assert plugin.owner("10.1.2.4") == ("n1", "eth0")
+    assert files(tmp_path)["10.1.2.4"] == b"n1\r\neth0"
+    assert not [name for name in files(tmp_path) if name.startswith(".")]
     with pytest.raises(AddressTaken):
         plugin.add("n2", "eth0", ["10.1.2.3", "fd00::5"], held)
     assert plugin.owner("10.1.2.3") == ("c1", "eth0")

@@ -90,12 +90,6 @@ class Leases:
                 found = "there is none" if owner is None else f"it is held by {owner[0]}"
                 raise CheckFailed(f"no lease of {bare(address)} for {container_id} {ifname} in {self.folder}: {found}")
 
-    def take_over(self, address: str, old: tuple[str, str], new: tuple[str, str]) -> bool:
-        """Hand a held address from one owner to another without it ever being free; False if `old` has it not."""
-        name = bare(address)
-        with self._locked() as folder:
-            return folder is not None and self._hand_over(folder, name, old, new)
-
     def gc(self, valid: Collection[tuple[str, str]]) -> list[str]:
         """Release all whose owner is not among `valid` (container ID, interface name); return the addresses."""
         ids = {container_id for container_id, _ in valid}
@@ -240,6 +234,7 @@ class Leases:
             os.close(file)
 
     def _hand_over(self, folder: int, name: str, old: tuple[str, str], new: tuple[str, str]) -> bool:
+        """Give a lease to another owner without the address ever being free; False if `old` has it not."""
         entry = self._read(folder, name)
         if entry is None or entry.owner not in (old, (old[0], None)):
             return False
