@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bgpcni import clock
 from bgpcni.cni.result import Dns, Interface, Result
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.kernel import addresses, links, neighbours
@@ -41,34 +40,23 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
         raise InvalidConfiguration("ipam: given together with prevResult; behind another plugin it must be absent")
     node.clear_the_way(request.key)
     with Namespace.of_container(request.environment.netns, request.netns_fd) as space, Undo() as undo:
-        routing = node.routing(request, warnings)
+        attachment = node.begin(request, space, warnings)
         found = verify(node.netlink, space, request.prev_result, request.environment.ifname)
-        node.agent.policy.refuse_addresses(item.address for item in found.addresses)
-        if request.settings.bgp.advertise == "subnet":
-            node.agent.policy.refuse_subnets(item.address for item in found.addresses)
-        unicast = bool(routing.exporters) and routing.bgp.family == "unicast"
+        plan.refuse_by_policy(node.agent.policy, request.settings, found.addresses)
+        unicast = bool(attachment.exporters) and attachment.bgp.family == "unicast"
         behind = found.bridge or (_reached_through(node.netlink, found) if unicast else None)
-        attachment = Attachment(
-            boot_id=node.boot_id,
-            network=request.name,
-            container_id=request.environment.container_id,
-            ifname=request.environment.ifname,
-            netns=request.environment.netns,
-            cookie=space.cookie,
-            chained=True,
-            cni_version=request.version,
-            bridge=behind.name if behind else None,
-            bridge_index=behind.index if behind else None,
-            host_veth=found.host.name if found.host else None,
-            host_index=found.host.index if found.host else None,
-            peer_index=found.link.index,
-            mac=found.link.mac,
-            mtu=found.link.mtu,
-            addresses=found.addresses,
-            bgp=routing.bgp,
-            exporters=routing.exporters,
-            asked=plan.asked_of(request.settings),
-            created=clock.now(),
+        attachment = attachment.model_copy(
+            update={
+                "chained": True,
+                "bridge": behind.name if behind else None,
+                "bridge_index": behind.index if behind else None,
+                "host_veth": found.host.name if found.host else None,
+                "host_index": found.host.index if found.host else None,
+                "peer_index": found.link.index,
+                "mac": found.link.mac,
+                "mtu": found.link.mtu,
+                "addresses": found.addresses,
+            }
         )
         undo.push("its claim to bridge and VNI", lambda: node.claims.drop(request.key))
         node.claims.take(attachment)

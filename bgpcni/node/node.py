@@ -22,7 +22,7 @@ from bgpcni.dataplane.claims import Claims
 from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain
 from bgpcni.exporter import NotThereYet
 from bgpcni.kernel.frames import Herald
-from bgpcni.kernel.namespace import boot_id
+from bgpcni.kernel.namespace import Namespace, boot_id
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
@@ -77,6 +77,23 @@ class Node:
         for stored in self.store.all():
             if stored.attachment is not None and stored.state is not State.LEAVING:
                 yield stored.attachment
+
+    def begin(self, request: Request, space: Namespace, warnings: list[str]) -> Attachment:
+        """An attachment as every ADD begins it: whose it is, in which namespace, what is announced through whom."""
+        routing = self.routing(request, warnings)
+        return Attachment(
+            boot_id=self.boot_id,
+            network=request.name,
+            container_id=request.environment.container_id,
+            ifname=request.environment.ifname,
+            netns=request.environment.netns,
+            cookie=space.cookie,
+            cni_version=request.version,
+            bgp=routing.bgp,
+            exporters=routing.exporters,
+            asked=plan.asked_of(request.settings),
+            created=clock.now(),
+        )
 
     def announce(self, attachment: Attachment, undo: Undo) -> Attachment:
         """Behind a working data path only (rule 1): the record goes up, then the routes go out."""

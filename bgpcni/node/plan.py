@@ -283,10 +283,14 @@ def with_gateways(config: NetworkConfig, addresses: Sequence[Address]) -> tuple[
     )
 
 
-def refuse_by_policy(policy: PolicyTable, config: NetworkConfig, addresses: Sequence[Address]) -> None:
-    """`[policy] prefixes`: each address, and what else comes with it, the bridge's addresses and an aggregate."""
+def refuse_by_policy(
+    policy: PolicyTable, config: NetworkConfig, addresses: Sequence[Address], gateways: Sequence[str] = ()
+) -> None:
+    """`[policy] prefixes`: each address, and what else comes with it, the bridge's addresses and an aggregate.
+
+    `gateways`: those the bridge gets, `BridgePlan.gateways`. Raises InvalidConfiguration.
+    """
     policy.refuse_addresses(item.address for item in addresses)
-    gateways = bridge_of(config, addresses).gateways
     policy.refuse_subnets(gateways)
     if gateways or config.bgp.advertise == "subnet":
         policy.refuse_subnets(item.address for item in addresses)

@@ -10,7 +10,6 @@ import logging
 import time
 from dataclasses import dataclass, field
 
-from bgpcni import clock
 from bgpcni.cni.result import Dns, Interface, IpConfig, Result, Route
 from bgpcni.errors import TryAgain
 from bgpcni.kernel import bridge, masquerade
@@ -63,8 +62,9 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
 
         given = node.addressing.allocate(request, attachment.ipam, held)
         addresses = plan.with_gateways(config, given.addresses)
-        plan.refuse_by_policy(node.agent.policy, config, addresses)
-        switch = bridge.ensure(node.netlink, plan.bridge_of(config, addresses, attachment.bgp))
+        wanted = plan.bridge_of(config, addresses, attachment.bgp)
+        plan.refuse_by_policy(node.agent.policy, config, addresses, wanted.gateways)
+        switch = bridge.ensure(node.netlink, wanted)
         attachment = attachment.model_copy(
             update={
                 "addresses": addresses,
@@ -94,24 +94,15 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
 def _planned(node: Node, request: Request, space: Namespace, warnings: list[str]) -> Attachment:
     """The attachment as it shall be, on disk before the kernel is touched."""
     config = request.settings
-    routing = node.routing(request, warnings)
+    attachment = node.begin(request, space, warnings)
     node.agent.policy.refuse_names("bridges", [config.bridge], node.agent.policy.bridges, "bridge")
-    return Attachment(
-        boot_id=node.boot_id,
-        network=request.name,
-        container_id=request.environment.container_id,
-        ifname=request.environment.ifname,
-        netns=request.environment.netns,
-        cookie=space.cookie,
-        cni_version=request.version,
-        bridge=config.bridge,
-        ip_masq=masquerade.choose(config.ip_masq_backend) if config.ip_masq and config.ipam_type else None,
-        mac_spoof_check=config.macspoofchk,
-        ipam=node.addressing.plan(request),
-        bgp=routing.bgp,
-        exporters=routing.exporters,
-        asked=plan.asked_of(config),
-        created=clock.now(),
+    return attachment.model_copy(
+        update={
+            "bridge": config.bridge,
+            "ip_masq": masquerade.choose(config.ip_masq_backend) if config.ip_masq and config.ipam_type else None,
+            "mac_spoof_check": config.macspoofchk,
+            "ipam": node.addressing.plan(request),
+        }
     )
 
 
