@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bgpcni.cni.result import Route
+
 
 class Family(StrEnum):
     """Address families (AFI/SAFI) we announce; the values are those of `[[bgp.neighbors]] families`."""
@@ -129,18 +131,6 @@ class Address(Record):
     gateway: str | None = None
 
 
-class KernelRoute(Record):
-    """One route inside the container: the CNI specification's `routes` entry."""
-
-    dst: str
-    gw: str | None = None
-    mtu: int | None = None
-    advmss: int | None = None
-    priority: int | None = None
-    table: int | None = None
-    scope: int | None = None
-
-
 class Ipam(Record):
     """How the addresses are given back: by our host-local on `data_dir`, or by running `type`'s DEL again."""
 
@@ -207,7 +197,7 @@ class Attachment(Record):
     mac: str | None = None
     mtu: int | None = None
     addresses: tuple[Address, ...] = ()
-    routes: tuple[KernelRoute, ...] = ()
+    routes: tuple[Route, ...] = ()
     ip_masq: Literal["nftables", "iptables"] | None = None
     mac_spoof_check: bool = False
     ipam: Ipam | None = None

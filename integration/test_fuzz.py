@@ -12,13 +12,14 @@ from collections.abc import Callable
 from hypothesis import HealthCheck, given, settings
 
 from bgpcni.cni.environment import Command
+from bgpcni.cni.result import Route
 from bgpcni.cni.versions import SUPPORTED
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError
 from bgpcni.handler import Call, handle
 from bgpcni.ipam.config import requested_addresses
-from bgpcni.model import Address, Attachment, KernelRoute, NodeFacts
+from bgpcni.model import Address, Attachment, NodeFacts
 from bgpcni.node import plan
 from bgpcni.node.node import Node
 from bgpcni.node.request import Request, host_local_of
@@ -46,11 +47,11 @@ def unreal(request: Request) -> Node:
     routing = plan.routing(request, agent, FACTS, 1, resident=True)
     plan.mac_of(request)
     given: tuple[Address, ...] = ()
-    routes: tuple[KernelRoute, ...] = ()
+    routes: tuple[Route, ...] = ()
     if request.settings.ipam_type == "host-local":
         config = host_local_of(request)
         requested_addresses(request.document, request.environment.args)
-        routes = tuple(KernelRoute(dst=route.dst, gw=route.gw) for route in config.routes)
+        routes = config.routes
     elif request.prev_result is not None:
         given = tuple(Address(address=ip.address, gateway=ip.gateway) for ip in request.prev_result.ips)
     addresses = plan.with_gateways(request.settings, given)

@@ -13,9 +13,9 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
+from bgpcni.cni.result import Route
 from bgpcni.kernel import addresses
 from bgpcni.kernel.netlink import HEADER, Message, Netlink
-from bgpcni.model import KernelRoute
 
 
 def decoded(kind: Any, message: Message) -> Any:
@@ -45,18 +45,18 @@ def test_duplicate_address_detection_only_where_asked_for() -> None:
 @pytest.mark.parametrize(
     ("route", "expected"),
     [
-        (KernelRoute(dst="0.0.0.0/0", gw="10.0.0.1"), {"dst": None, "gw": "10.0.0.1", "scope": 0, "table": 254}),
-        (KernelRoute(dst="::/0", gw="fe80::1"), {"dst": None, "gw": "fe80::1", "scope": 0, "table": 254}),
-        (KernelRoute(dst="192.0.2.0/24"), {"dst": "192.0.2.0", "gw": None, "scope": 253, "table": 254}),
-        (KernelRoute(dst="192.0.2.0/24", scope=200), {"dst": "192.0.2.0", "scope": 200}),
-        (KernelRoute(dst="192.0.2.0/24", table=100), {"table": 100}),
-        (KernelRoute(dst="192.0.2.0/24", table=1000), {"table": 1000}),
-        (KernelRoute(dst="192.0.2.0/24", priority=0), {"priority": 0}),
-        (KernelRoute(dst="2001:db8::/32", priority=50, mtu=1400, advmss=1300),
+        (Route(dst="0.0.0.0/0", gw="10.0.0.1"), {"dst": None, "gw": "10.0.0.1", "scope": 0, "table": 254}),
+        (Route(dst="::/0", gw="fe80::1"), {"dst": None, "gw": "fe80::1", "scope": 0, "table": 254}),
+        (Route(dst="192.0.2.0/24"), {"dst": "192.0.2.0", "gw": None, "scope": 253, "table": 254}),
+        (Route(dst="192.0.2.0/24", scope=200), {"dst": "192.0.2.0", "scope": 200}),
+        (Route(dst="192.0.2.0/24", table=100), {"table": 100}),
+        (Route(dst="192.0.2.0/24", table=1000), {"table": 1000}),
+        (Route(dst="192.0.2.0/24", priority=0), {"priority": 0}),
+        (Route(dst="2001:db8::/32", priority=50, mtu=1400, advmss=1300),
          {"dst": "2001:db8::", "priority": 50, "mtu": 1400, "advmss": 1300}),
     ],
 )  # fmt: skip
-def test_a_route_carries_what_the_configuration_gave(route: KernelRoute, expected: dict[str, Any]) -> None:
+def test_a_route_carries_what_the_configuration_gave(route: Route, expected: dict[str, Any]) -> None:
     """dst, gw, mtu, advmss, priority, table, scope: all keys of the specification."""
     found = decoded(rtmsg, addresses.route_message(7, route))
     metrics = found.get_attr("RTA_METRICS")
@@ -86,4 +86,4 @@ def test_the_real_kernels_loopback_is_understood() -> None:
     with Netlink.open() as kernel:
         assert "127.0.0.1/8" in {item.address for item in addresses.assigned(kernel, 1)}
         assert addresses.unreachable(kernel, "127.0.0.1", {1}) == "the address is the node's own"
-        assert not addresses.has_route(kernel, 1, KernelRoute(dst="203.0.113.77/32"))
+        assert not addresses.has_route(kernel, 1, Route(dst="203.0.113.77/32"))

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, Family, Ipam, KernelRoute, Nlri
+from bgpcni.cni.result import Route
+from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, Family, Ipam, Nlri
 
 RD = "10.0.0.1:5"
 EVPN = Family.L2VPN_EVPN
@@ -55,7 +56,7 @@ FULL = Attachment(
     netns="/run/netns/x",
     cookie=7,
     addresses=(Address(address="10.1.2.3/24", gateway="10.1.2.1"),),
-    routes=(KernelRoute(dst="0.0.0.0/0"),),
+    routes=(Route(dst="0.0.0.0/0"),),
     ipam=Ipam(type="host-local", data_dir="/var/lib/cni/networks"),
     bgp=Bgp(family="vpn", rd=RD, label=16, export_rt=("64512:1",)),
     exporters=(ExporterUse(name="fabric", type="bagpipe", config={"url": "http://127.0.0.1:8082"}),),
@@ -71,7 +72,16 @@ def test_a_record_survives_the_disk() -> None:
     assert str(FULL.key) == "net/c/eth0"
 
 
-@pytest.mark.parametrize("change", [{"schema": 2}, {"unknown": 1}, {"bgp": {"family": "evpm"}}, {"network": None}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": 2},
+        {"unknown": 1},
+        {"bgp": {"family": "evpm"}},
+        {"network": None},
+        {"routes": [{"dst": "::/0", "unknown": 1}]},
+    ],
+)
 def test_a_record_of_another_shape_is_refused(change: dict[str, object]) -> None:
     """A later version's record is not half understood."""
     with pytest.raises(ValidationError):

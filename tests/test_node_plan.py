@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgpcni.cni.result import Dns
+from bgpcni.cni.result import Dns, Route
 from bgpcni.config.agent import AgentConfig
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, UnsupportedField
-from bgpcni.model import Address, Attachment, AttachmentKey, KernelRoute, NodeFacts
+from bgpcni.model import Address, Attachment, AttachmentKey, NodeFacts
 from bgpcni.node import plan
 from bgpcni.node.request import Request, parse_request
 
@@ -184,9 +184,9 @@ def test_default_routes_go_through_the_gateways_once() -> None:
     config = request(isDefaultGateway=True).settings
     items = plan.with_gateways(config, ITEMS)
     assert plan.default_routes(config, items, ()) == (
-        KernelRoute(dst="0.0.0.0/0", gw="10.1.2.1"), KernelRoute(dst="::/0", gw="2001:db8::1"),
+        Route(dst="0.0.0.0/0", gw="10.1.2.1"), Route(dst="::/0", gw="2001:db8::1"),
     )  # fmt: skip
-    given_route = KernelRoute(dst="0.0.0.0/0", gw="10.1.2.9")
+    given_route = Route(dst="0.0.0.0/0", gw="10.1.2.9")
     assert [route.gw for route in plan.default_routes(config, items, [given_route])] == ["10.1.2.9", "2001:db8::1"]
 
 
@@ -195,7 +195,7 @@ def test_a_route_without_gateway_goes_through_that_of_its_family(dsts: list[str]
     item = Attachment(
         boot_id="b", network="n", container_id="c", ifname="e", netns="",
         addresses=(Address(address="10.1.2.3/24", gateway="10.1.2.1"), Address(address="2001:db8::3/64")),
-        routes=tuple(KernelRoute(dst=dst) for dst in dsts),
+        routes=tuple(Route(dst=dst) for dst in dsts),
     )  # fmt: skip
     for route in plan.through_gateways(item):
         assert route.gw == (None if ":" in route.dst else "10.1.2.1")

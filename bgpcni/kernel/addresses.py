@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 
+from bgpcni.cni.result import Route
 from bgpcni.kernel.netlink import (
     APPEND,
     CREATE,
@@ -26,7 +27,6 @@ from bgpcni.kernel.netlink import (
     nested,
     u32,
 )
-from bgpcni.model import KernelRoute
 
 _IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
@@ -80,7 +80,7 @@ def assigned(netlink: Netlink, index: int) -> list[Assigned]:
     return found
 
 
-def route_message(index: int, route: KernelRoute) -> Message:
+def route_message(index: int, route: Route) -> Message:
     """Add one route through a link; without gateway: on the link itself.
 
     Appended: a second route to the same destination is a second way there, the same route again an error.
@@ -110,7 +110,7 @@ def route_message(index: int, route: KernelRoute) -> Message:
     return Message(RTM_NEWROUTE, APPEND | CREATE, body)
 
 
-def has_route(netlink: Netlink, index: int, route: KernelRoute) -> bool:
+def has_route(netlink: Netlink, index: int, route: Route) -> bool:
     """Whether the link has this very route (a dump of one namespace's few routes: a container's)."""
     destination = ip_network(route.dst)
     table = route.table if route.table is not None else _MAIN

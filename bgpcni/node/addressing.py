@@ -20,7 +20,7 @@ from bgpcni.ipam.config import requested_addresses
 from bgpcni.ipam.delegate import Delegate, find_plugin
 from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted
 from bgpcni.ipam.leases import Leases, bare
-from bgpcni.model import Address, Attachment, Ipam, KernelRoute, State
+from bgpcni.model import Address, Attachment, Ipam, State
 from bgpcni.node.request import Request, host_local_of
 from bgpcni.steps import step
 from bgpcni.store import Store
@@ -36,7 +36,7 @@ class Given:
     """What IPAM gave."""
 
     addresses: tuple[Address, ...] = ()
-    routes: tuple[KernelRoute, ...] = ()
+    routes: tuple[Route, ...] = ()
     dns: Dns = field(default_factory=Dns)
 
 
@@ -88,7 +88,7 @@ class Addressing:
                 raise
             taken = leases.add(container_id, ifname, requested, others | own)
         addresses = tuple(Address(address=lease.address, gateway=lease.gateway) for lease in taken)
-        return Given(addresses, tuple(map(_kernel_route, config.routes)), leases.dns())
+        return Given(addresses, config.routes, leases.dns())
 
     @step("release")
     def release(self, attachment: Attachment) -> None:
@@ -218,18 +218,6 @@ def _deadline() -> float:
     return time.monotonic() + DELEGATE_SECONDS
 
 
-def _kernel_route(route: Route) -> KernelRoute:
-    return KernelRoute(
-        dst=route.dst,
-        gw=route.gw,
-        mtu=route.mtu,
-        advmss=route.advmss,
-        priority=route.priority,
-        table=route.table,
-        scope=route.scope,
-    )
-
-
 def _same_pool(held: Ipam, wanted: Ipam | None) -> bool:
     """Whether an address that is held can be had again: from our own leases, in the same folder."""
     return wanted is not None and held.type == wanted.type == BUILT_IN and held.data_dir == wanted.data_dir
@@ -250,4 +238,4 @@ def _given(kind: str, result: Result) -> Given:
     if not result.ips:
         raise InvalidConfiguration(f"ipam: {kind} gave no address")
     addresses = tuple(Address(address=item.address, gateway=item.gateway) for item in result.ips)
-    return Given(addresses, tuple(map(_kernel_route, result.routes)), result.dns)
+    return Given(addresses, result.routes, result.dns)

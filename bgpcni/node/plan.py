@@ -6,12 +6,12 @@ Request + agent.toml → a planned `Attachment` and the bridge it needs. Every r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Literal
 
 from bgpcni import bgp
-from bgpcni.cni.result import Dns
+from bgpcni.cni.result import Dns, Route
 from bgpcni.config.agent import AgentConfig, PolicyTable
 from bgpcni.config.network import ExporterSection, NetworkConfig, mac_address
 from bgpcni.config.urls import loopback_url
@@ -19,7 +19,7 @@ from bgpcni.convergence import catalog
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, UnsupportedField
 from bgpcni.kernel.bridge import BridgePlan
 from bgpcni.kernel.gateway import gateway_mac
-from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, KernelRoute, NodeFacts
+from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, NodeFacts
 from bgpcni.node.request import Request
 
 
@@ -296,9 +296,7 @@ def refuse_by_policy(
         policy.refuse_subnets(item.address for item in addresses)
 
 
-def default_routes(
-    config: NetworkConfig, addresses: Sequence[Address], wanted: Sequence[KernelRoute]
-) -> tuple[KernelRoute, ...]:
+def default_routes(config: NetworkConfig, addresses: Sequence[Address], wanted: Sequence[Route]) -> tuple[Route, ...]:
     """IPAM's routes, and isDefaultGateway's defaults through the gateways: the `routes` of the result."""
     routes = list(wanted)
     if config.is_default_gateway:
@@ -306,17 +304,17 @@ def default_routes(
         for item in addresses:
             default = "0.0.0.0/0" if ip_interface(item.address).version == 4 else "::/0"
             if item.gateway and ip_network(default) not in present:
-                routes.append(KernelRoute(dst=default, gw=item.gateway))
+                routes.append(Route(dst=default, gw=item.gateway))
                 present.add(ip_network(default))
     return tuple(routes)
 
 
-def through_gateways(attachment: Attachment) -> tuple[KernelRoute, ...]:
+def through_gateways(attachment: Attachment) -> tuple[Route, ...]:
     """The routes as the kernel gets them: one without a gateway goes through that of its family, if there is one."""
     gateway = {
         ip_address(item.gateway).version: item.gateway for item in reversed(attachment.addresses) if item.gateway
     }
     return tuple(
-        route if route.gw else route.model_copy(update={"gw": gateway.get(ip_network(route.dst).version)})
+        route if route.gw else replace(route, gw=gateway.get(ip_network(route.dst).version))
         for route in attachment.routes
     )

@@ -10,7 +10,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 
-from bgpcni.cni.result import Dns, Interface, IpConfig, Result, Route
+from bgpcni.cni.result import Dns, Interface, IpConfig, Result
 from bgpcni.errors import TryAgain
 from bgpcni.kernel import bridge, masquerade
 from bgpcni.kernel.namespace import Namespace
@@ -141,10 +141,7 @@ def result_of(attachment: Attachment, dns: Dns) -> Result:
             Interface(name=attachment.ifname, mac=attachment.mac, sandbox=attachment.netns),
         ),
         ips=tuple(IpConfig(item.address, item.gateway, 2) for item in attachment.addresses),
-        routes=tuple(
-            Route(route.dst, route.gw, route.mtu, route.advmss, route.priority, route.table, route.scope)
-            for route in attachment.routes
-        ),
+        routes=attachment.routes,
         dns=dns,
     )
 
