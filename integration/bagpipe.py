@@ -12,15 +12,13 @@ import hashlib
 import http.client
 import json
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from integration.lab import Inside, Lab, Namespace, NotHere, until
-from integration.lab.frr import tail
-from integration.lab.namespace import send_signal
+from integration.lab import Daemon, Inside, Lab, Namespace, NotHere
+from integration.lab.namespace import Argument
 
 ROOT = Path(__file__).parents[1]
 VENV = ROOT / ".venv-bagpipe"
@@ -75,47 +73,27 @@ def _make(venv: Path) -> None:
             raise NotHere(f"BaGPipe cannot be installed: {' '.join(step[:3])}: {done.stderr.strip()[-500:]}")
 
 
-class BaGPipe:
-    """One daemon. `address`: the source of its session, and its VTEP; `peer`: the route reflector's."""
+class BaGPipe(Daemon):
+    """One daemon. `address`: the source of its session, and its VTEP; `peer`: the route reflector's.
+
+    Its session comes up some time after `start`, see `Frr.wait_established`.
+    """
 
     def __init__(
         self, lab: Lab, namespace: Namespace, address: str, peer: str, asn: int, driver: str = "dummy"
     ) -> None:
-        self.namespace = namespace
         self._bin = install()
-        self._folder = lab.folder / f"bagpipe-{address}"
-        self._folder.mkdir(mode=0o755)
-        self.log = self._folder / "log"
+        super().__init__(namespace, lab.folder / f"bagpipe-{address}")
         text = CONFIG.format(local=address, peers=peer, asn=asn, port=PORT, driver=driver)
-        (self._folder / "conf").write_text(text)
+        (self.folder / "conf").write_text(text)
         self._inside = Inside(namespace)
-        self._process: subprocess.Popen[str] | None = None
-        lab.callback(self.close)
+        lab.adopt(self)
 
-    def start(self) -> None:
-        """Start it and wait until it answers. Its session comes up later, see `Frr.wait_established`."""
-        argv = (self._bin / "bagpipe-bgp", "--config-file", self._folder / "conf")
-        process = self._process = self.namespace.popen(*argv, log=self.log)
-        until(lambda: process.poll() is not None or self.get("/ping"), f"BaGPipe's answer; {tail(self.log)}")
-        if process.poll() is not None:
-            raise RuntimeError(f"BaGPipe ended with {process.returncode}: {tail(self.log)}")
+    def argv(self) -> list[Argument]:
+        return [self._bin / "bagpipe-bgp", "--config-file", self.folder / "conf"]
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """End it by a signal, and wait for its end."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(number)
-            self._process.wait(60)
-
-    def pause(self) -> None:
-        """It hangs: connections are still taken by the kernel, and nothing is answered."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: int) -> None:
-        if self._process is not None and self._process.poll() is None:
-            send_signal(self._process.pid, number)
+    def answers(self) -> object:
+        return self.get("/ping")
 
     def get(self, path: str) -> Any:
         """The answer to a GET, as a document."""
@@ -147,8 +125,7 @@ class BaGPipe:
         return found
 
     def close(self) -> None:
-        self.resume()
-        self.kill()
+        super().close()
         self._inside.close()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.lab import Docker, Engine, Frr, Lab, Node, Podman, start_engine, sweep
+from integration.lab import Docker, Engine, Frr, Lab, Node, NotHere, Podman, start_engine, sweep
 from integration.lab.core import root_or_reason
 from integration.lab.engine import NoEngine
 from integration.lab.kernel import SECONDS, OtherKernel, skip_unless_there
@@ -48,8 +48,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(OtherKernel(config), "other-kernel")
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """A test that asks for a part that is not on this machine is skipped, and says which."""
     skip_unless_there(item)
+    try:
+        yield
+    except NotHere as error:
+        pytest.skip(str(error))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, NotThereYet, Outcome, Reach, SessionDown
 from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts
+from bgpcni.testing import Woken
 from bgpcni_exabgp import ExaBGP
-from integration.lab import ALL_FAMILIES, Frr, Lab, Namespace, link, until
+from integration.lab import ALL_FAMILIES, Frr, Inside, Lab, Namespace, link, until
 from integration.lab import Neighbor as FrrNeighbor
 
 Value = TypeVar("Value")
-CLONE_NEWNET = 0x40000000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,35 +104,6 @@ class Ears:
         return found
 
 
-class Woken:
-    """Counts the calls back."""
-
-    def __init__(self) -> None:
-        self.progressed = self.emptied = 0
-
-    def progress(self) -> None:
-        self.progressed += 1
-
-    def sessions(self) -> None:
-        self.progressed += 1
-
-    def empty(self) -> None:
-        self.emptied += 1
-
-
-class Inside:
-    """A thread in a namespace; the threads and processes that are started from there are in it too."""
-
-    def __init__(self, place: Namespace) -> None:
-        self._pool = ThreadPoolExecutor(1, initializer=enter, initargs=(place.path,))
-
-    def call(self, function: Callable[..., Value], *arguments: Any) -> Value:
-        return self._pool.submit(function, *arguments).result()
-
-    def close(self) -> None:
-        self._pool.shutdown()
-
-
 class Speaker:
     """One life of an exporter, all its verbs in a thread inside the namespace; ExaBGP starts there too."""
 
@@ -195,17 +162,6 @@ class Speaker:
         """End this life as an agent's: ExaBGP goes on. Idempotent."""
         self.exporter.close()
         self._inside.close()
-
-
-def enter(path: Path) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if libc.setns(descriptor, CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), "setns")
-    finally:
-        os.close(descriptor)
-    assert threading.current_thread() is not threading.main_thread()
 
 
 def facts(node: Bench, *neighbors: Neighbor, **fields: Any) -> NodeFacts:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from struct import pack
 
 from bgpcni.model import Family
-from integration.exabgp_bench import enter
-from integration.lab import Lab, Namespace, until
+from integration.lab import Inside, Lab, Namespace, until
 
 MARKER = b"\xff" * 16
 OPEN, UPDATE, NOTIFICATION, KEEPALIVE, ROUTE_REFRESH = range(1, 6)
@@ -57,8 +55,9 @@ class HandPeer:
         self.got: list[tuple[int, bytes]] = []
         self.sessions = 0
         self._open = self._my_open(address, asn, families, refresh, graceful)
-        with ThreadPoolExecutor(1, initializer=enter, initargs=(place.path,)) as inside:
-            self._listener = inside.submit(socket.create_server, (address, 179)).result()
+        inside = Inside(place)
+        self._listener = inside.call(socket.create_server, (address, 179))
+        inside.close()
         self._connection: socket.socket | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()

@@ -16,6 +16,15 @@ from integration.lab import CniAnswer, Frr, Lab, Namespace, Node, until
 SUBNET, SUBNET6 = "10.1.2.0/24", "2001:db8:1:2::/64"
 
 
+def ready(lab: Lab) -> tuple[Frr, Node]:
+    """FRR, and a node whose agent runs and has its session with it."""
+    frr = lab.frr()
+    node = lab.node(frr)
+    node.agent()
+    frr.wait_established(node.address)
+    return frr, node
+
+
 def dual(node: Node, name: str = "tenant-a", **keys: Any) -> dict[str, Any]:
     """A network with IPv4 and IPv6, announced as unicast routes; ADD waits until they are sent, up to 30 s.
 

@@ -22,6 +22,7 @@ from integration.seen import (
     nothing_stays,
     pinged,
     prefixes,
+    ready,
     session,
     settled,
     speaker,
@@ -67,10 +68,7 @@ def test_a_killed_agent_is_no_event_to_a_peer(frr: Frr, node: Node, lab: Lab) ->
 def test_what_a_killed_agent_answered_holds(lab: Lab) -> None:
     """kill -9 at random moments of a burst of ADDs, four times, with a restart each time: each ADD that was answered
     with success has its routes and is reached; of the others nothing stays after their DEL; the session stays up."""
-    frr = lab.frr()
-    node = lab.node(frr)
-    node.agent()
-    frr.wait_established(node.address)
+    frr, node = ready(lab)
     conf = dual(node)
     chance = random.Random(SEED)
     kept: dict[str, tuple[Namespace, CniAnswer]] = {}
@@ -111,10 +109,7 @@ def test_what_a_killed_agent_answered_holds(lab: Lab) -> None:
 
 def test_a_delete_that_a_kill_cut_short_is_finished(lab: Lab) -> None:
     """kill -9 in the midst of DELs: the restarted agent, or the DEL that the runtime sends again, finishes them."""
-    frr = lab.frr()
-    node = lab.node(frr)
-    node.agent()
-    frr.wait_established(node.address)
+    frr, node = ready(lab)
     conf = dual(node)
     chance = random.Random(SEED)
     for _ in range(3):
@@ -211,10 +206,7 @@ def test_exabgp_without_an_agent(lab: Lab, exporters: list[str] | None) -> None:
 
 def test_a_burst_ends_before_sigterm_does(lab: Lab) -> None:
     """SIGTERM while ADDs run: those that were taken are answered, and every answer holds."""
-    frr = lab.frr()
-    node = lab.node(frr)
-    node.agent()
-    frr.wait_established(node.address)
+    frr, node = ready(lab)
     conf = dual(node)
     spaces = {f"c{n}": lab.container(f"c{n}") for n in range(10)}
     calls = [functools.partial(node.cni, "ADD", name, space, conf) for name, space in spaces.items()]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from integration.bagpipe import BaGPipe
-from integration.lab import CniAnswer, Frr, Lab, Namespace, Node, NotHere, until
+from integration.lab import CniAnswer, Frr, Lab, Namespace, Node, until
 
 ARTICLE = Path(__file__).parents[1] / "conf/10-bagpipe.conf"
 FAMILIES = ("l2vpn-evpn", "ipv4-vpn")
@@ -63,10 +63,7 @@ def frr(lab: Lab) -> Frr:
 @pytest.fixture
 def hosts(lab: Lab, frr: Frr) -> list[Host]:
     """Two nodes whose sessions with FRR are up."""
-    try:
-        found = [host(lab, frr) for _ in range(2)]
-    except NotHere as error:
-        pytest.skip(str(error))
+    found = [host(lab, frr) for _ in range(2)]
     for one in found:
         frr.wait_established(one.node.address)
     return found

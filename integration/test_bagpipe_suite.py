@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
 
 import pytest
 
 from bgpcni.exporter import Exporter, Reach, Wake
 from bgpcni.model import Announcement, Endpoint, Family, Nlri, NodeFacts
-from bgpcni.testing import ExporterSuite, Speaker
+from bgpcni.testing import ExporterSuite
 from bgpcni.testing.suite import Life, reached, shows
 from bgpcni_bagpipe import BaGPipe as BaGPipeExporter
 from integration.bagpipe import BaGPipe
-from integration.lab import Inside, Lab, Namespace, NotHere
+from integration.lab import Lab
+from integration.speakers import DaemonSpeaker, SpeakerInside, impostor
 
-Value = TypeVar("Value")
-Arguments = ParamSpec("Arguments")
 VNIS = {"net": 5001, "spared": 5002}
 FALSE_PORT = 8083
 
 
-class Daemon(Speaker):
+class Daemon(DaemonSpeaker, SpeakerInside):
     """A daemon without a peer: what it would announce is in its looking glass."""
 
+    daemon: BaGPipe
+
     def __init__(self, lab: Lab) -> None:
-        self.namespace: Namespace = lab.namespace("bagpipe")
+        super().__init__(lab, lab.namespace("bagpipe"))
         self.daemon = BaGPipe(lab, self.namespace, "127.0.0.1", "127.0.0.9", 64512)
-        self._inside = Inside(self.namespace)
         self._run_dir = lab.folder / "run"
         self._run_dir.mkdir()
         self._port = 8082
         self._started = False
-        lab.callback(self._inside.close)
 
     def exporter(self, wake: Wake) -> Exporter:
         if self._port == 8082 and not self._started:
@@ -62,54 +59,16 @@ class Daemon(Speaker):
         self.daemon.post("/attach_localport", **foreign("6001"))
         return "6001/02:00:00:00:ff:01/10.6.0.1/24"
 
-    def empty(self) -> None:
-        self.stop()
-        self.start()
-
-    def stop(self) -> None:
-        self.daemon.kill()
-
     def start(self) -> None:
-        self.daemon.start()
+        super().start()
         self._started = True
-
-    def pause(self) -> None:
-        self.daemon.pause()
-
-    def resume(self) -> None:
-        self.daemon.resume()
 
     @contextmanager
     def impostor(self, answer: bytes) -> Iterator[None]:
-        server = self.call(socket.create_server, ("127.0.0.1", FALSE_PORT))
-
-        def serve() -> None:
-            while True:
-                try:
-                    client, _ = server.accept()
-                except OSError:
-                    return
-                with client:
-                    client.settimeout(5)
-                    try:
-                        client.recv(1 << 16)
-                        client.sendall(answer)
-                    except OSError:
-                        pass
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
         self._port = FALSE_PORT
-        try:
+        with impostor(self.call(socket.create_server, ("127.0.0.1", FALSE_PORT)), answer):
             yield
-        finally:
-            self._port = 8082
-            server.shutdown(socket.SHUT_RDWR)
-            server.close()
-            thread.join(30)
-
-    def call(self, verb: Callable[Arguments, Value], /, *arguments: Arguments.args, **named: Arguments.kwargs) -> Value:
-        return self._inside.call(verb, *arguments, **named)
+        self._port = 8082
 
 
 def endpoint(
@@ -151,10 +110,7 @@ def foreign(vpn: str, **more: object) -> dict[str, object]:
 
 @pytest.fixture
 def speaker(lab: Lab) -> Daemon:
-    try:
-        return Daemon(lab)
-    except NotHere as error:
-        pytest.skip(str(error))
+    return Daemon(lab)
 
 
 class TestBaGPipe(ExporterSuite):

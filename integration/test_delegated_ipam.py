@@ -15,7 +15,7 @@ import pytest
 
 from integration.lab import CniAnswer, Lab, Namespace, Node, until
 from integration.lab.node import STOCK_PLUGINS
-from integration.seen import freeze, speaker, thaw
+from integration.seen import freeze, ready, speaker, thaw
 
 Config = dict[str, Any]
 DOUBLE = Path(__file__).with_name("ipam_double.py")
@@ -237,10 +237,7 @@ def test_stock_static(ipam: Ipam, lab: Lab) -> None:
 def test_its_address_goes_back_after_the_route(lab: Lab) -> None:
     """While the withdrawal is not confirmed the plugin is not asked to take the address back, by DEL or GC, also over
     an agent's end; then it is, with ADD's own words."""
-    frr = lab.frr()
-    node = lab.node(frr)
-    node.agent()
-    frr.wait_established(node.address)
+    frr, node = ready(lab)
     ipam, container = ipam_of(node), lab.container()
     conf = ipam.network(exporters=["exabgp"], cniVersion="1.1.0", bgp={"wait": "sent", "waitSeconds": 30})
     added = ipam.call("ADD", "c1", container, conf, args="IgnoreUnknown=1;K8S_POD_NAME=p")

@@ -18,9 +18,9 @@ import pytest
 from bgpcni.convergence.announcer import Announcer
 from bgpcni.model import Announcement, AttachmentKey, Family, Neighbor, Nlri
 from bgpcni_exabgp import ExaBGP
-from integration.exabgp_bench import Bench, Inside, bench, facts
+from integration.exabgp_bench import Bench, bench, facts
 from integration.frr_table import meant, stale, table
-from integration.lab import ALL_FAMILIES, Frr, Lab, until
+from integration.lab import ALL_FAMILIES, Frr, Inside, Lab, until
 
 STEPS, EACH = 1000, 10
 HOLD = 6

@@ -14,9 +14,9 @@ import pytest
 from bgpcni.convergence.announcer import Announcer
 from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
 from bgpcni_exabgp import ExaBGP
-from integration.exabgp_bench import Bench, Inside, bench, facts, unicast
+from integration.exabgp_bench import Bench, bench, facts, unicast
 from integration.frr_table import stale
-from integration.lab import Frr, Lab, until
+from integration.lab import Frr, Inside, Lab, until
 
 OWNER = AttachmentKey("net", "many", "eth0")
 

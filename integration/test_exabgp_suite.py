@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
 
 import pytest
 
 from bgpcni.exporter import Exporter, Wake
 from bgpcni.model import Announcement
-from bgpcni.testing import ExporterSuite, Speaker
+from bgpcni.testing import ExporterSuite
 from bgpcni_exabgp import ExaBGP
 from integration.exabgp_bench import Bench, bench, facts, unicast
-from integration.lab import Frr, Inside, Lab
-
-Value = TypeVar("Value")
-Arguments = ParamSpec("Arguments")
+from integration.lab import Frr, Lab
+from integration.speakers import SpeakerInside
 
 
-class Engine(Speaker):
+class Engine(SpeakerInside):
     """ExaBGP as the exporter runs it; the table is what FRR has from it."""
 
     def __init__(self, lab: Lab) -> None:
         self.frr: Frr = lab.frr()
         self.node: Bench = bench(lab, self.frr)
-        self._inside = Inside(self.node.namespace)
+        super().__init__(lab, self.node.namespace)
         self._last: ExaBGP | None = None
-        lab.callback(self._inside.close)
 
     def exporter(self, wake: Wake) -> Exporter:
         self._last = ExaBGP("exabgp", ExaBGP.Config(), facts(self.node), wake)
@@ -60,9 +55,6 @@ class Engine(Speaker):
         assert running is not None, "ExaBGP does not run"
         running.close()
         return running.identity.pid
-
-    def call(self, verb: Callable[Arguments, Value], /, *arguments: Arguments.args, **named: Arguments.kwargs) -> Value:
-        return self._inside.call(verb, *arguments, **named)
 
 
 class TestExaBGP(ExporterSuite, without=["foreign", "down", "impostor"]):

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import pytest
 
 from bgpcni.exporter import Exporter, Reach, Wake
 from bgpcni.kernel.links import alias_of
 from bgpcni.model import Announcement, AttachmentKey, Endpoint, Family, Nlri, NodeFacts
-from bgpcni.testing import ExporterSuite, Speaker
+from bgpcni.testing import ExporterSuite
 from bgpcni.testing.speaker import until
 from bgpcni.testing.suite import Life, reached, shows
 from bgpcni_frr import FRR
 from integration import evpn
 from integration.evpn import Container, connected
-from integration.lab import Frr, Inside, Lab, Node, link
-from integration.lab.frr import Neighbor
+from integration.lab import Frr, Lab, Neighbor, Node, link
+from integration.speakers import SpeakerInside, impostor, listening
 from integration.test_evpn_frr import HOST4, HOST6, HOST_MAC, VTEP, make_router, reaches
 
-Value = TypeVar("Value")
-Arguments = ParamSpec("Arguments")
 VNI, TARGET, HOST, PEER = 5001, "64512:5001", "198.18.90.2", "198.18.90.1"
 SAMPLE = Path(__file__).parent.parent / "conf/frr-evpn.conf"
 FAMILIES = ("l2vpn-evpn",)
@@ -39,18 +35,16 @@ def speaks_evpn(lab: Lab, neighbor: str) -> Frr:
     return lab.frr(router_id=HOST, neighbors=[Neighbor(neighbor, 64512, FAMILIES)], extra=EVPN)
 
 
-class Host(Speaker):
+class Host(SpeakerInside):
     """A host with FRR, a bridge, and one container's port on it; its peer sees the routes."""
 
     def __init__(self, lab: Lab) -> None:
         self.peer = lab.frr(neighbors=[Neighbor(HOST, 64512, FAMILIES)])
         self.frr = speaks_evpn(lab, PEER)
-        self.namespace = self.frr.namespace
+        super().__init__(lab, self.frr.namespace)
         link(self.namespace, self.peer.namespace, "uplink", "host", (f"{HOST}/24",), (f"{PEER}/24",))
         self.folder = str(lab.folder)
         self.port = self.container("veth1", alias_of(AttachmentKey("net", "c1", "eth0")))
-        self._inside = Inside(self.namespace)
-        lab.callback(self._inside.close)
         self.peer.wait_established(HOST)
 
     def container(self, name: str, alias: str) -> int:
@@ -135,33 +129,9 @@ class Host(Speaker):
         self.frr.stop()
         path = self.frr.folder / "bgpd.vty"
         path.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX) as door:
-            door.bind(str(path))
-            door.listen()
-
-            def serve() -> None:
-                while True:
-                    try:
-                        guest, _ = door.accept()
-                    except OSError:
-                        return
-                    with guest:
-                        try:
-                            guest.sendall(answer)
-                        except OSError:
-                            pass
-
-            thread = threading.Thread(target=serve, daemon=True)
-            thread.start()
-            try:
-                yield
-            finally:
-                door.shutdown(socket.SHUT_RDWR)
-                thread.join(30)
-                path.unlink(missing_ok=True)
-
-    def call(self, verb: Callable[Arguments, Value], /, *arguments: Arguments.args, **named: Arguments.kwargs) -> Value:
-        return self._inside.call(verb, *arguments, **named)
+        with impostor(listening(str(path)), answer):
+            yield
+        path.unlink()
 
 
 @pytest.fixture

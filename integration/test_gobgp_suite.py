@@ -3,8 +3,6 @@ does besides."""
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +14,11 @@ import pytest
 
 from bgpcni.exporter import Exporter, NotThereYet, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
-from bgpcni.testing import ExporterSuite, Speaker, Woken
+from bgpcni.testing import ExporterSuite, Woken
 from bgpcni.testing.suite import Life, reached, shows
 from integration.gobgp import GoBGP
-from integration.lab import Frr, Lab, Neighbor, NotHere, link, until
+from integration.lab import Frr, Lab, Neighbor, link, until
+from integration.speakers import DaemonSpeaker, impostor, listening
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed: pip install bgpcni[gobgp]")
 
@@ -29,8 +28,10 @@ HERE, THERE, ASN = "198.18.1.2", "198.18.1.1", 64512
 HERE6 = "2001:db8:18:1::2"
 
 
-class Daemon(Speaker):
+class Daemon(DaemonSpeaker):
     """gobgpd in one namespace, FRR in another: the table is FRR's."""
+
+    daemon: GoBGP
 
     def __init__(self, lab: Lab) -> None:
         self.frr: Frr = lab.frr(neighbors=[Neighbor(HERE, ASN)])
@@ -58,53 +59,13 @@ class Daemon(Speaker):
         self.daemon.command("global", "rib", "add", "10.9.9.9/32", "nexthop", HERE)
         return "10.9.9.9/32"
 
-    def empty(self) -> None:
-        self.stop()
-        self.start()
-
-    def stop(self) -> None:
-        self.daemon.kill()
-
-    def start(self) -> None:
-        self.daemon.start()
-
-    def pause(self) -> None:
-        self.daemon.pause()
-
-    def resume(self) -> None:
-        self.daemon.resume()
-
     @contextmanager
     def impostor(self, answer: bytes) -> Iterator[None]:
         path = f"{self._folder}/false.sock"
-        server = socket.socket(socket.AF_UNIX)
-        server.bind(path)
-        server.listen()
-
-        def serve() -> None:
-            while True:
-                try:
-                    client, _ = server.accept()
-                except OSError:
-                    return
-                with client:
-                    client.settimeout(5)
-                    try:
-                        client.recv(1 << 16)
-                        client.sendall(answer)
-                    except OSError:
-                        pass
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
         self._target = f"unix://{path}"
-        try:
+        with impostor(listening(path), answer):
             yield
-        finally:
-            self._target = self.daemon.target
-            server.shutdown(socket.SHUT_RDWR)
-            server.close()
-            thread.join(30)
+        self._target = self.daemon.target
 
 
 def unicast(prefix: str, network: str = "net") -> Announcement:
@@ -115,10 +76,7 @@ def unicast(prefix: str, network: str = "net") -> Announcement:
 
 @pytest.fixture
 def speaker(lab: Lab) -> Daemon:
-    try:
-        return Daemon(lab)
-    except NotHere as error:
-        pytest.skip(str(error))
+    return Daemon(lab)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from integration import evpn
 from integration.bagpipe import BaGPipe
 from integration.evpn import TARGET
 from integration.gobgp import GoBGP
-from integration.lab import CniAnswer, Frr, Lab, Namespace, Node, NotHere, until
+from integration.lab import CniAnswer, Frr, Lab, Namespace, Node, until
 
 pytest.importorskip("grpc", reason="grpcio is not installed: pip install bgpcni[gobgp]")
 
@@ -80,10 +80,7 @@ class Three:
 
 @pytest.fixture
 def three(lab: Lab) -> Three:
-    try:
-        return Three(lab)
-    except NotHere as error:
-        pytest.skip(str(error))
+    return Three(lab)
 
 
 def test_three_speakers_are_one_network(three: Three) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from integration.bird import Bird
 from integration.lab import Frr, Lab, Node, until
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -34,22 +34,9 @@ def frr_on(lab: Lab, node: Node) -> Callable[[], None]:
 
 def bird_on(lab: Lab, node: Node) -> Callable[[], None]:
     """BIRD on the node, from conf/bird.conf."""
-    program = shutil.which("bird", path="/usr/sbin:/usr/bin:/sbin")
-    if program is None:
-        pytest.skip("not installed: bird3")
-    folder = lab.folder / "bird"
-    folder.mkdir()
-    (folder / "conf").write_text(sample("bird.conf", node))
-    argv = (program, "-f", "-c", folder / "conf", "-s", folder / "ctl", "-P", folder / "pid")
-    running = [node.namespace.popen(*argv, log=folder / "log")]
-    until(lambda: (folder / "ctl").is_socket(), "BIRD's socket")
-
-    def restart() -> None:
-        running[0].terminate()
-        running[0].wait(60)
-        running[0] = node.namespace.popen(*argv, log=folder / "log")
-
-    return restart
+    bird = Bird(lab, node.namespace, sample("bird.conf", node))
+    bird.start()
+    return bird.restart
 
 
 READERS = {"frr": frr_on, "bird": bird_on}

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import ParamSpec, TypeVar
 
 import pytest
 
 from bgpcni.exporter import Exporter, Reach, Wake
 from bgpcni.model import Announcement, Endpoint, Family, Nlri, NodeFacts
-from bgpcni.testing import ExporterSuite, Speaker
+from bgpcni.testing import ExporterSuite
 from bgpcni.testing.speaker import until
 from bgpcni.testing.suite import Life, reached, shows
 from bgpcni_kernel import Kernel
-from integration.lab import Inside, Lab
-
-Value = TypeVar("Value")
-Arguments = ParamSpec("Arguments")
+from integration.lab import Lab
+from integration.speakers import SpeakerInside
 
 
-class Table(Speaker):
+class Table(SpeakerInside):
     """Table 100 of a network namespace with a bridge `cni0`, which whatever daemon would read."""
 
     def __init__(self, lab: Lab) -> None:
-        self.namespace = lab.namespace("kernel")
-        self._inside = Inside(self.namespace)
+        super().__init__(lab, lab.namespace("kernel"))
         self.folder = str(lab.folder)
         self.number = 100
         self.bridge()
-        lab.callback(self._inside.close)
 
     def bridge(self) -> None:
         self.namespace.ip("link", "add", "cni0", "type", "bridge")
@@ -62,9 +56,6 @@ class Table(Speaker):
     def empty(self) -> None:
         self.namespace.ip("link", "delete", "cni0")
         self.bridge()
-
-    def call(self, verb: Callable[Arguments, Value], /, *arguments: Arguments.args, **named: Arguments.kwargs) -> Value:
-        return self._inside.call(verb, *arguments, **named)
 
 
 def unicast(prefix: str, network: str = "net", device: str = "cni0") -> Announcement:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from integration.gobgp import GoBGP
-from integration.lab import CniAnswer, Frr, Lab, Neighbor, Node, NotHere, until
+from integration.lab import CniAnswer, Frr, Lab, Neighbor, Node, until
 
 pytest.importorskip("grpc", reason="grpcio is not installed: pip install bgpcni[gobgp]")
 
@@ -93,10 +93,7 @@ class Site:
 
 @pytest.fixture
 def site(lab: Lab) -> Site:
-    try:
-        site = Site(lab)
-    except NotHere as error:
-        pytest.skip(str(error))
+    site = Site(lab)
     site.start("exabgp")
     for name in ("a", "b"):
         site.add(name)

@@ -17,6 +17,7 @@ from integration.seen import (
     nothing_left,
     nothing_stays,
     pinged,
+    ready,
     session,
     settled,
     speaker,
@@ -63,10 +64,7 @@ def test_drain(frr: Frr, node: Node, lab: Lab) -> None:
 
 def test_sigterm_leaves_the_routes(lab: Lab) -> None:
     """SIGTERM ends the agent alone, also twice: ExaBGP goes on, the routes stay."""
-    frr = lab.frr()
-    node = lab.node(frr)
-    node.agent()
-    frr.wait_established(node.address)
+    frr, node = ready(lab)
     conf, space = dual(node), lab.container()
     answer = add(node, "c1", space, conf)
     announced(frr, node, answer)
@@ -88,10 +86,7 @@ def test_sigterm_leaves_the_routes(lab: Lab) -> None:
 def test_a_reload_of_a_bad_file_changes_nothing(lab: Lab) -> None:
     """A misspelt key, no TOML, another data_dir: `reload` names what is wrong and exits with 1, SIGHUP logs it; routes,
     session and ADDs go on as before."""
-    frr = lab.frr()
-    node = lab.node(frr)
-    node.agent()
-    frr.wait_established(node.address)
+    frr, node = ready(lab)
     conf, first, second = dual(node), lab.container("a"), lab.container("b")
     answer = add(node, "c1", first, conf)
     announced(frr, node, answer)

@@ -14,7 +14,7 @@ import pytest
 
 from integration.lab import CniAnswer, Lab, Namespace, Node, until
 from integration.lab.node import BGPCNI
-from integration.seen import Burst, add, delete, dual, links_in, nothing_left
+from integration.seen import Burst, add, delete, dual, links_in, nothing_left, ready
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -382,10 +382,7 @@ def test_a_folder_that_cannot_be_used(lab: Lab, folder: str, what: str) -> None:
 def test_a_record_that_cannot_be_read(lab: Lab) -> None:
     """A record is damaged: `status` names the file; the others of its network work; its routes stay until its DEL,
     which succeeds, warns, and leaves nothing."""
-    frr = lab.frr()
-    node = lab.node(frr)
-    node.agent()
-    frr.wait_established(node.address)
+    frr, node = ready(lab)
     conf, first, second = dual(node), lab.container("a"), lab.container("b")
     damaged, sound = add(node, "c1", first, conf), add(node, "c2", second, conf)
     (record,) = (path for path in node.records() if json.loads(path.read_text())["container_id"] == "c1")

@@ -19,6 +19,7 @@ from integration.seen import (
     nothing_stays,
     pinged,
     prefixes,
+    ready,
     session,
     settled,
     speaker,
@@ -176,10 +177,7 @@ def test_an_address_is_held_until_its_withdrawal_is_confirmed(frr: Frr, node: No
 
 def test_a_held_address_survives_the_agent(lab: Lab) -> None:
     """The agent is killed while an address is held: it is still held afterwards, and released once confirmed."""
-    frr = lab.frr()
-    node = lab.node(frr)
-    node.agent()
-    frr.wait_established(node.address)
+    frr, node = ready(lab)
     conf, first, second = pool(node, 9, "9"), lab.container("a"), lab.container("b")
     held = add(node, "c1", first, conf)
     announced(frr, node, held)
@@ -200,10 +198,7 @@ def test_a_held_address_survives_the_agent(lab: Lab) -> None:
 def test_the_last_address_is_reused_when_nothing_else_is_free(lab: Lab) -> None:
     """A pool of one, its address held: another container on this node gets it (same route, same next hop), and FRR
     has the route all the time; the old record goes by itself."""
-    frr = lab.frr()
-    node = lab.node(frr)
-    node.agent()
-    frr.wait_established(node.address)
+    frr, node = ready(lab)
     conf, first, second = pool(node, 2, "2"), lab.container("a"), lab.container("b")
     held = add(node, "c1", first, conf)
     announced(frr, node, held)
@@ -227,10 +222,7 @@ def test_the_last_address_is_reused_when_nothing_else_is_free(lab: Lab) -> None:
 def test_a_container_gets_its_own_held_address_again(lab: Lab) -> None:
     """DEL and ADD of the same container while ExaBGP hangs: it has the same addresses again, and nothing is held
     twice; an ADD that fails meanwhile leaves them held."""
-    frr = lab.frr()
-    node = lab.node(frr)
-    node.agent()
-    frr.wait_established(node.address)
+    frr, node = ready(lab)
     conf, space = pool(node, 9, "9"), lab.container()
     held = add(node, "c1", space, conf)
     announced(frr, node, held)
@@ -257,10 +249,7 @@ def test_a_container_gets_its_own_held_address_again(lab: Lab) -> None:
 
 def test_release_by_force(lab: Lab) -> None:
     """`bgpcni release ID --force` gives held addresses back at once; without --force, or for what is up, it refuses."""
-    frr = lab.frr()
-    node = lab.node(frr)
-    node.agent()
-    frr.wait_established(node.address)
+    frr, node = ready(lab)
     conf, space = pool(node, 9, "9"), lab.container()
     answer = add(node, "c1", space, conf)
     announced(frr, node, answer)

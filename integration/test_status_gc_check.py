@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from integration.lab import Lab, until
-from integration.seen import add, announced, delete, dual, nothing_left, withdrawn
+from integration.seen import add, announced, delete, dual, nothing_left, ready, withdrawn
 
 
 def test_status_follows_the_session(lab: Lab) -> None:
@@ -38,10 +38,7 @@ def test_status_follows_the_session(lab: Lab) -> None:
 
 def test_gc_withdraws_routes_of_its_network_alone(lab: Lab) -> None:
     """Routes, links, leases and records of what is not listed go; the listed one, and other networks, stay."""
-    frr = lab.frr()
-    node = lab.node(frr)
-    node.agent()
-    frr.wait_established(node.address)
+    frr, node = ready(lab)
     conf = dual(node)
     other = node.network("tenant-b", "10.1.3.0/24", "fd00:3::/64")
     spaces = [lab.container() for _ in range(3)]
@@ -63,10 +60,7 @@ def test_gc_withdraws_routes_of_its_network_alone(lab: Lab) -> None:
 
 def test_check_wants_the_announcement(lab: Lab) -> None:
     """What ADD announced and is not wanted any more is missing, as a link would be."""
-    frr = lab.frr()
-    node = lab.node(frr)
-    node.agent()
-    frr.wait_established(node.address)
+    _, node = ready(lab)
     conf, container = dual(node), lab.container()
     added = node.cni("ADD", "c1", container, conf)
     assert added.ok

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from integration.bagpipe import BaGPipe
-from integration.lab import Frr, Lab, Neighbor, Node, NotHere, until
+from integration.lab import Frr, Lab, Neighbor, Node, until
 
 SECOND = "198.18.1.3"
 """BaGPipe's end of its session: one pair of addresses is one session, and ExaBGP has the node's first address."""
@@ -46,10 +46,7 @@ def both(lab: Lab) -> Both:
     node = lab.node(frr)
     node.namespace.ip("address", "add", f"{SECOND}/24", "dev", "uplink")
     frr.add_neighbor(Neighbor(SECOND, frr.asn, ("l2vpn-evpn",)))
-    try:
-        daemon = BaGPipe(lab, node.namespace, SECOND, node.peer, frr.asn)
-    except NotHere as error:
-        pytest.skip(str(error))
+    daemon = BaGPipe(lab, node.namespace, SECOND, node.peer, frr.asn)
     daemon.start()
     node.agent(default_exporters=[])
     frr.wait_established(SECOND)

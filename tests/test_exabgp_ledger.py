@@ -30,6 +30,15 @@ def up(made: Ledger, address: str = A.address, number: int = 0) -> Session:
     return session
 
 
+def sent() -> tuple[Ledger, Session]:
+    """With one session, which has the route."""
+    made = ledger()
+    session = up(made)
+    made.announced(ROUTE, 1)
+    made.sent(session, 1)
+    return made, session
+
+
 def test_a_route_is_sent_and_acknowledged_when_every_session_has_it():
     """Wanted until all established sessions have it in their sockets; acknowledged when all peers' TCP has it."""
     made = ledger(A, B)
@@ -72,10 +81,7 @@ def test_why_a_route_is_not_announced():
 
 def test_a_withdrawal_is_confirmed_by_the_session_that_had_the_route():
     """Confirmed as far as the session got: sent, then acknowledged."""
-    made = ledger()
-    session = up(made)
-    made.announced(ROUTE, 1)
-    made.sent(session, 1)
+    made, session = sent()
     made.withdrawn(ROUTE, 2)
     assert made.outcome(ROUTE, 1) == Outcome(Reach.WANTED)
     made.sent(session, 2)
@@ -106,10 +112,7 @@ def test_what_an_earlier_life_may_have_sent_is_taken_to_be_sent():
 
 def test_a_peer_that_fell_before_the_withdraw_keeps_the_route_until_replay_and_end_of_rib():
     """Graceful restart: a peer may keep a route of a session that fell; a later session ends that with End-of-RIB."""
-    made = ledger()
-    session = up(made)
-    made.announced(ROUTE, 1)
-    made.sent(session, 1)
+    made, session = sent()
     made.down(session, "gone", 10.0, 1)
     made.withdrawn(ROUTE, 2)
     outcome = made.outcome(ROUTE, 11.0)
@@ -124,10 +127,7 @@ def test_a_peer_that_fell_before_the_withdraw_keeps_the_route_until_replay_and_e
 
 def test_silence_confirms_in_the_end():
     """Down for longer than hold time, graceful restart and a margin: no peer has the route any more."""
-    made = ledger()
-    session = up(made)
-    made.announced(ROUTE, 1)
-    made.sent(session, 1)
+    made, session = sent()
     made.down(session, "gone", 10.0, 1)
     made.withdrawn(ROUTE, 2)
     assert made.outcome(ROUTE, 10.0 + SILENCE - 1).reach is Reach.WANTED
@@ -154,10 +154,7 @@ def test_a_session_that_was_up_must_take_the_withdraw(fell_first):
 
 def test_a_new_exabgp_does_not_forget_what_the_old_one_sent():
     """After a crash a withdrawal waits for the new session's End-of-RIB, since peers keep routes over the restart."""
-    made = ledger()
-    session = up(made)
-    made.announced(ROUTE, 1)
-    made.sent(session, 1)
+    made, session = sent()
     made.disconnected("exabgp is not running", 10.0)
     made.connected()
     made.withdrawn(ROUTE, 1)
@@ -171,10 +168,7 @@ def test_a_new_exabgp_does_not_forget_what_the_old_one_sent():
 
 def test_a_family_that_the_new_session_lacks_holds_nothing():
     """A peer that came back without the family has dropped its routes."""
-    made = ledger()
-    session = up(made)
-    made.announced(ROUTE, 1)
-    made.sent(session, 1)
+    made, session = sent()
     made.down(session, "gone", 1.0, 1)
     made.withdrawn(ROUTE, 2)
     made.up(session, [], 2, 0.0)

@@ -141,6 +141,19 @@ def test_a_link_is_not_followed(folder: int, tmp_path: Path) -> None:
     assert not (tmp_path / "y").exists()
 
 
+def starting(folder: int) -> tuple[WriterLocks, threading.Thread, threading.Event]:
+    """An agent that is about to have its locks, in a thread of its own; the event: it has them."""
+    agent, started = WriterLocks(folder), threading.Event()
+
+    def start() -> None:
+        agent.as_agent()
+        started.set()
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    return agent, thread, started
+
+
 def test_one_agent(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second agent is refused, and so is every call."""
     monkeypatch.setattr(locks, "PROBE_SECONDS", 0.0)
@@ -157,14 +170,7 @@ def test_calls_without_an_agent_work_side_by_side(folder: int) -> None:
     call = WriterLocks(folder)
     call.as_call()
     assert in_child(WriterLocks(folder).as_call) == "ok"
-    agent, started = WriterLocks(folder), threading.Event()
-
-    def start() -> None:
-        agent.as_agent()
-        started.set()
-
-    thread = threading.Thread(target=start)
-    thread.start()
+    agent, thread, started = starting(folder)
     end = time.monotonic() + 30
     while in_child(WriterLocks(folder).as_call) == "ok":  # until the agent has its first lock
         assert time.monotonic() < end
@@ -179,14 +185,7 @@ def test_calls_without_an_agent_work_side_by_side(folder: int) -> None:
 def test_a_call_that_looks_for_an_agent_is_not_in_the_way_of_one(folder: int) -> None:
     """It holds the agent's lock for an instant: the agent that starts just then waits for that."""
     probe = acquire("agent.lock", folder, shared=True)
-    agent, started = WriterLocks(folder), threading.Event()
-
-    def start() -> None:
-        agent.as_agent()
-        started.set()
-
-    thread = threading.Thread(target=start)
-    thread.start()
+    agent, thread, started = starting(folder)
     os.close(probe)
     thread.join(30)
     assert started.is_set()

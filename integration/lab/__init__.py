@@ -5,6 +5,7 @@ when the `Lab` closes. Nothing here touches the root network namespace, its rout
 """
 
 from integration.lab.core import Lab, NotHere
+from integration.lab.daemon import Daemon
 from integration.lab.engine import Container, Docker, Engine, Podman, start_engine
 from integration.lab.frr import ALL_FAMILIES, Frr, Neighbor, bgp
 from integration.lab.inside import Inside
@@ -16,6 +17,7 @@ __all__ = [
     "ALL_FAMILIES",
     "CniAnswer",
     "Container",
+    "Daemon",
     "Docker",
     "Engine",
     "Frr",

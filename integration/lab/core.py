@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+from integration.lab.daemon import Daemon
 from integration.lab.engine import Engine
 from integration.lab.frr import ALL_FAMILIES, DAEMONS, Frr, Neighbor, bgp
 from integration.lab.namespace import Namespace, link, unique
@@ -42,6 +43,7 @@ class Lab:
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.frrs: list[Frr] = []
         self.nodes: list[Node] = []
+        self.daemons: list[Daemon] = []
 
     def __enter__(self) -> Self:
         return self
@@ -56,6 +58,11 @@ class Lab:
     def callback(self, undo: Callable[[], object]) -> None:
         """Have something more done by `close`, before what is there now is removed."""
         self._stack.callback(undo)
+
+    def adopt(self, daemon: Daemon) -> None:
+        """Have a daemon ended by `close`, and its log among `logs`."""
+        self.daemons.append(daemon)
+        self._stack.callback(daemon.close)
 
     def namespace(self, what: str = "x") -> Namespace:
         return self._stack.enter_context(Namespace(what))
@@ -127,7 +134,7 @@ class Lab:
 
     def logs(self) -> dict[str, str]:
         """The ends of all logs, by name, for who has to find out why a test failed."""
-        parts: list[Frr | Node] = [*self.frrs, *self.nodes]
+        parts: list[Frr | Node | Daemon] = [*self.frrs, *self.nodes, *self.daemons]
         return {name: text for part in parts for name, text in part.logs().items() if text}
 
 
