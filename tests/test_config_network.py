@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgpcni.config.network import NetworkConfig, is_name, parse
+from bgpcni.config.network import BgpSection, CniArgs, DnsSection, NetworkConfig, RuntimeSection, is_name, parse
 from bgpcni.errors import CniError, DecodingFailure, InvalidConfiguration
 
 ARTICLE: dict[str, Any] = {
@@ -17,6 +18,9 @@ ARTICLE: dict[str, Any] = {
     "bridge": "cni0", "isGateway": False, "ipMasq": False, "mtu": "1500",
     "ipam": {"type": "host-local", "subnet": "10.1.2.0/24", "routes": [{"dst": "0.0.0.0/0"}]},
 }  # fmt: skip
+
+
+SAMPLES = Path(__file__).parents[1] / "conf"
 
 
 def read(**document: Any) -> tuple[NetworkConfig, tuple[str, ...]]:
@@ -194,3 +198,11 @@ def test_names_fit_into_a_files_name() -> None:
     assert not is_name("a" * 181)
     assert not is_name("a\n")
     assert not is_name("-a")
+
+
+def test_every_key_is_documented() -> None:
+    """conf/README.md names each key of a network configuration, spelt as it is read."""
+    text = (SAMPLES / "README.md").read_text()
+    models = (NetworkConfig, BgpSection, CniArgs, DnsSection, RuntimeSection)
+    keys = {field.alias or name for model in models for name, field in model.model_fields.items()}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
