@@ -13,6 +13,8 @@ from ipaddress import IPv4Address, ip_address, ip_network
 
 MAX_VNI = (1 << 24) - 1
 MAX_LABEL = (1 << 20) - 1
+VXLAN = 8
+"""The tunnel type (RFC 8365 section 5.1.3)."""
 
 WELL_KNOWN = {
     "graceful-shutdown": "65535:0",
@@ -103,6 +105,11 @@ def vni_of(targets: Iterable[str]) -> int | None:
         assigned = int(target.rpartition(":")[2])
         return assigned if 1 <= assigned <= MAX_VNI else None
     return None
+
+
+def gateway_mac(vni: int) -> str:
+    """The MAC of a VNI's anycast gateway, the same on every node, and the Router's MAC of its type 5 routes."""
+    return "02:00:5e:" + vni.to_bytes(3, "big").hex(":")
 
 
 def host_prefix(address: str) -> str:

@@ -96,5 +96,6 @@ class WriterLocks:
             os.close(probe)
 
     def release(self) -> None:
+        """Let go of both. Idempotent."""
         while self._held:
             os.close(self._held.pop())

@@ -144,7 +144,8 @@ class Bgp(Record):
     """What is to be announced, resolved from configuration, arguments and the agent's defaults.
 
     `forwarder`: who has the VXLAN of an EVPN network, our agent or an exporter's daemon; None: nobody here.
-    `import_prefixes`: `bgp.import`. `anycast`: the gateway addresses are those of every node (EVPN).
+    `import_prefixes`: `bgp.import`. `anycast`: the gateway addresses are those of every node (EVPN). `label`: MPLS, 20
+    bits (vpn). `drain_seconds`: between the withdrawal and the link's removal.
     """
 
     family: Literal["unicast", "vpn", "evpn"] = "unicast"
@@ -162,7 +163,7 @@ class Bgp(Record):
 
 
 class ExporterUse(Record):
-    """An exporter an attachment was handed to, with the configuration used (rule 6)."""
+    """An exporter an attachment was handed to, with the configuration used."""
 
     name: str
     type: str
@@ -175,7 +176,8 @@ class Attachment(Record):
     `cookie` is SO_NETNS_COOKIE of the container's namespace, unique within `boot_id`. `chained`: the interface
     is another plugin's; we only announce it. `ip_masq`: the back end that masquerades for it. `mobility`: EVPN's
     sequence, above that of the node it came from. `asked`: the exporters that its network configuration names, one
-    of agent.toml by name and type alone; None: it names none. `since`: RFC 3339, UTC, when ADD answered.
+    of agent.toml by name and type alone; None: it names none. `created`: when ADD began, `since`: when its record went
+    up, both RFC 3339, UTC. `mtu`: octets, None: the kernel's default.
     """
 
     schema_number: Literal[1] = Field(default=1, alias="schema")
@@ -233,7 +235,7 @@ class AttachmentKey:
 
 @dataclass(frozen=True, slots=True)
 class Neighbor:
-    """A BGP peer of this node, from `[[bgp.neighbors]]`."""
+    """A BGP peer of this node, from `[[bgp.neighbors]]`. `hold_time`: seconds. `ttl_security`: RFC 5082."""
 
     address: str
     asn: int
@@ -248,8 +250,8 @@ class Neighbor:
 class NodeFacts:
     """What exporters and `derive` know of this node: `[bgp]` of the agent's configuration, resolved.
 
-    `next_hop`/`next_hop6` are None where the node has no usable address of that family. `maximum_prefix`: how many
-    routes one peer may tell, None: any number.
+    `next_hop`/`next_hop6` are None where the node has no usable address of that family. `hold_time`,
+    `graceful_restart`: seconds. `maximum_prefix`: how many routes one peer may tell, None: any number.
     """
 
     run_dir: str

@@ -38,6 +38,7 @@ def main() -> int:
 
 
 def too_large(call: Call, most: int) -> Reply:
+    """The reply (error 6) to a call of more than `most` octets, whose stdin is not looked at any more."""
     error = DecodingFailure(f"the network configuration is larger than {most} octets")
     return failure(Call(call.variables, b"{}"), error)
 

@@ -1,4 +1,4 @@
-"""The DEL that never comes (rule 15): the route goes at once, lease and record after the grace, a late DEL succeeds.
+"""The DEL that never comes: the route goes at once, lease and record after the grace, a late DEL succeeds.
 
 Each with the real runtime that forgets it. The grace is long where a test looks at what is there before it is over,
 and short where it waits for its end.

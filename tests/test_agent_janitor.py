@@ -151,7 +151,7 @@ def test_what_cannot_be_finished_now_is_tried_again(
 
 
 def test_a_link_that_goes_without_a_del_takes_the_route_at_once_and_the_record_after_the_grace(place: Place) -> None:
-    """containerd 1.7, `docker rm`: rule 15."""
+    """containerd 1.7, `docker rm`: the route goes with the link, address and record after the grace."""
     item = place.attachment(host_veth="vethgone", host_index=NO_LINK)
     place.store.put(State.UP, item)
     place.convergence.want(item)

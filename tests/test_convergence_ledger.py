@@ -90,7 +90,7 @@ def test_a_shared_route_changes_with_the_owner_it_is_taken_from(ledger: Ledger) 
 
 
 def test_an_address_that_is_announced_again_frees_who_waited_for_it(ledger: Ledger) -> None:
-    """The oldest held address is reused (rule 2): same NLRI and next hop, so there is nothing left to withdraw."""
+    """The oldest held address is reused: same NLRI and next hop, so there is nothing left to withdraw."""
     ledger.want(A, [route(1)], NOW)
     tell(ledger)
     ledger.leave(A, [route(1)], NOW)

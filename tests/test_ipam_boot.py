@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bgpcni.errors import IoFailure
-from bgpcni.ipam.boot import Noted, Reclaimer, boot_time_ns, read_boot_id, reclaimable
+from bgpcni.ipam.boot import Noted, Reclaimer, boot_time_ns, reclaimable
 from bgpcni.ipam.leases import Entry, Leases
+from bgpcni.kernel.namespace import boot_id
 
 BOOT = 1_000_000
 OLD, YOUNG = BOOT - 1, BOOT
@@ -112,7 +113,7 @@ def test_a_torn_note_is_taken_anew_and_a_folder_that_is_none_is_error_5(tmp_path
 
 def test_this_machines_boot(tmp_path: Path) -> None:
     """A lease written now is never older than the boot; one of 1970 is."""
-    assert len(read_boot_id()) == 36
+    assert len(boot_id()) == 36
     leases = Leases(str(tmp_path), "blue")
     lease(tmp_path, "10.1.2.2", "stale\r\neth0", 1)
     (tmp_path / "blue/10.1.2.3").write_bytes(b"live\r\neth0")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
+from bgpcni.bgp import gateway_mac
 from bgpcni.kernel import gateway, routes, vxlan
 from bgpcni.kernel.netlink import HEADER, Message
 
@@ -94,7 +95,7 @@ def test_index_zero_is_never_sent(make: object) -> None:
 
 def test_the_gateways_table() -> None:
     """Both directions of the VXLAN port; nothing but checked values in the text."""
-    mac = gateway.gateway_mac(5001)
+    mac = gateway_mac(5001)
     assert mac == "02:00:5e:00:13:89"
     text = gateway.rules("vxlan5001", mac, ["10.1.3.1", "10.1.2.1", "2001:db8::1"])
     assert text.startswith("table netdev bgpcni_vxlan5001 {}\ndelete table netdev bgpcni_vxlan5001\n")

@@ -143,7 +143,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
 def test_a_record_that_cannot_be_read_is_one_problem_and_no_more(store: Store, content: bytes) -> None:
-    """It is reported with its file and network, its DEL removes it, and the others are served (rules 7, 8)."""
+    """It is reported with its file and network, its DEL removes it, and the others are served."""
     good = attachment("good")
     store.put(State.UP, good)
     path_of(store, State.UP).write_bytes(content)
@@ -233,7 +233,7 @@ AFTER = WITH.model_copy(update={"netns": "/after"})
 def test_a_kill_between_any_two_system_calls_leaves_one_whole_record(
     tmp_path: Path, action: Callable[[Store], object], allowed: list[tuple[State, Attachment]]
 ) -> None:
-    """The state before or the state after; and the next life can go on from it (rule 5)."""
+    """The state before or the state after; and the next life can go on from it."""
     for number in range(50):
         store = Store(tmp_path / "data", tmp_path / "run")
         store.put(State.ADDING, BEFORE)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bgpcni.bgp import gateway_mac
 from bgpcni.model import Announcement, Family, Nlri
 from bgpcni.wire.decode import Malformed, decode_attributes, decode_nlri
-from bgpcni.wire.encode import Unencodable, encode, encode_nlri, encode_withdrawal, gateway_mac
+from bgpcni.wire.encode import Unencodable, encode, encode_nlri, encode_withdrawal
 
 UNICAST = Announcement(Nlri(Family.IPV4_UNICAST, "unicast", prefix="10.1.2.3/32"), "net", "192.0.2.1")
 

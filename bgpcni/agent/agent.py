@@ -113,7 +113,7 @@ class Agent:
         for attachment in found.up:
             try:
                 self._want(attachment)
-            except CniError as error:  # one broken attachment never blocks the rest (rule 8)
+            except CniError as error:  # one broken attachment never blocks the rest
                 log.error("%s: %s", attachment.key, error.msg)
             node.remember(attachment)
         for attachment in found.leaving:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import socket
 from ipaddress import ip_address
 
-from pyroute2 import IPRoute
-
 from bgpcni.config.agent import AgentConfig
+from bgpcni.kernel.library import iproute
 from bgpcni.model import Neighbor, NodeFacts
 
 
 def resolve(config: AgentConfig) -> NodeFacts:
-    """`next_hop` and `next_hop6`: as configured, else local_address, else its interface's first global address."""
+    """`next_hop` and `next_hop6`: as configured, else local_address, else its interface's first global address.
+
+    None where that interface has none of the family, or local_address is on no interface (yet).
+    """
     table = config.bgp
     if table is None:
         return NodeFacts(run_dir=config.run_dir, data_dir=config.data_dir)
@@ -47,7 +49,7 @@ def resolve(config: AgentConfig) -> NodeFacts:
 
 def _neighbouring(local: str, version: int) -> str | None:
     """The first global address of the other family on the interface that has `local`."""
-    with IPRoute() as library:
+    with iproute() as library:
         index = next((item["index"] for item in library.get_addr(address=local)), None)
         if index is None:
             return None

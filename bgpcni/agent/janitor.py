@@ -1,4 +1,4 @@
-"""What happens without a call: confirmed withdrawals are completed, orphans noticed and released (rules 2, 15)."""
+"""What happens without a call: confirmed withdrawals are completed, orphans noticed and released."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Janitor:
                 _, _, job = heapq.heappop(self._jobs)
             try:
                 job()
-            except Exception:  # one broken attachment never blocks the rest (rule 8)
+            except Exception:  # one broken attachment never blocks the rest
                 log.exception("a job of the janitor failed")
 
     def stop(self) -> None:

@@ -40,9 +40,11 @@ class Place:
         return Place(self.path + suffix, value, self.error, fold=self.fold)
 
     def object(self) -> Object:
+        """An object, empty or not."""
         return Object(self, self._typed(dict, "an object"))
 
     def list(self) -> Iterator[Place]:
+        """The entries of a list, each at its own place."""
         return (self.below(f"[{i}]", item) for i, item in enumerate(self._typed(list, "a list")))
 
     def string(self) -> str:
@@ -100,10 +102,12 @@ class Object:
             self.members = {key.lower(): value for key, value in members.items()}
 
     def optional(self, key: str) -> Place | None:
+        """A member, None if it is absent or null."""
         value = self.members.get(key.lower() if self.place.fold else key)
         return None if value is None else self._member(key, value)
 
     def required(self, key: str) -> Place:
+        """A member; absent or null is an error: `…: missing`."""
         place = self.optional(key)
         if place is None:
             raise self._member(key, None).wrong("missing")
@@ -130,6 +134,7 @@ class Object:
         return None if ip is None else str(ip)
 
     def integer(self, key: str, maximum: int = U32) -> int | None:
+        """An integer within 0 and `maximum`, None if absent."""
         place = self.optional(key)
         return None if place is None else place.integer(maximum)
 

@@ -22,6 +22,8 @@ from bgpcni.model import Family
 
 
 class Table(BaseModel):
+    """Base of the tables that are ours: frozen, unknown keys refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
 
 
@@ -136,6 +138,7 @@ class PolicyTable(Table):
                 raise InvalidConfiguration(f"{place}: {value} is not allowed by [policy] {key} of this node")
 
     def refuse_vni(self, value: int | None) -> None:
+        """Raise error 7 for a VNI outside every range of `[policy] vni`; None, no VNI, passes."""
         if value is None or self.vni is None:
             return
         for text in self.vni:
@@ -145,6 +148,7 @@ class PolicyTable(Table):
         raise InvalidConfiguration(f"bgp.vni: {value} is not allowed by [policy] vni of this node")
 
     def refuse_addresses(self, addresses: Iterable[str]) -> None:
+        """Raise error 7 for the first address (`10.1.2.3/24`, or without length) outside `[policy] prefixes`."""
         if self.prefixes is None:
             return
         allowed = [ip_network(prefix) for prefix in self.prefixes]
@@ -165,7 +169,7 @@ class PolicyTable(Table):
 
 
 class AgentConfig(Table):
-    """The whole file. `orphan_grace` in seconds (rule 15)."""
+    """The whole file. `orphan_grace` in seconds."""
 
     run_dir: PathText = str(paths.RUN_DIR)
     data_dir: PathText = str(paths.DATA_DIR)

@@ -1,6 +1,6 @@
 """One exporter and the thread that drives it: batches, back-off, replay, prune, and the waiting for what is late.
 
-An exporter that is down, slow or broken holds up nothing but its own thread (rule 3).
+An exporter that is down, slow or broken holds up nothing but its own thread.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Exporters by name: loaded through stevedore from the entry-point group `bgpcni.exporters`, checked, configured.
 
-A broken exporter is an error in words for those who ask for it, and nobody else's (rule 8).
+A broken exporter is an error in words for those who ask for it, and nobody else's.
 """
 
 from __future__ import annotations

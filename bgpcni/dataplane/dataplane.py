@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
+from bgpcni.bgp import gateway_mac
 from bgpcni.config.agent import PolicyTable
 from bgpcni.dataplane.apply import apply, in_segment, in_table
 from bgpcni.dataplane.program import At, Key, Program, Remote, Via
@@ -132,7 +133,7 @@ class DataPlane:
         for attachment in attachments:
             try:
                 self.attach(attachment)
-            except CniError as error:  # one broken network never blocks the rest (rule 8)
+            except CniError as error:  # one broken network never blocks the rest
                 log.error("%s: %s", attachment.key, error.msg)
         with self._lock:
             self._sweep()
@@ -292,7 +293,7 @@ class DataPlane:
             return
         name = vxlan.name_of(segment.vni)
         if segment.gateways:
-            gateway.keep_local(name, gateway.gateway_mac(segment.vni), segment.gateways)
+            gateway.keep_local(name, gateway_mac(segment.vni), segment.gateways)
         else:
             gateway.forget(name)
         segment.guarded = segment.gateways

@@ -15,11 +15,10 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple, Protocol, TypeVar
 
+from bgpcni.bgp import VXLAN
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, SessionDown
 from bgpcni.model import Family, Nlri
 
-VXLAN = 8
-"""The tunnel type, RFC 8365 section 5.1.3."""
 DEFAULT_LOCAL_PREF = 100
 UNICAST = (Family.IPV4_UNICAST, Family.IPV6_UNICAST)
 Network = IPv4Network | IPv6Network

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from bgpcni.bgp import gateway_mac
 from bgpcni.dataplane.program import At, Key, Local, Program, Remote, Value
 from bgpcni.dataplane.rib import Bounds, Destination, EvpnRule, Own, Table
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import Learned
-from bgpcni.kernel.gateway import gateway_mac
 from bgpcni.model import Attachment, AttachmentKey
 
 SEEN = 1 << 16

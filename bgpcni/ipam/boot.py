@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from bgpcni.errors import IoFailure
 from bgpcni.ipam.leases import Entry, Leases
+from bgpcni.kernel import namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Reclaimer:
 
     def __init__(self, run_dir: str, boot_id: str | None = None, booted_ns: int | None = None) -> None:
         self.run_dir = run_dir
-        self.boot_id = read_boot_id() if boot_id is None else boot_id
+        self.boot_id = namespace.boot_id() if boot_id is None else boot_id
         self.booted_ns = boot_time_ns() if booted_ns is None else booted_ns
 
     def run(self, leases: Leases, recorded: Collection[tuple[str, str]]) -> list[str]:
@@ -113,12 +114,6 @@ class Reclaimer:
             os.rename(temporary, path)
         except OSError as error:
             raise IoFailure(f"{path}: {error.strerror}") from error
-
-
-def read_boot_id() -> str:
-    """The kernel's name for this boot."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
 
 
 def boot_time_ns() -> int:

@@ -1,1 +1,5 @@
-"""The only package that talks to the kernel about links, addresses, routes and namespaces."""
+"""Links, addresses, routes, neighbours, namespaces, nf_tables: the kernel, and nothing of networks or BGP.
+
+What the rest of bgpcni wants of the kernel goes through here; an exporter that needs messages of its own packs them
+with `netlink`.
+"""

@@ -16,11 +16,6 @@ from bgpcni.kernel.links import mac_bytes
 _PREFIX = "bgpcni_"
 
 
-def gateway_mac(vni: int) -> str:
-    """The gateway's MAC, the same on every node: 02:00:5e and the VNI."""
-    return "02:00:5e:" + vni.to_bytes(3, "big").hex(":")
-
-
 def table_of(device: str) -> str:
     return _PREFIX + device
 

@@ -110,14 +110,17 @@ def is_ours(link: Link, key: AttachmentKey) -> bool:
 
 
 def header(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
+    """struct ifinfomsg, which every link message begins with. `change`: which of the IFF_* in `flags` are meant."""
     return _INFO.pack(0, 0, index, flags, change)
 
 
 def mac_bytes(mac: str) -> bytes:
+    """`02:00:00:00:00:01` → six octets. Raises ValueError."""
     return bytes.fromhex(mac.replace(":", ""))
 
 
 def parse(data: bytes) -> Link:
+    """One link: RTM_NEWLINK from its struct ifinfomsg on."""
     _, _, index, flags, _ = _INFO.unpack_from(data)
     found = attributes(data, _INFO.size)
     info = attributes(found.get(_LINKINFO, b""), 0)
@@ -140,6 +143,7 @@ def parse(data: bytes) -> Link:
 
 
 def get_message(*, name: str = "", index: int = 0) -> Message:
+    """Ask for one link, by name or index."""
     return Message(RTM_GETLINK, 0, header(index) + (attribute(_IFNAME, name) if name else b""))
 
 

@@ -103,6 +103,7 @@ def cookie_of(sock: socket.socket) -> int:
 
 @cache
 def home_cookie() -> int:
+    """The cookie of the namespace that the calling thread is in: the node's own."""
     with open_socket() as sock:
         return cookie_of(sock)
 

@@ -2,7 +2,7 @@
 
 Deleting a veth waits for an RCU grace period, some 20 ms; a link group of sixty waits for one. A group deletion
 removes whatever is in the group, so each batch has a fresh random number, and each link is read by index and its
-alias compared just before it is put in (rule 14).
+alias compared just before it is put in.
 """
 
 from __future__ import annotations

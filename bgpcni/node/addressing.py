@@ -63,7 +63,7 @@ class Addressing:
         """Take the addresses; the caller has the record written that `release` acts by, and so undoes this.
 
         `held`: this container's earlier attachment whose withdrawal is not confirmed: it gets the same addresses
-        again or none (rule 2). Raises the IPAM's own error.
+        again or none. Raises the IPAM's own error.
         """
         if held is not None and held.ipam is not None and not _same_pool(held.ipam, ipam):
             raise TryAgain(f"{request.key}: its earlier addresses are held until their withdrawal is confirmed")
@@ -171,7 +171,7 @@ class Addressing:
         return Delegate(ipam.type, ipam.environment, (ipam.stdin or "").encode())
 
     def _reclaim(self, leases: HostLocal) -> None:
-        """Rule 13: what a reboot left in this network's folder, once per boot."""
+        """What a reboot left in this network's folder, once per boot."""
         if leases.folder in self._reclaimed:
             return
         if self._reclaimer.done(leases):
@@ -187,7 +187,7 @@ class Addressing:
         self._reclaimed.add(leases.folder)
 
     def _held(self, network: str, data_dir: str) -> dict[str, tuple[str, str]]:
-        """Addresses of attachments that are gone but not confirmed withdrawn, the oldest first (rule 2).
+        """Addresses of attachments that are gone but not confirmed withdrawn, the oldest first.
 
         Unicast and vpn only, whose NLRI and next hop stay the same on this node: EVPN's key has the MAC.
         """

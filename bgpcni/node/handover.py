@@ -1,7 +1,7 @@
 """Exporters that come or go by a changed agent.toml while containers run: the new ones announce, then the old withdraw.
 
 What an attachment should be announced through follows from the configuration, what it is from its record; the record
-names both while it is handed over (rule 6), so an agent that is killed meanwhile goes on where it was. An old
+names both while it is handed over, so an agent that is killed meanwhile goes on where it was. An old
 exporter withdraws only when every exporter that stays or comes has announced: a neighbour of both never misses a
 route. Withdrawals are confirmed as those of a DEL are.
 """

@@ -36,7 +36,11 @@ def create(
     hairpin: bool,
     isolated: bool,
 ) -> Attachment:
-    """Make the pair and mark it as ours. Returns the attachment with the host end's name and index."""
+    """Make the pair and mark it as ours. Returns the attachment with the host end's name and index.
+
+    Raises InvalidEnvironment (the container has a link of that name), TryAgain (the bridge has no port left),
+    InvalidConfiguration (`mtu`), KernelRefused; then there is no pair.
+    """
     key = attachment.key
     for attempt in range(_NAMES_TRIED):
         name = plan.host_veth(key, attempt)

@@ -51,7 +51,7 @@ class Node:
         self.boot_id = boot_id()
         self.addressing = Addressing(store)
         self.by_link: dict[int, AttachmentKey] = {}
-        """Attachments by the index of their root-side link: who it is that vanishes (rule 15)."""
+        """Attachments by the index of their root-side link: who it is that vanishes."""
         self.drained = False
         self.herald = Herald()
         self.reaper = Reaper()
@@ -96,7 +96,7 @@ class Node:
         )
 
     def announce(self, attachment: Attachment, undo: Undo) -> Attachment:
-        """Behind a working data path only (rule 1): the record goes up, then the routes go out."""
+        """Behind a working data path only: the record goes up, then the routes go out."""
         if attachment.exporters:
             self.refuse_unannounceable(attachment)
             if attachment.bgp.family == "unicast" and (reason := interface.unreachable(self.netlink, attachment)):

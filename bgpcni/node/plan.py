@@ -18,7 +18,6 @@ from bgpcni.config.urls import loopback_url
 from bgpcni.convergence import catalog
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, UnsupportedField
 from bgpcni.kernel.bridge import BridgePlan
-from bgpcni.kernel.gateway import gateway_mac
 from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, NodeFacts
 from bgpcni.node.request import Request
 
@@ -106,7 +105,10 @@ def _named(name: str, agent: AgentConfig) -> ExporterUse:
 
 
 def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int, *, resident: bool) -> Routing:
-    """Route targets, VNI, RD and communities of this attachment. `number`: the network's number on this node."""
+    """Route targets, VNI, RD and communities of this attachment. `number`: the network's number on this node.
+
+    Raises InvalidConfiguration, where `[policy]` forbids it too.
+    """
     config = request.settings
     exporters = exporters_of(config, agent, resident=resident)
     warnings: tuple[str, ...] = ()
@@ -242,7 +244,7 @@ def bridge_of(config: NetworkConfig, addresses: Sequence[Address], intent: Bgp |
     return BridgePlan(
         name=config.bridge,
         mtu=config.mtu,
-        anycast_mac=gateway_mac(intent.vni) if intent and intent.anycast and intent.vni else None,
+        anycast_mac=bgp.gateway_mac(intent.vni) if intent and intent.anycast and intent.vni else None,
         gateways=gateways,
         promiscuous=config.promisc_mode,
         force_address=config.force_address,

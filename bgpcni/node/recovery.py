@@ -1,4 +1,4 @@
-"""What a kill, a reboot or a missing DEL left behind: found, then finished or undone (rules 5, 7, 13, 15).
+"""What a kill, a reboot or a missing DEL left behind: found, then finished or undone.
 
 Runs at the agent's start, and before each call without an agent.
 """
@@ -103,7 +103,7 @@ def replay(node: Node, announcer: Announcer) -> None:
                 if again is not None and again.attachment is not None and _is_up(node, again, announcer.name):
                     announcer.want(attachment.key, derive(again.attachment, node.facts))
                     announcer.drive_now()
-        except CniError as error:  # busy, or broken: never in the way of the rest (rule 8)
+        except CniError as error:  # busy, or broken: never in the way of the rest
             log.info("%s: not told again: %s", attachment.key, error.msg)
     announcer.drive_now()
     if not announcer.emptied:

@@ -30,6 +30,7 @@ SYNC_SECONDS = 10.0
 
 
 def failure(text: str) -> Document:
+    """The document of a command that could not be answered."""
     return {"schema": 1, "error": text}
 
 
@@ -96,6 +97,7 @@ def _problems(node: Node) -> Iterator[Document]:
 
 
 def attachments(node: Node) -> tuple[Document, int]:
+    """Every record that can be read, whatever its state; exit 0."""
     found = []
     for stored in node.store.all():
         item = stored.attachment

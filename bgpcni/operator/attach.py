@@ -231,16 +231,19 @@ class Place:
 
 
 def memory_folder(environment: Mapping[str, str]) -> Path:
+    """`attached` in $BGPCNI_DATA_DIR, else in the default data_dir."""
     return Path(environment.get("BGPCNI_DATA_DIR") or paths.DATA_DIR) / "attached"
 
 
 def open_memory(environment: Mapping[str, str]) -> Memory:
+    """The memory in `memory_folder`, made if it is not there. Raises IoFailure."""
     folder = memory_folder(environment)
     os.close(folders.open_folder(folder.parent))
     return Memory(folder)
 
 
 def default_id(pid: int) -> str:
+    """The container ID of a process for which none was given."""
     return f"pid-{pid}"
 
 

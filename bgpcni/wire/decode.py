@@ -15,8 +15,10 @@ from socket import inet_ntoa
 from struct import unpack
 from typing import NamedTuple
 
+from bgpcni.bgp import VXLAN
 from bgpcni.exporter import EndOfRib, Gone, Learned, PathAttributes
 from bgpcni.model import Family, Nlri
+from bgpcni.wire.encode import INGRESS_REPLICATION
 
 FAMILIES = {
     (1, 1): Family.IPV4_UNICAST,
@@ -26,8 +28,6 @@ FAMILIES = {
     (25, 70): Family.L2VPN_EVPN,
 }
 """By AFI and SAFI."""
-INGRESS_REPLICATION = 6  # RFC 6514 section 5
-VXLAN = 8  # RFC 8365 section 5.1.3
 EXTENDED_LENGTH, OPTIONAL, TRANSITIVE = 0x10, 0x80, 0x40  # attribute flags, RFC 4271 section 4.3
 ORIGIN, AS_PATH, NEXT_HOP, MED, LOCAL_PREF = 1, 2, 3, 4, 5
 COMMUNITIES, ORIGINATOR_ID, CLUSTER_LIST = 8, 9, 10

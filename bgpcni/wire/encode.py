@@ -14,17 +14,16 @@ from socket import AF_INET, AF_INET6, inet_pton
 from struct import pack
 from typing import Literal
 
+from bgpcni.bgp import MAX_LABEL, MAX_VNI, VXLAN, gateway_mac
 from bgpcni.model import Announcement, Family, Nlri
 
 Kind = Literal["ibgp", "ebgp"]
 """The kind of neighbour: AS_PATH and LOCAL_PREF differ (RFC 4271 sections 5.1.2 and 5.1.5)."""
 
 LOCAL_PREF = 100
-VXLAN = 8  # tunnel type, RFC 8365 section 5.1.3
 INGRESS_REPLICATION = 6  # RFC 6514 section 5
 WITHDRAWN_LABEL = b"\x80\x00\x00"  # RFC 8277 section 2.4
-FIRST_LABEL, LAST_LABEL = 16, (1 << 20) - 1  # below are the reserved ones, RFC 3032 section 2.1
-LAST_VNI = (1 << 24) - 1
+FIRST_LABEL = 16  # below are the reserved ones, RFC 3032 section 2.1
 NO_ESI = bytes(10)  # single-homed, RFC 7432 section 5
 
 WELL_KNOWN = {
@@ -199,7 +198,7 @@ def encode_nlri(nlri: Nlri, *, vni: int | None, label: int | None, withdrawn: bo
         return _ip_route(nlri, label, withdrawn)
     if nlri.family is not Family.L2VPN_EVPN:
         raise Unencodable(f"a route of kind {nlri.kind} in family {nlri.family}")
-    vni_octets = bytes(3) if withdrawn else _number("VNI", vni, 1, LAST_VNI).to_bytes(3, "big")
+    vni_octets = bytes(3) if withdrawn else _number("VNI", vni, 1, MAX_VNI).to_bytes(3, "big")
     rd = route_distinguisher(nlri.rd)
     tag = pack("!I", _number("Ethernet tag", nlri.tag, 0, 0xFFFFFFFF))
     if nlri.kind == "mac-ip":  # RFC 7432 section 7.2
@@ -238,7 +237,7 @@ def _ip_route(nlri: Nlri, label: int | None, withdrawn: bool) -> tuple[bytes, by
     if withdrawn:
         stack = WITHDRAWN_LABEL
     else:  # one label, bottom of stack: RFC 8277 section 2.2
-        stack = (_number("label", label, FIRST_LABEL, LAST_LABEL) << 4 | 1).to_bytes(3, "big")
+        stack = (_number("label", label, FIRST_LABEL, MAX_LABEL) << 4 | 1).to_bytes(3, "big")
     return bytes([88 + bits]) + stack + rd + octets, bytes([bits]) + rd + octets
 
 
@@ -259,11 +258,6 @@ def mac_address(text: str | None) -> bytes:
     if len(octets) != 6 or any(len(part) != 2 for part in parts) or octets[0] & 1 or not any(octets):
         raise Unencodable(f"MAC address {text!r}: not a unicast MAC address")
     return octets
-
-
-def gateway_mac(vni: int) -> str:
-    """The anycast gateway's MAC of a VNI, the same on every node: the Router's MAC of its type 5 routes."""
-    return "02:00:5e:" + ":".join(f"{octet:02x}" for octet in vni.to_bytes(3, "big"))
 
 
 @lru_cache(256)

@@ -15,15 +15,13 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from bgpcni.model import Announcement, Family, Nlri
-from bgpcni.wire.decode import FAMILIES, Malformed, decode_nlri
+from bgpcni.wire.decode import EXTENDED_LENGTH, FAMILIES, NEXT_HOP, Malformed, decode_nlri
 from bgpcni.wire.encode import attribute, encode, encode_withdrawal
 from bgpcni_gobgp import gobgp_pb2 as api
 
 NUMBERS = {family: api.Family(afi=numbers[0], safi=numbers[1]) for numbers, family in FAMILIES.items()}  # type: ignore[arg-type]
 LOCAL = "<nil>"
 """What the daemon gives as the neighbour of a path that came from no peer."""
-_NEXT_HOP = 3
-_EXTENDED_LENGTH = 0x10
 
 
 def identifier(owner: int, network: str) -> int:
@@ -44,7 +42,7 @@ def announced(route: Announcement, mark: int) -> api.Path:
     """The path that announces a route. Raises `Unencodable`, whose text says why it may not be sent."""
     # The AS number stands in AS_PATHs towards external peers, which the daemon makes: any will do.
     wire = encode(route, 1, "ibgp")
-    hop = attribute(0x40, _NEXT_HOP, ip_address(wire.next_hop).packed)
+    hop = attribute(0x40, NEXT_HOP, ip_address(wire.next_hop).packed)
     return api.Path(
         family=NUMBERS[wire.family],
         identifier=mark,
@@ -79,7 +77,7 @@ def _split(attributes: bytes) -> Iterator[bytes]:
     """Path attributes, one by one (RFC 4271 section 4.3)."""
     at = 0
     while at < len(attributes):
-        if attributes[at] & _EXTENDED_LENGTH:
+        if attributes[at] & EXTENDED_LENGTH:
             end = at + 4 + int.from_bytes(attributes[at + 2 : at + 4], "big")
         else:
             end = at + 3 + attributes[at + 2]
