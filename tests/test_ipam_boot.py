@@ -118,4 +118,4 @@ def test_this_machines_boot(tmp_path: Path) -> None:
     lease(tmp_path, "10.1.2.2", "stale\r\neth0", 1)
     (tmp_path / "blue/10.1.2.3").write_bytes(b"live\r\neth0")
     assert 1 < boot_time_ns() < (tmp_path / "blue/10.1.2.3").stat().st_mtime_ns
-    assert Reclaimer(str(tmp_path / "run")).run(leases, set()) == ["10.1.2.2"]
+    assert Reclaimer(str(tmp_path / "run"), boot_id()).run(leases, set()) == ["10.1.2.2"]

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from bgpcni.errors import IoFailure
 from bgpcni.ipam.leases import Entry, Leases
-from bgpcni.kernel import namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +52,13 @@ def reclaimable(
 class Reclaimer:
     """Reclaims each network's leases once per boot; remembers it in a file of `run_dir`, which a reboot empties.
 
-    `boot_id`, `booted_ns`: this boot's unless given. Where run_dir outlives a reboot the boot ID in the file
-    tells.
+    `boot_id`: this boot's; where run_dir outlives a reboot the one in the file tells. `booted_ns`: `boot_time_ns`
+    unless given.
     """
 
-    def __init__(self, run_dir: str, boot_id: str | None = None, booted_ns: int | None = None) -> None:
+    def __init__(self, run_dir: str, boot_id: str, booted_ns: int | None = None) -> None:
         self.run_dir = run_dir
-        self.boot_id = namespace.boot_id() if boot_id is None else boot_id
+        self.boot_id = boot_id
         self.booted_ns = boot_time_ns() if booted_ns is None else booted_ns
 
     def run(self, leases: Leases, recorded: Collection[tuple[str, str]]) -> list[str]:

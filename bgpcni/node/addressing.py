@@ -20,6 +20,7 @@ from bgpcni.ipam.config import requested_addresses
 from bgpcni.ipam.delegate import Delegate, find_plugin
 from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted
 from bgpcni.ipam.leases import Leases, bare
+from bgpcni.kernel.namespace import boot_id
 from bgpcni.model import Address, Attachment, Ipam, State
 from bgpcni.node.request import Request, host_local_of
 from bgpcni.steps import step
@@ -45,7 +46,7 @@ class Addressing:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._reclaimer = Reclaimer(str(_leases_dir(store)))
+        self._reclaimer = Reclaimer(str(_leases_dir(store)), boot_id())
         self._reclaimed: set[str] = set()
 
     def plan(self, request: Request) -> Ipam | None:
