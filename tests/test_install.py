@@ -196,6 +196,16 @@ def test_the_samples_are_valid() -> None:
     assert (REPOSITORY / "conf").samefile(SAMPLES)
 
 
+def test_what_the_readme_shows_is_valid() -> None:
+    """Its network configurations and its agent.toml are taken as they stand, without a warning."""
+    text = (REPOSITORY / "README.md").read_text()
+    networks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    agents = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert (len(networks), len(agents)) == (2, 1)
+    assert [parse(network.encode())[1] for network in networks] == [(), ()]
+    AgentConfig.model_validate(tomllib.loads(agents[0]))
+
+
 def test_every_option_of_the_agents_sample_can_be_uncommented() -> None:
     """As shipped it changes nothing; without the `#` before its options it is all that the agent takes, and valid."""
     text = (SAMPLES / "agent.toml").read_text()
