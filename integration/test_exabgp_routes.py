@@ -17,6 +17,7 @@ from bgpcni.exporter import Reach
 from bgpcni.model import Announcement, Family, Neighbor, Nlri
 from bgpcni.wire.encode import Kind, Route, encode
 from bgpcni_exabgp import exporter, lines
+from bgpcni_exabgp.process import Home, Running
 from integration.exabgp_bench import Bench, Speaker, bench, facts, many, unicast
 from integration.frr_table import meant, table
 from integration.lab import ALL_FAMILIES, Frr, Lab, link, until
@@ -182,12 +183,20 @@ def test_an_exabgp_that_hangs_is_replaced(
     frr: Frr, node: Bench, speaker: Speaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ExaBGP lives but does not answer: it is ended and started again, and the routes stay at FRR meanwhile."""
-    monkeypatch.setattr(exporter, "ANSWER", 1.0)
     route = unicast(node, "10.1.2.3/32")
     speaker.announce(route)
     speaker.prune(route)
-    speaker.wait(Reach.ACKED, route)
     pid = speaker.pid
+    patient, begin = exporter.ANSWER, Home.start
+
+    def start(home: Home) -> Running:
+        monkeypatch.setattr(exporter, "ANSWER", patient)  # the next one may take its time to start
+        return begin(home)
+
+    monkeypatch.setattr(exporter, "ANSWER", 1.0)
+    monkeypatch.setattr(Home, "start", start)
+    speaker.announce(route)
+    speaker.wait(Reach.ACKED, route)
     os.kill(pid, signal.SIGSTOP)
     speaker.announce(unicast(node, "10.1.2.4/32"))
     speaker.announce(route)
