@@ -43,6 +43,7 @@ class Agent:
         self._socket_path = socket_path
         self._metrics = metrics
         self._changing = threading.Lock()
+        self._announced: Callable[[str, float], None] = lambda exporter, seconds: None
         self._dataplane: DataPlane
         self.node: Node
         self.janitor: Janitor
@@ -100,6 +101,7 @@ class Agent:
             known,
             resident=True,
             finished=lambda key: self.janitor.finished(key),
+            announced=lambda exporter, seconds: self._announced(exporter, seconds),
             spare=store.unreadable,
             heard=lambda name, events: self._dataplane.heard(name, events),
         )
@@ -162,6 +164,7 @@ class Agent:
         from bgpcni.agent import metrics
 
         metrics.serve(self._metrics, lambda: self.node)
+        self._announced = metrics.announced
         return metrics.counted(self.call)
 
     def call(self, call: Call) -> Reply:
