@@ -173,7 +173,8 @@ class ExporterUse(Record):
 class Attachment(Record):
     """What one ADD gives. Planned values are set from the start; the kernel's (`host_index`, `mac`, …) later.
 
-    `cookie` is SO_NETNS_COOKIE of the container's namespace, unique within `boot_id`. `chained`: the interface
+    `cookie` is SO_NETNS_COOKIE of the container's namespace, unique within `boot_id`. `nsid`: the number by which
+    the node's namespace knows it, where no root-side link tells of its end. `chained`: the interface
     is another plugin's; we only announce it. `ip_masq`: the back end that masquerades for it. `mobility`: EVPN's
     sequence, above that of the node it came from. `asked`: the exporters that its network configuration names, one
     of agent.toml by name and type alone; None: it names none. `created`: when ADD began, `since`: when its record went
@@ -187,6 +188,7 @@ class Attachment(Record):
     ifname: str
     netns: str
     cookie: int | None = None
+    nsid: int | None = None
     chained: bool = False
     cni_version: str = "1.0.0"
     bridge: str | None = None

@@ -312,7 +312,10 @@ def test_behind_host_device(ready: Site, process: Sleeper) -> None:
 
 @pytest.mark.parametrize("kind", ["macvlan", "ipvlan"])
 def test_behind_macvlan(ready: Site, process: Sleeper, kind: str) -> None:
-    """A node does not reach macvlans through their parent: refused, unless it has a link of that kind itself."""
+    """A node does not reach macvlans through their parent: refused, unless it has a link of that kind itself.
+
+    When the container's process dies, its route goes at once, and a late DEL succeeds.
+    """
     node, wire = ready.node.namespace, ready.lab.namespace("wire")
     link(node, wire, "parent", "far", ("10.1.2.1/24", "2001:db8:1:2::1/64"))
     mode = {"macvlan": "bridge", "ipvlan": "l2"}[kind]
@@ -336,4 +339,11 @@ def test_behind_macvlan(ready: Site, process: Sleeper, kind: str) -> None:
     ready.announced(answer.ips)
     assert call(ready, "DEL", process, ours).ok
     ready.withdrawn(answer.ips)
-    assert call(ready, "DEL", process, stock).ok
+    assert process.ip_json("link", "show", "eth0")
+    assert call(ready, "ADD", process, ours).ok
+    ready.announced(answer.ips)
+    process.end()
+    ready.withdrawn(answer.ips)
+    assert call(ready, "DEL", process, ours).ok
+    assert not ready.node.records()
+    assert call(ready, "DEL", process, stock, netns=False).ok

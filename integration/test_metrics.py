@@ -16,7 +16,8 @@ def scrape(node: Node) -> dict[str, float]:
 
 
 def test_metrics_tell_calls_routes_and_sessions(lab: Lab) -> None:
-    """Calls by command and outcome, durations of calls and steps, routes, sessions, attachments and leases."""
+    """Calls by command and outcome, durations of calls and steps, routes and how long each took to be announced, once;
+    sessions, attachments and leases."""
     frr = lab.frr()
     node = lab.node(frr)
     node.flags = ("--metrics", ADDRESS)
@@ -38,7 +39,21 @@ def test_metrics_tell_calls_routes_and_sessions(lab: Lab) -> None:
     assert found['bgpcni_attachments{state="up"}'] == 1
     assert found['bgpcni_leases{network="tenant-a"}'] == 2
     assert found['bgpcni_exporter_late{exporter="exabgp"}'] == 0
+    assert 'bgpcni_routes{exporter="exabgp",state="refused"}' in found
+    latency = 'bgpcni_announce_latency_seconds_{}{{exporter="exabgp"}}'
+    assert found[latency.format("count")] == 2
+    assert found[latency.format("sum")] > 0
+    # told again, since the session fell, or by an agent that found them in the records: no route anew
+    peer = frr.neighbor(node.address)["connectionsEstablished"]
+    frr.text(f"clear bgp {node.address}")
+    until(lambda: frr.neighbor(node.address)["connectionsEstablished"] > peer, "a new session")
+    until(lambda: scrape(node).get(announced) == 2, "both routes counted as announced again")
+    assert node.operator("sync").code == 0
+    assert scrape(node)[latency.format("count")] == 2
+    node.restart_agent()
+    until(lambda: scrape(node).get(announced) == 2, "both routes counted as announced by the next agent")
+    assert latency.format("count") not in scrape(node)
     assert node.cni("DEL", "m-1", space, conf).ok
     after = scrape(node)
     assert after['bgpcni_cni_requests_total{command="DEL",outcome="ok"}'] == 1
-    assert 'bgpcni_attachments{state="up"}' not in after
+    assert after['bgpcni_attachments{state="up"}'] == 0

@@ -163,6 +163,20 @@ def test_a_link_that_goes_without_a_del_takes_the_route_at_once_and_the_record_a
     until(lambda: place.store.find(item.key) is None)
 
 
+def test_a_namespace_that_goes_without_a_del_takes_the_routes_of_those_without_a_link_here(place: Place) -> None:
+    """macvlan, host-device: the same, for all interfaces of that container."""
+    items = [place.attachment(ifname=name, nsid=NO_LINK, peer_index=2, mac="") for name in ("net1", "net2")]
+    for item in items:
+        place.store.put(State.UP, item)
+        place.convergence.want(item)
+        place.node.remember(item)
+    place.janitor.namespace_changed(NO_LINK - 1)  # somebody else's
+    place.janitor.namespace_changed(NO_LINK)
+    until(lambda: not any(place.store.find(item.key) for item in items))
+    until(lambda: not place.exporter.table)
+    assert not place.node.namespaces
+
+
 def test_lost_events_are_made_up_for(place: Place) -> None:
     """The kernel dropped messages: everything is compared."""
     gone = place.attachment(host_veth="vethgone", host_index=NO_LINK)

@@ -43,7 +43,8 @@ class Driven:
 
     def __init__(self, spare: tuple[str, ...] = (), **facts: object) -> None:
         self.freed: list[AttachmentKey] = []
-        self.announcer = Announcer("memory", self.freed.extend, lambda: spare)
+        self.timed: list[float] = []
+        self.announcer = Announcer("memory", self.freed.extend, lambda: spare, self.timed.append)
         self.exporter = Memory(wake=self.announcer)
         for name, value in facts.items():
             setattr(self.exporter, name, value)
@@ -89,6 +90,32 @@ def test_routes_are_announced_and_withdrawn(driven: Driven) -> None:
     assert driven.exporter.table == {}
     assert not driven.announcer.is_leaving(A)
     until(lambda: driven.freed == [A])
+
+
+def test_each_route_is_timed_once(driven: Driven) -> None:
+    """From the first wish until it is announced: not when it is told again, is wanted by a second, or is refused."""
+    driven.exporter.mishaps = ["away", "refuse one"]
+    driven.announcer.want(A, [route(1), route(2)])
+    driven.quiet()
+    until(lambda: len(driven.timed) == 1)
+    driven.announcer.want(B, [route(1), route(2)])
+    driven.announcer.empty()
+    driven.quiet()
+    until(lambda: len(driven.timed) == 2)
+    driven.announcer.empty()
+    driven.quiet()
+    assert len(driven.timed) == 2
+    assert all(0 < seconds < SECONDS for seconds in driven.timed)
+
+
+def test_what_an_earlier_life_wanted_is_not_timed() -> None:
+    """The agent was started again: its routes were announced long ago."""
+    driven = Driven()
+    driven.announcer.want(A, [route(1)])
+    with driven:
+        driven.announcer.want(B, [route(2)])
+        driven.quiet()
+    assert len(driven.timed) == 1
 
 
 def test_the_first_thing_after_the_routes_is_the_prune() -> None:

@@ -24,7 +24,7 @@ from bgpcni.convergence.convergence import Convergence
 from bgpcni.dataplane.dataplane import DataPlane
 from bgpcni.errors import CniError, TryAgain
 from bgpcni.handler import Call, Reply, handle
-from bgpcni.kernel.monitor import LinkMonitor
+from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import home, home_cookie
 from bgpcni.model import Attachment, NodeFacts, State
 from bgpcni.node import handover, plan, recovery
@@ -43,6 +43,7 @@ class Agent:
         self._socket_path = socket_path
         self._metrics = metrics
         self._changing = threading.Lock()
+        self._announced: Callable[[str, float], None] = lambda exporter, seconds: None
         self._dataplane: DataPlane
         self.node: Node
         self.janitor: Janitor
@@ -62,13 +63,13 @@ class Agent:
         signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
         self._build(store, config)
-        monitor = LinkMonitor(lambda index: self.janitor.link_gone(index), lambda: self.janitor.look_at_all())
+        monitor = Monitor(self.janitor.link_gone, self.janitor.namespace_changed, self.janitor.look_at_all)
         server = Server(self._measured(), self.command)
         server.listen(self._socket_path)
         begun = self._restore()
         self._dataplane.start()
         self.node.convergence.start()
-        self._thread("links", monitor.run)
+        self._thread("monitor", monitor.run)
         self._thread("janitor", self.janitor.run)
         self._thread("accept", server.serve)
         self.janitor.later(0, self._handover.begin)
@@ -100,6 +101,7 @@ class Agent:
             known,
             resident=True,
             finished=lambda key: self.janitor.finished(key),
+            announced=lambda exporter, seconds: self._announced(exporter, seconds),
             spare=store.unreadable,
             heard=lambda name, events: self._dataplane.heard(name, events),
         )
@@ -120,8 +122,7 @@ class Agent:
             self.janitor.later(0, functools.partial(self._leave, attachment))
             node.convergence.leave(attachment)
         for attachment in found.orphans:
-            node.remember(attachment)
-            self.janitor.link_gone(attachment.host_index or 0)
+            self.janitor.orphaned(attachment.key)
         log.info(
             "records: %d up, %d leaving, %d orphans, %d cut short, %d unreadable",
             len(found.up), len(found.leaving), len(found.orphans), len(found.begun), len(found.unreadable),
@@ -163,6 +164,7 @@ class Agent:
         from bgpcni.agent import metrics
 
         metrics.serve(self._metrics, lambda: self.node)
+        self._announced = metrics.announced
         return metrics.counted(self.call)
 
     def call(self, call: Call) -> Reply:

@@ -64,10 +64,19 @@ class Janitor:
             self._node.dataplane.link_gone(index)
         key = self._node.by_link.get(index)
         if key is not None:
-            self.later(0, lambda: self._orphan(key))
+            self.orphaned(key)
+
+    def namespace_changed(self, nsid: int) -> None:
+        """A namespace is gone, or a link in it; only those of attachments without a root-side link concern us."""
+        for key in [key for key, known in list(self._node.namespaces.items()) if known == nsid]:
+            self.orphaned(key)
+
+    def orphaned(self, key: AttachmentKey) -> None:
+        """The link of an attachment may have gone without a DEL."""
+        self.later(0, lambda: self._orphan(key))
 
     def look_at_all(self) -> None:
-        """Link events were lost: compare every attachment with the kernel."""
+        """Events were lost: compare every attachment with the kernel."""
         self.later(0, self._compare)
 
     # ---------------------------------------------------------------- jobs
@@ -101,7 +110,7 @@ class Janitor:
                 attachment = stored.attachment
                 if not interface.vanished(node.netlink, attachment):
                     return
-                node.by_link.pop(attachment.host_index or 0, None)
+                node.forget(attachment)
                 log.warning("%s: its link is gone without a DEL; route withdrawn, released in %g s", key, grace)
                 node.convergence.leave(attachment)
                 node.disconnect(attachment)

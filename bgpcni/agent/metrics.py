@@ -10,8 +10,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
 
 from bgpcni import steps
+from bgpcni.convergence.announcer import ROUTE_STATES
 from bgpcni.errors import InvalidConfiguration, IoFailure
 from bgpcni.handler import Call, Reply
+from bgpcni.model import State
 from bgpcni.node.node import Node
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -22,8 +24,8 @@ _DURATION = Histogram("bgpcni_cni_request_duration_seconds", "Duration of CNI ca
                       buckets=_SECONDS)  # fmt: skip
 _STEP = Histogram("bgpcni_cni_step_duration_seconds", "Duration of the steps of CNI calls.", ["step"], buckets=_SECONDS)
 _ANNOUNCE = Histogram("bgpcni_announce_latency_seconds",
-                      "From a route wanted until it is announced (the exporter's furthest word).", ["exporter"],
-                      buckets=_SECONDS)  # fmt: skip
+                      "From a route first wanted until it is sent (accepted, if no more can be told).",
+                      ["exporter"], buckets=_SECONDS)  # fmt: skip
 _COMMANDS = frozenset(["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"])
 
 
@@ -57,7 +59,7 @@ def counted(handle: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
 
 
 def announced(exporter: str, seconds: float) -> None:
-    """A route reached its peers so long after it was wanted."""
+    """A route is announced, so long after it was first wanted."""
     _ANNOUNCE.labels(exporter).observe(seconds)
 
 
@@ -73,11 +75,11 @@ class _State(Collector):
         addresses = GaugeMetricFamily(
             "bgpcni_leases", "Addresses leased to attachments, held ones included, by network.", labels=["network"]
         )
-        by_state: dict[str, int] = {}
+        by_state = dict.fromkeys((state.value for state in State), 0)
         by_network: dict[str, int] = {}
         for stored in node.store.all():
-            by_state[stored.state.value] = by_state.get(stored.state.value, 0) + 1
-            held = len(stored.attachment.addresses) if stored.attachment else 0
+            by_state[stored.state.value] += 1
+            held = len(stored.attachment.addresses) if stored.attachment and stored.attachment.ipam else 0
             by_network[stored.network] = by_network.get(stored.network, 0) + held
         for state, count in by_state.items():
             attachments.add_metric([state], count)
@@ -89,7 +91,7 @@ class _State(Collector):
             "bgpcni_bgp_session_up", "1 if the BGP session is Established.", labels=["exporter", "peer", "asn"]
         )
         for name, announcer in node.convergence.announcers().items():
-            for state, count in announcer.counts().items():
+            for state, count in (dict.fromkeys(ROUTE_STATES, 0) | announcer.counts()).items():
                 routes.add_metric([name, state], count)
             late.add_metric([name], float(announcer.state().state == "late"))
             for peer in announcer.peers():

@@ -27,6 +27,7 @@ LOOK_SECONDS = 5.0
 """Seconds between two looks at what is unsettled, when nothing was heard of it."""
 SLOW = 3.0
 """Seconds after which an exporter that has not come back from a call is said to be late."""
+ROUTE_STATES = ("wanted", "announced", "withdrawing", "refused")
 _SETTLED = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.SENT}
 
 
@@ -52,7 +53,7 @@ class Announcer:
     """Drives one exporter towards its ledger. Safe for threads; implements the exporter's `Wake`.
 
     `confirmed(owners)` is called, from this announcer's thread and without its lock, with the attachments whose
-    withdrawal is now confirmed at this exporter.
+    withdrawal is now confirmed at this exporter. `announced(seconds)`: a route is, so long after it was first wanted.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Announcer:
         name: str,
         confirmed: Callable[[list[AttachmentKey]], None],
         spare: Callable[[], Collection[str]] = lambda: (),
+        announced: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self.name = name
+        self._announced = announced
         self._confirmed = confirmed
         self._spare = spare
         self._change = threading.Condition()
@@ -130,8 +133,10 @@ class Announcer:
 
     def want(self, owner: AttachmentKey, routes: Iterable[Announcement], *, fresh: bool = False) -> None:
         """`fresh`: no life has announced them for this attachment yet."""
+        # what is wanted before the thread starts was asked for in an earlier life
+        asked = time.monotonic() if self._thread else 0.0
         with self._change:
-            free = self._ledger.want(owner, routes, clock.now(), fresh=fresh)
+            free = self._ledger.want(owner, routes, clock.now(), fresh=fresh, asked=asked)
             self._change.notify_all()
         if free:
             self._confirmed(free)
@@ -434,7 +439,10 @@ class Announcer:
         """Into the ledger; who is free to go is told at once, since a later call of the same step may fail."""
         with self._change:
             free = self._ledger.note(routes, outcomes, withdrawn=withdrawn, epoch=epoch, now=clock.now())
+            answered = self._ledger.answered()
             self._change.notify_all()
+        for asked in answered:
+            self._announced(time.monotonic() - asked)
         if free:
             self._confirmed(free)
 

@@ -29,6 +29,7 @@ class Convergence:
     """Announcers by exporter name, and the attachments that wait for the confirmation of their withdrawals.
 
     `finished(key)`: called without a lock when every exporter has confirmed and nobody waits in `leave`.
+    `announced(name, seconds)`: an exporter announced a route, so long after it was first wanted of it.
     `heard(name, events)`: what an exporter learned, from a thread of its own.
     `emptied(announcer)`: within a call, a speaker came back empty; what else is up has to be told to it.
     """
@@ -39,6 +40,7 @@ class Convergence:
         *,
         resident: bool,
         finished: Callable[[AttachmentKey], None] = lambda key: None,
+        announced: Callable[[str, float], None] = lambda name, seconds: None,
         spare: Callable[[], Collection[str]] = lambda: (),
         heard: Callable[[str, Sequence[Event]], None] = lambda name, events: None,
         emptied: Callable[[Announcer], None] = lambda announcer: None,
@@ -46,6 +48,7 @@ class Convergence:
         self.facts = facts
         self.resident = resident
         self._finished = finished
+        self._announced = announced
         self._spare = spare
         self._heard = heard
         self._families: frozenset[Family] = frozenset()
@@ -81,7 +84,12 @@ class Convergence:
             known = self._announcers.get(name)
             if known is not None:
                 return known
-            announcer = Announcer(name, lambda owners: self._confirmed(name, owners), self._spare)
+            announcer = Announcer(
+                name,
+                lambda owners: self._confirmed(name, owners),
+                self._spare,
+                functools.partial(self._announced, name),
+            )
             announcer.drive(catalog.make(use, self.facts, announcer))
             self._announcers[name], self._uses[name] = announcer, use
             if self._families:

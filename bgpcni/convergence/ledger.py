@@ -16,7 +16,10 @@ from bgpcni.model import Announcement, AttachmentKey, Nlri
 
 @dataclass(slots=True)
 class Entry:
-    """One route. `handed`: the speaker may hold it. `since`: when `reach` became what it is."""
+    """One route. `handed`: the speaker may hold it. `since`: when `reach` became what it is.
+
+    `asked`: when somebody began to want it (monotonic seconds), until it is announced; 0: not to be timed.
+    """
 
     announcement: Announcement
     owners: dict[AttachmentKey, Announcement] = field(default_factory=dict)
@@ -25,6 +28,7 @@ class Entry:
     reason: str = ""
     since: str = ""
     handed: bool = True
+    asked: float = 0.0
 
     @property
     def wanted(self) -> bool:
@@ -43,15 +47,23 @@ class Ledger:
         """Counts replays and retries: what was asked in an earlier epoch has to be asked again."""
         self._owned: dict[AttachmentKey, tuple[Nlri, ...]] = {}
         self._leaving: dict[AttachmentKey, set[Nlri]] = {}
+        self._answered: list[float] = []
 
     # ---------------------------------------------------------------- wishes
 
     def want(
-        self, owner: AttachmentKey, routes: Iterable[Announcement], now: str, *, fresh: bool = False
+        self,
+        owner: AttachmentKey,
+        routes: Iterable[Announcement],
+        now: str,
+        *,
+        fresh: bool = False,
+        asked: float = 0.0,
     ) -> list[AttachmentKey]:
         """`owner` wants exactly these routes (again: replaces what it wanted before).
 
         `fresh`: no life has announced them for it yet, so there is nothing to withdraw until the speaker got them.
+        `asked`: the monotonic time, where `answered` shall tell of those that nobody wanted before.
         Returns the leavers that are free to go because a route they waited for is wanted again: the same NLRI
         with the same next hop, so there is nothing left to withdraw for them. What `owner` itself had before and
         does not want now it still waits for: should it leave, it is not free before that is withdrawn too.
@@ -66,6 +78,8 @@ class Ledger:
             entry = self.entries.get(nlri)
             if entry is None:
                 entry = self.entries[nlri] = Entry(route, since=now, handed=not fresh)
+            if not entry.owners:
+                entry.asked = asked
             entry.owners[owner] = route
             free += self._free_leavers(entry, nlri)
             chosen = next(iter(entry.owners.values()))
@@ -215,7 +229,15 @@ class Ledger:
                 self._unsettled.pop(route.nlri, None)
             else:
                 self._unsettled[route.nlri] = None
+            if entry.asked and not withdrawn and outcome.reach >= self.settled:
+                self._answered.append(entry.asked)
+                entry.asked = 0.0
         return free
+
+    def answered(self) -> list[float]:
+        """When each route was asked for that was announced, for the first time, since this was last called."""
+        found, self._answered = self._answered, []
+        return found
 
     def hand_over(self, told: Sequence[Announcement]) -> None:
         """The speaker was given these, or some of them: from now on they have to be withdrawn."""

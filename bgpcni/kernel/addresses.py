@@ -31,7 +31,7 @@ from bgpcni.kernel.netlink import (
 _IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS, _IFA_TARGET_NETNSID = 1, 2, 4, 8, 10
 _NODAD, TENTATIVE, DAD_FAILED = 0x02, 0x40, 0x08
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_METRICS, _RTA_TABLE = 1, 4, 5, 6, 8, 15
 _RTAX_MTU, _RTAX_ADVMSS = 2, 8
@@ -66,11 +66,12 @@ def address_message(index: int, address: str, *, dad: bool = False) -> Message:
     return Message(RTM_NEWADDR, EXCL | CREATE, body)
 
 
-def assigned(netlink: Netlink, index: int) -> list[Assigned]:
-    """Addresses of one link (a strict dump: the kernel looks at that link alone)."""
+def assigned(netlink: Netlink, index: int, nsid: int | None = None) -> list[Assigned]:
+    """Addresses of one link (a strict dump: the kernel looks at that link alone), of namespace `nsid` if given."""
     found = []
+    there = b"" if nsid is None else attribute(_IFA_TARGET_NETNSID, nsid)
     for version in (4, 6):
-        for data in netlink.dump(Message(RTM_GETADDR, 0, _IFADDR.pack(family_of(version), 0, 0, 0, index))):
+        for data in netlink.dump(Message(RTM_GETADDR, 0, _IFADDR.pack(family_of(version), 0, 0, 0, index) + there)):
             _, length, flags, _, link = _IFADDR.unpack_from(data)
             values = attributes(data, _IFADDR.size)
             packed = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS)

@@ -54,6 +54,7 @@ _VETH_PEER = 1
 _AF_SPEC, _INET_CONF, _DEVCONF_ARP_NOTIFY = 26, 1, 22
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
 _AF_SPEC, _ADDR_GEN_MODE = 26, 8
+_TARGET_NETNSID = 46
 _INFO = struct.Struct("=BxHiII")
 ALIAS_LIMIT = 255
 """Octets the kernel takes (IFALIASZ less its NUL)."""
@@ -154,6 +155,18 @@ def find(netlink: Netlink, *, name: str = "", index: int = 0) -> Link | None:
         (data,) = netlink.run(get_message(name=name, index=index))
     except NetlinkError as error:
         if error.errno == errno.ENODEV:
+            return None
+        raise
+    return parse(data)
+
+
+def find_in(netlink: Netlink, nsid: int, index: int) -> Link | None:
+    """One link of the namespace that ours knows as `nsid`, None if there is none, or no such namespace (EINVAL)."""
+    assert index > 0
+    try:
+        (data,) = netlink.run(Message(RTM_GETLINK, 0, header(index) + attribute(_TARGET_NETNSID, nsid)))
+    except NetlinkError as error:
+        if error.errno in (errno.ENODEV, errno.EINVAL):
             return None
         raise
     return parse(data)

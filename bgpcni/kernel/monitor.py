@@ -1,33 +1,54 @@
-"""Tells when a link of the node's namespace is deleted: how we learn of a container that went without a DEL."""
+"""Tells when a link or a namespace is gone: how we learn of a container that went without a DEL.
+
+A link of the node's namespace is told of by its index. Of a namespace that the node's knows by an nsid, it is told
+that it ended, or that a link left it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import logging
 import os
 import select
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from bgpcni.kernel.netlink import HEADER, RTM_DELLINK, open_socket
+from bgpcni.kernel.netlink import (
+    NETNSA_NSID,
+    RTM_DELLINK,
+    RTM_DELNSID,
+    SOL_NETLINK,
+    attributes,
+    open_socket,
+    split,
+    u32,
+)
 
 log = logging.getLogger(__name__)
-_RTMGRP_LINK = 1
-_SO_RCVBUFFORCE = 33
+_RTNLGRP_LINK, _RTNLGRP_NSID = 1, 28
+_LISTEN_ALL_NSID = 8
+_SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _BUFFER = 8 << 20
 """Octets of events the kernel may hold for us: a burst of a thousand containers fits."""
 
 
-class LinkMonitor:
-    """Calls `gone(index)` for each deleted link, and `lost()` when the kernel dropped events (look at all then)."""
+class Monitor:
+    """Calls `link(index)` for each deleted link of this namespace, `namespace(nsid)` for each that ended or lost a
+    link, and `lost()` when the kernel dropped events (look at all then)."""
 
-    def __init__(self, gone: Callable[[int], None], lost: Callable[[], None]) -> None:
-        self._gone = gone
+    def __init__(self, link: Callable[[int], None], namespace: Callable[[int], None], lost: Callable[[], None]) -> None:
+        self._link = link
+        self._namespace = namespace
         self._lost = lost
         self._socket = open_socket()
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-        self._socket.bind((0, _RTMGRP_LINK))
+        _admit(self._socket, RTM_DELLINK, RTM_DELNSID)
+        with contextlib.suppress(PermissionError):  # without CAP_NET_BROADCAST: only the end of namespaces
+            self._socket.setsockopt(SOL_NETLINK, _LISTEN_ALL_NSID, 1)
+        self._socket.bind((0, 1 << _RTNLGRP_LINK - 1 | 1 << _RTNLGRP_NSID - 1))
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
 
     def run(self) -> None:
@@ -39,23 +60,45 @@ class LinkMonitor:
                     os.close(self._stop)
                     return
                 try:
-                    data = self._socket.recv(1 << 18)
+                    data, ancillary, _, _ = self._socket.recvmsg(1 << 18, socket.CMSG_SPACE(4))
                 except OSError as error:
                     if error.errno != errno.ENOBUFS:
                         raise
                     log.warning("the kernel dropped link events; looking at every attachment")
                     self._lost()
                     continue
-                self._read(data)
-
-    def _read(self, data: bytes) -> None:
-        at = 0
-        while at + 16 <= len(data):
-            length, kind, *_ = HEADER.unpack_from(data, at)
-            # AF_UNSPEC only: the bridge announces a port's departure with AF_BRIDGE, the link itself lives on
-            if kind == RTM_DELLINK and data[at + 16] == 0:
-                self._gone(int(struct.unpack_from("=i", data, at + 20)[0]))
-            at += (length + 3) & ~3
+                elsewhere = [u32(value) for level, kind, value in ancillary if (level, kind) == _NSID_OF_EVENT]
+                for kind, number in gone(data):
+                    if elsewhere:
+                        self._namespace(elsewhere[0])
+                    elif kind == RTM_DELLINK:
+                        self._link(number)
+                    else:
+                        self._namespace(number)
 
     def stop(self) -> None:
         os.eventfd_write(self._stop, 1)
+
+
+_NSID_OF_EVENT = (SOL_NETLINK, _LISTEN_ALL_NSID)
+"""Level and type of what goes with an event of another namespace: its nsid."""
+
+
+def gone(data: bytes) -> Iterator[tuple[int, int]]:
+    """What the events say is gone: RTM_DELLINK with an index, RTM_DELNSID with an nsid."""
+    for kind, _, _, body in split(data):
+        # AF_UNSPEC only: the bridge announces a port's departure with AF_BRIDGE, the link itself lives on
+        if kind == RTM_DELLINK and body[0] == socket.AF_UNSPEC:
+            yield kind, int(struct.unpack_from("=i", body, 4)[0])
+        elif kind == RTM_DELNSID:
+            yield kind, u32(attributes(body, 4)[NETNSA_NSID])
+
+
+def _admit(sock: socket.socket, *kinds: int) -> None:
+    """Have the kernel wake us for messages of these types alone (socket(7), SO_ATTACH_FILTER): an ADD makes a dozen."""
+    # load the type, which is in host order where BPF reads network order; equal to one of ours: take it, else nothing
+    program = [(0x28, 0, 0, 4)]
+    program += [(0x15, len(kinds) - place, 0, socket.htons(kind)) for place, kind in enumerate(kinds)]
+    program += [(0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF)]
+    octets = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(octets)))

@@ -7,6 +7,7 @@ opened for a request is closed before its answer.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import logging
 import os
@@ -17,7 +18,18 @@ from contextlib import contextmanager
 from functools import cache
 
 from bgpcni.errors import InvalidNamespace
-from bgpcni.kernel.netlink import Netlink, open_socket
+from bgpcni.kernel.netlink import (
+    NETNSA_FD,
+    NETNSA_NSID,
+    RTM_GETNSID,
+    RTM_NEWNSID,
+    Message,
+    Netlink,
+    NetlinkError,
+    attribute,
+    attributes,
+    open_socket,
+)
 
 CLONE_NEWNET = 0x40000000
 _NSFS_MAGIC = 0x6E736673
@@ -99,6 +111,24 @@ def cookie_of(sock: socket.socket) -> int:
     """SO_NETNS_COOKIE: identifies a network namespace, never reused within a boot."""
     raw = sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
     return int(struct.unpack("=Q", raw)[0])
+
+
+def nsid_of(netlink: Netlink, fd: int) -> int:
+    """The number by which the namespace of `netlink` knows the one behind `fd`; it gets one if it has none.
+
+    It lasts as long as that namespace does, is then announced as gone (RTM_DELNSID), and may be given to another.
+    Raises NetlinkError.
+    """
+    asked = bytes(4) + attribute(NETNSA_FD, fd)
+    any_number = attribute(NETNSA_NSID, struct.pack("=i", -1))
+    # EEXIST where it has one: it got it with the first link that was moved there
+    given, found = netlink.send(Message(RTM_NEWNSID, 0, asked + any_number), Message(RTM_GETNSID, 0, asked))
+    if isinstance(found, NetlinkError):
+        raise found
+    number = int(struct.unpack("=i", attributes(found, 4)[NETNSA_NSID])[0])
+    if number < 0:
+        raise given if isinstance(given, NetlinkError) else NetlinkError(errno.ENOENT, "no nsid was given")
+    return number
 
 
 @cache

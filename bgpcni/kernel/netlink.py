@@ -19,6 +19,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 RTM_NEWNEIGH, RTM_DELNEIGH = 28, 29
+RTM_NEWNSID, RTM_DELNSID, RTM_GETNSID = 88, 89, 90
 
 REQUEST, ACK, ECHO = 0x001, 0x004, 0x008
 DUMP = 0x300
@@ -29,6 +30,7 @@ DUMP_INTERRUPTED = 0x10
 _ACK_TLVS = 0x200
 _EXTACK_MESSAGE = 1
 _NESTED = 0x8000
+NETNSA_NSID, NETNSA_FD = 1, 3
 
 SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
 
@@ -133,7 +135,7 @@ class Netlink:
         results: list[bytes | NetlinkError] = [b""] * len(messages)
         waiting = len(messages)
         while waiting:
-            for kind, flags, sequence, data in _split(self.socket.recv(1 << 16)):
+            for kind, flags, sequence, data in split(self.socket.recv(1 << 16)):
                 slot = sequence - first
                 if not 0 <= slot < len(messages):
                     continue  # a late answer to a request that was given up
@@ -168,7 +170,7 @@ class Netlink:
         found: list[bytes] = []
         interrupted = False
         while True:
-            for kind, flags, sequence, data in _split(self.socket.recv(1 << 18)):
+            for kind, flags, sequence, data in split(self.socket.recv(1 << 18)):
                 if sequence != wanted:
                     continue
                 interrupted |= bool(flags & DUMP_INTERRUPTED)
@@ -185,7 +187,8 @@ def open_socket() -> socket.socket:
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
 
 
-def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """The messages in what was received: type, flags, sequence number, body."""
     at = 0
     while at + 16 <= len(data):
         length, kind, flags, sequence, _ = HEADER.unpack_from(data, at)

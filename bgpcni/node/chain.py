@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bgpcni.cni.result import Dns, Interface, Result
-from bgpcni.errors import InvalidConfiguration
+from bgpcni.errors import InvalidConfiguration, KernelRefused
 from bgpcni.kernel import addresses, links, neighbours
-from bgpcni.kernel.namespace import Namespace
-from bgpcni.kernel.netlink import Netlink
+from bgpcni.kernel.namespace import Namespace, nsid_of
+from bgpcni.kernel.netlink import Netlink, NetlinkError
 from bgpcni.model import Address, Attachment, State
 from bgpcni.node import plan
 from bgpcni.undo import Undo
@@ -48,6 +48,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
         attachment = attachment.model_copy(
             update={
                 "chained": True,
+                "nsid": _nsid(node.netlink, space) if found.host is None else None,
                 "bridge": behind.name if behind else None,
                 "bridge_index": behind.index if behind else None,
                 "host_veth": found.host.name if found.host else None,
@@ -87,6 +88,14 @@ def verify(netlink: Netlink, space: Namespace, prev: Result, ifname: str) -> Fou
             host = None
     bridge = links.find(netlink, index=host.master) if host is not None and host.master else None
     return Found(link, host, bridge, tuple(Address(address=item.address, gateway=item.gateway) for item in mine))
+
+
+def _nsid(netlink: Netlink, space: Namespace) -> int:
+    """What the end of the container is seen by, where no root-side link goes with it."""
+    try:
+        return nsid_of(netlink, space.fd)
+    except NetlinkError as error:
+        raise KernelRefused(f"an nsid for {space.path}: {error.strerror}") from None
 
 
 def _reached_through(netlink: Netlink, found: Found) -> links.Link | None:

@@ -188,17 +188,34 @@ def unreachable(netlink: Netlink, attachment: Attachment) -> str | None:
 
 
 def vanished(netlink: Netlink, attachment: Attachment) -> bool:
-    """Whether the attachment's root-side link has gone from this node."""
-    return is_gone(attachment, links.find(netlink, index=attachment.host_index) if attachment.host_index else None)
-
-
-def is_gone(attachment: Attachment, link: links.Link | None) -> bool:
-    """The same for a link that was looked up by the attachment's index."""
+    """Whether the attachment's root-side link has gone from this node; where it has none, the container's interface."""
     if attachment.host_index is None:
-        return False  # chained behind something without a root-side end: nothing to see it by
+        return not _is_inside(netlink, attachment)
+    link = links.find(netlink, index=attachment.host_index)
     if link is None or link.name != attachment.host_veth:
         return True
     return not attachment.chained and not links.is_ours(link, attachment.key)
+
+
+def _is_inside(netlink: Netlink, attachment: Attachment) -> bool:
+    """Whether a container's interface is there, looked at from this node.
+
+    The nsid may be another namespace's by now, and a device or a MAC (ipvlan) be used again there: one of its
+    addresses has to be there, too.
+    """
+    nsid, index = attachment.nsid, attachment.peer_index
+    if nsid is None or index is None:
+        return True  # nothing to see it by
+    link = links.find_in(netlink, nsid, index)
+    if link is None or link.mac != attachment.mac:
+        return False
+    try:
+        present = {item.address for item in addresses.assigned(netlink, index, nsid)}
+    except NetlinkError as error:
+        if error.errno in (errno.ENODEV, errno.EINVAL):  # it went meanwhile
+            return False
+        raise
+    return not attachment.addresses or any(item.address in present for item in attachment.addresses)
 
 
 @step("link")

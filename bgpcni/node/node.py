@@ -52,6 +52,8 @@ class Node:
         self.addressing = Addressing(store)
         self.by_link: dict[int, AttachmentKey] = {}
         """Attachments by the index of their root-side link: who it is that vanishes."""
+        self.namespaces: dict[AttachmentKey, int] = {}
+        """The nsid of the container, of each attachment that has no root-side link."""
         self.drained = False
         self.herald = Herald()
         self.reaper = Reaper()
@@ -126,9 +128,16 @@ class Node:
                 raise InvalidConfiguration(f"exporters: {use.name} cannot announce {', '.join(sorted(unknown))}")
 
     def remember(self, attachment: Attachment) -> None:
-        """Watch the link of an attachment that is up."""
+        """Watch the link of an attachment that is up, or its namespace."""
         if attachment.host_index:
             self.by_link[attachment.host_index] = attachment.key
+        elif attachment.nsid is not None:
+            self.namespaces[attachment.key] = attachment.nsid
+
+    def forget(self, attachment: Attachment) -> None:
+        """It is going, or gone: nothing about it is news any more."""
+        self.by_link.pop(attachment.host_index or 0, None)
+        self.namespaces.pop(attachment.key, None)
 
     def routing(self, request: Request, warnings: list[str]) -> plan.Routing:
         """What is announced through whom, each exporter loaded and its configuration validated."""
@@ -199,7 +208,7 @@ class Node:
         by the caller.
         """
         key = attachment.key
-        self.by_link.pop(attachment.host_index or 0, None)
+        self.forget(attachment)
         self.store.move(attachment, State.LEAVING)
         convergence = self.convergence  # after the record: one that a reload puts in its place reads that
         convergence.leave(attachment)
