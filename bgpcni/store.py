@@ -8,8 +8,10 @@ what is held back) follows from it. No fsync: a record of another boot is void, 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ from bgpcni.steps import step
 
 _NOFOLLOW = os.O_CLOEXEC | os.O_NOFOLLOW
 NUMBERS_SECONDS = 30.0
+_PAGE = 4096
+"""Octets that are written at once or not at all, on every architecture's smallest page."""
 _NUMBERS = TypeAdapter(dict[str, Annotated[int, Field(ge=1, le=65535)]])
 _ORDER = (State.UP, State.LEAVING, State.ADDING)
 
@@ -74,7 +78,22 @@ class Store:
         try:
             yield
         finally:
-            locks.discard(key.digest, self._locks, fd)
+            if self._recorded(key):  # the lock's file stays as long as the record
+                os.close(fd)
+            else:
+                locks.discard(key.digest, self._locks, fd)
+
+    def _recorded(self, key: AttachmentKey) -> bool:
+        name = _name(key)
+        for state in _ORDER:
+            try:
+                os.stat(name, dir_fd=self._folders[state], follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                pass  # a disk that cannot say: the file may stay
+            return True
+        return False
 
     def find(self, key: AttachmentKey) -> Stored | None:
         """The record of one attachment; where a kill left two, the later state wins."""
@@ -105,38 +124,80 @@ class Store:
         return {stored.network for stored in self.all() if stored.attachment is None}
 
     def sweep(self) -> None:
-        """Remove half-written files of a kill, and the earlier of two records where it left both.
+        """Remove what a kill left: half-written and empty files, the earlier of two records, locks of no record.
 
         Only for the agent, when it is sure to be alone.
         """
         seen: set[str] = set()
         for state in _ORDER:
             for name in os.listdir(self._folders[state]):
-                if name.startswith(".") or name in seen:
-                    self._sweep(state, name)
-                seen.add(name)
+                if name.startswith(".") or name in seen or self._is_unwritten(state, name):
+                    _remove(self._folders[state], name)
+                else:
+                    seen.add(name)
+        digests = {_digest(name) for name in seen}
+        for name in os.listdir(self._locks):
+            if name not in digests:
+                _remove(self._locks, name)
+
+    def _is_unwritten(self, state: State, name: str) -> bool:
+        try:
+            return state is State.ADDING and not os.stat(name, dir_fd=self._folders[state]).st_size
+        except OSError:
+            return False
 
     @step("record")
     def put(self, state: State, attachment: Attachment) -> None:
         """Write the record into `state`, whole or not at all, and out of every other state. Raises IoFailure."""
-        key = attachment.key
-        name, data = _name(key), attachment.model_dump_json(by_alias=True, exclude_defaults=False).encode() + b"\n"
-        folder = self._folders[state]
-        temporary = f".{key.digest}.{os.getpid()}"
+        name, data = _name(attachment.key), attachment.model_dump_json(by_alias=True).encode() + b"\n"
+        # `up` follows `adding`: the same file, written over and then moved. Making and removing files is what a
+        # journaling file system takes longest for.
+        written = State.ADDING if state is State.UP else state
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NOFOLLOW, 0o600, dir_fd=folder)
-            try:
-                if os.write(fd, data) != len(data):
-                    raise OSError(28, "No space left on device")
-            finally:
-                os.close(fd)
-            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            self._write(self._folders[written], name, data)
+            if written is not state:
+                os.rename(name, name, src_dir_fd=self._folders[written], dst_dir_fd=self._folders[state])
         except OSError as error:
-            self._sweep(state, temporary)
             raise IoFailure(f"{self.path / 'attachments' / state}: {error.strerror}") from None
         for other in State:
-            if other is not state:
+            if other is not state and other is not written:
                 self._unlink(other, name)
+
+    def _write(self, folder: int, name: str, data: bytes) -> None:
+        """Write a record, new or over what is there. Raises OSError, and then there is what was there before.
+
+        A kill does not cut a write within one page short, so that is done in place: where less is to be written
+        than there was, spaces fill it up, which JSON does not mind. Anything larger is written aside and renamed.
+        """
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o600, dir_fd=folder)
+        try:
+            before = os.pread(fd, _PAGE + 1, 0)
+            if max(len(before), len(data)) > _PAGE:
+                self._write_aside(folder, name, data)
+                return
+            written = os.pwrite(fd, data[:-1].ljust(len(before) - 1) + data[-1:], 0)
+            if written < len(data):
+                os.pwrite(fd, before[:written], 0)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            if not before:
+                _remove(folder, name)
+            raise
+        finally:
+            os.close(fd)
+
+    def _write_aside(self, folder: int, name: str, data: bytes) -> None:
+        aside = f".{_digest(name)}"
+        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NOFOLLOW, 0o600, dir_fd=folder)
+        try:
+            if os.write(fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.rename(aside, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            _remove(folder, aside)
+            raise
+        finally:
+            os.close(fd)
 
     def move(self, attachment: Attachment, state: State) -> bool:
         """Move the record between states without writing it again; False where the disk refuses even that.
@@ -202,19 +263,24 @@ class Store:
             file.write(data)
         os.rename(f".{name}", name, src_dir_fd=self.data_fd, dst_dir_fd=self.data_fd)
 
-    def _read(self, state: State, name: str) -> Stored:
-        network, _, rest = name.partition("@")
-        digest = rest.removesuffix(".json")
+    def _read(self, state: State, name: str, patience: int = 3) -> Stored:
+        digest = _digest(name)
+        network = name.partition("@")[0]
         try:
             fd = os.open(name, os.O_RDONLY | _NOFOLLOW, dir_fd=self._folders[state])
             with open(fd, "rb") as file:
                 data = file.read()
+            if state is State.ADDING and not data:
+                raise FileNotFoundError  # made, but not written before a kill, or not yet
             attachment = Attachment.model_validate_json(data)
             if _name(attachment.key) != name:
                 raise ValueError(f"it is the record of {attachment.key}")
         except FileNotFoundError:
             raise
         except (OSError, ValueError) as error:
+            if state is State.ADDING and patience:  # its ADD may be writing it this very moment
+                time.sleep(0.001)
+                return self._read(state, name, patience - 1)
             problem = getattr(error, "strerror", None) or str(error).splitlines()[0]
             where = self.path / "attachments" / state / name
             return Stored(state, network, digest, None, f"{where}: {problem}")
@@ -228,12 +294,17 @@ class Store:
         except OSError as error:
             raise IoFailure(f"{self.path / 'attachments' / state / name}: {error.strerror}") from None
 
-    def _sweep(self, state: State, name: str) -> None:
-        try:
-            os.unlink(name, dir_fd=self._folders[state])
-        except OSError:
-            pass
+
+def _remove(folder: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except OSError:
+        pass
 
 
 def _name(key: AttachmentKey) -> str:
     return f"{key.network}@{key.digest}.json"
+
+
+def _digest(name: str) -> str:
+    return name.partition("@")[2].removesuffix(".json")

@@ -182,7 +182,7 @@ def test_files_that_are_no_records_are_let_be(store: Store) -> None:
 # ---------------------------------------------------------------- kills
 
 
-CALLS = ("open", "write", "close", "rename", "unlink", "stat")
+CALLS = ("open", "write", "pread", "pwrite", "close", "rename", "unlink", "stat")
 
 
 def die_at(number: int, action: Callable[[], object]) -> bool:
@@ -220,15 +220,25 @@ BEFORE = WITH.model_copy(update={"netns": "/before"})
 AFTER = WITH.model_copy(update={"netns": "/after"})
 
 
+LARGE = AFTER.model_copy(update={"cni_version": "x" * 10_000})
+
+
 @pytest.mark.parametrize(
     ("action", "allowed"),
     [
-        (lambda store: store.put(State.UP, AFTER), [(State.ADDING, BEFORE), (State.UP, AFTER)]),
+        (
+            lambda store: store.put(State.UP, AFTER),
+            [(State.ADDING, BEFORE), (State.ADDING, AFTER), (State.UP, AFTER)],
+        ),
         (lambda store: store.put(State.ADDING, AFTER), [(State.ADDING, BEFORE), (State.ADDING, AFTER)]),
+        (
+            lambda store: store.put(State.UP, LARGE),
+            [(State.ADDING, BEFORE), (State.ADDING, LARGE), (State.UP, LARGE)],
+        ),
         (lambda store: store.move(BEFORE, State.LEAVING), [(State.ADDING, BEFORE), (State.LEAVING, BEFORE)]),
         (lambda store: store.drop(BEFORE.key), [(State.ADDING, BEFORE)]),
     ],
-    ids=["up", "again", "leaving", "dropped"],
+    ids=["up", "again", "large", "leaving", "dropped"],
 )
 def test_a_kill_between_any_two_system_calls_leaves_one_whole_record(
     tmp_path: Path, action: Callable[[Store], object], allowed: list[tuple[State, Attachment]]
@@ -251,6 +261,47 @@ def test_a_kill_between_any_two_system_calls_leaves_one_whole_record(
         if not killed:
             return
     pytest.fail("the action never came to its end")
+
+
+@pytest.mark.parametrize("record", [AFTER, LARGE], ids=["small", "large"])
+def test_a_kill_while_the_first_record_is_written_leaves_it_whole_or_none(tmp_path: Path, record: Attachment) -> None:
+    """Nothing was touched yet: the next ADD of the same container finds its way free."""
+    for number in range(50):
+        store = Store(tmp_path / "data", tmp_path / "run")
+        killed = die_at(number, lambda store=store: store.put(State.ADDING, record))  # type: ignore[misc]
+        assert found(store) in ([], [(State.ADDING, record)])
+        assert (store.find(record.key) is None) == (found(store) == [])
+        store.put(State.ADDING, record)
+        assert found(store) == [(State.ADDING, record)]
+        store.put(State.UP, BEFORE)
+        assert found(store) == [(State.UP, BEFORE)]
+        store.drop(record.key)
+        store.close()
+        if not killed:
+            return
+    pytest.fail("the action never came to its end")
+
+
+def test_what_kills_left_is_swept(store: Store) -> None:
+    """Half-written and empty files, locks of attachments that are gone; locks of those that are there stay."""
+    with store.locked(WITH.key, 0):
+        store.put(State.UP, WITH)
+    other = attachment("gone")
+    path_of(store, State.ADDING, other).touch()
+    (store.run_path / "locks" / other.key.digest).touch()
+    store.sweep()
+    assert not path_of(store, State.ADDING, other).exists()
+    assert [path.name for path in (store.run_path / "locks").iterdir()] == [WITH.key.digest]
+
+
+def test_the_lock_goes_with_the_record(store: Store) -> None:
+    """As many files as attachments, no more."""
+    with store.locked(WITH.key, 0):
+        store.put(State.UP, WITH)
+    assert os.listdir(store.run_path / "locks") == [WITH.key.digest]
+    with store.locked(WITH.key, 0):
+        store.drop(WITH.key)
+    assert os.listdir(store.run_path / "locks") == []
 
 
 def test_a_killed_first_use_does_not_stop_the_next(tmp_path: Path) -> None:
@@ -298,9 +349,12 @@ def limited(octets: int, action: Callable[[], object]) -> int:
 @pytest.mark.parametrize("octets", [0, 1, 100])
 def test_a_full_disk_is_error_5_and_leaves_the_record_as_it_was(store: Store, octets: int) -> None:
     """No half record: a write that stops short is an error as well."""
+    assert limited(octets, lambda: store.put(State.ADDING, AFTER)) == 5
+    assert found(store) == []
     store.put(State.ADDING, BEFORE)
     assert limited(octets, lambda: store.put(State.UP, AFTER)) == 5
     assert limited(octets, lambda: store.put(State.ADDING, AFTER)) == 5
+    assert limited(octets, lambda: store.put(State.ADDING, LARGE)) == 5
     assert found(store) == [(State.ADDING, BEFORE)]
     assert [p.name for p in (store.path / "attachments").rglob("*.*")] == [path_of(store, State.ADDING).name]
 

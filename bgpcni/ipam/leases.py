@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ LOCK_SECONDS = 30.0
 _SEPARATOR = "\r\n"
 _FILE_MODE, _LOCK_MODE, _FOLDER_MODE = 0o644, 0o640, 0o755  # who may open the lock may hold it
 _CONTENT_MAX = 4096
+_turns: dict[str, threading.Lock] = {}
+"""By folder: whose turn it is within this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,18 @@ class Leases:
 
     @contextmanager
     def _flock(self, folder: int) -> Iterator[None]:
+        """The lock, between threads of this process first: they wait in line instead of asking again and again."""
+        turn = _turns.setdefault(self.folder, threading.Lock())
+        if not turn.acquire(timeout=LOCK_SECONDS):
+            raise self._busy()
+        try:
+            with self._flock_between_processes(folder):
+                yield
+        finally:
+            turn.release()
+
+    @contextmanager
+    def _flock_between_processes(self, folder: int) -> Iterator[None]:
         try:
             lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _LOCK_MODE, dir_fd=folder)
         except OSError as error:
@@ -147,12 +162,15 @@ class Leases:
             deadline = time.monotonic() + LOCK_SECONDS
             while not _try_lock(lock):
                 if time.monotonic() > deadline:
-                    raise TryAgain(f"{self.folder}/lock: held by another process for {LOCK_SECONDS:.0f} s")
+                    raise self._busy()
                 # Polled, since flock knows no deadline; unevenly, so that many waiters do not march in step.
                 time.sleep(0.0002 + time.monotonic_ns() % 1000 / 1e6)
             yield
         finally:
             os.close(lock)
+
+    def _busy(self) -> TryAgain:
+        return TryAgain(f"{self.folder}/lock: held by another for {LOCK_SECONDS:.0f} s")
 
     def _names(self, folder: int) -> list[str]:
         try:
