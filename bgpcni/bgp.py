@@ -9,7 +9,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Address, ip_address, ip_network
+from ipaddress import IPv4Address
+
+from bgpcni.ip import ip_address, ip_network
 
 MAX_VNI = (1 << 24) - 1
 MAX_LABEL = (1 << 20) - 1

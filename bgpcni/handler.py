@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bgpcni.cni.environment import Command
@@ -34,12 +34,23 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the runtime gets: exit code, stdout, stderr. `error`: the CNI error code in stdout, 0 if it is none."""
+    """What the runtime gets: exit code, stdout, stderr. `error`: the CNI error code in stdout, 0 if it is none.
+
+    `after`: what is left to do once the runtime has it; whoever delivers the reply calls `finish`, come what may.
+    """
 
     code: int
     stdout: bytes = b""
     stderr: bytes = b""
     error: int = 0
+    after: Sequence[Callable[[], None]] = ()
+
+    def finish(self) -> None:
+        for job in self.after:
+            try:
+                job()
+            except Exception:  # it was answered: nobody can be told any more
+                log.exception("after a call")
 
 
 def handle(call: Call, node: Callable[[Request], Node]) -> Reply:
@@ -61,7 +72,7 @@ def _handle(call: Call, node: Callable[[Request], Node]) -> Reply:
     answer = _VERBS[request.command](target, request)
     stdout = _json(answer.result.encode(request.version)) if answer.result is not None else b""
     stderr = "".join(f"bgpcni: warning: {warning}\n" for warning in answer.warnings)
-    return Reply(0, stdout, stderr.encode(errors="replace"))
+    return Reply(0, stdout, stderr.encode(errors="replace"), after=answer.after)
 
 
 def failure(call: Call, error: CniError) -> Reply:

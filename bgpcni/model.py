@@ -10,12 +10,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import ip_network
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bgpcni.cni.result import Route
+from bgpcni.ip import ip_network
 
 
 class Family(StrEnum):
@@ -228,11 +229,16 @@ class AttachmentKey:
     @property
     def digest(self) -> str:
         """40 hexadecimal digits; names of files, locks and links are cut from it."""
-        text = "\0".join((self.network, self.container_id, self.ifname))
-        return hashlib.sha256(text.encode()).hexdigest()[:40]
+        return _digest(self)
 
     def __str__(self) -> str:
         return f"{self.network}/{self.container_id}/{self.ifname}"
+
+
+@lru_cache(1024)
+def _digest(key: AttachmentKey) -> str:
+    text = "\0".join((key.network, key.container_id, key.ifname))
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ def main() -> int:
     sys.stderr.flush()
     sys.stdout.buffer.write(reply.stdout)
     sys.stdout.flush()
+    reply.finish()
     return reply.code
 
 

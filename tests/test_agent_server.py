@@ -33,8 +33,7 @@ class Running:
         self.hold.set()
         self.server = Server(self.call, self.command)
         self.server.listen(path)
-        self.thread = threading.Thread(target=self.server.serve)
-        self.thread.start()
+        self.server.serve()
 
     def call(self, call: Call) -> Reply:
         self.hold.wait(SECONDS)
@@ -53,7 +52,6 @@ class Running:
     def close(self) -> None:
         self.hold.set()
         self.server.close()
-        self.thread.join(SECONDS)
 
     def connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -261,7 +259,6 @@ def test_requests_that_run_are_finished_when_the_agent_ends(tmp_path: Path) -> N
     running.hold.set()
     answer = b"".join(iter(lambda: sock.recv(1 << 16), b""))
     ending.join(SECONDS)
-    running.thread.join(SECONDS)
     sock.close()
     assert answer == ANSWER
 
@@ -269,7 +266,7 @@ def test_requests_that_run_are_finished_when_the_agent_ends(tmp_path: Path) -> N
 def test_who_comes_as_the_agent_ends_is_let_go(tmp_path: Path) -> None:
     """Closed without a greeting, so that the launcher tells the runtime to try again."""
     running = Running(tmp_path / "agent.sock")
-    running.server._pool.shutdown()
+    running.server._closing = True
     with running.connect() as sock:
         assert sock.recv(1) == b""
     running.close()

@@ -71,7 +71,7 @@ class Agent:
         self.node.convergence.start()
         self._thread("monitor", monitor.run)
         self._thread("janitor", self.janitor.run)
-        self._thread("accept", server.serve)
+        server.serve()
         self.janitor.later(0, self._handover.begin)
         for attachment in begun:
             self.janitor.later(0, functools.partial(self._undo, attachment))

@@ -11,7 +11,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,16 +41,21 @@ class _Incoming:
 
 
 class Server:
-    """Accepts on one unix socket. Each request has a thread, AT_ONCE at most; the next wait in the backlog."""
+    """Accepts on one unix socket. Each request has a thread, AT_ONCE at most; the next wait in the backlog.
+
+    The threads accept for themselves, so that nothing is handed from one to another; one that leaves none waiting
+    starts the next.
+    """
 
     def __init__(self, call: Callable[[Call], Reply], command: Callable[[bytes], Reply]) -> None:
         """`call` answers a CNI call, `command` an operator's JSON."""
         self._call = call
         self._command = command
-        self._slots = threading.Semaphore(AT_ONCE)
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="request")
         self._socket: socket.socket
         self._closing = False
+        self._change = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._waiting = 0
 
     def listen(self, path: Path) -> None:
         """Bind `path` with mode 0600, or take the socket that systemd passed. Raises IoFailure."""
@@ -74,51 +78,67 @@ class Server:
             raise IoFailure(f"{path}: {error.strerror}") from None
 
     def serve(self) -> None:
-        """Until `close`; for a thread of its own."""
+        """Start accepting, until `close`."""
+        with self._change:
+            self._start_one()
+
+    def _start_one(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"request-{len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        self._waiting += 1
+        thread.start()
+
+    def close(self) -> None:
+        """No new requests; those running are waited for."""
+        with self._change:
+            self._closing = True
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        for thread in self._threads:  # none is added once we are closing
+            thread.join()
+        self._socket.close()
+
+    def _work(self) -> None:
         while True:
-            self._slots.acquire()
             try:
                 connection, _ = self._socket.accept()
             except OSError:
                 if self._closing:
                     return
                 log.exception("accept")
-                self._slots.release()
                 time.sleep(0.1)  # out of descriptors: do not spin
                 continue
-            try:
-                self._pool.submit(self._serve_one, connection)
-            except RuntimeError:  # closed between accept and here: without a greeting nobody is there
+            with self._change:
+                self._waiting -= 1
+                if not self._waiting and len(self._threads) < AT_ONCE and not self._closing:
+                    self._start_one()
+            if self._closing:  # without a greeting nobody is there
                 connection.close()
                 return
-
-    def close(self) -> None:
-        """No new requests; those running are waited for."""
-        self._closing = True
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        self._pool.shutdown(wait=True)
-        self._socket.close()
+            self._serve_one(connection)
+            with self._change:
+                self._waiting += 1
 
     def _serve_one(self, connection: socket.socket) -> None:
         try:
             with connection:
                 self._converse(connection)
+        except BlockingIOError:
+            log.warning("request not served: it did not arrive in time")
         except (Refused, OSError) as error:
             log.warning("request not served: %s", error)
         except Exception:
             log.exception("request failed")
-        finally:
-            self._slots.release()
 
     def _converse(self, connection: socket.socket) -> None:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         _, uid, _ = _CREDENTIALS.unpack(raw)
         if uid not in (0, os.geteuid()):
             raise Refused(f"user {uid} may not ask")
-        connection.settimeout(READ_SECONDS)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(WRITE_SECONDS))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(READ_SECONDS))
         connection.sendall(protocol.HELLO)
         incoming = _receive(connection)
         if incoming is None:
@@ -128,9 +148,11 @@ class Server:
         finally:
             for fd in incoming.descriptors:
                 os.close(fd)
-        connection.settimeout(WRITE_SECONDS)
-        head = protocol.REPLY.pack(reply.code, 0, len(reply.stdout), len(reply.stderr))
-        connection.sendall(head + reply.stdout + reply.stderr)
+        try:
+            head = protocol.REPLY.pack(reply.code, 0, len(reply.stdout), len(reply.stderr))
+            connection.sendall(head + reply.stdout + reply.stderr)
+        finally:
+            reply.finish()
 
     def _answer(self, incoming: _Incoming) -> Reply:
         if incoming.kind == protocol.COMMAND:
@@ -141,6 +163,11 @@ class Server:
             if equals:
                 variables.setdefault(os.fsdecode(name), os.fsdecode(value))
         return self._call(Call(variables, incoming.stdin, next(iter(incoming.descriptors), None)))
+
+
+def _timeval(seconds: float) -> bytes:
+    """For SO_RCVTIMEO: a system call less for each read than Python's own time-outs, which ask poll(2) first."""
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
 
 
 def _receive(connection: socket.socket) -> _Incoming | None:
@@ -183,7 +210,7 @@ def _fill(connection: socket.socket, buffer: bytearray, size: int, deadline: flo
         left = deadline - time.monotonic()
         if left <= 0:
             raise Refused("the request did not arrive in time")
-        connection.settimeout(left)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(left))
         data = connection.recv(min(size - len(buffer), 1 << 18))
         if not data:
             raise Refused("the request ended early")

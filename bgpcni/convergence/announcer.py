@@ -131,15 +131,23 @@ class Announcer:
 
     # ---------------------------------------------------------------- wishes
 
-    def want(self, owner: AttachmentKey, routes: Iterable[Announcement], *, fresh: bool = False) -> None:
-        """`fresh`: no life has announced them for this attachment yet."""
+    def want(
+        self, owner: AttachmentKey, routes: Iterable[Announcement], *, fresh: bool = False, wake: bool = True
+    ) -> None:
+        """`fresh`: no life has announced them for this attachment yet. `wake` False: somebody calls `wake` soon."""
         # what is wanted before the thread starts was asked for in an earlier life
         asked = time.monotonic() if self._thread else 0.0
         with self._change:
             free = self._ledger.want(owner, routes, clock.now(), fresh=fresh, asked=asked)
-            self._change.notify_all()
+            if wake:
+                self._change.notify_all()
         if free:
             self._confirmed(free)
+
+    def wake(self) -> None:
+        with self._change:
+            if self._ledger.dirty:
+                self._change.notify_all()
 
     def leave(self, owner: AttachmentKey, routes: Iterable[Announcement]) -> bool:
         """True: nothing has to be withdrawn here on this attachment's account."""

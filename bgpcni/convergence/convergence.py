@@ -115,19 +115,27 @@ class Convergence:
     # ---------------------------------------------------------------- wishes
 
     @step("announce")
-    def want(self, attachment: Attachment) -> None:
-        """Announce it, from now on. Within a call: done when this returns, else NotThereYet or, where the speaker
-        will not take a route, InvalidConfiguration."""
+    def want(self, attachment: Attachment, *, wake: bool = True) -> None:
+        """Announce it, from now on; `wake` False: from the next `wake` on, at the latest.
+
+        Within a call: done when this returns, else NotThereYet or, where the speaker will not take a route,
+        InvalidConfiguration.
+        """
         routes = derive(attachment, self.facts)
         with self._lock:
             self._pending.pop(attachment.key, None)
         for use in attachment.exporters:
             announcer = self.ensure(use)
-            announcer.want(attachment.key, routes, fresh=not self.resident)
+            announcer.want(attachment.key, routes, fresh=not self.resident, wake=wake)
             if not self.resident:
                 self._drive(announcer)
                 if reason := announcer.refused(attachment.key):
                     raise InvalidConfiguration(f"exporters: {use.name} refuses {reason}")
+
+    def wake(self) -> None:
+        """See to what was wanted without a wake."""
+        for announcer in self.announcers().values():
+            announcer.wake()
 
     def _drive(self, announcer: Announcer) -> None:
         """Within a call: tell the exporter now. Raises NotThereYet."""

@@ -7,10 +7,10 @@ asks for them; the ledger keeps one for as long as any of them wants it.
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_interface
 
 from bgpcni import bgp
 from bgpcni.errors import InvalidConfiguration
+from bgpcni.ip import ip_interface
 from bgpcni.model import Announcement, Attachment, Endpoint, Family, Nlri, NodeFacts
 
 _UNICAST = {4: Family.IPV4_UNICAST, 6: Family.IPV6_UNICAST}

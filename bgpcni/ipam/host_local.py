@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 
 from bgpcni.cni.result import Dns
 from bgpcni.errors import InvalidConfiguration, IoFailure, TryAgain
+from bgpcni.ip import ip_address
 from bgpcni.ipam.config import HostLocalConfig, Ip, Range, RangeSet
 from bgpcni.ipam.leases import Leases, Owner, bare, content_of
 

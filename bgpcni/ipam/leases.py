@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from bgpcni.errors import CheckFailed, InvalidConfiguration, IoFailure, TryAgain
+from bgpcni.ip import ip_address
 from bgpcni.ipam.config import DEFAULT_DATA_DIR
 
 Owner = tuple[str, str | None]

@@ -7,9 +7,9 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface, ip_network
 
 from bgpcni.cni.result import Route
+from bgpcni.ip import ip_address, ip_interface, ip_network
 from bgpcni.kernel.netlink import (
     APPEND,
     CREATE,
@@ -143,13 +143,12 @@ def _next_hops(found: dict[int, bytes]) -> list[tuple[int, bytes | None]]:
     return hops
 
 
-def unreachable(netlink: Netlink, address: str, devices: set[int]) -> str | None:
-    """Why this node does not itself reach `address` on one of `devices` (RTM_GETROUTE), None if it does."""
-    try:
-        kind, found = _route_to(netlink, address)
-    except NetlinkError as error:
+def not_on(answer: bytes | NetlinkError, devices: set[int]) -> str | None:
+    """What the kernel said to `way_to`: why it is not one of `devices` that leads there itself, None if it is."""
+    if isinstance(answer, NetlinkError):
         known = {errno.ENETUNREACH: "no route", errno.EINVAL: "a blackhole route", errno.EACCES: "a prohibit route"}
-        return known.get(error.errno or 0, os.strerror(error.errno or 0).lower())
+        return known.get(answer.errno or 0, os.strerror(answer.errno or 0).lower())
+    kind, found = _route(answer)
     if kind != _UNICAST:
         return "its route is not unicast" if kind != 2 else "the address is the node's own"
     if _RTA_GATEWAY in found:
@@ -167,20 +166,24 @@ def unreachable(netlink: Netlink, address: str, devices: set[int]) -> str | None
 
 def on_link(netlink: Netlink, address: str) -> int | None:
     """The link on which this node looks for `address` itself (a unicast route without gateway), None if on none."""
-    try:
-        kind, found = _route_to(netlink, address)
-    except NetlinkError:
+    (answer,) = netlink.send(way_to(address))
+    if isinstance(answer, NetlinkError):
         return None
+    kind, found = _route(answer)
     direct = kind == _UNICAST and _RTA_GATEWAY not in found and _RTA_OIF in found
     return u32(found[_RTA_OIF]) if direct else None
 
 
-def _route_to(netlink: Netlink, address: str) -> tuple[int, dict[int, bytes]]:
-    """The kernel's choice for an address: route type and attributes. Raises NetlinkError where it has none."""
+def way_to(address: str) -> Message:
+    """Ask for the kernel's choice for an address (RTM_GETROUTE)."""
     target = ip_address(address)
     bits = 32 if target.version == 4 else 128
     body = _RTMSG.pack(family_of(target.version), bits, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, target.packed)
-    (data,) = netlink.run(Message(RTM_GETROUTE, 0, body))
+    return Message(RTM_GETROUTE, 0, body)
+
+
+def _route(data: bytes) -> tuple[int, dict[int, bytes]]:
+    """Route type and attributes."""
     return _RTMSG.unpack_from(data)[7], attributes(data, _RTMSG.size)
 
 

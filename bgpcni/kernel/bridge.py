@@ -10,9 +10,10 @@ import logging
 import secrets
 import threading
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from ipaddress import IPv4Interface, IPv6Interface
 
 from bgpcni.errors import InvalidConfiguration, KernelRefused
+from bgpcni.ip import ip_interface
 from bgpcni.kernel import addresses, links, sysctl
 from bgpcni.kernel.library import iproute
 from bgpcni.kernel.netlink import Netlink, NetlinkError

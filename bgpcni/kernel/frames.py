@@ -6,8 +6,9 @@ import socket
 import struct
 import threading
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 
+from bgpcni.ip import ip_address
 from bgpcni.kernel.links import mac_bytes
 
 _BROADCAST = b"\xff" * 6

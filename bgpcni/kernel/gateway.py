@@ -8,8 +8,8 @@ does not. The text given to `nft` is made of values of our own types alone.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_address
 
+from bgpcni.ip import ip_address
 from bgpcni.kernel import nftables
 from bgpcni.kernel.links import mac_bytes
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import logging
-from ipaddress import ip_interface
 
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, KernelRefused, TryAgain
+from bgpcni.ip import ip_interface
 from bgpcni.kernel import addresses, frames, links, sysctl
 from bgpcni.kernel.dad import Detection
 from bgpcni.kernel.namespace import Namespace, inside
-from bgpcni.kernel.netlink import Netlink, NetlinkError
+from bgpcni.kernel.netlink import Message, Netlink, NetlinkError
 from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey
 from bgpcni.node import options, plan
@@ -62,12 +62,16 @@ def create(
             if attempt + 1 == _NAMES_TRIED:
                 raise KernelRefused(f"no free name for the host end of {key}") from None
             continue
+        mark = links.mark_message(index, links.alias_of(key), hairpin=hairpin, isolated=isolated)
         try:
-            netlink.run(links.mark_message(index, links.alias_of(key), hairpin=hairpin, isolated=isolated))
+            _, data = netlink.run(mark, links.get_message(index=index))
         except BaseException:
             links.remove(netlink, index)
             raise
-        return attachment.model_copy(update={"host_veth": name, "host_index": index})
+        made = links.parse(data)
+        return attachment.model_copy(
+            update={"host_veth": name, "host_index": index, "host_mac": made.mac, "peer_index": made.peer}
+        )
     raise AssertionError("unreachable")
 
 
@@ -79,7 +83,7 @@ def _refusal(error: NetlinkError, bridge: links.Link) -> Exception:
     return KernelRefused(f"creating the veth pair on {bridge.name}: {error.strerror}")
 
 
-def read_back(netlink: Netlink, space: Namespace, attachment: Attachment) -> Attachment:
+def read_back(space: Namespace, attachment: Attachment) -> Attachment:
     """The attachment with what the kernel made of it, read inside the container: MAC and the root-side veth's index.
 
     Raises KernelRefused where the two are not each other's peers.
@@ -88,11 +92,11 @@ def read_back(netlink: Netlink, space: Namespace, attachment: Attachment) -> Att
         (data,) = space.netlink.run(links.get_message(name=attachment.ifname))
     except NetlinkError as error:
         raise KernelRefused(f"looking at {attachment.ifname}: {error.strerror}") from None
-    return _paired(netlink, attachment, links.parse(data))
+    return _paired(attachment, links.parse(data))
 
 
 @step("inside")
-def configure(netlink: Netlink, space: Namespace, attachment: Attachment, *, dad: bool) -> Attachment:
+def configure(space: Namespace, attachment: Attachment, *, dad: bool) -> Attachment:
     """Inside the container: up, read back MAC and the root-side veth's index, addresses, routes.
 
     `dad`: IPv6 addresses are looked for elsewhere first, which takes a second or two. Returns the attachment with
@@ -107,7 +111,7 @@ def configure(netlink: Netlink, space: Namespace, attachment: Attachment, *, dad
     except NetlinkError as error:
         raise KernelRefused(f"setting {name} up: {error.strerror}") from None
     peer = links.parse(data)
-    attachment = _paired(netlink, attachment, peer)
+    attachment = _paired(attachment, peer)
     if not dad:
         _assign(space, attachment, peer.index, dad=False)
         return attachment
@@ -124,13 +128,11 @@ def _set_detection(ifname: str, *, wanted: bool) -> None:
     sysctl.put(f"net/ipv6/conf/{ifname}/accept_dad", "1" if wanted else "0")
 
 
-def _paired(netlink: Netlink, attachment: Attachment, peer: links.Link) -> Attachment:
-    host = links.find(netlink, index=peer.peer)
-    if host is None or host.name != attachment.host_veth or host.index != attachment.host_index:
+def _paired(attachment: Attachment, peer: links.Link) -> Attachment:
+    """With what was read of the container's end, if each end names the other."""
+    if (peer.peer, peer.index) != (attachment.host_index, attachment.peer_index):
         raise KernelRefused(f"{attachment.ifname} is not the peer of {attachment.host_veth}")
-    return attachment.model_copy(
-        update={"mac": peer.mac, "peer_index": peer.index, "mtu": peer.mtu, "host_mac": host.mac}
-    )
+    return attachment.model_copy(update={"mac": peer.mac, "mtu": peer.mtu})
 
 
 def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) -> None:
@@ -163,28 +165,44 @@ def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) 
 
 
 @step("introduce")
-def introduce(netlink: Netlink, herald: frames.Herald, attachment: Attachment) -> None:
-    """Tell the neighbours whose address it is now: forget the node's old entry, announce the new MAC."""
-    if not attachment.addresses or not attachment.bridge or not attachment.bridge_index or not attachment.mac:
+def introduce(herald: frames.Herald, attachment: Attachment) -> None:
+    """Tell the neighbours whose address it is now."""
+    if attachment.chained or not attachment.addresses or not attachment.bridge or not attachment.mac:
         return
-    plain = [item.address.partition("/")[0] for item in attachment.addresses]
-    netlink.send(*(addresses.forget_neighbour(attachment.bridge_index, address) for address in plain))
     try:
-        herald.announce(attachment.bridge, attachment.mac, plain)
+        herald.announce(attachment.bridge, attachment.mac, _plain(attachment))
     except OSError as error:
         log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
 
 
 @step("reach")
+def reach(netlink: Netlink, attachment: Attachment) -> str | None:
+    """Have the node forget who had the attachment's addresses before; then as `unreachable`."""
+    old: list[Message] = []
+    if attachment.bridge_index and not attachment.chained:
+        old = [addresses.forget_neighbour(attachment.bridge_index, address) for address in _plain(attachment)]
+    return _unreachable(netlink, attachment, *old)
+
+
 def unreachable(netlink: Netlink, attachment: Attachment) -> str | None:
     """Why the node does not reach one of the attachment's addresses by its bridge or veth, None if it does all."""
+    return _unreachable(netlink, attachment)
+
+
+def _unreachable(netlink: Netlink, attachment: Attachment, *first: Message) -> str | None:
+    if not attachment.addresses:
+        return None
     devices = {index for index in (attachment.bridge_index, attachment.host_index) if index}
-    for item in attachment.addresses:
-        address = item.address.partition("/")[0]
-        reason = addresses.unreachable(netlink, address, devices)
-        if reason:
+    plain = _plain(attachment)
+    answers = netlink.send(*first, *(addresses.way_to(address) for address in plain))[len(first) :]
+    for address, answer in zip(plain, answers, strict=True):
+        if reason := addresses.not_on(answer, devices):
             return f"the node cannot reach {address}: {reason}"
     return None
+
+
+def _plain(attachment: Attachment) -> list[str]:
+    return [item.address.partition("/")[0] for item in attachment.addresses]
 
 
 def vanished(netlink: Netlink, attachment: Attachment) -> bool:

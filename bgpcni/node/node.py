@@ -98,10 +98,11 @@ class Node:
         )
 
     def announce(self, attachment: Attachment, undo: Undo) -> Attachment:
-        """Behind a working data path only: the record goes up, then the routes go out."""
+        """Behind a working data path only: the record goes up, then the routes go out, at `wake`."""
+        reason = interface.reach(self.netlink, attachment)
         if attachment.exporters:
             self.refuse_unannounceable(attachment)
-            if attachment.bgp.family == "unicast" and (reason := interface.unreachable(self.netlink, attachment)):
+            if attachment.bgp.family == "unicast" and reason:
                 raise InvalidConfiguration(reason)
         mobility = 0
         if self.dataplane is not None and attachment.exporters:
@@ -114,7 +115,7 @@ class Node:
         if attachment.exporters:
             undo.push("the announcement", lambda: self.convergence.leave(attachment))
             try:
-                self.convergence.want(attachment)
+                self.convergence.want(attachment, wake=False)
             except NotThereYet as error:
                 raise TryAgain(str(error)) from None
         return attachment

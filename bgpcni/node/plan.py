@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import ip_address, ip_interface, ip_network
 from typing import Literal
 
 from bgpcni import bgp
@@ -17,6 +16,7 @@ from bgpcni.config.network import ExporterSection, NetworkConfig, mac_address
 from bgpcni.config.urls import loopback_url
 from bgpcni.convergence import catalog
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, UnsupportedField
+from bgpcni.ip import ip_address, ip_interface, ip_network
 from bgpcni.kernel.bridge import BridgePlan
 from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, NodeFacts
 from bgpcni.node.request import Request

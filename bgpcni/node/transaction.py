@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bgpcni.cni.result import Dns, Interface, IpConfig, Result
@@ -25,10 +26,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Answer:
-    """What goes back to the runtime: the result (ADD alone has one), warnings for stderr."""
+    """What goes back to the runtime: the result (ADD alone has one), warnings for stderr; `after`: what follows."""
 
     result: Result | None = None
     warnings: list[str] = field(default_factory=list)
+    after: list[Callable[[], None]] = field(default_factory=list)
 
 
 # -------------------------------------------------------------------- ADD
@@ -41,6 +43,7 @@ def add(node: Node, request: Request) -> Answer:
         attachment, dns = _attach(node, request, answer)
     if attachment.exporters and request.settings.bgp.wait != "none":
         _wait_announced(node, request, attachment, answer)
+    answer.after += [node.convergence.wake, lambda: interface.introduce(node.herald, attachment)]
     answer.result = request.prev_result or result_of(attachment, dns)
     return answer
 
@@ -82,10 +85,9 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         if options.uses(attachment):
             attachment = _install_options(node, attachment, space, undo)
         if config.disable_container_interface:
-            attachment = interface.read_back(node.netlink, space, attachment)
+            attachment = interface.read_back(space, attachment)
         else:
-            attachment = interface.configure(node.netlink, space, attachment, dad=config.enabledad)
-        interface.introduce(node.netlink, node.herald, attachment)
+            attachment = interface.configure(space, attachment, dad=config.enabledad)
         attachment = node.announce(attachment, undo)
         undo.keep()
     return attachment, plan.dns_of(config, given.dns)
@@ -118,7 +120,7 @@ def _mtu(node: Node, intent: Bgp, asked: int, warnings: list[str]) -> int | None
 
 def _install_options(node: Node, attachment: Attachment, space: Namespace, undo: Undo) -> Attachment:
     """ipMasq and macspoofchk, before the container's end is up; the record names first what a kill would leave."""
-    attachment = interface.read_back(node.netlink, space, attachment)
+    attachment = interface.read_back(space, attachment)
     node.store.put(State.ADDING, attachment)
     undo.push("ipMasq and macspoofchk", lambda: options.remove(attachment))
     options.install(attachment)
@@ -128,6 +130,7 @@ def _install_options(node: Node, attachment: Attachment, space: Namespace, undo:
 def _wait_announced(node: Node, request: Request, attachment: Attachment, answer: Answer) -> None:
     wait = request.settings.bgp
     deadline = time.monotonic() + wait.wait_seconds
+    node.convergence.wake()
     if reason := node.convergence.wait_announced(attachment, wait.wait, deadline):
         answer.warnings.append(f"bgp.wait: not {wait.wait} after {wait.wait_seconds:g} s: {reason}")
 

@@ -1,0 +1,12 @@
+"""ipaddress's parsers, remembering what they parsed last: an ADD says the same few addresses thirty times."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+
+_LAST = 1024
+
+ip_address = lru_cache(_LAST)(ipaddress.ip_address)
+ip_interface = lru_cache(_LAST)(ipaddress.ip_interface)
+ip_network = lru_cache(_LAST)(ipaddress.ip_network)
