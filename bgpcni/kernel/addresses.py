@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bgpcni.cni.result import Route
@@ -66,11 +67,13 @@ def address_message(index: int, address: str, *, dad: bool = False) -> Message:
     return Message(RTM_NEWADDR, EXCL | CREATE, body)
 
 
-def assigned(netlink: Netlink, index: int, nsid: int | None = None) -> list[Assigned]:
+def assigned(
+    netlink: Netlink, index: int, nsid: int | None = None, versions: Iterable[int] = (4, 6)
+) -> list[Assigned]:
     """Addresses of one link (a strict dump: the kernel looks at that link alone), of namespace `nsid` if given."""
     found = []
     there = b"" if nsid is None else attribute(_IFA_TARGET_NETNSID, nsid)
-    for version in (4, 6):
+    for version in versions:
         for data in netlink.dump(Message(RTM_GETADDR, 0, _IFADDR.pack(family_of(version), 0, 0, 0, index) + there)):
             _, length, flags, _, link = _IFADDR.unpack_from(data)
             values = attributes(data, _IFADDR.size)

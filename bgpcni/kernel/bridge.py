@@ -115,7 +115,8 @@ def _ensure_addresses(netlink: Netlink, link: links.Link, plan: BridgePlan) -> N
     every other address, as stock does: the network was renumbered. Without it stock lets a bridge have one IPv4
     address; here networks with subnets of their own may share it.
     """
-    present = [item.address for item in addresses.assigned(netlink, link.index)]
+    versions = {ip_interface(gateway).version for gateway in plan.gateways}
+    present = [item.address for item in addresses.assigned(netlink, link.index, versions=versions)]
     missing = [gateway for gateway in plan.gateways if gateway not in present]
     if not missing:
         return
