@@ -267,9 +267,7 @@ class Store:
         digest = _digest(name)
         network = name.partition("@")[0]
         try:
-            fd = os.open(name, os.O_RDONLY | _NOFOLLOW, dir_fd=self._folders[state])
-            with open(fd, "rb") as file:
-                data = file.read()
+            data = _contents(os.open(name, os.O_RDONLY | _NOFOLLOW, dir_fd=self._folders[state]))
             if state is State.ADDING and not data:
                 raise FileNotFoundError  # made, but not written before a kill, or not yet
             attachment = Attachment.model_validate_json(data)
@@ -300,6 +298,17 @@ def _remove(folder: int, name: str) -> None:
         os.unlink(name, dir_fd=folder)
     except OSError:
         pass
+
+
+def _contents(fd: int) -> bytes:
+    """All of a file, with fewer system calls than `open`; closes it."""
+    try:
+        data = os.read(fd, _PAGE + 1)
+        while len(data) > _PAGE and (more := os.read(fd, 1 << 20)):
+            data += more
+        return data
+    finally:
+        os.close(fd)
 
 
 def _name(key: AttachmentKey) -> str:

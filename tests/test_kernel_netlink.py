@@ -73,9 +73,12 @@ def ack(sequence: int, code: int = 0, words: str = "", *, capped: bool = False) 
 
 
 def test_every_message_gets_its_own_answer() -> None:
-    """Several in one send: objects, acknowledgements and errors are told apart by sequence number."""
+    """Several in one send: objects, acknowledgements and errors are told apart by sequence number.
+
+    A question asks for no acknowledgement: its answer is one.
+    """
     with Kernel() as kernel:
-        kernel.says((16, 0, 1, b"object"), ack(1), ack(2, errno.EEXIST, "File exists already"))
+        kernel.says((16, 0, 1, b"object"), ack(2, errno.EEXIST, "File exists already"))
         kernel.says((16, 0, 99, b"somebody else's"), ack(3))
         first, second, third = kernel.netlink.send(Message(18, 0, b""), Message(16, 0x600, b""), Message(17, 0, b""))
         assert (first, third) == (b"object", b"")
@@ -84,7 +87,7 @@ def test_every_message_gets_its_own_answer() -> None:
         assert "File exists already" in str(second)
         sent = kernel.theirs.recv(1 << 16)
         heads = [HEADER.unpack_from(sent, at) for at in (0, 16, 32)]
-        assert heads == [(16, 18, 5, 1, 0), (16, 16, 0x605, 2, 0), (16, 17, 5, 3, 0)]
+        assert heads == [(16, 18, 1, 1, 0), (16, 16, 0x605, 2, 0), (16, 17, 5, 3, 0)]
 
 
 @pytest.mark.parametrize("capped", [True, False])
@@ -101,7 +104,7 @@ def test_a_late_answer_is_not_taken_for_the_present_one() -> None:
     with Kernel() as kernel:
         kernel.netlink._sequence = 4
         kernel.says(ack(3, errno.EPERM))
-        kernel.says((16, 0, 5, b"mine"), ack(5))
+        kernel.says((16, 0, 5, b"mine"))
         assert kernel.netlink.run(Message(18, 0, b"")) == [b"mine"]
 
 

@@ -7,6 +7,7 @@ exporters let go of their speakers, which go on announcing.
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import signal
 import threading
@@ -33,6 +34,8 @@ from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.store import Store
 
 log = logging.getLogger(__name__)
+GARBAGE = 20_000
+"""Objects after which Python looks for cycles: a few ADDs' worth, instead of several times in each."""
 
 
 class Agent:
@@ -67,6 +70,8 @@ class Agent:
         server = Server(self._measured(), self.command)
         server.listen(self._socket_path)
         begun = self._restore()
+        gc.freeze()  # what is here stays: no collection has to look at it again
+        gc.set_threshold(GARBAGE)
         self._dataplane.start()
         self.node.convergence.start()
         self._thread("monitor", monitor.run)

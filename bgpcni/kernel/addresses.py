@@ -67,9 +67,7 @@ def address_message(index: int, address: str, *, dad: bool = False) -> Message:
     return Message(RTM_NEWADDR, EXCL | CREATE, body)
 
 
-def assigned(
-    netlink: Netlink, index: int, nsid: int | None = None, versions: Iterable[int] = (4, 6)
-) -> list[Assigned]:
+def assigned(netlink: Netlink, index: int, nsid: int | None = None, versions: Iterable[int] = (4, 6)) -> list[Assigned]:
     """Addresses of one link (a strict dump: the kernel looks at that link alone), of namespace `nsid` if given."""
     found = []
     there = b"" if nsid is None else attribute(_IFA_TARGET_NETNSID, nsid)

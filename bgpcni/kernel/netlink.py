@@ -125,7 +125,8 @@ class Netlink:
         packed, first = [], self._sequence + 1
         for message in messages:
             self._sequence = self._sequence + 1 & 0x7FFFFFFF
-            packed.append(HEADER.pack(len(message.body) + 16, message.kind, message.flags | 5, self._sequence, 0))
+            flags = REQUEST if _is_get(message) else REQUEST | ACK
+            packed.append(HEADER.pack(len(message.body) + 16, message.kind, message.flags | flags, self._sequence, 0))
             packed.append(message.body)
         if messages[0].kind == RTM_DELLINK:  # waits for RCU, for the most part without the kernel's lock
             self.socket.send(b"".join(packed))
@@ -145,6 +146,7 @@ class Netlink:
                         results[slot] = error
                 else:
                     results[slot] = data
+                    waiting -= _is_get(messages[slot])
         return results
 
     def run(self, *messages: Message) -> list[bytes]:
@@ -185,6 +187,11 @@ class Netlink:
 
 def open_socket() -> socket.socket:
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+
+
+def _is_get(message: Message) -> bool:
+    """A question is answered by the object or by an error: no acknowledgement is needed. The types say which is one."""
+    return message.kind % 4 == 2
 
 
 def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:

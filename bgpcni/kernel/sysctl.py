@@ -17,8 +17,11 @@ _RTPROT_RA = 9
 
 def read(name: str) -> str:
     """`net/ipv4/ip_forward` → its value; slashes, for interface names may hold dots."""
-    with open(f"{_ROOT}/{name}", encoding="ascii") as file:
-        return file.read().strip()
+    fd = os.open(f"{_ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 4096).decode("ascii").strip()
+    finally:
+        os.close(fd)
 
 
 def exists(name: str) -> bool:

@@ -169,10 +169,16 @@ class Home:
         return lines[-1].strip()[:200] if lines else ""
 
 
+_found = False
+
+
 def installed() -> bool:
     """Whether there is an ExaBGP to start, looked up without importing it."""
-    spec = importlib.util.find_spec("exabgp")
-    return spec is not None and spec.origin is not None  # a folder that is left over is no package
+    global _found
+    if not _found:  # asked at every ADD: looking for it takes longer than a system call
+        spec = importlib.util.find_spec("exabgp")
+        _found = spec is not None and spec.origin is not None  # a folder that is left over is no package
+    return _found
 
 
 def environment() -> dict[str, str]:
