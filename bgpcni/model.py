@@ -82,7 +82,8 @@ class Endpoint:
     """What is behind a route on this node, for exporters that are told of interfaces (BaGPipe, the kernel).
 
     `address` has its prefix length (`10.1.2.3/24`), "" where there is none (layer 2 only); `host_veth` is the
-    root-side end, whose index was read inside the container's namespace.
+    root-side end, whose index was read inside the container's namespace; `bridge` is the node's interface in the
+    container's VLAN where it has one and the route is unicast.
     """
 
     container_id: str
@@ -141,6 +142,14 @@ class Ipam(Record):
     environment: dict[str, str] = Field(default_factory=dict)
 
 
+class Gateway(Record):
+    """The node's interface in the VLAN of an attachment, which has the gateway addresses in the bridge's place."""
+
+    name: str
+    index: int
+    mac: str
+
+
 class Bgp(Record):
     """What is to be announced, resolved from configuration, arguments and the agent's defaults.
 
@@ -176,10 +185,11 @@ class Attachment(Record):
 
     `cookie` is SO_NETNS_COOKIE of the container's namespace, unique within `boot_id`. `nsid`: the number by which
     the node's namespace knows it, where no root-side link tells of its end. `chained`: the interface
-    is another plugin's; we only announce it. `ip_masq`: the back end that masquerades for it. `mobility`: EVPN's
-    sequence, above that of the node it came from. `asked`: the exporters that its network configuration names, one
-    of agent.toml by name and type alone; None: it names none. `created`: when ADD began, `since`: when its record went
-    up, both RFC 3339, UTC. `mtu`: octets, None: the kernel's default.
+    is another plugin's; we only announce it. `vlan`: of its port, 0: none of its own; `vlan_filtering`: its bridge
+    keeps VLANs apart; `gateway`: the node's interface in the VLAN. `ip_masq`: the back end that masquerades for it.
+    `mobility`: EVPN's sequence, above that of the node it came from. `asked`: the exporters that its network
+    configuration names, one of agent.toml by name and type alone; None: it names none. `created`: when ADD began,
+    `since`: when its record went up, both RFC 3339, UTC. `mtu`: octets, None: the kernel's default.
     """
 
     schema_number: Literal[1] = Field(default=1, alias="schema")
@@ -195,6 +205,9 @@ class Attachment(Record):
     bridge: str | None = None
     bridge_index: int | None = None
     bridge_mac: str | None = None
+    vlan: int = 0
+    vlan_filtering: bool = False
+    gateway: Gateway | None = None
     host_mac: str | None = None
     host_veth: str | None = None
     host_index: int | None = None

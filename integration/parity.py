@@ -49,9 +49,13 @@ def observe(
 
 
 def _names(node: Namespace) -> dict[str, str]:
-    """Drawn name → word. Read from the kernel: before 0.3.0 a result has no interfaces."""
-    veths = [link["ifname"] for link in node.ip_json("link", "show", "type", "veth")]
-    return {name: "HOST" for name in veths if name != "uplink"}
+    """Drawn name → word. Read from the kernel: before 0.3.0 a result has no interfaces.
+
+    A VLAN's gateway, BRIDGE.VLAN, is a veth too, and has a name of its own; the other end of it has not.
+    """
+    veths = {link["ifname"]: link.get("link", "") for link in node.ip_json("link", "show", "type", "veth")}
+    drawn = {name: other for name, other in veths.items() if name != "uplink" and "." not in name}
+    return {name: "GATEWAY PORT" if "." in other else "HOST" for name, other in drawn.items()}
 
 
 def _result(result: Mapping[str, Any], names: dict[str, str], node: Namespace, container: Namespace) -> str:
@@ -72,7 +76,9 @@ def _result(result: Mapping[str, Any], names: dict[str, str], node: Namespace, c
 
 def _links(space: Namespace, names: dict[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for link in space.ip_json("-details", "address", "show"):
+    listed = space.ip_json("-details", "address", "show")
+    vlans = _vlans(space) if any("vlan_default_pvid" in str(link.get("linkinfo")) for link in listed) else {}
+    for link in listed:
         if link["ifname"] in ("lo", "uplink"):
             continue
         info = link.get("linkinfo", {})
@@ -86,6 +92,7 @@ def _links(space: Namespace, names: dict[str, str]) -> dict[str, Any]:
             "allmulti": link.get("allmulti"),
             "vlan_filtering": info.get("info_data", {}).get("vlan_filtering"),
             "port": {key: port[key] for key in _PORT if key in port},
+            "vlans": vlans.get(link["ifname"], ""),
             "addresses": sorted(
                 f"{item['local']}/{item['prefixlen']} brd {item.get('broadcast')} scope {item['scope']}"
                 for item in link["addr_info"]
@@ -100,6 +107,17 @@ def _links(space: Namespace, names: dict[str, str]) -> dict[str, Any]:
         if route.get("dev") != "uplink" and not route["dst"].startswith("fe80")
     ]
     return {"links": found, "routes": sorted(routes)}
+
+
+def _vlans(space: Namespace) -> dict[str, str]:
+    """Of each port, and of the bridge itself: `1 PVID Egress Untagged, 5, 7-9`."""
+    listed = json.loads(space.run("bridge", "-json", "-compressvlans", "vlan", "show").stdout or "[]")
+    return {port["ifname"]: ", ".join(map(_vlan, port["vlans"])) for port in listed}
+
+
+def _vlan(found: Mapping[str, Any]) -> str:
+    span = f"{found['vlan']}-{found['vlanEnd']}" if "vlanEnd" in found else str(found["vlan"])
+    return " ".join([span, *found.get("flags", [])])
 
 
 def _sysctls(space: Namespace, wanted: tuple[str, ...], **names: str) -> dict[str, str]:

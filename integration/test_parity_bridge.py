@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from integration.lab import CniAnswer, Lab, Namespace, Node
+from integration.lab.kernel import has
 from integration.lab.node import STOCK_PLUGINS
 from integration.parity import State, observe
 
@@ -51,6 +52,25 @@ NOT_OURS: Config = {
     "differs": {ACCEPT_RA: "1"},
     "why": "stock switches accept_ra off on a bridge that others made, too; we change what is ours alone",
 }
+
+
+NOT_KNOWN = "stock 1.1.1 does not know vlanTrunk and preserveDefaultVlan; from 1.3 on it does what we do"
+FILTERS: Config = {"node.links.cni9.vlan_filtering": 1}
+
+
+def _gateway_with(address: str) -> Callable[[Namespace, Namespace], None]:
+    """The bridge is there, and the gateway of VLAN 5 with this address."""
+
+    def prepare(node: Namespace, container: Namespace) -> None:
+        _bridge_with()(node, container)
+        node.ip("link", "set", BRIDGE, "type", "bridge", "vlan_filtering", "1")
+        node.ip("link", "add", f"{BRIDGE}.5", "type", "veth", "peer", "name", "other")
+        node.ip("link", "set", f"{BRIDGE}.5", "up")
+        node.ip("link", "set", "other", "master", BRIDGE, "up")
+        node.run("bridge", "vlan", "add", "vid", 5, "dev", "other", "pvid", "untagged")
+        node.ip("address", "add", address, "dev", f"{BRIDGE}.5", "brd", "+")
+
+    return prepare
 
 
 def _without_ipv6(node: Namespace, container: Namespace) -> None:
@@ -192,7 +212,6 @@ CASES = [
         error=7,
         why="stock 1.1.1 does not know it; 1.4 refuses as we do",
     ),
-    Case("vlan, on a kernel without VLAN filtering", {"vlan": 5, "ipam": ranges(V4)}, fails=True, error=2),
     Case("preserveDefaultVlan alone", {"preserveDefaultVlan": False, "ipam": ranges(V4)}),
     Case("forceAddress on a new bridge", {"isGateway": True, "forceAddress": True, "ipam": ranges(V4, V6)}),
     Case(
@@ -309,6 +328,63 @@ CASES = [
     Case("the bridge's name is another link's", {"bridge": "lo", "ipam": ranges(V4)}, fails=True, error=7),
 ]
 
+NO_VLANS = [
+    Case("vlan", {"vlan": 5, "isGateway": True, "ipam": ranges(V4)}, fails=True, error=2),
+    Case(
+        "vlan on a bridge that is there", {"vlan": 5, "ipam": ranges(V4)}, prepare=_bridge_with(), fails=True, error=2
+    ),
+    Case("vlanTrunk", {"vlanTrunk": [{"id": 5}]}, fails="ours", error=2, why=NOT_KNOWN),
+]
+"""Rows for a kernel whose bridge cannot filter VLANs."""
+
+VLANS = [
+    Case("vlan", {"vlan": 5, "ipam": ranges(V4, V6)}),
+    Case("vlan, isGateway", {"vlan": 5, "isGateway": True, "ipam": ranges(V4, V6, routes=DEFAULTS)}),
+    Case("vlan, isDefaultGateway", {"vlan": 5, "isDefaultGateway": True, "mtu": 1400, "ipam": ranges(V6)}),
+    Case("vlan is the bridge's default one", {"vlan": 1, "isGateway": True, "ipam": ranges(V4)}),
+    Case(
+        "vlan on a bridge that does not filter",
+        {"vlan": 5, "isGateway": True, "ipam": ranges(V4)},
+        prepare=_bridge_with(),
+        **NOT_OURS,
+    ),
+    Case(
+        "vlan, another address of the subnet on its gateway",
+        {"vlan": 5, "isGateway": True, "ipam": ranges(V4)},
+        prepare=_gateway_with("10.1.2.5/24"),
+        fails=True,
+        error=7,
+    ),
+    Case(
+        "vlan, forceAddress",
+        {"vlan": 5, "isGateway": True, "forceAddress": True, "ipam": ranges(V4)},
+        prepare=_gateway_with("10.1.2.5/24"),
+        **NOT_OURS,
+    ),
+    Case(
+        "vlan without the default one",
+        {"vlan": 5, "preserveDefaultVlan": False, "isGateway": True, "ipam": ranges(V4)},
+        differs={
+            "node.links.HOST.vlans": "5 PVID Egress Untagged",
+            "node.links.GATEWAY PORT.vlans": "5 PVID Egress Untagged",
+        },
+        why=NOT_KNOWN,
+    ),
+    Case(
+        "vlanTrunk",
+        {"vlanTrunk": [{"minID": 8, "maxID": 9}, {"id": 5}, {"id": 7}, {"id": 9}], "ipam": ranges(V4)},
+        differs=FILTERS | {"node.links.HOST.vlans": "1 PVID Egress Untagged, 5, 7-9"},
+        why=NOT_KNOWN,
+    ),
+    Case(
+        "vlanTrunk without the default one",
+        {"vlanTrunk": [{"id": 5}], "preserveDefaultVlan": False},
+        differs=FILTERS | {"node.links.HOST.vlans": "5"},
+        why=NOT_KNOWN,
+    ),
+]
+"""Rows for one whose bridge can."""
+
 
 @dataclass
 class Party:
@@ -343,7 +419,8 @@ class Party:
     def clean(self) -> None:
         """As a node that has seen no network yet."""
         space = self.node.namespace
-        space.ip("link", "delete", BRIDGE, check=False)
+        gone = f"link delete {BRIDGE}\nlink delete {BRIDGE}.5\nlink delete {BRIDGE}.1\n"
+        space.run("ip", "-force", "-batch", "-", stdin=gone, check=False)
         space.sysctl(net__ipv4__ip_forward=0, net__ipv6__conf__all__forwarding=0)
         for program in ("nft flush ruleset", "rm -rf " + str(self.node.leases / NETWORK)):
             space.run(*program.split(), check=False)
@@ -376,7 +453,35 @@ def ours(request: pytest.FixtureRequest, parties: dict[str, Party]) -> Party:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_same_as_stock(case: Case, parties: dict[str, Party], ours: Party) -> None:
     """The same configuration gives the same kernel state, result and leases as the stock plugin, and DEL takes them."""
-    stock = parties["stock"]
+    compare(case, parties["stock"], ours)
+
+
+@pytest.mark.kernel("vlan_filtering")
+@pytest.mark.parametrize("case", VLANS, ids=lambda case: case.name)
+def test_same_as_stock_with_vlans(case: Case, parties: dict[str, Party]) -> None:
+    """The same where the kernel's bridge filters VLANs."""
+    compare(case, parties["stock"], parties["agent"])
+
+
+@pytest.mark.parametrize("case", NO_VLANS, ids=lambda case: case.name)
+def test_vlans_are_refused_where_the_kernel_has_none(case: Case, parties: dict[str, Party], ours: Party) -> None:
+    """ADD and STATUS name the key and say why; nothing is changed."""
+    if has("vlan_filtering"):
+        pytest.skip("this kernel's bridge can filter VLANs")
+    compare(case, parties["stock"], ours)
+    key = next(iter(case.conf))
+    words = f"{key}: this kernel's bridge cannot filter VLANs"
+    before = ours.node.links()
+    with Namespace("container") as container:
+        assert ours.call("ADD", case, container).document["msg"] == words
+        status = ours.call("STATUS", case, container, cniVersion="1.1.0")
+    assert (status.error, status.document["msg"]) == (50, words)
+    assert ours.node.links() == before
+    assert not (ours.node.leases / NETWORK).exists()
+
+
+def compare(case: Case, stock: Party, ours: Party) -> None:
+    """ADD, CHECK and DEL through both."""
     states, errors, after = [], [], []
     for party in (stock, ours):
         party.clean()

@@ -98,6 +98,17 @@ def test_exporters_are_names_or_objects() -> None:
         ({"name": "../x"}, "name: '../x' is not a network name"),
         ({"name": None}, "name: "),
         ({"args": {"cni": {"exportRT": "x"}}}, "args.cni.exportRT: 'x' is not a route target"),
+        ({"vlan": 4095}, "vlan: should be less than or equal to 4094"),
+        ({"vlan": -1}, "vlan: should be greater than or equal to 0"),
+        ({"vlanTrunk": 5}, "vlanTrunk: should be a list"),
+        ({"vlanTrunk": [None]}, "vlanTrunk[0]: "),
+        ({"vlanTrunk": [{"id": 1}, {"id": 0}]}, "vlanTrunk[1].id: should be greater than or equal to 1"),
+        ({"vlanTrunk": [{"id": 4095}]}, "vlanTrunk[0].id: should be less than or equal to 4094"),
+        ({"vlanTrunk": [{"minID": 0, "maxID": 2}]}, "vlanTrunk[0].minID: should be greater than or equal to 1"),
+        ({"vlanTrunk": [{"minID": 1, "maxID": 4095}]}, "vlanTrunk[0].maxID: should be less than or equal to 4094"),
+        ({"vlanTrunk": [{"minID": 7, "maxID": 6}]}, "vlanTrunk[0]: minID 7 is over maxID 6"),
+        ({"vlanTrunk": [{"minid": 7}]}, "vlanTrunk[0]: minID and maxID go together: maxID is missing"),
+        ({"vlanTrunk": [{"MAXID": 7}]}, "vlanTrunk[0]: minID and maxID go together: minID is missing"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(document: dict[str, Any], message: str) -> None:
@@ -110,6 +121,7 @@ def test_what_is_wrong_is_said_with_its_place(document: dict[str, Any], message:
         ({"isGatway": True}, "isGatway: unknown key; did you mean 'isGateway'?"),
         ({"bgp": {"comunities": []}}, "bgp.comunities: unknown key; did you mean 'communities'?"),
         ({"exporter": []}, "exporter: unknown key; did you mean 'exporters'?"),
+        ({"vlanTrunk": [{"id": 1}, {"min_ID": 2}]}, "vlanTrunk[1].min_ID: unknown key; did you mean 'minID'?"),
     ],
 )
 def test_a_misspelt_key_gets_a_warning(document: dict[str, Any], warning: str) -> None:

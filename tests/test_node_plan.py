@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from bgpcni.cni.result import Dns, Route
 from bgpcni.config.agent import AgentConfig
-from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, UnsupportedField
+from bgpcni.errors import InvalidConfiguration, InvalidEnvironment
+from bgpcni.kernel.vlans import Tagging
 from bgpcni.model import Address, Attachment, AttachmentKey, NodeFacts
 from bgpcni.node import plan
 from bgpcni.node.request import Request, parse_request
@@ -154,18 +156,57 @@ def test_the_host_ends_name_is_a_hash_that_fits() -> None:
     assert plan.host_veth(AttachmentKey("net", "c1", "eth1")) not in found
 
 
-@pytest.mark.parametrize("document", [{"vlan": 5}, {"vlanTrunk": [{"id": 5}]}])
-def test_what_cannot_be_done_is_refused_in_words(document: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedField, match=next(iter(document))):
-        plan.refuse_unsupported(request(**document).settings)
-
-
 @pytest.mark.parametrize(
-    "document", [{"hairpinMode": True, "promiscMode": True}, {"disableContainerInterface": True, "ipam": {"type": "x"}}]
+    "document",
+    [
+        {"hairpinMode": True, "promiscMode": True},
+        {"disableContainerInterface": True, "ipam": {"type": "x"}},
+        {"vlanTrunk": [{"id": 5}], "vlan": 6},
+    ],
 )
 def test_what_excludes_each_other_is_refused(document: dict[str, Any]) -> None:
     with pytest.raises(InvalidConfiguration, match="cannot be used together"):
         plan.refuse_unsupported(request(**document).settings)
+
+
+@pytest.mark.parametrize(
+    ("document", "tagging"),
+    [
+        ({}, None),
+        ({"vlan": 0, "preserveDefaultVlan": False}, None),
+        ({"vlan": 5}, Tagging(5)),
+        ({"vlan": 5, "vlanTrunk": [{}], "preserveDefaultVlan": False}, Tagging(5, (), False)),
+        ({"vlanTrunk": []}, Tagging()),
+        ({"vlanTrunk": [{"minID": 9, "maxID": 11}, {"id": 3}, {"id": 10, "minID": 5, "maxID": 5}]},
+         Tagging(0, (3, 5, 9, 10, 11))),
+    ],
+)  # fmt: skip
+def test_a_port_carries_what_vlan_or_vlan_trunk_say(document: dict[str, Any], tagging: Tagging | None) -> None:
+    """Ranges and single VLANs in any order, each once; an empty trunk needs a bridge that filters all the same."""
+    config = request(**document).settings
+    plan.refuse_unsupported(config)
+    assert plan.tagging_of(config) == plan.bridge_of(config, ()).tagging == tagging
+
+
+def test_a_vlans_gateway_must_have_a_name_that_fits() -> None:
+    """It is an interface called BRIDGE.VLAN; without a gateway there is none."""
+    document = {"bridge": "bridge-of-net0", "vlan": 5}
+    plan.refuse_unsupported(request(**document).settings)
+    for key in ("isGateway", "isDefaultGateway"):
+        with pytest.raises(InvalidConfiguration, match=r"^vlan: .* bridge-of-net0\.5 would have more than 15"):
+            plan.refuse_unsupported(request(**document, **{key: True}).settings)
+
+
+@pytest.mark.parametrize("document", [{"vlan": 5}, {"vlanTrunk": [{"id": 5}]}])
+def test_a_vlan_is_not_announced_as_a_vni(document: dict[str, Any]) -> None:
+    """EVPN needs a bridge for each VNI; a network that announces nothing is a plain bridge plugin's."""
+    config = request(**document).settings
+    evpn = {"bgp": {"family": "evpn", "vni": 5001}}
+    for more, refused in (({}, False), (evpn, True), (evpn | {"exporters": []}, False)):
+        found = routing(**document, **more)
+        words = rf"^{next(iter(document))}: .* evpn"
+        with pytest.raises(InvalidConfiguration, match=words) if refused else nullcontext():
+            plan.refuse_vlan_of_evpn(config, found.bgp, found.exporters)
 
 
 ITEMS = (Address(address="10.1.2.3/24"), Address(address="2001:db8::3/64", gateway="2001:db8::1"))

@@ -11,9 +11,9 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from bgpcni import bgp
 from bgpcni.errors import DecodingFailure, InvalidConfiguration
@@ -79,6 +79,7 @@ Prefixes = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_e
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 LinkName = Annotated[str, AfterValidator(_link)]
 Mac = Annotated[str, AfterValidator(mac_address)]
+Vlan = Annotated[int, Field(ge=1, le=4094)]
 
 
 class Section(BaseModel):
@@ -143,6 +144,27 @@ class ExporterSection(Section):
         return dict(self.model_extra or {})
 
 
+class TrunkSection(Section):
+    """One entry of `vlanTrunk`: a VLAN, a range of them, or both."""
+
+    id: Vlan | None = None
+    min_id: Vlan | None = Field(default=None, alias="minID")
+    max_id: Vlan | None = Field(default=None, alias="maxID")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if (self.min_id is None) != (self.max_id is None):
+            raise ValueError(f"minID and maxID go together: {'minID' if self.min_id is None else 'maxID'} is missing")
+        if self.min_id is not None and self.max_id is not None and self.min_id > self.max_id:
+            raise ValueError(f"minID {self.min_id} is over maxID {self.max_id}")
+        return self
+
+    @property
+    def vlans(self) -> frozenset[int]:
+        span = range(self.min_id, self.max_id + 1) if self.min_id and self.max_id else ()
+        return frozenset((*span, *([self.id] if self.id else ())))
+
+
 def _exporter(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
@@ -170,7 +192,7 @@ class NetworkConfig(Section):
     macspoofchk: bool = False
     enabledad: bool = False
     vlan: Annotated[int, Field(ge=0, le=4094)] = 0
-    vlan_trunk: Any = Field(default=None, alias="vlanTrunk")
+    vlan_trunk: tuple[TrunkSection, ...] | None = Field(default=None, alias="vlanTrunk")
     preserve_default_vlan: bool = Field(default=True, alias="preserveDefaultVlan")
     disable_container_interface: bool = Field(default=False, alias="disableContainerInterface")
     mac: Mac | None = None
@@ -276,6 +298,11 @@ def _fold(document: Mapping[str, Any], model: type[BaseModel], place: str, warni
         section = _SECTIONS.get((model, name))
         if section and isinstance(value, dict):
             value = _fold(value, section, f"{place}{name}.", warnings)
+        elif section and isinstance(value, list):
+            value = [
+                _fold(item, section, f"{place}{name}[{at}].", warnings) if isinstance(item, dict) else item
+                for at, item in enumerate(value)
+            ]
         if value is None and names[name].default is not None:
             continue  # JSON null is Go's "not given"
         folded[name] = value
@@ -288,4 +315,5 @@ _SECTIONS: dict[tuple[type[BaseModel], str], type[BaseModel]] = {
     (NetworkConfig, "args"): ArgsSection,
     (ArgsSection, "cni"): CniArgs,
     (NetworkConfig, "dns"): DnsSection,
+    (NetworkConfig, "vlanTrunk"): TrunkSection,
 }

@@ -109,13 +109,14 @@ def _of_network(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
 
 
 def _endpoint(attachment: Attachment, address: str, gateway: str | None) -> Endpoint:
+    in_vlan = attachment.gateway
     return Endpoint(
         container_id=attachment.container_id,
         ifname=attachment.ifname,
         mac=attachment.mac or "",
         address=address,
         gateway=gateway,
-        bridge=attachment.bridge,
+        bridge=in_vlan.name if in_vlan and attachment.bgp.family == "unicast" else attachment.bridge,
         host_veth=attachment.host_veth or "",
         host_index=attachment.host_index or 0,
     )

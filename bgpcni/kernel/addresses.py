@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from bgpcni.cni.result import Route
@@ -144,8 +144,8 @@ def _next_hops(found: dict[int, bytes]) -> list[tuple[int, bytes | None]]:
     return hops
 
 
-def not_on(answer: bytes | NetlinkError, devices: set[int]) -> str | None:
-    """What the kernel said to `way_to`: why it is not one of `devices` that leads there itself, None if it is."""
+def not_on(answer: bytes | NetlinkError, leads: Callable[[int], bool]) -> str | None:
+    """What the kernel said to `way_to`: why it does not itself reach it on a device that `leads` there, else None."""
     if isinstance(answer, NetlinkError):
         known = {errno.ENETUNREACH: "no route", errno.EINVAL: "a blackhole route", errno.EACCES: "a prohibit route"}
         return known.get(answer.errno or 0, os.strerror(answer.errno or 0).lower())
@@ -154,7 +154,7 @@ def not_on(answer: bytes | NetlinkError, devices: set[int]) -> str | None:
         return "its route is not unicast" if kind != 2 else "the address is the node's own"
     if _RTA_GATEWAY in found:
         return f"its route goes through the gateway {ip_address(found[_RTA_GATEWAY])}"
-    if _RTA_OIF not in found or u32(found[_RTA_OIF]) not in devices:
+    if _RTA_OIF not in found or not leads(u32(found[_RTA_OIF])):
         name = ""
         if _RTA_OIF in found:
             try:

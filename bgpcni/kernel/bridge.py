@@ -1,4 +1,4 @@
-"""The bridge of a network: found, or made as the configuration says, with its gateway addresses.
+"""The bridge of a network: found, or made as the configuration says, with its gateway addresses, or those of a VLAN.
 
 Finding it is on the hot path (packed messages, one link); making it happens once and is pyroute2's.
 """
@@ -14,7 +14,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from bgpcni.errors import InvalidConfiguration, KernelRefused
 from bgpcni.ip import ip_interface
-from bgpcni.kernel import addresses, links, sysctl
+from bgpcni.kernel import addresses, links, sysctl, vlans
 from bgpcni.kernel.library import iproute
 from bgpcni.kernel.netlink import Netlink, NetlinkError
 from bgpcni.steps import step
@@ -28,7 +28,8 @@ IPV6_LEAST_MTU = 1280
 class BridgePlan:
     """What the bridge has to be. `gateways`: its addresses with prefix length; `mtu` 0: the kernel's default.
 
-    `anycast_mac`: the MAC it must have, without an IPv6 link-local address; None: any MAC of its own.
+    `anycast_mac`: the MAC it must have, without an IPv6 link-local address; None: any MAC of its own. `tagging`: of
+    the port that is to be; a bridge that is made for it filters VLANs.
     """
 
     name: str
@@ -37,11 +38,15 @@ class BridgePlan:
     gateways: tuple[str, ...] = ()
     promiscuous: bool = False
     force_address: bool = False
+    tagging: vlans.Tagging | None = None
 
 
 @step("bridge")
-def ensure(netlink: Netlink, plan: BridgePlan) -> links.Link:
-    """The bridge, up, with its addresses and forwarding on. Idempotent; what is right is not touched."""
+def ensure(netlink: Netlink, plan: BridgePlan) -> tuple[links.Link, links.Link]:
+    """The bridge, up, with its addresses and forwarding on. Idempotent; what is right is not touched.
+
+    Returns the bridge, and the link that has the gateway addresses: itself, or the node's interface in a VLAN.
+    """
     link = links.find(netlink, name=plan.name)
     if 0 < plan.mtu < IPV6_LEAST_MTU:
         _refuse_to_lose_ipv6(netlink, link, plan)
@@ -60,11 +65,14 @@ def ensure(netlink: Netlink, plan: BridgePlan) -> links.Link:
         log.warning("bridge %s: its MAC is %s from now on, that of the anycast gateway", plan.name, plan.anycast_mac)
         netlink.run(links.anycast_message(link.index, plan.anycast_mac))
         link = replace(link, mac=plan.anycast_mac)
+    gateway = link
     if plan.gateways:
-        _ensure_addresses(netlink, link, plan)
+        if plan.tagging and plan.tagging.untagged:
+            gateway = vlans.ensure_gateway(netlink, link, plan.tagging)
+        _ensure_addresses(netlink, gateway, plan)
         for version in {ip_interface(gateway).version for gateway in plan.gateways}:
             sysctl.enable_forwarding(version)
-    return link
+    return link, gateway
 
 
 def _refuse_to_lose_ipv6(netlink: Netlink, link: links.Link | None, plan: BridgePlan) -> None:
@@ -90,6 +98,8 @@ def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
     }
     if plan.mtu:
         wanted["mtu"] = plan.mtu
+    if plan.tagging:
+        wanted["br_vlan_filtering"] = 1
     with _making:
         try:
             with iproute() as library:
@@ -109,12 +119,13 @@ def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
 
 
 def _ensure_addresses(netlink: Netlink, link: links.Link, plan: BridgePlan) -> None:
-    """Give the bridge the gateway addresses.
+    """Give the gateway addresses to the link that is to have them.
 
     An address of an overlapping subnet is in the way. `force_address` takes away what is in the way, and of IPv4
     every other address, as stock does: the network was renumbered. Without it stock lets a bridge have one IPv4
     address; here networks with subnets of their own may share it.
     """
+    name = link.name if link.name != plan.name else f"bridge {link.name}"
     versions = {ip_interface(gateway).version for gateway in plan.gateways}
     present = [item.address for item in addresses.assigned(netlink, link.index, versions=versions)]
     missing = [gateway for gateway in plan.gateways if gateway not in present]
@@ -128,18 +139,16 @@ def _ensure_addresses(netlink: Netlink, link: links.Link, plan: BridgePlan) -> N
             with iproute() as library:
                 library.addr("del", index=link.index, address=str(other.ip), prefixlen=other.network.prefixlen)
         elif blocked:
-            raise InvalidConfiguration(
-                f"ipam: bridge {plan.name} has {other}, so it cannot have the gateway address {blocked}"
-            )
+            raise InvalidConfiguration(f"ipam: {name} has {other}, so it cannot have the gateway address {blocked}")
     for gateway in missing:
         try:
             netlink.run(addresses.address_message(link.index, gateway))
         except OSError as error:
             if error.errno == errno.EACCES and ":" in gateway:
-                sysctl.write(f"net/ipv6/conf/{plan.name}/disable_ipv6", "0")
+                sysctl.write(f"net/ipv6/conf/{link.name}/disable_ipv6", "0")
                 netlink.run(addresses.address_message(link.index, gateway))
             elif error.errno != errno.EEXIST:
-                raise KernelRefused(f"bridge {plan.name}: address {gateway}: {error.strerror}") from None
+                raise KernelRefused(f"{name}: address {gateway}: {error.strerror}") from None
     with iproute() as library:  # a bridge that other made may follow its ports' MACs; a gateway's must not change
         library.link("set", index=link.index, address=link.mac)
 

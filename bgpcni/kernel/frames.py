@@ -7,6 +7,7 @@ import struct
 import threading
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
+from typing import Self
 
 from bgpcni.ip import ip_address
 from bgpcni.kernel.links import mac_bytes
@@ -58,8 +59,18 @@ class Herald:
                 self._opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
             return self._opened
 
-    def announce(self, bridge: str, mac: str, addresses: Iterable[str]) -> None:
-        """Tell the neighbours on `bridge` that `addresses` (without prefix length) are at `mac`. Raises OSError."""
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def announce(self, link: str, mac: str, addresses: Iterable[str]) -> None:
+        """Tell the neighbours on `link` that `addresses` (without prefix length) are at `mac`. Raises OSError."""
         raw = mac_bytes(mac)
         for text in addresses:
             address = ip_address(text)
@@ -67,4 +78,4 @@ class Herald:
                 frame = gratuitous_arp(raw, address)
             else:
                 frame = unsolicited_advertisement(raw, address)
-            self._socket().sendto(frame, (bridge, 0))
+            self._socket().sendto(frame, (link, 0))

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bgpcni.kernel.netlink import (
     CREATE,
@@ -35,6 +35,8 @@ from bgpcni.model import AttachmentKey
 GROUP = 0xB6000000
 """The link group a host veth is created in: ours, though it has no alias yet."""
 
+EXFULL = 54
+"""The bridge has no port left."""
 IFF_UP = 1
 IFF_PROMISC = 0x100
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _ALIAS, _GROUP, _NET_NS_FD, _EXT_MASK = (
@@ -67,7 +69,7 @@ _ALIAS_FORM = re.compile(r"bgpcni:([0-9a-f]{20}) ([^/]+)/.*", re.DOTALL)
 class Link:
     """What RTM_GETLINK says. `peer`: IFLA_LINK, for a veth the other end's index in its own namespace.
 
-    `hairpin`, `isolated`: of a bridge's port.
+    `hairpin`, `isolated`: of a bridge's port. `details`: its kind's own attributes (IFLA_INFO_DATA), unparsed.
     """
 
     index: int
@@ -83,6 +85,7 @@ class Link:
     group: int
     hairpin: bool = False
     isolated: bool = False
+    details: bytes = field(default=b"", repr=False)
 
 
 def alias_of(key: AttachmentKey) -> str:
@@ -110,9 +113,9 @@ def is_ours(link: Link, key: AttachmentKey) -> bool:
     return link.group == GROUP and link.kind == "veth"
 
 
-def header(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
+def header(index: int = 0, flags: int = 0, change: int = 0, *, family: int = 0) -> bytes:
     """struct ifinfomsg, which every link message begins with. `change`: which of the IFF_* in `flags` are meant."""
-    return _INFO.pack(0, 0, index, flags, change)
+    return _INFO.pack(family, 0, index, flags, change)
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -140,6 +143,7 @@ def parse(data: bytes) -> Link:
         group=u32(found[_GROUP]) if _GROUP in found else 0,
         hairpin=port.get(_BRPORT_MODE) == b"\1",
         isolated=port.get(_BRPORT_ISOLATED) == b"\1",
+        details=info.get(_DATA, b""),
     )
 
 
@@ -182,21 +186,24 @@ def create_veth(
     *,
     host: str,
     inside: str,
-    namespace: int,
+    namespace: int | None,
     bridge: int | None,
     mtu: int,
-    mac: str | None,
+    mac: str | None = None,
+    group: int = GROUP,
 ) -> int:
     """Both ends in one message: the host end up and on the bridge, the other in `namespace` with its final name.
 
-    The peer cannot be up yet (its open would find no partner). Returns the host end's index. Raises
-    NetlinkError, and then nothing is left: EEXIST, a name is taken (which one is for the caller to find out);
-    EXFULL, the bridge has no port left.
+    `namespace` None: it stays with the host end. The peer cannot be up yet (its open would find no partner). Returns
+    the host end's index. Raises NetlinkError, and then nothing is left: EEXIST, a name is taken (which one is for the
+    caller to find out); EXFULL, the bridge has no port left.
     """
-    peer = header() + attribute(_IFNAME, inside) + attribute(_NET_NS_FD, namespace)
+    peer = header() + attribute(_IFNAME, inside)
+    if namespace is not None:
+        peer += attribute(_NET_NS_FD, namespace)
     if mac:
         peer += attribute(_ADDRESS, mac_bytes(mac))
-    body = header(flags=IFF_UP, change=IFF_UP) + attribute(_IFNAME, host) + attribute(_GROUP, GROUP)
+    body = header(flags=IFF_UP, change=IFF_UP) + attribute(_IFNAME, host) + attribute(_GROUP, group)
     if mtu:
         peer += attribute(_MTU, mtu)
         body += attribute(_MTU, mtu)
@@ -222,6 +229,20 @@ def mark_message(index: int, alias: str, *, hairpin: bool = False, isolated: boo
     if port:
         body += nested(_LINKINFO, attribute(_SLAVE_KIND, b"bridge"), nested(_SLAVE_DATA, port))
     return Message(RTM_NEWLINK, 0, body)
+
+
+def port_message(index: int, bridge: int) -> Message:
+    """Make a link a port of a bridge, and set it up."""
+    assert index > 0
+    assert bridge > 0
+    return Message(RTM_NEWLINK, 0, header(index, IFF_UP, IFF_UP) + attribute(_MASTER, bridge))
+
+
+def bridge_message(*details: bytes) -> Message:
+    """Make a bridge, named by the kernel, with these attributes of its kind."""
+    return Message(
+        RTM_NEWLINK, EXCL | CREATE, header() + nested(_LINKINFO, attribute(_KIND, "bridge"), nested(_DATA, *details))
+    )
 
 
 def no_link_local() -> bytes:

@@ -51,6 +51,13 @@ def setns(fd: int) -> None:
         raise OSError(code, f"setns: {os.strerror(code)}")
 
 
+def unshare() -> None:
+    """Move the calling thread into a new namespace, which goes when the thread ends (unshare(2))."""
+    if _libc.unshare(CLONE_NEWNET):
+        code = ctypes.get_errno()
+        raise OSError(code, f"unshare: {os.strerror(code)}")
+
+
 def open_path(path: str) -> int:
     """Open CNI_NETNS. The caller closes. Raises NotANamespace with the reason."""
     try:

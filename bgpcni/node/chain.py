@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bgpcni.cni.result import Dns, Interface, Result
 from bgpcni.errors import InvalidConfiguration, KernelRefused
-from bgpcni.kernel import addresses, links, neighbours
+from bgpcni.kernel import addresses, links, neighbours, vlans
 from bgpcni.kernel.namespace import Namespace, nsid_of
 from bgpcni.kernel.netlink import Netlink, NetlinkError
 from bgpcni.model import Address, Attachment, State
@@ -51,6 +51,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
                 "nsid": _nsid(node.netlink, space) if found.host is None else None,
                 "bridge": behind.name if behind else None,
                 "bridge_index": behind.index if behind else None,
+                "vlan_filtering": behind is not None and vlans.filters(behind),
                 "host_veth": found.host.name if found.host else None,
                 "host_index": found.host.index if found.host else None,
                 "peer_index": found.link.index,

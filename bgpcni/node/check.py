@@ -6,7 +6,7 @@ from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 from bgpcni.errors import CheckFailed
-from bgpcni.kernel import addresses, links, sysctl, vxlan
+from bgpcni.kernel import addresses, links, sysctl, vlans, vxlan
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, State
 from bgpcni.node import chain, options, plan
@@ -90,13 +90,43 @@ def _outside(node: Node, request: Request, attachment: Attachment) -> None:
         if not tunnel.up or tunnel.master != switch.index:
             raise CheckFailed(f"VXLAN device {tunnel.name} is down, or not a port of bridge {switch.name}")
     wanted = plan.bridge_of(request.settings, attachment.addresses)
-    present = {item.address for item in addresses.assigned(node.netlink, switch.index)}
+    holder, what = switch, f"bridge {switch.name}"
+    if wanted.tagging:
+        _tagged(node, attachment, host, switch, wanted.tagging)
+        if wanted.gateways and wanted.tagging.untagged:
+            holder = _vlan_gateway(node, host, switch, wanted.tagging)
+            what = holder.name
+    present = {item.address for item in addresses.assigned(node.netlink, holder.index)}
     for gateway in wanted.gateways:
         if gateway not in present:
-            raise CheckFailed(f"bridge {switch.name}: gateway address {gateway} is missing")
+            raise CheckFailed(f"{what}: gateway address {gateway} is missing")
         name = "net/ipv4/ip_forward" if ip_interface(gateway).version == 4 else "net/ipv6/conf/all/forwarding"
         if sysctl.read(name) != "1":
             raise CheckFailed(f"sysctl {name} is off")
+
+
+def _tagged(node: Node, attachment: Attachment, host: links.Link, switch: links.Link, tagging: vlans.Tagging) -> None:
+    """The host end is in its VLANs as it should be; others may have put it into more."""
+    if attachment.vlan_filtering and not vlans.filters(switch):
+        raise CheckFailed(f"{tagging.key}: vlan_filtering of bridge {switch.name} is off")
+    present = vlans.of(node.netlink, host.index)
+    if tagging.untagged and not vlans.is_untagged(present.get(tagging.untagged, 0)):
+        raise CheckFailed(f"vlan: {tagging.untagged} is not the untagged VLAN of {host.name}")
+    for vlan in tagging.tagged:
+        if present.get(vlan, vlans.UNTAGGED) & vlans.UNTAGGED:
+            raise CheckFailed(f"vlanTrunk: {host.name} does not carry VLAN {vlan}, or not tagged")
+
+
+def _vlan_gateway(node: Node, host: links.Link, switch: links.Link, tagging: vlans.Tagging) -> links.Link:
+    name = vlans.gateway_name(switch.name, tagging.untagged)
+    link = links.find(node.netlink, name=name)
+    if link is None:
+        raise CheckFailed(f"vlan: gateway interface {name} is missing")
+    if not link.up:
+        raise CheckFailed(f"vlan: gateway interface {name} is down")
+    if not vlans.leads(node.netlink, link.index, switch.index, host.index):
+        raise CheckFailed(f"vlan: gateway interface {name} is not in VLAN {tagging.untagged} of bridge {switch.name}")
+    return link
 
 
 def _announced(node: Node, attachment: Attachment) -> None:

@@ -11,7 +11,7 @@ import logging
 
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, KernelRefused, TryAgain
 from bgpcni.ip import ip_interface
-from bgpcni.kernel import addresses, frames, links, sysctl
+from bgpcni.kernel import addresses, frames, links, sysctl, vlans
 from bgpcni.kernel.dad import Detection
 from bgpcni.kernel.namespace import Namespace, inside
 from bgpcni.kernel.netlink import Message, Netlink, NetlinkError
@@ -21,7 +21,6 @@ from bgpcni.node import options, plan
 from bgpcni.steps import step
 
 log = logging.getLogger(__name__)
-EXFULL = 54
 _NAMES_TRIED = 5
 
 
@@ -75,8 +74,19 @@ def create(
     raise AssertionError("unreachable")
 
 
+@step("vlans")
+def tag(netlink: Netlink, attachment: Attachment, tagging: vlans.Tagging) -> None:
+    """Put the host end into its VLANs, before anything can come out of the container. Raises KernelRefused."""
+    messages = vlans.port_messages(attachment.host_index or 0, tagging)
+    try:
+        if messages:
+            netlink.run(*messages)
+    except NetlinkError as error:
+        raise KernelRefused(f"{tagging.key}: {attachment.host_veth}: {error.strerror}") from None
+
+
 def _refusal(error: NetlinkError, bridge: links.Link) -> Exception:
-    if error.errno == EXFULL:
+    if error.errno == links.EXFULL:
         return TryAgain(f"bridge {bridge.name} has no port left (1023 is the kernel's limit)")
     if error.errno == errno.EINVAL and "mtu" in str(error).lower():
         return InvalidConfiguration(f"mtu: {error.strerror}")
@@ -167,10 +177,22 @@ def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) 
 @step("introduce")
 def introduce(herald: frames.Herald, attachment: Attachment) -> None:
     """Tell the neighbours whose address it is now."""
-    if attachment.chained or not attachment.addresses or not attachment.bridge or not attachment.mac:
+    on = _segment(attachment)
+    if on is None or not attachment.mac:
         return
     try:
-        herald.announce(attachment.bridge, attachment.mac, _plain(attachment))
+        herald.announce(on[1], attachment.mac, _plain(attachment))
+    except OSError as error:
+        log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
+
+
+def introduce_itself(space: Namespace, attachment: Attachment) -> None:
+    """The same in a VLAN that the node has no interface in: only the container itself can tell its neighbours."""
+    if not attachment.vlan or attachment.gateway or not attachment.mac:
+        return
+    try:
+        with inside(space.fd), frames.Herald() as own:
+            own.announce(attachment.ifname, attachment.mac, _plain(attachment))
     except OSError as error:
         log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
 
@@ -179,9 +201,18 @@ def introduce(herald: frames.Herald, attachment: Attachment) -> None:
 def reach(netlink: Netlink, attachment: Attachment) -> str | None:
     """Have the node forget who had the attachment's addresses before; then as `unreachable`."""
     old: list[Message] = []
-    if attachment.bridge_index and not attachment.chained:
-        old = [addresses.forget_neighbour(attachment.bridge_index, address) for address in _plain(attachment)]
+    if on := _segment(attachment):
+        old = [addresses.forget_neighbour(on[0], address) for address in _plain(attachment)]
     return _unreachable(netlink, attachment, *old)
+
+
+def _segment(attachment: Attachment) -> tuple[int, str] | None:
+    """Index and name of the link by which the node is on the container's segment, None if by none that we made."""
+    if attachment.chained or not attachment.bridge_index or not attachment.bridge:
+        return None
+    if attachment.vlan:
+        return (attachment.gateway.index, attachment.gateway.name) if attachment.gateway else None
+    return attachment.bridge_index, attachment.bridge
 
 
 def unreachable(netlink: Netlink, attachment: Attachment) -> str | None:
@@ -190,14 +221,22 @@ def unreachable(netlink: Netlink, attachment: Attachment) -> str | None:
 
 
 def _unreachable(netlink: Netlink, attachment: Attachment, *first: Message) -> str | None:
+    """Where VLANs are kept apart the bridge is a way only to those it is in itself; an interface in the VLAN is one."""
     if not attachment.addresses:
         return None
-    devices = {index for index in (attachment.bridge_index, attachment.host_index) if index}
+    bridge, host = attachment.bridge_index or 0, attachment.host_index or 0
+
+    def leads(device: int) -> bool:
+        if device == host or (device == bridge and not attachment.vlan_filtering):
+            return True
+        return bool(bridge and host) and vlans.leads(netlink, device, bridge, host)
+
     plain = _plain(attachment)
     answers = netlink.send(*first, *(addresses.way_to(address) for address in plain))[len(first) :]
     for address, answer in zip(plain, answers, strict=True):
-        if reason := addresses.not_on(answer, devices):
-            return f"the node cannot reach {address}: {reason}"
+        if reason := addresses.not_on(answer, leads):
+            apart = f"; bridge {attachment.bridge} keeps VLANs apart" if attachment.vlan_filtering else ""
+            return f"the node cannot reach {address}: {reason}{apart}"
     return None
 
 

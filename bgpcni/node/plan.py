@@ -15,11 +15,14 @@ from bgpcni.config.agent import AgentConfig, PolicyTable
 from bgpcni.config.network import ExporterSection, NetworkConfig, mac_address
 from bgpcni.config.urls import loopback_url
 from bgpcni.convergence import catalog
-from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, UnsupportedField
+from bgpcni.errors import InvalidConfiguration, InvalidEnvironment
 from bgpcni.ip import ip_address, ip_interface, ip_network
 from bgpcni.kernel.bridge import BridgePlan
+from bgpcni.kernel.vlans import Tagging, gateway_name
 from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, NodeFacts
 from bgpcni.node.request import Request
+
+LINK_NAME_LIMIT = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +44,30 @@ def host_veth(key: AttachmentKey, attempt: int = 0) -> str:
 
 
 def refuse_unsupported(config: NetworkConfig) -> None:
-    """Fields that ask for what cannot be done here, in words (error 2)."""
-    for key, wanted in (("vlan", config.vlan), ("vlanTrunk", config.vlan_trunk)):
-        if wanted:
-            raise UnsupportedField(f"{key}: needs a bridge that filters VLANs, which is not supported")
+    """Fields that exclude each other, or ask for what no kernel can do. Raises InvalidConfiguration."""
+    tagging = tagging_of(config)
+    if tagging and tagging.untagged:
+        if tagging.tagged:
+            raise InvalidConfiguration("vlanTrunk: cannot be used together with vlan")
+        name = gateway_name(config.bridge, tagging.untagged)
+        if is_gateway(config) and len(name) > LINK_NAME_LIMIT:
+            raise InvalidConfiguration(
+                f"vlan: the gateway's interface {name} would have more than {LINK_NAME_LIMIT} characters: "
+                "choose a shorter bridge"
+            )
     if config.disable_container_interface and config.ipam_type:
         raise InvalidConfiguration("disableContainerInterface: cannot be used together with ipam")
     if config.hairpin_mode and config.promisc_mode:
         raise InvalidConfiguration("hairpinMode: cannot be used together with promiscMode")
+
+
+def refuse_vlan_of_evpn(config: NetworkConfig, intent: Bgp, exporters: Sequence[ExporterUse]) -> None:
+    """A VLAN of a bridge can have no VNI of its own. Raises InvalidConfiguration."""
+    if exporters and intent.family == "evpn" and (tagging := tagging_of(config)):
+        raise InvalidConfiguration(
+            f"{tagging.key}: cannot be used together with bgp.family evpn: bridge and VNI are one to one, "
+            "so give this network a bridge of its own instead"
+        )
 
 
 def exporters_of(config: NetworkConfig, agent: AgentConfig, *, resident: bool) -> tuple[ExporterUse, ...]:
@@ -170,7 +189,7 @@ def forwarded(config: NetworkConfig, intent: Bgp, imports: Mapping[str, str]) ->
         warnings.append("bgp.family: evpn is announced only: no exporter here has a VXLAN or learns routes")
     if intent.advertise == "subnet":
         warnings.append("bgp.advertise: the subnet's type 5 route is announced only: this node has no VRF for it")
-    anycast = forwarder == "agent" and (config.is_gateway or config.is_default_gateway)
+    anycast = forwarder == "agent" and is_gateway(config)
     return intent.model_copy(update={"forwarder": forwarder, "anycast": anycast}), tuple(warnings)
 
 
@@ -237,7 +256,7 @@ def bridge_of(config: NetworkConfig, addresses: Sequence[Address], intent: Bgp |
     An anycast gateway has the same MAC on every node, and no link-local address, which would be the same too.
     """
     gateways: tuple[str, ...] = ()
-    if config.is_gateway or config.is_default_gateway:
+    if is_gateway(config):
         gateways = tuple(
             f"{item.gateway}/{ip_interface(item.address).network.prefixlen}" for item in addresses if item.gateway
         )
@@ -248,7 +267,24 @@ def bridge_of(config: NetworkConfig, addresses: Sequence[Address], intent: Bgp |
         gateways=gateways,
         promiscuous=config.promisc_mode,
         force_address=config.force_address,
+        tagging=tagging_of(config),
     )
+
+
+def is_gateway(config: NetworkConfig) -> bool:
+    """Whether the node is the gateway of this network."""
+    return config.is_gateway or config.is_default_gateway
+
+
+def tagging_of(config: NetworkConfig) -> Tagging | None:
+    """The VLANs of the container's port, None: none are asked for.
+
+    An empty trunk asks for a bridge that filters, and leaves the port as it is, as in stock.
+    """
+    if not config.vlan and config.vlan_trunk is None:
+        return None
+    trunk = frozenset[int]().union(*(item.vlans for item in config.vlan_trunk or ()))
+    return Tagging(config.vlan, tuple(sorted(trunk)), config.preserve_default_vlan)
 
 
 def mac_of(request: Request) -> str | None:
@@ -275,7 +311,7 @@ def dns_of(config: NetworkConfig, given: Dns) -> Dns:
 
 def with_gateways(config: NetworkConfig, addresses: Sequence[Address]) -> tuple[Address, ...]:
     """A gateway bridge without a configured gateway takes the first address of the subnet, as in stock."""
-    if not (config.is_gateway or config.is_default_gateway):
+    if not is_gateway(config):
         return tuple(addresses)
     return tuple(
         item

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bgpcni.errors import CniError, Degraded, Unavailable
-from bgpcni.kernel import links
+from bgpcni.kernel import links, vlans
 from bgpcni.model import ExporterUse
 from bgpcni.node import plan
 
@@ -39,8 +39,10 @@ def _servable(node: Node, request: Request) -> tuple[ExporterUse, ...]:
     """What would make ADD fail, as far as it can be known without a container. Raises CniError."""
     config = request.settings
     plan.refuse_unsupported(config)
+    vlans.require(plan.tagging_of(config))
     node.agent.policy.refuse_names("bridges", [config.bridge], node.agent.policy.bridges, "bridge")
     routing = plan.routing(request, node.agent, node.facts, 1, resident=node.resident)
+    plan.refuse_vlan_of_evpn(config, routing.bgp, routing.exporters)
     node.refuse_exporters(routing)
     switch = links.find(node.netlink, name=config.bridge)
     if switch is not None and switch.kind != "bridge":

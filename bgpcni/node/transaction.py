@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 from bgpcni.cni.result import Dns, Interface, IpConfig, Result
 from bgpcni.errors import TryAgain
-from bgpcni.kernel import bridge, masquerade
+from bgpcni.kernel import bridge, links, masquerade, vlans
 from bgpcni.kernel.namespace import Namespace
-from bgpcni.model import Attachment, Bgp, State
+from bgpcni.model import Attachment, Bgp, Gateway, State
 from bgpcni.node import chain, check, garbage, interface, options, plan, readiness
 from bgpcni.node.node import CONFIRM_SECONDS, LOCK_SECONDS, Node
 from bgpcni.node.request import Request
@@ -55,6 +55,8 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         return chain.attach(node, request, answer.warnings)
     config = request.settings
     plan.refuse_unsupported(config)
+    tagging = plan.tagging_of(config)
+    vlans.require(tagging)
     held = node.clear_the_way(request.key)
     with Namespace.of_container(request.environment.netns, request.netns_fd) as space, Undo() as undo:
         attachment = _planned(node, request, space, answer.warnings)
@@ -67,7 +69,7 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         addresses = plan.with_gateways(config, given.addresses)
         wanted = plan.bridge_of(config, addresses, attachment.bgp)
         plan.refuse_by_policy(node.agent.policy, config, addresses, wanted.gateways)
-        switch = bridge.ensure(node.netlink, wanted)
+        switch, gateway = bridge.ensure(node.netlink, wanted)
         attachment = attachment.model_copy(
             update={
                 "addresses": addresses,
@@ -77,17 +79,22 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
                 "mtu": _mtu(node, attachment.bgp, config.mtu, answer.warnings),
             }
         )
+        if tagging:
+            attachment = _in_vlan(attachment, tagging, switch, gateway, answer.warnings)
         undo.push("the link", lambda: interface.remove_by_name(node.netlink, request.key))
         attachment = interface.create(
             node.netlink, space, attachment, switch,
             mac=plan.mac_of(request), hairpin=config.hairpin_mode, isolated=config.port_isolation,
         )  # fmt: skip
+        if tagging:
+            interface.tag(node.netlink, attachment, tagging)
         if options.uses(attachment):
             attachment = _install_options(node, attachment, space, undo)
         if config.disable_container_interface:
             attachment = interface.read_back(space, attachment)
         else:
             attachment = interface.configure(space, attachment, dad=config.enabledad)
+        interface.introduce_itself(space, attachment)
         attachment = node.announce(attachment, undo)
         undo.keep()
     return attachment, plan.dns_of(config, given.dns)
@@ -97,6 +104,7 @@ def _planned(node: Node, request: Request, space: Namespace, warnings: list[str]
     """The attachment as it shall be, on disk before the kernel is touched."""
     config = request.settings
     attachment = node.begin(request, space, warnings)
+    plan.refuse_vlan_of_evpn(config, attachment.bgp, attachment.exporters)
     node.agent.policy.refuse_names("bridges", [config.bridge], node.agent.policy.bridges, "bridge")
     return attachment.model_copy(
         update={
@@ -118,6 +126,17 @@ def _mtu(node: Node, intent: Bgp, asked: int, warnings: list[str]) -> int | None
     return asked or fits
 
 
+def _in_vlan(
+    attachment: Attachment, tagging: vlans.Tagging, switch: links.Link, gateway: links.Link, warnings: list[str]
+) -> Attachment:
+    """The attachment with what its port's VLANs mean for the node. A bridge that others made stays as it is."""
+    filtering = vlans.filters(switch)
+    if not filtering:
+        warnings.append(f"{tagging.key}: bridge {switch.name} has vlan_filtering off, so it does not keep VLANs apart")
+    own = Gateway(name=gateway.name, index=gateway.index, mac=gateway.mac) if gateway is not switch else None
+    return attachment.model_copy(update={"vlan": tagging.untagged, "vlan_filtering": filtering, "gateway": own})
+
+
 def _install_options(node: Node, attachment: Attachment, space: Namespace, undo: Undo) -> Attachment:
     """ipMasq and macspoofchk, before the container's end is up; the record names first what a kill would leave."""
     attachment = interface.read_back(space, attachment)
@@ -136,12 +155,14 @@ def _wait_announced(node: Node, request: Request, attachment: Attachment, answer
 
 
 def result_of(attachment: Attachment, dns: Dns) -> Result:
-    """The ADD result: bridge, host end, container end, in this order, as the stock bridge plugin gives them."""
+    """The ADD result: bridge, host end, container end, then a VLAN's gateway, as the stock bridge plugin gives them."""
+    gateway = attachment.gateway
     return Result(
         interfaces=(
             Interface(name=attachment.bridge or "", mac=attachment.bridge_mac),
             Interface(name=attachment.host_veth or "", mac=attachment.host_mac),
             Interface(name=attachment.ifname, mac=attachment.mac, sandbox=attachment.netns),
+            *([Interface(name=gateway.name, mac=gateway.mac)] if gateway else ()),
         ),
         ips=tuple(IpConfig(item.address, item.gateway, 2) for item in attachment.addresses),
         routes=attachment.routes,

@@ -274,9 +274,10 @@ def _explain(node: Node, stored: Stored) -> Document:
         ),
     ]
     gone = interface.vanished(node.netlink, attachment)
+    vlan = f" in VLAN {attachment.vlan}" if attachment.vlan else ""
     link = f"{attachment.ifname} inside has MAC {attachment.mac}"
     if attachment.host_veth:
-        link = f"{attachment.host_veth} (index {attachment.host_index}) on {attachment.bridge}, {link}"
+        link = f"{attachment.host_veth} (index {attachment.host_index}) on {attachment.bridge}{vlan}, {link}"
     steps.append(_step("link", "gone" if gone else "up", attachment.since, link))
     steps.append(_step("record", stored.state.value, attachment.since, f"boot {attachment.boot_id[:8]}"))
     if attachment.bgp.forwarder == "agent" and attachment.bgp.vni is not None and not gone:

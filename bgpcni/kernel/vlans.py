@@ -1,0 +1,237 @@
+"""VLANs of a bridge: whether the kernel can filter them, what a port carries, the node's own interface in one.
+
+As the stock bridge plugin has it, a VLAN's gateway is a veth pair whose one end is a port of the bridge in that VLAN,
+and whose other, `BRIDGE.VLAN`, has the addresses; like the bridge it stays when the last container goes.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+
+from bgpcni.errors import KernelRefused, TryAgain, UnsupportedField
+from bgpcni.kernel import links, namespace, sysctl
+from bgpcni.kernel.netlink import (
+    ATTRIBUTE,
+    RTM_DELLINK,
+    RTM_GETVLAN,
+    RTM_NEWLINK,
+    RTM_SETLINK,
+    Message,
+    Netlink,
+    NetlinkError,
+    attribute,
+    attributes,
+    nested,
+)
+
+PVID, UNTAGGED = 0x2, 0x4
+"""BRIDGE_VLAN_INFO_*: frames without a tag come in in this VLAN; its frames go out without one."""
+LARGEST = 4094
+
+_AF_BRIDGE = 7
+_IFLA_AF_SPEC, _IFLA_BRIDGE_FLAGS, _IFLA_BRIDGE_VLAN_INFO = 26, 0, 2
+_OF_THE_MASTER = struct.pack("=H", 1)
+_RANGE_BEGIN, _RANGE_END = 0x8, 0x10
+_INFO, _VLANMSG = struct.Struct("=HH"), struct.Struct("=BxxxI")
+_ENTRY, _ENTRY_INFO, _ENTRY_RANGE = 1, 1, 2
+_BR_VLAN_FILTERING, _VLAN_ID = 7, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tagging:
+    """What a port carries. `untagged`: its one VLAN, 0: none; `tagged`: a trunk's. Of the two only one is given.
+
+    `keep_default`: it stays in the bridge's default VLAN as well.
+    """
+
+    untagged: int = 0
+    tagged: tuple[int, ...] = ()
+    keep_default: bool = True
+
+    @property
+    def key(self) -> str:
+        """The key of the network configuration that asks for it."""
+        return "vlan" if self.untagged else "vlanTrunk"
+
+
+# ---------------------------------------------------------------- the kernel's part
+
+
+def require(tagging: Tagging | None) -> None:
+    """Raises UnsupportedField where VLANs are asked for and this kernel's bridge has none. Changes nothing."""
+    if tagging is not None and not supported():
+        raise UnsupportedField(f"{tagging.key}: this kernel's bridge cannot filter VLANs")
+
+
+@cache
+def supported() -> bool:
+    """Whether this kernel's bridge filters VLANs: one is asked to, in a network namespace that goes with it."""
+    from concurrent.futures import ThreadPoolExecutor  # here, for most calls do without
+
+    with ThreadPoolExecutor(1) as pool:  # the thread ends in there
+        return pool.submit(_try).result()
+
+
+def _try() -> bool:
+    try:
+        namespace.unshare()
+        with Netlink.open() as netlink:
+            netlink.run(links.bridge_message(attribute(_BR_VLAN_FILTERING, b"\1")))
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return False
+        raise KernelRefused(f"making a bridge that filters VLANs: {error.strerror}") from None
+    return True
+
+
+def filters(bridge: links.Link) -> bool:
+    """Whether it keeps VLANs apart (vlan_filtering); one that does not forwards every frame to every port."""
+    return attributes(bridge.details, 0).get(_BR_VLAN_FILTERING) == b"\1"
+
+
+# ---------------------------------------------------------------- ports
+
+
+def port_messages(index: int, tagging: Tagging) -> list[Message]:
+    """Have a port carry this; none where nothing is to be changed. A VLAN that it is in already is no error."""
+    assert index > 0
+    wanted = list(_infos(tagging.tagged))
+    if tagging.untagged:
+        wanted.append((PVID | UNTAGGED, tagging.untagged))
+    if not wanted:
+        return []
+    join = Message(RTM_SETLINK, 0, _of_port(index, wanted))
+    if tagging.keep_default:
+        return [join]
+    others = set(range(1, LARGEST + 1)) - {tagging.untagged, *tagging.tagged}
+    return [Message(RTM_DELLINK, 0, _of_port(index, _infos(others))), join]
+
+
+def _infos(vlans: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """(flags, VLAN) as struct bridge_vlan_info has them, neighbours as ranges."""
+    for _, run in groupby(enumerate(sorted(vlans)), lambda item: item[1] - item[0]):
+        found = [vlan for _, vlan in run]
+        if len(found) == 1:
+            yield 0, found[0]
+        else:
+            yield from ((_RANGE_BEGIN, found[0]), (_RANGE_END, found[-1]))
+
+
+def _of_port(index: int, infos: Iterable[tuple[int, int]]) -> bytes:
+    body = b"".join(attribute(_IFLA_BRIDGE_VLAN_INFO, _INFO.pack(*info)) for info in infos)
+    spec = nested(_IFLA_AF_SPEC, attribute(_IFLA_BRIDGE_FLAGS, _OF_THE_MASTER), body)
+    return links.header(index, family=_AF_BRIDGE) + spec
+
+
+def of(netlink: Netlink, index: int) -> dict[int, int]:
+    """VLAN → flags of a port, or of the bridge itself as a port of its own."""
+    found: dict[int, int] = {}
+    for data in netlink.dump(Message(RTM_GETVLAN, 0, _VLANMSG.pack(_AF_BRIDGE, index))):
+        for entry in _entries(data):
+            flags, first = _INFO.unpack(entry[_ENTRY_INFO])
+            (last,) = struct.unpack("=H", entry[_ENTRY_RANGE]) if _ENTRY_RANGE in entry else (first,)
+            found |= dict.fromkeys(range(first, last + 1), flags)
+    return found
+
+
+def _entries(data: bytes) -> Iterator[dict[int, bytes]]:
+    at = _VLANMSG.size
+    while at + ATTRIBUTE.size <= len(data):
+        length, kind = ATTRIBUTE.unpack_from(data, at)
+        if length < ATTRIBUTE.size:
+            return
+        if kind & 0x3FFF == _ENTRY:
+            yield attributes(data[at + ATTRIBUTE.size : at + length], 0)
+        at += (length + 3) & ~3
+
+
+def is_untagged(flags: int) -> bool:
+    """Both ways: what a port without VLANs of its own sends and receives."""
+    return flags & (PVID | UNTAGGED) == PVID | UNTAGGED
+
+
+def _untagged(netlink: Netlink, index: int) -> int | None:
+    return next((vlan for vlan, flags in of(netlink, index).items() if is_untagged(flags)), None)
+
+
+# ---------------------------------------------------------------- the node's own interface in a VLAN
+
+
+def gateway_name(bridge: str, vlan: int) -> str:
+    """As the stock bridge plugin calls it."""
+    return f"{bridge}.{vlan}"
+
+
+def ensure_gateway(netlink: Netlink, bridge: links.Link, tagging: Tagging) -> links.Link:
+    """The node's interface in the VLAN, up. Idempotent: what a kill, or the bridge's deletion, left is completed.
+
+    One that is no veth pair on this bridge (a VLAN device that the operator made) is used as it is. Raises
+    KernelRefused, TryAgain where the bridge has no port left.
+    """
+    name = gateway_name(bridge.name, tagging.untagged)
+    try:
+        link = links.find(netlink, name=name) or _make(netlink, bridge, name, tagging)
+        port = _other_end(netlink, link)
+        if port is not None and port.master in (0, bridge.index):
+            if not port.master:
+                netlink.run(links.port_message(port.index, bridge.index))
+            netlink.run(*port_messages(port.index, Tagging(tagging.untagged)))
+        if not link.up:
+            for setting in ("accept_dad", "accept_ra"):  # as of a bridge that we make
+                sysctl.put(f"net/ipv6/conf/{name}/{setting}", "0")
+            netlink.run(Message(RTM_NEWLINK, 0, links.header(link.index, links.IFF_UP, links.IFF_UP)))
+    except NetlinkError as error:
+        if error.errno == links.EXFULL:
+            raise TryAgain(f"bridge {bridge.name} has no port left (1023 is the kernel's limit)") from None
+        raise KernelRefused(f"{tagging.key}: {name}: {error.strerror}") from None
+    return link
+
+
+def _make(netlink: Netlink, bridge: links.Link, name: str, tagging: Tagging) -> links.Link:
+    try:
+        port = links.create_veth(
+            netlink, host=f"veth{secrets.token_hex(4)}", inside=name, namespace=None, bridge=bridge.index,
+            mtu=bridge.mtu, group=0,
+        )  # fmt: skip
+        netlink.run(*port_messages(port, tagging))
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:  # else another ADD made it meanwhile
+            raise
+    link = links.find(netlink, name=name)
+    if link is None:
+        raise KernelRefused(f"{tagging.key}: {name} vanished while it was made")
+    return link
+
+
+def _other_end(netlink: Netlink, link: links.Link) -> links.Link | None:
+    """The other end of a veth pair, if that is on this node too."""
+    other = links.find(netlink, index=link.peer) if link.kind == "veth" and link.peer else None
+    return other if other is not None and other.kind == "veth" and other.peer == link.index else None
+
+
+def leads(netlink: Netlink, device: int, bridge: int, port: int) -> bool:
+    """Whether what leaves by `device` comes out of the bridge's `port` as an untagged frame, and back.
+
+    `device`: the bridge itself, a veth whose other end is its port, or a VLAN device upon it.
+    """
+    via, switch = links.find(netlink, index=device), links.find(netlink, index=bridge)
+    if via is None or switch is None:
+        return False
+    keeps_apart = filters(switch)
+    if via.kind == "vlan" and via.peer == bridge:
+        (vlan,) = struct.unpack("=H", attributes(via.details, 0)[_VLAN_ID])
+        own = of(netlink, bridge)
+        return keeps_apart and vlan in own and not own[vlan] & UNTAGGED and vlan == _untagged(netlink, port)
+    entry = via if device == bridge else _other_end(netlink, via)
+    if entry is None or (entry is not via and entry.master != bridge):
+        return False
+    if not keeps_apart:
+        return True
+    vlan = _untagged(netlink, port)
+    return vlan is not None and vlan == _untagged(netlink, entry.index)
