@@ -114,7 +114,12 @@ def open_node(environment: Mapping[str, str]) -> Node:
     store = Store(Path(data_dir), Path(run_dir))
     catalog.cache_in(store.run_path)
     facts = NodeFacts(run_dir=run_dir, data_dir=data_dir)
-    convergence = Convergence(facts, resident=False, emptied=lambda announcer: recovery.replay(node, announcer))
+    convergence = Convergence(
+        facts,
+        resident=False,
+        emptied=lambda announcer: recovery.replay(node, announcer),
+        sharers=lambda attachment: recovery.sharers(node, attachment),
+    )
     node = Node(store, config, facts, convergence)
     return node
 

@@ -95,6 +95,20 @@ class Store:
             return True
         return False
 
+    @contextmanager
+    def sharing(self, seconds: float) -> Iterator[None]:
+        """Be the only one that announces or withdraws what several attachments want. Raises TryAgain (11)."""
+        try:
+            fd = locks.acquire("shared.lock", self.run_fd, seconds=seconds)
+        except locks.Busy:
+            raise TryAgain(f"{self.run_path / 'shared.lock'} is held by another call; try again") from None
+        except OSError as error:
+            raise IoFailure(f"{self.run_path / 'shared.lock'}: {error.strerror}") from None
+        try:
+            yield
+        finally:
+            os.close(fd)
+
     def find(self, key: AttachmentKey) -> Stored | None:
         """The record of one attachment; where a kill left two, the later state wins."""
         name = _name(key)

@@ -5,23 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import pytest
 from memory_exporter import FACTS, Memory
 
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
-from bgpcni.errors import InvalidConfiguration
+from bgpcni.errors import InvalidConfiguration, TryAgain
 from bgpcni.exporter import NotThereYet
-from bgpcni.model import Address, Attachment, AttachmentKey, ExporterUse
+from bgpcni.model import Address, Announcement, Attachment, AttachmentKey, Bgp, ExporterUse, Nlri
 
 SECONDS = 30.0
 
 
-def attachment(*exporters: str, container: str = "c1") -> Attachment:
+def attachment(*exporters: str, container: str = "c1", advertise: Literal["host", "subnet"] = "host") -> Attachment:
     return Attachment(
-        boot_id="b", network="net", container_id=container, ifname="eth0", netns="/x",
+        boot_id="b", network="net", container_id=container, ifname="eth0", netns="/x", bgp=Bgp(advertise=advertise),
         addresses=(Address(address="10.1.2.3/24"),),
         exporters=tuple(ExporterUse(name=name, type=name.rstrip("12")) for name in exporters),
     )  # fmt: skip
@@ -162,6 +163,42 @@ class TestWithinACall:
         alone.leave(item)
         assert exporter(alone, "memory").table == {}
         assert alone.wait_confirmed(item.key, 0)
+
+    def test_a_subnets_route_stays_while_another_attachment_wants_it(self) -> None:
+        """A call knows only its own attachment: who else is up has a say before the subnet is withdrawn."""
+        items = [attachment("memory", container=name, advertise="subnet") for name in ("c1", "c2")]
+        up: list[Attachment] = []
+        table: dict[Nlri, Announcement] = {}
+
+        def call() -> Convergence:
+            """A process of its own; the speaker lives on."""
+            alone = Convergence(FACTS, resident=False, sharers=lambda item: nullcontext([i for i in up if i != item]))
+            alone.ensure(items[0].exporters[0])
+            exporter(alone, "memory").table = table
+            return alone
+
+        for item in items:
+            up.append(item)
+            call().want(item)
+        assert {nlri.prefix for nlri in table} == {"10.1.2.0/24"}
+        for item, left in zip(items, ({"10.1.2.0/24"}, set()), strict=True):
+            up.remove(item)
+            alone = call()
+            alone.leave(item)
+            assert alone.wait_confirmed(item.key, 0)
+            assert {nlri.prefix for nlri in table} == left
+
+    def test_who_else_wants_it_cannot_be_seen(self) -> None:
+        """Then nothing is withdrawn, and the address is held."""
+
+        def busy(item: Attachment) -> AbstractContextManager[list[Attachment]]:
+            raise TryAgain("held by another call")
+
+        item = attachment("memory", advertise="subnet")
+        Convergence(FACTS, resident=False).want(item)
+        alone = Convergence(FACTS, resident=False, sharers=busy)
+        alone.leave(item)
+        assert not alone.wait_confirmed(item.key, 0)
 
     def test_an_add_fails_and_a_del_does_not(self) -> None:
         """Unreachable: ADD is undone and tried again later; DEL leaves the record for later."""

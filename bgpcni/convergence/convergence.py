@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Announcer, RouteState
@@ -32,6 +33,8 @@ class Convergence:
     `announced(name, seconds)`: an exporter announced a route, so long after it was first wanted of it.
     `heard(name, events)`: what an exporter learned, from a thread of its own.
     `emptied(announcer)`: within a call, a speaker came back empty; what else is up has to be told to it.
+    `sharers(attachment)`: within a call, the other attachments that are up; while it is held no other call announces
+    or withdraws what several want (a network's subnet). Raises CniError.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Convergence:
         spare: Callable[[], Collection[str]] = lambda: (),
         heard: Callable[[str, Sequence[Event]], None] = lambda name, events: None,
         emptied: Callable[[Announcer], None] = lambda announcer: None,
+        sharers: Callable[[Attachment], AbstractContextManager[Collection[Attachment]]] = lambda item: nullcontext(()),
     ) -> None:
         self.facts = facts
         self.resident = resident
@@ -53,6 +57,7 @@ class Convergence:
         self._heard = heard
         self._families: frozenset[Family] = frozenset()
         self._emptied = emptied
+        self._sharers = sharers
         self._lock = threading.Lock()
         self._announcers: dict[str, Announcer] = {}
         self._uses: dict[str, ExporterUse] = {}
@@ -124,13 +129,21 @@ class Convergence:
         routes = derive(attachment, self.facts)
         with self._lock:
             self._pending.pop(attachment.key, None)
-        for use in attachment.exporters:
-            announcer = self.ensure(use)
-            announcer.want(attachment.key, routes, fresh=not self.resident, wake=wake)
-            if not self.resident:
-                self._drive(announcer)
-                if reason := announcer.refused(attachment.key):
-                    raise InvalidConfiguration(f"exporters: {use.name} refuses {reason}")
+        with self._alone(attachment, routes):
+            for use in attachment.exporters:
+                announcer = self.ensure(use)
+                announcer.want(attachment.key, routes, fresh=not self.resident, wake=wake)
+                if not self.resident:
+                    self._drive(announcer)
+                    if reason := announcer.refused(attachment.key):
+                        raise InvalidConfiguration(f"exporters: {use.name} refuses {reason}")
+
+    def _alone(
+        self, attachment: Attachment, routes: Collection[Announcement]
+    ) -> AbstractContextManager[Collection[Attachment]]:
+        """The other attachments that may want one of these routes; the agent's ledgers know them already."""
+        shared = not self.resident and any(route.endpoint is None for route in routes)
+        return self._sharers(attachment) if shared else nullcontext(())
 
     def wake(self) -> None:
         """See to what was wanted without a wake."""
@@ -150,12 +163,27 @@ class Convergence:
         key = attachment.key
         with self._lock:
             self._pending[key] = {self._name(use) for use in attachment.exporters}
+        try:
+            with self._alone(attachment, routes) as others:
+                self._leave(attachment, routes, others)
+        except CniError as error:
+            log.warning("%s: not withdrawn yet: %s", key, error.msg)
+        with self._lock:
+            if not self._pending.get(key):
+                self._pending.pop(key, None)
+
+    def _leave(self, attachment: Attachment, routes: Collection[Announcement], others: Collection[Attachment]) -> None:
+        key = attachment.key
+        ours = {route.nlri for route in routes}
         for use in attachment.exporters:
             try:
                 announcer = self.ensure(use)
             except CniError as error:  # an exporter that was uninstalled must not wedge a DEL
                 log.error("%s: cannot withdraw through %s: %s", key, use.name, error)
                 continue
+            for other in others:
+                if use in other.exporters:
+                    announcer.want(other.key, [route for route in self._routes_of(other) if route.nlri in ours])
             free = announcer.leave(key, routes)
             with self._lock:
                 # said again now that it is told: the confirmation of an earlier leave may have come in between
@@ -169,9 +197,6 @@ class Convergence:
                     self._drive(announcer)
                 except NotThereYet as error:
                     log.warning("%s: not withdrawn through %s yet: %s", key, use.name, error)
-        with self._lock:
-            if not self._pending.get(key):
-                self._pending.pop(key, None)
 
     def _routes_of(self, attachment: Attachment) -> list[Announcement]:
         try:

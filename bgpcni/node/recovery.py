@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from bgpcni.convergence.announcer import Announcer
@@ -14,7 +16,7 @@ from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError, TryAgain
 from bgpcni.model import Attachment, State
 from bgpcni.node import interface
-from bgpcni.node.node import Node
+from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.store import Stored
 
 log = logging.getLogger(__name__)
@@ -108,6 +110,24 @@ def replay(node: Node, announcer: Announcer) -> None:
     announcer.drive_now()
     if not announcer.emptied:
         announcer.replayed()
+
+
+@contextmanager
+def sharers(node: Node, attachment: Attachment) -> Iterator[list[Attachment]]:
+    """Within a call: the other attachments that are up, which may want the same routes (`Convergence`).
+
+    An ADD has its record up before it announces, a DEL has it leaving before it withdraws: whoever holds the lock
+    sees all that count. Raises CniError.
+    """
+    with node.store.sharing(LOCK_SECONDS):
+        yield [
+            stored.attachment
+            for stored in node.store.all()
+            if stored.attachment is not None
+            and stored.state is State.UP
+            and stored.attachment.boot_id == node.boot_id
+            and stored.attachment.key != attachment.key
+        ]
 
 
 def _is_up(node: Node, stored: Stored, exporter: str) -> bool:
