@@ -118,9 +118,9 @@ def open_node(environment: Mapping[str, str]) -> Node:
         facts,
         resident=False,
         emptied=lambda announcer: recovery.replay(node, announcer),
-        sharers=lambda attachment: recovery.sharers(node, attachment),
+        sharers=lambda attachment, *, alone: recovery.sharers(node, attachment, alone=alone),
     )
-    node = Node(store, config, facts, convergence)
+    node: Node = Node(store, config, facts, convergence)
     return node
 
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from integration.lab import Lab
-from integration.seen import add, delete, nothing_left
+import pytest
+
+from integration.lab import Lab, Node
+from integration.seen import add, delete, links_in, nothing_left
+
+
+def announced(node: Node) -> set[str]:
+    """What the kernel exporter has in its table."""
+    return {entry["dst"] for v in ("-4", "-6") for entry in node.namespace.ip_json(v, "route", "show", "table", 100)}
 
 
 def test_without_an_agent_the_subnet_goes_with_the_last_container(lab: Lab) -> None:
@@ -12,15 +19,32 @@ def test_without_an_agent_the_subnet_goes_with_the_last_container(lab: Lab) -> N
     conf = node.network(subnet6="2001:db8:1:2::/64", exporters=["kernel"], bgp={"advertise": "subnet"})
     spaces = {name: lab.container() for name in ("c1", "c2")}
 
-    def announced() -> set[str]:
-        versions = ("-4", "-6")
-        return {entry["dst"] for v in versions for entry in node.namespace.ip_json(v, "route", "show", "table", 100)}
-
     for name, space in spaces.items():
         add(node, name, space, conf)
-    assert announced() == {"10.1.2.0/24", "2001:db8:1:2::/64"}
+    assert announced(node) == {"10.1.2.0/24", "2001:db8:1:2::/64"}
     delete(node, "c1", spaces["c1"], conf)
-    assert announced() == {"10.1.2.0/24", "2001:db8:1:2::/64"}
+    assert announced(node) == {"10.1.2.0/24", "2001:db8:1:2::/64"}
     delete(node, "c2", spaces["c2"], conf)
-    assert announced() == set()
+    assert announced(node) == set()
     nothing_left(node, *spaces.values())
+
+
+@pytest.mark.parametrize("agent", [True, False], ids=["agent", "call"])
+def test_an_address_that_two_networks_give_out(lab: Lab, agent: bool) -> None:
+    """Ranges that overlap on one bridge: the second container is refused by name, and the first stays reachable."""
+    node = lab.node()
+    if agent:
+        node.agent(bgp=None)
+    first = node.network(subnet6="2001:db8:1:2::/64", exporters=["kernel"])
+    second = first | {"name": "tenant-b"}
+    spaces = {name: lab.container() for name in ("c1", "c2")}
+    address, address6 = add(node, "c1", spaces["c1"], first).ips
+    answer = node.cni("ADD", "c2", spaces["c2"], second)
+    assert answer.error == 7
+    assert f"{address}/32 leads to tenant-a/c1/eth0 on this node already" in answer.document["msg"]
+    assert links_in(spaces["c2"]) == []
+    delete(node, "c2", spaces["c2"], second)
+    assert announced(node) == {address, address6}
+    delete(node, "c1", spaces["c1"], first)
+    assert announced(node) == set()
+    nothing_left(node, *spaces.values(), networks=("tenant-a", "tenant-b"))

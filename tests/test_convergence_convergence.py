@@ -172,7 +172,11 @@ class TestWithinACall:
 
         def call() -> Convergence:
             """A process of its own; the speaker lives on."""
-            alone = Convergence(FACTS, resident=False, sharers=lambda item: nullcontext([i for i in up if i != item]))
+            alone = Convergence(
+                FACTS,
+                resident=False,
+                sharers=lambda attachment, *, alone: nullcontext([one for one in up if one != attachment]),
+            )
             alone.ensure(items[0].exporters[0])
             exporter(alone, "memory").table = table
             return alone
@@ -191,7 +195,7 @@ class TestWithinACall:
     def test_who_else_wants_it_cannot_be_seen(self) -> None:
         """Then nothing is withdrawn, and the address is held."""
 
-        def busy(item: Attachment) -> AbstractContextManager[list[Attachment]]:
+        def busy(attachment: Attachment, *, alone: bool) -> AbstractContextManager[list[Attachment]]:
             raise TryAgain("held by another call")
 
         item = attachment("memory", advertise="subnet")

@@ -256,6 +256,11 @@ class Announcer:
         with self._change:
             return "; ".join(f"{entry.announcement.nlri}: {entry.reason}" for entry in self._ledger.refused(owner))
 
+    def rivals(self, owner: AttachmentKey) -> list[tuple[Nlri, AttachmentKey]]:
+        """Routes to `owner` alone that another attachment wants for itself, and which."""
+        with self._change:
+            return list(self._ledger.rivals(owner))
+
     def route_states(self, owner: AttachmentKey) -> dict[Nlri, RouteState]:
         with self._change:
             return {

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Announcer, RouteState
@@ -26,6 +27,12 @@ RETIRE_SECONDS = 5.0
 LEVELS = {"sent": Reach.SENT, "acked": Reach.ACKED}
 
 
+class Sharers(Protocol):
+    def __call__(
+        self, attachment: Attachment, *, alone: bool
+    ) -> AbstractContextManager[Collection[Attachment]]: ...  # pragma: no cover
+
+
 class Convergence:
     """Announcers by exporter name, and the attachments that wait for the confirmation of their withdrawals.
 
@@ -33,8 +40,8 @@ class Convergence:
     `announced(name, seconds)`: an exporter announced a route, so long after it was first wanted of it.
     `heard(name, events)`: what an exporter learned, from a thread of its own.
     `emptied(announcer)`: within a call, a speaker came back empty; what else is up has to be told to it.
-    `sharers(attachment)`: within a call, the other attachments that are up; while it is held no other call announces
-    or withdraws what several want (a network's subnet). Raises CniError.
+    `sharers(attachment, alone=…)`: within a call, the other attachments that are up; `alone`: while it is held no
+    other call announces or withdraws what several may want (a network's subnet). Raises CniError.
     """
 
     def __init__(
@@ -47,7 +54,7 @@ class Convergence:
         spare: Callable[[], Collection[str]] = lambda: (),
         heard: Callable[[str, Sequence[Event]], None] = lambda name, events: None,
         emptied: Callable[[Announcer], None] = lambda announcer: None,
-        sharers: Callable[[Attachment], AbstractContextManager[Collection[Attachment]]] = lambda item: nullcontext(()),
+        sharers: Sharers = lambda attachment, *, alone: nullcontext(()),
     ) -> None:
         self.facts = facts
         self.resident = resident
@@ -129,21 +136,30 @@ class Convergence:
         routes = derive(attachment, self.facts)
         with self._lock:
             self._pending.pop(attachment.key, None)
-        with self._alone(attachment, routes):
+        with self._among(attachment, routes) as others:
             for use in attachment.exporters:
                 announcer = self.ensure(use)
+                self._introduce(others, use, routes)
                 announcer.want(attachment.key, routes, fresh=not self.resident, wake=wake)
                 if not self.resident:
                     self._drive(announcer)
                     if reason := announcer.refused(attachment.key):
                         raise InvalidConfiguration(f"exporters: {use.name} refuses {reason}")
 
-    def _alone(
+    def _among(
         self, attachment: Attachment, routes: Collection[Announcement]
     ) -> AbstractContextManager[Collection[Attachment]]:
         """The other attachments that may want one of these routes; the agent's ledgers know them already."""
-        shared = not self.resident and any(route.endpoint is None for route in routes)
-        return self._sharers(attachment) if shared else nullcontext(())
+        if self.resident:
+            return nullcontext(())
+        return self._sharers(attachment, alone=any(route.endpoint is None for route in routes))
+
+    def _introduce(self, others: Collection[Attachment], use: ExporterUse, routes: Collection[Announcement]) -> None:
+        """Have the ledger know who else wants one of these routes."""
+        nlris = {route.nlri for route in routes}
+        for other in others:
+            if use in other.exporters and (common := [one for one in self._routes_of(other) if one.nlri in nlris]):
+                self.ensure(use).want(other.key, common)
 
     def wake(self) -> None:
         """See to what was wanted without a wake."""
@@ -164,7 +180,7 @@ class Convergence:
         with self._lock:
             self._pending[key] = {self._name(use) for use in attachment.exporters}
         try:
-            with self._alone(attachment, routes) as others:
+            with self._among(attachment, routes) as others:
                 self._leave(attachment, routes, others)
         except CniError as error:
             log.warning("%s: not withdrawn yet: %s", key, error.msg)
@@ -174,16 +190,13 @@ class Convergence:
 
     def _leave(self, attachment: Attachment, routes: Collection[Announcement], others: Collection[Attachment]) -> None:
         key = attachment.key
-        ours = {route.nlri for route in routes}
         for use in attachment.exporters:
             try:
                 announcer = self.ensure(use)
             except CniError as error:  # an exporter that was uninstalled must not wedge a DEL
                 log.error("%s: cannot withdraw through %s: %s", key, use.name, error)
                 continue
-            for other in others:
-                if use in other.exporters:
-                    announcer.want(other.key, [route for route in self._routes_of(other) if route.nlri in ours])
+            self._introduce(others, use, routes)
             free = announcer.leave(key, routes)
             with self._lock:
                 # said again now that it is told: the confirmation of an earlier leave may have come in between
@@ -296,6 +309,10 @@ class Convergence:
             return key not in self._attended
 
     # ---------------------------------------------------------------- questions
+
+    def rivals(self, attachment: Attachment) -> list[tuple[Nlri, AttachmentKey]]:
+        """Routes to this attachment alone that another one wants for itself: its address is given out twice."""
+        return [found for use in attachment.exporters for found in self.ensure(use).rivals(attachment.key)]
 
     def route_states(self, attachment: Attachment) -> dict[Nlri, dict[str, RouteState]]:
         """For each route of an attachment: its state at each of its exporters."""

@@ -7,7 +7,7 @@ is `dirty`; what it was told but is not yet where it should be is `unsettled`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bgpcni.exporter import Outcome, Reach
@@ -273,6 +273,13 @@ class Ledger:
         """The entries an attachment owns or waits for."""
         nlris = self._owned.get(owner) or tuple(self._leaving.get(owner, ()))
         return [self.entries[nlri] for nlri in nlris if nlri in self.entries]
+
+    def rivals(self, owner: AttachmentKey) -> Iterator[tuple[Nlri, AttachmentKey]]:
+        """Routes that lead to `owner` alone, as it says, and who else says so of himself."""
+        for nlri in self._owned.get(owner, ()):
+            for other, route in self.entries[nlri].owners.items():
+                if other != owner and route.endpoint is not None:
+                    yield nlri, other
 
     def refused(self, owner: AttachmentKey) -> list[Entry]:
         """What `owner` wants and the speaker will not take."""

@@ -118,7 +118,13 @@ class Node:
                 self.convergence.want(attachment, wake=False)
             except NotThereYet as error:
                 raise TryAgain(str(error)) from None
+            self._refuse_address_twice(attachment)
         return attachment
+
+    def _refuse_address_twice(self, attachment: Attachment) -> None:
+        """Two networks whose ranges overlap on one bridge, say. Asked when it is wanted: of two at once one sees it."""
+        for nlri, other in self.convergence.rivals(attachment):
+            raise InvalidConfiguration(f"ipam: {nlri} leads to {other} on this node already")
 
     def refuse_unannounceable(self, attachment: Attachment) -> None:
         """A next hop that is missing, or a family that an exporter does not know, before the record says "up"."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from bgpcni.convergence.announcer import Announcer
@@ -113,13 +113,13 @@ def replay(node: Node, announcer: Announcer) -> None:
 
 
 @contextmanager
-def sharers(node: Node, attachment: Attachment) -> Iterator[list[Attachment]]:
+def sharers(node: Node, attachment: Attachment, *, alone: bool) -> Iterator[list[Attachment]]:
     """Within a call: the other attachments that are up, which may want the same routes (`Convergence`).
 
     An ADD has its record up before it announces, a DEL has it leaving before it withdraws: whoever holds the lock
-    sees all that count. Raises CniError.
+    (`alone`) sees all that count. Raises CniError.
     """
-    with node.store.sharing(LOCK_SECONDS):
+    with node.store.sharing(LOCK_SECONDS) if alone else nullcontext():
         yield [
             stored.attachment
             for stored in node.store.all()
