@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bgpcni.exporter import Peer, Reach
-from bgpcni.model import Family, Neighbor
+from bgpcni.model import Announcement, Family, Neighbor, Nlri
 from integration.exabgp_bench import Bench, Speaker, bench, facts, unicast
 from integration.lab import Frr, Lab, until
 from integration.lab import Neighbor as FrrNeighbor
@@ -138,3 +138,24 @@ def test_several_neighbours_over_both_ip_versions(lab: Lab, frr: Frr) -> None:
 
     until(told, "the reason of the one, the session of the other")
     assert frr.neighbor(node.address)["connectionsDropped"] == before
+
+
+def test_an_ipv6_vtep_costs_no_session(lab: Lab, frr: Frr) -> None:
+    """FRR ends a session over a type 3 route of an IPv6 VTEP, its withdraw included: it is sent neither."""
+    node = bench(lab, frr)
+    families = (Family.L2VPN_EVPN, Family.IPV6_UNICAST)
+    frr.add_neighbor(FrrNeighbor(node.address6, 64513, families))
+    peer = Neighbor(node.peer6, frr.asn, families, 90)
+    speaker = Speaker(lab, node.namespace, facts(node, peer, asn=64513, local_address=node.address6))
+    nlri = Nlri(Family.L2VPN_EVPN, "multicast", rd="64512:1", originator=node.address6)
+    flood = Announcement(nlri, "e", node.address6, vni=5)
+    route = unicast(node, "2001:db8:1::/64")
+    speaker.prune(route)
+    speaker.announce(flood, route)
+    speaker.wait(Reach.ACKED, route)
+    assert speaker.reach(flood) == {Reach.REFUSED}
+    assert "IPv6 VTEP" in speaker.reason(flood)
+    speaker.withdraw(flood, route)
+    until(lambda: not frr.next_hops("2001:db8:1::/64"), "the route behind it gone")
+    assert frr.neighbor(node.address6)["connectionsEstablished"] == 1
+    assert frr.established(node.address6)

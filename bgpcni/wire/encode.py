@@ -210,7 +210,7 @@ def encode_nlri(nlri: Nlri, *, vni: int | None, label: int | None, withdrawn: bo
             originator = ip_address(str(nlri.originator))
         except ValueError:
             raise Unencodable(f"originator {nlri.originator!r}: no IP address") from None
-        if originator.version == 6 and not withdrawn:
+        if originator.version == 6:  # a withdraw ends it as well
             raise Unencodable(f"VTEP {originator}: FRR ends the session over a type 3 route of an IPv6 VTEP; use IPv4")
         octets = tag + bytes([8 * len(originator.packed)]) + originator.packed
         return _evpn(3, rd + octets), b"\x03" + rd + octets
