@@ -52,9 +52,9 @@ TRIES: list[tuple[str, dict[str, Any], str]] = [
     ("the uplink's bridge", {"bridge": "br-uplink"}, "bridge: br-uplink is not allowed"),
     ("an exporter by another name", {"exporters": [{"type": "exabgp", "name": "exabgp"}]}, "exporters: exabgp-"),
     ("an exporter with a socket", {"exporters": [{"type": "exabgp", "socket": "/x"}]}, "exporters: exabgp-"),
-    ("a URL elsewhere", {"exporters": [{"type": "exabgp", "url": "http://192.0.2.1/"}]}, "exporters: url:"),
-    ("a URL by name", {"exporters": [{"type": "exabgp", "url": "http://localhost/"}]}, "exporters: url:"),
-    ("a URL of a file", {"exporters": [{"type": "exabgp", "url": "file:///etc/shadow"}]}, "exporters: url:"),
+    ("a URL elsewhere", {"exporters": [{"type": "exabgp", "url": "http://192.0.2.1/"}]}, "exporters[0].url:"),
+    ("a URL by name", {"exporters": [{"type": "exabgp", "url": "http://localhost/"}]}, "exporters[0].url:"),
+    ("a URL of a file", {"exporters": [{"type": "exabgp", "url": "file:///etc/shadow"}]}, "exporters[0].url:"),
 ]
 
 

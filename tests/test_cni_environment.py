@@ -76,7 +76,24 @@ def test_a_malformed_container_id_is_refused(container_id: str) -> None:
         parse_environment(FULL | {"CNI_CONTAINERID": container_id})
 
 
-@pytest.mark.parametrize("ifname", ["sixteencharacter", ".", "..", "a/b", "a:b", "a b", "a\tb", "a\n", "ééééééééé"])
+@pytest.mark.parametrize(
+    "ifname",
+    [
+        "sixteencharacter",
+        ".",
+        "..",
+        "all",
+        "default",
+        "a/b",
+        "a:b",
+        "a b",
+        "a\tb",
+        "a\n",
+        "a\x01",
+        "eth%d",
+        "ééééééééé",
+    ],
+)
 def test_a_malformed_interface_name_is_refused(ifname: str) -> None:
     """What the kernel would refuse later is refused before anything was made. Lengths are octets."""
     with pytest.raises(InvalidEnvironment, match="CNI_IFNAME"):

@@ -81,20 +81,35 @@ def test_exporters_are_names_or_objects() -> None:
         ({"bgp": {"family": "evpm"}}, "bgp.family: should be 'unicast', 'vpn' or 'evpn'"),
         ({"bgp": {"waitSeconds": 31}}, "bgp.waitSeconds: should be less than or equal to 30"),
         ({"BGP": {"WAIT": "ever"}}, "bgp.wait: should be 'none', 'sent' or 'acked'"),
-        ({"mtu": "big"}, "mtu: should be a valid integer"),
+        ({"bgp": {"vni": True}}, "bgp.vni: should be a number"),
+        ({"bgp": {"vni": "five"}}, "bgp.vni: should be a number"),
+        ({"bgp": {"rd": "x"}}, "bgp.rd: 'x' is not a route distinguisher"),
+        ({"bgp": []}, "bgp: should be an object"),
+        ({"args": {"cni": 5}}, "args.cni: should be an object"),
+        ({"mtu": "big"}, "mtu: should be a number"),
+        ({"mtu": True}, "mtu: should be a number"),
         ({"mtu": 67}, "mtu: 67 is below 68"),
         ({"mtu": 70000}, "mtu: should be less than or equal to 65535"),
         ({"importRT": ["64512"]}, "importRT: '64512' is not a route target"),
         ({"bridge": "a/b"}, "bridge: 'a/b' is not an interface name"),
         ({"bridge": "sixteencharacter"}, "is not an interface name"),
         ({"bridge": ".."}, "is not an interface name"),
+        ({"bridge": "br%d"}, "bridge: 'br%d' is not an interface name"),
+        ({"bridge": "a\x01"}, "is not an interface name"),
+        ({"bridge": "all"}, "bridge: 'all' is not an interface name: reserved"),
+        ({"bridge": "\ud800"}, "bridge: half of a surrogate pair"),
+        ({"dns": {"search": ["x", "\ud800"]}}, "dns.search[1]: half of a surrogate pair"),
         ({"mac": "01:00:5e:00:00:01"}, "mac: '01:00:5e:00:00:01' is a multicast MAC address"),
         ({"mac": "nonsense"}, "mac: 'nonsense' is not a MAC address"),
         ({"exporters": [{"url": "x"}]}, "exporters[0].type: missing"),
-        ({"exporters": [7]}, "exporters[0]"),
+        ({"mac": "00:00:00:00:00:00"}, "mac: '00:00:00:00:00:00' is no MAC address"),
+        ({"exporters": [7]}, "exporters[0]: should be an object"),
+        ({"ipam": {"type": 5}}, "ipam.type: should be a valid string"),
+        ({"ipam": "host-local"}, "ipam: should be an object"),
         ({"bgp": {"import": ["10.0.0.1/8"]}}, "bgp.import: 10.0.0.1/8 has host bits set"),
         ({"bgp": {"import": ["fe80::%eth0/64"]}}, "bgp.import: 'fe80::%eth0/64' has a zone"),
         ({"name": ""}, "name: '' is not a network name"),
+        ({"name": "a" * 181}, "180 at most"),
         ({"name": "../x"}, "name: '../x' is not a network name"),
         ({"name": None}, "name: "),
         ({"args": {"cni": {"exportRT": "x"}}}, "args.cni.exportRT: 'x' is not a route target"),
@@ -122,10 +137,19 @@ def test_what_is_wrong_is_said_with_its_place(document: dict[str, Any], message:
         ({"bgp": {"comunities": []}}, "bgp.comunities: unknown key; did you mean 'communities'?"),
         ({"exporter": []}, "exporter: unknown key; did you mean 'exporters'?"),
         ({"vlanTrunk": [{"id": 1}, {"min_ID": 2}]}, "vlanTrunk[1].min_ID: unknown key; did you mean 'minID'?"),
+        ({"ipam": {"type": "host-local", "rnges": []}}, "ipam.rnges: unknown key; did you mean 'ranges'?"),
+        (
+            {"ipam": {"type": "host-local", "ranges": [[{"Subnet": "10.0.0.0/24", "rangeSart": "10.0.0.9"}]]}},
+            "ipam.ranges[0][0].rangeSart: unknown key; did you mean 'rangeStart'?",
+        ),
     ],
 )
 def test_a_misspelt_key_gets_a_warning(document: dict[str, Any], warning: str) -> None:
     assert read(**document)[1] == (warning,)
+
+
+def test_keys_of_another_ipam_plugin_are_its_own() -> None:
+    assert read(ipam={"type": "mine", "rnges": [], "rangeSart": 1})[1] == ()
 
 
 @pytest.mark.parametrize("key", ["capabilities", "disableCheck", "cni.dev/attachments", "whatever", "cniVersions"])

@@ -106,17 +106,21 @@ def parse_args(text: str) -> Mapping[str, str]:
 
 def check_ifname(name: str) -> None:
     """Raise InvalidEnvironment unless Linux and the specification take `name` for an interface."""
-    reason = ""
-    if not name:
-        reason = "empty"
-    elif len(name.encode(errors="surrogateescape")) > _IFNAME_MAX:
-        reason = f"longer than {_IFNAME_MAX} characters"
-    elif name in (".", ".."):
-        reason = "reserved"
-    elif any(char in "/:" or char.isspace() for char in name):
-        reason = "contains /, : or a blank"
-    if reason:
+    if reason := link_name_fault(name):
         raise InvalidEnvironment(f"CNI_IFNAME: invalid interface name {name!a}: {reason}")
+
+
+def link_name_fault(name: str) -> str:
+    """Why Linux and the specification do not take `name` for an interface, "" if they do."""
+    if not name:
+        return "empty"
+    if len(name.encode(errors="surrogateescape")) > _IFNAME_MAX:
+        return f"longer than {_IFNAME_MAX} characters"
+    if name in (".", "..", "all", "default"):  # the last two are sysctls of every interface
+        return "reserved"
+    if any(char in "/:%" or char.isspace() or not char.isprintable() for char in name):
+        return "contains /, :, %, a blank or a control character"
+    return ""
 
 
 def _check_container_id(text: str) -> None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from bgpcni import bgp
+from bgpcni.cni.environment import link_name_fault
 from bgpcni.errors import DecodingFailure, InvalidConfiguration
 
+NAME_MOST = 180
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
-_LINK = re.compile(r"[^\s/:]{1,15}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -40,7 +41,9 @@ def _each(check: Callable[[str], str]) -> Callable[[tuple[str, ...]], tuple[str,
 
 
 def _number(value: Any) -> Any:
-    """The article's plugin wanted `"mtu": "1500"`: digits in a string are a number too."""
+    """The article's plugin wanted `"mtu": "1500"`: digits in a string are a number too. `true` is none."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
     return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()) else value
 
 
@@ -52,9 +55,13 @@ def _mtu(value: int) -> int:
 
 
 def _link(value: str) -> str:
-    if not _LINK.fullmatch(value) or value in (".", ".."):
-        raise ValueError(f"{value!r} is not an interface name: 1 to 15 characters, no blank, '/' or ':'")
+    if reason := link_name_fault(value):
+        raise ValueError(f"{value!r} is not an interface name: {reason}")
     return value
+
+
+def _distinguisher(value: str) -> str:
+    return value if value == "auto" else bgp.route_distinguisher(value)
 
 
 def mac_address(value: str) -> str:
@@ -62,6 +69,8 @@ def mac_address(value: str) -> str:
     text = value.lower().replace("-", ":")
     if not _MAC.fullmatch(text):
         raise ValueError(f"{value!r} is not a MAC address")
+    if text == "00:00:00:00:00:00":
+        raise ValueError(f"{value!r} is no MAC address of an interface")
     if int(text[:2], 16) & 1:
         raise ValueError(f"{value!r} is a multicast MAC address")
     return text
@@ -95,7 +104,7 @@ class BgpSection(Section):
     advertise: Literal["host", "subnet"] = "host"
     import_: Prefixes = Field(default=(), alias="import")
     vni: Annotated[int, BeforeValidator(_number), AfterValidator(bgp.vni)] | None = None
-    rd: str = "auto"
+    rd: Annotated[str, AfterValidator(_distinguisher)] = "auto"
     communities: Communities = ()
     wait: Literal["none", "sent", "acked"] = "none"
     wait_seconds: float = Field(default=2.0, ge=0.1, le=30, alias="waitSeconds")
@@ -229,20 +238,57 @@ _FOREIGN = frozenset(
 def parse(stdin: bytes) -> tuple[NetworkConfig, tuple[str, ...]]:
     """stdin of a call → the configuration and warnings. Raises DecodingFailure (6) or InvalidConfiguration (7)."""
     document = decode(stdin)
+    if b"\\u" in stdin and (place := _halved(document)):
+        raise InvalidConfiguration(f"{place}: half of a surrogate pair")
     warnings: list[str] = []
     folded = _fold(document, NetworkConfig, "", warnings)
     try:
         config = NetworkConfig.model_validate(folded)
     except ValidationError as error:
         raise InvalidConfiguration(describe(error)) from None
+    if config.ipam is not None:
+        _look_at_ipam(config.ipam, warnings)
     if not is_name(config.name):
-        raise InvalidConfiguration(f"name: {config.name!r} is not a network name: letters, digits, '_', '.', '-'")
+        form = f"letters, digits, '_', '.', '-', {NAME_MOST} at most"
+        raise InvalidConfiguration(f"name: {config.name!r} is not a network name: {form}")
     return config, tuple(warnings)
+
+
+def _look_at_ipam(ipam: Mapping[str, Any], warnings: list[str]) -> None:
+    """Its type is a name, and of host-local, which is done here, no key looks misspelt."""
+    kind = next((value for key, value in ipam.items() if key.lower() == "type"), None)
+    if kind is not None and not isinstance(kind, str):
+        raise InvalidConfiguration("ipam.type: should be a valid string")
+    if kind != "host-local":
+        return
+    _look_at_keys(ipam, (*_HOST_LOCAL, *_RANGE), "ipam.", warnings)
+    for at, ranges in enumerate(_list_of(ipam, "ranges")):
+        for number, item in enumerate(ranges if isinstance(ranges, list) else ()):
+            if isinstance(item, dict):
+                _look_at_keys(item, _RANGE, f"ipam.ranges[{at}][{number}].", warnings)
+
+
+def _list_of(section: Mapping[str, Any], name: str) -> list[Any]:
+    found = next((value for key, value in section.items() if key.lower() == name), None)
+    return found if isinstance(found, list) else []
+
+
+def _look_at_keys(section: Iterable[str], known: Iterable[str], place: str, warnings: list[str]) -> None:
+    """Note the keys that look like a misspelling of a known one."""
+    spelling = {name.lower(): name for name in known}
+    for key in section:
+        near = difflib.get_close_matches(key.lower(), spelling, 1, 0.8)
+        if near and key.lower() not in spelling and key.lower() not in _FOREIGN:
+            warnings.append(f"{place}{ascii(key)[1:-1]}: unknown key; did you mean {spelling[near[0]]!r}?")
+
+
+_HOST_LOCAL = ("type", "ranges", "routes", "dataDir", "resolvConf")
+_RANGE = ("subnet", "rangeStart", "rangeEnd", "gateway")
 
 
 def is_name(text: str) -> bool:
     """A network name as the specification has it, short enough to be part of a file's name."""
-    return bool(_NAME.fullmatch(text)) and len(text) <= 180
+    return bool(_NAME.fullmatch(text)) and len(text) <= NAME_MOST
 
 
 def decode(stdin: bytes) -> dict[str, Any]:
@@ -261,6 +307,32 @@ def decode(stdin: bytes) -> dict[str, Any]:
     return document
 
 
+def _halved(document: Mapping[str, Any]) -> str:
+    """Where a string is that cannot be written as UTF-8 again, "" if none is."""
+    rest: list[tuple[str, Any]] = [("", document)]
+    while rest:
+        place, value = rest.pop()
+        if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
+            return ascii(place)[1:-1] or "the network configuration"
+        if isinstance(value, dict):
+            rest += [(f"{place}.{key}" if place else key, part) for key, item in value.items() for part in (key, item)]
+        elif isinstance(value, list):
+            rest += [(f"{place}[{at}]", item) for at, item in enumerate(value)]
+    return ""
+
+
+_WORDS = {
+    "missing": "missing",
+    "extra_forbidden": "unknown key",
+    "model_type": "should be an object",
+    "dict_type": "should be an object",
+    "int_parsing": "should be a number",
+    "int_from_float": "should be a whole number",
+    "float_parsing": "should be a number",
+}
+"""pydantic's types of errors in a reader's words."""
+
+
 def describe(error: ValidationError, prefix: str = "") -> str:
     """pydantic's findings in one line: `bgp.vni: 16777216 is over 16777215; mtu: …`."""
     return "; ".join(dict.fromkeys(_findings(error, prefix)))
@@ -275,10 +347,7 @@ def _findings(error: ValidationError, prefix: str) -> Iterator[str]:
             elif not re.fullmatch(r"(function|tuple|constrained|literal|nullable|ExporterSection).*", part):
                 place += f".{part}" if place else part
         text = finding["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("valid tuple", "list")
-        if finding["type"] == "missing":
-            text = "missing"
-        elif finding["type"] == "extra_forbidden":
-            text = "unknown key"
+        text = _WORDS.get(finding["type"], text)
         yield f"{place}: {text}" if place else text
 
 
@@ -287,12 +356,10 @@ def _fold(document: Mapping[str, Any], model: type[BaseModel], place: str, warni
     names = {(field.alias or name): field for name, field in model.model_fields.items()}
     spelling = {name.lower(): name for name in names}
     folded: dict[str, Any] = {}
+    _look_at_keys(document, names, place, warnings)
     for key, value in document.items():
         name = spelling.get(key.lower())
         if name is None:
-            near = difflib.get_close_matches(key.lower(), spelling, 1, 0.8)
-            if near and key.lower() not in _FOREIGN:
-                warnings.append(f"{place}{key}: unknown key; did you mean {spelling[near[0]]!r}?")
             folded[key] = value
             continue
         section = _SECTIONS.get((model, name))

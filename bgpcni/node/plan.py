@@ -91,7 +91,7 @@ def exporters_now(
 def asked_of(config: NetworkConfig) -> tuple[ExporterUse, ...] | None:
     """What the network configuration itself names. Raises InvalidConfiguration."""
     if config.exporters is not None:
-        return tuple(_of_section(section) for section in config.exporters)
+        return tuple(_of_section(section, f"exporters[{at}]") for at, section in enumerate(config.exporters))
     return (ExporterUse(name="bagpipe", type="bagpipe"),) if config.type == "bagpipe" else None
 
 
@@ -103,7 +103,7 @@ def configured(agent: AgentConfig) -> tuple[ExporterUse, ...]:
     return tuple(_named(name, agent) for name in dict.fromkeys(names))
 
 
-def _of_section(section: ExporterSection) -> ExporterUse:
+def _of_section(section: ExporterSection, place: str) -> ExporterUse:
     """An exporter of a network configuration. That may be a tenant's: no URL in it leads away from this node."""
     if not section.options and section.name is None:
         return ExporterUse(name=section.type, type=section.type)
@@ -112,7 +112,7 @@ def _of_section(section: ExporterSection) -> ExporterUse:
             try:
                 loopback_url(value)
             except ValueError as error:
-                raise InvalidConfiguration(f"exporters: {key}: {error}") from None
+                raise InvalidConfiguration(f"{place}.{key}: {error}") from None
     return catalog.identify(section.type, section.options, section.name)
 
 
@@ -242,10 +242,7 @@ def _automatic_target(facts: NodeFacts, vni: int | None) -> str:
 
 def _distinguisher(config: NetworkConfig, facts: NodeFacts, number: int) -> str | None:
     if config.bgp.rd != "auto":
-        try:
-            return bgp.route_distinguisher(config.bgp.rd)
-        except ValueError as error:
-            raise InvalidConfiguration(f"bgp.rd: {error}") from None
+        return config.bgp.rd
     # A node without a router ID announces through speakers that choose RDs themselves: this one keeps VPNs apart.
     return f"{facts.router_id or 0}:{number}"
 
