@@ -48,3 +48,21 @@ def test_an_address_that_two_networks_give_out(lab: Lab, agent: bool) -> None:
     delete(node, "c1", spaces["c1"], first)
     assert announced(node) == set()
     nothing_left(node, *spaces.values(), networks=("tenant-a", "tenant-b"))
+
+
+def test_an_address_that_two_networks_of_a_vni_give_out(lab: Lab) -> None:
+    """EVPN's routes to it differ by MAC; it is refused all the same, and the first keeps its neighbour entry."""
+    node = lab.node()
+    node.agent(bgp={"next_hop6": node.address6})
+    first = node.network(subnet6="2001:db8:1:2::/64", exportRT="64512:77", bgp={"family": "evpn"})
+    second = first | {"name": "tenant-b"}
+    spaces = {name: lab.container() for name in ("c1", "c2")}
+    address, _ = add(node, "c1", spaces["c1"], first).ips
+    answer = node.cni("ADD", "c2", spaces["c2"], second)
+    assert answer.error == 7
+    assert f"{address} is that of tenant-a/c1/eth0 in VNI 77 already" in answer.document["msg"]
+    assert links_in(spaces["c2"]) == []
+    assert {route["containerID"] for route in node.routes()} == {"c1"}
+    delete(node, "c2", spaces["c2"], second)
+    delete(node, "c1", spaces["c1"], first)
+    nothing_left(node, *spaces.values(), networks=("tenant-a", "tenant-b"))

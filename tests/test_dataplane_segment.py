@@ -99,6 +99,18 @@ def test_two_others_with_one_address_are_reported() -> None:
     assert list(world.segment.duplicates()) == ["10.1.2.9 is announced by 192.0.2.10 and 192.0.2.9 alike (VNI 5001)"]
 
 
+def test_two_of_this_node_with_one_address() -> None:
+    """Each is told of the other; when the later one goes the address is at the first again."""
+    world = World(attachment(1))
+    later = attachment(2, addresses=attachment(1).addresses)
+    assert list(world.segment.rivals(attachment(1).key)) == []
+    world.join(later)
+    assert list(world.segment.rivals(later.key)) == [("10.1.2.1", attachment(1).key)]
+    world.segment.want(world.segment.remove(later.key))
+    assert world.segment.program.wanted[Key("neighbour", "10.1.2.1")] == At("02:00:00:00:00:01")
+    assert list(world.segment.rivals(attachment(1).key)) == []
+
+
 def test_another_nodes_vni_is_used_towards_it() -> None:
     """A VTEP that numbers the network otherwise is sent its own VNI (RFC 8365 section 5.1.3)."""
     world = World(attachment())

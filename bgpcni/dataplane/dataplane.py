@@ -196,6 +196,12 @@ class DataPlane:
         self._tell_wishes()
         self._nudge()
 
+    def rivals(self, attachment: Attachment) -> list[tuple[str, AttachmentKey]]:
+        """Its addresses that another attachment of its VNI on this node has as well, and which."""
+        with self._lock:
+            segment = self._segments.get(attachment.bgp.vni or 0)
+            return list(segment.rivals(attachment.key)) if segment is not None else []
+
     def detach(self, attachment: Attachment) -> None:
         """It is gone, or not wanted: with the last of a VNI the VXLAN device goes. Unknown: nothing happens."""
         key = attachment.key

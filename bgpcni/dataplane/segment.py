@@ -77,6 +77,7 @@ class Segment:
         self._gateways: Counter[str] = Counter()
         self._macs: dict[str, int] = {}
         self._addresses: dict[str, str] = {}
+        self._held: Counter[str] = Counter()
 
     # ---------------------------------------------------------------- who is in it
 
@@ -87,6 +88,7 @@ class Segment:
         self._targets.update(member.targets)
         self._gateways.update(member.gateways)
         self._macs[member.mac] = member.port
+        self._held.update(member.addresses)
         for address in member.addresses:
             self._addresses[address] = member.mac
         return list(dict.fromkeys((*touched, *member.keys)))
@@ -100,10 +102,25 @@ class Segment:
         self._gateways -= Counter(member.gateways)
         if self._macs.get(member.mac) == member.port:
             del self._macs[member.mac]
+        self._held -= Counter(member.addresses)
         for address in member.addresses:
             if self._addresses.get(address) == member.mac:
                 del self._addresses[address]
+                self._addresses.update((address, self.members[other].mac) for other in self._holders(address))
         return member.keys
+
+    def rivals(self, key: AttachmentKey) -> Iterator[tuple[str, AttachmentKey]]:
+        """Addresses of one attachment that another on this node has as well, and which."""
+        member = self.members.get(key)
+        for address in member.addresses if member else ():
+            if self._held[address] > 1:
+                yield from ((address, other) for other in self._holders(address) if other != key)
+
+    def _holders(self, address: str) -> list[AttachmentKey]:
+        """Looked for only where something is wrong, or none is left."""
+        if not self._held[address]:
+            return []
+        return [key for key, member in self.members.items() if address in member.addresses]
 
     @property
     def gateways(self) -> frozenset[str]:

@@ -125,6 +125,8 @@ class Node:
         """Two networks whose ranges overlap on one bridge, say. Asked when it is wanted: of two at once one sees it."""
         for nlri, other in self.convergence.rivals(attachment):
             raise InvalidConfiguration(f"ipam: {nlri} leads to {other} on this node already")
+        for address, other in self.dataplane.rivals(attachment) if self.dataplane is not None else ():
+            raise InvalidConfiguration(f"ipam: {address} is that of {other} in VNI {attachment.bgp.vni} already")
 
     def refuse_unannounceable(self, attachment: Attachment) -> None:
         """A next hop that is missing, or a family that an exporter does not know, before the record says "up"."""
