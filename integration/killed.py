@@ -98,6 +98,7 @@ def main() -> None:
             turn["gone"] = child(lambda: call("DEL", "c2", other, conf))
         elif command == "ADD":  # the runtime tries again at once
             turn["again"] = child(lambda: call("ADD", "c1", netns, conf))
+            turn["routes"] = len(announced())
         turn["delete"] = child(lambda: call("DEL", "c1", netns, conf))
         turn["left"] = left(netns)
         story.append(turn)
@@ -106,8 +107,17 @@ def main() -> None:
     print(json.dumps(story))
 
 
+def announced() -> list[str]:
+    """What the kernel exporter has in its table."""
+    from bgpcni.kernel.library import iproute
+
+    with iproute() as library:
+        return [str(route.get_attr("RTA_DST")) for route in library.get_routes(table=100)]
+
+
 def left(netns: str) -> list[str]:
-    """What is left on the node: records, leases, links but the bridge and the uplink, links of the container."""
+    """What is left on the node: records, leases, links but the bridge and the uplink, links of the container, routes
+    in the kernel exporter's table."""
     import pathlib
 
     from bgpcni.kernel import links, namespace
@@ -115,6 +125,7 @@ def left(netns: str) -> list[str]:
 
     found = [str(path) for path in pathlib.Path(os.environ["BGPCNI_DATA_DIR"]).glob("attachments/*/*.json")]
     found += [str(path) for path in pathlib.Path(os.environ["LEASES"]).glob("*/[0-9]*")]
+    found += announced()
     with Netlink.open() as netlink:
         found += [link.name for link in links.dump(netlink) if link.name not in ("lo", "cni0")]
     with namespace.Namespace.open(netns) as space:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from memory_exporter import FACTS, Memory
 
 from bgpcni import paths
-from bgpcni.config.agent import AgentConfig
+from bgpcni.config.agent import AgentConfig, ExporterTable
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.errors import InvalidConfiguration
@@ -60,6 +60,16 @@ def test_a_healthy_node_has_no_problems(node: Node) -> None:
     assert (code, document["healthy"], document["problems"], document["mode"]) == (0, True, [], "agent")
     assert document["schema"] == 1
     assert set(document["exporters"]["memory"]) == {"state", "since", "reason"}
+
+
+def test_an_exporter_that_cannot_be_used_is_a_problem(node: Node) -> None:
+    """Its place in agent.toml is named; the log of the agent's start may be long gone."""
+    node.agent = AgentConfig(default_exporters=(), exporters={"fabric": ExporterTable(type="memory", urll="x")})
+    document, code = answers.status(node)
+    assert code == 1
+    assert [(problem["code"], problem["text"]) for problem in document["problems"]] == [
+        ("exporter-unusable", "fabric: exporters.fabric.urll: unknown key")
+    ]
 
 
 def test_each_problem_is_counted_and_said(node: Node) -> None:
@@ -110,6 +120,18 @@ def test_routes_are_announced_or_the_exit_code_says_so(node: Node) -> None:
     assert "10.1.2.4/32" in render.routes(document)
 
 
+def test_without_an_agent_a_record_that_is_up_says_announced(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an exporter that needs none: the call that added it had the speaker's word. The others are only wanted."""
+    alone = Node(node.store, AgentConfig(default_exporters=()), FACTS, Convergence(FACTS, resident=False))
+    document, code = answers.routes(alone)
+    assert code == 0
+    assert document["routes"][0]["exporters"]["memory"]["state"] == "announced"
+    monkeypatch.setattr(Memory, "needs_agent", True)
+    document, code = answers.routes(alone)
+    assert code == 1
+    assert document["routes"][0]["exporters"]["memory"]["reason"] == "no agent is running"
+
+
 def test_peers_are_established_or_the_exit_code_says_so(node: Node) -> None:
     document, code = answers.peers(node)
     assert code == 0
@@ -123,7 +145,7 @@ def test_peers_are_established_or_the_exit_code_says_so(node: Node) -> None:
     assert "Active" in render.peers(document)
 
 
-@pytest.mark.parametrize("what", ["c1", "net", "10.1.2.3", "10.1.2.0/24", "10.1.2.3/32"])
+@pytest.mark.parametrize("what", ["c1", "net", "10.1.2.3", "10.1.2.0/24", "10.1.2.3/32", "02:00:00:00:00:01"])
 def test_explain_finds_by_any_handle(node: Node, what: str) -> None:
     """The way from request to route in order."""
     document, code = answers.explain(node, what)

@@ -98,7 +98,11 @@ class Node:
         )
 
     def announce(self, attachment: Attachment, undo: Undo) -> Attachment:
-        """Behind a working data path only: the record goes up, then the routes go out, at `wake`."""
+        """Behind a working data path only: the record goes up, then the routes go out, at `wake`.
+
+        In a call the other way round, since nobody would go on with what a kill cuts short; `since` in a record that
+        is not up says that routes may be out.
+        """
         reason = interface.reach(self.netlink, attachment)
         if attachment.exporters:
             self.refuse_unannounceable(attachment)
@@ -110,7 +114,8 @@ class Node:
             undo.push("the data path", functools.partial(self.dataplane.detach, attachment))
             self.dataplane.attach(attachment)
         attachment = attachment.model_copy(update={"since": clock.now(), "mobility": mobility})
-        self.store.put(State.UP, attachment)
+        told_first = bool(attachment.exporters) and not self.resident
+        self.store.put(State.ADDING if told_first else State.UP, attachment)
         self.remember(attachment)
         if attachment.exporters:
             undo.push("the announcement", lambda: self.convergence.leave(attachment))
@@ -119,6 +124,8 @@ class Node:
             except NotThereYet as error:
                 raise TryAgain(str(error)) from None
             self._refuse_address_twice(attachment)
+        if told_first:
+            self.store.put(State.UP, attachment)
         return attachment
 
     def _refuse_address_twice(self, attachment: Attachment) -> None:

@@ -59,8 +59,11 @@ def undo_begun(node: Node, attachment: Attachment) -> bool:
             stored = node.store.find(attachment.key)
             if stored is None or stored.state is not State.ADDING or stored.attachment is None:
                 return True
-            interface.remove(node.netlink, node.reaper, stored.attachment)
-            node.finish(stored.attachment)
+            if stored.attachment.since:  # a call's: its routes may be out
+                node.dismantle(stored.attachment, time.monotonic())
+            else:
+                interface.remove(node.netlink, node.reaper, stored.attachment)
+                node.finish(stored.attachment)
             log.info("%s: an ADD that was cut short is undone", attachment.key)
             return True
     except TryAgain:
@@ -114,17 +117,18 @@ def replay(node: Node, announcer: Announcer) -> None:
 
 @contextmanager
 def sharers(node: Node, attachment: Attachment, *, alone: bool) -> Iterator[list[Attachment]]:
-    """Within a call: the other attachments that are up, which may want the same routes (`Convergence`).
+    """Within a call: the other attachments that are announced, which may want the same routes (`Convergence`).
 
-    An ADD has its record up before it announces, a DEL has it leaving before it withdraws: whoever holds the lock
-    (`alone`) sees all that count. Raises CniError.
+    An ADD has `since` in its record before it announces, a DEL has it leaving before it withdraws: whoever holds the
+    lock (`alone`) sees all that count. Raises CniError.
     """
     with node.store.sharing(LOCK_SECONDS) if alone else nullcontext():
         yield [
             stored.attachment
             for stored in node.store.all()
             if stored.attachment is not None
-            and stored.state is State.UP
+            and stored.state is not State.LEAVING
+            and stored.attachment.since
             and stored.attachment.boot_id == node.boot_id
             and stored.attachment.key != attachment.key
         ]

@@ -13,12 +13,13 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from bgpcni import __version__
+from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import RouteState
 from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError, InvalidConfiguration
 from bgpcni.kernel import links, vxlan
-from bgpcni.model import Announcement, Attachment, State
-from bgpcni.node import interface, recovery
+from bgpcni.model import Announcement, Attachment, ExporterUse, State
+from bgpcni.node import interface, plan, recovery
 from bgpcni.node.node import Node
 from bgpcni.store import Stored
 
@@ -62,6 +63,9 @@ def _problems(node: Node) -> Iterator[Document]:
         yield {"code": "no-bgp", "text": "agent.toml has no [bgp]: ExaBGP is not started, nothing is announced by it"}
     elif node.resident and node.facts.has_bgp and not node.facts.neighbors:
         yield {"code": "no-neighbors", "text": "agent.toml has no [[bgp.neighbors]]: ExaBGP is not started"}
+    if reason := node.store.unwritable():
+        yield {"code": "disk", "text": f"no ADD is served: {reason}"}
+    yield from _unusable(node)
     for name, announcer in node.convergence.announcers().items():
         state = announcer.state()
         if state.state == "late":
@@ -91,6 +95,17 @@ def _problems(node: Node) -> Iterator[Document]:
         yield {"code": "leaving", "text": f"{leaving} attachments are gone, their addresses held: not withdrawn yet"}
     if begun and not node.resident:
         yield {"code": "cut-short", "text": f"{begun} ADDs were cut short; the next call undoes them"}
+
+
+def _unusable(node: Node) -> Iterator[Document]:
+    """Exporters that agent.toml names and that cannot be used; ExaBGP without [bgp] has a word of its own."""
+    for use in plan.configured(node.agent) if node.resident else ():
+        try:
+            reason = catalog.objection(use, node.facts, f"exporters.{use.name}")
+        except CniError as error:
+            reason = error.msg
+        if reason and (use.type != "exabgp" or node.facts.has_bgp):
+            yield {"code": "exporter-unusable", "text": f"{use.name}: {reason}"}
 
 
 # ---------------------------------------------------------------- attachments
@@ -178,23 +193,37 @@ def _routes_of(node: Node, stored: Stored) -> list[Document]:
     gone = stored.state is State.LEAVING or interface.vanished(node.netlink, attachment)
     known = node.convergence.route_states(attachment)
     at_work = node.convergence.announcers() if node.resident else {}
-    idle = _unasked(node, attachment, gone=gone)
     found = []
     for route in announcements:
         told = known.get(route.nlri, {})
         # an exporter at work that does not know a route of what is gone has withdrawn it
-        names = [use.name for use in attachment.exporters if not gone or use.name in told or use.name not in at_work]
-        if names:
-            found.append(_route(attachment, route, {name: told.get(name, idle) for name in names}))
+        uses = [use for use in attachment.exporters if not gone or use.name in told or use.name not in at_work]
+        if uses:
+            states = {use.name: told.get(use.name) or _unasked(node, attachment, use, gone=gone) for use in uses}
+            found.append(_route(attachment, route, states))
     return found
 
 
-def _unasked(node: Node, attachment: Attachment, *, gone: bool) -> RouteState:
-    """A route without an exporter's word on it: what the record says is all that is known."""
-    reason = "no agent is running"
+def _unasked(node: Node, attachment: Attachment, use: ExporterUse, *, gone: bool) -> RouteState:
+    """A route without an exporter's word on it: what the record says is all that is known.
+
+    Without an agent the record of an exporter that needs none is up when the speaker has taken the routes.
+    """
+    since = attachment.since or attachment.created
     if node.resident:
         reason = "this node is drained" if node.drained else "its exporter cannot be used; see the agent's log"
-    return RouteState("withdrawing" if gone else "wanted", attachment.since or attachment.created, reason)
+    else:
+        reason = "no agent is running"
+        if not gone and _works_alone(use):
+            return RouteState("announced", since, "")
+    return RouteState("withdrawing" if gone else "wanted", since, reason)
+
+
+def _works_alone(use: ExporterUse) -> bool:
+    try:
+        return not catalog.load(use.type).needs_agent
+    except CniError:
+        return False
 
 
 def _route(attachment: Attachment, route: Announcement, states: Mapping[str, RouteState]) -> Document:
@@ -240,7 +269,7 @@ def explain(node: Node, what: str) -> tuple[Document, int]:
     """From request to route, in order, for each attachment that WHAT names; exit 1 if nothing matches."""
     found = [_explain(node, stored) for stored in node.store.all() if _matches(stored, what)]
     if not found:
-        return failure(f"nothing here matches {what!r}: no container ID, address, prefix or network of that name"), 1
+        return failure(f"nothing here matches {what!r}: no container ID, address, prefix, network, MAC or veth"), 1
     return {"schema": 1, "what": what, "attachments": found}, 0
 
 
@@ -251,6 +280,8 @@ def _matches(stored: Stored, what: str) -> bool:
     if attachment is None:
         return False
     if len(what) >= 6 and attachment.container_id.startswith(what):
+        return True
+    if what.lower() == attachment.mac or what == attachment.host_veth:
         return True
     own = [ip_address(item.address.partition("/")[0]) for item in attachment.addresses]
     try:
