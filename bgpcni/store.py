@@ -133,6 +133,15 @@ class Store:
                 seen.add(name)
                 yield stored
 
+    def unwritable(self) -> str:
+        """Why no record could be written now, "" if nothing speaks against it."""
+        disk = os.fstatvfs(self._base)
+        if disk.f_flag & os.ST_RDONLY:
+            return f"{self.path / 'attachments'}: Read-only file system"
+        if not disk.f_bfree or (disk.f_files and not disk.f_ffree):  # root's share counts: it is we who write
+            return f"{self.path / 'attachments'}: No space left on device"
+        return ""
+
     def unreadable(self) -> set[str]:
         """The networks with a record that cannot be read."""
         return {stored.network for stored in self.all() if stored.attachment is None}

@@ -238,6 +238,9 @@ def test_a_record_on_a_full_disk(node: Node, lab: Lab, disk: Path) -> None:
     assert refused.error == 5, refused.document
     assert state_of(node) == before
     assert not two.ip_json("link", "show", "eth0")
+    status = node.cni("STATUS", conf=conf | {"cniVersion": "1.1.0"})
+    assert status.error == 50
+    assert "No space left on device" in status.document["msg"]
     deleted = node.cni("DEL", "c1", one, conf)
     assert deleted.ok, deleted.document
     assert empty(node)

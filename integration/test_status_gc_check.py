@@ -69,3 +69,19 @@ def test_check_wants_the_announcement(lab: Lab) -> None:
     node.operator("drain")
     refused = node.cni("CHECK", "c1", container, asked)
     assert refused.error == 102, refused.document
+
+
+def test_status_knows_what_an_exporter_cannot_announce(lab: Lab) -> None:
+    """50 where every ADD would be refused: a family that the exporter has not, a next hop that the node has not."""
+    node = lab.node()
+    node.agent()
+    conf = node.network(exporters=["exabgp"], cniVersion="1.1.0")
+    assert node.cni("STATUS", conf=conf).ok
+    for keys, words in (
+        ({"exporters": ["bagpipe"]}, "exporters: bagpipe cannot announce ipv4-unicast"),
+        ({"ipam": dual(node)["ipam"]}, "bgp: this node has no next hop for IPv6"),
+    ):
+        status, added = node.cni("STATUS", conf=conf | keys), node.cni("ADD", "c1", lab.container(), conf | keys)
+        assert (status.error, added.error) == (50, 7)
+        assert words in status.document["msg"]
+        assert words in added.document["msg"]

@@ -75,7 +75,7 @@ class Server:
             self._socket.listen(BACKLOG)
         except OSError as error:
             self._socket.close()
-            raise IoFailure(f"{path}: {error.strerror}") from None
+            raise IoFailure(f"{path}: {error.strerror or error}") from None
 
     def serve(self) -> None:
         """Start accepting, until `close`."""

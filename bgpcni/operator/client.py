@@ -34,7 +34,8 @@ def ask(path: Path, command: str, **arguments: Any) -> tuple[dict[str, Any], int
             code, _, length, errors = protocol.REPLY.unpack(_exactly(sock, protocol.REPLY.size))
             text = _exactly(sock, length + errors)[:length]
     except (OSError, EOFError) as error:
-        raise NoAgent(f"{path}: {getattr(error, 'strerror', None) or error or 'no answer'}") from None
+        reason = getattr(error, "strerror", None) or error or "no answer"
+        raise NoAgent(f"no agent answers on {path}: {reason}; start bgpcni agent") from None
     try:
         document = json.loads(text)
     except ValueError:
