@@ -135,6 +135,9 @@ class Store:
 
     def unwritable(self) -> str:
         """Why no record could be written now, "" if nothing speaks against it."""
+        for descriptor, folder in ((self._locks, self.run_path / "locks"), (self._base, self.path / "attachments")):
+            if not os.fstat(descriptor).st_nlink:
+                return f"{folder}: No such file or directory: it was removed, restart the agent"
         disk = os.fstatvfs(self._base)
         if disk.f_flag & os.ST_RDONLY:
             return f"{self.path / 'attachments'}: Read-only file system"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -450,3 +451,12 @@ def test_an_error_of_the_call_is_not_taken_for_the_locks(store: Store) -> None:
         raise PermissionError(1, "netlink said no")
     with pytest.raises(locks.Busy), store.locked(WITH.key, 0):
         raise locks.Busy
+
+
+@pytest.mark.parametrize("which", ["run", "data"])
+def test_a_folder_that_was_removed_is_said(store: Store, tmp_path: Path, which: str) -> None:
+    """Every call fails then; what is open would go on looking well."""
+    assert store.unwritable() == ""
+    shutil.rmtree(tmp_path / which)
+    assert str(tmp_path / which) in store.unwritable()
+    assert "restart the agent" in store.unwritable()
