@@ -156,6 +156,13 @@ def test_explain_finds_by_any_handle(node: Node, what: str) -> None:
     assert "announced" in render.explain(document)
 
 
+def test_explain_of_what_has_no_address(node: Node) -> None:
+    """Layer 2 only: nothing was leased."""
+    node.store.put(State.UP, attachment("bare", addresses=()))
+    document, _ = answers.explain(node, "bare")
+    assert [step["state"] for step in document["attachments"][0]["steps"] if step["step"] == "addresses"] == ["none"]
+
+
 @pytest.mark.parametrize("what", ["c2", "10.1.2.4", "10.9.0.0/16", "", "%", "::1", "c"])
 def test_explain_of_what_is_not_there_is_an_error(node: Node, what: str) -> None:
     document, code = answers.explain(node, what)

@@ -298,7 +298,7 @@ def _explain(node: Node, stored: Stored) -> Document:
         _step("request", "received", attachment.created, f"ADD {attachment.key}, CNI {attachment.cni_version}"),
         _step(
             "addresses",
-            "held" if stored.state is State.LEAVING else "leased",
+            ("held" if stored.state is State.LEAVING else "leased") if attachment.addresses else "none",
             attachment.created,
             ", ".join(item.address for item in attachment.addresses)
             + (f" from {attachment.ipam.type}" if attachment.ipam else ""),
