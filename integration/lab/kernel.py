@@ -145,6 +145,8 @@ class OtherKernel:
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for data in self._found.get(item.nodeid) or [self._lost(item)]:
             report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
+            if isinstance(report.longrepr, list):  # where and why a test was skipped, a tuple before it was JSON
+                report.longrepr = tuple(report.longrepr)
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
