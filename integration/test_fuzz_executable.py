@@ -100,7 +100,7 @@ def at_home(stdin: bytes, usual: dict[str, Any], at: int) -> bytes:
 
 
 def footprint(node: Node, space: Namespace) -> Any:
-    """What a failed call must leave as it was. A bridge that it made may stay: that is the network's."""
+    """What a failed call must leave as it was. A bridge may stay: two calls at once may both need it."""
     outside = [link for link in node.namespace.ip_json("-details", "link", "show") if not _is_bridge(link)]
     kernel = [_without_counters(link) for link in outside]
     inside = [space.ip("address", "show"), space.ip("route", "show", "table", "all"), space.ip("-6", "route", "show")]

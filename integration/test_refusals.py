@@ -37,17 +37,27 @@ def space() -> Iterator[Namespace]:
 def refused(node: Node, space: Namespace | Path | str, conf: dict[str, Any], code: int, *words: str) -> CniAnswer:
     """ADD fails with the code and the words, leaves nothing, and the DEL that follows succeeds."""
     before = links_in(space) if isinstance(space, Namespace) else []
+    configured = addresses_of(node)
     answer = node.cni("ADD", "c1", space, conf)
     assert answer.error == code, (answer.document, answer.stderr)
     for word in words:
         assert word in answer.document["msg"]
         assert word in answer.stderr
     nothing_left(node)
+    assert addresses_of(node) == configured
     delete(node, "c1", space, conf)
     nothing_left(node)
     if isinstance(space, Namespace):
         assert links_in(space) == before
     return answer
+
+
+def addresses_of(node: Node) -> dict[str, list[str]]:
+    """Of each link of the node: bridges and gateway addresses that a failed ADD made do not stay either."""
+    return {
+        link["ifname"]: [f"{item['local']}/{item['prefixlen']}" for item in link["addr_info"] if item["scope"] != "link"]
+        for link in node.namespace.ip_json("address", "show")
+    }
 
 
 def with_keys(**keys: Any) -> Change:
@@ -301,7 +311,7 @@ def test_a_full_disk(lab: Lab) -> None:
     add(node, "c0", there, conf)
     filler = inside / "filler"
     before = left()
-    for pages in range(4):  # record, a lease of each family, the record again
+    for pages in range(3):  # record, a lease of each family; the record is written over where it is
         with filler.open("ab", buffering=0) as file:
             try:
                 while file.write(b"x" * 4096):

@@ -6,9 +6,11 @@ Finding it is on the hot path (packed messages, one link); making it happens onc
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import secrets
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface
 
@@ -41,16 +43,26 @@ class BridgePlan:
     tagging: vlans.Tagging | None = None
 
 
+Added = Callable[[str, Callable[[], object]], object]
+
+
+def _ignore(what: str, undo: Callable[[], object]) -> None:
+    pass
+
+
 @step("bridge")
-def ensure(netlink: Netlink, plan: BridgePlan) -> tuple[links.Link, links.Link]:
+def ensure(netlink: Netlink, plan: BridgePlan, added: Added = _ignore) -> tuple[links.Link, links.Link]:
     """The bridge, up, with its addresses and forwarding on. Idempotent; what is right is not touched.
 
     Returns the bridge, and the link that has the gateway addresses: itself, or the node's interface in a VLAN.
+    `added` hears of each link and address that had to be made, and how to take it away.
     """
     link = links.find(netlink, name=plan.name)
     if 0 < plan.mtu < IPV6_LEAST_MTU:
         _refuse_to_lose_ipv6(netlink, link, plan)
-    link = link or _make(netlink, plan)
+    if link is None:
+        index = (link := _make(netlink, plan)).index
+        added(f"bridge {plan.name}", lambda: links.remove(netlink, index))
     if link.kind != "bridge":
         raise InvalidConfiguration(f"bridge: {plan.name} exists and is a {link.kind or 'physical'} link, not a bridge")
     if plan.mtu > link.mtu:
@@ -68,11 +80,19 @@ def ensure(netlink: Netlink, plan: BridgePlan) -> tuple[links.Link, links.Link]:
     gateway = link
     if plan.gateways:
         if plan.tagging and plan.tagging.untagged:
-            gateway = vlans.ensure_gateway(netlink, link, plan.tagging)
-        _ensure_addresses(netlink, gateway, plan)
+            gateway = _in_vlan(netlink, link, plan.tagging, added)
+        _ensure_addresses(netlink, gateway, plan, added)
         for version in {ip_interface(gateway).version for gateway in plan.gateways}:
             sysctl.enable_forwarding(version)
     return link, gateway
+
+
+def _in_vlan(netlink: Netlink, link: links.Link, tagging: vlans.Tagging, added: Added) -> links.Link:
+    before = links.find(netlink, name=vlans.gateway_name(link.name, tagging.untagged))
+    gateway = vlans.ensure_gateway(netlink, link, tagging)
+    if before is None:
+        added(gateway.name, lambda: links.remove(netlink, gateway.index))
+    return gateway
 
 
 def _refuse_to_lose_ipv6(netlink: Netlink, link: links.Link | None, plan: BridgePlan) -> None:
@@ -118,7 +138,7 @@ def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
     return link
 
 
-def _ensure_addresses(netlink: Netlink, link: links.Link, plan: BridgePlan) -> None:
+def _ensure_addresses(netlink: Netlink, link: links.Link, plan: BridgePlan, added: Added) -> None:
     """Give the gateway addresses to the link that is to have them.
 
     An address of an overlapping subnet is in the way. `force_address` takes away what is in the way, and of IPv4
@@ -149,8 +169,14 @@ def _ensure_addresses(netlink: Netlink, link: links.Link, plan: BridgePlan) -> N
                 netlink.run(addresses.address_message(link.index, gateway))
             elif error.errno != errno.EEXIST:
                 raise KernelRefused(f"{name}: address {gateway}: {error.strerror}") from None
+        added(f"{gateway} on {link.name}", functools.partial(_take_away, link.index, gateway))
     with iproute() as library:  # a bridge that other made may follow its ports' MACs; a gateway's must not change
         library.link("set", index=link.index, address=link.mac)
+
+
+def _take_away(index: int, gateway: str) -> None:
+    with iproute() as library:
+        library.addr("del", index=index, address=gateway)
 
 
 def _in_the_way(other: IPv4Interface | IPv6Interface, gateway: str) -> bool:

@@ -80,6 +80,11 @@ class Node:
             if stored.attachment is not None and stored.state is not State.LEAVING:
                 yield stored.attachment
 
+    def shares_bridge(self, attachment: Attachment) -> bool:
+        """Whether another attachment is, or may be, on the same bridge, in whatever state it is."""
+        others = (s.attachment for s in self.store.all() if s.attachment is None or s.attachment.key != attachment.key)
+        return any(other is None or other.bridge == attachment.bridge for other in others)
+
     def begin(self, request: Request, space: Namespace, warnings: list[str]) -> Attachment:
         """An attachment as every ADD begins it: whose it is, in which namespace, what is announced through whom."""
         routing = self.routing(request, warnings)

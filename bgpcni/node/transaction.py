@@ -6,6 +6,7 @@ DEL: lock → record leaving → withdraw → link → confirmed? → addresses 
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -69,7 +70,7 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         addresses = plan.with_gateways(config, given.addresses)
         wanted = plan.bridge_of(config, addresses, attachment.bgp)
         plan.refuse_by_policy(node.agent.policy, config, addresses, wanted.gateways)
-        switch, gateway = bridge.ensure(node.netlink, wanted)
+        switch, gateway = bridge.ensure(node.netlink, wanted, functools.partial(_unless_shared, node, attachment, undo))
         attachment = attachment.model_copy(
             update={
                 "addresses": addresses,
@@ -98,6 +99,11 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         attachment = node.announce(attachment, undo)
         undo.keep()
     return attachment, plan.dns_of(config, given.dns)
+
+
+def _unless_shared(node: Node, attachment: Attachment, undo: Undo, what: str, take_away: Callable[[], object]) -> None:
+    """Undo what was made of the bridge, unless somebody else came to use it meanwhile."""
+    undo.push(what, lambda: node.shares_bridge(attachment) or take_away())
 
 
 def _planned(node: Node, request: Request, space: Namespace, warnings: list[str]) -> Attachment:
