@@ -54,10 +54,8 @@ def refused(node: Node, space: Namespace | Path | str, conf: dict[str, Any], cod
 
 def addresses_of(node: Node) -> dict[str, list[str]]:
     """Of each link of the node: bridges and gateway addresses that a failed ADD made do not stay either."""
-    return {
-        link["ifname"]: [f"{item['local']}/{item['prefixlen']}" for item in link["addr_info"] if item["scope"] != "link"]
-        for link in node.namespace.ip_json("address", "show")
-    }
+    found = node.namespace.ip_json("address", "show")
+    return {link["ifname"]: [at["local"] for at in link["addr_info"] if at["scope"] != "link"] for link in found}
 
 
 def with_keys(**keys: Any) -> Change:
