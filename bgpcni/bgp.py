@@ -7,6 +7,7 @@ key's name (`importRT[0]: …`). What has passed here can be encoded.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address
@@ -110,8 +111,16 @@ def vni_of(targets: Iterable[str]) -> int | None:
 
 
 def gateway_mac(vni: int) -> str:
-    """The MAC of a VNI's anycast gateway, the same on every node, and the Router's MAC of its type 5 routes."""
+    """The MAC of a VNI's anycast gateway, the same on every node; the Router's MAC of type 5 routes without a VRF."""
     return "02:00:5e:" + vni.to_bytes(3, "big").hex(":")
+
+
+def router_mac(vtep: str) -> str:
+    """The Router's MAC of a VTEP (RFC 9135 section 8.1): of one node alone, and the same in all its lives."""
+    packed = ip_address(vtep).packed
+    if len(packed) == 16:
+        packed = hashlib.sha256(packed).digest()[:4]
+    return (b"\x02\x5e" + packed).hex(":")
 
 
 def host_prefix(address: str) -> str:

@@ -102,9 +102,10 @@ class Announcement:
 
     `export_rt`, `import_rt`: route targets, canonical text (`64512:90`, `192.0.2.1:7`). `communities`:
     standard `a:b`, large `a:b:c`, or a well-known name. `vni` is EVPN's label (24 bits), `label` the MPLS one
-    (20 bits). `mobility` is the sequence number of RFC 7432 section 7.7, 0: none sent. `endpoint` is None for
-    routes that follow from the set of attachments (type 3, aggregates). `datapath` False: this kernel cannot
-    forward it, control plane only.
+    (20 bits). `mobility` is the sequence number of RFC 7432 section 7.7, 0: none sent. `router_mac`: a type 5's
+    Router's MAC (RFC 9135 section 8.1), None: that of the anycast gateway. `endpoint` is None for routes that follow
+    from the set of attachments (type 3, aggregates). `datapath` False: this kernel cannot forward it, control plane
+    only.
     """
 
     nlri: Nlri
@@ -116,6 +117,7 @@ class Announcement:
     vni: int | None = None
     label: int | None = None
     mobility: int = 0
+    router_mac: str | None = None
     endpoint: Endpoint | None = None
     datapath: bool = True
 
@@ -155,7 +157,8 @@ class Bgp(Record):
 
     `forwarder`: who has the VXLAN of an EVPN network, our agent or an exporter's daemon; None: nobody here.
     `import_prefixes`: `bgp.import`. `anycast`: the gateway addresses are those of every node (EVPN). `label`: MPLS, 20
-    bits (vpn). `drain_seconds`: between the withdrawal and the link's removal.
+    bits (vpn). `vrf`, `l3vni`: the VRF that the bridge is in and its VNI; `table`: that VRF's in the kernel, None: this
+    kernel forwards nothing for it, control plane only. `drain_seconds`: between the withdrawal and the link's removal.
     """
 
     family: Literal["unicast", "vpn", "evpn"] = "unicast"
@@ -163,6 +166,9 @@ class Bgp(Record):
     vni: int | None = None
     rd: str | None = None
     label: int | None = None
+    vrf: str | None = None
+    l3vni: int | None = None
+    table: int | None = None
     import_rt: tuple[str, ...] = ()
     export_rt: tuple[str, ...] = ()
     import_prefixes: tuple[str, ...] = ()

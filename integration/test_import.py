@@ -10,7 +10,7 @@ import pytest
 
 from integration import evpn
 from integration.evpn import Fabric
-from integration.lab import Frr, Lab, Node, until
+from integration.lab import Frr, Lab, Node, kernel, until
 
 OTHERS = ["203.0.113.7/32", "203.0.113.0/24", "10.0.0.0/8", "0.0.0.0/0", "127.0.0.0/8", "169.254.7.0/24",
           "224.1.0.0/16", "198.51.100.0/24", "2001:db8:7::7/128", "fe80:7::/64", "::/0"]  # fmt: skip
@@ -171,6 +171,31 @@ def test_what_is_not_forwarded_says_so(lab: Lab, frr: Frr) -> None:
         (evpn.SUBNET, False, "best"), (evpn.SUBNET6, False, "best")
     }  # fmt: skip
     assert {r["datapath"] for r in one.routes() if "[5]" in r["nlri"]} == {False}
+
+
+@pytest.mark.skipif(kernel.has("vrf"), reason="this kernel has VRFs: see test_vrf.py")
+def test_a_vrf_where_the_kernel_has_none(lab: Lab, frr: Frr) -> None:
+    """ADD succeeds and says so; the VRF's routes are announced, and imported for the control plane; nothing is made."""
+    node = lab.node(frr)
+    node.agent()
+    red = {"family": "evpn", "vni": evpn.VNI, "vrf": "red", "l3vni": 4001, "advertise": "subnet"}
+    five = add(lab, node, "five", evpn.network(node, 1, gateway=True, bgp=red))
+    assert "VRF red routes is announced only: there is no VRF here" in five.stderr
+    blue, targets = {"family": "vpn", "vrf": "blue"}, ["64512:3"]
+    conf = node.network("vpn", "10.1.3.0/24", bridge="vpn0", bgp=blue, importRT=targets, exportRT=targets)
+    vpn = add(lab, node, "vpn", conf)
+    assert "VRF blue routes is announced only: there is no VRF here" in vpn.stderr
+    until(lambda: frr.paths("10.1.3.2/32", "ipv4-vpn"), "the VPN route at FRR")
+    until(lambda: [name for name in frr.evpn_routes("prefix") if "10.1.2.0" in name], "the type 5 route at FRR")
+    routes = {
+        (r["prefix"], r["vni"]): r["datapath"]
+        for r in node.routes()
+        if r["family"] != "l2vpn-evpn" or "[5]" in r["nlri"]
+    }
+    assert routes == {("10.1.2.0/24", 4001): False, ("2001:db8:1:2::/64", 4001): False, ("10.1.3.2/32", None): False}
+    [steps] = [found["steps"] for found in node.operator("explain", "five").document["attachments"]]
+    assert [step["state"] for step in steps if step["step"] == "VRF"] == ["none"]
+    assert not {"red", "blue", "vxlan4001"} & node.links()
 
 
 def test_graceful_restart_keeps_unicast_routes(lab: Lab) -> None:

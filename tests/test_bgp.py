@@ -128,3 +128,9 @@ def test_the_first_route_target_stands_for_the_vni(targets: list[str], vni: int 
 )
 def test_prefixes_are_canonical(call: Callable[[str], str], text: str, expected: str) -> None:
     assert call(text) == expected
+
+
+def test_a_vteps_router_mac_is_its_own_for_good() -> None:
+    """A unicast MAC, locally administered; another VTEP has another, whatever its family."""
+    assert bgp.router_mac("192.0.2.9") == "02:5e:c0:00:02:09"
+    assert bgp.router_mac("2001:db8::1") == bgp.router_mac("2001:db8:0::1") != bgp.router_mac("2001:db8::2")

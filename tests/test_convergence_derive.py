@@ -97,6 +97,25 @@ def test_evpn_with_a_subnet_adds_type_5() -> None:
     assert (prefix.nlri.prefix, prefix.datapath) == ("10.1.2.0/24", False)
 
 
+@pytest.mark.parametrize(("advertise", "prefix"), [("host", "10.1.2.3/32"), ("subnet", "10.1.2.0/24")])
+@pytest.mark.parametrize("table", [None, 182001])
+def test_a_vrf_has_type_5_routes_of_its_own_vni(advertise: str, prefix: str, table: int | None) -> None:
+    """Host or subnet as `bgp.advertise` says, at this node's own router; with a data path if the kernel has the VRF."""
+    asks = {"family": "evpn", "vni": 90, "rd": "192.0.2.9:1", "vrf": "red", "l3vni": 91, "table": table}
+    routes = derive(attachment("10.1.2.3/24", advertise=advertise, **asks), NODE)
+    (five,) = [route for route in routes if route.nlri.kind == "ip-prefix"]
+    assert (five.nlri.prefix, five.vni, five.next_hop) == (prefix, 91, "192.0.2.9")
+    assert (five.router_mac, five.datapath) == ("02:5e:c0:00:02:09", table is not None)
+    assert {route.vni for route in routes if route is not five} == {90}
+
+
+def test_a_vpn_route_in_a_vrf_has_a_data_path() -> None:
+    """If the kernel has VRF and MPLS."""
+    asks = {"family": "vpn", "rd": "192.0.2.9:1", "label": 16, "vrf": "red", "table": 182001}
+    (route,) = derive(attachment("10.1.2.3/24", **asks), NODE)
+    assert (route.label, route.datapath) == (16, True)
+
+
 @pytest.mark.parametrize(("missing", "address"), [("next_hop", "10.1.2.3/24"), ("next_hop6", "2001:db8::3/64")])
 def test_a_missing_next_hop_is_said_with_the_key_to_set(missing: str, address: str) -> None:
     node = replace(NODE, **{missing: None})

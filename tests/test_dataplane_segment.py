@@ -181,3 +181,34 @@ def test_bridge_and_vni_are_one_to_one() -> None:
     for known in (recorded, attachment(2, network="other")):
         claims.drop(known.key)
     claims.take(attachment(3, bgp=Bgp(family="evpn", vni=5002)))
+
+
+def test_a_bridge_is_in_one_vrf_and_a_vrf_has_one_vni() -> None:
+    """And no VNI is both a network's and a VRF's."""
+
+    def routed(number: int, bridge: str, vni: int, vrf: str | None, l3vni: int | None) -> Attachment:
+        return attachment(number, bridge=bridge, bgp=Bgp(family="evpn", vni=vni, vrf=vrf, l3vni=l3vni))
+
+    claims = Claims(list)
+    claims.take(routed(1, "cni0", 5001, "red", 4001))
+    claims.take(routed(2, "cni1", 5002, "red", 4001))
+    for asked, words in (
+        (routed(3, "cni0", 5001, None, None), "bgp.vrf: bridge cni0 is in VRF red for network n"),
+        (routed(3, "cni0", 5001, "green", 4002), "a bridge is in one VRF or in none"),
+        (routed(3, "cni2", 5003, "red", 4002), "bgp.l3vni: VRF red has VNI 4001"),
+        (routed(3, "cni2", 5003, "green", 4001), "bgp.l3vni: VNI 4001 is of VRF red"),
+        (routed(3, "cni2", 4001, "green", 4002), "bgp.vni: VNI 4001 is a VRF's"),
+        (routed(3, "cni2", 5003, "green", 5002), "bgp.l3vni: VNI 5002 is a network's"),
+    ):
+        with pytest.raises(InvalidConfiguration, match=words):
+            claims.take(asked)
+    for number in (1, 2):
+        claims.drop(attachment(number).key)
+    claims.take(routed(3, "cni2", 4001, "green", 5002))
+
+
+def test_type_5_is_the_vrfs_where_there_is_one() -> None:
+    """A VNI whose bridge is in a VRF leaves type 5 to it."""
+    plain = World(attachment())
+    routed = World(attachment(bgp=Bgp(family="evpn", vni=5001, vrf="red", l3vni=4001, table=182001, import_rt=(RT,))))
+    assert plain.segment.rule(Own(), Bounds()).kinds - routed.segment.rule(Own(), Bounds()).kinds == {"ip-prefix"}

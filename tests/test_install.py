@@ -201,8 +201,8 @@ def test_what_the_readme_shows_is_valid() -> None:
     text = (REPOSITORY / "README.md").read_text()
     networks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     agents = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    assert (len(networks), len(agents)) == (2, 1)
-    assert [parse(network.encode())[1] for network in networks] == [(), ()]
+    assert (len(networks), len(agents)) == (3, 1)
+    assert [parse(network.encode())[1] for network in networks] == [()] * 3
     AgentConfig.model_validate(tomllib.loads(agents[0]))
 
 

@@ -51,3 +51,28 @@ def test_a_gateway_of_evpn_is_anycast() -> None:
     daemon, _ = plan.forwarded(config(isGateway=True), EVPN, {"bagpipe": "datapath"})
     assert not daemon.anycast
     assert plan.bridge_of(config(isGateway=True), [address], daemon).anycast_mac is None
+
+
+def test_a_vrf_has_a_table_where_the_kernel_can() -> None:
+    """Of the VRF's own number, as its label; without one there is a warning, and control plane alone."""
+    routed = EVPN.model_copy(update={"vrf": "red", "l3vni": 4001, "advertise": "subnet"})
+    labelled = Bgp(family="vpn", vrf="red")
+    there, missing = plan.VrfHere(3), plan.VrfHere(3, "VRF")
+    intent, warnings = plan.forwarded(config(), routed, {"exabgp": "routes"}, there)
+    assert (intent.table, intent.label, warnings) == (182003, None, ())
+    intent, warnings = plan.forwarded(config(), labelled, {"exabgp": "routes"}, there)
+    assert (intent.table, intent.label, warnings) == (182003, 182003, ())
+    for asked, imports, here in (
+        (routed, "routes", missing), (labelled, "routes", missing), (labelled, "none", there),
+    ):  # fmt: skip
+        intent, (warning,) = plan.forwarded(config(), asked, {"x": imports}, here)
+        assert intent.table is None
+        assert "VRF red" in warning
+        assert "announced only" in warning
+
+
+@pytest.mark.parametrize("intent", [EVPN, Bgp(family="vpn")])
+def test_a_daemon_with_a_data_path_of_its_own_knows_no_vrf(intent: Bgp) -> None:
+    """BaGPipe, and FRR with its own EVPN: refused."""
+    with pytest.raises(InvalidConfiguration, match=r"bgp\.vrf: bagpipe has a data path of its own"):
+        plan.forwarded(config(), intent.model_copy(update={"vrf": "red"}), {"bagpipe": "datapath"}, plan.VrfHere(1))

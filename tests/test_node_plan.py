@@ -139,12 +139,46 @@ class TestIdentifiers:
         ({"exporters": ["fabric"]}, {"exporters": ["exabgp"]}, "exporters"),
         ({"vni": ["5-9"]}, {"bgp": {"family": "evpn", "vni": 10}}, r"bgp\.vni"),
         ({"export_rt": ["1:*"]}, {"bgp": {"family": "evpn", "vni": 10}}, "exportRT"),
+        ({"vni": ["5-9"]}, {"bgp": {"family": "evpn", "vni": 9, "vrf": "red", "l3vni": 10}}, r"bgp\.l3vni"),
+        ({"vrfs": ["t*"]}, {"bgp": {"family": "evpn", "vni": 9, "vrf": "red", "l3vni": 10}}, r"bgp\.vrf"),
     ],
 )
 def test_policy_bounds_what_a_tenant_may_ask(policy: dict[str, Any], document: dict[str, Any], place: str) -> None:
     """Error 7 says which list refused it."""
     with pytest.raises(InvalidConfiguration, match=rf"^{place}: .*\[policy\]"):
         routing(AgentConfig.model_validate({"policy": policy}), **document)
+
+
+@pytest.mark.parametrize(
+    ("asks", "words"),
+    [
+        ({"family": "evpn", "vni": 5, "vrf": "red"}, r"bgp\.l3vni: missing"),
+        ({"family": "evpn", "vni": 5, "l3vni": 6}, r"bgp\.l3vni: .* bgp\.vrf is missing"),
+        ({"family": "evpn", "vni": 5, "vrf": "red", "l3vni": 5}, r"bgp\.l3vni: 5 is the network's own VNI"),
+        ({"family": "evpn", "vni": 5, "vrf": "red", "l3vni": 0}, r"bgp\.l3vni: 0 is under 1"),
+        ({"family": "evpn", "vni": 5, "vrf": "red", "l3vni": 16777216}, r"bgp\.l3vni: 16777216 is over 16777215"),
+        (
+            {"family": "evpn", "vni": 5, "vrf": "more-than-15-of-them", "l3vni": 6},
+            r"bgp\.vrf: .* longer than 15 characters",
+        ),
+        ({"family": "evpn", "vni": 5, "vrf": "cni0", "l3vni": 6}, r"bgp\.vrf: cni0 is the name of the bridge"),
+        ({"family": "vpn", "vrf": "red", "l3vni": 6}, r"bgp\.l3vni: is of EVPN"),
+        ({"family": "unicast", "vrf": "red"}, r"bgp\.vrf: unicast routes are of the node's own table"),
+        ({"vrf": "red"}, r"bgp\.vrf: unicast routes are of the node's own table"),
+    ],
+)
+def test_a_vrf_that_cannot_be_is_refused(asks: dict[str, Any], words: str) -> None:
+    """The field is named."""
+    with pytest.raises(InvalidConfiguration, match=words):
+        routing(exportRT="64512:1", bgp=asks)
+
+
+def test_a_vrf_is_asked_for() -> None:
+    """EVPN with a VNI of its own, L3VPN without; `bgp.import` counts as for unicast."""
+    asks = {"family": "evpn", "vni": 5, "vrf": "red", "l3vni": "6", "import": ["0.0.0.0/0"]}
+    intent = routing(exportRT="64512:1", bgp=asks).bgp
+    assert (intent.vrf, intent.l3vni, intent.import_prefixes) == ("red", 6, ("0.0.0.0/0",))
+    assert routing(exportRT="64512:1", bgp={"family": "vpn", "vrf": "red"}).bgp.vrf == "red"
 
 
 def test_the_host_ends_name_is_a_hash_that_fits() -> None:
@@ -206,7 +240,7 @@ def test_a_vlan_is_not_announced_as_a_vni(document: dict[str, Any]) -> None:
         found = routing(**document, **more)
         words = rf"^{next(iter(document))}: .* evpn"
         with pytest.raises(InvalidConfiguration, match=words) if refused else nullcontext():
-            plan.refuse_vlan_of_evpn(config, found.bgp, found.exporters)
+            plan.refuse_vlan_with(config, found.bgp, found.exporters)
 
 
 ITEMS = (Address(address="10.1.2.3/24"), Address(address="2001:db8::3/64", gateway="2001:db8::1"))

@@ -66,6 +66,7 @@ def announcements(draw: st.DrawFn) -> Announcement:
         vni=draw(st.integers(1, (1 << 24) - 1)) if nlri.family is F.L2VPN_EVPN else None,
         label=draw(st.integers(16, (1 << 20) - 1)) if nlri.kind == "vpn" else None,
         mobility=draw(numbers32) if nlri.kind == "mac-ip" else 0,
+        router_mac=draw(st.none() | st.just("02:5e:c0:00:02:09")) if nlri.kind == "ip-prefix" else None,
     )
 
 
@@ -85,7 +86,7 @@ def test_a_route_reads_back_as_it_was_wanted(route, kind, asn):
     assert seen.encapsulation == (8 if route.nlri.family is F.L2VPN_EVPN else None)
     assert seen.mobility == route.mobility
     assert seen.tunnel == (route.next_hop if route.nlri.kind == "multicast" else None)
-    assert seen.router_mac == (gateway_mac(route.vni) if route.nlri.kind == "ip-prefix" else None)
+    assert seen.router_mac == (route.router_mac or gateway_mac(route.vni) if route.nlri.kind == "ip-prefix" else None)
 
 
 @given(announcements())

@@ -125,6 +125,7 @@ class PolicyTable(Table):
     export_rt: tuple[str, ...] | None = None
     vni: tuple[Annotated[str, AfterValidator(_range)], ...] | None = None
     bridges: tuple[str, ...] | None = None
+    vrfs: tuple[str, ...] | None = None
     prefixes: Prefixes | None = None
     exporters: tuple[str, ...] | None = None
     maximum_prefix: Annotated[int, Field(ge=1)] | None = None
@@ -137,7 +138,7 @@ class PolicyTable(Table):
             if not any(fnmatch.fnmatchcase(value, pattern) for pattern in allowed):
                 raise InvalidConfiguration(f"{place}: {value} is not allowed by [policy] {key} of this node")
 
-    def refuse_vni(self, value: int | None) -> None:
+    def refuse_vni(self, value: int | None, place: str = "bgp.vni") -> None:
         """Raise error 7 for a VNI outside every range of `[policy] vni`; None, no VNI, passes."""
         if value is None or self.vni is None:
             return
@@ -145,7 +146,7 @@ class PolicyTable(Table):
             low, _, high = text.partition("-")
             if int(low) <= value <= int(high or low):
                 return
-        raise InvalidConfiguration(f"bgp.vni: {value} is not allowed by [policy] vni of this node")
+        raise InvalidConfiguration(f"{place}: {value} is not allowed by [policy] vni of this node")
 
     def refuse_addresses(self, addresses: Iterable[str]) -> None:
         """Raise error 7 for the first address (`10.1.2.3/24`, or without length) outside `[policy] prefixes`."""

@@ -98,12 +98,17 @@ class Section(BaseModel):
 
 
 class BgpSection(Section):
-    """`bgp`: what is announced, and how long ADD waits for it. Times in seconds."""
+    """`bgp`: what is announced, and how long ADD waits for it. Times in seconds.
+
+    `vrf`: the VRF that the bridge is in, `l3vni`: that VRF's own VNI (EVPN's type 5 routes, RFC 9136).
+    """
 
     family: Literal["unicast", "vpn", "evpn"] | None = None
     advertise: Literal["host", "subnet"] = "host"
     import_: Prefixes = Field(default=(), alias="import")
     vni: Annotated[int, BeforeValidator(_number), AfterValidator(bgp.vni)] | None = None
+    vrf: LinkName | None = None
+    l3vni: Annotated[int, BeforeValidator(_number), AfterValidator(bgp.vni)] | None = None
     rd: Annotated[str, AfterValidator(_distinguisher)] = "auto"
     communities: Communities = ()
     wait: Literal["none", "sent", "acked"] = "none"

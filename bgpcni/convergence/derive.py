@@ -67,15 +67,18 @@ def _of_address(attachment: Attachment, address: str, gateway: str | None, node:
     single = intent.advertise == "host"
     if intent.family == "unicast":
         return [route(Nlri(_UNICAST[version], "unicast", prefix), next_hop(node, version), host_route=single)]
+    forwards = intent.table is not None
     if intent.family == "vpn":
         nlri = Nlri(_VPN[version], "vpn", prefix, rd=intent.rd)
-        return [route(nlri, next_hop(node, version), datapath=False, host_route=single)]
+        return [route(nlri, next_hop(node, version), datapath=forwards, host_route=single)]
     vtep = _vtep(node)
     mac_ip = route(Nlri(Family.L2VPN_EVPN, "mac-ip", host, rd=intent.rd, mac=attachment.mac), vtep)
     routes = [replace(mac_ip, mobility=attachment.mobility)]
-    if not single:
-        nlri = Nlri(Family.L2VPN_EVPN, "ip-prefix", subnet, rd=intent.rd)
-        routes.append(route(nlri, vtep, datapath=False, host_route=False))
+    five = route(Nlri(Family.L2VPN_EVPN, "ip-prefix", prefix, rd=intent.rd), vtep, datapath=forwards, host_route=single)
+    if intent.l3vni is not None:  # the VRF's own VNI, at this node's own router
+        routes.append(replace(five, vni=intent.l3vni, router_mac=bgp.router_mac(vtep) if vtep else None))
+    elif not single:
+        routes.append(five)
     return routes
 
 

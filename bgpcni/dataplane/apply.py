@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from bgpcni.dataplane.program import At, Change, Key, Local, Program, Remote, Via
 from bgpcni.dataplane.segment import Segment
+from bgpcni.dataplane.vrf import Vrf
 from bgpcni.kernel import routes, vxlan
 from bgpcni.kernel.netlink import Message, Netlink, NetlinkError
 
@@ -82,11 +83,36 @@ def _forwarding(device: int, change: Change) -> Iterator[Message]:
         yield from vxlan.remote_messages(device, mac, new.vtep, new.vni)
 
 
-def in_table(change: Change) -> Iterator[Message]:
-    """The messages of the node's own routes. One of somebody else's with the same prefix and metric is not replaced."""
+def in_table(change: Change, table: int = routes.MAIN) -> Iterator[Message]:
+    """The messages of a table's routes. One of somebody else's with the same prefix and metric is not replaced."""
     prefix, old, new = change.key.name, change.old, change.new
     if isinstance(new, Via):
         message = routes.replace_message if isinstance(old, Via) else routes.add_message
-        yield message(prefix, new.gateway, new.device)
+        yield message(routes.Route(prefix, new.gateway, new.device, new.label), table)
     elif isinstance(old, Via):
-        yield routes.delete_message(prefix, old.gateway, old.device)
+        yield routes.delete_message(routes.Route(prefix, old.gateway, old.device, old.label), table)
+
+
+def in_vrf(instance: Vrf) -> Messages:
+    """The messages of a VRF's changes: its routes, the routers they lead through, the label that leads to it."""
+
+    def messages(change: Change) -> Iterator[Message]:
+        key, old, new = change.key, change.old, change.new
+        if key.what == "route":
+            yield from in_table(change, instance.link.table)
+        elif key.what == "label":
+            if isinstance(old, Via):
+                yield routes.label_message(int(key.name), old.device, make=False)
+            if isinstance(new, Via):
+                yield routes.label_message(int(key.name), new.device, make=True)
+        elif key.what == "neighbour":
+            if isinstance(new, At):
+                yield vxlan.neighbour_message(instance.device, key.name, new.mac)
+            else:
+                yield vxlan.forget_neighbour_message(instance.device, key.name)
+        elif isinstance(new, Remote):
+            yield vxlan.router_message(instance.device, key.name, new.vtep)
+        else:
+            yield vxlan.forget_router_message(instance.device, key.name)
+
+    return messages

@@ -1,15 +1,26 @@
-"""Bridge and VNI are one to one on a node: who uses which, so that an ADD that would break this is refused.
+"""What is one to one on a node: bridge and VNI, VRF and its VNI, and a bridge is in one VRF or in none. Who holds what,
+so that an ADD that would break this is refused.
 
-Two networks may share both. In memory, filled from the records when first asked; no I/O but that.
+Two networks may share all of it. In memory, filled from the records when first asked; no I/O but that.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Attachment, AttachmentKey
+
+
+class Claim(NamedTuple):
+    """What an attachment says of a thing, in words that no other may gainsay. `field`: of the configuration."""
+
+    field: str
+    thing: str
+    what: str
+    rule: str
 
 
 class Claims:
@@ -18,32 +29,25 @@ class Claims:
     def __init__(self, recorded: Callable[[], Iterable[Attachment]]) -> None:
         self._recorded: Callable[[], Iterable[Attachment]] | None = recorded
         self._lock = threading.Lock()
-        self._claims: dict[AttachmentKey, tuple[str, int]] = {}
-        self._bridges: dict[str, dict[AttachmentKey, int]] = {}
-        self._vnis: dict[int, dict[AttachmentKey, str]] = {}
+        self._claims: dict[AttachmentKey, tuple[Claim, ...]] = {}
+        self._said: dict[tuple[str, str], dict[AttachmentKey, str]] = {}
 
     def take(self, attachment: Attachment) -> None:
-        """Claim bridge and VNI of an EVPN attachment. Raises InvalidConfiguration; again by the same: no change."""
-        found = _claim(attachment)
-        if found is None:
+        """Claim what it uses. Raises InvalidConfiguration; again by the same: no change."""
+        claims = tuple(_claims(attachment))
+        if not claims:
             return
-        bridge, vni = found
         with self._lock:
             self._load(attachment.key)
-            for key, other in self._bridges.get(bridge, {}).items():
-                if other != vni and key != attachment.key:
-                    raise InvalidConfiguration(
-                        f"bgp.vni: bridge {bridge} carries VNI {other} for network {key.network} on this node, "
-                        f"so it cannot carry {vni}: bridge and VNI are one to one"
-                    )
-            for key, name in self._vnis.get(vni, {}).items():
-                if name != bridge and key != attachment.key:
-                    raise InvalidConfiguration(
-                        f"bgp.vni: VNI {vni} is on bridge {name} for network {key.network} on this node, "
-                        f"so it cannot be on {bridge}: bridge and VNI are one to one"
-                    )
+            for claim in claims:
+                for key, other in self._said.get((claim.thing, claim.rule), {}).items():
+                    if other != claim.what and key != attachment.key:
+                        raise InvalidConfiguration(
+                            f"{claim.field}: {claim.thing} {other} for network {key.network} on this node, "
+                            f"and {claim.what} here: {claim.rule}"
+                        )
             self._drop(attachment.key)
-            self._put(attachment.key, bridge, vni)
+            self._put(attachment.key, claims)
 
     def drop(self, key: AttachmentKey) -> None:
         with self._lock:
@@ -53,22 +57,37 @@ class Claims:
         if self._recorded is None:
             return
         for attachment in self._recorded():
-            if (found := _claim(attachment)) and attachment.key != asking:
-                self._put(attachment.key, *found)
+            if attachment.key != asking:
+                self._put(attachment.key, tuple(_claims(attachment)))
         self._recorded = None
 
-    def _put(self, key: AttachmentKey, bridge: str, vni: int) -> None:
-        self._claims[key] = (bridge, vni)
-        self._bridges.setdefault(bridge, {})[key] = vni
-        self._vnis.setdefault(vni, {})[key] = bridge
+    def _put(self, key: AttachmentKey, claims: tuple[Claim, ...]) -> None:
+        self._claims[key] = claims
+        for claim in claims:
+            self._said.setdefault((claim.thing, claim.rule), {})[key] = claim.what
 
     def _drop(self, key: AttachmentKey) -> None:
-        found = self._claims.pop(key, None)
-        if found is not None:
-            del self._bridges[found[0]][key], self._vnis[found[1]][key]
+        for claim in self._claims.pop(key, ()):
+            said = self._said[claim.thing, claim.rule]
+            said.pop(key, None)
+            if not said:
+                del self._said[claim.thing, claim.rule]
 
 
-def _claim(attachment: Attachment) -> tuple[str, int] | None:
-    if attachment.bgp.family != "evpn" or attachment.bgp.vni is None or not attachment.bridge:
-        return None
-    return attachment.bridge, attachment.bgp.vni
+def _claims(attachment: Attachment) -> Iterator[Claim]:
+    intent, bridge = attachment.bgp, attachment.bridge
+    if bridge and (intent.vni or intent.label):
+        rule = "a bridge is in one VRF or in none"
+        yield Claim("bgp.vrf", f"bridge {bridge}", f"is in VRF {intent.vrf}" if intent.vrf else "is in no VRF", rule)
+    if intent.vni is not None and bridge:
+        rule = "bridge and VNI are one to one"
+        yield Claim("bgp.vni", f"bridge {bridge}", f"carries VNI {intent.vni}", rule)
+        yield Claim("bgp.vni", f"VNI {intent.vni}", f"is on bridge {bridge}", rule)
+    if intent.l3vni is not None:
+        rule = "VRF and VNI are one to one"
+        yield Claim("bgp.l3vni", f"VRF {intent.vrf}", f"has VNI {intent.l3vni}", rule)
+        yield Claim("bgp.l3vni", f"VNI {intent.l3vni}", f"is of VRF {intent.vrf}", rule)
+    for vni, what in ((intent.vni, "a network's"), (intent.l3vni, "a VRF's")):
+        if vni is not None:
+            rule = "a VNI is a network's or a VRF's"
+            yield Claim("bgp.vni" if vni == intent.vni else "bgp.l3vni", f"VNI {vni}", f"is {what}", rule)

@@ -1,4 +1,4 @@
-"""The data path of what was learned: VXLAN for EVPN networks, kernel routes for unicast ones.
+"""The data path of what was learned: VXLAN for EVPN networks, VRFs for routed ones, kernel routes for unicast ones.
 
 Level-driven: attachments and the RIB say what is wanted, a `Program` knows what the kernel has, and what differs is
 sent in batches. One lock; nothing waits for a peer while it is held. Attachments come and go in the calls' own threads
@@ -15,16 +15,17 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
-from bgpcni.bgp import gateway_mac
+from bgpcni.bgp import gateway_mac, router_mac
 from bgpcni.config.agent import PolicyTable
-from bgpcni.dataplane.apply import apply, in_segment, in_table
+from bgpcni.dataplane.apply import apply, in_segment, in_table, in_vrf
 from bgpcni.dataplane.program import At, Key, Program, Remote, Via
 from bgpcni.dataplane.rib import UNICAST, Bounds, Destination, Own, Rib, RouteId, VpnRule
 from bgpcni.dataplane.segment import Segment, member_of, plain_addresses
 from bgpcni.dataplane.unicast import Unicast
+from bgpcni.dataplane.vrf import VPN, Vrf
 from bgpcni.errors import CniError, InvalidConfiguration, KernelRefused
 from bgpcni.exporter import Event, Learned, SessionDown
-from bgpcni.kernel import gateway, links, routes, vxlan
+from bgpcni.kernel import addresses, gateway, links, routes, vrf, vxlan
 from bgpcni.kernel.frames import Herald
 from bgpcni.kernel.netlink import Netlink, NetlinkError
 from bgpcni.model import Attachment, AttachmentKey, Family, NodeFacts
@@ -37,7 +38,6 @@ LOOK_SECONDS = 5.0
 """How often what only time changes is looked at, and what the kernel refused is tried again."""
 INTRODUCED = 32
 """So many new addresses at a time are told to the containers here; more are a table that is learned."""
-VPN = (Family.IPV4_VPN, Family.IPV6_VPN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,11 @@ class DataPlane:
         self._rib = Rib(facts.graceful_restart)
         self._segments: dict[int, Segment] = {}
         self._unicast = Unicast(self._rib, lambda: self._netlink)
+        self._vrfs: dict[str, Vrf] = {}
         self._vpns: dict[AttachmentKey, tuple[str, tuple[str, ...]]] = {}
         self._listening: frozenset[Family] = frozenset()
         self._herald = Herald()
-        self._fits: int | None = None
+        self._underlay: int | None = None
         self._queue: deque[tuple[str, Event]] = deque()
         self._gone: set[int] = set()
         self._pending = False
@@ -74,7 +75,7 @@ class DataPlane:
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         # what earlier lives left is held until every peer has told all, or had its time
-        self._held = {Family.L2VPN_EVPN, *UNICAST}
+        self._held = set(Family)
         self._held_until = time.monotonic() + facts.graceful_restart
         self.configure(facts, policy)
 
@@ -90,8 +91,8 @@ class DataPlane:
     def configure(self, facts: NodeFacts, policy: PolicyTable) -> None:
         """What the node is and what it may take, at start and after a reload."""
         with self._lock:
-            moved = bool(self._segments) and facts.local_address != self._facts.local_address
-            self._facts, self._fits = facts, None
+            moved = facts.local_address != self._facts.local_address
+            self._facts, self._underlay = facts, None
             self._rib.restart_time = facts.graceful_restart
             addresses = (facts.local_address, facts.next_hop, facts.next_hop6)
             self._own = Own(facts.asn, facts.router_id, frozenset(filter(None, addresses)))
@@ -101,6 +102,10 @@ class DataPlane:
                 if moved:
                     self._open(segment)
                 self._import(segment)
+            for instance in self._vrfs.values():
+                if moved:
+                    self._open_l3(instance)
+                instance.configure(self._own, self._bounds)
             self._unicast.configure(self._own, self._bounds)
             for network in {network for network, _ in self._vpns.values()}:
                 self._import_vpn(network)
@@ -142,32 +147,84 @@ class DataPlane:
 
     def _sweep(self) -> None:
         """What is ours in the kernel and belongs to no VNI of now."""
-        devices = {segment.device for segment in self._segments.values()}
-        bridges = {segment.bridge_index for segment in self._segments.values()}
+        routers = {instance.device for instance in self._vrfs.values()}
+        devices = {segment.device for segment in self._segments.values()} | routers
+        bridges = {segment.bridge_index for segment in self._segments.values()} | routers
         for link in vxlan.ours(self._netlink):
             if link.index not in devices:
                 log.info("%s: no attachment is behind it; removed", link.name)
                 links.remove(self._netlink, link.index)
+        self._sweep_vrfs()
         stray = [found for found in vxlan.neighbours(self._netlink) if found[0] not in bridges]
         vxlan.send(self._netlink, [vxlan.forget_neighbour_message(index, address) for index, address, _ in stray])
         guarded = {vxlan.name_of(segment.vni) for segment in self._segments.values() if segment.guarded}
         for name in set(gateway.tables()) - guarded:
             gateway.forget(name)
 
+    def _sweep_vrfs(self) -> None:
+        """The same of VRFs: bridges first, for a VRF with something in it stays."""
+        used = {bridge for instance in self._vrfs.values() for bridge in instance.users.values()}
+        kept = {instance.link.index for instance in self._vrfs.values()}
+        found = links.dump(self._netlink)
+        for link in found:
+            if vrf.is_our_bridge(link) and link.name not in used:
+                vrf.remove_bridge(self._netlink, link.name)
+        for link in found:
+            if vrf.is_ours(link) and link.index not in kept and vrf.remove(self._netlink, link.index):
+                log.info("%s: no attachment is in it; removed", link.name)
+        stray = [entry for entry in routes.labels(self._netlink) if entry[1] not in kept]
+        vxlan.send(self._netlink, [routes.label_message(*entry, make=False) for entry in stray])
+
     # ---------------------------------------------------------------- attachments
 
-    def payload(self) -> int:
-        """The largest MTU of a container whose frames fit the underlay whole, in octets."""
+    def lacking(self, family: str) -> str:
+        """What this kernel lacks for a VRF whose routes come by this family, "" if nothing."""
+        if not vrf.is_supported(self._netlink):
+            return "VRF"
+        return "MPLS" if family == "vpn" and not routes.forwards_mpls(self._netlink) else ""
+
+    def enter(self, attachment: Attachment) -> vrf.Device:
+        """The VRF that it is in, made if need be, before its bridge. `detach` leaves it. Raises CniError."""
+        name, table = attachment.bgp.vrf, attachment.bgp.table
+        assert name is not None
+        assert table is not None
+        with self._lock:
+            link = vrf.ensure(self._netlink, name, table)
+            instance = self._vrfs.get(name)
+            if instance is None:
+                instance = self._vrfs[name] = Vrf(link, self._rib, self._way)
+            elif instance.link != link:
+                self._reenter(instance, link)
+            instance.users[attachment.key] = attachment.bridge
+            return link
+
+    def leave(self, attachment: Attachment) -> None:
+        """The reverse of `enter`: the last of a bridge, and of a VRF, takes it along if it is ours. Idempotent."""
+        with self._lock:
+            instance = self._vrfs.get(attachment.bgp.vrf or "")
+            if instance is None or attachment.key not in instance.users:
+                return
+            bridge = instance.users.pop(attachment.key)
+            if bridge is not None and bridge not in instance.users.values():
+                vrf.remove_bridge(self._netlink, bridge)
+            if not instance.users:
+                del self._vrfs[instance.link.name]
+                vrf.remove(self._netlink, instance.link.index)
+
+    def payload(self, family: str = "evpn") -> int:
+        """The largest MTU of a container whose packets fit the underlay whole, in a tunnel or with a label; octets."""
         local = self._facts.local_address
         with self._lock:
             if local is None:
                 return 0
-            if self._fits is None:
-                ways = [routes.way_to(self._netlink, neighbor.address) for neighbor in self._facts.neighbors]
-                found = [links.find(self._netlink, index=way[1]) for way in ways if way]
-                underlay = min((link.mtu for link in found if link), default=1500)
-                self._fits = underlay - vxlan.OVERHEAD[ip_address(local).version]
-            return self._fits
+            if self._underlay is None:
+                found = [links.find(self._netlink, index=index) for index in self._uplinks()]
+                self._underlay = min((link.mtu for link in found if link), default=1500)
+            return self._underlay - (4 if family == "vpn" else vxlan.OVERHEAD[ip_address(local).version])
+
+    def _uplinks(self) -> set[int]:
+        ways = [routes.way_to(self._netlink, neighbor.address) for neighbor in self._facts.neighbors]
+        return {way[1] for way in ways if way}
 
     def sequence(self, attachment: Attachment) -> int:
         """The mobility sequence to announce: above that of every other node that has its MAC or an address of it."""
@@ -186,11 +243,13 @@ class DataPlane:
     def attach(self, attachment: Attachment) -> None:
         """Its part of the data path, there when this returns. Raises KernelRefused; then nothing is left of it."""
         with self._lock:
-            if attachment.bgp.family == "unicast":
-                self._unicast.add(attachment)
+            if attachment.bgp.table is not None:
+                self._route(attachment)
             elif attachment.bgp.family == "vpn":
                 self._vpns[attachment.key] = (attachment.network, attachment.bgp.import_rt)
                 self._import_vpn(attachment.network)
+            if attachment.bgp.family == "unicast":
+                self._unicast.add(attachment)
             elif attachment.bgp.forwarder == "agent":
                 self._join(attachment)
         self._tell_wishes()
@@ -203,13 +262,16 @@ class DataPlane:
             return list(segment.rivals(attachment.key)) if segment is not None else []
 
     def detach(self, attachment: Attachment) -> None:
-        """It is gone, or not wanted: with the last of a VNI the VXLAN device goes. Unknown: nothing happens."""
+        """It is gone, or not wanted: with the last of a VNI or VRF its devices go. Unknown: nothing happens."""
         key = attachment.key
         with self._lock:
             segment = self._segments.get(attachment.bgp.vni or 0)
             if segment is not None and key in segment.members:
                 self._leave(segment, key)
             self._unicast.remove(key)
+            instance = self._vrfs.get(attachment.bgp.vrf or "")
+            if instance is not None and key in instance.members:
+                self._unroute(instance, key)
             if key in self._vpns:
                 network, _ = self._vpns.pop(key)
                 self._import_vpn(network)
@@ -255,6 +317,107 @@ class DataPlane:
         segment.guarded = frozenset()
         self._guard(segment)
 
+    # ---------------------------------------------------------------- VRFs
+
+    def _route(self, attachment: Attachment) -> None:
+        """Its part of its VRF: what is imported there, and what leads to it. Raises CniError."""
+        instance = self._vrfs[self.enter(attachment).name]
+        first = not instance.members
+        instance.add(attachment)
+        if attachment.bgp.l3vni is not None and not self._is_there(instance):
+            self._open_l3(instance)
+        elif first:
+            self._read_vrf(instance)
+        if attachment.bgp.label is not None:
+            routes.accept_labels(attachment.bgp.label)
+            for index in self._uplinks():
+                routes.accept_mpls(index)
+        instance.configure(self._own, self._bounds)
+        label = Key("label", str(attachment.bgp.label))
+        apply(self._netlink, instance.program, in_vrf(instance), [label])
+        if label in instance.program.failures:
+            raise KernelRefused(f"VRF {instance.link.name}: {instance.program.failures[label]}")
+
+    def _unroute(self, instance: Vrf, key: AttachmentKey) -> None:
+        """One attachment less in a VRF; with the last of them goes all that was imported, and the VRF's own device."""
+        instance.remove(key)
+        if instance.members:
+            instance.configure(self._own, self._bounds)
+        else:
+            self._rib.drop(instance.name)
+            instance.empty()
+        if instance.members and (instance.l3vni is not None or not instance.device):
+            return
+        while apply(self._netlink, instance.program, in_vrf(instance)):
+            pass  # before its device goes, which the messages name
+        link = links.find(self._netlink, index=instance.device) if instance.device else None
+        if link is not None and vxlan.is_ours(link):
+            links.remove(self._netlink, link.index)
+        instance.device = 0
+
+    def _is_there(self, instance: Vrf) -> bool:
+        return bool(instance.device) and links.find(self._netlink, index=instance.device) is not None
+
+    def _open_l3(self, instance: Vrf) -> None:
+        """The VXLAN device of a VRF's own VNI, made or taken over with all it has. Raises CniError."""
+        local = self._facts.local_address
+        if instance.l3vni is None:
+            return
+        if local is None:
+            raise InvalidConfiguration("bgp.l3vni: needs [bgp] local_address in agent.toml, the VTEP")
+        mac = router_mac(local)
+        device = vxlan.Device(instance.l3vni, local, instance.link.index, self.payload(), router_mac=mac)
+        try:
+            instance.device = vxlan.ensure(self._netlink, device)
+        except NetlinkError as error:
+            raise KernelRefused(f"VXLAN device of VNI {instance.l3vni}: {error.strerror}") from None
+        self._read_vrf(instance)
+        instance.again()
+
+    def _reenter(self, instance: Vrf, link: vrf.Device) -> None:
+        """The VRF was deleted and is another one now: its bridges and its own device belong in there."""
+        log.warning("VRF %s was deleted; made again", link.name)
+        instance.link = link
+        for name in {name for name in instance.users.values() if name}:
+            found = links.find(self._netlink, name=name)
+            if found is not None and vrf.is_our_bridge(found):
+                self._netlink.run(vrf.enslave_message(found.index, link))
+                given = [addresses.address_message(found.index, item) for item in instance.gateways(name)]
+                vxlan.send(self._netlink, given)
+        for segment in self._segments.values():
+            if segment.bridge in instance.users.values():
+                self._read(segment)  # going down took the bridge's neighbours
+        self._open_l3(instance)
+        self._read_vrf(instance)
+        instance.configure(self._own, self._bounds)
+        instance.again()
+
+    def _read_vrf(self, instance: Vrf) -> None:
+        """What the kernel has of a VRF, whatever was thought before."""
+        program, netlink = instance.program, self._netlink
+        program.lost()
+        for route in routes.ours(netlink, instance.link.table):
+            program.adopt(Key("route", route.prefix), Via(route.gateway, route.device, route.label))
+        for label, device in routes.labels(netlink):
+            if device == instance.link.index:
+                program.adopt(Key("label", str(label)), Via(None, device))
+        if self._is_there(instance):
+            for entry in vxlan.entries(netlink, instance.device):
+                if entry.mac:
+                    program.adopt(Key("fdb", entry.mac), Remote(entry.vtep, entry.vni))
+            for _, address, mac in vxlan.neighbours(netlink, instance.device):
+                program.adopt(Key("neighbour", address), At(mac))
+        self._release_one(program, instance.families)
+
+    def _way(self, hop: str) -> tuple[str | None, int] | None:
+        """The way to the next hop of a VPN route: what it sends back comes in there, with our label."""
+        found = routes.way_to(self._netlink, hop)
+        if found:
+            routes.accept_mpls(found[1])
+        return found
+
+    # ---------------------------------------------------------------- VNIs
+
     def _read(self, segment: Segment) -> None:
         """What the kernel has of a VNI, whatever was thought before."""
         segment.program.lost()
@@ -263,16 +426,14 @@ class DataPlane:
             segment.program.adopt(key, Remote(entry.vtep, entry.vni))
         for _, address, mac in vxlan.neighbours(self._netlink, segment.bridge_index):
             segment.program.adopt(Key("neighbour", address), At(mac))
-        if Family.L2VPN_EVPN not in self._held:
-            segment.program.release()
+        self._release_one(segment.program, {Family.L2VPN_EVPN})
 
     def _read_table(self) -> None:
         """The same of the node's own table."""
         self._unicast.program.lost()
-        for prefix, hop, device in routes.ours(self._netlink):
-            self._unicast.program.adopt(Key("route", prefix), Via(hop, device))
-        if not self._held.intersection(UNICAST):
-            self._unicast.program.release()
+        for route in routes.ours(self._netlink):
+            self._unicast.program.adopt(Key("route", route.prefix), Via(route.gateway, route.device, route.label))
+        self._release_one(self._unicast.program, UNICAST if self._unicast.asked else ())
 
     def _leave(self, segment: Segment, key: AttachmentKey) -> None:
         """One attachment less; the last takes the device with it, and its neighbours off the bridge."""
@@ -328,6 +489,8 @@ class DataPlane:
                 wanted.update(UNICAST)
             if any(targets for _, targets in self._vpns.values()):
                 wanted.update(VPN)
+            for instance in self._vrfs.values():
+                wanted.update(instance.families)
             wanted &= {family for neighbor in self._facts.neighbors for family in neighbor.families}
             if wanted == self._listening and not again:
                 return
@@ -343,8 +506,11 @@ class DataPlane:
             self._wake.notify()
 
     def link_gone(self, index: int) -> None:
-        """A link of this node was deleted; if it was a VXLAN device of ours it is made again."""
-        if any(segment.device == index for segment in list(self._segments.values())):
+        """A link of this node was deleted; if it was a VXLAN device of ours, or a VRF, it is made again."""
+        known = {segment.device for segment in list(self._segments.values())}
+        for instance in list(self._vrfs.values()):
+            known |= {instance.device, instance.link.index}
+        if index in known:
             with self._wake:
                 self._gone.add(index)
                 self._wake.notify()
@@ -354,6 +520,8 @@ class DataPlane:
         with self._lock:
             for segment in self._segments.values():
                 self._read(segment)
+            for instance in self._vrfs.values():
+                self._read_vrf(instance)
             self._read_table()
             self._look()
         self._nudge()
@@ -405,10 +573,18 @@ class DataPlane:
             if links.find(self._netlink, index=segment.device) is None:
                 log.warning("%s was deleted; made again", vxlan.name_of(segment.vni))
                 self._open(segment)
+        for instance in self._vrfs.values():
+            if links.find(self._netlink, index=instance.link.index) is None:
+                self._reenter(instance, vrf.ensure(self._netlink, instance.link.name, instance.link.table))
+            elif instance.l3vni is not None and not self._is_there(instance):
+                log.warning("%s was deleted; made again", vxlan.name_of(instance.l3vni))
+                self._open_l3(instance)
 
     def _refresh(self) -> None:
         for segment in self._segments.values():
             segment.refresh()
+        for instance in self._vrfs.values():
+            instance.refresh()
         self._unicast.refresh()
         for network in {network for network, _ in self._vpns.values()}:  # nothing follows from an L3VPN's routes
             if table := self._rib.tables.get(_vpn(network)):
@@ -417,30 +593,31 @@ class DataPlane:
     def _release(self) -> None:
         """What earlier lives programmed and nobody wants goes, once every peer has told all, or had its time."""
         late = time.monotonic() >= self._held_until
-        if Family.L2VPN_EVPN in self._held and (late or self._told((Family.L2VPN_EVPN,))):
-            self._held.discard(Family.L2VPN_EVPN)
-            for segment in self._segments.values():
-                segment.program.release()
-        if self._held.intersection(UNICAST) and (late or not self._unicast.asked or self._told(UNICAST)):
-            self._held.difference_update(UNICAST)
-            self._unicast.program.release()
+        self._held = {family for family in self._held if not (late or self._told(family))}
+        for segment in self._segments.values():
+            self._release_one(segment.program, {Family.L2VPN_EVPN})
+        for instance in self._vrfs.values():
+            self._release_one(instance.program, instance.families)
+        self._release_one(self._unicast.program, UNICAST if self._unicast.asked else ())
 
-    def _told(self, families: Collection[Family]) -> bool:
-        complete = {(peer, family) for _, peer, family in self._rib.complete}
-        return all(
-            (neighbor.address, family) in complete
-            for neighbor in self._facts.neighbors
-            for family in families
-            if family in neighbor.families
-        )
+    def _release_one(self, program: Program, families: Iterable[Family]) -> None:
+        """Unless what it follows from is not all known yet."""
+        if self._held.isdisjoint(families):
+            program.release()
+
+    def _told(self, family: Family) -> bool:
+        complete = {peer for _, peer, told in self._rib.complete if told is family}
+        return all(each.address in complete for each in self._facts.neighbors if family in each.families)
 
     def _look(self) -> None:
         """What only time changes: routes kept too long, ways to next hops, what the kernel refused."""
-        self._fits = None
+        self._underlay = None
         self._reopen()
         self._rib.expire(time.monotonic())
         self._refresh()
         self._unicast.look()
+        for instance in self._vrfs.values():
+            instance.look()
         for program in self._programs().values():
             program.retry()
 
@@ -448,6 +625,8 @@ class DataPlane:
         """One batch of each program."""
         for segment in self._segments.values():
             self._drive(segment)
+        for instance in self._vrfs.values():
+            apply(self._netlink, instance.program, in_vrf(instance))
         apply(self._netlink, self._unicast.program, in_table)
 
     def _drive(self, segment: Segment, only: Collection[Key] | None = None) -> None:
@@ -472,7 +651,8 @@ class DataPlane:
             log.warning("%s: telling of %s: %s", segment.name, address, error.strerror)
 
     def _programs(self) -> dict[str, Program]:
-        return {"routes": self._unicast.program, **{s.name: s.program for s in self._segments.values()}}
+        places: list[Segment | Vrf] = [*self._segments.values(), *self._vrfs.values()]
+        return {"routes": self._unicast.program, **{place.name: place.program for place in places}}
 
     # ---------------------------------------------------------------- questions
 
@@ -488,7 +668,9 @@ class DataPlane:
                         tables[name] = "best" if best else "other"
                     elif route_id in table.refused:
                         tables[name] = table.refused[route_id]
-                forwards = route.nlri.kind in ("mac-ip", "multicast", "unicast")
+                forwards = route.nlri.kind in ("mac-ip", "multicast", "unicast") or any(
+                    tables.get(each.name) == "best" and each.has(str(route.nlri.prefix)) for each in self._vrfs.values()
+                )
                 found.append(Received(route_id, route, self._rib.is_stale(route_id), tables, forwards))
             return found
 

@@ -1,8 +1,8 @@
 """What the kernel should have against what it has: a set of entries driven towards another, at the cost of the change.
 
-One program for each VNI, and one for the node's own routes. Pure: somebody else asks `take` what to do, does it, and
-says `done` or `failed`. What an earlier life of the agent left in the kernel is adopted; while it is not known yet
-whether it is still wanted, it is held.
+One program for each VNI and each VRF, and one for the node's own routes. Pure: somebody else asks `take` what to do,
+does it, and says `done` or `failed`. What an earlier life of the agent left in the kernel is adopted; while it is not
+known yet whether it is still wanted, it is held.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 
 class Key(NamedTuple):
-    """One entry of the kernel: `fdb` (a MAC), `flood` (a VTEP), `neighbour` (an address), `route` (a prefix)."""
+    """One entry of the kernel: `fdb` (a MAC), `flood` (a VTEP), `neighbour` (an address), `route` (a prefix), `label`
+    (MPLS, what comes with it)."""
 
     what: str
     name: str
@@ -43,10 +44,11 @@ class At:
 
 @dataclass(frozen=True, slots=True)
 class Via:
-    """Through a gateway, None: on the link (`route`). `device`: its index."""
+    """Through a gateway, None: on the link (`route`, `label`). `device`: its index. `label`: put on what goes there."""
 
     gateway: str | None
     device: int
+    label: int | None = None
 
 
 Value = Remote | Local | At | Via
@@ -98,6 +100,13 @@ class Program:
         """What is wanted is known again: what was adopted and nobody wants goes."""
         self._dirty.update(self._inherited)
         self._inherited.clear()
+
+    def forget(self) -> None:
+        """Nothing is wanted any more: all that is there goes."""
+        self.wanted.clear()
+        self.failures.clear()
+        self._inherited.clear()
+        self._dirty = dict.fromkeys(self.present)
 
     def lost(self) -> None:
         """The kernel has nothing of it, as far as is known (the device went): what is wanted is to be made."""

@@ -1,8 +1,9 @@
 """Routes learned from peers: kept as they came, filtered for each table that imports, the best chosen. Pure.
 
 The Adj-RIB-In has every route that was told, by exporter, peer and NLRI; tables (one for each VNI, one for unicast,
-one for each VPN) have candidates for destinations. A route reaches a table by its route targets, or by its family;
-the table's rule accepts it for some destinations or refuses it in words. Nothing is imported that no table wants.
+one for each VRF or VPN) have candidates for destinations. A route reaches a table by its route targets, or by its
+family; the table's rule accepts it for some destinations or refuses it in words. Nothing is imported that no table
+wants.
 
 A destination is (what, value): `mac` and `ip` (type 2), `flood` (type 3, the VTEP), `prefix` (unicast, vpn, type 5).
 """
@@ -17,9 +18,11 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from bgpcni.bgp import VXLAN
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, SessionDown
-from bgpcni.model import Family, Nlri
+from bgpcni.model import Family, Kind, Nlri
 
 DEFAULT_LOCAL_PREF = 100
+FIRST_LABEL = 16
+"""Below are MPLS's reserved labels, RFC 3032 section 2.1."""
 UNICAST = (Family.IPV4_UNICAST, Family.IPV6_UNICAST)
 Network = IPv4Network | IPv6Network
 K = TypeVar("K")
@@ -45,12 +48,12 @@ class Refused(Exception):
 
 
 class Rule(Protocol):
-    """How one table imports. `targets`: route targets that bring a route here; None: the families do."""
+    """How one table imports. `kinds`: of routes; `targets`: route targets that bring one here, None: its kind does."""
 
     @property
     def targets(self) -> frozenset[str] | None: ...
     @property
-    def families(self) -> frozenset[Family]: ...
+    def kinds(self) -> frozenset[Kind]: ...
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
         """Raises Refused."""
         ...
@@ -87,13 +90,16 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class EvpnRule:
-    """A VNI. `reserved`: addresses and the MAC of the anycast gateway, which no other node may claim."""
+    """A VNI. `reserved`: addresses and the MAC of the anycast gateway, which no other node may claim.
+
+    Type 5 routes are of a VRF; where there is none they are taken for the control plane alone.
+    """
 
     targets: frozenset[str]
     own: Own = Own()
     bounds: Bounds = Bounds()
     reserved: frozenset[str] = frozenset()
-    families: frozenset[Family] = frozenset({Family.L2VPN_EVPN})
+    kinds: frozenset[Kind] = frozenset[Kind]({"mac-ip", "multicast", "ip-prefix"})
 
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
         self.own.refuse(route)
@@ -111,7 +117,7 @@ class EvpnRule:
         mac = str(nlri.mac)
         if mac in self.reserved:
             raise Refused("it is the anycast gateway")
-        if int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+        if _is_of_many(mac):
             raise Refused("its MAC is not of one host")
         if nlri.prefix is None:
             return (Destination("mac", mac),)
@@ -132,7 +138,7 @@ class UnicastRule:
     own: Own = Own()
     bounds: Bounds = Bounds()
     connected: frozenset[str] = frozenset()
-    families: frozenset[Family] = frozenset(UNICAST)
+    kinds: frozenset[Kind] = frozenset[Kind]({"unicast"})
     targets: None = None
 
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
@@ -144,27 +150,70 @@ class UnicastRule:
         self.bounds.refuse(prefix)
         hop = route.attributes.next_hop
         _refuse_next_hop(hop)
-        if prefix in self.accept:
-            return (Destination("prefix", prefix),)
-        if network.prefixlen == 0:
-            raise Refused("a default route, and bgp.import does not name it itself")
-        if _is_special(network, link_local=True):
-            raise Refused("loopback, link-local or multicast, and bgp.import does not name it itself")
-        if prefix in self.connected:
-            raise Refused("a connected route of this node, and bgp.import does not name it itself")
-        if ip_address(hop) in network:
+        _refuse_unnamed(prefix, self.accept, self.connected)
+        if ip_address(hop) in network and prefix not in self.accept:
             raise Refused("its next hop is inside it, and bgp.import does not name it itself")
         return (Destination("prefix", prefix),)
 
 
 @dataclass(frozen=True, slots=True)
-class VpnRule:
-    """An L3VPN of RFC 4364: control plane only, this kernel's MPLS is not used."""
+class VrfRule:
+    """A VRF that this kernel has. `l3vni`: its VNI, None: no type 5 routes; `mpls`: L3VPN routes are taken.
+
+    `accept`: the prefixes of `bgp.import`, none: what the route targets bring; `connected`: the VRF's own subnets.
+    """
 
     targets: frozenset[str]
     own: Own = Own()
     bounds: Bounds = Bounds()
-    families: frozenset[Family] = frozenset({Family.IPV4_VPN, Family.IPV6_VPN})
+    l3vni: int | None = None
+    mpls: bool = False
+    accept: frozenset[str] = frozenset()
+    connected: frozenset[str] = frozenset()
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        wanted: dict[Kind, bool] = {"ip-prefix": self.l3vni is not None, "vpn": self.mpls}
+        return frozenset(kind for kind, asked in wanted.items() if asked)
+
+    def destinations(self, route: Learned) -> tuple[Destination, ...]:
+        self.own.refuse(route)
+        prefix = str(route.nlri.prefix)
+        if self.accept and not _within(_network(prefix), map(_network, self.accept)):
+            raise Refused("bgp.import does not name it")
+        self.bounds.refuse(prefix)
+        _refuse_next_hop(route.attributes.next_hop)
+        if route.nlri.kind == "vpn":
+            if not route.label or route.label < FIRST_LABEL:
+                raise Refused("it has no label of its next hop's own")
+            if ":" not in prefix and ":" in route.attributes.next_hop:
+                raise Refused("its next hop is of another family")
+        else:
+            self._refuse_tunnel(route)
+        _refuse_unnamed(prefix, self.accept, self.connected)
+        return (Destination("prefix", prefix),)
+
+    def _refuse_tunnel(self, route: Learned) -> None:
+        """Raises Refused for a type 5 route that leads to no router of this VNI (RFC 9136 section 4.4.1)."""
+        found = route.attributes
+        if found.encapsulation not in (None, VXLAN):
+            raise Refused("its encapsulation is not VXLAN")
+        if route.gateway is not None:
+            raise Refused("it has a gateway address, an overlay index that is not looked up")
+        if route.vni != self.l3vni:
+            raise Refused(f"its VNI is not that of the VRF, {self.l3vni}")
+        if found.router_mac is None or _is_of_many(found.router_mac):
+            raise Refused("it has no Router's MAC")
+
+
+@dataclass(frozen=True, slots=True)
+class VpnRule:
+    """An L3VPN of RFC 4364 without a VRF: control plane only."""
+
+    targets: frozenset[str]
+    own: Own = Own()
+    bounds: Bounds = Bounds()
+    kinds: frozenset[Kind] = frozenset[Kind]({"vpn"})
 
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
         self.own.refuse(route)
@@ -389,9 +438,9 @@ class Rib:
 
     def _bound_for(self, rule: Rule) -> Iterable[RouteId]:
         if rule.targets is None:
-            return [route_id for family in rule.families for route_id in self._by_family.get(family, ())]
+            return [route_id for family in UNICAST for route_id in self._by_family.get(family, ())]
         found = {route_id: None for target in rule.targets for route_id in self._by_target.get(target, ())}
-        return [route_id for route_id in found if route_id.nlri.family in rule.families]
+        return [route_id for route_id in found if route_id.nlri.kind in rule.kinds]
 
     def claims(self, destinations: Iterable[Destination], targets: Iterable[str]) -> list[Learned]:
         """Type 2 routes with any of these route targets that name one of these MACs or addresses.
@@ -405,7 +454,7 @@ class Rib:
 
 
 def _concerns(rule: Rule, route: Learned) -> bool:
-    if route.nlri.family not in rule.families:
+    if route.nlri.kind not in rule.kinds:
         return False
     return rule.targets is None or not rule.targets.isdisjoint(route.attributes.route_targets)
 
@@ -424,6 +473,23 @@ def _discard(index: dict[K, dict[RouteId, None]], key: K, route_id: RouteId) -> 
         members.pop(route_id, None)
         if not members:
             del index[key]
+
+
+def _refuse_unnamed(prefix: str, accept: frozenset[str], connected: frozenset[str]) -> None:
+    """Raises Refused for what must not be learned by chance: only what `bgp.import` names itself."""
+    network = _network(prefix)
+    if prefix in accept:
+        return
+    if network.prefixlen == 0:
+        raise Refused("a default route, and bgp.import does not name it itself")
+    if _is_special(network, link_local=True):
+        raise Refused("loopback, link-local or multicast, and bgp.import does not name it itself")
+    if prefix in connected:
+        raise Refused("a connected route of this node, and bgp.import does not name it itself")
+
+
+def _is_of_many(mac: str) -> bool:
+    return bool(int(mac[:2], 16) & 1) or mac == "00:00:00:00:00:00"
 
 
 def _refuse_next_hop(text: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from bgpcni.bgp import gateway_mac
@@ -25,13 +25,17 @@ _KEYS = {"mac": "fdb", "ip": "neighbour", "flood": "flood"}
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What one attachment is to its VNI. `port`: the index of its root-side link; `gateways`: anycast ones."""
+    """What one attachment is to its VNI. `port`: the index of its root-side link; `gateways`: anycast ones.
+
+    `routed`: it is in a VRF, too, which takes the type 5 routes.
+    """
 
     targets: tuple[str, ...]
     mac: str
     addresses: tuple[str, ...]
     port: int
     gateways: tuple[str, ...]
+    routed: bool = False
 
     @property
     def keys(self) -> list[Key]:
@@ -51,6 +55,7 @@ def member_of(attachment: Attachment) -> Member:
         addresses=plain_addresses(attachment),
         port=attachment.host_index,
         gateways=tuple(str(ip_address(gateway)) for gateway in gateways),
+        routed=attachment.bgp.table is not None,
     )
 
 
@@ -129,7 +134,9 @@ class Segment:
     def rule(self, own: Own, bounds: Bounds) -> EvpnRule:
         """What it imports: the route targets of all that are in it."""
         reserved = self.gateways | {gateway_mac(self.vni)} if self._gateways else frozenset()
-        return EvpnRule(frozenset(self._targets), own, bounds, reserved)
+        rule = EvpnRule(frozenset(self._targets), own, bounds, reserved)
+        routed = any(member.routed for member in self.members.values())
+        return replace(rule, kinds=rule.kinds - {"ip-prefix"}) if routed else rule
 
     # ---------------------------------------------------------------- what is wanted
 

@@ -175,12 +175,12 @@ def on_link(netlink: Netlink, address: str) -> int | None:
     return u32(found[_RTA_OIF]) if direct else None
 
 
-def way_to(address: str) -> Message:
-    """Ask for the kernel's choice for an address (RTM_GETROUTE)."""
+def way_to(address: str, within: int = 0) -> Message:
+    """Ask for the kernel's choice for an address (RTM_GETROUTE). `within`: the index of a VRF, 0: none."""
     target = ip_address(address)
     bits = 32 if target.version == 4 else 128
     body = _RTMSG.pack(family_of(target.version), bits, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, target.packed)
-    return Message(RTM_GETROUTE, 0, body)
+    return Message(RTM_GETROUTE, 0, body + (attribute(_RTA_OIF, within) if within else b""))
 
 
 def _route(data: bytes) -> tuple[int, dict[int, bytes]]:

@@ -19,6 +19,7 @@ from bgpcni.ip import ip_interface
 from bgpcni.kernel import addresses, links, sysctl, vlans
 from bgpcni.kernel.library import iproute
 from bgpcni.kernel.netlink import Netlink, NetlinkError
+from bgpcni.kernel.vrf import Device, enslave_message, is_our_bridge
 from bgpcni.steps import step
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class BridgePlan:
     """What the bridge has to be. `gateways`: its addresses with prefix length; `mtu` 0: the kernel's default.
 
     `anycast_mac`: the MAC it must have, without an IPv6 link-local address; None: any MAC of its own. `tagging`: of
-    the port that is to be; a bridge that is made for it filters VLANs.
+    the port that is to be; a bridge that is made for it filters VLANs. `vrf`: the one it must be in, None: any or none.
     """
 
     name: str
@@ -41,6 +42,7 @@ class BridgePlan:
     promiscuous: bool = False
     force_address: bool = False
     tagging: vlans.Tagging | None = None
+    vrf: Device | None = None
 
 
 Added = Callable[[str, Callable[[], object]], object]
@@ -65,6 +67,13 @@ def ensure(netlink: Netlink, plan: BridgePlan, added: Added = _ignore) -> tuple[
         added(f"bridge {plan.name}", lambda: links.remove(netlink, index))
     if link.kind != "bridge":
         raise InvalidConfiguration(f"bridge: {plan.name} exists and is a {link.kind or 'physical'} link, not a bridge")
+    if plan.vrf and link.master != plan.vrf.index:
+        if not is_our_bridge(link):
+            raise InvalidConfiguration(
+                f"bridge: {plan.name} is there and not in VRF {plan.vrf.name}: put it in (ip link set {plan.name} "
+                f"master {plan.vrf.name}), or name one that is not there yet"
+            )
+        netlink.run(enslave_message(link.index, plan.vrf))
     if plan.mtu > link.mtu:
         raise InvalidConfiguration(f"mtu: {plan.mtu} is over the {link.mtu} of bridge {plan.name}")
     if not link.up or (plan.promiscuous and not link.promiscuous):
@@ -120,13 +129,18 @@ def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
         wanted["mtu"] = plan.mtu
     if plan.tagging:
         wanted["br_vlan_filtering"] = 1
+    if plan.vrf:
+        wanted["group"] = links.GROUP
     with _making:
         try:
             with iproute() as library:
                 library.link("add", **wanted)
                 for name in ("accept_dad", "accept_ra"):  # its routes are ours to say, as in stock
                     sysctl.put(f"net/ipv6/conf/{plan.name}/{name}", "0")
-                if plan.anycast_mac and (made := links.find(netlink, name=plan.name)):
+                made = links.find(netlink, name=plan.name)
+                if made and plan.vrf:
+                    netlink.run(enslave_message(made.index, plan.vrf))
+                if made and plan.anycast_mac:
                     netlink.run(links.anycast_message(made.index, plan.anycast_mac))
                 library.link("set", ifname=plan.name, state="up")
         except NetlinkError as error:

@@ -1,14 +1,19 @@
-"""Routes learned by BGP in the node's main table, with our protocol number: made, changed, removed, found again.
+"""Routes learned by BGP, in the node's main table or a VRF's, with our protocol number: made, changed, removed, found.
 
 Only ours are ever replaced or deleted: a route is created with EXCL, so one that somebody else has stays his.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
+import socket
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
+from bgpcni.kernel import sysctl
 from bgpcni.kernel.addresses import family_of
 from bgpcni.kernel.netlink import (
     CREATE,
@@ -21,58 +26,165 @@ from bgpcni.kernel.netlink import (
     NetlinkError,
     attribute,
     attributes,
+    nested,
     u32,
 )
 from bgpcni.kernel.vxlan import PROTOCOL, REPLACE
 
+log = logging.getLogger(__name__)
 METRIC = 20182
 """The priority of our routes: what the kernel or an administrator gives a route is lower, and wins."""
+LAST_METRIC = 4278198272
+"""That of a VRF's unreachable default: after every other route, so nothing leaves the VRF by the main table."""
+MAIN = 254
 RTM_DELROUTE = 25
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _IFADDR = struct.Struct("=BBBBI")
-_DST, _OIF, _GATEWAY, _PRIORITY = 1, 4, 5, 6
+_DST, _OIF, _GATEWAY, _PRIORITY, _TABLE, _VIA, _ENCAP_TYPE, _ENCAP = 1, 4, 5, 6, 15, 18, 21, 22
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_MAIN, _UNIVERSE, _UNICAST = 254, 0, 1
+_UNIVERSE, _UNICAST, _UNREACHABLE = 0, 1, 7
 _ONLINK_SCOPE = 253
 _RTM_F_CLONED = 0x200
+_ONLINK = 4
+AF_MPLS = 28
+_MPLS = 1
+"""LWTUNNEL_ENCAP_MPLS; also MPLS_IPTUNNEL_DST in it."""
+_BOTTOM = 0x100
+"""The bottom of a label stack, RFC 3032 section 2.1; the label is in the upper 20 bits."""
 
 
-def _body(prefix: str, gateway: str | None, device: int) -> bytes:
-    network = ip_network(prefix)
-    scope = _UNIVERSE if gateway or network.version == 6 else _ONLINK_SCOPE
-    head = _RTMSG.pack(family_of(network.version), network.prefixlen, 0, 0, _MAIN, PROTOCOL, scope, _UNICAST, 0)
-    body = head + (attribute(_DST, network.network_address.packed) if network.prefixlen else b"")
-    body += attribute(_OIF, device) + attribute(_PRIORITY, METRIC)
-    return body + (attribute(_GATEWAY, ip_address(gateway).packed) if gateway else b"")
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route of ours: `gateway` None: on the link. `device`: an index. `label`: the MPLS label put on packets."""
+
+    prefix: str
+    gateway: str | None
+    device: int
+    label: int | None = None
 
 
-def add_message(prefix: str, gateway: str | None, device: int) -> Message:
+def _body(route: Route, table: int) -> bytes:
+    """In a VRF's table the device may be outside of the VRF: its gateway is taken as on the link."""
+    network = ip_network(route.prefix)
+    scope = _UNIVERSE if route.gateway or network.version == 6 else _ONLINK_SCOPE
+    flags = _ONLINK if route.gateway and table != MAIN else 0
+    body = _head(network.version, network.prefixlen, table, scope, _UNICAST, flags)
+    body += attribute(_DST, network.network_address.packed) if network.prefixlen else b""
+    body += attribute(_OIF, route.device) + attribute(_PRIORITY, METRIC)
+    if route.gateway:
+        gateway = ip_address(route.gateway)
+        if gateway.version == network.version:
+            body += attribute(_GATEWAY, gateway.packed)
+        else:  # RFC 8950
+            body += attribute(_VIA, struct.pack("=H", family_of(gateway.version)) + gateway.packed)
+    if route.label is not None:
+        body += attribute(_ENCAP_TYPE, struct.pack("=H", _MPLS)) + nested(_ENCAP, attribute(_MPLS, _stack(route.label)))
+    return body
+
+
+def _head(version: int, length: int, table: int, scope: int, kind: int, flags: int = 0) -> bytes:
+    low = table if table < 256 else 0
+    head = _RTMSG.pack(family_of(version), length, 0, 0, low, PROTOCOL, scope, kind, flags)
+    return head + (attribute(_TABLE, table) if table > 255 else b"")
+
+
+def _stack(label: int) -> bytes:
+    return struct.pack("!I", label << 12 | _BOTTOM)
+
+
+def add_message(route: Route, table: int = MAIN) -> Message:
     """EEXIST: somebody has a route of this prefix and metric, and it is not touched."""
-    return Message(RTM_NEWROUTE, CREATE | EXCL, _body(prefix, gateway, device))
+    return Message(RTM_NEWROUTE, CREATE | EXCL, _body(route, table))
 
 
-def replace_message(prefix: str, gateway: str | None, device: int) -> Message:
+def replace_message(route: Route, table: int = MAIN) -> Message:
     """Another way for a prefix whose route of this metric is known to be ours."""
-    return Message(RTM_NEWROUTE, CREATE | REPLACE, _body(prefix, gateway, device))
+    return Message(RTM_NEWROUTE, CREATE | REPLACE, _body(route, table))
 
 
-def delete_message(prefix: str, gateway: str | None, device: int) -> Message:
+def delete_message(route: Route, table: int = MAIN) -> Message:
     """This very route; ESRCH: it was not there."""
-    return Message(RTM_DELROUTE, 0, _body(prefix, gateway, device))
+    return Message(RTM_DELROUTE, 0, _body(route, table))
 
 
-def ours(netlink: Netlink) -> Iterator[tuple[str, str | None, int]]:
-    """(prefix, gateway, device) of each route with our protocol number: for the agent's start."""
+def last_messages(table: int, *, make: bool) -> Iterator[Message]:
+    """What of a VRF has no other way is unreachable: without this the lookup would go on in the main table."""
+    for version in (4, 6) if sysctl.exists("net/ipv6") else (4,):
+        body = _head(version, 0, table, _UNIVERSE, _UNREACHABLE) + attribute(_PRIORITY, LAST_METRIC)
+        yield Message(RTM_NEWROUTE, CREATE | REPLACE, body) if make else Message(RTM_DELROUTE, 0, body)
+
+
+def ours(netlink: Netlink, table: int = MAIN) -> Iterator[Route]:
+    """Each route of a table with our protocol number: for the agent's start."""
     for version in (4, 6):
-        body = _RTMSG.pack(family_of(version), 0, 0, 0, 0, PROTOCOL, 0, 0, 0)
-        for data in netlink.dump(Message(RTM_GETROUTE, 0, body)):
-            _, length, _, _, table, protocol, _, _, flags = _RTMSG.unpack_from(data)
-            found = attributes(data, _RTMSG.size)
-            if protocol != PROTOCOL or table != _MAIN or flags & _RTM_F_CLONED or _OIF not in found:
-                continue
-            address = ip_address(found.get(_DST, bytes(4 if version == 4 else 16)))
-            gateway = str(ip_address(found[_GATEWAY])) if _GATEWAY in found else None
-            yield f"{address}/{length}", gateway, u32(found[_OIF])
+        try:
+            found = netlink.dump(Message(RTM_GETROUTE, 0, _head(version, 0, table, 0, 0)))
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:  # no such table yet
+                raise
+            continue
+        for data in found:
+            if route := _read(data, version, table):
+                yield route
+
+
+def _read(data: bytes, version: int, table: int) -> Route | None:
+    _, length, _, _, low, protocol, _, kind, flags = _RTMSG.unpack_from(data)
+    found = attributes(data, _RTMSG.size)
+    there = u32(found[_TABLE]) if _TABLE in found else low
+    if protocol != PROTOCOL or there != table or kind != _UNICAST or flags & _RTM_F_CLONED or _OIF not in found:
+        return None
+    address = ip_address(found.get(_DST, bytes(4 if version == 4 else 16)))
+    packed = found.get(_GATEWAY) or found.get(_VIA, b"")[2:]
+    stack = attributes(found.get(_ENCAP, b""), 0).get(_MPLS, b"")
+    label = int.from_bytes(stack[:3], "big") >> 4 if len(stack) == 4 else None
+    return Route(f"{address}/{length}", str(ip_address(packed)) if packed else None, u32(found[_OIF]), label)
+
+
+def label_message(label: int, device: int, *, make: bool) -> Message:
+    """Packets that come with this label are routed behind `device`, a VRF. EEXIST: the label is somebody else's."""
+    assert device > 0
+    head = _RTMSG.pack(AF_MPLS, 20, 0, 0, MAIN, PROTOCOL, _UNIVERSE, _UNICAST, 0)
+    body = head + attribute(_DST, _stack(label)) + attribute(_OIF, device)
+    return Message(RTM_NEWROUTE, CREATE | EXCL, body) if make else Message(RTM_DELROUTE, 0, body)
+
+
+def labels(netlink: Netlink) -> Iterator[tuple[int, int]]:
+    """(label, device) of each label of ours; none without MPLS."""
+    if not sysctl.exists("net/mpls"):
+        return
+    for data in netlink.dump(Message(RTM_GETROUTE, 0, _RTMSG.pack(AF_MPLS, 0, 0, 0, 0, PROTOCOL, 0, 0, 0))):
+        protocol = _RTMSG.unpack_from(data)[5]
+        found = attributes(data, _RTMSG.size)
+        if protocol == PROTOCOL and _DST in found and _OIF in found:
+            yield int.from_bytes(found[_DST][:3], "big") >> 4, u32(found[_OIF])
+
+
+def forwards_mpls(netlink: Netlink) -> bool:
+    """Whether this kernel can put labels on packets and take them off; loads its modules if it has them.
+
+    What is asked for is the removal of a route that cannot be: the kernel says that, or that it knows no MPLS.
+    """
+    impossible = Route("240.0.0.0/32", None, 1, 0)
+    (answer,) = netlink.send(delete_message(impossible))
+    known = not isinstance(answer, NetlinkError) or answer.errno in (errno.ESRCH, errno.ENODEV)
+    return known and sysctl.exists("net/mpls")
+
+
+def accept_labels(last: int) -> None:
+    """Have the kernel know labels up to this one. Raises KernelRefused."""
+    if int(sysctl.read("net/mpls/platform_labels")) <= last:
+        sysctl.write("net/mpls/platform_labels", str(last + 1))
+
+
+def accept_mpls(device: int) -> None:
+    """Have the kernel take MPLS packets that come in by this link."""
+    try:
+        name = f"net/mpls/conf/{socket.if_indextoname(device)}/input"
+    except OSError:
+        return
+    if sysctl.exists(name) and sysctl.read(name) != "1" and sysctl.put(name, "1"):
+        log.info("MPLS packets are taken: %s = 1", name)
 
 
 def way_to(netlink: Netlink, address: str) -> tuple[str | None, int] | None:

@@ -1,8 +1,9 @@
 """VXLAN devices and what is programmed behind them: forwarding entries, flood lists, neighbours. Packed messages.
 
-One device for each VNI, a port of the network's bridge, learning off everywhere: the kernel forwards to where BGP
-says and asks nobody. A device of ours has our alias (`bgpcni:vxlan …`); its entries are ours with it. Neighbours
-are on the bridge, where others may have some too: ours carry our protocol number.
+One device for each VNI: a port of the network's bridge, or itself in a VRF, whose own VNI it has. Learning is off
+everywhere: the kernel forwards to where BGP says and asks nobody. A device of ours has our alias (`bgpcni:vxlan …`);
+its entries are ours with it. Neighbours are on the bridge or the VRF's device, where others may have some too: ours
+carry our protocol number.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _SELF, _ON_MASTER, _EXT_LEARNED = 0x02, 0x04, 0x10
 _REACHABLE, _NOARP, _PERMANENT = 0x02, 0x40, 0x80
 _FLOOD = bytes(6)
 
-_IFNAME, _LINK_MTU, _LINK_MASTER, _LINKINFO, _ALIAS, _GROUP = 3, 4, 10, 18, 20, 27
+_LINK_ADDRESS, _IFNAME, _LINK_MTU, _LINK_MASTER, _LINKINFO, _ALIAS, _GROUP = 1, 3, 4, 10, 18, 20, 27
 _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _ID, _LOCAL, _TTL, _LEARNING, _UDP_PORT, _LOCAL6 = 1, 4, 5, 7, 15, 17
 _PORT_LEARNING, _PORT_SUPPRESS = 8, 32
@@ -59,17 +60,19 @@ _TTL_OF_TUNNEL = 64
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A VXLAN device. `mtu`: of the frames' payload inside; `bridge`: the index of the bridge it is a port of.
+    """A VXLAN device. `mtu`: of the frames' payload inside; `master`: the index of the bridge it is a port of.
 
-    `mark`, `group`: whose it is, if not the data path's: what its alias begins with, the group it is born in.
+    `router_mac`: its own MAC where it is no port but routes, and then `master` is a VRF. `mark`, `group`: whose it is,
+    if not the data path's: what its alias begins with, the group it is born in.
     """
 
     vni: int
     local: str
-    bridge: int
+    master: int
     mtu: int
     mark: str = MARK
     group: int = links.GROUP
+    router_mac: str | None = None
 
 
 def name_of(vni: int) -> str:
@@ -88,7 +91,8 @@ def ensure(netlink: Netlink, device: Device) -> int:
         if not is_ours(link, device.mark, device.group):
             raise NetlinkError(errno.EEXIST, f"{link.name} is not ours")
         if _local_of(netlink, link.index) == device.local:
-            if link.master != device.bridge or not link.up or link.mtu != device.mtu or not link.alias:
+            same = link.mac == device.router_mac or device.router_mac is None
+            if link.master != device.master or not link.up or link.mtu != device.mtu or not link.alias or not same:
                 netlink.run(*_settings(device, link.index))
             return link.index
         links.remove(netlink, link.index)  # the node has another VTEP address now
@@ -123,9 +127,12 @@ def _settings(device: Device, index: int) -> tuple[Message, ...]:
     assert index > 0
     alias = f"{device.mark}{device.vni}".encode()
     port = attribute(_PORT_LEARNING, b"\0") + attribute(_PORT_SUPPRESS, b"\1")
-    enslave = attribute(_ALIAS, alias) + attribute(_LINK_MASTER, device.bridge) + attribute(_LINK_MTU, device.mtu)
-    enslave += links.no_link_local()  # a port needs none, and its MLD and ND would go to every VTEP
-    behave = nested(_LINKINFO, attribute(_SLAVE_KIND, b"bridge"), nested(_SLAVE_DATA, port))
+    enslave = attribute(_ALIAS, alias) + attribute(_LINK_MASTER, device.master) + attribute(_LINK_MTU, device.mtu)
+    enslave += links.no_link_local()  # it needs none, and its MLD and ND would go to every VTEP
+    if device.router_mac is None:
+        behave = nested(_LINKINFO, attribute(_SLAVE_KIND, b"bridge"), nested(_SLAVE_DATA, port))
+    else:
+        behave = attribute(_LINK_ADDRESS, links.mac_bytes(device.router_mac))
     return (
         Message(RTM_NEWLINK, 0, links.header(index) + enslave),
         Message(RTM_NEWLINK, 0, links.header(index) + behave),
@@ -162,6 +169,20 @@ def remote_messages(device: int, mac: str, vtep: str, vni: int | None) -> tuple[
     if vni is not None:
         body += attribute(_VNI, vni)
     return (Message(RTM_NEWNEIGH, CREATE | REPLACE, body),)
+
+
+def router_message(device: int, mac: str, vtep: str) -> Message:
+    """The router of this MAC is behind `vtep`: the entry of a device that is no port of a bridge."""
+    assert device > 0
+    body = _NDMSG.pack(AF_BRIDGE, device, _NOARP | _REACHABLE, _SELF | _EXT_LEARNED, 0)
+    body += attribute(_LLADDR, links.mac_bytes(mac)) + attribute(_DST, ip_address(vtep).packed)
+    return Message(RTM_NEWNEIGH, CREATE | REPLACE, body)
+
+
+def forget_router_message(device: int, mac: str) -> Message:
+    assert device > 0
+    body = _NDMSG.pack(AF_BRIDGE, device, 0, _SELF, 0) + attribute(_LLADDR, links.mac_bytes(mac))
+    return Message(RTM_DELNEIGH, 0, body)
 
 
 def forget_remote_messages(device: int, mac: str) -> tuple[Message, ...]:

@@ -64,6 +64,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
         node.claims.take(attachment)
         node.store.put(State.ADDING, attachment)
         undo.push("the record", lambda: node.take_back(attachment, undo))
+        attachment, _ = node.enter_vrf(attachment, undo)
         attachment = node.announce(attachment, undo)
         undo.keep()
     return attachment, Dns()

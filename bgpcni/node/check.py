@@ -6,7 +6,7 @@ from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 from bgpcni.errors import CheckFailed
-from bgpcni.kernel import addresses, links, sysctl, vlans, vxlan
+from bgpcni.kernel import addresses, links, sysctl, vlans, vrf, vxlan
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, State
 from bgpcni.node import chain, options, plan
@@ -89,6 +89,8 @@ def _outside(node: Node, request: Request, attachment: Attachment) -> None:
             raise CheckFailed(f"VXLAN device {vxlan.name_of(attachment.bgp.vni)} is missing")
         if not tunnel.up or tunnel.master != switch.index:
             raise CheckFailed(f"VXLAN device {tunnel.name} is down, or not a port of bridge {switch.name}")
+    if attachment.bgp.table is not None:
+        _routed(node, attachment, switch)
     wanted = plan.bridge_of(request.settings, attachment.addresses)
     holder, what = switch, f"bridge {switch.name}"
     if wanted.tagging:
@@ -127,6 +129,22 @@ def _vlan_gateway(node: Node, host: links.Link, switch: links.Link, tagging: vla
     if not vlans.leads(node.netlink, link.index, switch.index, host.index):
         raise CheckFailed(f"vlan: gateway interface {name} is not in VLAN {tagging.untagged} of bridge {switch.name}")
     return link
+
+
+def _routed(node: Node, attachment: Attachment, switch: links.Link) -> None:
+    """The VRF, its own VXLAN device, and the bridge in it."""
+    intent = attachment.bgp
+    found = vrf.find(node.netlink, intent.vrf or "")
+    if found is None:
+        raise CheckFailed(f"VRF {intent.vrf} is missing")
+    if switch.master != found.index:
+        raise CheckFailed(f"bridge {switch.name} is not in VRF {found.name}")
+    if intent.l3vni is not None:
+        tunnel = links.find(node.netlink, name=vxlan.name_of(intent.l3vni))
+        if tunnel is None or not vxlan.is_ours(tunnel):
+            raise CheckFailed(f"VXLAN device {vxlan.name_of(intent.l3vni)} is missing")
+        if not tunnel.up or tunnel.master != found.index:
+            raise CheckFailed(f"VXLAN device {tunnel.name} is down, or not in VRF {found.name}")
 
 
 def _announced(node: Node, attachment: Attachment) -> None:

@@ -11,7 +11,7 @@ import logging
 
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, KernelRefused, TryAgain
 from bgpcni.ip import ip_interface
-from bgpcni.kernel import addresses, frames, links, sysctl, vlans
+from bgpcni.kernel import addresses, frames, links, sysctl, vlans, vrf
 from bgpcni.kernel.dad import Detection
 from bgpcni.kernel.namespace import Namespace, inside
 from bgpcni.kernel.netlink import Message, Netlink, NetlinkError
@@ -231,12 +231,14 @@ def _unreachable(netlink: Netlink, attachment: Attachment, *first: Message) -> s
             return True
         return bool(bridge and host) and vlans.leads(netlink, device, bridge, host)
 
+    found = vrf.find(netlink, attachment.bgp.vrf) if attachment.bgp.table and attachment.bgp.vrf else None
+    within = found.index if found else 0
     plain = _plain(attachment)
-    answers = netlink.send(*first, *(addresses.way_to(address) for address in plain))[len(first) :]
+    answers = netlink.send(*first, *(addresses.way_to(address, within) for address in plain))[len(first) :]
     for address, answer in zip(plain, answers, strict=True):
         if reason := addresses.not_on(answer, leads):
             apart = f"; bridge {attachment.bridge} keeps VLANs apart" if attachment.vlan_filtering else ""
-            return f"the node cannot reach {address}: {reason}{apart}"
+            return f"{f'VRF {found.name}' if found else 'the node'} cannot reach {address}: {reason}{apart}"
     return None
 
 

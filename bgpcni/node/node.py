@@ -21,6 +21,7 @@ from bgpcni.convergence.derive import derive
 from bgpcni.dataplane.claims import Claims
 from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain
 from bgpcni.exporter import NotThereYet
+from bgpcni.kernel import vrf
 from bgpcni.kernel.frames import Herald
 from bgpcni.kernel.namespace import Namespace, boot_id
 from bgpcni.kernel.netlink import Netlink
@@ -111,7 +112,7 @@ class Node:
         reason = interface.reach(self.netlink, attachment)
         if attachment.exporters:
             self.refuse_unannounceable(attachment)
-            if attachment.bgp.family == "unicast" and reason:
+            if reason and (attachment.bgp.family == "unicast" or attachment.bgp.table is not None):
                 raise InvalidConfiguration(reason)
         mobility = 0
         if self.dataplane is not None and attachment.exporters:
@@ -139,6 +140,15 @@ class Node:
             raise InvalidConfiguration(f"ipam: {nlri} leads to {other} on this node already")
         for address, other in self.dataplane.rivals(attachment) if self.dataplane is not None else ():
             raise InvalidConfiguration(f"ipam: {address} is that of {other} in VNI {attachment.bgp.vni} already")
+
+    def enter_vrf(self, attachment: Attachment, undo: Undo) -> tuple[Attachment, vrf.Device | None]:
+        """The VRF it asks for, made if need be, with the table that it has; None if it has none."""
+        if self.dataplane is None or attachment.bgp.table is None:
+            return attachment, None
+        undo.push("the VRF", functools.partial(self.dataplane.leave, attachment))
+        found = self.dataplane.enter(attachment)
+        intent = attachment.bgp.model_copy(update={"table": found.table})
+        return attachment.model_copy(update={"bgp": intent}), found
 
     def refuse_unannounceable(self, attachment: Attachment) -> None:
         """A next hop that is missing, or a family that an exporter does not know, before the record says "up"."""
@@ -174,7 +184,11 @@ class Node:
         if not routing.exporters:
             return routing
         imports = {use.name: catalog.load(use.type).imports for use in routing.exporters}
-        intent, more = plan.forwarded(request.settings, routing.bgp, imports)
+        vrf = None
+        if routing.bgp.vrf is not None:
+            lacking = "agent" if self.dataplane is None else self.dataplane.lacking(routing.bgp.family)
+            vrf = plan.VrfHere(self.store.number_of(f"vrf {routing.bgp.vrf}"), lacking)
+        intent, more = plan.forwarded(request.settings, routing.bgp, imports, vrf)
         warnings += more
         return replace(routing, bgp=intent)
 
@@ -248,6 +262,7 @@ class Node:
         self.claims.drop(attachment.key)
         if self.dataplane is not None:
             self.dataplane.detach(attachment)
+            self.dataplane.leave(attachment)
 
     def finish(self, attachment: Attachment) -> None:
         """The withdrawal is confirmed: addresses go back, then the record goes."""

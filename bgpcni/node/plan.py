@@ -19,6 +19,7 @@ from bgpcni.errors import InvalidConfiguration, InvalidEnvironment
 from bgpcni.ip import ip_address, ip_interface, ip_network
 from bgpcni.kernel.bridge import BridgePlan
 from bgpcni.kernel.vlans import Tagging, gateway_name
+from bgpcni.kernel.vrf import TABLES, Device
 from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, NodeFacts
 from bgpcni.node.request import Request
 
@@ -32,6 +33,14 @@ class Routing:
     bgp: Bgp
     exporters: tuple[ExporterUse, ...]
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VrfHere:
+    """The VRF of a network. `number`: its own on this node; `lacking`: what is not here for it, "" if all is."""
+
+    number: int
+    lacking: str = ""
 
 
 def host_veth(key: AttachmentKey, attempt: int = 0) -> str:
@@ -61,12 +70,14 @@ def refuse_unsupported(config: NetworkConfig) -> None:
         raise InvalidConfiguration("hairpinMode: cannot be used together with promiscMode")
 
 
-def refuse_vlan_of_evpn(config: NetworkConfig, intent: Bgp, exporters: Sequence[ExporterUse]) -> None:
-    """A VLAN of a bridge can have no VNI of its own. Raises InvalidConfiguration."""
-    if exporters and intent.family == "evpn" and (tagging := tagging_of(config)):
+def refuse_vlan_with(config: NetworkConfig, intent: Bgp, exporters: Sequence[ExporterUse]) -> None:
+    """A VLAN of a bridge can have no VNI or VRF of its own. Raises InvalidConfiguration."""
+    if exporters and (intent.family == "evpn" or intent.vrf) and (tagging := tagging_of(config)):
+        what, why = ("bgp.vrf", "a bridge is in one VRF as a whole")
+        if intent.family == "evpn":
+            what, why = "bgp.family evpn", "bridge and VNI are one to one"
         raise InvalidConfiguration(
-            f"{tagging.key}: cannot be used together with bgp.family evpn: bridge and VNI are one to one, "
-            "so give this network a bridge of its own instead"
+            f"{tagging.key}: cannot be used together with {what}: {why}, so give this network a bridge of its own"
         )
 
 
@@ -134,6 +145,7 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
     if config.exporters is None and config.type != "bagpipe" and not resident and config.name not in agent.networks:
         warnings = ("exporters: none given and no agent is running: nothing is announced",)
     family = family_of(config)
+    _refuse_vrf(config, family)
     import_rt, export_rt = _targets(request)
     if not exporters:
         return Routing(Bgp(family=family), (), warnings)
@@ -147,19 +159,42 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
     policy.refuse_names("export_rt", export_rt, policy.export_rt, "exportRT")
     policy.refuse_names("exporters", [use.name for use in exporters], policy.exporters, "exporters")
     policy.refuse_vni(vni)
+    policy.refuse_vni(config.bgp.l3vni, "bgp.l3vni")
+    if config.bgp.vrf is not None:
+        policy.refuse_names("vrfs", [config.bgp.vrf], policy.vrfs, "bgp.vrf")
+        if config.bgp.l3vni == vni and vni is not None:
+            raise InvalidConfiguration(f"bgp.l3vni: {vni} is the network's own VNI, a VRF needs another")
     intent = Bgp(
         family=family,
         advertise=config.bgp.advertise,
         vni=vni,
         rd=None if family == "unicast" else _distinguisher(config, facts, number),
         label=number + 15 if family == "vpn" else None,
+        vrf=config.bgp.vrf,
+        l3vni=config.bgp.l3vni,
         import_rt=import_rt,
         export_rt=export_rt,
-        import_prefixes=config.bgp.import_ if family == "unicast" else (),
+        import_prefixes=config.bgp.import_ if family == "unicast" or config.bgp.vrf else (),
         communities=config.bgp.communities,
         drain_seconds=config.bgp.drain_seconds,
     )
     return Routing(intent, exporters, warnings)
+
+
+def _refuse_vrf(config: NetworkConfig, family: str) -> None:
+    """`bgp.vrf` and `bgp.l3vni` that do not go together, with each other or with the rest."""
+    vrf, l3vni = config.bgp.vrf, config.bgp.l3vni
+    if vrf is None:
+        if l3vni is not None:
+            raise InvalidConfiguration("bgp.l3vni: is the VNI of a VRF, and bgp.vrf is missing")
+    elif family == "unicast":
+        raise InvalidConfiguration("bgp.vrf: unicast routes are of the node's own table: set bgp.family to evpn or vpn")
+    elif vrf == config.bridge:
+        raise InvalidConfiguration(f"bgp.vrf: {vrf} is the name of the bridge, the VRF needs one of its own")
+    elif family == "evpn" and l3vni is None:
+        raise InvalidConfiguration("bgp.l3vni: missing, a VRF of EVPN needs a VNI of its own (1 to 16777215)")
+    elif family == "vpn" and l3vni is not None:
+        raise InvalidConfiguration("bgp.l3vni: is of EVPN, and bgp.family is vpn")
 
 
 def family_of(config: NetworkConfig) -> Literal["unicast", "vpn", "evpn"]:
@@ -167,15 +202,27 @@ def family_of(config: NetworkConfig) -> Literal["unicast", "vpn", "evpn"]:
     return config.bgp.family or ("evpn" if config.type == "bagpipe" and config.exporters is None else "unicast")
 
 
-def forwarded(config: NetworkConfig, intent: Bgp, imports: Mapping[str, str]) -> tuple[Bgp, tuple[str, ...]]:
+def forwarded(
+    config: NetworkConfig, intent: Bgp, imports: Mapping[str, str], vrf: VrfHere | None = None
+) -> tuple[Bgp, tuple[str, ...]]:
     """Who forwards what is announced, and warnings where nobody does. `imports`: each exporter's, by name.
 
-    Raises InvalidConfiguration where two exporters would own the VXLAN.
+    Raises InvalidConfiguration where two exporters would own the VXLAN, or one whose data path knows no VRF.
     """
     owners = [name for name, kind in imports.items() if kind == "datapath"]
+    learns = "routes" in imports.values()
+    if intent.vrf is not None and owners:
+        raise InvalidConfiguration(f"bgp.vrf: {owners[0]} has a data path of its own, which knows no VRF")
     warnings: list[str] = []
-    if intent.family == "vpn" and not owners:
-        warnings.append("bgp.family: vpn is announced only: this node forwards no MPLS")
+    if vrf is not None:
+        lacking = vrf.lacking if learns else "exporter that learns routes"
+        if lacking:
+            warnings.append(f"bgp.vrf: what VRF {intent.vrf} routes is announced only: there is no {lacking} here")
+        number = TABLES + vrf.number  # the label too: far from those that label managers give out first
+        label = number if intent.family == "vpn" else None
+        intent = intent.model_copy(update={"label": label, "table": None if lacking else number})
+    elif intent.family == "vpn" and not owners:
+        warnings.append("bgp.family: vpn is announced only: without bgp.vrf this node forwards no MPLS")
     if intent.family != "evpn":
         return intent, tuple(warnings)
     if len(owners) > 1:
@@ -183,12 +230,12 @@ def forwarded(config: NetworkConfig, intent: Bgp, imports: Mapping[str, str]) ->
     forwarder: Literal["agent", "exporter"] | None = None
     if owners:
         forwarder = "exporter"
-    elif "routes" in imports.values():
+    elif learns:
         forwarder = "agent"
     else:
         warnings.append("bgp.family: evpn is announced only: no exporter here has a VXLAN or learns routes")
-    if intent.advertise == "subnet":
-        warnings.append("bgp.advertise: the subnet's type 5 route is announced only: this node has no VRF for it")
+    if intent.advertise == "subnet" and vrf is None:
+        warnings.append("bgp.advertise: the subnet's type 5 route is announced only: bgp.vrf names no VRF for it")
     anycast = forwarder == "agent" and is_gateway(config)
     return intent.model_copy(update={"forwarder": forwarder, "anycast": anycast}), tuple(warnings)
 
@@ -247,7 +294,9 @@ def _distinguisher(config: NetworkConfig, facts: NodeFacts, number: int) -> str 
     return f"{facts.router_id or 0}:{number}"
 
 
-def bridge_of(config: NetworkConfig, addresses: Sequence[Address], intent: Bgp | None = None) -> BridgePlan:
+def bridge_of(
+    config: NetworkConfig, addresses: Sequence[Address], intent: Bgp | None = None, vrf: Device | None = None
+) -> BridgePlan:
     """The bridge an attachment needs, with the gateway of each of its subnets if it is a gateway.
 
     An anycast gateway has the same MAC on every node, and no link-local address, which would be the same too.
@@ -265,6 +314,7 @@ def bridge_of(config: NetworkConfig, addresses: Sequence[Address], intent: Bgp |
         promiscuous=config.promisc_mode,
         force_address=config.force_address,
         tagging=tagging_of(config),
+        vrf=vrf,
     )
 
 

@@ -44,7 +44,7 @@ def _servable(node: Node, request: Request) -> tuple[ExporterUse, ...]:
     vlans.require(plan.tagging_of(config))
     node.agent.policy.refuse_names("bridges", [config.bridge], node.agent.policy.bridges, "bridge")
     routing = plan.routing(request, node.agent, node.facts, 1, resident=node.resident)
-    plan.refuse_vlan_of_evpn(config, routing.bgp, routing.exporters)
+    plan.refuse_vlan_with(config, routing.bgp, routing.exporters)
     node.refuse_exporters(routing)
     switch = links.find(node.netlink, name=config.bridge)
     if switch is not None and switch.kind != "bridge":

@@ -1,6 +1,6 @@
 """ADD and DEL: the order of the steps, and nothing else. One screen each.
 
-ADD: lock → plan → record → addresses → bridge → pair → options → inside → reachable? → record up → announce → wait
+ADD: lock → plan → record → addresses → VRF, bridge → pair → options → inside → reachable? → up → announce → wait
 DEL: lock → record leaving → withdraw → link → confirmed? → addresses and record go (else they are held)
 """
 
@@ -68,7 +68,8 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
 
         given = node.addressing.allocate(request, attachment.ipam, held)
         addresses = plan.with_gateways(config, given.addresses)
-        wanted = plan.bridge_of(config, addresses, attachment.bgp)
+        attachment, vrf = node.enter_vrf(attachment, undo)
+        wanted = plan.bridge_of(config, addresses, attachment.bgp, vrf)
         plan.refuse_by_policy(node.agent.policy, config, addresses, wanted.gateways)
         switch, gateway = bridge.ensure(node.netlink, wanted, functools.partial(_unless_shared, node, attachment, undo))
         attachment = attachment.model_copy(
@@ -110,7 +111,7 @@ def _planned(node: Node, request: Request, space: Namespace, warnings: list[str]
     """The attachment as it shall be, on disk before the kernel is touched."""
     config = request.settings
     attachment = node.begin(request, space, warnings)
-    plan.refuse_vlan_of_evpn(config, attachment.bgp, attachment.exporters)
+    plan.refuse_vlan_with(config, attachment.bgp, attachment.exporters)
     node.agent.policy.refuse_names("bridges", [config.bridge], node.agent.policy.bridges, "bridge")
     return attachment.model_copy(
         update={
@@ -123,10 +124,10 @@ def _planned(node: Node, request: Request, space: Namespace, warnings: list[str]
 
 
 def _mtu(node: Node, intent: Bgp, asked: int, warnings: list[str]) -> int | None:
-    """The MTU of both ends, None: the kernel's default. In a VXLAN of ours frames must fit the underlay."""
-    if node.dataplane is None or intent.forwarder != "agent":
+    """The MTU of both ends, None: the kernel's default. In a tunnel of ours frames must fit the underlay."""
+    if node.dataplane is None or (intent.forwarder != "agent" and intent.table is None):
         return asked or None
-    fits = node.dataplane.payload()
+    fits = node.dataplane.payload(intent.family)
     if asked > fits:
         warnings.append(f"mtu: {asked} does not fit the underlay, which carries {fits}: large frames are fragmented")
     return asked or fits

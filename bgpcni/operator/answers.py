@@ -316,6 +316,8 @@ def _explain(node: Node, stored: Stored) -> Document:
         tunnel = links.find(node.netlink, name=name)
         there = tunnel is not None and vxlan.is_ours(tunnel)
         steps.append(_step("data path", "up" if there else "missing", "", f"{name} on {attachment.bridge}"))
+    if attachment.bgp.vrf is not None and attachment.exporters and not gone:
+        steps.append(_vrf_step(node, attachment))
     if attachment.bgp.family == "unicast" and attachment.exporters and not gone and stored.state is State.UP:
         reason = interface.unreachable(node.netlink, attachment)
         steps.append(_step("reachability", "no" if reason else "yes", "", reason or "the node reaches its addresses"))
@@ -333,6 +335,19 @@ def _explain(node: Node, stored: Stored) -> Document:
         "ifname": attachment.ifname,
         "steps": steps,
     }
+
+
+def _vrf_step(node: Node, attachment: Attachment) -> Document:
+    intent = attachment.bgp
+    if intent.table is None:
+        return _step("VRF", "none", "", f"{intent.vrf}: control plane only, this node forwards nothing for it")
+    master = links.find(node.netlink, name=str(intent.vrf))
+    names = [str(attachment.bridge)] + ([vxlan.name_of(intent.l3vni)] if intent.l3vni else [])
+    inside = [links.find(node.netlink, name=name) for name in names]
+    there = master is not None and all(link is not None and link.master == master.index for link in inside)
+    way = f"MPLS label {intent.label}" if intent.family == "vpn" else f"VNI {intent.l3vni}"
+    detail = f"{intent.vrf}, table {intent.table}, {way}: {', '.join(names)}"
+    return _step("VRF", "up" if there else "missing", "", detail)
 
 
 def _step(name: str, state: str, since: str, detail: str) -> Document:

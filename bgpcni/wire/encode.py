@@ -78,7 +78,7 @@ def encode(route: Announcement, asn: int, kind: Kind) -> Route:
         route.vni or 0,
         route.mobility,
         hop,
-        route.nlri.mac if route.nlri.kind == "ip-prefix" else None,
+        route.router_mac,
     )
     return Route(route.nlri.family, hop, attributes, nlri, key)
 

@@ -31,6 +31,7 @@ REPORTS = "BGPCNI_KERNEL_REPORTS"
 SECONDS = 900
 PROBES = {
     "vrf": ("link", "add", "name", "probe", "type", "vrf", "table", "1000"),
+    "mpls": ("route", "add", "203.0.113.0/24", "encap", "mpls", "16", "dev", "lo"),
     "vlan_filtering": ("link", "add", "name", "probe", "type", "bridge", "vlan_filtering", "1"),
 }
 """What a test can ask for, and what iproute2 can then do."""
@@ -47,7 +48,7 @@ mkdir -p {checkout} /run/out /run/modules/lib
 mount -t hostfs -o hostfs={checkout} hostfs {checkout}
 mount -t hostfs -o hostfs={folder} hostfs /run/out
 ln -s {modules} /run/modules/lib/modules
-for module in ipv6 bridge 8021q vxlan veth vrf macvlan dummy; do
+for module in ipv6 bridge 8021q vxlan veth vrf macvlan dummy mpls_router mpls_iptunnel mpls_gso; do
     modprobe -d /run/modules $module
 done
 ip link set lo up
