@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ _NOFOLLOW = os.O_CLOEXEC | os.O_NOFOLLOW
 NUMBERS_SECONDS = 30.0
 _PAGE = 4096
 """Octets that are written at once or not at all, on every architecture's smallest page."""
+_SPARES = 256
+"""Files that are kept for records to come: as many as there are calls at once."""
 _NUMBERS = TypeAdapter(dict[str, Annotated[int, Field(ge=1, le=65535)]])
 _ORDER = (State.UP, State.LEAVING, State.ADDING)
 
@@ -59,7 +62,21 @@ class Store:
             state: folders.open_below(state.value, self._base, data_dir / "attachments") for state in State
         }
 
+        self._spares: deque[str] | None = None
+        self._spare_folder = -1
+
+    def recycle(self) -> None:
+        """Keep the files of records that go for those that come. Only for the agent, when it is sure to be alone.
+
+        Making and removing files is what a journaling file system takes longest for: ext4 looks at every inode that
+        was freed in the last seconds. Raises IoFailure.
+        """
+        self._spare_folder = folders.open_below("spare", self.data_fd, self.path)
+        self._spares = deque(os.listdir(self._spare_folder))
+
     def close(self) -> None:
+        if self._spares is not None:
+            os.close(self._spare_folder)
         for fd in (*self._folders.values(), self._base, self._locks, self.data_fd, self.run_fd):
             os.close(fd)
 
@@ -176,8 +193,7 @@ class Store:
     def put(self, state: State, attachment: Attachment) -> None:
         """Write the record into `state`, whole or not at all, and out of every other state. Raises IoFailure."""
         name, data = _name(attachment.key), attachment.model_dump_json(by_alias=True).encode() + b"\n"
-        # `up` follows `adding`: the same file, written over and then moved. Making and removing files is what a
-        # journaling file system takes longest for.
+        # `up` follows `adding`: the same file, written over and then moved
         written = State.ADDING if state is State.UP else state
         try:
             self._write(self._folders[written], name, data)
@@ -195,7 +211,12 @@ class Store:
         A kill does not cut a write within one page short, so that is done in place: where less is to be written
         than there was, spaces fill it up, which JSON does not mind. Anything larger is written aside and renamed.
         """
-        fd = os.open(name, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o600, dir_fd=folder)
+        try:
+            fd = os.open(name, os.O_RDWR | _NOFOLLOW, dir_fd=folder)
+        except FileNotFoundError:
+            if self._write_spare(folder, name, data):
+                return
+            fd = os.open(name, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o600, dir_fd=folder)
         try:
             before = os.pread(fd, _PAGE + 1, 0)
             if max(len(before), len(data)) > _PAGE:
@@ -211,6 +232,39 @@ class Store:
             raise
         finally:
             os.close(fd)
+
+    def _write_spare(self, folder: int, name: str, data: bytes) -> bool:
+        """Write a new record into a spare file, then give it its name; False where there is none that it fits into."""
+        while self._spares and len(data) <= _PAGE:
+            try:
+                spare = self._spares.popleft()
+                fd = os.open(spare, os.O_RDWR | _NOFOLLOW, dir_fd=self._spare_folder)
+            except (IndexError, OSError):
+                continue
+            try:
+                size = os.fstat(fd).st_size
+                text = data[:-1].ljust(size - 1) + data[-1:]
+                if size <= _PAGE and os.pwrite(fd, text, 0) == len(text):
+                    os.rename(spare, name, src_dir_fd=self._spare_folder, dst_dir_fd=folder)
+                    return True
+            except OSError:
+                pass  # a new file may do, or says why not
+            finally:
+                os.close(fd)
+            _remove(self._spare_folder, spare)
+        return False
+
+    def _spare(self, state: State, name: str) -> bool:
+        """Take a record away by making its file a spare one; False where it has to be removed."""
+        if self._spares is None or len(self._spares) >= _SPARES:
+            return False
+        spare = _digest(name)
+        try:
+            os.rename(name, spare, src_dir_fd=self._folders[state], dst_dir_fd=self._spare_folder)
+        except OSError:
+            return False
+        self._spares.append(spare)
+        return True
 
     def _write_aside(self, folder: int, name: str, data: bytes) -> None:
         aside = f".{_digest(name)}"
@@ -246,8 +300,10 @@ class Store:
 
     def drop(self, key: AttachmentKey) -> None:
         """Forget the attachment, in whatever state it is. Missing is success."""
+        name = _name(key)
         for state in State:
-            self._unlink(state, _name(key))
+            if not self._spare(state, name):
+                self._unlink(state, name)
 
     def drop_digest(self, network: str, digest: str) -> None:
         """Forget a record by its file's name: for those that cannot be read."""

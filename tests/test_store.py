@@ -183,7 +183,7 @@ def test_files_that_are_no_records_are_let_be(store: Store) -> None:
 # ---------------------------------------------------------------- kills
 
 
-CALLS = ("open", "write", "pread", "pwrite", "close", "rename", "unlink", "stat")
+CALLS = ("fstat", "open", "write", "pread", "pwrite", "close", "rename", "unlink", "stat")
 
 
 def die_at(number: int, action: Callable[[], object]) -> bool:
@@ -264,11 +264,18 @@ def test_a_kill_between_any_two_system_calls_leaves_one_whole_record(
     pytest.fail("the action never came to its end")
 
 
+@pytest.mark.parametrize("spare", [False, True], ids=["new", "spare"])
 @pytest.mark.parametrize("record", [AFTER, LARGE], ids=["small", "large"])
-def test_a_kill_while_the_first_record_is_written_leaves_it_whole_or_none(tmp_path: Path, record: Attachment) -> None:
+def test_a_kill_while_the_first_record_is_written_leaves_it_whole_or_none(
+    tmp_path: Path, record: Attachment, spare: bool
+) -> None:
     """Nothing was touched yet: the next ADD of the same container finds its way free."""
     for number in range(50):
         store = Store(tmp_path / "data", tmp_path / "run")
+        if spare:
+            store.recycle()
+            store.put(State.UP, BEFORE)
+            store.drop(BEFORE.key)
         killed = die_at(number, lambda store=store: store.put(State.ADDING, record))  # type: ignore[misc]
         assert found(store) in ([], [(State.ADDING, record)])
         assert (store.find(record.key) is None) == (found(store) == [])
@@ -293,6 +300,54 @@ def test_what_kills_left_is_swept(store: Store) -> None:
     store.sweep()
     assert not path_of(store, State.ADDING, other).exists()
     assert [path.name for path in (store.run_path / "locks").iterdir()] == [WITH.key.digest]
+
+
+def test_the_file_of_a_record_that_goes_is_the_next_ones(store: Store) -> None:
+    """In the agent, and in its next life; a text that is shorter than the last leaves nothing of that."""
+    store.recycle()
+    store.put(State.ADDING, WITH)
+    first = path_of(store, State.ADDING).stat().st_ino
+    store.drop(WITH.key)
+    assert found(store) == []
+    again = Store(store.path, store.run_path)
+    again.sweep()
+    again.recycle()
+    other = attachment("other")
+    again.put(State.ADDING, other)
+    again.put(State.UP, other)
+    assert path_of(again, State.UP, other).stat().st_ino == first
+    assert found(again) == [(State.UP, other)]
+    again.close()
+
+
+def test_large_files_and_more_than_enough_are_not_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do they come back: a record that is larger than a page gets a file of its own."""
+    monkeypatch.setattr(module, "_SPARES", 2)
+    store.recycle()
+    large = [LARGE.model_copy(update={"container_id": f"c{n}"}) for n in range(3)]
+    for item in large:
+        store.put(State.UP, item)
+    for item in large:
+        store.drop(item.key)
+    assert len(os.listdir(store.path / "spare")) == 2
+    store.put(State.ADDING, WITH)
+    assert os.listdir(store.path / "spare") == []
+    store.put(State.ADDING, large[0])
+    assert sorted(found(store), key=str) == sorted([(State.ADDING, WITH), (State.ADDING, large[0])], key=str)
+
+
+def test_records_come_and_go_without_the_folder_of_spare_files(store: Store) -> None:
+    """Somebody cleaned up."""
+    store.recycle()
+    store.put(State.UP, WITH)
+    store.drop(WITH.key)
+    (store.path / "spare" / WITH.key.digest).unlink()
+    (store.path / "spare").rmdir()
+    store.put(State.ADDING, WITH)
+    store.put(State.UP, WITH)
+    assert found(store) == [(State.UP, WITH)]
+    store.drop(WITH.key)
+    assert found(store) == []
 
 
 def test_the_lock_goes_with_the_record(store: Store) -> None:

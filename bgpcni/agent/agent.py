@@ -63,6 +63,7 @@ class Agent:
         except locks.Busy:
             raise TryAgain(f"another agent holds {store.run_path / locks.WriterLocks.AGENT}") from None
         store.sweep()
+        store.recycle()
         signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
         self._build(store, config)

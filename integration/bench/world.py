@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from integration.lab import Frr, Lab, Namespace, Node
+from integration.lab.namespace import unique
 from integration.lab.node import STOCK_PLUGINS
 
 RUNNER = Path(__file__).with_name("runner.py")
@@ -25,6 +27,10 @@ class World:
         self.lab = lab
         self.frr: Frr = lab.frr()
         self.node: Node = lab.node(self.frr)
+        memory = Path("/dev/shm", unique("run"))  # /run is in memory
+        memory.mkdir(mode=0o711)
+        lab.callback(lambda: shutil.rmtree(memory, ignore_errors=True))
+        self.node.run_dir = memory / "bgpcni"
         before(self.node)
         self.node.agent(**toml)
         self.frr.wait_established(self.node.address)
