@@ -50,6 +50,11 @@ class Site:
         answer = self.node.operator("reload")
         assert answer.code == 0, answer
 
+    def waits(self) -> str:
+        """What `bgpcni status` says of hand-overs that are not done."""
+        problems = self.node.operator("status").document["problems"]
+        return "".join(problem["text"] for problem in problems if problem["code"] == "handing-over")
+
     @property
     def prefixes(self) -> list[str]:
         return [f"{answer.ips[0]}/32" for answer in self.containers.values()]
@@ -133,11 +138,17 @@ def test_exporters_are_swapped_and_back(site: Site) -> None:
 
 
 def test_the_old_one_stays_until_the_new_one_announces(site: Site) -> None:
-    """While the new speaker is down the old one goes on announcing, also over an agent's restart."""
+    """While the new speaker is down the old one goes on announcing, also over an agent's restart; `status` says what is
+    waited for, and a reload that takes it back ends it at once."""
     site.daemon.kill()
     with site.nothing_missed():
         site.reload("gobgp")
         until(lambda: all(set(r["exporters"]) == {"exabgp", "gobgp"} for r in site.node.routes()), "both are named")
+        until(lambda: "gobgpd" in site.waits() and "exabgp goes on announcing" in site.waits(), "what is waited for")
+        site.reload("exabgp")
+        until(lambda: site.waits() == "" and site.through("exabgp"), "the end of a change that was taken back")
+        site.reload("gobgp")
+        until(lambda: site.waits() != "", "what is waited for")
         site.node.restart_agent()
         assert site.heard_from(site.node.address)
         site.daemon.start()
@@ -157,6 +168,26 @@ def test_the_same_name_becomes_another_exporter(site: Site) -> None:
         site.reload("fabric")
         until(lambda: site.heard_from(site.node.address), "the routes from ExaBGP")
         until(lambda: site.through("fabric"), "`bgpcni routes`")
+
+
+def test_a_removed_exporter_owes_nothing(site: Site) -> None:
+    """DEL while gobgpd is down: the address is held. A reload without gobgp gives it back, and ends the wait of the
+    container that runs."""
+    site.reload("exabgp", "gobgp")
+    until(lambda: site.through("exabgp", "gobgp"), "the routes from both")
+    site.daemon.kill()
+    address = site.containers["a"].ips[0]
+    site.delete("a")
+    until(lambda: not site.frr.kernel_route(f"{address}/32"), "the end of its route")
+    assert [record.name for record in site.node.records("leaving")]
+    assert address in site.node.lease_files()
+    with site.nothing_missed():
+        site.table = {}
+        site.reload("exabgp")
+        until(lambda: site.node.records("leaving") == [], "the end of the record")
+        assert site.node.lease_files() == set(site.containers["b"].ips)
+        until(lambda: site.through("exabgp"), "`bgpcni routes`")
+        until(lambda: set(site.node.operator("status").document["exporters"]) == {"exabgp"}, "the end of gobgp")
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     monkeypatch.setattr(catalog, "load", lambda kind: Memory)
     store = Store(tmp_path / "data", tmp_path / "run")
     convergence = Convergence(FACTS, resident=True)
-    node = Node(store, AgentConfig(default_exporters=()), FACTS, convergence)
+    node = Node(store, AgentConfig(default_exporters=("memory",)), FACTS, convergence)
     convergence.start()
     item = attachment(boot_id=node.boot_id)
     store.put(State.UP, item)

@@ -101,6 +101,7 @@ class Agent:
         self.node.dataplane = self._dataplane
         self.janitor = Janitor(self.node)
         self._handover = Handover(self.node, self.janitor.later)
+        self.node.outdated = self._handover.outdated
 
     def _convergence(self, store: Store, known: NodeFacts) -> Convergence:
         return Convergence(
@@ -181,9 +182,11 @@ class Agent:
 
     def reload(self) -> None:
         """Read agent.toml again and apply it. Raises CniError, and then nothing has changed."""
-        config = load(self._config_path)
-        with self._changing:
+        with self._changing:  # read within it: of two reloads the later one must have the later file
+            config = load(self._config_path)
             node = self.node
+            if node.drained:
+                raise TryAgain("this node is drained: restart the agent, which reads its configuration anew")
             if (config.run_dir, config.data_dir) != (node.agent.run_dir, node.agent.data_dir):
                 raise TryAgain("run_dir and data_dir cannot change while the agent runs: restart it")
             old = node.convergence
