@@ -57,6 +57,7 @@ class Agent:
         home(), home_cookie()
         store = Store(Path(config.data_dir), Path(config.run_dir))
         catalog.cache_in(store.run_path)
+        catalog.refuse_rivals(plan.configured(config))
         writers = locks.WriterLocks(store.run_fd)
         try:
             writers.as_agent()
@@ -182,7 +183,10 @@ class Agent:
 
     def reload(self) -> None:
         """Read agent.toml again and apply it. Raises CniError, and then nothing has changed."""
-        with self._changing:  # read within it: of two reloads the later one must have the later file
+        with (
+            self._changing,
+            self._handover.retiring,
+        ):  # read within it: of two reloads the later one must have the later file
             config = load(self._config_path)
             node = self.node
             if node.drained:

@@ -10,14 +10,14 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Announcer, RouteState
 from bgpcni.convergence.derive import derive
-from bgpcni.errors import CniError, InvalidConfiguration
+from bgpcni.errors import CniError, InvalidConfiguration, TryAgain
 from bgpcni.exporter import Event, NotThereYet, Reach
 from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Family, Nlri, NodeFacts
 from bgpcni.steps import step
@@ -68,6 +68,7 @@ class Convergence:
         self._lock = threading.RLock()
         self._announcers: dict[str, Announcer] = {}
         self._uses: dict[str, ExporterUse] = {}
+        self._ending: set[tuple[str, str]] = set()
         self._started = False
         self._pending: dict[AttachmentKey, set[str]] = {}
         self._attended: set[AttachmentKey] = set()
@@ -88,17 +89,27 @@ class Convergence:
         for thread in threads:
             thread.join()
 
+    def refuse_rivals(self, uses: Iterable[ExporterUse]) -> None:
+        """Raises InvalidConfiguration if one of these cannot be at work beside those that are, or another of them."""
+        with self._lock:
+            at_work = list(self._uses.values())
+        if new := [use for use in uses if use not in at_work]:
+            catalog.refuse_rivals([*at_work, *new])
+
     def announcers(self) -> dict[str, Announcer]:
         with self._lock:
             return dict(self._announcers)
 
     def ensure(self, use: ExporterUse) -> Announcer:
-        """The announcer of one exporter, made at its first use. Raises InvalidConfiguration."""
+        """The announcer of one exporter, made at its first use. Raises InvalidConfiguration, or TryAgain."""
         with self._lock:
             name = self._name(use)
             known = self._announcers.get(name)
             if known is not None:
                 return known
+            catalog.refuse_rivals([*self._uses.values(), use])
+            if (use.type, catalog.owned(use)) in self._ending:
+                raise TryAgain(f"exporters: {use.name}: {catalog.owned(use)} is being let go of; try again")
             announcer = Announcer(
                 name,
                 lambda owners: self._confirmed(name, owners),
@@ -309,11 +320,16 @@ class Convergence:
                 return []
             needed += recorded()
             gone = {name: self._announcers[name] for name, use in self._uses.items() if use not in needed}
+            self._ending = {(use.type, what) for name in gone if (what := catalog.owned(use := self._uses[name]))}
             for name in gone:
                 del self._announcers[name], self._uses[name]
-        for announcer in gone.values():
-            announcer.drain(time.monotonic() + RETIRE_SECONDS)
-            announcer.stop()
+        try:
+            for announcer in gone.values():
+                announcer.drain(time.monotonic() + RETIRE_SECONDS)
+                announcer.stop()
+        finally:
+            with self._lock:
+                self._ending = set()
         return sorted(gone)
 
     # ---------------------------------------------------------------- waiting

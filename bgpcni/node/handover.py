@@ -44,6 +44,8 @@ def refuse(node: Node, config: AgentConfig, facts: NodeFacts) -> None:
     """Raises InvalidConfiguration for a configuration whose exporters cannot take over what is announced now."""
     for use in plan.configured(config):
         catalog.configure(use, f"exporters.{use.name}")
+    recorded = [use for stored in node.store.all() if stored.attachment for use in stored.attachment.exporters]
+    catalog.refuse_rivals([*recorded, *plan.configured(config)])
     for attachment in _up(node):
         target = _target(attachment, config)
         added = _added(attachment, target)
@@ -125,7 +127,8 @@ class Handover:
         self._later = later
         self._under_way: dict[AttachmentKey, _Passage] = {}
         self._convergence = node.convergence
-        self._retiring = threading.Lock()
+        self.retiring = threading.Lock()
+        """Held while exporters that nobody needs are let go of: no others are put in their place meanwhile."""
         self._to_retire = False
 
     def begin(self) -> None:
@@ -270,7 +273,7 @@ class Handover:
     def _retire(self) -> None:
         """Let go of the exporters that neither the configuration nor a record names."""
         node = self._node
-        with self._retiring:
+        with self.retiring:
             self._to_retire = False
             for name in node.convergence.retire(lambda: plan.configured(node.agent), self._recorded):
                 log.info("exporter %s is not used any more", name)

@@ -200,6 +200,7 @@ class Node:
 
     def refuse_exporters(self, routing: plan.Routing) -> None:
         """Raises InvalidConfiguration for an exporter that cannot be used here: not installed, misconfigured, …"""
+        self.convergence.refuse_rivals(routing.exporters)
         for place, use in enumerate(routing.exporters):
             kind = catalog.load(use.type)
             if kind.needs_agent and not self.resident:

@@ -84,6 +84,10 @@ class FRR(Exporter):
             return None
         return "needs [bgp] local_address in agent.toml, or its own option local_address: the VTEP"
 
+    @classmethod
+    def owns(cls, config: BaseModel) -> str:
+        return "the VXLAN devices of FRR"
+
     # ---------------------------------------------------------------- verbs
 
     def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:

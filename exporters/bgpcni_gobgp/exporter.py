@@ -69,6 +69,11 @@ class GoBGP(Exporter):
         self._doubtful = False  # something sent may be taken yet
         self._held: dict[Nlri, api.Path] = {}  # replaced, not cleared: a verb under way goes on with the old one
 
+    @classmethod
+    def owns(cls, config: BaseModel) -> str:
+        assert isinstance(config, GoBGP.Config)
+        return f"the paths of owner {config.owner} in gobgpd at {config.target}"
+
     # ---------------------------------------------------------------- verbs
 
     def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
