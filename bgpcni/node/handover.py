@@ -49,6 +49,7 @@ def refuse(node: Node, config: AgentConfig, facts: NodeFacts) -> None:
     for attachment in _up(node):
         target = _target(attachment, config)
         added = _added(attachment, target)
+        _refuse_data_path(attachment, target)
         families = _families(node, attachment, facts) if target and (added or facts != node.facts) else set()
         for use in target:
             if use not in added and not _is_new_objection(node, use, facts):
@@ -59,6 +60,26 @@ def refuse(node: Node, config: AgentConfig, facts: NodeFacts) -> None:
                 raise InvalidConfiguration(
                     f"exporters: {use.name} cannot announce {', '.join(sorted(unknown))}, which {attachment.key} has"
                 )
+
+
+def _refuse_data_path(attachment: Attachment, target: tuple[ExporterUse, ...]) -> None:
+    """Raises InvalidConfiguration where a VXLAN would have two owners, or nobody who learns what is behind it."""
+    if attachment.bgp.family != "evpn" or not target or attachment.exporters == target:
+        return
+    imports = {use.name: catalog.load(use.type).imports for use in target}
+    owners = [name for name, kind in imports.items() if kind == "datapath"]
+    if owners and attachment.bgp.forwarder == "agent":
+        raise InvalidConfiguration(
+            f"exporters: {owners[0]} has a VXLAN of its own, and {attachment.key} is in the agent's: it cannot change"
+        )
+    if not owners and attachment.bgp.forwarder == "exporter":
+        raise InvalidConfiguration(
+            f"exporters: none of {', '.join(imports)} has a VXLAN of its own, in which {attachment.key} is"
+        )
+    if attachment.bgp.forwarder == "agent" and "routes" not in imports.values():
+        raise InvalidConfiguration(
+            f"exporters: none of {', '.join(imports)} learns routes, which {attachment.key} needs"
+        )
 
 
 def _families(node: Node, attachment: Attachment, facts: NodeFacts) -> set[str]:
@@ -277,6 +298,8 @@ class Handover:
             self._to_retire = False
             for name in node.convergence.retire(lambda: plan.configured(node.agent), self._recorded):
                 log.info("exporter %s is not used any more", name)
+                if node.dataplane is not None:
+                    node.dataplane.retired(name)
 
     def _recorded(self) -> list[ExporterUse]:
         """Those that some record names, but for what is gone and waits for others."""
