@@ -346,11 +346,11 @@ class Convergence:
     def wait_confirmed(self, key: AttachmentKey, deadline: float) -> bool:
         """Until every exporter confirmed the withdrawal; False at the deadline, or sooner if waiting is vain."""
         with self._lock:
-            names = set(self._pending.get(key, ()))
+            names = {name: self._announcers.get(name) for name in self._pending.get(key, ())}
             self._attended.add(key)
         try:
-            for name in names:
-                announcer = self.announcers().get(name)
+            # one that cannot confirm now makes waiting for the others vain: it comes first
+            for name, announcer in sorted(names.items(), key=lambda item: not (item[1] and item[1].is_vain(key))):
                 if announcer is None or not announcer.wait_confirmed(key, deadline):
                     break
                 self._discard(key, name)
