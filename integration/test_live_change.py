@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import pytest
 
 from integration.gobgp import GoBGP
 from integration.lab import CniAnswer, Frr, Lab, Neighbor, Node, until
+from integration.seen import Burst
 
 pytest.importorskip("grpc", reason="grpcio is not installed: pip install bgpcni[gobgp]")
 
@@ -135,6 +137,21 @@ def test_exporters_are_swapped_and_back(site: Site) -> None:
     site.delete("a")
     until(lambda: not site.frr.paths(prefix), "the end of what was deleted while it was handed over")
     until(lambda: site.heard_from(SECOND), "the others")
+
+
+def test_a_reload_amid_a_burst(site: Site) -> None:
+    """ADDs that a reload overtakes end with the exporters of now, like those before and after them."""
+    conf = site.node.network(exporters=None)
+    spaces = {f"x{number}": site.lab.container(f"x{number}") for number in range(16)}
+    with site.nothing_missed():
+        burst = Burst([functools.partial(site.node.cni, "ADD", name, space, conf) for name, space in spaces.items()])
+        burst.wait(lambda: len(site.node.records()) > 4, "the first of them")
+        site.reload("gobgp")
+        answers = burst.answers()
+        assert [answer.document for answer in answers if not answer.ok] == []
+        site.containers |= dict(zip(spaces, answers, strict=True))
+        until(lambda: site.through("gobgp"), "`bgpcni routes`")
+        until(lambda: site.heard_from(SECOND), "the routes from gobgpd alone")
 
 
 def test_the_old_one_stays_until_the_new_one_announces(site: Site) -> None:

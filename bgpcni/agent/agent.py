@@ -194,6 +194,7 @@ class Agent:
             if (config.run_dir, config.data_dir) != (node.agent.run_dir, node.agent.data_dir):
                 raise TryAgain("run_dir and data_dir cannot change while the agent runs: restart it")
             old = node.convergence
+            facts.refuse_passwords(config)
             known = facts.resolve(config)
             handover.refuse(node, config, known)
             if known == node.facts and not _redefined(node.agent, config):
