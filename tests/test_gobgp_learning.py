@@ -10,7 +10,7 @@ pytest.importorskip("google.protobuf", reason="protobuf is not installed: pip in
 
 from bgpcni.exporter import EndOfRib, Gone, Learned, SessionDown
 from bgpcni.model import Announcement, Family, Nlri
-from bgpcni_exabgp.encode import encode
+from bgpcni.wire.encode import encode
 from bgpcni_gobgp import gobgp_pb2 as api
 from bgpcni_gobgp.learning import AdjRibIn, Session, learned
 from bgpcni_gobgp.paths import LOCAL, NUMBERS, _split

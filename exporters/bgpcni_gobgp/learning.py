@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, SessionDown
 from bgpcni.model import Family, Nlri
-from bgpcni_exabgp.decode import Unusable, decode_update
+from bgpcni.wire.decode import Unusable, decode_update
 from bgpcni_gobgp import gobgp_pb2 as api
 from bgpcni_gobgp.paths import LOCAL, family_of
 
