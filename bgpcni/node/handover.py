@@ -217,11 +217,15 @@ class Handover:
                 one.got_further()
                 one.left.clear()
         stored = node.store.find(key)
-        if stored is None or stored.attachment is None or node.drained:
+        if stored is None or node.drained:
             return True
         attachment = stored.attachment
-        if not self._is_up(stored, attachment) or interface.vanished(node.netlink, attachment):
+        if attachment is None:
+            return False  # unreadable: until its DEL
+        if not self._is_up(stored, attachment):
             return self._excused(attachment, self._removed(attachment), passage)
+        if interface.vanished(node.netlink, attachment):
+            return False  # until it is released: it is not announced again
         target = _target(attachment, node.agent)
         back = [use for use in passage.left if use in target]
         if added := _added(attachment, target):
