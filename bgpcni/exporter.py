@@ -216,6 +216,14 @@ class Exporter(abc.ABC):
         """Why this exporter cannot be used on this node at all, or None. A reason makes ADD fail (code 7)."""
         return None
 
+    @classmethod
+    def owns(cls, config: BaseModel) -> str:
+        """What an exporter of this configuration has to itself, in words: `table 100`; "" if nothing.
+
+        Two exporters at work that own the same would undo each other's routes: the second is refused (code 7).
+        """
+        return ""
+
     @abc.abstractmethod
     def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
         """Hand routes to the speaker; one outcome for each, in order.

@@ -44,6 +44,18 @@ def open_below(name: str, folder: int, path: Path) -> int:
         raise IoFailure(f"{path / name}: {error.strerror}") from None
 
 
+def listed(folder: int) -> list[str]:
+    """The names in a folder that is open, whoever else lists it at once: a descriptor has one place to read on from."""
+    try:
+        own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return []  # it was removed
+    try:
+        return os.listdir(own)
+    finally:
+        os.close(own)
+
+
 def _make_way(path: Path) -> None:
     """As `mkdir -p`, but no umask can open what is made to other users' writing."""
     if not path.is_dir():

@@ -262,7 +262,10 @@ def _digest(key: AttachmentKey) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Neighbor:
-    """A BGP peer of this node, from `[[bgp.neighbors]]`. `hold_time`: seconds. `ttl_security`: RFC 5082."""
+    """A BGP peer of this node, from `[[bgp.neighbors]]`. `hold_time`: seconds. `ttl_security`: RFC 5082.
+
+    `password`: another one for another password in the same file; not the password itself.
+    """
 
     address: str
     asn: int
@@ -271,6 +274,7 @@ class Neighbor:
     password_file: str | None = None
     ttl_security: bool = False
     passive: bool = False
+    password: str = ""
 
 
 @dataclass(frozen=True, slots=True)

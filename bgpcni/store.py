@@ -140,7 +140,7 @@ class Store:
         """Every record, once each. For start and operators."""
         seen: set[str] = set()
         for state in _ORDER:
-            for name in sorted(os.listdir(self._folders[state])):
+            for name in sorted(folders.listed(self._folders[state])):
                 if name.startswith(".") or not name.endswith(".json") or name in seen:
                     continue
                 try:
@@ -173,13 +173,13 @@ class Store:
         """
         seen: set[str] = set()
         for state in _ORDER:
-            for name in os.listdir(self._folders[state]):
+            for name in folders.listed(self._folders[state]):
                 if name.startswith(".") or name in seen or self._is_unwritten(state, name):
                     _remove(self._folders[state], name)
                 else:
                     seen.add(name)
         digests = {_digest(name) for name in seen}
-        for name in os.listdir(self._locks):
+        for name in folders.listed(self._locks):
             if name not in digests:
                 _remove(self._locks, name)
 

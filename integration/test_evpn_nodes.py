@@ -132,7 +132,7 @@ def test_a_container_that_moves_is_reachable_again(lab: Lab, frr: Frr) -> None:
 
     first = at(0, "first")
     reachable(time.monotonic(), "on the first node")
-    assert evpn.remote(three)[mac] == one.address
+    until(lambda: evpn.remote(three)[mac] == one.address, "the MAC at its node")  # a flooded ping came sooner
 
     second = at(1, "second")  # before the DEL of the first
     began = time.monotonic()

@@ -9,7 +9,8 @@ import pytest
 
 from integration import evpn
 from integration.evpn import Container, Fabric, Pings, connected
-from integration.lab import Frr, Lab, Node, until
+from integration.gobgp import GoBGP
+from integration.lab import Frr, Lab, Neighbor, Node, until
 
 
 @pytest.fixture
@@ -157,4 +158,53 @@ def test_a_reload_stops_nobody(fabric: Fabric, pair: tuple[Container, Container]
     print(f"{sent} pings over a reload, {lost} lost")
     assert deletions.stop() == []
     assert evpn.remote(one) == {b.mac: two.address}
+    connected(a, b)
+
+
+def test_a_reload_to_another_speaker_goes_on_learning(
+    fabric: Fabric, pair: tuple[Container, Container], lab: Lab, frr: Frr
+) -> None:
+    """From ExaBGP to gobgpd and back, while packets flow: no entry is deleted meanwhile, and what comes and goes at the
+    other node afterwards is learned through the new one."""
+    pytest.importorskip("grpc", reason="grpcio is not installed: pip install bgpcni[gobgp]")
+    one, two = fabric.nodes
+    a, b = pair
+    second = "198.18.1.3"
+    one.namespace.ip("address", "add", f"{second}/24", "dev", "uplink")
+    frr.add_neighbor(Neighbor(second, frr.asn, reflect=True))
+    daemon = GoBGP(lab, one.namespace, second, one.peer, frr.asn)
+    daemon.start()
+    frr.wait_established(second)
+
+    def through(exporter: str) -> bool:
+        """Whether all that is announced and all that is learned goes through this one alone."""
+        routes = one.routes()
+        received = one.operator("routes", "--received").document["received"]
+        return {name for route in routes for name in route["exporters"]} == {exporter} == {
+            route["exporter"] for route in received
+        } and not any(route["stale"] for route in received)
+
+    table = {"gobgp": {"target": daemon.target}}
+    pings, deletions = Pings(a.space, b.four), Deletions(one)
+    one.configure(exporters=table, default_exporters=[], networks={"tenant-a": {"exporters": ["gobgp"]}})
+    assert one.operator("reload").code == 0
+    until(lambda: through("gobgp"), "everything through gobgpd")
+    assert evpn.remote(one) == {b.mac: two.address}
+    assert deletions.stop() == []
+    late = fabric.add(1, "late")
+    until(lambda: evpn.remote(one) == {b.mac: two.address, late.mac: two.address}, "what came afterwards")
+    connected(a, late)
+    late.delete()
+    until(lambda: evpn.remote(one) == {b.mac: two.address}, "what went afterwards")
+    assert evpn.flood(one) == {two.address}
+
+    deletions = Deletions(one)
+    one.configure()
+    assert one.operator("reload").code == 0
+    until(lambda: through("exabgp"), "everything through ExaBGP again")
+    assert deletions.stop() == []
+    assert evpn.remote(one) == {b.mac: two.address}
+    sent, lost = pings.stop()
+    print(f"{sent} pings over two changes of the speaker, {lost} lost")
+    assert lost == 0
     connected(a, b)

@@ -183,6 +183,22 @@ def test_the_vni_is_made_with_its_first_route_and_goes_with_its_last(speaker: Ho
     assert device(speaker) is None
 
 
+def test_a_record_that_cannot_be_read_holds_up_its_own_network_alone(speaker: Host, life: Life) -> None:
+    """Of another network: the last route of this one takes the VNI with it. Of this one: the VNI stays for what the
+    record stands for, and nobody waits for its end."""
+    route, three = speaker.route(0), speaker.type3()
+    reached(life.announce(route, three))
+    life.prune(route, three, spare=["net"])
+    reached(life.withdraw(route, three))
+    shows(speaker)
+    assert device(speaker) is not None
+    reached(life.announce(route, three))
+    life.prune(route, three, spare=["other"])
+    reached(life.withdraw(route, three))
+    until(lambda: not type3(speaker), "no type 3 at the peer")
+    assert device(speaker) is None
+
+
 def test_a_mac_without_address(speaker: Host, life: Life) -> None:
     """Layer 2 only: its MAC alone is announced, and pruned."""
     route, kept = speaker.at("02:00:00:00:00:77", None), speaker.route(0)
@@ -349,6 +365,8 @@ def test_containers_behind_the_hosts_frr_and_a_host_behind_another(lab: Lab) -> 
     connected(one, other)
     assert evpn.behind(node)[HOST_MAC] == {VTEP}
     assert all(r["exporters"]["frr"]["state"] == "announced" for r in node.routes()), node.routes()
+    for place, name in ((one.space, "eth0"), (node.namespace, evpn.DEVICE), (node.namespace, evpn.BRIDGE)):
+        assert place.ip_json("link", "show", name)[0]["mtu"] == 1450, name
 
     node.restart_agent()
     assert one.reaches(HOST4, HOST6)
@@ -358,6 +376,33 @@ def test_containers_behind_the_hosts_frr_and_a_host_behind_another(lab: Lab) -> 
     other.delete()
     until(lambda: node.address not in str(router.evpn_routes()), "no route of the node")
     evpn.empty(node)
+
+
+def test_the_sessions_of_the_hosts_frr_are_shown(lab: Lab) -> None:
+    """`bgpcni peers`: the state of each, its families and how many routes went either way; why one is down."""
+    router, node = node_with_frr(lab)
+    make_router(lab, router)
+    conf = evpn.network(node, 1, exporters=["frr"])
+    assert node.cni("ADD", "a", lab.container("a"), conf).ok
+
+    def peer() -> dict[str, Any]:
+        (found,) = node.operator("peers").document["peers"]
+        return dict(found)
+
+    until(lambda: node.operator("peers").document["peers"], "the session")
+    until(lambda: peer()["sent"] >= 3 and peer()["received"] >= 3, "routes both ways")
+    up = peer()
+    assert (up["exporter"], up["address"], up["asn"], up["state"]) == ("frr", node.peer, 64512, "Established")
+    assert (up["families"], up["lastError"]) == (["l2vpn-evpn"], "")
+    assert up["since"].endswith("Z")
+    assert node.operator("peers").code == 0
+    router.stop()
+    until(lambda: peer()["state"] != "Established", "the end of the session")
+    down = peer()
+    assert (down["families"], down["sent"], down["received"]) == ([], 0, 0)
+    assert down["lastError"]
+    assert node.operator("peers").code == 1
+    assert "peer-down" in {problem["code"] for problem in node.operator("status").document["problems"]}
 
 
 def test_a_container_that_went_without_a_del(lab: Lab) -> None:

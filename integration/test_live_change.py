@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import pytest
 
 from integration.gobgp import GoBGP
 from integration.lab import CniAnswer, Frr, Lab, Neighbor, Node, until
+from integration.seen import Burst
 
 pytest.importorskip("grpc", reason="grpcio is not installed: pip install bgpcni[gobgp]")
 
@@ -49,6 +51,11 @@ class Site:
         self.node.configure(exporters=self.table, default_exporters=list(exporters))
         answer = self.node.operator("reload")
         assert answer.code == 0, answer
+
+    def waits(self) -> str:
+        """What `bgpcni status` says of hand-overs that are not done."""
+        problems = self.node.operator("status").document["problems"]
+        return "".join(problem["text"] for problem in problems if problem["code"] == "handing-over")
 
     @property
     def prefixes(self) -> list[str]:
@@ -132,12 +139,33 @@ def test_exporters_are_swapped_and_back(site: Site) -> None:
     until(lambda: site.heard_from(SECOND), "the others")
 
 
+def test_a_reload_amid_a_burst(site: Site) -> None:
+    """ADDs that a reload overtakes end with the exporters of now, like those before and after them."""
+    conf = site.node.network(exporters=None)
+    spaces = {f"x{number}": site.lab.container(f"x{number}") for number in range(16)}
+    with site.nothing_missed():
+        burst = Burst([functools.partial(site.node.cni, "ADD", name, space, conf) for name, space in spaces.items()])
+        burst.wait(lambda: len(site.node.records()) > 4, "the first of them")
+        site.reload("gobgp")
+        answers = burst.answers()
+        assert [answer.document for answer in answers if not answer.ok] == []
+        site.containers |= dict(zip(spaces, answers, strict=True))
+        until(lambda: site.through("gobgp"), "`bgpcni routes`")
+        until(lambda: site.heard_from(SECOND), "the routes from gobgpd alone")
+
+
 def test_the_old_one_stays_until_the_new_one_announces(site: Site) -> None:
-    """While the new speaker is down the old one goes on announcing, also over an agent's restart."""
+    """While the new speaker is down the old one goes on announcing, also over an agent's restart; `status` says what is
+    waited for, and a reload that takes it back ends it at once."""
     site.daemon.kill()
     with site.nothing_missed():
         site.reload("gobgp")
         until(lambda: all(set(r["exporters"]) == {"exabgp", "gobgp"} for r in site.node.routes()), "both are named")
+        until(lambda: "gobgpd" in site.waits() and "exabgp goes on announcing" in site.waits(), "what is waited for")
+        site.reload("exabgp")
+        until(lambda: site.waits() == "" and site.through("exabgp"), "the end of a change that was taken back")
+        site.reload("gobgp")
+        until(lambda: site.waits() != "", "what is waited for")
         site.node.restart_agent()
         assert site.heard_from(site.node.address)
         site.daemon.start()
@@ -159,14 +187,36 @@ def test_the_same_name_becomes_another_exporter(site: Site) -> None:
         until(lambda: site.through("fabric"), "`bgpcni routes`")
 
 
+def test_a_removed_exporter_owes_nothing(site: Site) -> None:
+    """DEL while gobgpd is down: the address is held. A reload without gobgp gives it back, and ends the wait of the
+    container that runs."""
+    site.reload("exabgp", "gobgp")
+    until(lambda: site.through("exabgp", "gobgp"), "the routes from both")
+    site.daemon.kill()
+    address = site.containers["a"].ips[0]
+    site.delete("a")
+    until(lambda: not site.frr.kernel_route(f"{address}/32"), "the end of its route")
+    assert [record.name for record in site.node.records("leaving")]
+    assert address in site.node.lease_files()
+    with site.nothing_missed():
+        site.table = {}
+        site.reload("exabgp")
+        until(lambda: site.node.records("leaving") == [], "the end of the record")
+        assert site.node.lease_files() == set(site.containers["b"].ips)
+        until(lambda: site.through("exabgp"), "`bgpcni routes`")
+        until(lambda: set(site.node.operator("status").document["exporters"]) == {"exabgp"}, "the end of gobgp")
+
+
 @pytest.mark.parametrize(
     ("table", "exporters", "words"),
     [
         ({"gobgp": {"target": "192.0.2.1:50051"}}, ["gobgp"], "no gobgpd on this node"),
         ({"x": {"type": "none-such"}}, ["x"], "'none-such' is not installed"),
         ({"bagpipe": {}}, ["bagpipe"], "bagpipe cannot announce ipv4-unicast"),
+        ({"fabric": {"type": "exabgp"}}, ["exabgp"], "fabric and exabgp would both own the sessions of [bgp]"),
+        ({"fabric": {"type": "exabgp"}}, ["fabric"], "fabric and exabgp would both own the sessions of [bgp]"),
     ],
-    ids=["not valid", "not installed", "not for these routes"],
+    ids=["not valid", "not installed", "not for these routes", "twice the same speaker", "another name for it"],
 )
 def test_a_bad_configuration_is_refused_whole(
     site: Site, table: dict[str, dict[str, str]], exporters: list[str], words: str
@@ -180,3 +230,18 @@ def test_a_bad_configuration_is_refused_whole(
         site.add("c")
         until(lambda: site.heard_from(site.node.address), "the routes from ExaBGP")
         assert site.through("exabgp")
+
+
+def test_two_names_for_one_speaker_start_no_agent(lab: Lab) -> None:
+    """Two tables that are both our own ExaBGP: the agent ends at once and names both; a network configuration that
+    asks for a second one is error 7, and nothing is left of its ADD."""
+    node = lab.node()
+    node.configure(exporters={"one": {"type": "exabgp"}, "two": {"type": "exabgp"}}, default_exporters=["one"])
+    with pytest.raises(RuntimeError, match=r"two and one would both own the sessions of \[bgp\]"):
+        node.start_agent()
+    node.agent(bgp={"neighbors": []})
+    refused = node.cni("ADD", "c1", lab.container(), node.network(exporters=[{"type": "exabgp", "name": "mine"}]))
+    assert refused.error == 7
+    assert "mine-" in refused.document["msg"]
+    assert "exabgp" in refused.document["msg"]
+    assert (node.links(), node.records(), node.lease_files()) == (set(), [], set())

@@ -55,6 +55,9 @@ def test_drain(frr: Frr, node: Node, lab: Lab) -> None:
     assert len(node.records()) == 1
     assert node.lease_files() == set(kept.ips)
     assert node.operator("drain").code == 0
+    refused = node.operator("reload")
+    assert refused.code == 1
+    assert "drained" in refused.document["error"]
     node.restart_agent()
     announced(frr, node, kept)
     pinged(frr, kept)
@@ -168,6 +171,101 @@ def test_a_neighbour_is_added_while_containers_come_and_go(lab: Lab) -> None:
         delete(node, name, spaces[name], conf)
     nothing_stays(node, *spaces.values())
     withdrawn(one, *stay.values(), *new.values())
+
+
+def test_the_last_of_many_hangups_counts(lab: Lab) -> None:
+    """agent.toml changes and SIGHUP comes faster than it is applied: what is in force in the end is the last file."""
+    node = lab.node()
+    conf = node.network(exporters=[])
+    allowed, denied = (
+        {"bgp": {"neighbors": []}, "policy": {"prefixes": [prefix]}} for prefix in ("10.0.0.0/8", "192.0.2.0/24")
+    )
+    process = node.agent(**denied)
+    for last in (allowed, denied):
+        for number in range(6):
+            node.configure(**(allowed if number % 2 else denied))
+            process.send_signal(signal.SIGHUP)
+        node.configure(**last)
+        process.send_signal(signal.SIGHUP)
+        until(lambda: node.cni("STATUS", conf=conf | {"cniVersion": "1.1.0"}).ok, "an agent that answers")
+        with lab.container("a") as space:
+            until(lambda: node.cni("ADD", "c1", space, conf).ok is (last is allowed), "the last file")  # noqa: B023
+            assert node.cni("DEL", "c1", space, conf).ok
+    assert "Traceback" not in node.log.read_text()
+
+
+def test_bgp_is_taken_away_and_comes_back(lab: Lab) -> None:
+    """Without `[bgp]` what is announced could not be: refused, in words. With the exporter taken away too the routes
+    are withdrawn, ExaBGP ends and the containers go on; both back, so are the routes."""
+    frr = lab.frr()
+    node = lab.node(frr)
+    node.agent()
+    frr.wait_established(node.address)
+    conf, space = dual(node, exporters=None), lab.container("a")
+    answer = add(node, "c1", space, conf)
+    announced(frr, node, answer)
+    pid, before = speaker(node), session(frr, node)
+    node.configure(bgp=None)
+    refused = node.operator("reload")
+    assert refused.code == 1
+    assert "no [bgp]" in refused.document["error"] or "next_hop" in refused.document["error"], refused
+    assert session(frr, node) == before
+    node.configure(bgp=None, default_exporters=[])
+    assert node.operator("reload").code == 0
+    withdrawn(frr, answer)
+    until(lambda: not alive(pid), "the end of ExaBGP")
+    until(lambda: node.operator("status").document["problems"] == [], "a healthy node without BGP")
+    for ip in answer.document["ips"]:
+        assert space.ping(ip["gateway"])
+    node.configure()
+    assert node.operator("reload").code == 0
+    announced(frr, node, answer)
+    delete(node, "c1", space, conf)
+    nothing_left(node, space)
+
+
+def test_who_we_are_changes(lab: Lab) -> None:
+    """Another router ID, another AS, another password in the same file: each reload brings the session back with it,
+    and the routes; a password file that cannot be read is refused, and the session stays."""
+    frr = lab.frr()
+    node = lab.node(frr)
+    secret = node.folder / "conf/secret"
+    secret.write_text("first\n")
+    secret.chmod(0o600)
+    neighbor = {"address": node.peer, "asn": frr.asn, "families": list(node.families), "password_file": str(secret)}
+    frr.configure(f"router bgp {frr.asn}", f"neighbor {node.address} password first")
+    node.agent(bgp={"neighbors": [neighbor]})
+    frr.wait_established(node.address)
+    conf, space = dual(node), lab.container("a")
+    answer = add(node, "c1", space, conf)
+    announced(frr, node, answer)
+
+    def reload(**bgp: object) -> None:
+        node.configure(bgp={"neighbors": [neighbor], **bgp})
+        assert node.operator("reload").code == 0
+        frr.wait_established(node.address)
+        announced(frr, node, answer)
+        settled(node)
+
+    reload(router_id="198.18.77.7")
+    until(lambda: frr.neighbor(node.address)["remoteRouterId"] == "198.18.77.7", "the new router ID")
+    frr.configure(f"router bgp {frr.asn}", f"neighbor {node.address} remote-as 64999")
+    reload(asn=64999)
+    until(lambda: frr.neighbor(node.address)["remoteAs"] == 64999, "the new AS")
+    secret.write_text("second\n")
+    frr.configure(f"router bgp {frr.asn}", f"neighbor {node.address} password second")
+    reload(asn=64999)
+    before = session(frr, node)
+    secret.chmod(0o644)
+    refused = node.operator("reload")
+    assert refused.code == 1
+    assert f"password_file of {node.peer}" in refused.document["error"]
+    assert session(frr, node) == before
+    secret.chmod(0o600)
+    assert node.operator("reload").code == 0
+    assert session(frr, node) == before
+    delete(node, "c1", space, conf)
+    nothing_left(node, space)
 
 
 def test_commands_without_an_agent(lab: Lab) -> None:

@@ -126,3 +126,35 @@ def test_options_decide_which_instance_it_is() -> None:
     named = catalog.identify("bagpipe", {"a": 1}, "fabric").name
     assert named.startswith("fabric-"), "the plain name is that of an exporter in agent.toml"
     assert named != catalog.identify("bagpipe", {"a": 2}, "fabric").name
+
+
+def test_two_that_own_the_same_are_refused_by_name() -> None:
+    """Two names for one speaker, or one name with other options: each would undo what the other announces."""
+    ours, fabric = ExporterUse(name="exabgp", type="exabgp"), ExporterUse(name="fabric", type="exabgp")
+    with pytest.raises(InvalidConfiguration, match=r"fabric and exabgp would both own the sessions of \[bgp\]"):
+        catalog.refuse_rivals([ours, fabric])
+    table = [ExporterUse(name="kernel", type="kernel", config={"metric": number}) for number in (1, 2)]
+    with pytest.raises(InvalidConfiguration, match=r"kernel and kernel as it was before would both own .* table 100"):
+        catalog.refuse_rivals(table)
+    other = ExporterUse(name="users", type="exabgp", config={"socket": "/run/users.sock"})
+    broken = ExporterUse(name="broken", type="none-such")
+    catalog.refuse_rivals([ours, ours, other, broken, table[0]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "two"),
+    [
+        ("exabgp", {"socket": "/a"}, {"socket": "/b"}),
+        ("bagpipe", {}, {"url": "http://127.0.0.1:1"}),
+        ("kernel", {}, {"table": 101}),
+        ("kernel", {}, {"protocol": 46}),
+        ("gobgp", {}, {"owner": 1}),
+    ],
+)
+def test_what_leads_elsewhere_is_no_rival(kind: str, one: dict[str, object], two: dict[str, object]) -> None:
+    if kind == "gobgp":
+        pytest.importorskip("grpc")
+    first, second = (ExporterUse(name=f"{at}", type=kind, config=found) for at, found in enumerate((one, two)))
+    catalog.refuse_rivals([first, second])
+    with pytest.raises(InvalidConfiguration):
+        catalog.refuse_rivals([first, ExporterUse(name="again", type=kind, config=one)])

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import pytest
-from memory_exporter import FACTS, Memory
+from memory_exporter import FACTS, Memory, void
 
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
@@ -98,6 +98,26 @@ def test_one_that_is_away_holds_the_address_and_nobody_else(
         pause.wait(0.002)
     assert finished == [item.key]
     assert not convergence.is_leaving(item.key)
+
+
+@pytest.mark.parametrize(("slow", "away"), [("memory1", "memory2"), ("memory2", "memory1")])
+def test_one_that_is_away_makes_waiting_for_the_others_vain(convergence: Convergence, slow: str, away: str) -> None:
+    """DEL does not wait for one that may still confirm while another one is known not to."""
+    item = attachment("memory1", "memory2")
+    convergence.want(item)
+    assert convergence.wait_announced(item, "sent", deadline()) == ""
+    exporter(convergence, away).mishaps = ["away"] * 100000
+    convergence.announcers()[away].prune()
+    pause = threading.Event()
+    while convergence.announcers()[away].state().state != "late":
+        pause.wait(0.002)
+    let_go = threading.Event()
+    exporter(convergence, slow).during = lambda verb: void(let_go.wait(SECONDS))
+    convergence.leave(item)
+    assert not convergence.wait_confirmed(item.key, deadline())
+    assert not let_go.is_set()
+    assert convergence.announcers()[slow].is_leaving(item.key)
+    let_go.set()
 
 
 def test_who_waits_for_the_confirmation_is_not_told_twice(

@@ -196,6 +196,20 @@ def test_graceful_restart_keeps_until_end_of_rib() -> None:
     assert list(made.routes) == [RouteId("e", "192.0.2.254", kept.nlri)]
 
 
+def test_what_one_exporter_told_can_go_alone() -> None:
+    """Another one's of the same peer stays, and is the best then."""
+    made, other = rib(host("192.0.2.9")), host("192.0.2.9")
+    made.hear("other", other, 0.0)
+    made.hear("other", EndOfRib(other.peer, other.nlri.family), 0.0)
+    (first,) = {route_id.exporter for route_id in made.routes} - {"other"}
+    assert made.families_of(first) == {other.nlri.family}
+    made.drop_exporter(first)
+    assert {route_id.exporter for route_id in made.routes} == {"other"}
+    assert vtep(made) is not None
+    made.drop_exporter("other")
+    assert (made.routes, made.complete, vtep(made)) == ({}, set(), None)
+
+
 def test_unicast_goes_with_its_session_and_evpn_after_the_restart_time() -> None:
     """Without graceful restart unicast goes at once; EVPN, told by a reflector, has the restart time."""
     made = rib(host("192.0.2.9"), unicast("10.1.0.0/16"))

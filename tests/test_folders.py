@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bgpcni.errors import IoFailure
-from bgpcni.folders import open_below, open_folder
+from bgpcni.folders import listed, open_below, open_folder
 
 
 def test_a_missing_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
@@ -80,3 +80,19 @@ def test_the_way_to_a_folder_is_nobody_elses(tmp_path: Path, mode: int, taken: b
         with pytest.raises(IoFailure, match="could replace what is in it"):
             open_folder(above / "run")
         assert not (above / "run").exists()
+
+
+def test_a_listing_is_whole_whoever_lists_the_same_folder_meanwhile(tmp_path: Path) -> None:
+    """A descriptor has one place to read on from: a listing that is under way elsewhere has moved it."""
+    fd = open_folder(tmp_path / "d")
+    for name in "abc":
+        (tmp_path / "d" / name).touch()
+    with os.scandir(fd) as elsewhere:
+        next(elsewhere)
+        assert sorted(listed(fd)) == ["a", "b", "c"]
+        assert len(list(elsewhere)) == 2
+    for name in "abc":
+        (tmp_path / "d" / name).unlink()
+    (tmp_path / "d").rmdir()
+    assert listed(fd) == []
+    os.close(fd)

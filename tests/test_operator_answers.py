@@ -38,7 +38,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     monkeypatch.setattr(catalog, "load", lambda kind: Memory)
     store = Store(tmp_path / "data", tmp_path / "run")
     convergence = Convergence(FACTS, resident=True)
-    node = Node(store, AgentConfig(default_exporters=()), FACTS, convergence)
+    node = Node(store, AgentConfig(default_exporters=("memory",)), FACTS, convergence)
     convergence.start()
     item = attachment(boot_id=node.boot_id)
     store.put(State.UP, item)
@@ -64,7 +64,8 @@ def test_a_healthy_node_has_no_problems(node: Node) -> None:
 
 def test_an_exporter_that_cannot_be_used_is_a_problem(node: Node) -> None:
     """Its place in agent.toml is named; the log of the agent's start may be long gone."""
-    node.agent = AgentConfig(default_exporters=(), exporters={"fabric": ExporterTable(type="memory", urll="x")})
+    broken = {"fabric": ExporterTable(type="memory", urll="x")}
+    node.agent = AgentConfig(default_exporters=("memory",), exporters=broken)
     document, code = answers.status(node)
     assert code == 1
     assert [(problem["code"], problem["text"]) for problem in document["problems"]] == [

@@ -57,6 +57,7 @@ class Agent:
         home(), home_cookie()
         store = Store(Path(config.data_dir), Path(config.run_dir))
         catalog.cache_in(store.run_path)
+        catalog.refuse_rivals(plan.configured(config))
         writers = locks.WriterLocks(store.run_fd)
         try:
             writers.as_agent()
@@ -101,6 +102,7 @@ class Agent:
         self.node.dataplane = self._dataplane
         self.janitor = Janitor(self.node)
         self._handover = Handover(self.node, self.janitor.later)
+        self.node.outdated = self._handover.outdated
 
     def _convergence(self, store: Store, known: NodeFacts) -> Convergence:
         return Convergence(
@@ -181,12 +183,18 @@ class Agent:
 
     def reload(self) -> None:
         """Read agent.toml again and apply it. Raises CniError, and then nothing has changed."""
-        config = load(self._config_path)
-        with self._changing:
+        with (
+            self._changing,
+            self._handover.retiring,
+        ):  # read within it: of two reloads the later one must have the later file
+            config = load(self._config_path)
             node = self.node
+            if node.drained:
+                raise TryAgain("this node is drained: restart the agent, which reads its configuration anew")
             if (config.run_dir, config.data_dir) != (node.agent.run_dir, node.agent.data_dir):
                 raise TryAgain("run_dir and data_dir cannot change while the agent runs: restart it")
             old = node.convergence
+            facts.refuse_passwords(config)
             known = facts.resolve(config)
             handover.refuse(node, config, known)
             if known == node.facts and not _redefined(node.agent, config):

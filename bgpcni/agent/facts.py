@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from ipaddress import ip_address
 
 from bgpcni.config.agent import AgentConfig
+from bgpcni.config.secret import read_secret
+from bgpcni.errors import InvalidConfiguration
 from bgpcni.kernel.library import iproute
 from bgpcni.model import Neighbor, NodeFacts
+
+
+def refuse_passwords(config: AgentConfig) -> None:
+    """Raises InvalidConfiguration for a password file that cannot be used: a session would never come up again."""
+    for neighbor in config.bgp.neighbors if config.bgp else ():
+        if neighbor.password_file is not None:
+            try:
+                read_secret(neighbor.password_file)
+            except ValueError as error:
+                raise InvalidConfiguration(f"bgp.neighbors: password_file of {neighbor.address}: {error}") from None
+
+
+def _mark(path: str | None) -> str:
+    """Another one for another password in the same file, "" where there is none to be read."""
+    try:
+        return hashlib.sha256(read_secret(path).encode()).hexdigest() if path is not None else ""
+    except ValueError:
+        return ""
 
 
 def resolve(config: AgentConfig) -> NodeFacts:
@@ -28,6 +49,7 @@ def resolve(config: AgentConfig) -> NodeFacts:
             password_file=item.password_file,
             ttl_security=item.ttl_security,
             passive=item.passive,
+            password=_mark(item.password_file),
         )
         for item in table.neighbors
     )

@@ -220,12 +220,20 @@ class Announcer:
         with self._change:
             while self._ledger.is_leaving(owner):
                 left = deadline - time.monotonic()
-                entries = self._ledger.routes_of(owner)
-                hopeless = all(entry.reason and entry.reach is Reach.WANTED for entry in entries)
-                if left <= 0 or hopeless or self._stopping or self._state_now().state == "late":
+                if left <= 0 or self._stopping or self._is_vain(owner):
                     return False
                 self._change.wait(left)
         return True
+
+    def is_vain(self, owner: AttachmentKey) -> bool:
+        """Whether no confirmation for `owner` can come now: the exporter is late, or no session is up."""
+        with self._change:
+            return self._is_vain(owner)
+
+    def _is_vain(self, owner: AttachmentKey) -> bool:
+        entries = self._ledger.routes_of(owner)
+        hopeless = all(entry.reason and entry.reach is Reach.WANTED for entry in entries)
+        return hopeless or self._state_now().state == "late"
 
     def wait_quiet(self, deadline: float) -> bool:
         """Until nothing is late (`sync`, `drain`)."""

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -89,6 +90,29 @@ def objection(use: ExporterUse, node: NodeFacts, place: str) -> str | None:
         return kind.check(config, node)
     except Exception as error:  # an exporter's defect is its own
         raise InvalidConfiguration(f"exporters: {use.name!r} cannot be checked: {_words(error)}") from error
+
+
+def owned(use: ExporterUse) -> str:
+    """What this exporter has to itself, "" if nothing. Raises InvalidConfiguration as `load` does."""
+    kind, config = load(use.type), configure(use, f"exporters.{use.name}")
+    try:
+        return kind.owns(config)
+    except Exception as error:  # an exporter's defect is its own
+        raise InvalidConfiguration(f"exporters: {use.name!r} cannot be asked what it owns: {_words(error)}") from error
+
+
+def refuse_rivals(uses: Iterable[ExporterUse]) -> None:
+    """Raises InvalidConfiguration where two of them would own the same; those that are broken own nothing."""
+    owners: dict[tuple[str, str], ExporterUse] = {}
+    for use in uses:
+        try:
+            what = owned(use)
+        except InvalidConfiguration:
+            continue
+        other = owners.setdefault((use.type, what), use) if what else use
+        if other != use:
+            before = " as it was before" if other.name == use.name else ""
+            raise InvalidConfiguration(f"exporters: {use.name} and {other.name}{before} would both own {what}")
 
 
 def _words(error: BaseException) -> str:

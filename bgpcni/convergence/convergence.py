@@ -10,14 +10,14 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Announcer, RouteState
 from bgpcni.convergence.derive import derive
-from bgpcni.errors import CniError, InvalidConfiguration
+from bgpcni.errors import CniError, InvalidConfiguration, TryAgain
 from bgpcni.exporter import Event, NotThereYet, Reach
 from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Family, Nlri, NodeFacts
 from bgpcni.steps import step
@@ -65,9 +65,10 @@ class Convergence:
         self._families: frozenset[Family] = frozenset()
         self._emptied = emptied
         self._sharers = sharers
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._announcers: dict[str, Announcer] = {}
         self._uses: dict[str, ExporterUse] = {}
+        self._ending: set[tuple[str, str]] = set()
         self._started = False
         self._pending: dict[AttachmentKey, set[str]] = {}
         self._attended: set[AttachmentKey] = set()
@@ -81,21 +82,34 @@ class Convergence:
             announcer.start()
 
     def stop(self) -> None:
-        """Let go of every speaker; routes stay."""
-        for announcer in self.announcers().values():
-            announcer.stop()
+        """Let go of every speaker, of all at once; routes stay."""
+        threads = [threading.Thread(target=announcer.stop) for announcer in self.announcers().values()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def refuse_rivals(self, uses: Iterable[ExporterUse]) -> None:
+        """Raises InvalidConfiguration if one of these cannot be at work beside those that are, or another of them."""
+        with self._lock:
+            at_work = list(self._uses.values())
+        if new := [use for use in uses if use not in at_work]:
+            catalog.refuse_rivals([*at_work, *new])
 
     def announcers(self) -> dict[str, Announcer]:
         with self._lock:
             return dict(self._announcers)
 
     def ensure(self, use: ExporterUse) -> Announcer:
-        """The announcer of one exporter, made at its first use. Raises InvalidConfiguration."""
+        """The announcer of one exporter, made at its first use. Raises InvalidConfiguration, or TryAgain."""
         with self._lock:
             name = self._name(use)
             known = self._announcers.get(name)
             if known is not None:
                 return known
+            catalog.refuse_rivals([*self._uses.values(), use])
+            if (use.type, catalog.owned(use)) in self._ending:
+                raise TryAgain(f"exporters: {use.name}: {catalog.owned(use)} is being let go of; try again")
             announcer = Announcer(
                 name,
                 lambda owners: self._confirmed(name, owners),
@@ -133,18 +147,26 @@ class Convergence:
         Within a call: done when this returns, else NotThereYet or, where the speaker will not take a route,
         InvalidConfiguration.
         """
+        ready: list[tuple[ExporterUse, Announcer]] = []
+        broken: CniError | None = None
+        for use in attachment.exporters:
+            try:
+                ready.append((use, self.ensure(use)))
+            except CniError as error:  # the others go on (rule 8)
+                broken = broken or error
         routes = derive(attachment, self.facts)
         with self._lock:
             self._pending.pop(attachment.key, None)
         with self._among(attachment, routes) as others:
-            for use in attachment.exporters:
-                announcer = self.ensure(use)
+            for use, announcer in ready:
                 self._introduce(others, use, routes)
                 announcer.want(attachment.key, routes, fresh=not self.resident, wake=wake)
                 if not self.resident:
                     self._drive(announcer)
                     if reason := announcer.refused(attachment.key):
                         raise InvalidConfiguration(f"exporters: {use.name} refuses {reason}")
+        if broken is not None:
+            raise broken
 
     def _among(
         self, attachment: Attachment, routes: Collection[Announcement]
@@ -227,36 +249,87 @@ class Convergence:
 
     # ---------------------------------------------------------------- one exporter of several
 
-    def announced(self, attachment: Attachment, uses: Sequence[ExporterUse]) -> bool:
-        """Whether each of these exporters has announced every route of an attachment."""
-        wanted = {route.nlri for route in derive(attachment, self.facts)}
-        for use in uses:
-            states = self.ensure(use).route_states(attachment.key)
-            if wanted - {nlri for nlri, state in states.items() if state.state == "announced"}:
-                return False
-        return True
+    def unannounced(self, attachment: Attachment, use: ExporterUse) -> str:
+        """Why this exporter has not announced every route of an attachment, "" if it has."""
+        announcer = self._at_work(use)
+        if announcer is None:
+            return "it is not at work"
+        try:
+            wanted = {route.nlri for route in derive(attachment, self.facts)}
+        except CniError as error:
+            return error.msg
+        states = announcer.route_states(attachment.key)
+        late = [state for nlri in wanted if (state := states.get(nlri)) is None or state.state != "announced"]
+        if not late:
+            return ""
+        return (
+            next((state.reason for state in late if state and state.reason), "")
+            or announcer.state().reason
+            or "not yet"
+        )
+
+    def want_one(self, attachment: Attachment, use: ExporterUse, *, fresh: bool = False) -> None:
+        """Announce it through one exporter more. `fresh`: no life has, so there is nothing to withdraw before."""
+        self.ensure(use).want(attachment.key, derive(attachment, self.facts), fresh=fresh)
 
     def leave_one(self, attachment: Attachment, use: ExporterUse) -> None:
         """Withdraw it through one exporter; through the others it stays announced."""
-        self.ensure(use).leave(attachment.key, self._routes_of(attachment))
+        try:
+            announcer = self.ensure(use)
+        except CniError as error:  # it was uninstalled: there is nobody to ask
+            log.error("%s: cannot withdraw through %s: %s", attachment.key, use.name, error)
+            return
+        announcer.leave(attachment.key, self._routes_of(attachment))
 
     def is_leaving_one(self, key: AttachmentKey, use: ExporterUse) -> bool:
         """Whether a withdrawal through this exporter is not confirmed yet."""
-        return self.ensure(use).is_leaving(key)
+        with self._lock:
+            name = self._name(use)
+            announcer = self._announcers.get(name)
+            return name in self._pending.get(key, ()) or (announcer is not None and announcer.is_leaving(key))
 
-    def retire(self, needed: Callable[[], Collection[ExporterUse]]) -> list[str]:
-        """Let go of all exporters but those needed, and end their speakers if they are ours; their names.
+    def is_vain(self, key: AttachmentKey, use: ExporterUse) -> bool:
+        """Whether nothing that this exporter has to confirm can be confirmed now: it, or every session, is away."""
+        announcer = self._at_work(use)
+        return announcer is None or announcer.is_vain(key)
 
-        `needed` reads the records, within our lock: an ADD writes its record before it asks for an announcer.
+    def excuse(self, key: AttachmentKey, use: ExporterUse) -> None:
+        """Take a withdrawal through this exporter for confirmed, which was removed (rule 2)."""
+        with self._lock:
+            name = self._name(use)
+            announcer = self._announcers.get(name)
+        if announcer is not None:
+            announcer.forget(key)
+        self._confirmed(name, [key])
+
+    def _at_work(self, use: ExporterUse) -> Announcer | None:
+        with self._lock:
+            return self._announcers.get(self._name(use))
+
+    def retire(
+        self, kept: Callable[[], Collection[ExporterUse]], recorded: Callable[[], Collection[ExporterUse]]
+    ) -> list[str]:
+        """Let go of all exporters but those kept or recorded, and end their speakers if they are ours; their names.
+
+        Both are asked within our lock: an ADD writes its record before it asks for an announcer. `recorded` reads all
+        records, and is asked only if it matters.
         """
         with self._lock:
-            kept = needed()
-            gone = {name: self._announcers[name] for name, use in self._uses.items() if use not in kept}
+            needed = list(kept())
+            if all(use in needed for use in self._uses.values()):
+                return []
+            needed += recorded()
+            gone = {name: self._announcers[name] for name, use in self._uses.items() if use not in needed}
+            self._ending = {(use.type, what) for name in gone if (what := catalog.owned(use := self._uses[name]))}
             for name in gone:
                 del self._announcers[name], self._uses[name]
-        for announcer in gone.values():
-            announcer.drain(time.monotonic() + RETIRE_SECONDS)
-            announcer.stop()
+        try:
+            for announcer in gone.values():
+                announcer.drain(time.monotonic() + RETIRE_SECONDS)
+                announcer.stop()
+        finally:
+            with self._lock:
+                self._ending = set()
         return sorted(gone)
 
     # ---------------------------------------------------------------- waiting
@@ -273,11 +346,11 @@ class Convergence:
     def wait_confirmed(self, key: AttachmentKey, deadline: float) -> bool:
         """Until every exporter confirmed the withdrawal; False at the deadline, or sooner if waiting is vain."""
         with self._lock:
-            names = set(self._pending.get(key, ()))
+            names = {name: self._announcers.get(name) for name in self._pending.get(key, ())}
             self._attended.add(key)
         try:
-            for name in names:
-                announcer = self.announcers().get(name)
+            # one that cannot confirm now makes waiting for the others vain: it comes first
+            for name, announcer in sorted(names.items(), key=lambda item: not (item[1] and item[1].is_vain(key))):
                 if announcer is None or not announcer.wait_confirmed(key, deadline):
                     break
                 self._discard(key, name)
@@ -300,7 +373,8 @@ class Convergence:
         """Note one exporter's confirmation; True when it was the last and nobody waits for it in a call."""
         with self._lock:
             names = self._pending.get(key)
-            if names is None or self._announcers[name].is_leaving(key):
+            announcer = self._announcers.get(name)
+            if names is None or (announcer is not None and announcer.is_leaving(key)):
                 return False  # a confirmation on its way while the attachment came and went again
             names.discard(name)
             if names:

@@ -38,6 +38,11 @@ LOOK_SECONDS = 5.0
 """How often what only time changes is looked at, and what the kernel refused is tried again."""
 INTRODUCED = 32
 """So many new addresses at a time are told to the containers here; more are a table that is learned."""
+_ANYWHERE = "0.0.0.0"
+_FAR = {4: "192.0.2.1", 6: "2001:db8::1"}
+"""Addresses that are nobody's (RFC 5737, RFC 3849): the way there is the default route, if there is one."""
+RETIRED_SECONDS = 120.0
+"""For so long what an exporter told is kept after it was let go of, unless others tell all before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,8 @@ class DataPlane:
         self._herald = Herald()
         self._underlay: int | None = None
         self._queue: deque[tuple[str, Event]] = deque()
+        self._retired: dict[str, float] = {}
+        """Exporters that were let go of, whose routes are here yet, and until when (time.monotonic())."""
         self._gone: set[int] = set()
         self._pending = False
         self._stopping = False
@@ -128,10 +135,17 @@ class DataPlane:
     def relisten(self) -> None:
         """The exporters are new ones (reload): what the old ones told stays until told again, or too old."""
         with self._lock:
-            now = time.monotonic()
-            for exporter, peer in {(route_id.exporter, route_id.peer) for route_id in self._rib.routes}:
-                self._rib.hear(exporter, SessionDown(peer, graceful=True), now)
+            for exporter in {route_id.exporter for route_id in self._rib.routes}:
+                self._doubt(exporter)
         self._tell_wishes(again=True)
+
+    def retired(self, exporter: str) -> None:
+        """An exporter was let go of (reload): what it told stays until those in its place have told all of theirs."""
+        with self._lock:
+            self._retired[exporter] = time.monotonic() + max(self._rib.restart_time, RETIRED_SECONDS)
+        with self._wake:
+            self._pending = True
+            self._wake.notify()
 
     def restore(self, attachments: Iterable[Attachment]) -> None:
         """The agent starts: take over what is in the kernel, and remove what no attachment is behind any more."""
@@ -212,18 +226,24 @@ class DataPlane:
                 vrf.remove(self._netlink, instance.link.index)
 
     def payload(self, family: str = "evpn") -> int:
-        """The largest MTU of a container whose packets fit the underlay whole, in a tunnel or with a label; octets."""
-        local = self._facts.local_address
+        """The largest MTU of a container whose packets fit the underlay whole, in a tunnel or with a label; octets.
+
+        The underlay is the way to our neighbours; without any, where another speaker has them, the default route's.
+        """
+        local = ip_address(self._facts.local_address or _ANYWHERE)
         with self._lock:
-            if local is None:
-                return 0
             if self._underlay is None:
-                found = [links.find(self._netlink, index=index) for index in self._uplinks()]
+                uplinks = self._uplinks() if self._facts.neighbors else self._ways([_FAR[local.version]])
+                found = [links.find(self._netlink, index=index) for index in uplinks]
                 self._underlay = min((link.mtu for link in found if link), default=1500)
-            return self._underlay - (4 if family == "vpn" else vxlan.OVERHEAD[ip_address(local).version])
+            return self._underlay - (4 if family == "vpn" else vxlan.OVERHEAD[local.version])
 
     def _uplinks(self) -> set[int]:
-        ways = [routes.way_to(self._netlink, neighbor.address) for neighbor in self._facts.neighbors]
+        return self._ways(neighbor.address for neighbor in self._facts.neighbors)
+
+    def _ways(self, addresses: Iterable[str]) -> set[int]:
+        """The devices by which these are reached."""
+        ways = [routes.way_to(self._netlink, address) for address in addresses]
         return {way[1] for way in ways if way}
 
     def sequence(self, attachment: Attachment) -> int:
@@ -482,16 +502,19 @@ class DataPlane:
             self._rib.drop(_vpn(network))
 
     def _tell_wishes(self, *, again: bool = False) -> None:
-        """Which families the exporters shall tell of. EVPN before anybody asks: a container's move must be known."""
+        """Which families the exporters shall tell of. EVPN before anybody asks, where a neighbour of ours has it: a
+        container's move must be known. What somebody needs may come from an exporter whose neighbours are its own."""
         with self._lock:
             wanted = {Family.L2VPN_EVPN}
+            wanted &= {family for neighbor in self._facts.neighbors for family in neighbor.families}
+            if self._segments:
+                wanted.add(Family.L2VPN_EVPN)
             if self._unicast.asked:
                 wanted.update(UNICAST)
             if any(targets for _, targets in self._vpns.values()):
                 wanted.update(VPN)
             for instance in self._vrfs.values():
                 wanted.update(instance.families)
-            wanted &= {family for neighbor in self._facts.neighbors for family in neighbor.families}
             if wanted == self._listening and not again:
                 return
             self._listening = frozenset(wanted)
@@ -561,12 +584,29 @@ class DataPlane:
     def _work(self, events: Iterable[tuple[str, Event]], gone: Collection[int]) -> None:
         now = time.monotonic()
         for exporter, event in events:
+            if exporter in self._retired:  # back again: it tells all of it anew
+                del self._retired[exporter]
+                self._doubt(exporter)
             self._rib.hear(exporter, event, now)
+        self._drop_retired(now)
         if gone:
             self._reopen()
         self._refresh()
         if self._held:
             self._release()
+
+    def _drop_retired(self, now: float) -> None:
+        told = {family for exporter, _, family in self._rib.complete if exporter not in self._retired}
+        for exporter, until in list(self._retired.items()):
+            if now >= until or self._rib.families_of(exporter) <= told:
+                del self._retired[exporter]
+                self._rib.drop_exporter(exporter)
+
+    def _doubt(self, exporter: str) -> None:
+        """What it told stays until told again, or too old."""
+        now = time.monotonic()
+        for peer in {route_id.peer for route_id in self._rib.routes if route_id.exporter == exporter}:
+            self._rib.hear(exporter, SessionDown(peer, graceful=True), now)
 
     def _reopen(self) -> None:
         for segment in self._segments.values():
@@ -614,6 +654,7 @@ class DataPlane:
         self._underlay = None
         self._reopen()
         self._rib.expire(time.monotonic())
+        self._drop_retired(time.monotonic())
         self._refresh()
         self._unicast.look()
         for instance in self._vrfs.values():

@@ -404,6 +404,18 @@ class Rib:
                     self._forget(route_id)
         self.complete = {source for source in self.complete if source[:2] != (exporter, event.peer)}
 
+    def drop_exporter(self, exporter: str) -> None:
+        """It is not there any more: what it told goes."""
+        for source in [source for source in self._by_peer if source[0] == exporter]:
+            for route_id in list(self._by_peer[source]):
+                self._forget(route_id)
+        self._stale = {source: stale for source, stale in self._stale.items() if source[0] != exporter}
+        self.complete = {source for source in self.complete if source[0] != exporter}
+
+    def families_of(self, exporter: str) -> set[Family]:
+        """Of what it told, and is kept."""
+        return {family for name, _, family in self._by_peer if name == exporter}
+
     def _sweep(self, source: tuple[str, str, Family]) -> None:
         stale = self._stale.pop(source, None)
         for route_id in list(stale.routes) if stale else ():

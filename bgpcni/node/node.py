@@ -9,7 +9,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,8 @@ class Node:
         self.claims = Claims(self._claimed)
         self.dataplane: DataPlane | None = None
         """What is done with learned routes: the agent's, None in a call without one."""
+        self.outdated: Callable[[AttachmentKey], None] = lambda key: None
+        """Told of an attachment whose exporters are not those of the configuration of now: a reload came in between."""
         self._thread = threading.local()
 
     @property
@@ -132,6 +134,10 @@ class Node:
             self._refuse_address_twice(attachment)
         if told_first:
             self.store.put(State.UP, attachment)
+        if self.resident and attachment.exporters != plan.exporters_now(
+            attachment.network, attachment.asked, self.agent, resident=True
+        ):
+            self.outdated(attachment.key)
         return attachment
 
     def _refuse_address_twice(self, attachment: Attachment) -> None:
@@ -194,6 +200,7 @@ class Node:
 
     def refuse_exporters(self, routing: plan.Routing) -> None:
         """Raises InvalidConfiguration for an exporter that cannot be used here: not installed, misconfigured, …"""
+        self.convergence.refuse_rivals(routing.exporters)
         for place, use in enumerate(routing.exporters):
             kind = catalog.load(use.type)
             if kind.needs_agent and not self.resident:

@@ -124,8 +124,8 @@ def _planned(node: Node, request: Request, space: Namespace, warnings: list[str]
 
 
 def _mtu(node: Node, intent: Bgp, asked: int, warnings: list[str]) -> int | None:
-    """The MTU of both ends, None: the kernel's default. In a tunnel of ours frames must fit the underlay."""
-    if node.dataplane is None or (intent.forwarder != "agent" and intent.table is None):
+    """The MTU of both ends, None: the kernel's default. In a tunnel frames must fit the underlay."""
+    if node.dataplane is None or (intent.forwarder is None and intent.table is None):
         return asked or None
     fits = node.dataplane.payload(intent.family)
     if asked > fits:

@@ -7,6 +7,7 @@ one. Text is rendered from these documents by `render`, so text and `--json` can
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from ipaddress import ip_address, ip_network
@@ -19,7 +20,7 @@ from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError, InvalidConfiguration
 from bgpcni.kernel import links, vxlan
 from bgpcni.model import Announcement, Attachment, ExporterUse, State
-from bgpcni.node import interface, plan, recovery
+from bgpcni.node import handover, interface, plan, recovery
 from bgpcni.node.node import Node
 from bgpcni.store import Stored
 
@@ -80,6 +81,7 @@ def _problems(node: Node) -> Iterator[Document]:
     if node.dataplane is not None:
         yield from ({"code": code, "text": text} for code, text in node.dataplane.problems())
     begun = leaving = orphans = 0
+    handed: Counter[str] = Counter()
     for stored in node.store.all():
         if stored.attachment is None:
             yield {"code": "unreadable-record", "text": stored.problem}
@@ -87,8 +89,12 @@ def _problems(node: Node) -> Iterator[Document]:
             leaving += 1
         elif stored.state is State.ADDING:
             begun += 1
-        else:
-            orphans += interface.vanished(node.netlink, stored.attachment)
+        elif interface.vanished(node.netlink, stored.attachment):
+            orphans += 1
+        elif node.resident and (reason := handover.waits_for(node, stored.attachment)):
+            handed[reason] += 1
+    for reason, count in handed.items():
+        yield {"code": "handing-over", "text": f"{count} attachments are handed over by a reload: {reason}"}
     if orphans:
         yield {"code": "orphans", "text": f"{orphans} attachments lost their link without a DEL"}
     if leaving:

@@ -69,6 +69,11 @@ class BaGPipe(Exporter):
         self._ports: dict[Port, dict[str, Attach]] = {}
         self._collided = False
 
+    @classmethod
+    def owns(cls, config: BaseModel) -> str:
+        assert isinstance(config, BaGPipe.Config)
+        return f"the endpoints in BaGPipe at {config.url}"
+
     # ---------------------------------------------------------------- verbs
 
     def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:

@@ -40,6 +40,8 @@ SUSPECT, REPEATED, CONDEMNED = 0.5, 60.0, 600.0
 loop if no further apart; and for so long the suspects are refused."""
 STOCK = frozenset(Family) - {Family.L2VPN_EVPN}
 """What a stock ExaBGP's text commands announce."""
+HOME = "exabgp"
+"""The name of the files of the ExaBGP that is ours."""
 STEADY = 5.0
 """Seconds of life after which ExaBGP's next start is a first one again."""
 
@@ -62,7 +64,7 @@ class ExaBGP(Exporter):
         super().__init__(name, config, node, wake)
         assert isinstance(config, ExaBGP.Config)
         self._path = config.socket
-        self._home = Home(node.run_dir, name)
+        self._home = Home(node.run_dir, HOME)  # whatever the exporter is called: there is one
         self._lock = threading.Condition()
         if self._path is None:
             self._ledger = Ledger(node.neighbors, node.graceful_restart, time.monotonic())
@@ -99,6 +101,13 @@ class ExaBGP(Exporter):
         if config.socket is None and not installed():
             return "ExaBGP is not installed here: pip install exabgp"
         return None
+
+    @classmethod
+    def owns(cls, config: BaseModel) -> str:
+        assert isinstance(config, ExaBGP.Config)
+        if config.socket is None:
+            return "the sessions of [bgp] (one pair of addresses is one session)"
+        return f"the ExaBGP behind {config.socket}"
 
     # --- verbs
 

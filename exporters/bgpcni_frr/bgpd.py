@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
-from bgpcni.exporter import NotThereYet
-from bgpcni.model import Nlri
+from bgpcni.exporter import NotThereYet, Peer
+from bgpcni.model import Family, Nlri
 from bgpcni_frr.vty import Vty
+
+FAMILIES = {
+    "ipv4Unicast": Family.IPV4_UNICAST,
+    "ipv6Unicast": Family.IPV6_UNICAST,
+    "ipv4Vpn": Family.IPV4_VPN,
+    "ipv6Vpn": Family.IPV6_VPN,
+    "l2VpnEvpn": Family.L2VPN_EVPN,
+}
+"""FRR's names in JSON."""
+UP, NOT_NEGOTIATED = "Established", "NoNeg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +57,52 @@ def announces(vty: Vty, of: Vni, nlri: Nlri, deadline: float) -> bool:
         return isinstance(inner, dict) and str(nlri).removeprefix(f"{nlri.rd}:") in inner
     address = f" ip {nlri.prefix.partition('/')[0]}" if nlri.prefix else ""
     return bool(vty.ask(f"show bgp l2vpn evpn route rd {of.rd} mac {nlri.mac}{address}", deadline).get("paths"))
+
+
+def peers(vty: Vty, deadline: float, now: float) -> list[Peer]:
+    """The sessions of the default VRF. `now`: seconds since the epoch. Raises NotThereYet."""
+    found: dict[str, dict[Family, dict[str, Any]]] = {}
+    for family, address, shown in _summary(vty.ask("show bgp summary", deadline)):
+        found.setdefault(address, {})[family] = shown
+    return [_peer(vty, address, shown, deadline, now) for address, shown in found.items()]
+
+
+def _summary(document: dict[str, Any]) -> Iterator[tuple[Family, str, dict[str, Any]]]:
+    for name, family in FAMILIES.items():
+        table = document.get(name)
+        listed = table.get("peers") if isinstance(table, dict) else None
+        for address, shown in listed.items() if isinstance(listed, dict) else ():
+            if isinstance(shown, dict):
+                yield family, address, shown
+
+
+def _peer(vty: Vty, address: str, by_family: dict[Family, dict[str, Any]], deadline: float, now: float) -> Peer:
+    """A session from what is shown of it in each family; one that is not up is asked why."""
+    shown = next(iter(by_family.values()))
+    states = {str(one.get("state")) for one in by_family.values()}
+    up = {family: one for family, one in by_family.items() if one.get("state") == UP}
+    state = UP if states & {UP, NOT_NEGOTIATED} else states.pop()
+    reason = ""
+    if state != UP:
+        asked = vty.ask(f"show bgp neighbors {address}", deadline).get(address)
+        said = asked if isinstance(asked, dict) else {}
+        reason = str(said.get("lastNotificationReason") or said.get("lastResetDueTo") or "")
+    since = _number(shown, "peerUptimeEstablishedEpoch") if state == UP else 0
+    lasted = _number(shown, "peerUptimeMsec")
+    if not since and lasted:
+        since = int(now - lasted / 1000)
+    return Peer(
+        address=address,
+        asn=_number(shown, "remoteAs"),
+        state=state,
+        since=datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if since else "",
+        families=tuple(sorted(up)),
+        sent=sum(_number(one, "pfxSnt") for one in up.values()),
+        received=sum(_number(one, "pfxRcd") for one in up.values()),
+        last_error=reason,
+    )
+
+
+def _number(shown: dict[str, Any], key: str) -> int:
+    value = shown.get(key)
+    return value if isinstance(value, int) else 0

@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, BaseModel
 
 from bgpcni.bgp import MAX_VNI
-from bgpcni.exporter import Exporter, NotThereYet, Outcome, Reach, Wake
+from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach, Wake
 from bgpcni.kernel import links
 from bgpcni.kernel.netlink import Netlink, NetlinkError
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
@@ -44,8 +44,9 @@ def _address(value: str | None) -> str | None:
 
 @dataclass(slots=True)
 class Segment:
-    """A VNI of which something is announced in this life. `device`: the VXLAN device's index."""
+    """A VNI of which something is announced in this life, and its network. `device`: the VXLAN device's index."""
 
+    network: str
     device: int
     bridge: int
     routes: dict[Nlri, Entry | None]
@@ -76,6 +77,8 @@ class FRR(Exporter):
         self._netlink: Netlink | None = None
         self._segments: dict[int, Segment] = {}
         self._whole = False
+        self._spared: frozenset[str] = frozenset()
+        self._peers: list[Peer] = []
 
     @classmethod
     def check(cls, config: BaseModel, node: NodeFacts) -> str | None:
@@ -83,6 +86,10 @@ class FRR(Exporter):
         if config.local_address or node.local_address:
             return None
         return "needs [bgp] local_address in agent.toml, or its own option local_address: the VTEP"
+
+    @classmethod
+    def owns(cls, config: BaseModel) -> str:
+        return "the VXLAN devices of FRR"
 
     # ---------------------------------------------------------------- verbs
 
@@ -122,17 +129,24 @@ class FRR(Exporter):
             datapath.take(self._kernel, entries, self._needed(bridge, entries))
         self._close_empty()
         found = {vni: bgpd.vni(self._vty, vni, _later(until)) for vni in {_vni(route) for route in routes} if vni}
-        return [self._withdrawn(route.nlri, found.get(_vni(route)), until) for route in routes]
+        return [
+            # the VNI itself stays for what a record stands for that cannot be read: no address is held for that
+            _DONE
+            if route.nlri.kind == "multicast" and route.network in self._spared
+            else self._withdrawn(route.nlri, found.get(_vni(route)), until)
+            for route in routes
+        ]
 
     def prune(self, keep: Collection[Announcement], spare: Collection[str], deadline: float) -> None:
         self._reach(deadline)
-        if spare:
-            return
         kept = {route.nlri for route in keep}
         for segment in self._segments.values():
-            segment.routes = {nlri: entry for nlri, entry in segment.routes.items() if nlri in kept}
-        self._whole = True
+            if segment.network not in spare:
+                segment.routes = {nlri: entry for nlri, entry in segment.routes.items() if nlri in kept}
+        self._whole, self._spared = True, frozenset(spare)
         self._close_empty()
+        if spare:
+            return  # the kernel's entries name no network
         wanted = [entry for segment in self._segments.values() for entry in segment.routes.values() if entry]
         known = {(entry.bridge, entry.mac, entry.address) for entry in wanted}
         macs = {(entry.bridge, entry.mac) for entry in wanted}
@@ -147,12 +161,21 @@ class FRR(Exporter):
                 links.remove(self._kernel, link.index)
 
     def look(self, deadline: float) -> None:
-        self._reach(deadline)
+        try:
+            self._reach(deadline)
+            self._peers = bgpd.peers(self._vty, deadline, time.time())
+        except NotThereYet:
+            self._peers = []
+            raise
         lost = [vni for vni, segment in self._segments.items() if self._is_gone(vni, segment)]
         restarted, self._connections = self._vty.connections != self._connections, self._vty.connections
         if lost or restarted:
             self._forget()
             self.wake.empty()
+
+    def peers(self) -> list[Peer]:
+        """Of bgpd, whoever configured them; the counts are of all their routes."""
+        return self._peers
 
     def close(self) -> None:
         """The netlink socket goes with the exporter: it may be in use in another thread now."""
@@ -179,7 +202,7 @@ class FRR(Exporter):
             if segment is not None and segment.bridge != entry.bridge and any(segment.routes.values()):
                 return Outcome(Reach.REFUSED, f"VNI {vni} is on another bridge of this node, and can be on one only")
             try:
-                segment = self._open(vni, entry, fresh=vni not in live)
+                segment = self._open(vni, entry, route.network, fresh=vni not in live)
             except NetlinkError as error:
                 return _no_device(vni, error)
         assert segment is not None
@@ -213,7 +236,7 @@ class FRR(Exporter):
 
     # ---------------------------------------------------------------- VNIs
 
-    def _open(self, vni: int, entry: Entry, *, fresh: bool) -> Segment:
+    def _open(self, vni: int, entry: Entry, network: str, *, fresh: bool) -> Segment:
         """The VNI's segment on this bridge, its device there (looked at if `fresh`). Raises NetlinkError."""
         segment = self._segments.get(vni)
         if segment is not None and segment.bridge == entry.bridge and not (fresh and self._is_gone(vni, segment)):
@@ -222,7 +245,7 @@ class FRR(Exporter):
         if bridge is None:
             raise NetlinkError(errno.ENODEV, "the bridge is gone")
         device = datapath.open_device(self._kernel, vni, self._local, bridge)
-        self._segments[vni] = Segment(device, entry.bridge, segment.routes if segment else {})
+        self._segments[vni] = Segment(network, device, entry.bridge, segment.routes if segment else {})
         return self._segments[vni]
 
     def _live(self, vni: int, until: float) -> bgpd.Vni | None:
@@ -244,8 +267,8 @@ class FRR(Exporter):
     def _close_empty(self) -> None:
         """VNIs without a route go, but not while earlier lives' routes may be in them: then `prune` decides."""
         for vni, segment in list(self._segments.items()):
-            if segment.routes:
-                continue
+            if segment.routes or segment.network in self._spared:
+                continue  # what a record stands for that cannot be read may be in it
             if self._whole:
                 link = datapath.find_device(self._kernel, vni)
                 if link is not None:
@@ -262,7 +285,7 @@ class FRR(Exporter):
             for entry in segment.routes.values()
             if entry is not None and entry.mac in macs
         }
-        if not self._whole:  # an earlier life's, which may be wanted still
+        if not self._whole or self._spared:  # an earlier life's, which may be wanted still
             addresses = {entry.address for entry in going}
             there = datapath.named(self._kernel, bridge)
             held |= {mac for address, mac in there.items() if mac in macs and address not in addresses}

@@ -85,6 +85,13 @@ class Client:
         """Events of sessions, those that are there first; ends only by an exception, or by `close`."""
         return self._stream(self._watch_event, api.WatchEventRequest(peer=api.WatchEventRequest.Peer()), None)
 
+    def stirrings(self) -> Iterator[api.WatchEventResponse]:
+        """An event for each change of what peers announce, the first once all later ones are seen."""
+        table = api.WatchEventRequest.Table
+        filters = [table.Filter(type=table.Filter.ADJIN), table.Filter(type=table.Filter.EOR)]
+        request = api.WatchEventRequest(peer=api.WatchEventRequest.Peer(), table=table(filters=filters))
+        return self._stream(self._watch_event, request, None)
+
     def _stream(self, method: Callable[..., Any], request: object, timeout: float | None) -> Iterator[Any]:
         answers = self._call(lambda: method(request, timeout=timeout))
         try:

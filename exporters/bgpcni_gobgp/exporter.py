@@ -17,11 +17,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach, Wake
+from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 from bgpcni.wire.encode import Unencodable
 from bgpcni_gobgp import gobgp_pb2 as api
 from bgpcni_gobgp.client import Client, Refused
+from bgpcni_gobgp.hearing import Hearing
 from bgpcni_gobgp.paths import NUMBERS, announced, identifier, is_ours, nlri_of, taken_back, withdrawn
 from bgpcni_gobgp.sessions import Sessions
 
@@ -51,6 +52,7 @@ class GoBGP(Exporter):
     contract: ClassVar[int] = 1
     families: ClassVar[frozenset[Family]] = frozenset(Family)
     acks: Literal["accepted", "sent", "acked"] = "accepted"
+    imports: ClassVar[Literal["none", "routes", "datapath"]] = "routes"
     needs_agent: ClassVar[bool] = True
     look_every: ClassVar[float] = 1.0
 
@@ -67,7 +69,13 @@ class GoBGP(Exporter):
         self._attempts = 0
         self._reason = ""
         self._doubtful = False  # something sent may be taken yet
+        self._hearing = Hearing(name, node.maximum_prefix, node.asn)
         self._held: dict[Nlri, api.Path] = {}  # replaced, not cleared: a verb under way goes on with the old one
+
+    @classmethod
+    def owns(cls, config: BaseModel) -> str:
+        assert isinstance(config, GoBGP.Config)
+        return f"the paths of owner {config.owner} in gobgpd at {config.target}"
 
     # ---------------------------------------------------------------- verbs
 
@@ -136,9 +144,20 @@ class GoBGP(Exporter):
     def peers(self) -> list[Peer]:
         """`sent` counts ours only: to count all, gobgpd would have to go through its table."""
         ours = Counter(nlri.family for nlri in list(self._held))
-        return [replace(peer, sent=sum(ours[Family(name)] for name in peer.families)) for peer in self._sessions.peers]
+        return [
+            replace(
+                peer,
+                sent=sum(ours[Family(name)] for name in peer.families),
+                last_error=self._hearing.words(peer.address),
+            )
+            for peer in self._sessions.peers
+        ]
+
+    def listen(self, families: frozenset[Family], heard: Heard) -> None:
+        self._hearing.listen(families, heard)
 
     def close(self) -> None:
+        self._hearing.close()
         with self._change:
             self._closed = True
             self._change.notify_all()
@@ -247,6 +266,7 @@ class GoBGP(Exporter):
         with self._change:
             changed = self._sessions.note(found, time.monotonic())
         if changed:
+            self._hearing.connected(client)
             self.wake.sessions()
 
     def _note_watching(self) -> None:
@@ -265,4 +285,5 @@ class GoBGP(Exporter):
             self._change.notify_all()
             closed = self._closed
         if was and not closed:
+            self._hearing.lost()
             self.wake.empty()

@@ -12,7 +12,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class TableType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     GLOBAL: _ClassVar[TableType]
+    ADJ_IN: _ClassVar[TableType]
 GLOBAL: TableType
+ADJ_IN: TableType
 
 class GetBgpRequest(_message.Message):
     __slots__ = ()
@@ -32,16 +34,43 @@ class Global(_message.Message):
     def __init__(self, asn: _Optional[int] = ..., router_id: _Optional[str] = ...) -> None: ...
 
 class WatchEventRequest(_message.Message):
-    __slots__ = ("peer",)
+    __slots__ = ("peer", "table")
     class Peer(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
+    class Table(_message.Message):
+        __slots__ = ("filters",)
+        class Filter(_message.Message):
+            __slots__ = ("type",)
+            class Type(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+                __slots__ = ()
+                BEST: _ClassVar[WatchEventRequest.Table.Filter.Type]
+                ADJIN: _ClassVar[WatchEventRequest.Table.Filter.Type]
+                POST_POLICY: _ClassVar[WatchEventRequest.Table.Filter.Type]
+                EOR: _ClassVar[WatchEventRequest.Table.Filter.Type]
+            BEST: WatchEventRequest.Table.Filter.Type
+            ADJIN: WatchEventRequest.Table.Filter.Type
+            POST_POLICY: WatchEventRequest.Table.Filter.Type
+            EOR: WatchEventRequest.Table.Filter.Type
+            TYPE_FIELD_NUMBER: _ClassVar[int]
+            type: WatchEventRequest.Table.Filter.Type
+            def __init__(self, type: _Optional[_Union[WatchEventRequest.Table.Filter.Type, str]] = ...) -> None: ...
+        FILTERS_FIELD_NUMBER: _ClassVar[int]
+        filters: _containers.RepeatedCompositeFieldContainer[WatchEventRequest.Table.Filter]
+        def __init__(self, filters: _Optional[_Iterable[_Union[WatchEventRequest.Table.Filter, _Mapping]]] = ...) -> None: ...
     PEER_FIELD_NUMBER: _ClassVar[int]
+    TABLE_FIELD_NUMBER: _ClassVar[int]
     peer: WatchEventRequest.Peer
-    def __init__(self, peer: _Optional[_Union[WatchEventRequest.Peer, _Mapping]] = ...) -> None: ...
+    table: WatchEventRequest.Table
+    def __init__(self, peer: _Optional[_Union[WatchEventRequest.Peer, _Mapping]] = ..., table: _Optional[_Union[WatchEventRequest.Table, _Mapping]] = ...) -> None: ...
 
 class WatchEventResponse(_message.Message):
-    __slots__ = ("peer",)
+    __slots__ = ("peer", "table")
+    class TableEvent(_message.Message):
+        __slots__ = ("paths",)
+        PATHS_FIELD_NUMBER: _ClassVar[int]
+        paths: _containers.RepeatedCompositeFieldContainer[Path]
+        def __init__(self, paths: _Optional[_Iterable[_Union[Path, _Mapping]]] = ...) -> None: ...
     class PeerEvent(_message.Message):
         __slots__ = ("type",)
         class Type(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -58,8 +87,10 @@ class WatchEventResponse(_message.Message):
         type: WatchEventResponse.PeerEvent.Type
         def __init__(self, type: _Optional[_Union[WatchEventResponse.PeerEvent.Type, str]] = ...) -> None: ...
     PEER_FIELD_NUMBER: _ClassVar[int]
+    TABLE_FIELD_NUMBER: _ClassVar[int]
     peer: WatchEventResponse.PeerEvent
-    def __init__(self, peer: _Optional[_Union[WatchEventResponse.PeerEvent, _Mapping]] = ...) -> None: ...
+    table: WatchEventResponse.TableEvent
+    def __init__(self, peer: _Optional[_Union[WatchEventResponse.PeerEvent, _Mapping]] = ..., table: _Optional[_Union[WatchEventResponse.TableEvent, _Mapping]] = ...) -> None: ...
 
 class ListPeerRequest(_message.Message):
     __slots__ = ("address",)
@@ -136,10 +167,26 @@ class TimersState(_message.Message):
     def __init__(self, uptime: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., downtime: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class AfiSafi(_message.Message):
+    __slots__ = ("mp_graceful_restart", "state")
+    MP_GRACEFUL_RESTART_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    mp_graceful_restart: MpGracefulRestart
+    state: AfiSafiState
+    def __init__(self, mp_graceful_restart: _Optional[_Union[MpGracefulRestart, _Mapping]] = ..., state: _Optional[_Union[AfiSafiState, _Mapping]] = ...) -> None: ...
+
+class MpGracefulRestart(_message.Message):
     __slots__ = ("state",)
     STATE_FIELD_NUMBER: _ClassVar[int]
-    state: AfiSafiState
-    def __init__(self, state: _Optional[_Union[AfiSafiState, _Mapping]] = ...) -> None: ...
+    state: MpGracefulRestartState
+    def __init__(self, state: _Optional[_Union[MpGracefulRestartState, _Mapping]] = ...) -> None: ...
+
+class MpGracefulRestartState(_message.Message):
+    __slots__ = ("received", "end_of_rib_received")
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    END_OF_RIB_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    received: bool
+    end_of_rib_received: bool
+    def __init__(self, received: bool = ..., end_of_rib_received: bool = ...) -> None: ...
 
 class AfiSafiState(_message.Message):
     __slots__ = ("family", "received")
@@ -192,16 +239,18 @@ class AddPathStreamRequest(_message.Message):
     def __init__(self, table_type: _Optional[_Union[TableType, str]] = ..., paths: _Optional[_Iterable[_Union[Path, _Mapping]]] = ...) -> None: ...
 
 class ListPathRequest(_message.Message):
-    __slots__ = ("table_type", "family", "enable_only_binary", "batch_size")
+    __slots__ = ("table_type", "name", "family", "enable_only_binary", "batch_size")
     TABLE_TYPE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
     ENABLE_ONLY_BINARY_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     table_type: TableType
+    name: str
     family: Family
     enable_only_binary: bool
     batch_size: int
-    def __init__(self, table_type: _Optional[_Union[TableType, str]] = ..., family: _Optional[_Union[Family, _Mapping]] = ..., enable_only_binary: bool = ..., batch_size: _Optional[int] = ...) -> None: ...
+    def __init__(self, table_type: _Optional[_Union[TableType, str]] = ..., name: _Optional[str] = ..., family: _Optional[_Union[Family, _Mapping]] = ..., enable_only_binary: bool = ..., batch_size: _Optional[int] = ...) -> None: ...
 
 class ListPathResponse(_message.Message):
     __slots__ = ("destination",)

@@ -36,9 +36,9 @@ class Sessions:
 
     def note(self, found: Iterable[api.Peer], now: float) -> bool:
         """What the daemon lists; True if a session came or went, or was heard of for the first time."""
-        before = {peer.address: peer.families for peer in self.peers if _up(peer)}
-        self.peers = tuple(_peer(one) for one in found)
-        after = {peer.address: peer.families for peer in self.peers if _up(peer)}
+        before = {peer.address: peer.families for peer in self.peers if is_up(peer)}
+        self.peers = tuple(peer_of(one) for one in found)
+        after = {peer.address: peer.families for peer in self.peers if is_up(peer)}
         for address in before.keys() - after.keys():
             self._fallen[address] = now + self.patience
         expired = [address for address, end in self._fallen.items() if address in after or end <= now]
@@ -50,7 +50,7 @@ class Sessions:
     def lost(self, now: float) -> None:
         """The daemon ended, and all sessions with it."""
         for peer in self.peers:
-            if _up(peer):
+            if is_up(peer):
                 self._fallen[peer.address] = now + self.patience
         self.peers = ()
 
@@ -58,7 +58,7 @@ class Sessions:
         """Why nobody hears of a family's routes now, "" if somebody does."""
         if not self.peers:
             return "gobgpd has no neighbour"
-        up = [peer for peer in self.peers if _up(peer)]
+        up = [peer for peer in self.peers if is_up(peer)]
         if not up:
             return "no session with " + ", ".join(peer.address for peer in self.peers)
         if not any(family in peer.families for peer in up):
@@ -70,11 +70,17 @@ class Sessions:
         return f"{', '.join(sorted(self._fallen))} may still hold it" if self._fallen else ""
 
 
-def _up(peer: Peer) -> bool:
+def told_all(found: api.Peer) -> frozenset[Family]:
+    """The families of which a peer said End-of-RIB in its session of now."""
+    said = (one for one in found.afi_safis if one.mp_graceful_restart.state.end_of_rib_received)
+    return frozenset(family for one in said if (family := family_of(one.state.family)) is not None)
+
+
+def is_up(peer: Peer) -> bool:
     return peer.state == _NAMES[_UP]
 
 
-def _peer(found: api.Peer) -> Peer:
+def peer_of(found: api.Peer) -> Peer:
     up = found.state.session_state == _UP
     when = found.timers.state.uptime if up else found.timers.state.downtime
     offered = {family for capability in found.state.remote_cap if (family := _offered(capability)) is not None}

@@ -61,6 +61,11 @@ class Kernel(Exporter):
         self._watch: Watch | None = None
         self._held: set[str] = set()
 
+    @classmethod
+    def owns(cls, config: BaseModel) -> str:
+        assert isinstance(config, Kernel.Config)
+        return f"the routes of protocol {config.protocol} in table {config.table}"
+
     # ---------------------------------------------------------------- verbs
 
     def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:

@@ -1,0 +1,245 @@
+"""A changed configuration while containers run: what waits, waits alone, says what for, and ends with what it owes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from memory_exporter import FACTS, Memory
+
+from bgpcni.agent.janitor import Janitor
+from bgpcni.config.agent import AgentConfig, ExporterTable, NetworkTable
+from bgpcni.convergence import catalog
+from bgpcni.convergence.convergence import Convergence
+from bgpcni.exporter import NotThereYet
+from bgpcni.model import Address, Attachment, ExporterUse, State
+from bgpcni.node import handover, interface
+from bgpcni.node.handover import Handover
+from bgpcni.node.node import Node
+from bgpcni.operator import answers
+from bgpcni.store import Store
+
+SECONDS = 30.0
+VERBS = ("announce", "withdraw", "prune")
+
+
+def config(*exporters: str, **networks: list[str]) -> AgentConfig:
+    """The agent's default exporters, and those of its networks."""
+    names = {*exporters, *(name for found in networks.values() for name in found)}
+    return AgentConfig(
+        default_exporters=exporters,
+        exporters={name: ExporterTable(type="memory") for name in names},
+        networks={name: NetworkTable(exporters=tuple(found)) for name, found in networks.items()},
+    )
+
+
+class Place:
+    """A node at work, on folders of its own, its speakers in memory."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.store = Store(tmp_path / "data", tmp_path / "run")
+        self.convergence = Convergence(FACTS, resident=True, finished=lambda key: self.janitor.finished(key))
+        self.node = Node(self.store, config("old"), FACTS, self.convergence)
+        self.janitor = Janitor(self.node)
+        self.handover = Handover(self.node, self.janitor.later)
+        self.thread = threading.Thread(target=self.janitor.run)
+
+    def up(self, container: str = "c1", network: str = "net", exporter: str = "old", number: int = 3) -> Attachment:
+        item = Attachment(
+            boot_id=self.node.boot_id, network=network, container_id=container, ifname="eth0", netns="/x",
+            chained=True, addresses=(Address(address=f"10.1.2.{number}/24"),),
+            exporters=(ExporterUse(name=exporter, type="memory"),),
+        )  # fmt: skip
+        self.store.put(State.UP, item)
+        self.convergence.want(item)
+        return item
+
+    def reload(self, config: AgentConfig) -> None:
+        handover.refuse(self.node, config, FACTS)
+        self.node.agent = config
+        self.janitor.later(0, self.handover.begin)
+
+    def exporter(self, name: str) -> Memory:
+        found = self.convergence.ensure(ExporterUse(name=name, type="memory"))._exporter
+        assert isinstance(found, Memory)
+        return found
+
+    def away(self, name: str) -> Memory:
+        """Its speaker cannot be reached until `back`, and is given nothing."""
+
+        def verb(*arguments: object) -> NoReturn:
+            raise NotThereYet("the speaker is away", untouched=True)
+
+        found = self.exporter(name)
+        for each in VERBS:
+            setattr(found, each, verb)
+        return found
+
+    def back(self, name: str) -> None:
+        for each in VERBS:
+            delattr(self.exporter(name), each)
+        self.convergence.retry()
+
+    def named(self, item: Attachment) -> list[str]:
+        """The exporters that the record names."""
+        stored = self.store.find(item.key)
+        assert stored is not None
+        assert stored.attachment is not None
+        return [use.name for use in stored.attachment.exporters]
+
+    def waits(self) -> list[str]:
+        """What `bgpcni status` says of hand-overs."""
+        document, _ = answers.status(self.node)
+        return [problem["text"] for problem in document["problems"] if problem["code"] == "handing-over"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    monkeypatch.setattr(catalog, "load", lambda kind: Memory)
+    for name in ("LOOK_SECONDS", "LONGEST_LOOK", "PAUSE_SECONDS", "REST_SECONDS"):
+        monkeypatch.setattr(handover, name, 0.005)
+    monkeypatch.setattr(handover, "VAIN_SECONDS", 0.05)
+    place = Place(tmp_path)
+    place.convergence.start()
+    place.thread.start()
+    yield place
+    place.janitor.stop()
+    place.thread.join(SECONDS)
+    place.convergence.stop()
+    place.store.close()
+
+
+def until(seen: Callable[[], object]) -> None:
+    pause = threading.Event()
+    for _ in range(int(SECONDS / 0.005)):
+        if seen():
+            return
+        pause.wait(0.005)
+    raise AssertionError("it never came")
+
+
+def test_an_exporter_that_does_not_come_is_waited_for_aloud(place: Place) -> None:
+    """The old one goes on, `status` says why and for how many; what another network does is done meanwhile."""
+    items = [place.up(f"c{n}", number=n) for n in (3, 4)]
+    other = place.up("c5", "other", number=5)
+    place.away("new")
+    place.reload(config("old", net=["new"], other=["old", "third"]))
+    until(lambda: place.named(other) == ["old", "third"])
+    until(lambda: place.named(items[1]) == ["old", "new"])
+    said = (
+        "2 attachments are handed over by a reload: new has not announced: the speaker is away; old goes on announcing"
+    )
+    until(lambda: place.waits() == [said])
+    assert len(place.exporter("old").table) == 3
+    place.back("new")
+    until(lambda: place.named(items[0]) == place.named(items[1]) == ["new"])
+    assert place.waits() == []
+    assert (len(place.exporter("old").table), len(place.exporter("new").table)) == (1, 2)
+
+
+def test_an_exporter_that_nobody_needs_is_let_go_of_while_others_wait(place: Place) -> None:
+    """A hand-over that waits keeps no other exporter at work."""
+    waiting, swift = place.up(), place.up("c2", "other", "gone", 4)
+    place.away("new")
+    gone = place.exporter("gone")
+    place.reload(config("old", net=["new"], other=["old"]))
+    until(lambda: place.named(swift) == ["old"])
+    until(lambda: gone.drained)
+    assert set(place.convergence.announcers()) == {"old", "new"}
+    assert place.named(waiting) == ["old", "new"]
+
+
+def test_a_reload_that_takes_it_back(place: Place) -> None:
+    """The new one never came up: it was told nothing, so there is nothing to wait for, and no route was touched."""
+    item, old = place.up(), place.exporter("old")
+    until(lambda: old.table)
+    new = place.away("new")
+    place.reload(config("new"))
+    until(lambda: place.named(item) == ["old", "new"])
+    told = len(old.seen)
+    place.reload(config("old"))
+    until(lambda: place.named(item) == ["old"])
+    until(lambda: set(place.convergence.announcers()) == {"old"})
+    assert place.waits() == []
+    assert len(old.seen) == told
+    assert not any(verb == "withdraw" for verb, _ in new.seen)
+
+
+def test_back_again_while_the_old_one_withdraws(place: Place) -> None:
+    """What was told to withdraw announces again; nothing is lost, and each withdraws once at most."""
+    item, old = place.up(), place.exporter("old")
+    until(lambda: old.table)
+    place.reload(config("old", net=["new"]))
+    until(lambda: place.exporter("new").table)
+    old.established = False
+    until(lambda: not old.table)
+    place.reload(config("old"))
+    until(lambda: old.table)
+    old.established = True
+    place.convergence.retry()
+    until(lambda: place.named(item) == ["old"])
+    assert not place.exporter("new").table
+    assert [verb for verb, _ in old.seen].count("withdraw") == 1
+
+
+def test_what_a_removed_exporter_owes_counts_as_confirmed(place: Place) -> None:
+    """Rule 2: DEL while it is away holds the address; a reload without it gives it back. One that stays still owes."""
+    item, kept = place.up(), place.up("c2", "other", "stays", 4)
+    for one in (item, kept):
+        until(lambda one=one: place.exporter(one.exporters[0].name).table)  # type: ignore[misc]
+        place.away(one.exporters[0].name)
+        place.store.move(one, State.LEAVING)
+        place.convergence.leave(one)
+    until(lambda: place.convergence.announcers()["old"].state().state == "late")
+    place.reload(config("stays"))
+    until(lambda: place.store.find(item.key) is None)
+    until(lambda: set(place.convergence.announcers()) == {"stays"})
+    assert place.convergence.is_leaving(kept.key)
+    assert place.store.find(kept.key) is not None
+
+
+def test_a_removed_exporter_that_is_away_is_let_go_of(place: Place) -> None:
+    """A container that runs: the record names it no more."""
+    item = place.up()
+    until(lambda: place.exporter("old").table)
+    place.away("old")
+    place.reload(config("new"))
+    until(lambda: place.named(item) == ["new"])
+    until(lambda: set(place.convergence.announcers()) == {"new"})
+
+
+def test_one_that_was_added_by_the_configuration_of_before(place: Place) -> None:
+    """An ADD that a reload overtook is handed over as those before it."""
+    place.reload(config("new"))
+    place.node.outdated = place.handover.outdated
+    until(lambda: set(place.convergence.announcers()) <= {"new"})
+    item = place.up()
+    place.node.outdated(item.key)
+    until(lambda: place.named(item) == ["new"])
+
+
+def test_a_container_that_is_gone_is_not_announced_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its link went without a DEL: a new exporter is not told of it (rule 15)."""
+    item = place.up()
+    monkeypatch.setattr(interface, "vanished", lambda netlink, attachment: True)
+    place.convergence.leave(item)
+    until(lambda: not place.exporter("old").table)
+    place.reload(config("old", "new"))
+    done = threading.Event()
+    place.janitor.later(0.05, done.set)
+    assert done.wait(SECONDS)
+    assert place.named(item) == ["old"]
+    assert not place.exporter("new").table
+
+
+def test_an_exporter_that_the_new_facts_rule_out(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What announces now and could not then: refused, in words, also where the exporters stay the same."""
+    place.up()
+    monkeypatch.setattr(Memory, "check", classmethod(lambda cls, config, node: "no [bgp]" if node.asn == 9 else None))
+    facts = FACTS.__class__(run_dir="/nowhere", data_dir="/nowhere", asn=9)
+    with pytest.raises(handover.InvalidConfiguration, match=r"exporters: old: no \[bgp\], and .* net/c1/eth0"):
+        handover.refuse(place.node, config("old"), facts)
+    handover.refuse(place.node, config(), facts)
