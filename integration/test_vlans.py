@@ -138,9 +138,11 @@ def test_what_the_node_cannot_reach_in_a_vlan_is_not_announced(lab: Lab) -> None
     for refused in (conf, trunk):
         answer = node.cni("ADD", "c1", space, refused)
         assert (answer.error, "the node cannot reach 10.1." in answer.document["msg"]) == (7, True), answer
-        assert node.links() <= {"cni0"}
+        assert node.links() == set()
         assert (node.records(), node.lease_files("v5"), node.lease_files("v6")) == ([], set(), set())
 
+    node.namespace.ip("link", "add", "name", "cni0", "type", "bridge", "vlan_filtering", "1")
+    node.namespace.ip("link", "set", "cni0", "up")
     node.namespace.ip("link", "add", "link", "cni0", "name", "vlan5", "type", "vlan", "id", 5)
     node.namespace.run("bridge", "vlan", "add", "vid", 5, "dev", "cni0", "self")
     node.namespace.ip("link", "set", "vlan5", "up")
@@ -162,19 +164,21 @@ def test_what_the_node_cannot_reach_in_a_vlan_is_not_announced(lab: Lab) -> None
 
 
 def test_an_add_that_fails_leaves_no_port_in_a_vlan(lab: Lab) -> None:
-    """A route that the container cannot have ends it: link, lease and record are gone, the VLAN's gateway stays as the
-    bridge does. The next ADD completes a gateway that lost its bridge; a bridge that does not filter is told of."""
+    """A route that the container cannot have ends it: link, lease, record, and the bridge and gateway that it made are
+    gone. An ADD completes a gateway that lost its bridge; a bridge that does not filter is told of."""
     node = lab.node()
     space, conf = lab.container(), plain(node, 5)
     broken = conf | {"ipam": conf["ipam"] | {"routes": [{"dst": "192.0.2.0/24", "gw": "203.0.113.1"}]}}
     answer = node.cni("ADD", "c1", space, broken)
     assert answer.error == 101, answer
     assert "route 192.0.2.0/24" in answer.document["msg"]
-    (port,) = node.links() - {"cni0", "cni0.5"}
-    assert vlans(node) == {"cni0": {1}, port: {1, 5}}
-    assert (node.records(), node.lease_files("v5")) == ([], set())
+    assert (node.links(), node.records(), node.lease_files("v5")) == (set(), [], set())
 
     node.agent(bgp=None, default_exporters=[])
+    add(node, "c1", space, conf)
+    delete(node, "c1", space, conf)
+    (port,) = node.links() - {"cni0", "cni0.5"}
+    assert vlans(node) == {"cni0": {1}, port: {1, 5}}
     node.namespace.ip("link", "delete", "cni0")
     node.namespace.ip("link", "set", "cni0.5", "down")
     answer = add(node, "c1", space, conf)
