@@ -151,6 +151,7 @@ class Server:
         try:
             head = protocol.REPLY.pack(reply.code, 0, len(reply.stdout), len(reply.stderr))
             connection.sendall(head + reply.stdout + reply.stderr)
+            os.sched_yield()  # who waits for it may be on our processor, behind what is left to do
         finally:
             reply.finish()
 

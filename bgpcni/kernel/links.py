@@ -51,6 +51,7 @@ _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _ALIAS, _GROUP, _NET_NS_FD, 
     28,
     29,
 )
+_NUM_TX_QUEUES, _NUM_RX_QUEUES = 31, 32
 _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER = 1
 _AF_SPEC, _INET_CONF, _DEVCONF_ARP_NOTIFY = 26, 1, 22
@@ -198,12 +199,15 @@ def create_veth(
     the host end's index. Raises NetlinkError, and then nothing is left: EEXIST, a name is taken (which one is for the
     caller to find out); EXFULL, the bridge has no port left.
     """
-    peer = header() + attribute(_IFNAME, inside)
+    # One queue each way, as the kernel uses of the many it makes unless told how many: shrinking them to one is a wait
+    # for RCU, twice for each pair, and all the while the kernel's lock is held.
+    queues = attribute(_NUM_TX_QUEUES, 1) + attribute(_NUM_RX_QUEUES, 1)
+    peer = header() + attribute(_IFNAME, inside) + queues
     if namespace is not None:
         peer += attribute(_NET_NS_FD, namespace)
     if mac:
         peer += attribute(_ADDRESS, mac_bytes(mac))
-    body = header(flags=IFF_UP, change=IFF_UP) + attribute(_IFNAME, host) + attribute(_GROUP, group)
+    body = header(flags=IFF_UP, change=IFF_UP) + attribute(_IFNAME, host) + attribute(_GROUP, group) + queues
     if mtu:
         peer += attribute(_MTU, mtu)
         body += attribute(_MTU, mtu)
