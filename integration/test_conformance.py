@@ -41,6 +41,7 @@ def test_the_table_covers_what_the_specification_has() -> None:
 
 
 @pytest.mark.parametrize("mode", ["alone", "agent"])
+@pytest.mark.timeout(900)  # some three hundred starts of Python
 def test_every_row_is_what_a_runtime_gets(lab: Lab, mode: str) -> None:
     """Code, output and what is left on the node are as the table has them, with an agent and without."""
     wrong = _run(lab, mode, [row for row in rows() if row.where in ("both", mode)])

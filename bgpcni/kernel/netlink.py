@@ -11,7 +11,6 @@ import errno
 import os
 import socket
 import struct
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -37,11 +36,6 @@ SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
 
 HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
-
-
-_turn = threading.Lock()
-"""One request of ours at a time. The kernel serves them one by one anyway (rtnl_lock), but threads that queue there
-spin on its mutex: of a hundred ADDs at once they took more CPU than everything else together."""
 
 
 class NetlinkError(OSError):
@@ -129,11 +123,7 @@ class Netlink:
             flags = REQUEST if _is_get(message) else REQUEST | ACK
             packed.append(HEADER.pack(len(message.body) + 16, message.kind, message.flags | flags, self._sequence, 0))
             packed.append(message.body)
-        if messages[0].kind == RTM_DELLINK:  # waits for RCU, for the most part without the kernel's lock
-            self.socket.send(b"".join(packed))
-        else:
-            with _turn:
-                self.socket.send(b"".join(packed))
+        self.socket.send(b"".join(packed))
         results: list[bytes | NetlinkError] = [b""] * len(messages)
         waiting = len(messages)
         while waiting:
