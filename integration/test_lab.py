@@ -85,7 +85,9 @@ def test_the_laboratory_leaves_nothing_behind(here: None) -> None:
     """After `close` its namespaces, processes and folder are gone."""
     with Lab() as lab:
         frr = lab.frr()
-        sleeper = lab.namespace("s").popen("sleep", "1000")
+        space = lab.namespace("s")
+        sleeper = space.popen("sleep", "1000")
+        until(lambda: sleeper.pid in space.pids(), "that it sleeps inside")
         pids = [frr.pid("zebra"), frr.pid("bgpd")]
         paths = [frr.namespace.path, lab.folder]
         assert all(path.exists() for path in paths)
