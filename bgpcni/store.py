@@ -72,7 +72,7 @@ class Store:
         was freed in the last seconds. Raises IoFailure.
         """
         self._spare_folder = folders.open_below("spare", self.data_fd, self.path)
-        self._spares = deque(os.listdir(self._spare_folder))
+        self._spares = deque(folders.listed(self._spare_folder))
 
     def close(self) -> None:
         if self._spares is not None:

@@ -222,7 +222,7 @@ def test_one_that_was_added_by_the_configuration_of_before(place: Place) -> None
 
 
 def test_a_container_that_is_gone_is_not_announced_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its link went without a DEL: a new exporter is not told of it (rule 15)."""
+    """Its link went without a DEL: a new exporter is not told of it."""
     item = place.up()
     monkeypatch.setattr(interface, "vanished", lambda netlink, attachment: True)
     place.convergence.leave(item)

@@ -183,11 +183,8 @@ class Agent:
 
     def reload(self) -> None:
         """Read agent.toml again and apply it. Raises CniError, and then nothing has changed."""
-        with (
-            self._changing,
-            self._handover.retiring,
-        ):  # read within it: of two reloads the later one must have the later file
-            config = load(self._config_path)
+        with self._changing, self._handover.retiring:
+            config = load(self._config_path)  # in here: of two reloads the later one must have the later file
             node = self.node
             if node.drained:
                 raise TryAgain("this node is drained: restart the agent, which reads its configuration anew")

@@ -152,7 +152,7 @@ class Convergence:
         for use in attachment.exporters:
             try:
                 ready.append((use, self.ensure(use)))
-            except CniError as error:  # the others go on (rule 8)
+            except CniError as error:  # the others go on
                 broken = broken or error
         routes = derive(attachment, self.facts)
         with self._lock:
@@ -178,6 +178,8 @@ class Convergence:
 
     def _introduce(self, others: Collection[Attachment], use: ExporterUse, routes: Collection[Announcement]) -> None:
         """Have the ledger know who else wants one of these routes."""
+        if not others:
+            return
         nlris = {route.nlri for route in routes}
         for other in others:
             if use in other.exporters and (common := [one for one in self._routes_of(other) if one.nlri in nlris]):
@@ -294,7 +296,7 @@ class Convergence:
         return announcer is None or announcer.is_vain(key)
 
     def excuse(self, key: AttachmentKey, use: ExporterUse) -> None:
-        """Take a withdrawal through this exporter for confirmed, which was removed (rule 2)."""
+        """Take a withdrawal through this exporter for confirmed, which was removed."""
         with self._lock:
             name = self._name(use)
             announcer = self._announcers.get(name)

@@ -48,12 +48,8 @@ class BridgePlan:
 Added = Callable[[str, Callable[[], object]], object]
 
 
-def _ignore(what: str, undo: Callable[[], object]) -> None:
-    pass
-
-
 @step("bridge")
-def ensure(netlink: Netlink, plan: BridgePlan, added: Added = _ignore) -> tuple[links.Link, links.Link]:
+def ensure(netlink: Netlink, plan: BridgePlan, added: Added) -> tuple[links.Link, links.Link]:
     """The bridge, up, with its addresses and forwarding on. Idempotent; what is right is not touched.
 
     Returns the bridge, and the link that has the gateway addresses: itself, or the node's interface in a VLAN.

@@ -14,6 +14,7 @@ import socket
 import struct
 from dataclasses import dataclass, field
 
+from bgpcni.errors import TryAgain
 from bgpcni.kernel.netlink import (
     CREATE,
     ECHO,
@@ -219,6 +220,11 @@ def create_veth(
     index = int(_INFO.unpack_from(data)[2])
     assert index > 0
     return index
+
+
+def no_port_left(bridge: str) -> TryAgain:
+    """What EXFULL means."""
+    return TryAgain(f"bridge {bridge} has no port left (1023 is the kernel's limit)")
 
 
 def mark_message(index: int, alias: str, *, hairpin: bool = False, isolated: bool = False) -> Message:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 
-from bgpcni.errors import KernelRefused, TryAgain, UnsupportedField
+from bgpcni.errors import KernelRefused, UnsupportedField
 from bgpcni.kernel import links, namespace, sysctl
 from bgpcni.kernel.netlink import (
     ATTRIBUTE,
@@ -188,7 +188,7 @@ def ensure_gateway(netlink: Netlink, bridge: links.Link, tagging: Tagging) -> li
             netlink.run(Message(RTM_NEWLINK, 0, links.header(link.index, links.IFF_UP, links.IFF_UP)))
     except NetlinkError as error:
         if error.errno == links.EXFULL:
-            raise TryAgain(f"bridge {bridge.name} has no port left (1023 is the kernel's limit)") from None
+            raise links.no_port_left(bridge.name) from None
         raise KernelRefused(f"{tagging.key}: {name}: {error.strerror}") from None
     return link
 

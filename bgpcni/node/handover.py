@@ -6,7 +6,7 @@ exporter withdraws only when every exporter that stays or comes has announced: a
 route. Until then nothing changes, however long it takes; `waits_for` says what for.
 
 Withdrawals are confirmed as those of a DEL are; one that an exporter owes which the configuration does not name any
-more, and which cannot come now, counts as confirmed (rule 2).
+more, and which cannot come now, counts as confirmed.
 """
 
 from __future__ import annotations

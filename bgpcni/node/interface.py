@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 
-from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, KernelRefused, TryAgain
+from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, KernelRefused
 from bgpcni.ip import ip_interface
 from bgpcni.kernel import addresses, frames, links, sysctl, vlans, vrf
 from bgpcni.kernel.dad import Detection
@@ -87,7 +87,7 @@ def tag(netlink: Netlink, attachment: Attachment, tagging: vlans.Tagging) -> Non
 
 def _refusal(error: NetlinkError, bridge: links.Link) -> Exception:
     if error.errno == links.EXFULL:
-        return TryAgain(f"bridge {bridge.name} has no port left (1023 is the kernel's limit)")
+        return links.no_port_left(bridge.name)
     if error.errno == errno.EINVAL and "mtu" in str(error).lower():
         return InvalidConfiguration(f"mtu: {error.strerror}")
     return KernelRefused(f"creating the veth pair on {bridge.name}: {error.strerror}")
@@ -203,7 +203,7 @@ def reach(netlink: Netlink, attachment: Attachment) -> str | None:
     old: list[Message] = []
     if on := _segment(attachment):
         old = [addresses.forget_neighbour(on[0], address) for address in _plain(attachment)]
-    return _unreachable(netlink, attachment, *old)
+    return unreachable(netlink, attachment, *old)
 
 
 def _segment(attachment: Attachment) -> tuple[int, str] | None:
@@ -215,13 +215,12 @@ def _segment(attachment: Attachment) -> tuple[int, str] | None:
     return attachment.bridge_index, attachment.bridge
 
 
-def unreachable(netlink: Netlink, attachment: Attachment) -> str | None:
-    """Why the node does not reach one of the attachment's addresses by its bridge or veth, None if it does all."""
-    return _unreachable(netlink, attachment)
+def unreachable(netlink: Netlink, attachment: Attachment, *first: Message) -> str | None:
+    """Why the node does not reach one of the attachment's addresses by its bridge or veth, None if it does all.
 
-
-def _unreachable(netlink: Netlink, attachment: Attachment, *first: Message) -> str | None:
-    """Where VLANs are kept apart the bridge is a way only to those it is in itself; an interface in the VLAN is one."""
+    Where VLANs are kept apart the bridge is a way only to those it is in itself; an interface in the VLAN is one.
+    `first`: sent along, before it is asked.
+    """
     if not attachment.addresses:
         return None
     bridge, host = attachment.bridge_index or 0, attachment.host_index or 0

@@ -163,4 +163,4 @@ def skip_unless_there(item: pytest.Item) -> None:
     """Skip a marked test that gets to run here although this kernel lacks what it asks for."""
     marker = item.get_closest_marker("kernel")
     if marker is not None and not os.geteuid() and (lacking := [one for one in marker.args if not has(one)]):
-        pytest.skip(f"this kernel has no {', '.join(lacking)}; {missing() or 'and so has the other one'}")
+        pytest.skip(f"this kernel has no {', '.join(lacking)}; {missing() or 'nor has the other one'}")
