@@ -278,6 +278,12 @@ def group_message(index: int, group: int) -> Message:
     return Message(RTM_NEWLINK, 0, header(index) + group_attribute(group))
 
 
+def set_up_message(index: int) -> Message:
+    """Set a link up, by index."""
+    assert index > 0
+    return Message(RTM_NEWLINK, 0, header(index, IFF_UP, IFF_UP))
+
+
 def up_message(name: str, *, arp_notify: bool = False) -> Message:
     """Set a link up by name: only inside a container's namespace, where the name is the request's own.
 

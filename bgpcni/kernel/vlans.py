@@ -20,7 +20,6 @@ from bgpcni.kernel.netlink import (
     ATTRIBUTE,
     RTM_DELLINK,
     RTM_GETVLAN,
-    RTM_NEWLINK,
     RTM_SETLINK,
     Message,
     Netlink,
@@ -185,7 +184,7 @@ def ensure_gateway(netlink: Netlink, bridge: links.Link, tagging: Tagging) -> li
         if not link.up:
             for setting in ("accept_dad", "accept_ra"):  # as of a bridge that we make
                 sysctl.put(f"net/ipv6/conf/{name}/{setting}", "0")
-            netlink.run(Message(RTM_NEWLINK, 0, links.header(link.index, links.IFF_UP, links.IFF_UP)))
+            netlink.run(links.set_up_message(link.index))
     except NetlinkError as error:
         if error.errno == links.EXFULL:
             raise links.no_port_left(bridge.name) from None

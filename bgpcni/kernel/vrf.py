@@ -52,51 +52,42 @@ def is_supported(netlink: Netlink) -> bool:
 
 def find(netlink: Netlink, name: str) -> Device | None:
     """The VRF of this name. Raises InvalidConfiguration if that is a link of another kind."""
-    try:
-        (data,) = netlink.run(links.get_message(name=name))
-    except NetlinkError as error:
-        if error.errno == errno.ENODEV:
-            return None
-        raise
-    link = links.parse(data)
+    link = links.find(netlink, name=name)
+    return _device(link) if link is not None else None
+
+
+def _device(link: links.Link) -> Device:
     if link.kind != "vrf":
-        raise InvalidConfiguration(f"bgp.vrf: {name} exists and is a {link.kind or 'physical'} link, not a VRF")
-    return Device(name, link.index, _table_of(data))
-
-
-def _table_of(data: bytes) -> int:
-    info = attributes(attributes(data, 16).get(_LINKINFO, b""), 0)
-    found = attributes(info.get(_DATA, b""), 0)
-    return u32(found[_TABLE]) if _TABLE in found else 0
+        raise InvalidConfiguration(f"bgp.vrf: {link.name} exists and is a {link.kind or 'physical'} link, not a VRF")
+    found = attributes(link.details, 0)
+    return Device(link.name, link.index, u32(found[_TABLE]) if _TABLE in found else 0)
 
 
 def ensure(netlink: Netlink, name: str, table: int) -> Device:
     """The VRF, up; made with this table if it is not there. Raises InvalidConfiguration, KernelRefused."""
     try:
-        found = find(netlink, name)
-        if found is None:
+        link = links.find(netlink, name=name)
+        if link is None:
             _refuse_taken(netlink, table)
             body = links.header() + attribute(_IFNAME, name) + attribute(_GROUP, links.GROUP)
             body += nested(_LINKINFO, attribute(_KIND, b"vrf"), nested(_DATA, attribute(_TABLE, table)))
             netlink.run(Message(RTM_NEWLINK, EXCL | CREATE, body))
-            found = find(netlink, name)
-        link = links.find(netlink, index=found.index) if found else None
-        if found is None or link is None:
+            link = links.find(netlink, name=name)
+        if link is None:
             raise KernelRefused(f"VRF {name} vanished while it was made")
+        found = _device(link)
         if is_ours(link) and not (link.up and link.alias):
             alias = links.header(link.index) + attribute(_ALIAS, f"{MARK}{name}".encode())
-            up = links.header(link.index, flags=links.IFF_UP, change=links.IFF_UP)
             last = routes.last_messages(found.table, make=True)
-            netlink.run(Message(RTM_NEWLINK, 0, alias), *last, Message(RTM_NEWLINK, 0, up))
+            netlink.run(Message(RTM_NEWLINK, 0, alias), *last, links.set_up_message(link.index))
         return found
     except NetlinkError as error:
         raise KernelRefused(f"VRF {name}: {error.strerror}") from None
 
 
 def _refuse_taken(netlink: Netlink, table: int) -> None:
-    for data in netlink.dump(Message(RTM_GETLINK, 0, links.header())):
-        link = links.parse(data)
-        if link.kind == "vrf" and _table_of(data) == table:
+    for link in links.dump(netlink):
+        if link.kind == "vrf" and _device(link).table == table:
             raise KernelRefused(f"table {table} is that of VRF {link.name} already")
 
 
@@ -138,9 +129,7 @@ def remove(netlink: Netlink, index: int) -> bool:
     found = links.find(netlink, index=index)
     if found is None or not is_ours(found) or within(netlink, index):
         return False
-    vrf = find(netlink, found.name)
-    if vrf is not None:
-        clear(netlink, vrf.table)
+    clear(netlink, _device(found).table)
     links.remove(netlink, index)
     return True
 

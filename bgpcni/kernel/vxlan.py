@@ -28,7 +28,6 @@ from bgpcni.kernel.netlink import (
     attribute,
     attributes,
     nested,
-    text,
     u32,
 )
 
@@ -90,7 +89,7 @@ def ensure(netlink: Netlink, device: Device) -> int:
     if link is not None:
         if not is_ours(link, device.mark, device.group):
             raise NetlinkError(errno.EEXIST, f"{link.name} is not ours")
-        if _local_of(netlink, link.index) == device.local:
+        if _local_of(link) == device.local:
             same = link.mac == device.router_mac or device.router_mac is None
             if link.master != device.master or not link.up or link.mtu != device.mtu or not link.alias or not same:
                 netlink.run(*_settings(device, link.index))
@@ -136,7 +135,7 @@ def _settings(device: Device, index: int) -> tuple[Message, ...]:
     return (
         Message(RTM_NEWLINK, 0, links.header(index) + enslave),
         Message(RTM_NEWLINK, 0, links.header(index) + behave),
-        Message(RTM_NEWLINK, 0, links.header(index, flags=links.IFF_UP, change=links.IFF_UP)),
+        links.set_up_message(index),
     )
 
 
@@ -145,12 +144,10 @@ def is_ours(link: links.Link, mark: str = MARK, group: int = links.GROUP) -> boo
     return link.kind == "vxlan" and (link.alias.startswith(mark) or (not link.alias and link.group == group))
 
 
-def _local_of(netlink: Netlink, index: int) -> str | None:
-    (data,) = netlink.run(links.get_message(index=index))
-    info = attributes(attributes(data, 16).get(_LINKINFO, b""), 0)
-    found = attributes(info.get(_DATA, b""), 0)
+def _local_of(link: links.Link) -> str | None:
+    found = attributes(link.details, 0)
     packed = found.get(_LOCAL) or found.get(_LOCAL6)
-    return str(ip_address(packed)) if text(info.get(_KIND, b"")) == "vxlan" and packed else None
+    return str(ip_address(packed)) if link.kind == "vxlan" and packed else None
 
 
 def ours(netlink: Netlink, mark: str = MARK, group: int = links.GROUP) -> list[links.Link]:
