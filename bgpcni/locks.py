@@ -8,6 +8,9 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from pathlib import Path
+
+from bgpcni.errors import IoFailure, TryAgain
 
 PROBE_SECONDS = 1.0
 """A starting agent's patience with calls that look whether there is one; each holds the lock for an instant."""
@@ -35,6 +38,16 @@ def acquire(name: str, folder: int, *, shared: bool = False, seconds: float | No
             os.close(fd)
             raise
         os.close(fd)  # somebody unlinked the file between open and flock: lock the one that is there now
+
+
+def obtain(name: str, folder: int, path: Path, *, busy: str, seconds: float) -> int:
+    """As `acquire`, for who is told why not: raises TryAgain with `busy`, IoFailure with `path`."""
+    try:
+        return acquire(name, folder, seconds=seconds)
+    except Busy:
+        raise TryAgain(busy) from None
+    except OSError as error:
+        raise IoFailure(f"{path}: {error.strerror}") from None
 
 
 def _lock(fd: int, mode: int, deadline: float | None) -> None:

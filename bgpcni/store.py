@@ -86,12 +86,8 @@ class Store:
 
     @contextmanager
     def _locked(self, key: AttachmentKey, seconds: float) -> Iterator[None]:
-        try:
-            fd = locks.acquire(key.digest, self._locks, seconds=seconds)
-        except locks.Busy:
-            raise TryAgain(f"{key}: another call for this attachment is running; try again") from None
-        except OSError as error:
-            raise IoFailure(f"{self.run_path / 'locks'}: {error.strerror}") from None
+        busy = f"{key}: another call for this attachment is running; try again"
+        fd = locks.obtain(key.digest, self._locks, self.run_path / "locks", busy=busy, seconds=seconds)
         try:
             yield
         finally:
@@ -115,12 +111,9 @@ class Store:
     @contextmanager
     def sharing(self, seconds: float) -> Iterator[None]:
         """Be the only one that announces or withdraws what several attachments want. Raises TryAgain (11)."""
-        try:
-            fd = locks.acquire("shared.lock", self.run_fd, seconds=seconds)
-        except locks.Busy:
-            raise TryAgain(f"{self.run_path / 'shared.lock'} is held by another call; try again") from None
-        except OSError as error:
-            raise IoFailure(f"{self.run_path / 'shared.lock'}: {error.strerror}") from None
+        path = self.run_path / "shared.lock"
+        busy = f"{path} is held by another call; try again"
+        fd = locks.obtain(path.name, self.run_fd, path, busy=busy, seconds=seconds)
         try:
             yield
         finally:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from integration.lab import CniAnswer, Frr, Lab, Namespace, Node, until
+from integration import evpn
+from integration.lab import Frr, Lab, Namespace, Node, until
 from integration.lab.frr import bgp
 from integration.lab.namespace import link
 
@@ -22,23 +22,12 @@ RED, GREEN = "64512:4001", "64512:4002"
 BRANCH, BRANCH6 = "10.9.0.2", "2001:db8:9::2"
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
-    """One container, added."""
-
-    id: str
-    node: Node
-    space: Namespace
-    conf: dict[str, Any]
-    answer: CniAnswer
+class Container(evpn.Container):
+    """One container, added, which is given a second for an answer: the other kernel is slow."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
         return tuple(self.answer.ips)
-
-    def delete(self) -> None:
-        answer = self.node.cni("DEL", self.id, self.space, self.conf)
-        assert answer.ok, answer
 
     def reaches(self, *addresses: str) -> bool:
         return all(

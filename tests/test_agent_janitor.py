@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from memory_exporter import FACTS, Memory
+from waiting import SECONDS, until
 
 from bgpcni.agent import janitor as module
 from bgpcni.agent.janitor import Janitor
@@ -20,7 +21,6 @@ from bgpcni.model import Address, Attachment, ExporterUse, State
 from bgpcni.node.node import Node
 from bgpcni.store import Store
 
-SECONDS = 30.0
 NO_LINK = (1 << 31) - 7
 """An index that no link has."""
 
@@ -62,15 +62,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     place.thread.join(SECONDS)
     place.convergence.stop()
     place.store.close()
-
-
-def until(seen: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(int(SECONDS / 0.005)):
-        if seen():
-            return
-        pause.wait(0.005)
-    raise AssertionError("it never came")
 
 
 def test_jobs_run_in_order_and_one_that_fails_stops_none(place: Place, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from memory_exporter import FACTS, Memory
+from waiting import SECONDS, until
 
 from bgpcni.agent.janitor import Janitor
 from bgpcni.config.agent import AgentConfig, ExporterTable, NetworkTable
@@ -22,7 +23,6 @@ from bgpcni.node.node import Node
 from bgpcni.operator import answers
 from bgpcni.store import Store
 
-SECONDS = 30.0
 VERBS = ("announce", "withdraw", "prune")
 
 
@@ -110,15 +110,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     place.thread.join(SECONDS)
     place.convergence.stop()
     place.store.close()
-
-
-def until(seen: Callable[[], object]) -> None:
-    pause = threading.Event()
-    for _ in range(int(SECONDS / 0.005)):
-        if seen():
-            return
-        pause.wait(0.005)
-    raise AssertionError("it never came")
 
 
 def test_an_exporter_that_does_not_come_is_waited_for_aloud(place: Place) -> None:

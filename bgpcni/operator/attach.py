@@ -31,7 +31,6 @@ from bgpcni.errors import (
     InvalidEnvironment,
     InvalidNamespace,
     IoFailure,
-    TryAgain,
 )
 from bgpcni.kernel import links
 from bgpcni.kernel.namespace import Namespace, NotANamespace, boot_id, home_cookie
@@ -104,16 +103,12 @@ class Memory:
 
     @contextmanager
     def locked(self, key: AttachmentKey) -> Iterator[None]:
-        try:
-            fd = locks.acquire(f"{key.digest}.lock", self._fd, seconds=LOCK_SECONDS)
-        except locks.Busy:
-            raise TryAgain(f"{key}: another attach or detach of it is running") from None
-        except OSError as error:
-            raise IoFailure(f"{self._path}: {error.strerror}") from None
+        name, busy = f"{key.digest}.lock", f"{key}: another attach or detach of it is running"
+        fd = locks.obtain(name, self._fd, self._path, busy=busy, seconds=LOCK_SECONDS)
         try:
             yield
         finally:
-            locks.discard(f"{key.digest}.lock", self._fd, fd)
+            locks.discard(name, self._fd, fd)
 
     def find(self, key: AttachmentKey) -> Kept | None:
         try:
