@@ -85,6 +85,6 @@ def test_the_real_kernels_loopback_is_understood() -> None:
     """Read-only, in this process's namespace."""
     with Netlink.open() as kernel:
         assert "127.0.0.1/8" in {item.address for item in addresses.assigned(kernel, 1)}
-        (answer,) = kernel.send(addresses.way_to("127.0.0.1"))
+        (answer,) = kernel.send(addresses.way_message("127.0.0.1"))
         assert addresses.not_on(answer, {1}.__contains__) == "the address is the node's own"
         assert not addresses.has_route(kernel, 1, Route(dst="203.0.113.77/32"))

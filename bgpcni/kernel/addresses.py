@@ -145,11 +145,11 @@ def _next_hops(found: dict[int, bytes]) -> list[tuple[int, bytes | None]]:
 
 
 def not_on(answer: bytes | NetlinkError, leads: Callable[[int], bool]) -> str | None:
-    """What the kernel said to `way_to`: why it does not itself reach it on a device that `leads` there, else None."""
+    """The answer to `way_message`: why the node does not itself reach it on a device that `leads` there, else None."""
     if isinstance(answer, NetlinkError):
         known = {errno.ENETUNREACH: "no route", errno.EINVAL: "a blackhole route", errno.EACCES: "a prohibit route"}
         return known.get(answer.errno or 0, os.strerror(answer.errno or 0).lower())
-    kind, found = _route(answer)
+    kind, found = way_of(answer)
     if kind != _UNICAST:
         return "its route is not unicast" if kind != 2 else "the address is the node's own"
     if _RTA_GATEWAY in found:
@@ -165,17 +165,7 @@ def not_on(answer: bytes | NetlinkError, leads: Callable[[int], bool]) -> str | 
     return None
 
 
-def on_link(netlink: Netlink, address: str) -> int | None:
-    """The link on which this node looks for `address` itself (a unicast route without gateway), None if on none."""
-    (answer,) = netlink.send(way_to(address))
-    if isinstance(answer, NetlinkError):
-        return None
-    kind, found = _route(answer)
-    direct = kind == _UNICAST and _RTA_GATEWAY not in found and _RTA_OIF in found
-    return u32(found[_RTA_OIF]) if direct else None
-
-
-def way_to(address: str, within: int = 0) -> Message:
+def way_message(address: str, within: int = 0) -> Message:
     """Ask for the kernel's choice for an address (RTM_GETROUTE). `within`: the index of a VRF, 0: none."""
     target = ip_address(address)
     bits = 32 if target.version == 4 else 128
@@ -183,8 +173,8 @@ def way_to(address: str, within: int = 0) -> Message:
     return Message(RTM_GETROUTE, 0, body + (attribute(_RTA_OIF, within) if within else b""))
 
 
-def _route(data: bytes) -> tuple[int, dict[int, bytes]]:
-    """Route type and attributes."""
+def way_of(data: bytes) -> tuple[int, dict[int, bytes]]:
+    """The answer to it: route type and attributes."""
     return _RTMSG.unpack_from(data)[7], attributes(data, _RTMSG.size)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from bgpcni.kernel import sysctl
-from bgpcni.kernel.addresses import family_of
+from bgpcni.kernel.addresses import family_of, way_message, way_of
 from bgpcni.kernel.netlink import (
     CREATE,
     EXCL,
@@ -189,14 +189,10 @@ def accept_mpls(device: int) -> None:
 
 def way_to(netlink: Netlink, address: str) -> tuple[str | None, int] | None:
     """(gateway, device) by which the node reaches an address now; None: it does not, or the address is its own."""
-    target = ip_address(address)
-    head = _RTMSG.pack(family_of(target.version), target.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
-    try:
-        (data,) = netlink.run(Message(RTM_GETROUTE, 0, head + attribute(_DST, target.packed)))
-    except NetlinkError:
+    (answer,) = netlink.send(way_message(address))
+    if isinstance(answer, NetlinkError):
         return None
-    kind = _RTMSG.unpack_from(data)[7]
-    found = attributes(data, _RTMSG.size)
+    kind, found = way_of(answer)
     if kind != _UNICAST or _OIF not in found:
         return None
     return (str(ip_address(found[_GATEWAY])) if _GATEWAY in found else None), u32(found[_OIF])

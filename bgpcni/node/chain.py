@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bgpcni.cni.result import Dns, Interface, Result
 from bgpcni.errors import InvalidConfiguration, KernelRefused
-from bgpcni.kernel import addresses, links, neighbours, vlans
+from bgpcni.kernel import addresses, links, neighbours, routes, vlans
 from bgpcni.kernel.namespace import Namespace, nsid_of
 from bgpcni.kernel.netlink import Netlink, NetlinkError
 from bgpcni.model import Address, Attachment, State
@@ -109,10 +109,11 @@ def _reached_through(netlink: Netlink, found: Found) -> links.Link | None:
     if found.host is not None or not found.addresses:
         return None
     plain = [item.address.partition("/")[0] for item in found.addresses]
-    ways = {addresses.on_link(netlink, address) for address in plain}
-    index = ways.pop()
-    if ways or index is None:
+    ways = {routes.way_to(netlink, address) for address in plain}
+    way = ways.pop()
+    if ways or way is None or way[0] is not None:
         return None
+    index = way[1]
     if any(neighbours.resolve(netlink, index, address, _ANSWER_SECONDS) != found.link.mac for address in plain):
         return None
     return links.find(netlink, index=index)

@@ -233,7 +233,7 @@ def unreachable(netlink: Netlink, attachment: Attachment, *first: Message) -> st
     found = vrf.find(netlink, attachment.bgp.vrf) if attachment.bgp.table and attachment.bgp.vrf else None
     within = found.index if found else 0
     plain = _plain(attachment)
-    answers = netlink.send(*first, *(addresses.way_to(address, within) for address in plain))[len(first) :]
+    answers = netlink.send(*first, *(addresses.way_message(address, within) for address in plain))[len(first) :]
     for address, answer in zip(plain, answers, strict=True):
         if reason := addresses.not_on(answer, leads):
             apart = f"; bridge {attachment.bridge} keeps VLANs apart" if attachment.vlan_filtering else ""
