@@ -7,16 +7,34 @@ is `dirty`; what it was told but is not yet where it should be is `unsettled`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from bgpcni.exporter import Outcome, Reach
 from bgpcni.model import Announcement, AttachmentKey, Nlri
 
 
+class Standing(Enum):
+    """How one attachment stands with one exporter."""
+
+    UNKNOWN = "unknown"
+    """Nobody has said anything of it in this life: what an earlier one told the speaker is not known."""
+    WANTED = "wanted"
+    ANNOUNCED = "announced"
+    OUTDATED = "outdated"
+    """Wanted, but with other routes than it should have now."""
+    LEAVING = "leaving"
+    """Told to withdraw, which is not confirmed."""
+    GONE = "gone"
+    """Confirmed, or the speaker never had it."""
+
+
 @dataclass(slots=True)
 class Entry:
     """One route. `handed`: the speaker may hold it. `since`: when `reach` became what it is.
+
+    `taken`: it is being handed to the speaker for the first time.
 
     `asked`: when somebody began to want it (monotonic seconds), until it is announced; 0: not to be timed.
     """
@@ -28,6 +46,7 @@ class Entry:
     reason: str = ""
     since: str = ""
     handed: bool = True
+    taken: bool = False
     asked: float = 0.0
 
     @property
@@ -47,6 +66,8 @@ class Ledger:
         """Counts replays and retries: what was asked in an earlier epoch has to be asked again."""
         self._owned: dict[AttachmentKey, tuple[Nlri, ...]] = {}
         self._leaving: dict[AttachmentKey, set[Nlri]] = {}
+        self._gone: set[AttachmentKey] = set()
+        """Those whose withdrawal is confirmed, until they are forgotten."""
         self._answered: list[float] = []
 
     # ---------------------------------------------------------------- wishes
@@ -68,6 +89,7 @@ class Ledger:
         with the same next hop, so there is nothing left to withdraw for them. What `owner` itself had before and
         does not want now it still waits for: should it leave, it is not free before that is withdrawn too.
         """
+        self._gone.discard(owner)
         wanted = {route.nlri: route for route in routes}
         for nlri in self._owned.get(owner, ()):
             if nlri not in wanted:
@@ -104,20 +126,21 @@ class Ledger:
                 self._touch(route.nlri, now)
             if not self.entries[route.nlri].wanted:
                 self._wait_for(owner, route.nlri)
-        return owner not in self._leaving
+        if owner in self._leaving:
+            return False
+        self._gone.add(owner)
+        return True
 
-    def forget(self, owner: AttachmentKey) -> None:
-        """`owner` does not wait any longer (released by force); its withdrawals go on all the same."""
+    def excuse(self, owner: AttachmentKey) -> None:
+        """What `owner` waits for counts as confirmed; its withdrawals go on all the same."""
         for nlri in self._leaving.pop(owner, set()):
             self.entries[nlri].leavers.discard(owner)
+        self._gone.add(owner)
 
-    def disown_all(self, now: str) -> None:
-        """Every route is to be withdrawn; nobody waits for it."""
-        self._owned.clear()
-        for nlri, entry in self.entries.items():
-            if entry.owners:
-                entry.owners.clear()
-                self._touch(nlri, now)
+    def forget(self, owner: AttachmentKey) -> None:
+        """`owner` is not ours to know any more."""
+        self.excuse(owner)
+        self._gone.discard(owner)
 
     def _disown(self, owner: AttachmentKey, nlri: Nlri, now: str) -> None:
         entry = self.entries[nlri]
@@ -174,8 +197,8 @@ class Ledger:
     def dirty(self) -> int:
         return len(self._dirty)
 
-    def take(self, limit: int) -> tuple[list[Announcement], list[Announcement]]:
-        """Up to `limit` routes to announce and to withdraw. They stay dirty until an outcome is noted."""
+    def due(self, limit: int) -> tuple[list[Announcement], list[Announcement]]:
+        """Up to `limit` routes to announce and to withdraw."""
         announce: list[Announcement] = []
         withdraw: list[Announcement] = []
         for nlri in self._dirty:
@@ -183,6 +206,18 @@ class Ledger:
             (announce if entry.wanted else withdraw).append(entry.announcement)
             if len(announce) + len(withdraw) == limit:
                 break
+        return announce, withdraw
+
+    def take(self, limit: int) -> tuple[list[Announcement], list[Announcement]]:
+        """`due`, for the exporter to be asked: from here on the speaker may have them, so they have to be withdrawn.
+
+        They stay dirty until an outcome is noted.
+        """
+        announce, withdraw = self.due(limit)
+        for route in announce:
+            entry = self.entries[route.nlri]
+            entry.taken = not entry.handed
+            entry.handed = True
         return announce, withdraw
 
     @property
@@ -224,7 +259,7 @@ class Ledger:
                     entry.since = now
                 entry.reach, entry.reason = outcome.reach, outcome.reason
             if outcome.reach >= self.settled and withdrawn:
-                free += self._gone(route.nlri)
+                free += self._gone_from(route.nlri)
             elif outcome.reach >= self.settled or outcome.reach is Reach.REFUSED:
                 self._unsettled.pop(route.nlri, None)
             else:
@@ -239,11 +274,20 @@ class Ledger:
         found, self._answered = self._answered, []
         return found
 
-    def hand_over(self, told: Sequence[Announcement]) -> None:
-        """The speaker was given these, or some of them: from now on they have to be withdrawn."""
+    def hand_back(self, told: Sequence[Announcement]) -> list[AttachmentKey]:
+        """The speaker was certainly given none of these; those that it never had need no withdrawal.
+
+        Returns the leavers that are free to go.
+        """
+        free: list[AttachmentKey] = []
         for route in told:
-            if entry := self.entries.get(route.nlri):
-                entry.handed = True
+            entry = self.entries.get(route.nlri)
+            if entry is not None and entry.taken:
+                entry.taken = entry.handed = False
+                if not entry.owners:
+                    self._dirty.pop(route.nlri, None)
+                    free += self._gone_from(route.nlri)
+        return free
 
     def failed(self, told: Sequence[Announcement], reason: str) -> None:
         """The exporter could not be asked: the routes stay dirty, and say why."""
@@ -252,7 +296,7 @@ class Ledger:
             if entry is not None and entry.announcement is route:
                 entry.reason = reason
 
-    def _gone(self, nlri: Nlri) -> list[AttachmentKey]:
+    def _gone_from(self, nlri: Nlri) -> list[AttachmentKey]:
         self._unsettled.pop(nlri, None)
         return self._free_leavers(self.entries.pop(nlri), nlri)
 
@@ -264,10 +308,29 @@ class Ledger:
             waiting.discard(nlri)
             if not waiting:
                 del self._leaving[owner]
+                if owner not in self._owned:
+                    self._gone.add(owner)
                 free.append(owner)
         return free
 
     # ---------------------------------------------------------------- questions
+
+    def standing(self, owner: AttachmentKey, routes: Collection[Announcement] | None) -> Standing:
+        """How `owner` stands here; `routes`: what it should have, None where that is not known."""
+        owned = self._owned.get(owner)
+        if owned is None:
+            if owner in self._leaving:
+                return Standing.LEAVING
+            return Standing.GONE if owner in self._gone else Standing.UNKNOWN
+        if routes is not None and (
+            len(owned) != len(routes)
+            or any(
+                (entry := self.entries.get(route.nlri)) is None or entry.owners.get(owner) != route for route in routes
+            )
+        ):
+            return Standing.OUTDATED
+        announced = all(self.entries[nlri].reach >= self.settled for nlri in owned)
+        return Standing.ANNOUNCED if announced else Standing.WANTED
 
     def routes_of(self, owner: AttachmentKey) -> list[Entry]:
         """The entries an attachment owns or waits for."""

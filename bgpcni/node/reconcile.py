@@ -1,0 +1,288 @@
+"""One reconciler for each attachment: looks, asks `next_step`, does it, until there is nothing to be done now.
+
+`run` is the whole loop; whoever runs it holds the attachment's lock. In the agent the worker runs it for every nudge,
+and DEL, GC and a failed ADD run it themselves, as everything does in a call without an agent. `tear_down` is the one
+way in which an attachment ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bgpcni import clock
+from bgpcni.convergence.ledger import Standing
+from bgpcni.errors import CniError, TryAgain
+from bgpcni.model import Attachment, AttachmentKey, ExporterUse, State
+from bgpcni.node import interface, plan
+from bgpcni.node.next_step import (
+    Announce,
+    AtExporter,
+    Done,
+    Excuse,
+    Leave,
+    Link,
+    Record,
+    Release,
+    Step,
+    TearDown,
+    View,
+    Wait,
+    Withdraw,
+    next_step,
+)
+from bgpcni.node.node import CONFIRM_SECONDS, Node
+from bgpcni.store import Stored
+
+log = logging.getLogger(__name__)
+_MOST_STEPS = 64
+"""In one run; more is a defect of ours, and must not become a loop without an end."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What this process remembers of one attachment between two looks; times of `clock.monotonic`.
+
+    `leaving`: it is, also where the disk did not let its record say so. `torn_down`: its link is gone, we made sure.
+    """
+
+    leaving: bool = False
+    torn_down: bool = False
+    gone: float | None = None
+    announced: float | None = None
+    vain: float | None = None
+    waits: float | None = None
+
+
+@dataclass(slots=True)
+class _Subject:
+    """The attachment that is worked on, and where its record is."""
+
+    key: AttachmentKey
+    state: State | None
+    attachment: Attachment | None
+
+
+def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_only: bool = False) -> Wait | Done:
+    """Take every step that can be taken now, and say what the attachment waits for. Its lock is held by the caller.
+
+    `stored`: its record, where the caller has just read it. `tell_only`: tell the exporters, and no more (an agent
+    that starts has to, before anything can be pruned). A record that cannot be read is left to its DEL. Raises
+    CniError and OSError; what was done until then stays done, and the next run goes on from there.
+    """
+    stored = stored or node.store.find(key)
+    if stored is None or stored.attachment is None:
+        node.seen.pop(key, None)
+        return Done()
+    subject = _Subject(key, stored.state, stored.attachment)
+    seen = node.seen.setdefault(key, Seen())
+    for _ in range(_MOST_STEPS):
+        view = _look(node, subject, seen)
+        step = next_step(view)
+        if isinstance(step, (Wait, Done)):
+            if isinstance(step, Done):
+                seen.waits = None
+            if subject.state is None or seen == Seen():
+                node.seen.pop(key, None)
+            return step
+        if tell_only and not isinstance(step, (Announce, Withdraw)):
+            return Wait(0.0)
+        _take(node, subject, seen, view, step)
+    raise RuntimeError(f"{key}: no end after {_MOST_STEPS} steps")
+
+
+def tear_down(node: Node, attachment: Attachment, *, told: bool = True, seconds: float = CONFIRM_SECONDS) -> bool:
+    """End an attachment, from whatever state it is in. Its lock is held by the caller.
+
+    `told` False: no exporter was ever told of it. Returns True when nothing is left of it; False when its addresses
+    are held, since a peer may still route to it. It waits `seconds` at most for the withdrawals to be in the sockets,
+    and not at all where no session is up. Raises CniError and OSError; the next run then goes on from there.
+    """
+    key = attachment.key
+    deadline = clock.monotonic() + seconds
+    with node.nudges.attended(key):
+        node.seen.setdefault(key, Seen()).leaving = True
+        attachment = _leave(node, attachment, told=told)
+        outcome = run(node, key, Stored(State.LEAVING, key.network, key.digest, attachment))
+        if isinstance(outcome, Wait) and node.convergence.wait_sent(key, deadline):
+            outcome = run(node, key)
+        if isinstance(outcome, Done):
+            node.nudges.settled(key)
+    return isinstance(outcome, Done)
+
+
+def settle(node: Node, key: AttachmentKey, seconds: float = 0.0) -> Wait | Done:
+    """`run`, with the lock taken. Raises TryAgain where somebody else has the attachment, and CniError, OSError."""
+    with node.store.locked(key, seconds):
+        return run(node, key)
+
+
+def concerned(node: Node) -> Iterator[AttachmentKey]:
+    """The attachments that are not as they should be by their records and the configuration alone."""
+    for stored in node.store.all():
+        attachment = stored.attachment
+        if attachment is None:
+            continue
+        if (
+            stored.state is not State.UP
+            or attachment.boot_id != node.boot_id
+            or attachment.exporters != target_of(node, attachment)
+        ):
+            yield attachment.key
+
+
+def target_of(node: Node, attachment: Attachment) -> tuple[ExporterUse, ...]:
+    """Through whom it is to be announced by the configuration of now. A call without an agent changes nothing."""
+    if not node.resident:
+        return attachment.exporters
+    return plan.exporters_now(attachment.network, attachment.asked, node.agent, resident=True)
+
+
+# ---------------------------------------------------------------- looking
+
+
+def _look(node: Node, subject: _Subject, seen: Seen) -> View:
+    attachment = subject.attachment
+    if subject.state is None or attachment is None:
+        return View(None)
+    now = clock.monotonic()
+    state = State.LEAVING if seen.leaving else subject.state
+    this_boot = state is not State.UP or is_of_this_boot(node, attachment)
+    link = Link.TORN_DOWN if seen.torn_down else Link.GONE
+    if state is State.UP and this_boot:
+        if not interface.vanished(node.netlink, attachment):
+            link = Link.PRESENT
+        seen.gone = None if link is Link.PRESENT else seen.gone or now
+    exporters = tuple(_exporters(node, attachment, state))
+    handing_over = not all(one.wanted for one in exporters)
+    all_announced = all(one.standing is Standing.ANNOUNCED for one in exporters if one.wanted)
+    seen.announced = _since(seen.announced, now, handing_over and all_announced)
+    owing = [one for one in exporters if one.standing is Standing.LEAVING and not one.configured]
+    seen.vain = _since(seen.vain, now, bool(owing) and all(one.vain for one in owing))
+    seen.waits = seen.waits or now
+    return View(
+        state=state,
+        this_boot=this_boot,
+        told=bool(attachment.since),
+        link=link,
+        exporters=exporters,
+        gone_for=now - (seen.gone or now),
+        announced_for=None if seen.announced is None else now - seen.announced,
+        vain_for=now - (seen.vain or now),
+        waited=now - seen.waits,
+        grace=node.agent.orphan_grace if node.resident else 0.0,
+        linger=attachment.bgp.drain_seconds,
+        drained=node.drained,
+    )
+
+
+def is_of_this_boot(node: Node, attachment: Attachment) -> bool:
+    """Whether its namespace may be there. A boot ID can lie (a /proc of somebody's own): a link of ours cannot."""
+    return attachment.boot_id == node.boot_id or interface.has_our_link(node.netlink, attachment)
+
+
+def _since(before: float | None, now: float, holds: bool) -> float | None:
+    return (now if before is None else before) if holds else None
+
+
+def _exporters(node: Node, attachment: Attachment, state: State) -> Iterator[AtExporter]:
+    target = target_of(node, attachment)
+    named = (*target, *plan.configured(node.agent))
+    wanted = target if state is State.UP else ()
+    for use in (*attachment.exporters, *(use for use in wanted if use not in attachment.exporters)):
+        standing = node.convergence.standing(attachment, use)
+        yield AtExporter(
+            use,
+            standing,
+            recorded=use in attachment.exporters,
+            wanted=use in wanted,
+            configured=not node.resident or use in named,
+            vain=standing is Standing.LEAVING and node.convergence.is_vain(attachment.key, use),
+        )
+
+
+# ---------------------------------------------------------------- doing
+
+
+def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> None:
+    attachment = subject.attachment
+    assert attachment is not None
+    key = subject.key
+    seen.waits = None  # it gets further
+    match step:
+        case Leave(told):
+            seen.leaving = True
+            subject.attachment = _leave(node, attachment, told=told)
+            subject.state = State.LEAVING
+        case Announce(uses):
+            subject.attachment = _announce(node, attachment, uses)
+        case Withdraw(uses):
+            node.convergence.leave(attachment, uses)
+        case TearDown(linger):
+            if view.state is State.UP:
+                log.warning("%s: its link is gone without a DEL; released in %g s", key, view.grace - view.gone_for)
+            _remove(node, attachment, linger)
+            seen.torn_down = True
+        case Excuse(uses):
+            for use in uses:
+                log.warning("%s: %s was removed, its withdrawal is not waited for any longer", key, use.name)
+                node.convergence.excuse(key, use)
+        case Record(uses):
+            subject.attachment = attachment.model_copy(update={"exporters": uses})
+            node.store.put(State.UP, subject.attachment)
+            going = [use for use in attachment.exporters if use not in uses]
+            for use in going:
+                node.convergence.forget(key, use)
+            log.info("%s: not announced through %s any more", key, _names(going))
+        case Release():
+            node.addressing.release(attachment)
+            node.store.drop(key)
+            node.convergence.forget(key)
+            subject.state = None
+    if isinstance(step, (Record, Release)) and not all(one.configured for one in view.exporters):
+        node.handed_over += 1
+
+
+def _leave(node: Node, attachment: Attachment, *, told: bool) -> Attachment:
+    if told:
+        node.store.move(attachment, State.LEAVING)  # where the disk refuses: it goes on from where it is
+        return attachment
+    attachment = attachment.model_copy(update={"exporters": ()})
+    try:
+        node.store.put(State.LEAVING, attachment)
+    except CniError as error:
+        log.warning("%s: %s", attachment.key, error.msg)
+    return attachment
+
+
+def _announce(node: Node, attachment: Attachment, uses: tuple[ExporterUse, ...]) -> Attachment:
+    """The record first, then the routes."""
+    new = tuple(use for use in uses if use not in attachment.exporters)
+    if new:
+        attachment = attachment.model_copy(update={"exporters": (*attachment.exporters, *new)})
+        node.refuse_unannounceable(attachment)
+        for use in new:
+            node.convergence.ensure(use)
+        node.store.put(State.UP, attachment)
+        log.info("%s: announced through %s from now on", attachment.key, _names(new))
+    node.remember(attachment)
+    if new:
+        node.convergence.want(attachment, new, fresh=True)
+    if known := tuple(use for use in uses if use not in new):
+        node.convergence.want(attachment, known)
+    return attachment
+
+
+def _remove(node: Node, attachment: Attachment, linger: float) -> None:
+    """The link, what was installed for it, and its part of what connects this node with others. Idempotent."""
+    node.forget(attachment)
+    if linger and node.convergence.wait_sent(attachment.key, clock.monotonic() + CONFIRM_SECONDS):
+        time.sleep(linger)  # the peers move their traffic away before the link goes
+    interface.remove(node.netlink, node.reaper, attachment)
+    node.disconnect(attachment)
+
+
+def _names(uses: tuple[ExporterUse, ...] | list[ExporterUse]) -> str:
+    return ", ".join(use.name for use in uses)

@@ -1,0 +1,93 @@
+"""Which attachments have to be looked at, and when: the one queue from everything that happens to the reconciler.
+
+Whoever learns something (a withdrawal is confirmed, a link is gone, the configuration changed) nudges the attachment
+and knows nothing of what follows. It is made first, so that everything else can be given it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+
+from bgpcni import clock
+from bgpcni.model import AttachmentKey
+
+
+class Nudges:
+    """Safe for threads. An attachment stands in the queue once: the earliest time it was nudged for counts."""
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._order = count()
+        self._queue: list[tuple[float, int, AttachmentKey]] = []
+        self._due: dict[AttachmentKey, float] = {}
+        self._attended: dict[AttachmentKey, bool] = {}
+        self._closed = False
+
+    def nudge(self, key: AttachmentKey, after: float = 0.0) -> None:
+        """Have the attachment looked at in `after` seconds, or sooner where somebody else asks for that."""
+        with self._change:
+            if key in self._attended:
+                self._attended[key] = True
+                return
+            due = clock.monotonic() + after
+            if self._due.get(key, due + 1) <= due:
+                return
+            self._due[key] = due
+            heapq.heappush(self._queue, (due, next(self._order), key))
+            if self._queue[0][2] == key:
+                self._change.notify()
+
+    @contextmanager
+    def attended(self, key: AttachmentKey) -> Iterator[None]:
+        """A call sees to this attachment: nudges for it wait until the call is done.
+
+        `settled` within it forgets them.
+        """
+        with self._change:
+            self._attended[key] = False
+        try:
+            yield
+        finally:
+            with self._change:
+                nudged = self._attended.pop(key, False)
+            if nudged:
+                self.nudge(key)
+
+    def settled(self, key: AttachmentKey) -> None:
+        """There is nothing left of it to look at."""
+        with self._change:
+            self._due.pop(key, None)
+            if key in self._attended:
+                self._attended[key] = False
+
+    def take(self) -> AttachmentKey | None:
+        """Wait for the next attachment whose time has come; None once the queue is closed."""
+        with self._change:
+            while not self._closed:
+                key = self._pop()
+                if key is not None:
+                    return key
+                self._change.wait(self._queue[0][0] - clock.monotonic() if self._queue else None)
+            return None
+
+    def poll(self) -> AttachmentKey | None:
+        """The next attachment whose time has come, None where there is none now."""
+        with self._change:
+            return self._pop()
+
+    def _pop(self) -> AttachmentKey | None:
+        while self._queue and self._queue[0][0] <= clock.monotonic():
+            due, _, key = heapq.heappop(self._queue)
+            if self._due.get(key) == due:
+                del self._due[key]
+                return key
+        return None
+
+    def close(self) -> None:
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
