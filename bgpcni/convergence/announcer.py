@@ -28,7 +28,7 @@ LOOK_SECONDS = 5.0
 SLOW = 3.0
 """Seconds after which an exporter that has not come back from a call is said to be late."""
 ROUTE_STATES = ("wanted", "announced", "withdrawing", "refused")
-_SETTLED = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.SENT}
+_FURTHEST = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.ACKED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Announcer:
     def drive(self, exporter: Exporter) -> None:
         """Take the exporter over (it needed our `Wake` to be made)."""
         self._exporter = exporter
-        self._ledger = Ledger(_SETTLED[exporter.acks])
+        self._ledger = Ledger(*_levels(exporter))
 
     def start(self) -> None:
         """From here on the exporter is called. What is already wanted was given by `want` and `leave` before."""
@@ -190,8 +190,7 @@ class Announcer:
 
     def wait_announced(self, owner: AttachmentKey, level: Reach, deadline: float) -> str:
         """Until every route of `owner` reached `level`, or cannot now; "" or the reason why not."""
-        if _rank(self._exporter.acks) < level:
-            level = Reach(_rank(self._exporter.acks))
+        level = min(level, _FURTHEST[self._exporter.acks])
         while True:
             reason = self._short_of(owner, level)
             left = deadline - time.monotonic()
@@ -215,25 +214,28 @@ class Announcer:
                 return short[0].reason or "not acknowledged yet"
         return ""
 
-    def wait_confirmed(self, owner: AttachmentKey, deadline: float) -> bool:
-        """Until the withdrawals of `owner` are confirmed. Does not wait for what cannot come: no session is up."""
+    def wait_sent(self, owner: AttachmentKey, deadline: float) -> bool:
+        """Until the withdrawals of `owner` are on their way to every peer that can be reached.
+
+        They may not be confirmed yet: `is_leaving` tells. Does not wait for what cannot come: no session is up.
+        """
         with self._change:
-            while self._ledger.is_leaving(owner):
+            while not self._ledger.is_sent(owner):
                 left = deadline - time.monotonic()
-                if left <= 0 or self._stopping or self._is_vain(owner):
+                if left <= 0 or self._stopping or self._is_vain(owner, self._ledger.settled):
                     return False
                 self._change.wait(left)
         return True
 
     def is_vain(self, owner: AttachmentKey) -> bool:
-        """Whether no confirmation for `owner` can come now: the exporter is late, or no session is up."""
+        """Whether no confirmation for `owner` can come now: the exporter is late, or a session is down."""
         with self._change:
-            return self._is_vain(owner)
+            return self._is_vain(owner, self._ledger.confirmed)
 
-    def _is_vain(self, owner: AttachmentKey) -> bool:
-        entries = self._ledger.routes_of(owner)
-        hopeless = all(entry.reason and entry.reach is Reach.WANTED for entry in entries)
-        return hopeless or self._state_now().state == "late"
+    def _is_vain(self, owner: AttachmentKey, level: Reach) -> bool:
+        """What is under way has no reason why it is not there yet."""
+        short = [entry for entry in self._ledger.routes_of(owner) if entry.reach < level]
+        return all(entry.reason for entry in short) or self._state_now().state == "late"
 
     def wait_quiet(self, deadline: float) -> bool:
         """Until nothing is late (`sync`, `drain`)."""
@@ -476,7 +478,7 @@ class Announcer:
                 self._change.notify_all()
             return
         with self._change:
-            self._ledger.settled = _SETTLED[self._exporter.acks]
+            self._ledger.settled, self._ledger.confirmed = _levels(self._exporter)
             every, self._look_at_all = self._look_at_all, False
             routes = self._ledger.told() if every else self._ledger.unsettled()
             wanted = [self._ledger.entries[route.nlri].wanted for route in routes]
@@ -525,8 +527,10 @@ class Announcer:
                 self._state = ExporterState(state, since, reason)
 
 
-def _rank(acks: str) -> int:
-    return {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.ACKED}[acks]
+def _levels(exporter: Exporter) -> tuple[Reach, Reach]:
+    """The reach at which a route is announced, and the one at which its withdrawal is confirmed."""
+    furthest = _FURTHEST[exporter.acks]
+    return min(furthest, Reach.SENT), furthest
 
 
 def _word(wanted: bool, reach: Reach, settled: Reach) -> str:

@@ -345,24 +345,29 @@ class Convergence:
         return ""
 
     @step("confirm")
-    def wait_confirmed(self, key: AttachmentKey, deadline: float) -> bool:
-        """Until every exporter confirmed the withdrawal; False at the deadline, or sooner if waiting is vain."""
+    def wait_sent(self, key: AttachmentKey, deadline: float) -> bool:
+        """Until the withdrawal is on its way to every peer of every exporter; False at the deadline, or if in vain.
+
+        Addresses and record wait for the confirmation, which may come later: the caller asks `is_leaving` next, for
+        `finished` is not called of a confirmation that comes while this waits.
+        """
         with self._lock:
             names = {name: self._announcers.get(name) for name in self._pending.get(key, ())}
             self._attended.add(key)
         try:
-            # one that cannot confirm now makes waiting for the others vain: it comes first
-            for name, announcer in sorted(names.items(), key=lambda item: not (item[1] and item[1].is_vain(key))):
-                if announcer is None or not announcer.wait_confirmed(key, deadline):
-                    break
-                self._discard(key, name)
+            sent = True
+            for name, announcer in names.items():  # one that is away does not keep us from waiting for the others
+                if announcer is not None and announcer.wait_sent(key, deadline):
+                    self._discard(key, name)
+                else:
+                    sent = False
         finally:
             with self._lock:
                 self._attended.discard(key)
-                confirmed = not self._pending.get(key)
-        return confirmed
+        return sent
 
     def is_leaving(self, key: AttachmentKey) -> bool:
+        """Whether some exporter has not confirmed its withdrawal: a peer may still have its routes."""
         with self._lock:
             return bool(self._pending.get(key))
 
