@@ -41,10 +41,15 @@ class Reach(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one route. For a withdrawal, `WANTED` means a peer may still hold the route.
+    """What became of one route.
 
-    `reason` with `WANTED`: words when it cannot get further now (`no session with 192.0.2.1`), empty while it is
-    under way and worth waiting for.
+    `reason`: words when it cannot get further now (`no session with 192.0.2.1`), empty while it is under way and
+    worth waiting for.
+
+    A withdrawal has two uses. At `SENT` (`ACCEPTED` where no more can be told) DEL may answer. The address is given
+    to another container only at the furthest reach that `acks` names: then no peer has the route any more. A peer
+    whose session is down may keep it over a graceful restart: with it the withdrawal is `SENT` with a reason once the
+    sessions that are up have it, and `WANTED` with a reason where none is.
     """
 
     reach: Reach
@@ -195,8 +200,9 @@ class Exporter(abc.ABC):
     families: ClassVar[frozenset[Family]]
     """Families it can announce; others are refused by the caller, in words."""
     acks: Literal["accepted", "sent", "acked"] = "accepted"
-    """The furthest that it can tell; an instance may lower it once it knows its speaker. An exporter without a
-    `progress` of its own can tell `accepted` at most; what it left `WANTED` is asked for again every few seconds."""
+    """The furthest that it can tell, and what a withdrawal has to reach before its address is free; an instance may
+    lower it once it knows its speaker. An exporter without a `progress` of its own can tell `accepted` at most; what
+    it left `WANTED` is asked for again every few seconds."""
     imports: ClassVar[Literal["none", "routes", "datapath"]] = "none"
     needs_agent: ClassVar[bool] = False
     """True: works only in the resident agent. False: also within one call of the plugin."""
@@ -233,7 +239,7 @@ class Exporter(abc.ABC):
 
     @abc.abstractmethod
     def withdraw(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
-        """Take routes back; of what is not there: success (never REFUSED). Outcomes as in `announce`."""
+        """Take routes back; of what is not there: the furthest reach (never REFUSED). Outcomes as in `announce`."""
 
     @abc.abstractmethod
     def prune(self, keep: Collection[Announcement], spare: Collection[str], deadline: float) -> None:

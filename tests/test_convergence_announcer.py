@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -41,11 +42,11 @@ A, B = owner("a"), owner("b")
 class Driven:
     """An announcer with its thread and an exporter in memory."""
 
-    def __init__(self, spare: tuple[str, ...] = (), **facts: object) -> None:
+    def __init__(self, spare: tuple[str, ...] = (), kind: type[Memory] = Memory, **facts: object) -> None:
         self.freed: list[AttachmentKey] = []
         self.timed: list[float] = []
         self.announcer = Announcer("memory", self.freed.extend, lambda: spare, self.timed.append)
-        self.exporter = Memory(wake=self.announcer)
+        self.exporter = kind(wake=self.announcer)
         for name, value in facts.items():
             setattr(self.exporter, name, value)
         self.announcer.drive(self.exporter)
@@ -86,7 +87,7 @@ def test_routes_are_announced_and_withdrawn(driven: Driven) -> None:
     (state,) = driven.announcer.route_states(A).values()
     assert (state.state, state.reason) == ("announced", "")
     assert not driven.announcer.leave(A, [route(1)])
-    assert driven.announcer.wait_confirmed(A, deadline())
+    assert driven.announcer.wait_sent(A, deadline())
     assert driven.exporter.table == {}
     assert not driven.announcer.is_leaving(A)
     until(lambda: driven.freed == [A])
@@ -148,13 +149,64 @@ def test_a_speaker_that_is_away_is_late_and_then_ok() -> None:
         assert driven.announcer.state().reason == "the speaker is away"
         assert driven.announcer.wait_announced(A, Reach.SENT, 0) == "the speaker is away"
         driven.announcer.leave(A, [route(1)])
-        assert not driven.announcer.wait_confirmed(A, deadline())
+        assert not driven.announcer.wait_sent(A, deadline())
         assert driven.announcer.counts() == {"withdrawing": 1}
         driven.exporter.mishaps.clear()
         driven.announcer.retry()
         driven.quiet()
         until(lambda: driven.announcer.state().state == "ok")
         until(lambda: driven.freed == [A])
+
+
+class Acking(Memory):
+    """`peers`: how far each of its peers got of everything, and why no further."""
+
+    acks = "acked"
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.peers_at = Outcome(Reach.SENT)
+
+    def progress(self, routes: Sequence[Announcement]) -> list[Outcome]:
+        return [self.peers_at] * len(routes)
+
+
+@pytest.fixture
+def acking() -> Iterator[Driven]:
+    with Driven(kind=Acking) as driven:
+        driven.announcer.want(A, [route(1)])
+        driven.quiet()
+        yield driven
+
+
+def test_a_withdrawal_that_is_in_the_sockets_is_sent_and_not_confirmed(acking: Driven) -> None:
+    """DEL may answer; the address stays held until the peers' TCP acknowledged the withdrawal."""
+    acking.announcer.leave(A, [route(1)])
+    assert acking.announcer.wait_sent(A, deadline())
+    assert acking.exporter.table == {}
+    assert acking.announcer.is_leaving(A)
+    assert not acking.announcer.is_vain(A)  # an acknowledgement may come at any moment
+    assert not acking.announcer.wait_quiet(0)
+    acking.announcer.sessions()  # asked again how far everything is: no further
+    assert acking.announcer.counts() == {"withdrawing": 1}
+    assert acking.freed == []
+    acking.exporter.peers_at = Outcome(Reach.ACKED)
+    acking.announcer.progress()
+    until(lambda: acking.freed == [A])
+    acking.quiet()
+    assert not acking.announcer.is_leaving(A)
+
+
+def test_one_peer_that_is_down_holds_the_address_and_not_the_answer(acking: Driven) -> None:
+    """The peers that are up have the withdrawal in their sockets; one that is down may hold the route."""
+    acking.exporter.peers_at = Outcome(Reach.SENT, "no session: 192.0.2.2 is Idle; it may hold the route for 90 s")
+    acking.announcer.leave(A, [route(1)])
+    assert acking.announcer.wait_sent(A, deadline())
+    until(lambda: acking.announcer.is_vain(A))
+    (state,) = acking.announcer.route_states(A).values()
+    assert (state.state, "192.0.2.2" in state.reason) == ("withdrawing", True)
+    assert acking.announcer.is_leaving(A)
+    assert acking.freed == []
 
 
 def test_one_refused_route_fails_alone() -> None:

@@ -14,7 +14,7 @@ from memory_exporter import FACTS, Memory, void
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.errors import InvalidConfiguration, TryAgain
-from bgpcni.exporter import NotThereYet
+from bgpcni.exporter import NotThereYet, Outcome, Reach
 from bgpcni.model import Address, Announcement, Attachment, AttachmentKey, Bgp, ExporterUse, Nlri
 
 SECONDS = 30.0
@@ -71,7 +71,7 @@ def test_every_exporter_is_told_and_each_confirms(convergence: Convergence) -> N
         {"memory1": "announced", "memory2": "announced"}
     ]
     convergence.leave(item)
-    assert convergence.wait_confirmed(item.key, deadline())
+    assert convergence.wait_sent(item.key, deadline())
     assert not convergence.is_leaving(item.key)
     assert exporter(convergence, "memory1").table == exporter(convergence, "memory2").table == {}
 
@@ -86,8 +86,7 @@ def test_one_that_is_away_holds_the_address_and_nobody_else(
     away = exporter(convergence, "memory1")
     away.mishaps = ["away"] * 100000
     convergence.leave(item)
-    assert not convergence.wait_confirmed(item.key, deadline())  # and does not wait for what cannot come
-    assert convergence.announcers()["memory2"].wait_quiet(deadline())
+    assert not convergence.wait_sent(item.key, deadline())  # and does not wait for what cannot come
     assert exporter(convergence, "memory2").table == {}
     assert convergence.is_leaving(item.key)
     away.mishaps = []
@@ -101,8 +100,10 @@ def test_one_that_is_away_holds_the_address_and_nobody_else(
 
 
 @pytest.mark.parametrize(("slow", "away"), [("memory1", "memory2"), ("memory2", "memory1")])
-def test_one_that_is_away_makes_waiting_for_the_others_vain(convergence: Convergence, slow: str, away: str) -> None:
-    """DEL does not wait for one that may still confirm while another one is known not to."""
+def test_one_that_is_away_does_not_keep_a_del_from_waiting_for_the_others(
+    convergence: Convergence, slow: str, away: str
+) -> None:
+    """DEL answers once the withdrawal is on its way to every peer that can be reached, and the address is held."""
     item = attachment("memory1", "memory2")
     convergence.want(item)
     assert convergence.wait_announced(item, "sent", deadline()) == ""
@@ -111,13 +112,45 @@ def test_one_that_is_away_makes_waiting_for_the_others_vain(convergence: Converg
     pause = threading.Event()
     while convergence.announcers()[away].state().state != "late":
         pause.wait(0.002)
-    let_go = threading.Event()
-    exporter(convergence, slow).during = lambda verb: void(let_go.wait(SECONDS))
+    reached, let_go = threading.Event(), threading.Event()
+    exporter(convergence, slow).during = lambda verb: void((reached.set(), let_go.wait(SECONDS)))
     convergence.leave(item)
-    assert not convergence.wait_confirmed(item.key, deadline())
-    assert not let_go.is_set()
-    assert convergence.announcers()[slow].is_leaving(item.key)
+    answers: list[bool] = []
+    waiting = threading.Thread(target=lambda: answers.append(convergence.wait_sent(item.key, deadline())))
+    waiting.start()
+    assert reached.wait(SECONDS)
+    assert waiting.is_alive()
+    assert not convergence.wait_sent(item.key, 0)  # at its deadline it answers all the same
     let_go.set()
+    waiting.join(SECONDS)
+    assert answers == [False]
+    assert not exporter(convergence, slow).table
+    assert convergence.is_leaving(item.key)
+
+
+def test_a_del_answers_at_sent_and_the_address_waits_for_the_acknowledgement(
+    convergence: Convergence, finished: list[AttachmentKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peers' TCP acknowledges after the answer: `finished` is called then, once, and not before."""
+    monkeypatch.setattr(Memory, "acks", "acked")
+    item = attachment("memory1", "memory2")
+    convergence.want(item)
+    assert convergence.wait_announced(item, "sent", deadline()) == ""
+    convergence.leave(item)
+    assert convergence.wait_sent(item.key, deadline())
+    assert convergence.is_leaving(item.key)
+    assert finished == []
+    confirm = [Outcome(Reach.ACKED)]
+    for name in ("memory1", "memory2"):
+        assert finished == []
+        monkeypatch.setattr(exporter(convergence, name), "progress", lambda routes: confirm * len(routes))
+        convergence.announcers()[name].progress()
+        assert convergence.announcers()[name].wait_quiet(deadline())
+    pause = threading.Event()
+    while not finished:
+        pause.wait(0.002)
+    assert finished == [item.key]
+    assert not convergence.is_leaving(item.key)
 
 
 def test_who_waits_for_the_confirmation_is_not_told_twice(
@@ -127,7 +160,7 @@ def test_who_waits_for_the_confirmation_is_not_told_twice(
     item = attachment("memory")
     convergence.want(item)
     convergence.leave(item)
-    convergence.wait_confirmed(item.key, deadline())
+    convergence.wait_sent(item.key, deadline())
     assert finished in ([], [item.key])
     assert not convergence.is_leaving(item.key)
 
@@ -160,7 +193,7 @@ def test_without_exporters_nothing_is_waited_for(convergence: Convergence) -> No
     item = attachment()
     convergence.want(item)
     convergence.leave(item)
-    assert convergence.wait_confirmed(item.key, 0)
+    assert convergence.wait_sent(item.key, 0)
 
 
 def test_drain_withdraws_everything_everywhere(convergence: Convergence) -> None:
@@ -182,7 +215,7 @@ class TestWithinACall:
         assert len(exporter(alone, "memory").table) == 1
         alone.leave(item)
         assert exporter(alone, "memory").table == {}
-        assert alone.wait_confirmed(item.key, 0)
+        assert alone.wait_sent(item.key, 0)
 
     def test_a_subnets_route_stays_while_another_attachment_wants_it(self) -> None:
         """A call knows only its own attachment: who else is up has a say before the subnet is withdrawn."""
@@ -209,7 +242,7 @@ class TestWithinACall:
             up.remove(item)
             alone = call()
             alone.leave(item)
-            assert alone.wait_confirmed(item.key, 0)
+            assert alone.wait_sent(item.key, 0)
             assert {nlri.prefix for nlri in table} == left
 
     def test_who_else_wants_it_cannot_be_seen(self) -> None:
@@ -222,7 +255,7 @@ class TestWithinACall:
         Convergence(FACTS, resident=False).want(item)
         alone = Convergence(FACTS, resident=False, sharers=busy)
         alone.leave(item)
-        assert not alone.wait_confirmed(item.key, 0)
+        assert not alone.wait_sent(item.key, 0)
 
     def test_an_add_fails_and_a_del_does_not(self) -> None:
         """Unreachable: ADD is undone and tried again later; DEL leaves the record for later."""
@@ -234,7 +267,7 @@ class TestWithinACall:
             alone.want(item)
         alone.leave(item)
         assert alone.is_leaving(item.key)
-        assert not alone.wait_confirmed(item.key, 0)
+        assert not alone.wait_sent(item.key, 0)
         alone.retry()
         assert alone.is_leaving(item.key)
         alone.retry()

@@ -15,7 +15,8 @@ from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
 
 NOW = "2026-01-31T12:00:00.000Z"
 LATER = "2026-01-31T12:00:01.000Z"
-SENT, WANTED, REFUSED = Outcome(Reach.SENT), Outcome(Reach.WANTED, "no session"), Outcome(Reach.REFUSED, "bad")
+ACKED, SENT = Outcome(Reach.ACKED), Outcome(Reach.SENT)
+WANTED, REFUSED = Outcome(Reach.WANTED, "no session"), Outcome(Reach.REFUSED, "bad")
 
 
 def owner(name: str) -> AttachmentKey:
@@ -55,6 +56,30 @@ def test_an_attachment_is_free_once_its_withdrawal_is_confirmed(ledger: Ledger) 
     ledger.retry()
     assert tell(ledger) == [A]
     assert (ledger.entries, ledger.dirty, ledger.quiet) == ({}, 0, True)
+
+
+def test_a_withdrawal_that_was_sent_frees_nobody_before_it_is_confirmed() -> None:
+    """DEL may answer once it is in the sockets; the address is free once the peers acknowledged it."""
+    ledger = Ledger(Reach.SENT, Reach.ACKED)
+    ledger.want(A, [route(1), route(2)], NOW)
+    assert tell(ledger) == []
+    assert ledger.quiet  # an announcement is settled when it is sent
+    ledger.leave(A, [route(1), route(2)], NOW)
+    assert not ledger.is_sent(A)
+    _, withdraw = ledger.take(10)
+    answers = [SENT, WANTED]
+    assert ledger.note(withdraw, answers, withdrawn=True, epoch=ledger.epoch, now=NOW) == []
+    assert not ledger.is_sent(A)
+    assert ledger.note(withdraw, [SENT, SENT], withdrawn=True, epoch=ledger.epoch, now=NOW) == []
+    assert ledger.is_sent(A)
+    assert ledger.is_leaving(A)
+    assert not ledger.quiet
+    assert ledger.unsettled() == [route(1), route(2)]
+    ledger.retry()
+    assert ledger.take(10) == ([], [])  # what is in the sockets needs no second telling
+    assert ledger.note(withdraw, [ACKED, SENT], withdrawn=True, epoch=ledger.epoch, now=NOW) == []
+    assert ledger.note(withdraw[1:], [ACKED], withdrawn=True, epoch=ledger.epoch, now=NOW) == [A]
+    assert (ledger.entries, ledger.quiet) == ({}, True)
 
 
 def test_what_an_earlier_life_announced_is_withdrawn(ledger: Ledger) -> None:
@@ -227,7 +252,7 @@ OWNERS = [owner(name) for name in "abc"]
 ROUTES = st.lists(
     st.builds(route, st.integers(1, 4), st.sampled_from(["192.0.2.1", "192.0.2.2"])), max_size=3
 )  # fmt: skip
-RESULTS = st.lists(st.sampled_from([SENT, SENT, WANTED, REFUSED]), min_size=12, max_size=12)
+RESULTS = st.lists(st.sampled_from([ACKED, ACKED, SENT, WANTED, REFUSED]), min_size=12, max_size=12)
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -238,7 +263,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger(Reach.SENT)
+        self.ledger = Ledger(Reach.SENT, Reach.ACKED)
         self.wants: dict[AttachmentKey, list[Announcement]] = {}
         self.owes: dict[AttachmentKey, set[Nlri]] = {}
         self.leaving: set[AttachmentKey] = set()
@@ -317,9 +342,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.speaker.pop(item.nlri, None)
             self.speaker.update((item.nlri, item) for item in announce)
         for kind, told in ((True, withdraw), (False, announce)):
-            outcomes = [SENT if kind and r is REFUSED else r for r in results[: len(told)]]
+            outcomes = [ACKED if kind and r is REFUSED else r for r in results[: len(told)]]
             if kind:
-                gone = {item.nlri for item, result in zip(told, outcomes, strict=True) if result is SENT}
+                gone = {item.nlri for item, result in zip(told, outcomes, strict=True) if result is ACKED}
                 self.held -= gone
                 self.withdrawn |= gone
             self.freed(self.ledger.note(told, outcomes, withdrawn=kind, epoch=epoch, now=NOW))
@@ -338,7 +363,7 @@ class LedgerMachine(RuleBasedStateMachine):
             withdrawn = not self.ledger.entries[item.nlri].wanted
             if withdrawn and result is REFUSED:
                 continue
-            if withdrawn and result is SENT:
+            if withdrawn and result is ACKED:
                 self.held.discard(item.nlri)
                 self.withdrawn.add(item.nlri)
             free = self.ledger.note([item], [result], withdrawn=withdrawn, epoch=self.ledger.epoch, now=NOW)
@@ -393,13 +418,14 @@ class LedgerMachine(RuleBasedStateMachine):
             self.fail()
         self.ledger.retry()
         for _ in range(3):
+            self.progress([ACKED] * 12)
             self.ask(1000, True)
-            self.answer([SENT] * 12)
+            self.answer([ACKED] * 12)
         assert self.ledger.quiet
         assert self.speaker == {nlri: entry.announcement for nlri, entry in self.ledger.entries.items()}
         for nlri, entry in self.ledger.entries.items():
             assert entry.announcement in [item for routes in self.wants.values() for item in routes]
-            assert entry.reach is Reach.SENT
+            assert entry.reach is Reach.ACKED
             assert nlri in self.held
         assert not self.leaving
         assert not self.ledger._leaving

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bgpcni import clock
-from bgpcni.convergence.ledger import Ledger
+from bgpcni.convergence.ledger import Ledger, Standing
 from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach
 from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
 
@@ -28,7 +28,7 @@ LOOK_SECONDS = 5.0
 SLOW = 3.0
 """Seconds after which an exporter that has not come back from a call is said to be late."""
 ROUTE_STATES = ("wanted", "announced", "withdrawing", "refused")
-_SETTLED = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.SENT}
+_FURTHEST = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.ACKED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +49,54 @@ class ExporterState:
     reason: str
 
 
-class Announcer:
-    """Drives one exporter towards its ledger. Safe for threads; implements the exporter's `Wake`.
+class Book:
+    """One exporter's ledger with its lock, and what the exporter says of its speaker: the exporter's `Wake`.
 
-    `confirmed(owners)` is called, from this announcer's thread and without its lock, with the attachments whose
-    withdrawal is now confirmed at this exporter. `announced(seconds)`: a route is, so long after it was first wanted.
+    It is made before the exporter, which is given it, and the announcer, which works by it.
+    """
+
+    def __init__(self) -> None:
+        self.change = threading.Condition()
+        self.ledger = Ledger(Reach.ACCEPTED)
+        self.replay = True
+        self.look = False
+        self.look_at_all = False
+        self.failures = 0
+        self.not_before = 0.0
+
+    def progress(self) -> None:
+        with self.change:
+            self.look = True
+            self.failures, self.not_before = 0, 0.0
+            self.change.notify_all()
+
+    def sessions(self) -> None:
+        with self.change:
+            self.look_at_all = True
+        self.progress()
+
+    def empty(self) -> None:
+        with self.change:
+            self.replay = True
+            self.ledger.replay(clock.now())
+            self.failures, self.not_before = 0, 0.0
+            self.change.notify_all()
+
+
+class Announcer:
+    """Drives one exporter towards its ledger. Safe for threads.
+
+    `book` is what the exporter was made with. `confirmed(owners)` is called, from this announcer's thread and without
+    its lock, with the attachments whose withdrawal is now confirmed at this exporter. `announced(seconds)`: a route
+    is, so long after it was first wanted.
     """
 
     def __init__(
         self,
         name: str,
-        confirmed: Callable[[list[AttachmentKey]], None],
+        exporter: Exporter,
+        book: Book,
+        confirmed: Callable[[list[AttachmentKey]], None] = lambda owners: None,
         spare: Callable[[], Collection[str]] = lambda: (),
         announced: Callable[[float], None] = lambda seconds: None,
     ) -> None:
@@ -67,26 +104,18 @@ class Announcer:
         self._announced = announced
         self._confirmed = confirmed
         self._spare = spare
-        self._change = threading.Condition()
-        self._exporter: Exporter
-        self._ledger: Ledger
-        self._replay = True
-        self._look = False
-        self._look_at_all = False
+        self._exporter = exporter
+        self._book = book
+        self._change = book.change
+        self._ledger = book.ledger
+        self._ledger.settled, self._ledger.confirmed = _levels(exporter)
         self._stopping = False
         self._drained = False
-        self._failures = 0
-        self._not_before = 0.0
         self._next_look = 0.0
         self._calling: tuple[float, str, str] | None = None  # since (monotonic, RFC 3339), the verb
         self._unreached = ""  # without the thread: why the speaker was not reached in this process
         self._state = ExporterState("starting", clock.now(), "")
         self._thread: threading.Thread | None = None
-
-    def drive(self, exporter: Exporter) -> None:
-        """Take the exporter over (it needed our `Wake` to be made)."""
-        self._exporter = exporter
-        self._ledger = Ledger(_SETTLED[exporter.acks])
 
     def start(self) -> None:
         """From here on the exporter is called. What is already wanted was given by `want` and `leave` before."""
@@ -101,26 +130,6 @@ class Announcer:
         self._exporter.close()
         if self._thread is not None:
             self._thread.join(seconds)
-
-    # ---------------------------------------------------------------- Wake
-
-    def progress(self) -> None:
-        with self._change:
-            self._look = True
-            self._failures, self._not_before = 0, 0.0
-            self._change.notify_all()
-
-    def sessions(self) -> None:
-        with self._change:
-            self._look_at_all = True
-        self.progress()
-
-    def empty(self) -> None:
-        with self._change:
-            self._replay = True
-            self._ledger.replay(clock.now())
-            self._failures, self._not_before = 0, 0.0
-            self._change.notify_all()
 
     # ---------------------------------------------------------------- learning
 
@@ -152,18 +161,30 @@ class Announcer:
     def leave(self, owner: AttachmentKey, routes: Iterable[Announcement]) -> bool:
         """True: nothing has to be withdrawn here on this attachment's account."""
         with self._change:
-            if self._drained:
-                return True
             free = self._ledger.leave(owner, routes, clock.now())
+            if self._drained:
+                self._ledger.excuse(owner)
+                return True
             self._change.notify_all()
         return free
+
+    def standing(self, owner: AttachmentKey, routes: Collection[Announcement] | None) -> Standing:
+        """How an attachment stands here; `routes`: what it should have, None where that is not known."""
+        with self._change:
+            return self._ledger.standing(owner, routes)
 
     def is_leaving(self, owner: AttachmentKey) -> bool:
         """Whether some withdrawal on its account is not confirmed here yet."""
         with self._change:
             return self._ledger.is_leaving(owner)
 
+    def excuse(self, owner: AttachmentKey) -> None:
+        """Take its withdrawal for confirmed."""
+        with self._change:
+            self._ledger.excuse(owner)
+
     def forget(self, owner: AttachmentKey) -> None:
+        """It is not ours to know any more."""
         with self._change:
             self._ledger.forget(owner)
 
@@ -171,27 +192,20 @@ class Announcer:
         """Ask again for all that is late, now (`bgpcni sync`)."""
         with self._change:
             self._ledger.retry()
-            self._failures, self._not_before, self._unreached = 0, 0.0, ""
+            self._book.failures, self._book.not_before, self._unreached = 0, 0.0, ""
             self._change.notify_all()
 
     def prune(self) -> None:
         """Have the speaker's table compared with what is wanted, once more."""
         with self._change:
-            self._replay = True
-            self._change.notify_all()
-
-    def withdraw_all(self) -> None:
-        """Nobody wants anything here any more (`bgpcni drain`)."""
-        with self._change:
-            self._ledger.disown_all(clock.now())
+            self._book.replay = True
             self._change.notify_all()
 
     # ---------------------------------------------------------------- waiting
 
     def wait_announced(self, owner: AttachmentKey, level: Reach, deadline: float) -> str:
         """Until every route of `owner` reached `level`, or cannot now; "" or the reason why not."""
-        if _rank(self._exporter.acks) < level:
-            level = Reach(_rank(self._exporter.acks))
+        level = min(level, _FURTHEST[self._exporter.acks])
         while True:
             reason = self._short_of(owner, level)
             left = deadline - time.monotonic()
@@ -215,25 +229,28 @@ class Announcer:
                 return short[0].reason or "not acknowledged yet"
         return ""
 
-    def wait_confirmed(self, owner: AttachmentKey, deadline: float) -> bool:
-        """Until the withdrawals of `owner` are confirmed. Does not wait for what cannot come: no session is up."""
+    def wait_sent(self, owner: AttachmentKey, deadline: float) -> bool:
+        """Until the withdrawals of `owner` are on their way to every peer that can be reached.
+
+        They may not be confirmed yet: `is_leaving` tells. Does not wait for what cannot come: no session is up.
+        """
         with self._change:
-            while self._ledger.is_leaving(owner):
+            while not self._ledger.is_sent(owner):
                 left = deadline - time.monotonic()
-                if left <= 0 or self._stopping or self._is_vain(owner):
+                if left <= 0 or self._stopping or self._is_vain(owner, self._ledger.settled):
                     return False
                 self._change.wait(left)
         return True
 
     def is_vain(self, owner: AttachmentKey) -> bool:
-        """Whether no confirmation for `owner` can come now: the exporter is late, or no session is up."""
+        """Whether no confirmation for `owner` can come now: the exporter is late, or a session is down."""
         with self._change:
-            return self._is_vain(owner)
+            return self._is_vain(owner, self._ledger.confirmed)
 
-    def _is_vain(self, owner: AttachmentKey) -> bool:
-        entries = self._ledger.routes_of(owner)
-        hopeless = all(entry.reason and entry.reach is Reach.WANTED for entry in entries)
-        return hopeless or self._state_now().state == "late"
+    def _is_vain(self, owner: AttachmentKey, level: Reach) -> bool:
+        """What is under way has no reason why it is not there yet."""
+        short = [entry for entry in self._ledger.routes_of(owner) if entry.reach < level]
+        return all(entry.reason for entry in short) or self._state_now().state == "late"
 
     def wait_quiet(self, deadline: float) -> bool:
         """Until nothing is late (`sync`, `drain`)."""
@@ -322,11 +339,11 @@ class Announcer:
             raise NotThereYet(self._unreached) from error
 
     def _drive_all(self) -> None:
-        self._replay = False
+        self._book.replay = False
         while self._ledger.dirty:
             before = self._ledger.dirty
             self._tell()
-            if self._replay:
+            if self._book.replay:
                 return  # the speaker came back empty: the caller knows what else is to be told
             if self._ledger.dirty >= before:
                 raise NotThereYet(f"{self.name} did not answer for every route")
@@ -334,7 +351,7 @@ class Announcer:
     @property
     def emptied(self) -> bool:
         """Without the thread: the speaker came back empty while it was driven."""
-        return self._replay
+        return self._book.replay
 
     def replayed(self) -> None:
         """Without the thread: everything that is wanted was told."""
@@ -345,10 +362,10 @@ class Announcer:
             with self._change:
                 while not self._stopping and (pause := self._pause()) is not None:
                     if not self._change.wait(pause if pause > 0 else None):
-                        self._look = True
+                        self._book.look = True
                 if self._stopping:
                     return
-                looked, self._look = self._look, False
+                looked, self._book.look = self._book.look, False
             try:
                 self._step(looked)
                 self._note_state("ok", "")
@@ -360,10 +377,10 @@ class Announcer:
 
     def _pause(self) -> float | None:
         """None: there is something to do now. Else seconds to wait, 0 for "until told"."""
-        late = self._not_before - time.monotonic()
-        if self._look and late <= 0:
+        late = self._book.not_before - time.monotonic()
+        if self._book.look and late <= 0:
             return None
-        if self._ledger.dirty or self._replay:
+        if self._ledger.dirty or self._book.replay:
             return late if late > 0 else None
         # what is unsettled is looked at on `progress`; a slow look besides catches what only time decides
         pauses = [] if self._ledger.quiet else [LOOK_SECONDS]
@@ -373,7 +390,7 @@ class Announcer:
 
     def _step(self, looked: bool) -> None:
         """One batch, the prune once all was told, then what is unsettled. `looked`: it is time to, or it was woken."""
-        idle = not self._ledger.dirty and not self._replay
+        idle = not self._ledger.dirty and not self._book.replay
         if idle and looked and self._exporter.look_every and time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + self._exporter.look_every
             with self._in_call("look"):
@@ -385,29 +402,31 @@ class Announcer:
     def _tell(self) -> None:
         """One batch: withdrawals, then announcements."""
         with self._change:
-            announce, withdraw = self._ledger.take(BATCH)
+            announce, withdraw = self._ledger.due(BATCH)
             epoch = self._ledger.epoch
         deadline = time.monotonic() + CALL_SECONDS
         if withdraw:
             self._ask(self._exporter.withdraw, withdraw, deadline, withdrawn=True, epoch=epoch)
+        with self._change:
+            announce = self._ledger.hand_over(announce)  # what left meanwhile is not told any more
         if announce:
             self._ask(self._exporter.announce, announce, deadline, withdrawn=False, epoch=epoch)
 
     def _prune_once_told(self) -> None:
         with self._change:
-            whole = self._replay and not self._ledger.dirty
+            whole = self._book.replay and not self._ledger.dirty
             keep = self._ledger.kept() if whole else []
             if whole:
-                self._replay = False
+                self._book.replay = False
         if whole:
             try:
                 with self._in_call("prune"):
                     self._exporter.prune(keep, self._spare(), time.monotonic() + CALL_SECONDS)
-                if not self._replay:
+                if not self._book.replay:
                     self._exporter.replayed()
             except BaseException:
                 with self._change:
-                    self._replay = True
+                    self._book.replay = True
                 raise
 
     @contextmanager
@@ -435,13 +454,15 @@ class Announcer:
                 outcomes = self._checked(word, verb(routes, deadline), len(routes))
         except Exception as error:
             with self._change:
-                if not (isinstance(error, NotThereYet) and error.untouched):
-                    self._ledger.hand_over(routes)
                 self._ledger.failed(routes, str(error) or "not there yet")
+                free = (
+                    self._ledger.hand_back(routes) if isinstance(error, NotThereYet) and error.untouched else []
+                )
+            if free:
+                self._confirmed(free)
             raise
         with self._change:
-            self._ledger.hand_over(routes)
-            self._failures = 0
+            self._book.failures = 0
         self._note(routes[: len(outcomes)], outcomes, withdrawn=withdrawn, epoch=epoch)
 
     def _checked(self, verb: str, outcomes: object, count: int) -> list[Outcome]:
@@ -476,8 +497,8 @@ class Announcer:
                 self._change.notify_all()
             return
         with self._change:
-            self._ledger.settled = _SETTLED[self._exporter.acks]
-            every, self._look_at_all = self._look_at_all, False
+            self._ledger.settled, self._ledger.confirmed = _levels(self._exporter)
+            every, self._book.look_at_all = self._book.look_at_all, False
             routes = self._ledger.told() if every else self._ledger.unsettled()
             wanted = [self._ledger.entries[route.nlri].wanted for route in routes]
             epoch = self._ledger.epoch
@@ -488,8 +509,8 @@ class Announcer:
             outcomes = self._exporter.progress(routes)
         except BaseException:
             with self._change:
-                self._look = True
-                self._look_at_all |= every
+                self._book.look = True
+                self._book.look_at_all |= every
             raise
         for kind in (True, False):
             chosen = [index for index, is_wanted in enumerate(wanted) if is_wanted is kind]
@@ -502,10 +523,10 @@ class Announcer:
 
     def _fail(self, reason: str) -> None:
         with self._change:
-            self._failures += 1
-            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures - 1, 10))
-            self._not_before = time.monotonic() + pause * random.uniform(0.5, 1.0)
-            announce, withdraw = self._ledger.take(BATCH)
+            self._book.failures += 1
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._book.failures - 1, 10))
+            self._book.not_before = time.monotonic() + pause * random.uniform(0.5, 1.0)
+            announce, withdraw = self._ledger.due(BATCH)
             self._ledger.failed([*announce, *withdraw], reason)
             self._change.notify_all()
         self._note_state("late", reason)
@@ -525,8 +546,10 @@ class Announcer:
                 self._state = ExporterState(state, since, reason)
 
 
-def _rank(acks: str) -> int:
-    return {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.ACKED}[acks]
+def _levels(exporter: Exporter) -> tuple[Reach, Reach]:
+    """The reach at which a route is announced, and the one at which its withdrawal is confirmed."""
+    furthest = _FURTHEST[exporter.acks]
+    return min(furthest, Reach.SENT), furthest
 
 
 def _word(wanted: bool, reach: Reach, settled: Reach) -> str:

@@ -15,11 +15,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from bgpcni.convergence import catalog
-from bgpcni.convergence.announcer import Announcer, RouteState
+from bgpcni.convergence.announcer import Announcer, Book, RouteState
 from bgpcni.convergence.derive import derive
+from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import CniError, InvalidConfiguration, TryAgain
 from bgpcni.exporter import Event, NotThereYet, Reach
 from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Family, Nlri, NodeFacts
+from bgpcni.nudges import Nudges
 from bgpcni.steps import step
 
 log = logging.getLogger(__name__)
@@ -27,51 +29,62 @@ RETIRE_SECONDS = 5.0
 LEVELS = {"sent": Reach.SENT, "acked": Reach.ACKED}
 
 
-class Sharers(Protocol):
-    def __call__(
-        self, attachment: Attachment, *, alone: bool
-    ) -> AbstractContextManager[Collection[Attachment]]: ...  # pragma: no cover
+class Others(Protocol):
+    """The other attachments of this node, for a call without an agent, whose ledgers know only what it does itself."""
+
+    def sharers(self, attachment: Attachment, *, alone: bool) -> AbstractContextManager[Collection[Attachment]]:
+        """Those that are up, and may want the same routes (a network's subnet). Raises CniError.
+
+        `alone`: while it is held no other call announces or withdraws what several may want.
+        """
+        ...  # pragma: no cover
+
+    def replay(self, announcer: Announcer) -> None:
+        """The speaker came back empty: tell it of all that are up. Raises NotThereYet."""
+        ...  # pragma: no cover
+
+
+class Learner(Protocol):
+    """What becomes of learned routes."""
+
+    def heard(self, exporter: str, events: Sequence[Event]) -> None:
+        """What an exporter learned, from a thread of its own."""
+        ...  # pragma: no cover
 
 
 class Convergence:
-    """Announcers by exporter name, and the attachments that wait for the confirmation of their withdrawals.
+    """Announcers by exporter name, and how each attachment stands with each of them.
 
-    `finished(key)`: called without a lock when every exporter has confirmed and nobody waits in `leave`.
-    `announced(name, seconds)`: an exporter announced a route, so long after it was first wanted of it.
-    `heard(name, events)`: what an exporter learned, from a thread of its own.
-    `emptied(announcer)`: within a call, a speaker came back empty; what else is up has to be told to it.
-    `sharers(attachment, alone=…)`: within a call, the other attachments that are up; `alone`: while it is held no
-    other call announces or withdraws what several may want (a network's subnet). Raises CniError.
+    `nudges`: told of each attachment whose withdrawal an exporter confirmed. `announced(name, seconds)`: an exporter
+    announced a route, so long after it was first wanted of it. `spare`: networks with a record that cannot be read.
+    `learner`: takes what exporters learn. `others`: given within a call; the agent has none.
     """
 
     def __init__(
         self,
         facts: NodeFacts,
+        nudges: Nudges,
         *,
-        resident: bool,
-        finished: Callable[[AttachmentKey], None] = lambda key: None,
-        announced: Callable[[str, float], None] = lambda name, seconds: None,
         spare: Callable[[], Collection[str]] = lambda: (),
-        heard: Callable[[str, Sequence[Event]], None] = lambda name, events: None,
-        emptied: Callable[[Announcer], None] = lambda announcer: None,
-        sharers: Sharers = lambda attachment, *, alone: nullcontext(()),
+        announced: Callable[[str, float], None] = lambda name, seconds: None,
+        learner: Learner | None = None,
+        others: Others | None = None,
     ) -> None:
         self.facts = facts
-        self.resident = resident
-        self._finished = finished
+        self.resident = others is None
+        self._nudges = nudges
         self._announced = announced
         self._spare = spare
-        self._heard = heard
+        self._learner = learner
         self._families: frozenset[Family] = frozenset()
-        self._emptied = emptied
-        self._sharers = sharers
+        self._others = others
         self._lock = threading.RLock()
         self._announcers: dict[str, Announcer] = {}
         self._uses: dict[str, ExporterUse] = {}
         self._ending: set[tuple[str, str]] = set()
         self._started = False
-        self._pending: dict[AttachmentKey, set[str]] = {}
-        self._attended: set[AttachmentKey] = set()
+        self._unreachable: dict[AttachmentKey, set[str]] = {}
+        """The exporters that could not be had when an attachment was to be withdrawn: nobody confirms it."""
 
     def start(self) -> None:
         """The records were read: from here on the exporters are driven."""
@@ -88,6 +101,14 @@ class Convergence:
             thread.start()
         for thread in threads:
             thread.join()
+
+    def reset(self, facts: NodeFacts) -> None:
+        """Let go of every exporter, and have others made for what this node is now: each knows nothing yet."""
+        self.stop()
+        with self._lock:
+            self.facts = facts
+            self._announcers, self._uses, self._unreachable = {}, {}, {}
+            self._started = False
 
     def refuse_rivals(self, uses: Iterable[ExporterUse]) -> None:
         """Raises InvalidConfiguration if one of these cannot be at work beside those that are, or another of them."""
@@ -110,16 +131,17 @@ class Convergence:
             catalog.refuse_rivals([*self._uses.values(), use])
             if (use.type, catalog.owned(use)) in self._ending:
                 raise TryAgain(f"exporters: {use.name}: {catalog.owned(use)} is being let go of; try again")
+            book = Book()
             announcer = Announcer(
                 name,
-                lambda owners: self._confirmed(name, owners),
+                catalog.make(use, self.facts, book),
+                book,
+                self._confirmed,
                 self._spare,
                 functools.partial(self._announced, name),
             )
-            announcer.drive(catalog.make(use, self.facts, announcer))
             self._announcers[name], self._uses[name] = announcer, use
-            if self._families:
-                announcer.listen(self._families, functools.partial(self._heard, name))
+            self._listen(announcer)
             if self.resident and self._started:
                 announcer.start()
             return announcer
@@ -135,32 +157,39 @@ class Convergence:
         with self._lock:
             self._families = families
             announcers = dict(self._announcers)
-        for name, announcer in announcers.items():
-            announcer.listen(families, functools.partial(self._heard, name))
+        for announcer in announcers.values():
+            self._listen(announcer)
+
+    def _listen(self, announcer: Announcer) -> None:
+        if self._families and self._learner is not None:
+            announcer.listen(self._families, functools.partial(self._learner.heard, announcer.name))
 
     # ---------------------------------------------------------------- wishes
 
     @step("announce")
-    def want(self, attachment: Attachment, *, wake: bool = True) -> None:
-        """Announce it, from now on; `wake` False: from the next `wake` on, at the latest.
+    def want(
+        self, attachment: Attachment, uses: Iterable[ExporterUse] | None = None, *, fresh: bool = False, wake: bool = True
+    ) -> None:
+        """Announce it from now on, through all of its exporters or through `uses`.
 
-        Within a call: done when this returns, else NotThereYet or, where the speaker will not take a route,
+        `fresh`: no life has, so there is nothing to withdraw before. `wake` False: from the next `wake` on, at the
+        latest. Within a call: done when this returns, else NotThereYet or, where the speaker will not take a route,
         InvalidConfiguration.
         """
         ready: list[tuple[ExporterUse, Announcer]] = []
         broken: CniError | None = None
-        for use in attachment.exporters:
+        for use in attachment.exporters if uses is None else uses:
             try:
                 ready.append((use, self.ensure(use)))
             except CniError as error:  # the others go on
                 broken = broken or error
         routes = derive(attachment, self.facts)
         with self._lock:
-            self._pending.pop(attachment.key, None)
+            self._unreachable.pop(attachment.key, None)
         with self._among(attachment, routes) as others:
             for use, announcer in ready:
                 self._introduce(others, use, routes)
-                announcer.want(attachment.key, routes, fresh=not self.resident, wake=wake)
+                announcer.want(attachment.key, routes, fresh=fresh or not self.resident, wake=wake)
                 if not self.resident:
                     self._drive(announcer)
                     if reason := announcer.refused(attachment.key):
@@ -172,9 +201,9 @@ class Convergence:
         self, attachment: Attachment, routes: Collection[Announcement]
     ) -> AbstractContextManager[Collection[Attachment]]:
         """The other attachments that may want one of these routes; the agent's ledgers know them already."""
-        if self.resident:
+        if self._others is None:
             return nullcontext(())
-        return self._sharers(attachment, alone=any(route.endpoint is None for route in routes))
+        return self._others.sharers(attachment, alone=any(route.endpoint is None for route in routes))
 
     def _introduce(self, others: Collection[Attachment], use: ExporterUse, routes: Collection[Announcement]) -> None:
         """Have the ledger know who else wants one of these routes."""
@@ -193,42 +222,43 @@ class Convergence:
     def _drive(self, announcer: Announcer) -> None:
         """Within a call: tell the exporter now. Raises NotThereYet."""
         announcer.drive_now()
-        if announcer.emptied:
-            self._emptied(announcer)
+        if announcer.emptied and self._others is not None:
+            self._others.replay(announcer)
 
     @step("withdraw")
-    def leave(self, attachment: Attachment) -> None:
-        """Withdraw it, from now on. Every exporter is told at once; `finished` follows when all have confirmed."""
+    def leave(self, attachment: Attachment, uses: Iterable[ExporterUse] | None = None) -> None:
+        """Withdraw it from now on, from all of its exporters or from `uses`; each is told at once.
+
+        `standing` says how far that got.
+        """
         routes = self._routes_of(attachment)
-        key = attachment.key
-        with self._lock:
-            self._pending[key] = {self._name(use) for use in attachment.exporters}
+        uses = tuple(attachment.exporters if uses is None else uses)
         try:
             with self._among(attachment, routes) as others:
-                self._leave(attachment, routes, others)
+                self._leave(attachment, uses, routes, others)
         except CniError as error:
-            log.warning("%s: not withdrawn yet: %s", key, error.msg)
-        with self._lock:
-            if not self._pending.get(key):
-                self._pending.pop(key, None)
+            log.warning("%s: not withdrawn yet: %s", attachment.key, error.msg)
+            with self._lock:
+                self._unreachable.setdefault(attachment.key, set()).update(self._name(use) for use in uses)
 
-    def _leave(self, attachment: Attachment, routes: Collection[Announcement], others: Collection[Attachment]) -> None:
+    def _leave(
+        self,
+        attachment: Attachment,
+        uses: Iterable[ExporterUse],
+        routes: Collection[Announcement],
+        others: Collection[Attachment],
+    ) -> None:
         key = attachment.key
-        for use in attachment.exporters:
+        for use in uses:
             try:
                 announcer = self.ensure(use)
             except CniError as error:  # an exporter that was uninstalled must not wedge a DEL
                 log.error("%s: cannot withdraw through %s: %s", key, use.name, error)
+                with self._lock:
+                    self._unreachable.setdefault(key, set()).add(self._name(use))
                 continue
             self._introduce(others, use, routes)
             free = announcer.leave(key, routes)
-            with self._lock:
-                # said again now that it is told: the confirmation of an earlier leave may have come in between
-                names = self._pending.setdefault(key, set())
-                if announcer.is_leaving(key):
-                    names.add(announcer.name)
-                else:
-                    names.discard(announcer.name)
             if not free and not self.resident:
                 try:
                     self._drive(announcer)
@@ -242,11 +272,23 @@ class Convergence:
             log.warning("%s: %s", attachment.key, error)
             return []
 
-    def release(self, key: AttachmentKey) -> None:
-        """By force: do not wait for confirmation any longer."""
+    def excuse(self, key: AttachmentKey, use: ExporterUse) -> None:
+        """Take a withdrawal through this exporter for confirmed: it was removed, or the operator says so."""
         with self._lock:
-            self._pending.pop(key, None)
-        for announcer in self.announcers().values():
+            name = self._name(use)
+            self._unreachable.get(key, set()).discard(name)
+            announcer = self._announcers.get(name)
+        if announcer is not None:
+            announcer.excuse(key)
+
+    def forget(self, key: AttachmentKey, use: ExporterUse | None = None) -> None:
+        """The attachment is gone, or gone from this exporter: what is known of how it stands is dropped."""
+        with self._lock:
+            if use is None:
+                self._unreachable.pop(key, None)
+            announcers = self._announcers.values() if use is None else [self._at_work(use)]
+            found = [announcer for announcer in announcers if announcer is not None]
+        for announcer in found:
             announcer.forget(key)
 
     # ---------------------------------------------------------------- one exporter of several
@@ -270,39 +312,25 @@ class Convergence:
             or "not yet"
         )
 
-    def want_one(self, attachment: Attachment, use: ExporterUse, *, fresh: bool = False) -> None:
-        """Announce it through one exporter more. `fresh`: no life has, so there is nothing to withdraw before."""
-        self.ensure(use).want(attachment.key, derive(attachment, self.facts), fresh=fresh)
-
-    def leave_one(self, attachment: Attachment, use: ExporterUse) -> None:
-        """Withdraw it through one exporter; through the others it stays announced."""
-        try:
-            announcer = self.ensure(use)
-        except CniError as error:  # it was uninstalled: there is nobody to ask
-            log.error("%s: cannot withdraw through %s: %s", attachment.key, use.name, error)
-            return
-        announcer.leave(attachment.key, self._routes_of(attachment))
-
-    def is_leaving_one(self, key: AttachmentKey, use: ExporterUse) -> bool:
-        """Whether a withdrawal through this exporter is not confirmed yet."""
+    def standing(self, attachment: Attachment, use: ExporterUse) -> Standing:
+        """How an attachment stands with one of its exporters."""
+        key = attachment.key
         with self._lock:
-            name = self._name(use)
-            announcer = self._announcers.get(name)
-            return name in self._pending.get(key, ()) or (announcer is not None and announcer.is_leaving(key))
+            announcer = self._at_work(use)
+            if self._name(use) in self._unreachable.get(key, ()):
+                return Standing.LEAVING
+        if announcer is None:
+            return Standing.UNKNOWN
+        try:
+            routes = derive(attachment, self.facts)
+        except CniError:  # the node lost its next hop: what was announced is in the ledger
+            return announcer.standing(key, None)
+        return announcer.standing(key, routes)
 
     def is_vain(self, key: AttachmentKey, use: ExporterUse) -> bool:
         """Whether nothing that this exporter has to confirm can be confirmed now: it, or every session, is away."""
         announcer = self._at_work(use)
         return announcer is None or announcer.is_vain(key)
-
-    def excuse(self, key: AttachmentKey, use: ExporterUse) -> None:
-        """Take a withdrawal through this exporter for confirmed, which was removed."""
-        with self._lock:
-            name = self._name(use)
-            announcer = self._announcers.get(name)
-        if announcer is not None:
-            announcer.forget(key)
-        self._confirmed(name, [key])
 
     def _at_work(self, use: ExporterUse) -> Announcer | None:
         with self._lock:
@@ -345,44 +373,19 @@ class Convergence:
         return ""
 
     @step("confirm")
-    def wait_confirmed(self, key: AttachmentKey, deadline: float) -> bool:
-        """Until every exporter confirmed the withdrawal; False at the deadline, or sooner if waiting is vain."""
-        with self._lock:
-            names = {name: self._announcers.get(name) for name in self._pending.get(key, ())}
-            self._attended.add(key)
-        try:
-            # one that cannot confirm now makes waiting for the others vain: it comes first
-            for name, announcer in sorted(names.items(), key=lambda item: not (item[1] and item[1].is_vain(key))):
-                if announcer is None or not announcer.wait_confirmed(key, deadline):
-                    break
-                self._discard(key, name)
-        finally:
-            with self._lock:
-                self._attended.discard(key)
-                confirmed = not self._pending.get(key)
-        return confirmed
+    def wait_sent(self, key: AttachmentKey, deadline: float) -> bool:
+        """Until the withdrawal is on its way to every peer of every exporter; False at the deadline, or if in vain.
 
-    def is_leaving(self, key: AttachmentKey) -> bool:
+        Addresses and record wait for the confirmation, which may come later.
+        """
+        # one that is away does not keep us from waiting for the others
+        sent = [announcer.wait_sent(key, deadline) for announcer in self.announcers().values()]
         with self._lock:
-            return bool(self._pending.get(key))
+            return all(sent) and not self._unreachable.get(key)
 
-    def _confirmed(self, name: str, owners: list[AttachmentKey]) -> None:
+    def _confirmed(self, owners: list[AttachmentKey]) -> None:
         for key in owners:
-            if self._discard(key, name):
-                self._finished(key)
-
-    def _discard(self, key: AttachmentKey, name: str) -> bool:
-        """Note one exporter's confirmation; True when it was the last and nobody waits for it in a call."""
-        with self._lock:
-            names = self._pending.get(key)
-            announcer = self._announcers.get(name)
-            if names is None or (announcer is not None and announcer.is_leaving(key)):
-                return False  # a confirmation on its way while the attachment came and went again
-            names.discard(name)
-            if names:
-                return False
-            del self._pending[key]
-            return key not in self._attended
+            self._nudges.nudge(key)
 
     # ---------------------------------------------------------------- questions
 
@@ -406,6 +409,9 @@ class Convergence:
             announcer.prune()
 
     def retry(self) -> None:
+        """Ask again for all that is late; what could not be asked for a withdrawal can be asked again."""
+        with self._lock:
+            self._unreachable.clear()
         for announcer in self.announcers().values():
             announcer.retry()
             if not self.resident:
@@ -420,12 +426,8 @@ class Convergence:
         return [name for name, announcer in self.announcers().items() if not announcer.wait_quiet(deadline)]
 
     def drain(self, seconds: float) -> list[str]:
-        """Withdraw everything everywhere, then let the speakers end; the names of those that are late."""
-        deadline = time.monotonic() + seconds
-        announcers = self.announcers()
-        for announcer in announcers.values():
-            announcer.withdraw_all()
-        late = [name for name, announcer in announcers.items() if not announcer.wait_quiet(deadline)]
-        for announcer in announcers.values():
+        """Everything was withdrawn: wait until that is confirmed, then let the speakers end; those that are late."""
+        late = self.wait_quiet(seconds)
+        for announcer in self.announcers().values():
             announcer.drain(time.monotonic() + seconds)
         return late

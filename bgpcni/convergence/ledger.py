@@ -55,10 +55,15 @@ class Entry:
 
 
 class Ledger:
-    """The book of one exporter. `settled` is the reach at which a route needs no more looking after."""
+    """The book of one exporter.
 
-    def __init__(self, settled: Reach) -> None:
+    `settled`: the reach at which an announcement needs no more looking after, and a withdrawal is on its way to every
+    peer. `confirmed`: the reach at which no peer has a withdrawn route any more, so that its leavers are free to go.
+    """
+
+    def __init__(self, settled: Reach, confirmed: Reach | None = None) -> None:
         self.settled = settled
+        self.confirmed = settled if confirmed is None else confirmed
         self.entries: dict[Nlri, Entry] = {}
         self._dirty: dict[Nlri, None] = {}
         self._unsettled: dict[Nlri, None] = {}
@@ -198,7 +203,7 @@ class Ledger:
         return len(self._dirty)
 
     def due(self, limit: int) -> tuple[list[Announcement], list[Announcement]]:
-        """Up to `limit` routes to announce and to withdraw."""
+        """Up to `limit` routes to announce and to withdraw. They stay dirty until an outcome is noted."""
         announce: list[Announcement] = []
         withdraw: list[Announcement] = []
         for nlri in self._dirty:
@@ -208,17 +213,18 @@ class Ledger:
                 break
         return announce, withdraw
 
-    def take(self, limit: int) -> tuple[list[Announcement], list[Announcement]]:
-        """`due`, for the exporter to be asked: from here on the speaker may have them, so they have to be withdrawn.
+    def hand_over(self, routes: Sequence[Announcement]) -> list[Announcement]:
+        """Those of `routes` that are still wanted so; from here on the speaker may have them.
 
-        They stay dirty until an outcome is noted.
+        So they have to be withdrawn, whatever the exporter answers.
         """
-        announce, withdraw = self.due(limit)
-        for route in announce:
-            entry = self.entries[route.nlri]
-            entry.taken = not entry.handed
-            entry.handed = True
-        return announce, withdraw
+        wanted = []
+        for route in routes:
+            entry = self.entries.get(route.nlri)
+            if entry is not None and entry.announcement is route and entry.wanted:
+                entry.taken, entry.handed = not entry.handed, True
+                wanted.append(route)
+        return wanted
 
     @property
     def quiet(self) -> bool:
@@ -258,9 +264,10 @@ class Ledger:
                 if entry.reach != outcome.reach:
                     entry.since = now
                 entry.reach, entry.reason = outcome.reach, outcome.reason
-            if outcome.reach >= self.settled and withdrawn:
+            done = outcome.reach >= (self.confirmed if withdrawn else self.settled)
+            if done and withdrawn:
                 free += self._gone_from(route.nlri)
-            elif outcome.reach >= self.settled or outcome.reach is Reach.REFUSED:
+            elif done or outcome.reach is Reach.REFUSED:
                 self._unsettled.pop(route.nlri, None)
             else:
                 self._unsettled[route.nlri] = None
@@ -349,4 +356,9 @@ class Ledger:
         return [entry for entry in self.routes_of(owner) if entry.wanted and entry.reach is Reach.REFUSED]
 
     def is_leaving(self, owner: AttachmentKey) -> bool:
+        """Some withdrawal on its account is not confirmed yet."""
         return owner in self._leaving
+
+    def is_sent(self, owner: AttachmentKey) -> bool:
+        """Every withdrawal on its account is on its way to the peers, confirmed or not."""
+        return all(self.entries[nlri].reach >= self.settled for nlri in self._leaving.get(owner, ()))

@@ -254,13 +254,15 @@ class Node:
         self.store.move(attachment, State.LEAVING)
         convergence = self.convergence  # after the record: one that a reload puts in its place reads that
         convergence.leave(attachment)
-        if attachment.bgp.drain_seconds and convergence.wait_confirmed(key, deadline):
+        if attachment.bgp.drain_seconds and convergence.wait_sent(key, deadline):
             time.sleep(attachment.bgp.drain_seconds)  # the peers move their traffic away before the link goes
         if attachment.boot_id == self.boot_id:
             interface.remove(self.netlink, self.reaper, attachment)
         self.disconnect(attachment)
-        if attachment.exporters and not convergence.wait_confirmed(key, deadline):
-            return False
+        if attachment.exporters:
+            convergence.wait_sent(key, deadline)
+            if convergence.is_leaving(key):
+                return False
         self.finish(attachment)
         return True
 
