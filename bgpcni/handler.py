@@ -25,11 +25,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a runtime gave: CNI_* variables, stdin, and a descriptor of CNI_NETNS if the launcher could open it."""
+    """What a runtime gave: CNI_* variables, stdin, and a descriptor of CNI_NETNS if the launcher could open it.
+
+    `hung_up`: whether the caller does not wait for the answer any more.
+    """
 
     variables: Mapping[str, str]
     stdin: bytes
     netns_fd: int | None = None
+    hung_up: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ def handle(call: Call, node: Callable[[Request], Node]) -> Reply:
 def _handle(call: Call, node: Callable[[Request], Node]) -> Reply:
     if call.variables.get("CNI_COMMAND") == Command.VERSION:
         return Reply(0, _json(version_answer(asked_version(call.stdin) if call.stdin.strip() else None)))
-    request = parse_request(call.variables, call.stdin, call.netns_fd)
+    request = parse_request(call.variables, call.stdin, call.netns_fd, call.hung_up)
     target = node(request)
     answer = _VERBS[request.command](target, request)
     stdout = _json(answer.result.encode(request.version)) if answer.result is not None else b""

@@ -90,9 +90,9 @@ class Work:
             self._writers.as_call()
         except locks.Busy:
             raise TryAgain("an agent is starting or does not answer") from None
-        from bgpcni.node import recovery
+        from bgpcni.node import without_agent
 
-        for late in recovery.within_call(node):
+        for late in without_agent.settle_all(node):
             logging.getLogger(__name__).warning("%s", late)
         return node
 
@@ -105,23 +105,19 @@ def open_node(environment: Mapping[str, str]) -> Node:
     """A node without an agent, in `$BGPCNI_RUN_DIR` and `$BGPCNI_DATA_DIR` or the default folders."""
     from bgpcni.convergence import catalog
     from bgpcni.convergence.convergence import Convergence
+    from bgpcni.kernel.namespace import boot_id
     from bgpcni.model import NodeFacts
-    from bgpcni.node import recovery
+    from bgpcni.node.without_agent import Others
+    from bgpcni.nudges import Nudges
 
     run_dir = environment.get("BGPCNI_RUN_DIR") or str(paths.RUN_DIR)
     data_dir = environment.get("BGPCNI_DATA_DIR") or str(paths.DATA_DIR)
-    config = AgentConfig(run_dir=run_dir, data_dir=data_dir)
     store = Store(Path(data_dir), Path(run_dir))
     catalog.cache_in(store.run_path)
     facts = NodeFacts(run_dir=run_dir, data_dir=data_dir)
-    convergence = Convergence(
-        facts,
-        resident=False,
-        emptied=lambda announcer: recovery.replay(node, announcer),
-        sharers=lambda attachment, *, alone: recovery.sharers(node, attachment, alone=alone),
-    )
-    node: Node = Node(store, config, facts, convergence)
-    return node
+    nudges = Nudges()
+    convergence = Convergence(facts, nudges, others=Others(store, boot_id(), facts))
+    return Node(store, AgentConfig(run_dir=run_dir, data_dir=data_dir), facts, convergence, nudges)
 
 
 if __name__ == "__main__":

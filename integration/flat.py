@@ -22,6 +22,7 @@ from bgpcni.handler import Call, handle
 from bgpcni.kernel.netlink import Message, Netlink
 from bgpcni.model import Attachment, NodeFacts, State
 from bgpcni.node.node import Node
+from bgpcni.nudges import Nudges
 from bgpcni.store import Store
 
 counts: collections.Counter[str] = collections.Counter()
@@ -51,7 +52,8 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="flat"))
     facts = NodeFacts(run_dir=str(folder / "run"), data_dir=str(folder / "data"))
     store = Store(folder / "data", folder / "run")
-    node = Node(store, AgentConfig(default_exporters=()), facts, Convergence(facts, resident=True))
+    nudges = Nudges()
+    node = Node(store, AgentConfig(default_exporters=()), facts, Convergence(facts, nudges), nudges)
     leases = folder / "leases" / "flat"
     leases.mkdir(parents=True)
     for number in range(records):

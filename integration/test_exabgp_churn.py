@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import pytest
 
-from bgpcni.convergence.announcer import Announcer
+from bgpcni.convergence.announcer import Announcer, Book
 from bgpcni.model import Announcement, AttachmentKey, Family, Neighbor, Nlri
 from bgpcni_exabgp import ExaBGP
 from integration.exabgp_bench import Bench, bench, facts
@@ -54,11 +54,11 @@ class Churn:
         self.frr, self.place, self.dice = frr, place, dice
         self.routes = nlris(place, 12)
         self.wanted: dict[Nlri, Announcement] = {}
-        self.announcer = Announcer("exabgp", lambda owners: None)
         near = Neighbor(place.peer, place.peer_asn, tuple(Family(name) for name in place.families), HOLD)
         node = facts(place, near, hold_time=HOLD)
-        self.exporter = ExaBGP("exabgp", ExaBGP.Config(), node, self.announcer)
-        self.announcer.drive(self.exporter)
+        book = Book()
+        self.exporter = ExaBGP("exabgp", ExaBGP.Config(), node, book)
+        self.announcer = Announcer("exabgp", self.exporter, book)
         self.inside = Inside(place.namespace)
         self.inside.call(self.announcer.start)
         lab.callback(self.inside.close)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bgpcni.convergence.announcer import Announcer
+from bgpcni.convergence.announcer import Announcer, Book
 from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
 from bgpcni_exabgp import ExaBGP
 from integration.exabgp_bench import Bench, bench, facts, unicast
@@ -33,9 +33,9 @@ def node(lab: Lab, frr: Frr) -> Bench:
 
 def announced(lab: Lab, node: Bench, routes: Sequence[Announcement]) -> ExaBGP:
     """The exporter, driven as the agent does, all routes sent."""
-    announcer = Announcer("exabgp", lambda owners: None)
-    exporter = ExaBGP("exabgp", ExaBGP.Config(), facts(node), announcer)
-    announcer.drive(exporter)
+    book = Book()
+    exporter = ExaBGP("exabgp", ExaBGP.Config(), facts(node), book)
+    announcer = Announcer("exabgp", exporter, book)
     announcer.want(OWNER, routes)
     inside = Inside(node.namespace)
     lab.callback(inside.close)

@@ -49,11 +49,11 @@ class Warm:
 def _serve() -> None:
     from bgpcni import plugin
     from bgpcni.convergence import catalog, convergence
-    from bgpcni.node import recovery
+    from bgpcni.node import without_agent
 
     assert catalog
     assert convergence
-    assert recovery
+    assert without_agent
     for line in sys.stdin:
         asked = json.loads(line)
         with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bgpcni.agent.janitor import Janitor
 from memory_exporter import FACTS, Memory
 from waiting import SECONDS, until
 
 from bgpcni.agent import janitor as module
-from bgpcni.agent.janitor import Janitor
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from bgpcni.agent.janitor import Janitor
+from bgpcni.node.handover import Handover
 from memory_exporter import FACTS, Memory
 from waiting import SECONDS, until
 
-from bgpcni.agent.janitor import Janitor
 from bgpcni.config.agent import AgentConfig, ExporterTable, NetworkTable
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.exporter import NotThereYet
 from bgpcni.model import Address, Attachment, ExporterUse, State
 from bgpcni.node import handover, interface
-from bgpcni.node.handover import Handover
 from bgpcni.node.node import Node
 from bgpcni.operator import answers
 from bgpcni.store import Store

@@ -6,34 +6,39 @@ exporters let go of their speakers, which go on announcing.
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
 import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bgpcni import locks
 from bgpcni.agent import commands, facts
-from bgpcni.agent.janitor import Janitor
 from bgpcni.agent.server import Server
 from bgpcni.agent.signals import Signals
+from bgpcni.agent.worker import Worker
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
-from bgpcni.dataplane.dataplane import DataPlane
-from bgpcni.errors import CniError, TryAgain
+from bgpcni.dataplane.dataplane import DataPlane, Inbox
+from bgpcni.errors import CniError, InvalidConfiguration, TryAgain
 from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import home, home_cookie
-from bgpcni.model import Attachment, NodeFacts, State
-from bgpcni.node import handover, plan, recovery
-from bgpcni.node.handover import Handover
+from bgpcni.model import AttachmentKey, NodeFacts, State
+from bgpcni.node import plan, reconcile, reload
+from bgpcni.node.next_step import Wait
 from bgpcni.node.node import LOCK_SECONDS, Node
+from bgpcni.nudges import Nudges
 from bgpcni.store import Store
 
+if TYPE_CHECKING:
+    from bgpcni.agent.metrics import Measures
+
 log = logging.getLogger(__name__)
+WORKER_SECONDS = 10.0
 GARBAGE = 20_000
 """Objects after which Python looks for cycles: a few ADDs' worth, instead of several times in each."""
 
@@ -46,10 +51,6 @@ class Agent:
         self._socket_path = socket_path
         self._metrics = metrics
         self._changing = threading.Lock()
-        self._announced: Callable[[str, float], None] = lambda exporter, seconds: None
-        self._dataplane: DataPlane
-        self.node: Node
-        self.janitor: Janitor
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises CniError when the agent cannot start."""
@@ -66,84 +67,91 @@ class Agent:
         store.sweep()
         store.recycle()
         signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        Running(self._config_path, self._socket_path, config, store, self._metrics).run(signals)
+        writers.release()
 
-        self._build(store, config)
-        monitor = Monitor(self.janitor.link_gone, self.janitor.namespace_changed, self.janitor.look_at_all)
-        server = Server(self._measured(), self.command)
-        server.listen(self._socket_path)
-        begun = self._restore()
+
+class Running:
+    """An agent that is the only one: the node and the threads around it, made in one direction."""
+
+    def __init__(
+        self, config_path: Path, socket_path: Path, config: AgentConfig, store: Store, metrics: str | None
+    ) -> None:
+        self._config_path = config_path
+        self._socket_path = socket_path
+        self._changing = threading.Lock()
+        measures = _measures(metrics)
+        known = facts.resolve(config)
+        nudges = Nudges()
+        inbox = Inbox()
+        convergence = Convergence(known, nudges, spare=store.unreadable, announced=measures.announced, learner=inbox)
+        self._dataplane = DataPlane(known, config.policy, inbox, convergence.listen)
+        self.node = Node(store, config, known, convergence, nudges, self._dataplane)
+        self.worker = Worker(self.node)
+        self._monitor = Monitor(self.worker.link_gone, self.worker.namespace_changed, self.worker.look_at_all)
+        self._server = Server(measures.counted(self.call), self.command)
+        measures.watch(self.node)
+
+    def run(self, signals: Signals) -> None:
+        """Serve until a signal other than SIGHUP."""
+        self._server.listen(self._socket_path)
+        self._restore()
         gc.freeze()  # what is here stays: no collection has to look at it again
         gc.set_threshold(GARBAGE)
         self._dataplane.start()
         self.node.convergence.start()
-        self._thread("monitor", monitor.run)
-        self._thread("janitor", self.janitor.run)
-        server.serve()
-        self.janitor.later(0, self._handover.begin)
-        for attachment in begun:
-            self.janitor.later(0, functools.partial(self._undo, attachment))
+        self._thread("monitor", self._monitor.run)
+        worker = self._thread("worker", self.worker.run)
+        self._server.serve()
+        self.worker.retire_soon()
         log.info("serving on %s", self._socket_path)
         for number in signals:
             if number != signal.SIGHUP:
                 break
             self._thread("reload", self._hangup)
         log.info("ending; routes stay announced")
-        server.close()
-        monitor.stop()
-        self.janitor.stop()
+        self._server.close()
+        self._monitor.stop()
+        self.node.nudges.close()
+        worker.join(WORKER_SECONDS)
         self.node.convergence.stop()
         self._dataplane.stop()
-        writers.release()
 
-    def _build(self, store: Store, config: AgentConfig) -> None:
-        known = facts.resolve(config)
-        self.node = Node(store, config, known, self._convergence(store, known))
-        self._dataplane = DataPlane(known, config.policy, lambda families: self.node.convergence.listen(families))
-        self.node.dataplane = self._dataplane
-        self.janitor = Janitor(self.node)
-        self._handover = Handover(self.node, self.janitor.later)
-        self.node.outdated = self._handover.outdated
-
-    def _convergence(self, store: Store, known: NodeFacts) -> Convergence:
-        return Convergence(
-            known,
-            resident=True,
-            finished=lambda key: self.janitor.finished(key),
-            announced=lambda exporter, seconds: self._announced(exporter, seconds),
-            spare=store.unreadable,
-            heard=lambda name, events: self._dataplane.heard(name, events),
-        )
-
-    def _restore(self) -> list[Attachment]:
-        """Read the records: what is up is wanted, what was leaving goes on leaving. Returns ADDs cut short."""
+    def _restore(self) -> None:
+        """Read the records: every exporter is told what to announce and what to withdraw, before any is driven."""
         node = self.node
         self._employ()
-        found = recovery.look(node)
-        self._dataplane.restore(attachment for attachment in found.up if attachment.exporters)
-        for attachment in found.up:
-            try:
-                self._want(attachment)
-            except CniError as error:  # one broken attachment never blocks the rest
-                log.error("%s: %s", attachment.key, error.msg)
+        records = list(node.store.all())
+        up = [
+            stored.attachment
+            for stored in records
+            if stored.attachment is not None
+            and stored.state is State.UP
+            and reconcile.is_of_this_boot(node, stored.attachment)
+        ]
+        self._dataplane.restore(attachment for attachment in up if attachment.exporters)
+        for attachment in up:
             node.remember(attachment)
-        for attachment in found.leaving:
-            self.janitor.later(0, functools.partial(self._leave, attachment))
-            node.convergence.leave(attachment)
-        for attachment in found.orphans:
-            self.janitor.orphaned(attachment.key)
-        log.info(
-            "records: %d up, %d leaving, %d orphans, %d cut short, %d unreadable",
-            len(found.up), len(found.leaving), len(found.orphans), len(found.begun), len(found.unreadable),
-        )  # fmt: skip
-        return found.begun
+        late = 0
+        for stored in records:
+            if stored.attachment is None:
+                log.error("%s; its network's routes are not pruned until a DEL removes it", stored.problem)
+            else:
+                late += self._tell(stored.attachment.key)
+        log.info("records: %d up, %d others, %d to be looked at", len(up), len(records) - len(up), late)
 
-    def _want(self, attachment: Attachment) -> None:
-        """Announce what is up; on a reload a DEL may run, and then it has the last word."""
+    def _tell(self, key: AttachmentKey) -> bool:
+        """What one record says; on a reload a DEL may run, and then it has the last word. True: there is more to do."""
         node = self.node
-        with node.store.locked(attachment.key, LOCK_SECONDS):
-            stored = node.store.find(attachment.key)
-            if stored is not None and stored.state is State.UP:
-                node.convergence.want(stored.attachment or attachment)
+        try:
+            with node.store.locked(key, LOCK_SECONDS):
+                outcome = reconcile.run(node, key, tell_only=True)
+        except (CniError, OSError) as error:  # one broken attachment never blocks the rest
+            log.error("%s: %s", key, error)
+            outcome = Wait(1.0)
+        if isinstance(outcome, Wait) and outcome.seconds is not None:
+            node.nudges.nudge(key, outcome.seconds)
+        return isinstance(outcome, Wait)
 
     def _employ(self) -> None:
         """Have every exporter that the configuration names at work from the start: sessions come up before ADDs."""
@@ -155,25 +163,7 @@ class Agent:
             except CniError as error:
                 log.error("exporter %s: %s", use.name, error.msg)
 
-    def _undo(self, attachment: Attachment) -> None:
-        if not recovery.undo_begun(self.node, attachment):
-            self.janitor.later(1, lambda: self._undo(attachment))
-
-    def _leave(self, attachment: Attachment) -> None:
-        """A record that was leaving in an earlier life: its link goes now; `finished` does the rest."""
-        recovery.finish_leaving(self.node, attachment, 0)
-
     # ---------------------------------------------------------------- requests
-
-    def _measured(self) -> Callable[[Call], Reply]:
-        """`call`, with metrics where somebody wants them (their library costs 10 MB)."""
-        if self._metrics is None:
-            return self.call
-        from bgpcni.agent import metrics
-
-        metrics.serve(self._metrics, lambda: self.node)
-        self._announced = metrics.announced
-        return metrics.counted(self.call)
 
     def call(self, call: Call) -> Reply:
         return handle(call, lambda request: self.node)
@@ -183,35 +173,50 @@ class Agent:
 
     def reload(self) -> None:
         """Read agent.toml again and apply it. Raises CniError, and then nothing has changed."""
-        with self._changing, self._handover.retiring:
+        with self._changing, self.worker.retiring:
             config = load(self._config_path)  # in here: of two reloads the later one must have the later file
             node = self.node
             if node.drained:
                 raise TryAgain("this node is drained: restart the agent, which reads its configuration anew")
             if (config.run_dir, config.data_dir) != (node.agent.run_dir, node.agent.data_dir):
                 raise TryAgain("run_dir and data_dir cannot change while the agent runs: restart it")
-            old = node.convergence
             facts.refuse_passwords(config)
             known = facts.resolve(config)
-            handover.refuse(node, config, known)
+            reload.refuse(node, config, known)
             if known == node.facts and not _redefined(node.agent, config):
                 node.agent = config
                 self._dataplane.configure(known, config.policy)
                 self._employ()
-                self.janitor.later(0, self._handover.begin)
-                return
-            fresh = self._convergence(node.store, known)
-            old.stop()
-            node.agent, node.facts, node.convergence = config, known, fresh
-            self._dataplane.configure(known, config.policy)
-            self._restore()
-            self._dataplane.relisten()
-            fresh.start()
-            self.janitor.later(0, self._handover.begin)
+            else:
+                before = node.agent, node.facts
+                try:
+                    self._become(config, known)
+                except Exception as error:
+                    log.exception("the new configuration cannot be applied; back to the one before")
+                    self._become(*before)
+                    raise InvalidConfiguration(f"the new configuration cannot be applied: {error}") from error
+            for key in reconcile.concerned(node):
+                node.nudges.nudge(key)
+            self.worker.retire_soon()
+
+    def _become(self, config: AgentConfig, known: NodeFacts) -> None:
+        """Be this node from now on: exporters made anew, told of every record, then driven."""
+        node = self.node
+        node.convergence.reset(known)
+        node.agent, node.facts = config, known
+        self._dataplane.configure(known, config.policy)
+        self._restore()
+        self._dataplane.relisten()
+        node.convergence.start()
 
     def drain(self, seconds: float) -> list[str]:
         """Withdraw everything and end the speakers that are ours; the exporters that did not make it."""
-        return self.node.convergence.drain(seconds)
+        node = self.node
+        node.drained = True
+        for stored in node.store.all():
+            if stored.attachment is not None:
+                self._tell(stored.attachment.key)
+        return node.convergence.drain(seconds)
 
     def _hangup(self) -> None:
         try:
@@ -220,8 +225,31 @@ class Agent:
         except CniError as error:
             log.error("reload refused, nothing changed: %s", error.msg)
 
-    def _thread(self, name: str, target: Callable[[], None]) -> None:
-        threading.Thread(target=target, name=name, daemon=True).start()
+    def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        return thread
+
+
+class Unmeasured:
+    """No metrics: nobody asked for them, and their library costs 10 MB."""
+
+    def announced(self, exporter: str, seconds: float) -> None:
+        pass
+
+    def counted(self, call: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
+        return call
+
+    def watch(self, node: Node) -> None:
+        pass
+
+
+def _measures(where: str | None) -> Unmeasured | Measures:
+    if where is None:
+        return Unmeasured()
+    from bgpcni.agent.metrics import Measures
+
+    return Measures(where)
 
 
 def _redefined(old: AgentConfig, new: AgentConfig) -> bool:

@@ -47,7 +47,6 @@ def _reply(document: Document, code: int) -> Reply:
 
 
 def _drain(agent: Commanded) -> tuple[Document, int]:
-    agent.node.drained = True
     late = agent.drain(DRAIN_SECONDS)
     return {"schema": 1, "drained": not late, "late": late}, 1 if late else 0
 

@@ -29,48 +29,54 @@ _ANNOUNCE = Histogram("bgpcni_announce_latency_seconds",
 _COMMANDS = frozenset(["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"])
 
 
-def serve(where: str, node: Callable[[], Node]) -> None:
-    """Serve on `ADDR:PORT` (`127.0.0.1:9099`, `[::1]:9099`). Raises InvalidConfiguration, IoFailure."""
-    address, _, port = where.rpartition(":")
-    address = address.removeprefix("[").removesuffix("]")
-    if not address or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InvalidConfiguration(f"--metrics: {where!r} is not ADDR:PORT")
-    try:
-        start_http_server(int(port), address)
-    except OSError as error:
-        raise IoFailure(f"--metrics: {where}: {error.strerror}") from None
-    REGISTRY.register(_State(node))
-    steps.observe(lambda step, seconds: _STEP.labels(step).observe(seconds))
+class Measures:
+    """What is counted and timed, served on `ADDR:PORT` (`127.0.0.1:9099`, `[::1]:9099`).
 
+    Raises InvalidConfiguration, IoFailure.
+    """
 
-def counted(handle: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
-    """`handle`, its calls counted and timed."""
+    def __init__(self, where: str) -> None:
+        address, _, port = where.rpartition(":")
+        address = address.removeprefix("[").removesuffix("]")
+        if not address or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise InvalidConfiguration(f"--metrics: {where!r} is not ADDR:PORT")
+        try:
+            start_http_server(int(port), address)
+        except OSError as error:
+            raise IoFailure(f"--metrics: {where}: {error.strerror}") from None
+        steps.observe(lambda step, seconds: _STEP.labels(step).observe(seconds))
 
-    def run(call: Call) -> Reply:
-        began = time.perf_counter()
-        reply = handle(call)
-        name = call.variables.get("CNI_COMMAND", "")
-        command = name if name in _COMMANDS else "other"  # a label is never what a caller made up
-        _DURATION.labels(command).observe(time.perf_counter() - began)
-        _REQUESTS.labels(command, "ok" if reply.code == 0 else str(reply.error)).inc()
-        return reply
+    def watch(self, node: Node) -> None:
+        """From now on tell of this node, too."""
+        REGISTRY.register(_State(node))
 
-    return run
+    def announced(self, exporter: str, seconds: float) -> None:
+        """A route is announced, so long after it was first wanted."""
+        _ANNOUNCE.labels(exporter).observe(seconds)
 
+    def counted(self, handle: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
+        """`handle`, its calls counted and timed."""
 
-def announced(exporter: str, seconds: float) -> None:
-    """A route is announced, so long after it was first wanted."""
-    _ANNOUNCE.labels(exporter).observe(seconds)
+        def run(call: Call) -> Reply:
+            began = time.perf_counter()
+            reply = handle(call)
+            name = call.variables.get("CNI_COMMAND", "")
+            command = name if name in _COMMANDS else "other"  # a label is never what a caller made up
+            _DURATION.labels(command).observe(time.perf_counter() - began)
+            _REQUESTS.labels(command, "ok" if reply.code == 0 else str(reply.error)).inc()
+            return reply
+
+        return run
 
 
 class _State(Collector):
     """What is counted when it is asked for: attachments, routes by state, sessions."""
 
-    def __init__(self, node: Callable[[], Node]) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
 
     def collect(self) -> Iterator[Metric]:
-        node = self._node()
+        node = self._node
         attachments = GaugeMetricFamily("bgpcni_attachments", "Attachments by state.", labels=["state"])
         addresses = GaugeMetricFamily(
             "bgpcni_leases", "Addresses leased to attachments, held ones included, by network.", labels=["network"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import array
+import functools
 import logging
 import os
+import select
 import socket
 import stat
 import struct
@@ -144,7 +146,7 @@ class Server:
         if incoming is None:
             return  # somebody looked whether we live
         try:
-            reply = self._answer(incoming)
+            reply = self._answer(incoming, connection)
         finally:
             for fd in incoming.descriptors:
                 os.close(fd)
@@ -155,7 +157,7 @@ class Server:
         finally:
             reply.finish()
 
-    def _answer(self, incoming: _Incoming) -> Reply:
+    def _answer(self, incoming: _Incoming, connection: socket.socket) -> Reply:
         if incoming.kind == protocol.COMMAND:
             return self._command(incoming.stdin)
         variables: dict[str, str] = {}
@@ -163,7 +165,15 @@ class Server:
             name, equals, value = item.partition(b"=")
             if equals:
                 variables.setdefault(os.fsdecode(name), os.fsdecode(value))
-        return self._call(Call(variables, incoming.stdin, next(iter(incoming.descriptors), None)))
+        descriptor = next(iter(incoming.descriptors), None)
+        return self._call(Call(variables, incoming.stdin, descriptor, functools.partial(_hung_up, connection)))
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    """Whether the other end is closed: its process was killed, or gave up. One system call."""
+    look = select.poll()
+    look.register(connection, select.POLLRDHUP)
+    return bool(look.poll(0))
 
 
 def _timeval(seconds: float) -> bytes:

@@ -455,9 +455,7 @@ class Announcer:
         except Exception as error:
             with self._change:
                 self._ledger.failed(routes, str(error) or "not there yet")
-                free = (
-                    self._ledger.hand_back(routes) if isinstance(error, NotThereYet) and error.untouched else []
-                )
+                free = self._ledger.hand_back(routes) if isinstance(error, NotThereYet) and error.untouched else []
             if free:
                 self._confirmed(free)
             raise

@@ -168,7 +168,12 @@ class Convergence:
 
     @step("announce")
     def want(
-        self, attachment: Attachment, uses: Iterable[ExporterUse] | None = None, *, fresh: bool = False, wake: bool = True
+        self,
+        attachment: Attachment,
+        uses: Iterable[ExporterUse] | None = None,
+        *,
+        fresh: bool = False,
+        wake: bool = True,
     ) -> None:
         """Announce it from now on, through all of its exporters or through `uses`.
 
@@ -326,6 +331,10 @@ class Convergence:
         except CniError:  # the node lost its next hop: what was announced is in the ledger
             return announcer.standing(key, None)
         return announcer.standing(key, routes)
+
+    def is_leaving(self, attachment: Attachment, use: ExporterUse) -> bool:
+        """Whether a withdrawal through this exporter is not confirmed yet."""
+        return self.standing(attachment, use) is Standing.LEAVING
 
     def is_vain(self, key: AttachmentKey, use: ExporterUse) -> bool:
         """Whether nothing that this exporter has to confirm can be confirmed now: it, or every session, is away."""

@@ -56,11 +56,27 @@ class Received:
     datapath: bool
 
 
+class Inbox:
+    """What exporters learned and the data path has not worked off: their `Learner`. Made before either of the two."""
+
+    def __init__(self) -> None:
+        self.wake = threading.Condition()
+        self.queue: deque[tuple[str, Event]] = deque()
+
+    def heard(self, exporter: str, events: Sequence[Event]) -> None:
+        """What an exporter learned; from a thread of its own."""
+        with self.wake:
+            self.queue.extend((exporter, event) for event in events)
+            self.wake.notify()
+
+
 class DataPlane:
     """What this node does with learned routes. Safe for threads; for the agent alone."""
 
-    def __init__(self, facts: NodeFacts, policy: PolicyTable, listen: Callable[[frozenset[Family]], None]) -> None:
-        """`listen`: has the exporters tell of these families; called without our lock."""
+    def __init__(
+        self, facts: NodeFacts, policy: PolicyTable, inbox: Inbox, listen: Callable[[frozenset[Family]], None]
+    ) -> None:
+        """`listen`: has the exporters tell of these families, into `inbox`; called without our lock."""
         self._facts = facts
         self._listen = listen
         self._lock = threading.RLock()
@@ -73,13 +89,13 @@ class DataPlane:
         self._listening: frozenset[Family] = frozenset()
         self._herald = Herald()
         self._underlay: int | None = None
-        self._queue: deque[tuple[str, Event]] = deque()
+        self._queue = inbox.queue
         self._retired: dict[str, float] = {}
         """Exporters that were let go of, whose routes are here yet, and until when (time.monotonic())."""
         self._gone: set[int] = set()
         self._pending = False
         self._stopping = False
-        self._wake = threading.Condition()
+        self._wake = inbox.wake
         self._thread: threading.Thread | None = None
         # what earlier lives left is held until every peer has told all, or had its time
         self._held = set(Family)
@@ -521,12 +537,6 @@ class DataPlane:
         self._listen(frozenset(wanted))
 
     # ---------------------------------------------------------------- what happens, from any thread
-
-    def heard(self, exporter: str, events: Sequence[Event]) -> None:
-        """From an exporter's thread: noted, and worked off by ours."""
-        with self._wake:
-            self._queue.extend((exporter, event) for event in events)
-            self._wake.notify()
 
     def link_gone(self, index: int) -> None:
         """A link of this node was deleted; if it was a VXLAN device of ours, or a VRF, it is made again."""

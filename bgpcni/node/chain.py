@@ -10,8 +10,8 @@ from bgpcni.errors import InvalidConfiguration, KernelRefused
 from bgpcni.kernel import addresses, links, neighbours, routes, vlans
 from bgpcni.kernel.namespace import Namespace, nsid_of
 from bgpcni.kernel.netlink import Netlink, NetlinkError
-from bgpcni.model import Address, Attachment, State
-from bgpcni.node import plan
+from bgpcni.model import Address, Attachment
+from bgpcni.node import plan, reconcile
 from bgpcni.undo import Undo
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
     assert request.prev_result is not None
     if request.settings.ipam:
         raise InvalidConfiguration("ipam: given together with prevResult; behind another plugin it must be absent")
-    node.clear_the_way(request.key)
+    held = reconcile.clear_the_way(node, request.key)
     with Namespace.of_container(request.environment.netns, request.netns_fd) as space, Undo() as undo:
         attachment = node.begin(request, space, warnings)
         found = verify(node.netlink, space, request.prev_result, request.environment.ifname)
@@ -60,12 +60,12 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
                 "addresses": found.addresses,
             }
         )
-        undo.push("its claim to bridge and VNI", lambda: node.claims.drop(request.key))
+        undo.push("the attachment", lambda: reconcile.take_back(node, attachment, held))
         node.claims.take(attachment)
-        node.store.put(State.ADDING, attachment)
-        undo.push("the record", lambda: node.take_back(attachment, undo))
-        attachment, _ = node.enter_vrf(attachment, undo)
-        attachment = node.announce(attachment, undo)
+        reconcile.begin(node, attachment, held)
+        attachment, _ = node.enter_vrf(attachment)
+        attachment = node.announce(attachment)
+        request.refuse_hung_up()
         undo.keep()
     return attachment, Dns()
 

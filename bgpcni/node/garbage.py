@@ -5,12 +5,12 @@ As the specification asks, an error does not end it: the rest is released, and t
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from bgpcni.errors import CniError, Delegated, InvalidConfiguration
 from bgpcni.kernel import links
-from bgpcni.model import AttachmentKey
+from bgpcni.model import AttachmentKey, State
+from bgpcni.node import reconcile
 from bgpcni.store import Stored
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def _release(node: Node, stored: Stored, warnings: list[str]) -> None:
     with node.store.locked(stored.attachment.key, _SECONDS):
         again = node.store.find(stored.attachment.key)
         if again is not None and again.attachment is not None:
-            node.dismantle(again.attachment, time.monotonic() + _SECONDS)
+            told = again.state is not State.ADDING or bool(again.attachment.since)
+            reconcile.tear_down(node, again.attachment, told=told)
 
 
 def _remove_links(node: Node, network: str, kept: set[str], marked: list[links.Link], warnings: list[str]) -> None:

@@ -255,6 +255,16 @@ def vanished(netlink: Netlink, attachment: Attachment) -> bool:
     return not attachment.chained and not links.is_ours(link, attachment.key)
 
 
+def has_our_link(netlink: Netlink, attachment: Attachment) -> bool:
+    """Whether a link of this node is certainly the attachment's: by our alias, or as the very pair that it names."""
+    if attachment.host_index is None or attachment.host_veth is None:
+        return False
+    link = links.find(netlink, index=attachment.host_index)
+    if link is None or link.name != attachment.host_veth:
+        return False
+    return attachment.chained or links.is_ours(link, attachment.key)
+
+
 def _is_inside(netlink: Netlink, attachment: Attachment) -> bool:
     """Whether a container's interface is there, looked at from this node.
 

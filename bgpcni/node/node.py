@@ -1,15 +1,13 @@
-"""What a node has, and the steps that more than one command takes: announce, take back, dismantle, finish.
+"""What a node has, and the steps that more than one kind of ADD takes: begin, enter the VRF, announce.
 
-The order of the steps of ADD and DEL is in `transaction`.
+The order of the steps of ADD is in `transaction`; how an attachment ends is in `next_step`.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +17,7 @@ from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.derive import derive
 from bgpcni.dataplane.claims import Claims
-from bgpcni.errors import AlreadyAttached, InvalidConfiguration, IoFailure, TryAgain
+from bgpcni.errors import InvalidConfiguration, TryAgain
 from bgpcni.exporter import NotThereYet
 from bgpcni.kernel import vrf
 from bgpcni.kernel.frames import Herald
@@ -30,11 +28,12 @@ from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
 from bgpcni.node import interface, plan
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.request import Request
+from bgpcni.nudges import Nudges
 from bgpcni.store import Store
-from bgpcni.undo import Undo
 
 if TYPE_CHECKING:
     from bgpcni.dataplane.dataplane import DataPlane
+    from bgpcni.node.reconcile import Seen
 
 log = logging.getLogger(__name__)
 LOCK_SECONDS = 30.0
@@ -44,11 +43,22 @@ CONFIRM_SECONDS = 2.0
 class Node:
     """One node's attachments. Safe for threads; the same for the agent and for a call without one."""
 
-    def __init__(self, store: Store, agent: AgentConfig, facts: NodeFacts, convergence: Convergence) -> None:
+    def __init__(
+        self,
+        store: Store,
+        agent: AgentConfig,
+        facts: NodeFacts,
+        convergence: Convergence,
+        nudges: Nudges,
+        dataplane: DataPlane | None = None,
+    ) -> None:
+        """`dataplane`: what is done with learned routes; None in a call without an agent."""
         self.store = store
         self.agent = agent
         self.facts = facts
         self.convergence = convergence
+        self.nudges = nudges
+        self.dataplane = dataplane
         self.boot_id = boot_id()
         self.addressing = Addressing(store)
         self.by_link: dict[int, AttachmentKey] = {}
@@ -59,10 +69,10 @@ class Node:
         self.herald = Herald()
         self.reaper = Reaper()
         self.claims = Claims(self._claimed)
-        self.dataplane: DataPlane | None = None
-        """What is done with learned routes: the agent's, None in a call without one."""
-        self.outdated: Callable[[AttachmentKey], None] = lambda key: None
-        """Told of an attachment whose exporters are not those of the configuration of now: a reload came in between."""
+        self.seen: dict[AttachmentKey, Seen] = {}
+        """What the reconciler remembers of attachments that are not simply up."""
+        self.handed_over = 0
+        """How often the reconciler took an exporter out of a record, or gave it up: perhaps nobody needs it now."""
         self._thread = threading.local()
 
     @property
@@ -105,11 +115,11 @@ class Node:
             created=clock.now(),
         )
 
-    def announce(self, attachment: Attachment, undo: Undo) -> Attachment:
+    def announce(self, attachment: Attachment) -> Attachment:
         """Behind a working data path only: the record goes up, then the routes go out, at `wake`.
 
         In a call the other way round, since nobody would go on with what a kill cuts short; `since` in a record that
-        is not up says that routes may be out.
+        is not up says that routes may be out. Raises CniError, and then the caller takes everything back.
         """
         reason = interface.reach(self.netlink, attachment)
         if attachment.exporters:
@@ -119,14 +129,12 @@ class Node:
         mobility = 0
         if self.dataplane is not None and attachment.exporters:
             mobility = self.dataplane.sequence(attachment)
-            undo.push("the data path", functools.partial(self.dataplane.detach, attachment))
             self.dataplane.attach(attachment)
         attachment = attachment.model_copy(update={"since": clock.now(), "mobility": mobility})
         told_first = bool(attachment.exporters) and not self.resident
         self.store.put(State.ADDING if told_first else State.UP, attachment)
         self.remember(attachment)
         if attachment.exporters:
-            undo.push("the announcement", lambda: self.convergence.leave(attachment))
             try:
                 self.convergence.want(attachment, wake=False)
             except NotThereYet as error:
@@ -134,10 +142,9 @@ class Node:
             self._refuse_address_twice(attachment)
         if told_first:
             self.store.put(State.UP, attachment)
-        if self.resident and attachment.exporters != plan.exporters_now(
-            attachment.network, attachment.asked, self.agent, resident=True
-        ):
-            self.outdated(attachment.key)
+        target = plan.exporters_now(attachment.network, attachment.asked, self.agent, resident=self.resident)
+        if self.resident and attachment.exporters != target:  # a reload came in between, or it had others before
+            self.nudges.nudge(attachment.key)
         return attachment
 
     def _refuse_address_twice(self, attachment: Attachment) -> None:
@@ -147,11 +154,10 @@ class Node:
         for address, other in self.dataplane.rivals(attachment) if self.dataplane is not None else ():
             raise InvalidConfiguration(f"ipam: {address} is that of {other} in VNI {attachment.bgp.vni} already")
 
-    def enter_vrf(self, attachment: Attachment, undo: Undo) -> tuple[Attachment, vrf.Device | None]:
+    def enter_vrf(self, attachment: Attachment) -> tuple[Attachment, vrf.Device | None]:
         """The VRF it asks for, made if need be, with the table that it has; None if it has none."""
         if self.dataplane is None or attachment.bgp.table is None:
             return attachment, None
-        undo.push("the VRF", functools.partial(self.dataplane.leave, attachment))
         found = self.dataplane.enter(attachment)
         intent = attachment.bgp.model_copy(update={"table": found.table})
         return attachment.model_copy(update={"bgp": intent}), found
@@ -208,73 +214,9 @@ class Node:
             if reason := catalog.objection(use, self.facts, f"exporters[{place}]"):
                 raise InvalidConfiguration(f"exporters: {use.name}: {reason}")
 
-    def clear_the_way(self, key: AttachmentKey) -> Attachment | None:
-        """Before an ADD: an attachment that is up is error 100; what a kill or an earlier DEL left is finished.
-
-        Returns the earlier attachment where its withdrawal is not confirmed: its addresses may be had again by
-        this container alone.
-        """
-        stored = self.store.find(key)
-        if stored is None:
-            return None
-        if stored.attachment is None:
-            raise IoFailure(f"{stored.problem}; DEL removes it")
-        alive = stored.state is State.UP and stored.attachment.boot_id == self.boot_id
-        if alive and not interface.vanished(self.netlink, stored.attachment):
-            raise AlreadyAttached(f"{key} is attached already, since {stored.attachment.since}")
-        gone = self.dismantle(stored.attachment, time.monotonic() + CONFIRM_SECONDS)
-        return None if gone else stored.attachment
-
-    def take_back(self, attachment: Attachment, undo: Undo, held: Attachment | None = None) -> None:
-        """The last undo step: addresses and record go; both stay where a withdraw is pending, or a step failed.
-
-        `held`: what the container had before, whose record the one of this ADD replaced: it is held again.
-        """
-        if held is not None:
-            self.store.put(State.LEAVING, held)
-            self.convergence.leave(held)
-            return
-        if undo.failed or self.convergence.is_leaving(attachment.key):
-            self.store.move(attachment, State.LEAVING)
-            return
-        try:
-            self.finish(attachment)
-        except BaseException:
-            self.store.move(attachment, State.LEAVING)
-            raise
-
-    def dismantle(self, attachment: Attachment, deadline: float) -> bool:
-        """Withdraw, remove the link, and once confirmed let addresses and record go; False: they are held.
-
-        Idempotent: it also finishes what an earlier call, or another life, began. The attachment's lock is held
-        by the caller.
-        """
-        key = attachment.key
-        self.forget(attachment)
-        self.store.move(attachment, State.LEAVING)
-        convergence = self.convergence  # after the record: one that a reload puts in its place reads that
-        convergence.leave(attachment)
-        if attachment.bgp.drain_seconds and convergence.wait_sent(key, deadline):
-            time.sleep(attachment.bgp.drain_seconds)  # the peers move their traffic away before the link goes
-        if attachment.boot_id == self.boot_id:
-            interface.remove(self.netlink, self.reaper, attachment)
-        self.disconnect(attachment)
-        if attachment.exporters:
-            convergence.wait_sent(key, deadline)
-            if convergence.is_leaving(key):
-                return False
-        self.finish(attachment)
-        return True
-
     def disconnect(self, attachment: Attachment) -> None:
         """Its link is gone: so is its part of what connects this node with others. Idempotent."""
         self.claims.drop(attachment.key)
         if self.dataplane is not None:
             self.dataplane.detach(attachment)
             self.dataplane.leave(attachment)
-
-    def finish(self, attachment: Attachment) -> None:
-        """The withdrawal is confirmed: addresses go back, then the record goes."""
-        self.disconnect(attachment)
-        self.addressing.release(attachment)
-        self.store.drop(attachment.key)

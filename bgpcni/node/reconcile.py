@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from bgpcni import clock
 from bgpcni.convergence.ledger import Standing
-from bgpcni.errors import CniError, TryAgain
+from bgpcni.errors import AlreadyAttached, IoFailure
 from bgpcni.model import Attachment, AttachmentKey, ExporterUse, State
 from bgpcni.node import interface, plan
 from bgpcni.node.next_step import (
@@ -37,6 +37,7 @@ from bgpcni.node.node import CONFIRM_SECONDS, Node
 from bgpcni.store import Stored
 
 log = logging.getLogger(__name__)
+RETRY_SECONDS = 1.0
 _MOST_STEPS = 64
 """In one run; more is a defect of ours, and must not become a loop without an end."""
 
@@ -104,13 +105,71 @@ def tear_down(node: Node, attachment: Attachment, *, told: bool = True, seconds:
     deadline = clock.monotonic() + seconds
     with node.nudges.attended(key):
         node.seen.setdefault(key, Seen()).leaving = True
-        attachment = _leave(node, attachment, told=told)
+        if not told:
+            attachment = attachment.model_copy(update={"exporters": ()})
+        _leave(node, attachment, told=told)
         outcome = run(node, key, Stored(State.LEAVING, key.network, key.digest, attachment))
         if isinstance(outcome, Wait) and node.convergence.wait_sent(key, deadline):
             outcome = run(node, key)
         if isinstance(outcome, Done):
             node.nudges.settled(key)
     return isinstance(outcome, Done)
+
+
+def give_up(node: Node, attachment: Attachment) -> None:
+    """End an attachment without waiting for any confirmation: the operator's `release --force`."""
+    if not tear_down(node, attachment, seconds=0.0):
+        for use in attachment.exporters:
+            node.convergence.excuse(attachment.key, use)
+        run(node, attachment.key)
+
+
+def clear_the_way(node: Node, key: AttachmentKey) -> Attachment | None:
+    """Before an ADD: an attachment that is up is error 100; what a kill or an earlier DEL left is finished.
+
+    Returns the earlier attachment where its withdrawal is not confirmed: its addresses may be had again by this
+    container alone. The attachment's lock is held by the caller.
+    """
+    stored = node.store.find(key)
+    if stored is None:
+        return None
+    if stored.attachment is None:
+        raise IoFailure(f"{stored.problem}; DEL removes it")
+    attachment = stored.attachment
+    alive = stored.state is State.UP and is_of_this_boot(node, attachment)
+    if alive and not interface.vanished(node.netlink, attachment):
+        raise AlreadyAttached(f"{key} is attached already, since {attachment.since}")
+    told = stored.state is not State.ADDING or bool(attachment.since)
+    return None if tear_down(node, attachment, told=told) else attachment
+
+
+def begin(node: Node, attachment: Attachment, held: Attachment | None) -> None:
+    """Write the record of an ADD. What the container had before, and is not withdrawn yet, stays in it."""
+    node.seen.pop(attachment.key, None)
+    node.store.put(State.ADDING, attachment if held is None else _with(attachment, held))
+
+
+def take_back(node: Node, attachment: Attachment, held: Attachment | None) -> None:
+    """An ADD failed: what there is of it goes, as with a DEL. `held`: as `clear_the_way` gave it."""
+    if held is not None:
+        attachment = _with(attachment, held)
+    told = tuple(
+        use for use in attachment.exporters if node.convergence.standing(attachment, use) is not Standing.UNKNOWN
+    )
+    try:
+        tear_down(node, attachment.model_copy(update={"exporters": told}), told=bool(told))
+    except BaseException:
+        node.nudges.nudge(attachment.key, RETRY_SECONDS)
+        raise
+
+
+def _with(attachment: Attachment, held: Attachment) -> Attachment:
+    """The attachment, with what an earlier one of the same container still owes."""
+    owing = tuple(use for use in held.exporters if use not in attachment.exporters)
+    update: dict[str, object] = {"exporters": (*attachment.exporters, *owing), "since": attachment.since or held.since}
+    if not attachment.addresses:
+        update |= {"addresses": held.addresses, "ipam": held.ipam, "mac": attachment.mac or held.mac}
+    return attachment.model_copy(update=update)
 
 
 def settle(node: Node, key: AttachmentKey, seconds: float = 0.0) -> Wait | Done:
@@ -214,8 +273,9 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
     match step:
         case Leave(told):
             seen.leaving = True
-            subject.attachment = _leave(node, attachment, told=told)
+            _leave(node, attachment, told=told)
             subject.state = State.LEAVING
+            subject.attachment = attachment if told else attachment.model_copy(update={"exporters": ()})
         case Announce(uses):
             subject.attachment = _announce(node, attachment, uses)
         case Withdraw(uses):
@@ -245,16 +305,10 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
         node.handed_over += 1
 
 
-def _leave(node: Node, attachment: Attachment, *, told: bool) -> Attachment:
+def _leave(node: Node, attachment: Attachment, *, told: bool) -> None:
+    """The record says that it is leaving. One that nobody was told of is undone by the record of its ADD."""
     if told:
         node.store.move(attachment, State.LEAVING)  # where the disk refuses: it goes on from where it is
-        return attachment
-    attachment = attachment.model_copy(update={"exporters": ()})
-    try:
-        node.store.put(State.LEAVING, attachment)
-    except CniError as error:
-        log.warning("%s: %s", attachment.key, error.msg)
-    return attachment
 
 
 def _announce(node: Node, attachment: Attachment, uses: tuple[ExporterUse, ...]) -> Attachment:

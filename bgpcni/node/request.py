@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -12,10 +12,15 @@ from bgpcni.cni.environment import Command, Environment, parse_environment
 from bgpcni.cni.versions import read_version, require_command
 from bgpcni.config import network
 from bgpcni.config.network import NetworkConfig
-from bgpcni.errors import CniError, DecodingFailure, InvalidConfiguration
+from bgpcni.errors import CniError, DecodingFailure, InvalidConfiguration, TryAgain
 from bgpcni.ipam.config import HostLocalConfig, parse_host_local
 from bgpcni.model import AttachmentKey
 from bgpcni.steps import step
+
+
+def _waits() -> bool:
+    """The caller that cannot be looked at: it is our own process."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,8 @@ class Request:
     """`config` is None only for a DEL or GC whose configuration is broken beyond name and version.
 
     `variables` are the CNI_* variables as they came, for plugins that are delegated to; `netns_fd` is a
-    descriptor of CNI_NETNS that the caller opened and will close, None where there was none to pass.
+    descriptor of CNI_NETNS that the caller opened and will close, None where there was none to pass. `hung_up` tells
+    whether whoever called does not wait for the answer any more.
     """
 
     environment: Environment
@@ -36,6 +42,7 @@ class Request:
     prev_result: result.Result | None = None
     netns_fd: int | None = None
     warnings: tuple[str, ...] = field(default=())
+    hung_up: Callable[[], bool] = field(default=_waits)
 
     @property
     def command(self) -> Command:
@@ -51,9 +58,16 @@ class Request:
         assert self.config is not None
         return self.config
 
+    def refuse_hung_up(self) -> None:
+        """Raises TryAgain when nobody waits for the answer: a DEL may have been answered meanwhile."""
+        if self.hung_up():
+            raise TryAgain(f"{self.key}: the caller is gone, so nothing is added")
+
 
 @step("parse")
-def parse_request(variables: Mapping[str, str], stdin: bytes, netns_fd: int | None = None) -> Request:
+def parse_request(
+    variables: Mapping[str, str], stdin: bytes, netns_fd: int | None = None, hung_up: Callable[[], bool] = _waits
+) -> Request:
     """Parse one call other than VERSION. DEL and GC need a name and a version only; the rest is a warning there.
 
     Raises InvalidEnvironment (4), DecodingFailure (6), IncompatibleVersion (1), InvalidConfiguration (7).
@@ -95,6 +109,7 @@ def parse_request(variables: Mapping[str, str], stdin: bytes, netns_fd: int | No
         prev_result=prev,
         netns_fd=netns_fd,
         warnings=warnings,
+        hung_up=hung_up,
     )
 
 

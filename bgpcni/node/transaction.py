@@ -1,7 +1,7 @@
 """ADD and DEL: the order of the steps, and nothing else. One screen each.
 
 ADD: lock → plan → record → addresses → VRF, bridge → pair → options → inside → reachable? → up → announce → wait
-DEL: lock → record leaving → withdraw → link → confirmed? → addresses and record go (else they are held)
+DEL: lock → tear down (`next_step` has the order)
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from bgpcni.errors import TryAgain
 from bgpcni.kernel import bridge, links, masquerade, vlans
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, Bgp, Gateway, State
-from bgpcni.node import chain, check, garbage, interface, options, plan, readiness
-from bgpcni.node.node import CONFIRM_SECONDS, LOCK_SECONDS, Node
+from bgpcni.node import chain, check, garbage, interface, options, plan, readiness, reconcile
+from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.node.request import Request
 from bgpcni.undo import Undo
 
@@ -41,6 +41,7 @@ def add(node: Node, request: Request) -> Answer:
     """Raises CniError, and then nothing is left."""
     answer = Answer(warnings=list(request.warnings))
     with node.store.locked(request.key, LOCK_SECONDS):
+        request.refuse_hung_up()
         attachment, dns = _attach(node, request, answer)
     if attachment.exporters and request.settings.bgp.wait != "none":
         _wait_announced(node, request, attachment, answer)
@@ -58,20 +59,25 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
     plan.refuse_unsupported(config)
     tagging = plan.tagging_of(config)
     vlans.require(tagging)
-    held = node.clear_the_way(request.key)
-    with Namespace.of_container(request.environment.netns, request.netns_fd) as space, Undo() as undo:
+    held = reconcile.clear_the_way(node, request.key)
+    with (
+        Namespace.of_container(request.environment.netns, request.netns_fd) as space,
+        Undo() as bridges,
+        Undo() as undo,
+    ):
         attachment = _planned(node, request, space, answer.warnings)
-        undo.push("its claim to bridge and VNI", lambda: node.claims.drop(request.key))
+        undo.push("the attachment", lambda: reconcile.take_back(node, attachment, held))
         node.claims.take(attachment)
-        node.store.put(State.ADDING, attachment)
-        undo.push("the record", lambda: node.take_back(attachment, undo, held))
+        reconcile.begin(node, attachment, held)
 
         given = node.addressing.allocate(request, attachment.ipam, held)
         addresses = plan.with_gateways(config, given.addresses)
-        attachment, vrf = node.enter_vrf(attachment, undo)
+        attachment, vrf = node.enter_vrf(attachment)
         wanted = plan.bridge_of(config, addresses, attachment.bgp, vrf)
         plan.refuse_by_policy(node.agent.policy, config, addresses, wanted.gateways)
-        switch, gateway = bridge.ensure(node.netlink, wanted, functools.partial(_unless_shared, node, attachment, undo))
+        switch, gateway = bridge.ensure(
+            node.netlink, wanted, functools.partial(_unless_shared, node, attachment, bridges)
+        )
         attachment = attachment.model_copy(
             update={
                 "addresses": addresses,
@@ -83,7 +89,6 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         )
         if tagging:
             attachment = _in_vlan(attachment, tagging, switch, gateway, answer.warnings)
-        undo.push("the link", lambda: interface.remove_by_name(node.netlink, request.key))
         attachment = interface.create(
             node.netlink, space, attachment, switch,
             mac=plan.mac_of(request), hairpin=config.hairpin_mode, isolated=config.port_isolation,
@@ -91,14 +96,16 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         if tagging:
             interface.tag(node.netlink, attachment, tagging)
         if options.uses(attachment):
-            attachment = _install_options(node, attachment, space, undo)
+            attachment = _install_options(node, attachment, space)
         if config.disable_container_interface:
             attachment = interface.read_back(space, attachment)
         else:
             attachment = interface.configure(space, attachment, dad=config.enabledad)
         interface.introduce_itself(space, attachment)
-        attachment = node.announce(attachment, undo)
+        attachment = node.announce(attachment)
+        request.refuse_hung_up()
         undo.keep()
+        afterwards.keep()
     return attachment, plan.dns_of(config, given.dns)
 
 
@@ -144,11 +151,10 @@ def _in_vlan(
     return attachment.model_copy(update={"vlan": tagging.untagged, "vlan_filtering": filtering, "gateway": own})
 
 
-def _install_options(node: Node, attachment: Attachment, space: Namespace, undo: Undo) -> Attachment:
+def _install_options(node: Node, attachment: Attachment, space: Namespace) -> Attachment:
     """ipMasq and macspoofchk, before the container's end is up; the record names first what a kill would leave."""
     attachment = interface.read_back(space, attachment)
     node.store.put(State.ADDING, attachment)
-    undo.push("ipMasq and macspoofchk", lambda: options.remove(attachment))
     options.install(attachment)
     return attachment
 
@@ -187,8 +193,8 @@ def delete(node: Node, request: Request) -> Answer:
     with node.store.locked(key, LOCK_SECONDS):
         stored = node.store.find(key)
         if stored is not None and stored.attachment is not None:
-            if not node.dismantle(stored.attachment, time.monotonic() + CONFIRM_SECONDS):
-                log.info("%s: gone; its addresses are held until the withdrawal is confirmed", key)
+            told = stored.state is not State.ADDING or bool(stored.attachment.since)
+            reconcile.tear_down(node, stored.attachment, told=told)
             return answer
         if stored is not None:
             answer.warnings.append(stored.problem)

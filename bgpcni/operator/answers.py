@@ -20,7 +20,7 @@ from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError, InvalidConfiguration
 from bgpcni.kernel import links, vxlan
 from bgpcni.model import Announcement, Attachment, ExporterUse, State
-from bgpcni.node import handover, interface, plan, recovery
+from bgpcni.node import interface, plan, reconcile, reload, without_agent
 from bgpcni.node.node import Node
 from bgpcni.store import Stored
 
@@ -91,7 +91,7 @@ def _problems(node: Node) -> Iterator[Document]:
             begun += 1
         elif interface.vanished(node.netlink, stored.attachment):
             orphans += 1
-        elif node.resident and (reason := handover.waits_for(node, stored.attachment)):
+        elif node.resident and (reason := reload.waits_for(node, stored.attachment)):
             handed[reason] += 1
     for reason, count in handed.items():
         yield {"code": "handing-over", "text": f"{count} attachments are handed over by a reload: {reason}"}
@@ -365,19 +365,31 @@ def _step(name: str, state: str, since: str, detail: str) -> Document:
 
 def sync(node: Node) -> tuple[Document, int]:
     """Retry what is late, once; exit 1 if something still is."""
-    found = recovery.look(node)
     deadline = time.monotonic() + (SYNC_SECONDS if node.resident else 0)
-    for attachment in found.begun:
-        recovery.undo_begun(node, attachment)
     node.convergence.retry()
     if node.dataplane is not None:
         node.dataplane.look_again()
+    _settle(node)
     late = node.convergence.wait_quiet(deadline - time.monotonic())
-    remaining = []
-    for attachment in (*found.leaving, *(() if node.resident else found.orphans)):
-        if not recovery.finish_leaving(node, attachment, max(0.0, deadline - time.monotonic())):
-            remaining.append(str(attachment.key))
+    _settle(node)
+    remaining = [
+        str(stored.attachment.key)
+        for stored in node.store.all()
+        if stored.attachment is not None and stored.state is State.LEAVING
+    ]
     return {"schema": 1, "late": late, "leaving": remaining}, 1 if late or remaining else 0
+
+
+def _settle(node: Node) -> None:
+    """Take every attachment that is not as it should be as far as it goes."""
+    if not node.resident:
+        without_agent.settle_all(node)
+        return
+    for key in list(reconcile.concerned(node)):
+        try:
+            reconcile.settle(node, key)
+        except (CniError, OSError):  # the worker has it, or says what is wrong
+            node.nudges.nudge(key)
 
 
 def release(node: Node, container_id: str, *, force: bool) -> tuple[Document, int]:
@@ -395,10 +407,7 @@ def release(node: Node, container_id: str, *, force: bool) -> tuple[Document, in
                 continue
             if again.state is State.UP and not interface.vanished(node.netlink, attachment):
                 raise InvalidConfiguration(f"{attachment.key} is up: DEL it first")
-            interface.remove(node.netlink, node.reaper, again.attachment)
-            node.convergence.leave(again.attachment)
-            node.convergence.release(attachment.key)
-            node.finish(again.attachment)
+            reconcile.give_up(node, again.attachment)
             released.append(str(attachment.key))
     if not released:
         return failure(f"no attachment of container {container_id!r}"), 1

@@ -1,0 +1,114 @@
+"""A changed agent.toml while containers run: what of it is refused, and what `status` says of a hand-over.
+
+The hand-over itself is the reconciler's: what an attachment should be announced through follows from the configuration,
+what it is from its record, and an old exporter withdraws only when every exporter that stays or comes has announced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bgpcni.config.agent import AgentConfig
+from bgpcni.convergence import catalog
+from bgpcni.convergence.derive import derive
+from bgpcni.errors import CniError, InvalidConfiguration
+from bgpcni.model import Attachment, ExporterUse, NodeFacts, State
+from bgpcni.node import plan
+from bgpcni.node.node import Node
+
+
+def refuse(node: Node, config: AgentConfig, facts: NodeFacts) -> None:
+    """Raises InvalidConfiguration for a configuration whose exporters cannot take over what is announced now."""
+    for use in plan.configured(config):
+        catalog.configure(use, f"exporters.{use.name}")
+    recorded = [use for stored in node.store.all() if stored.attachment for use in stored.attachment.exporters]
+    catalog.refuse_rivals([*recorded, *plan.configured(config)])
+    for attachment in _up(node):
+        target = _target(attachment, config)
+        added = _added(attachment, target)
+        _refuse_data_path(attachment, target)
+        families = _families(node, attachment, facts) if target and (added or facts != node.facts) else set()
+        for use in target:
+            if use not in added and not _is_new_objection(node, use, facts):
+                continue
+            if reason := catalog.objection(use, facts, f"exporters.{use.name}"):
+                raise InvalidConfiguration(f"exporters: {use.name}: {reason}, and it is to announce {attachment.key}")
+            if unknown := families - catalog.load(use.type).families:
+                raise InvalidConfiguration(
+                    f"exporters: {use.name} cannot announce {', '.join(sorted(unknown))}, which {attachment.key} has"
+                )
+
+
+def _refuse_data_path(attachment: Attachment, target: tuple[ExporterUse, ...]) -> None:
+    """Raises InvalidConfiguration where a VXLAN would have two owners, or nobody who learns what is behind it."""
+    if attachment.bgp.family != "evpn" or not target or attachment.exporters == target:
+        return
+    imports = {use.name: catalog.load(use.type).imports for use in target}
+    owners = [name for name, kind in imports.items() if kind == "datapath"]
+    if owners and attachment.bgp.forwarder == "agent":
+        raise InvalidConfiguration(
+            f"exporters: {owners[0]} has a VXLAN of its own, and {attachment.key} is in the agent's: it cannot change"
+        )
+    if not owners and attachment.bgp.forwarder == "exporter":
+        raise InvalidConfiguration(
+            f"exporters: none of {', '.join(imports)} has a VXLAN of its own, in which {attachment.key} is"
+        )
+    if attachment.bgp.forwarder == "agent" and "routes" not in imports.values():
+        raise InvalidConfiguration(
+            f"exporters: none of {', '.join(imports)} learns routes, which {attachment.key} needs"
+        )
+
+
+def _families(node: Node, attachment: Attachment, facts: NodeFacts) -> set[str]:
+    """Of what is to be announced. Raises InvalidConfiguration for what can be announced now and could not then."""
+    try:
+        return {route.nlri.family for route in derive(attachment, facts)}
+    except CniError as error:
+        try:
+            derive(attachment, node.facts)
+        except CniError:
+            return set()  # no worse than it is
+        raise InvalidConfiguration(f"{attachment.key}: {error.msg}") from None
+
+
+def _is_new_objection(node: Node, use: ExporterUse, facts: NodeFacts) -> bool:
+    """Whether an exporter that is at work could not be any more; one that is broken anyhow stands in nobody's way."""
+    try:
+        return bool(
+            catalog.objection(use, facts, f"exporters.{use.name}")
+            and not catalog.objection(use, node.facts, f"exporters.{use.name}")
+        )
+    except CniError:
+        return False
+
+
+def waits_for(node: Node, attachment: Attachment) -> str:
+    """What the hand-over of an attachment that is up waits for, "" if its exporters are what they should be."""
+    target = _target(attachment, node.agent)
+    if attachment.exporters == target:
+        return ""
+    going = [use for use in attachment.exporters if use not in target]
+    for use in target:
+        if reason := node.convergence.unannounced(attachment, use):
+            kept = f"; {_names(going)} goes on announcing" if going else ""
+            return f"{use.name} has not announced: {reason}{kept}"
+    return f"{_names(going)} withdraws" if going else "the record is to be written"
+
+
+def _up(node: Node) -> Iterator[Attachment]:
+    for stored in node.store.all():
+        attachment = stored.attachment
+        if attachment is not None and stored.state is State.UP and attachment.boot_id == node.boot_id:
+            yield attachment
+
+
+def _target(attachment: Attachment, config: AgentConfig) -> tuple[ExporterUse, ...]:
+    return plan.exporters_now(attachment.network, attachment.asked, config, resident=True)
+
+
+def _added(attachment: Attachment, target: tuple[ExporterUse, ...]) -> list[ExporterUse]:
+    return [use for use in target if use not in attachment.exporters]
+
+
+def _names(uses: list[ExporterUse]) -> str:
+    return ", ".join(use.name for use in uses)

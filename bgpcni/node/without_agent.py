@@ -1,0 +1,97 @@
+"""A call without an agent: what earlier calls and containers without a DEL left is settled first, and an exporter is
+told of the other attachments where it has to know them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from bgpcni.convergence.announcer import Announcer
+from bgpcni.convergence.derive import derive
+from bgpcni.errors import CniError, TryAgain
+from bgpcni.model import Attachment, NodeFacts, State
+from bgpcni.node import interface, reconcile
+from bgpcni.node.next_step import Wait
+from bgpcni.node.node import LOCK_SECONDS, Node
+from bgpcni.store import Store, Stored
+
+log = logging.getLogger(__name__)
+
+
+class Others:
+    """The other attachments, by their records; `bgpcni.convergence.convergence.Others` says what for."""
+
+    def __init__(self, store: Store, boot_id: str, facts: NodeFacts) -> None:
+        self._store = store
+        self._boot_id = boot_id
+        self._facts = facts
+
+    def replay(self, announcer: Announcer) -> None:
+        """Each record is read under its lock, since other calls add and delete meanwhile; one that is locked is seen
+        to by whoever holds it."""
+        for stored in self._store.all():
+            attachment = stored.attachment
+            if attachment is None or not self._is_up(stored, announcer.name):
+                continue
+            try:
+                with self._store.locked(attachment.key, 0):
+                    again = self._store.find(attachment.key)
+                    if again is not None and again.attachment is not None and self._is_up(again, announcer.name):
+                        announcer.want(attachment.key, derive(again.attachment, self._facts))
+                        announcer.drive_now()
+            except CniError as error:  # busy, or broken: never in the way of the rest
+                log.info("%s: not told again: %s", attachment.key, error.msg)
+        announcer.drive_now()
+        if not announcer.emptied:
+            announcer.replayed()
+
+    @contextmanager
+    def sharers(self, attachment: Attachment, *, alone: bool) -> Iterator[list[Attachment]]:
+        """An ADD has `since` in its record before it announces, a DEL has it leaving before it withdraws: whoever holds
+        the lock (`alone`) sees all that count."""
+        with self._store.sharing(LOCK_SECONDS) if alone else nullcontext():
+            yield [
+                stored.attachment
+                for stored in self._store.all()
+                if stored.attachment is not None
+                and stored.state is not State.LEAVING
+                and stored.attachment.since
+                and stored.attachment.boot_id == self._boot_id
+                and stored.attachment.key != attachment.key
+            ]
+
+    def _is_up(self, stored: Stored, exporter: str) -> bool:
+        attachment = stored.attachment
+        return (
+            attachment is not None
+            and stored.state is State.UP
+            and attachment.boot_id == self._boot_id
+            and any(use.name == exporter for use in attachment.exporters)
+        )
+
+
+def settle_all(node: Node) -> list[str]:
+    """Before a call: what is not simply up is taken as far as it goes; returns what is late."""
+    late: list[str] = []
+    for stored in node.store.all():
+        attachment = stored.attachment
+        if attachment is None:
+            log.error("%s; its network's routes are not pruned until a DEL removes it", stored.problem)
+            continue
+        try:
+            if (
+                stored.state is State.UP
+                and reconcile.is_of_this_boot(node, attachment)
+                and not interface.vanished(node.netlink, attachment)
+            ):
+                continue
+            outcome = reconcile.settle(node, attachment.key)
+        except TryAgain:
+            continue  # another call has it
+        except (CniError, OSError) as error:
+            log.warning("%s: %s", attachment.key, error)
+            outcome = Wait()
+        if isinstance(outcome, Wait):
+            late.append(f"{attachment.key} is not withdrawn yet")
+    return late
