@@ -72,6 +72,8 @@ class Convergence:
         self._started = False
         self._pending: dict[AttachmentKey, set[str]] = {}
         self._attended: set[AttachmentKey] = set()
+        self._untold: set[AttachmentKey] = set()
+        """Within a call: those whose withdrawal could not be asked for. They are held."""
 
     def start(self) -> None:
         """The records were read: from here on the exporters are driven."""
@@ -203,11 +205,14 @@ class Convergence:
         key = attachment.key
         with self._lock:
             self._pending[key] = {self._name(use) for use in attachment.exporters}
+            self._untold.discard(key)
         try:
             with self._among(attachment, routes) as others:
                 self._leave(attachment, routes, others)
         except CniError as error:
             log.warning("%s: not withdrawn yet: %s", key, error.msg)
+            with self._lock:
+                self._untold.add(key)
         with self._lock:
             if not self._pending.get(key):
                 self._pending.pop(key, None)
@@ -352,6 +357,8 @@ class Convergence:
         `finished` is not called of a confirmation that comes while this waits.
         """
         with self._lock:
+            if key in self._untold:
+                return False
             names = {name: self._announcers.get(name) for name in self._pending.get(key, ())}
             self._attended.add(key)
         try:
