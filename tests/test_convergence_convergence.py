@@ -254,8 +254,10 @@ class TestWithinACall:
         item = attachment("memory", advertise="subnet")
         Convergence(FACTS, resident=False).want(item)
         alone = Convergence(FACTS, resident=False, sharers=busy)
+        alone.ensure(item.exporters[0])  # another attachment's withdrawal was retried in this call
         alone.leave(item)
         assert not alone.wait_sent(item.key, 0)
+        assert alone.is_leaving(item.key)
 
     def test_an_add_fails_and_a_del_does_not(self) -> None:
         """Unreachable: ADD is undone and tried again later; DEL leaves the record for later."""

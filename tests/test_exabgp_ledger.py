@@ -6,7 +6,7 @@ import pytest
 
 from bgpcni.exporter import Outcome, Reach
 from bgpcni.model import Family, Neighbor, Nlri
-from bgpcni_exabgp.ledger import Ledger, Session, explain
+from bgpcni_exabgp.ledger import NEVER, Ledger, Session, explain
 
 V4, EVPN = Family.IPV4_UNICAST, Family.L2VPN_EVPN
 ROUTE = Nlri(V4, "unicast", prefix="10.1.2.3/32")
@@ -121,8 +121,11 @@ def test_a_peer_that_fell_before_the_withdraw_keeps_the_route_until_replay_and_e
     up(made, number=2)
     made.sent(session, 2)
     assert made.outcome(ROUTE, 12.0) == Outcome(Reach.WANTED)
+    session.acked = 2
     session.eor.add(V4)
-    assert made.outcome(ROUTE, 12.0).reach is Reach.SENT
+    assert made.outcome(ROUTE, 12.0) == Outcome(Reach.SENT)
+    session.ended.add(V4)  # and End-of-RIB is acknowledged
+    assert made.outcome(ROUTE, 12.0) == Outcome(Reach.ACKED)
 
 
 def test_silence_confirms_in_the_end():
@@ -135,8 +138,8 @@ def test_silence_confirms_in_the_end():
 
 
 @pytest.mark.parametrize("fell_first", [True, False])
-def test_a_session_that_was_up_must_take_the_withdraw(fell_first):
-    """Another session's word is enough only if this one had fallen before the withdraw was asked for."""
+def test_a_peer_that_is_down_may_keep_the_route_whatever_others_say(fell_first):
+    """DEL may answer once the sessions that are up have the withdraw; the address is not free for their word alone."""
     made = ledger(A, B)
     a, b = up(made, A.address), up(made, B.address)
     made.announced(ROUTE, 1)
@@ -148,8 +151,75 @@ def test_a_session_that_was_up_must_take_the_withdraw(fell_first):
     else:
         made.withdrawn(ROUTE, 2)
         made.down(b, "gone", 5.0, 2)
+    assert made.outcome(ROUTE, 6.0) == Outcome(Reach.WANTED)  # under way to the one that is up: worth waiting for
     made.sent(a, 2)
-    assert made.outcome(ROUTE, 6.0).reach is (Reach.SENT if fell_first else Reach.WANTED)
+    a.acked = 2
+    outcome = made.outcome(ROUTE, 6.0)
+    assert outcome.reach is Reach.SENT
+    assert outcome.reason == f"no session: 192.0.2.2 is Idle (gone); it may hold the route for {SILENCE - 1} s"
+    assert made.outcome(ROUTE, 5.0 + SILENCE) == Outcome(Reach.ACKED)
+
+
+def test_a_peer_that_never_had_the_route_is_not_waited_for():
+    """Its session was down since before the route was announced."""
+    made = ledger(A, B)
+    a, b = up(made, A.address), up(made, B.address)
+    made.sent(b, 0)
+    made.down(b, "gone", 0.0, 0)
+    made.announced(ROUTE, 1)
+    made.sent(a, 1)
+    made.withdrawn(ROUTE, 2)
+    made.sent(a, 2)
+    a.acked = 2
+    assert made.outcome(ROUTE, 1.0) == Outcome(Reach.ACKED)
+
+
+def test_every_peer_has_to_acknowledge():
+    """Not the first one: the slowest decides."""
+    made = ledger(A, B)
+    a, b = up(made, A.address), up(made, B.address)
+    made.announced(ROUTE, 1)
+    made.withdrawn(ROUTE, 2)
+    for session in (a, b):
+        made.sent(session, 2)
+    a.acked, b.acked = 2, 1
+    assert made.outcome(ROUTE, 1) == Outcome(Reach.SENT)
+    b.acked = 2
+    assert made.outcome(ROUTE, 1) == Outcome(Reach.ACKED)
+
+
+def test_a_session_that_falls_in_the_middle_of_a_flush_may_have_the_route():
+    """How much of it was in the socket nobody told: `sent` is told of what is wholly there."""
+    made = ledger()
+    session = up(made)
+    made.sent(session, 1)
+    made.announced(ROUTE, 2)
+    made.down(session, "gone", 1.0, 2)
+    made.withdrawn(ROUTE, 3)
+    assert made.outcome(ROUTE, 2.0).reach is Reach.WANTED
+
+
+def test_exabgp_that_dies_in_the_middle_of_a_flush_may_have_told_the_route():
+    """The same where ExaBGP itself ended."""
+    made = ledger()
+    session = up(made)
+    made.sent(session, 1)
+    made.announced(ROUTE, 2)
+    made.disconnected("exabgp is not running", 1.0)
+    made.withdrawn(ROUTE, NEVER)
+    assert made.outcome(ROUTE, 2.0).reach is Reach.WANTED
+
+
+def test_a_withdrawal_that_was_sent_and_not_acknowledged_is_not_forgotten():
+    """The address's next announcement and withdrawal still count with a peer that may have the first one."""
+    made, session = sent()
+    made.withdrawn(ROUTE, 2)
+    made.sent(session, 2)
+    assert made.outcome(ROUTE, 1).reach is Reach.SENT
+    made.down(session, "gone", 2.0, 2)
+    made.announced(ROUTE, 3)
+    made.withdrawn(ROUTE, 4)
+    assert made.outcome(ROUTE, 3.0).reach is Reach.WANTED
 
 
 def test_a_new_exabgp_does_not_forget_what_the_old_one_sent():

@@ -31,6 +31,7 @@ Events, one JSON object a line, to the API process of each neighbour:
     {"bgpcni": "sent", "peer": A, "seq": N}               all up to N is in the socket of this session
     {"bgpcni": "acked", "peer": A, "seq": N}              and acknowledged by the peer's TCP
     {"bgpcni": "eor", "peer": A, "family": F}             End-of-RIB is in the socket
+    {"bgpcni": "ended", "peer": A, "family": F}           and acknowledged by the peer's TCP
     {"bgpcni": "update", "peer": A, "octets": HEX}        a received UPDATE without its header, while `listen yes`
     {"bgpcni": "told", "peer": A, "family": F}            what was asked for, or a new session's first, is all told
 
@@ -95,7 +96,7 @@ VERSIONS = ((5, 0, 8), (5, 1))
 HEADER = 19 + 2 + 2  # message header, Withdrawn Routes Length, Total Path Attribute Length
 EXTENDED_OPTIONAL = 0x90  # attribute flags: optional, extended length
 MP_REACH_NLRI, MP_UNREACH_NLRI = 14, 15
-PROTOCOL = 2
+PROTOCOL = 3
 """Of the command and its events; an agent that speaks another one starts ExaBGP anew."""
 SLOWEST_RECONNECT = 5  # seconds; ExaBGP's own back-off goes to 60
 EXPECTANT = 0.05  # seconds
@@ -413,6 +414,7 @@ class Engine:
                     "sent": watch.sent if watch else -1,
                     "acked": watch.acked if watch else -1,
                     "eor": sorted(watch.eor) if watch else [],
+                    "ended": sorted(watch.ended) if watch else [],
                     "started": watch.started if watch else -1,
                     **(watch.terms if watch else {}),
                 }
@@ -510,7 +512,9 @@ class Watch:
         self.written = -1
         self.sent = self.acked = -1
         self.eor: set[str] = set()
-        self._unacked: deque[tuple[int, int]] = deque()  # (bytes_acked to reach, sequence)
+        self.ended: set[str] = set()
+        # bytes_acked to reach, and what is acknowledged then: a sequence number, or the End-of-RIB of a family
+        self._unacked: deque[tuple[int, int | str]] = deque()
         self._written_at = 0.0
 
     def emit(self, event: str, **fields: Any) -> None:
@@ -570,15 +574,29 @@ class Watch:
         if self.written > self.sent:
             self.sent = self.written
             self.emit("sent", seq=self.sent)
-            self._unacked.append((_written(io), self.sent))
-            self._written_at = time.monotonic()
+            self._await_ack(io, self.sent)
         if self._unacked:
             acked = _acked(io)
             before = self.acked
             while self._unacked and self._unacked[0][0] <= acked:
-                self.acked = self._unacked.popleft()[1]
+                _, what = self._unacked.popleft()
+                if isinstance(what, str):
+                    self.ended.add(what)
+                    self.emit("ended", family=what)
+                else:
+                    self.acked = what
             if self.acked > before:
                 self.emit("acked", seq=self.acked)
+
+    def end_of_rib_sent(self, family: str) -> None:
+        """End-of-RIB of this family was written."""
+        self.eor.add(family)
+        self.emit("eor", family=family)
+        self._await_ack(self.peer.proto.connection.io, family)
+
+    def _await_ack(self, io: socket.socket, what: int | str) -> None:
+        self._unacked.append((_written(io), what))
+        self._written_at = time.monotonic()
 
 
 def _acked(io: socket.socket) -> int:
@@ -679,8 +697,7 @@ def watched_eors(stock: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[
         yield from stock(protocol, afi, safi)
         watch: Watch = protocol.peer.bgpcni
         if afi != AFI.undefined:
-            watch.eor.add(f"{afi}/{safi}")
-            watch.emit("eor", family=f"{afi}/{safi}")
+            watch.end_of_rib_sent(f"{afi}/{safi}")
 
     return new_eors
 

@@ -216,10 +216,7 @@ class ExaBGP(Exporter):
         with self._lock:
             now = time.monotonic()
             outcomes = [self._ledger.outcome(route.nlri, now) for route in routes]
-        if self._stock:
-            accepted = Outcome(Reach.ACCEPTED)
-            return [accepted if outcome.reach > Reach.WANTED else outcome for outcome in outcomes]
-        return outcomes
+        return list(map(_as_stock, outcomes)) if self._stock else outcomes
 
     def listen(self, families: frozenset[Family], heard: Heard) -> None:
         """As the contract says; a stock ExaBGP of the user's passes nothing on."""
@@ -303,7 +300,7 @@ class ExaBGP(Exporter):
             self._stock_sent(link)
             now = time.monotonic()
             outcomes = [self._ledger.outcome(n, now) if n.family in STOCK else Outcome(Reach.ACKED) for n in nlris]
-        return [Outcome(Reach.ACCEPTED) if outcome.reach > Reach.WANTED else outcome for outcome in outcomes]
+        return list(map(_as_stock, outcomes))
 
     def _stock_sent(self, link: Link) -> None:
         """All is answered, so it is in the Adj-RIB-Out of every neighbour; a stock ExaBGP tells no more."""
@@ -449,6 +446,7 @@ class ExaBGP(Exporter):
         with self._lock:
             now = time.monotonic()
             self._stock = state is None
+            self._ledger.confirmed = Reach.SENT if self._stock else Reach.ACKED
             if self._path is None:
                 self.acks = "accepted" if self._stock else "acked"
             if state is None:
@@ -582,6 +580,7 @@ class ExaBGP(Exporter):
             self._ledger.sent(session, found["sent"])
             session.acked = found["acked"]
             session.eor = {NAMES[name] for name in found["eor"] if name in NAMES}
+            session.ended = {NAMES[name] for name in found["ended"] if name in NAMES}
 
     def _hear(self, link: Link, event: dict[str, Any]) -> None:
         if "relay" in event:
@@ -612,6 +611,8 @@ class ExaBGP(Exporter):
                 session.acked = event["seq"]
             elif kind == "eor":
                 session.eor.add(NAMES[event["family"]])
+            elif kind == "ended":
+                session.ended.add(NAMES[event["family"]])
             elif kind == "up":
                 self._ledger.up(session, event["families"], event["seq"], time.time())
                 owed = self._end_of_rib()
@@ -632,7 +633,7 @@ class ExaBGP(Exporter):
             self._home.trim_log()  # a neighbour that is away fills it
         if kind in ("up", "state", "unreached"):
             self.wake.sessions()
-        elif kind in ("sent", "acked", "eor"):
+        elif kind in ("sent", "acked", "eor", "ended"):
             self.wake.progress()
 
     def _state(self, link: Link, session: Session, found: dict[str, Any]) -> list[Line]:
@@ -750,6 +751,13 @@ class ExaBGP(Exporter):
                 link.post(line)
         except OSError:
             link.close()  # the reading end sees it, and starts over
+
+
+def _as_stock(outcome: Outcome) -> Outcome:
+    """What it is worth where a stock ExaBGP runs: `accepted` is the furthest, and then no peer may be missing."""
+    if outcome.reach > Reach.WANTED:
+        return Outcome(Reach.WANTED, outcome.reason) if outcome.reason else Outcome(Reach.ACCEPTED)
+    return outcome
 
 
 def _established(state: dict[str, Any]) -> list[str]:

@@ -129,11 +129,12 @@ class Session:
     sent: int = -1
     acked: int = -1
     eor: set[Family] = field(default_factory=set)
+    """Families of which this session has had End-of-RIB in its socket."""
+    ended: set[Family] = field(default_factory=set)
+    """And whose End-of-RIB the peer's TCP acknowledged."""
     ever: int = -1
-    """The highest number ever in the socket of a session of this engine's life."""
+    """The highest number that a session of this engine's life may have had in its socket, or a part of it."""
     down_since: float = 0.0
-    fell: int = -1
-    """The newest number when the session fell; what is younger was never meant for that session."""
     last_error: str = ""
     unreached: str = ""
     """Why no connection can be made, since the session fell."""
@@ -180,6 +181,8 @@ class Ledger:
         self.routes: dict[Nlri, Entry] = {}
         self.offline: str | None = "exabgp is not running"
         """Why nothing can be sent at all, or None while connected."""
+        self.confirmed = Reach.ACKED
+        """The furthest that this ExaBGP tells: at it a withdrawal is complete."""
         self.primed = False
         """Everything that earlier lives announced is known: an unknown route is a new one."""
 
@@ -259,7 +262,7 @@ class Ledger:
         """The engine is gone, or out of sight: numbers start anew, and peers may hold what they got. `at`: epoch."""
         self.offline = reason
         for entry in self.routes.values():
-            if any(session.ever >= entry.first for session in self.sessions.values()):
+            if entry.first < NEVER and any(s.up or s.ever >= entry.first for s in self.sessions.values()):
                 entry.exposed = True
             entry.number, entry.first, entry.held = NEVER, NEVER, ""
         for session in self.sessions.values():
@@ -272,14 +275,18 @@ class Ledger:
         session.state, session.since, session.unreached = "Established", since, ""
         session.families = frozenset(NAMES[name] for name in families if name in NAMES)
         session.started, session.sent, session.acked = started, -1, -1
-        session.eor = set()
+        session.eor, session.ended = set(), set()
 
     def down(self, session: Session, words: str, now: float, newest: int, at: float = 0.0) -> None:
-        """A session ended, or an attempt at one. `at`: the epoch's seconds."""
+        """A session ended, or an attempt at one. `newest`: the number of the newest line. `at`: the epoch's seconds.
+
+        Of what was under way nobody told how much was in the socket: all of it may have been.
+        """
         if session.up:
-            session.down_since, session.fell = now, newest
+            session.down_since = now
+            session.ever = max(session.ever, newest)
         session.turn("Idle", at)
-        session.families, session.eor = frozenset(), set()
+        session.families, session.eor, session.ended = frozenset(), set(), set()
         session.sent = session.acked = session.started = -1
         if words:
             session.last_error = words
@@ -298,7 +305,7 @@ class Ledger:
             return Outcome(Reach.REFUSED, entry.refused)
         if entry is not None and entry.withdrawn:
             outcome = self._withdrawal(nlri.family, entry, having, now)
-            entry.told = outcome.reach >= Reach.SENT
+            entry.told = outcome.reach >= self.confirmed and not outcome.reason
             return outcome
         if entry is not None and entry.held:
             return Outcome(Reach.WANTED, entry.held)
@@ -326,36 +333,37 @@ class Ledger:
         return "no session: " + ", ".join(map(_position, having))
 
     def _withdrawal(self, family: Family, entry: Entry, having: list[Session], now: float) -> Outcome:
-        """Is any peer left that may hold it? A session that was down all along counts only where none was up."""
+        """Is any peer left that may hold it?
+
+        Sent: in the socket of every session that is up. Acknowledged: by the TCP of every peer that may have had the
+        route; one whose session is down may keep it, and has done so for long enough or has to come back first.
+        """
         took: list[Reach] = []
-        late: str | None = None
-        absent: str | None = None
+        under_way = False
+        absent = ""
         for session in having:
             if not entry.exposed and session.ever < entry.first:
                 continue  # never sent there
             if session.up:
                 if family not in session.families:
                     continue
-                if session.sent < entry.number:
-                    late = late or ""  # under way
-                elif entry.number <= session.started and family not in session.eor:
-                    late = late or ""  # what a session took over from the one before ends with End-of-RIB
+                # what a session took over from the one before ends with End-of-RIB
+                older = entry.number <= session.started
+                if session.sent < entry.number or (older and family not in session.eor):
+                    under_way = True
+                elif session.acked < entry.number or (older and family not in session.ended):
+                    took.append(Reach.SENT)
                 else:
-                    took.append(Reach.ACKED if session.acked >= entry.number else Reach.SENT)
+                    took.append(Reach.ACKED)
                 continue
             left = session.down_since + session.neighbor.hold_time + self.graceful_restart + MARGIN - now
-            if left <= 0:
-                continue
-            words = f"no session: {_position(session)}; it may hold the route for {left:.0f} s"
-            if entry.number > session.fell:
-                absent = absent or words
-            else:
-                late = late or words
-        if late is not None:
-            return Outcome(Reach.WANTED, late)
-        if took:
-            return Outcome(min(took))
-        return Outcome(Reach.WANTED, absent) if absent is not None else Outcome(Reach.ACKED)
+            if left > 0:
+                absent = absent or f"no session: {_position(session)}; it may hold the route for {left:.0f} s"
+        if under_way:
+            return Outcome(Reach.WANTED)
+        if absent:
+            return Outcome(Reach.SENT if took else Reach.WANTED, absent)
+        return Outcome(min(took, default=Reach.ACKED))
 
 
 def _position(session: Session) -> str:

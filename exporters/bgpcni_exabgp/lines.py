@@ -106,7 +106,7 @@ def end(peer: str, code: int, subcode: int) -> Line:
     return Line(f"neighbor {peer} bgpcni end", f"{code} {subcode}")
 
 
-PROTOCOL = 2
+PROTOCOL = 3
 """That of the engine's lines and events; it has the same constant, and imports nothing from here."""
 STATE = Line("", "bgpcni state", numbered=False)
 
