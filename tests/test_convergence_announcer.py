@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from memory_exporter import MISHAPS, Memory, Mishap
 
 from bgpcni.convergence import announcer as module
-from bgpcni.convergence.announcer import Announcer
+from bgpcni.convergence.announcer import Announcer, Book
 from bgpcni.exporter import NotThereYet, Outcome, Reach
 from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
 
@@ -45,11 +45,13 @@ class Driven:
     def __init__(self, spare: tuple[str, ...] = (), kind: type[Memory] = Memory, **facts: object) -> None:
         self.freed: list[AttachmentKey] = []
         self.timed: list[float] = []
-        self.announcer = Announcer("memory", self.freed.extend, lambda: spare, self.timed.append)
-        self.exporter = kind(wake=self.announcer)
+        self.book = Book()
+        self.exporter = kind(wake=self.book)
         for name, value in facts.items():
             setattr(self.exporter, name, value)
-        self.announcer.drive(self.exporter)
+        self.announcer = Announcer(
+            "memory", self.exporter, self.book, self.freed.extend, lambda: spare, self.timed.append
+        )
 
     def __enter__(self) -> Driven:
         self.announcer.start()
@@ -100,10 +102,10 @@ def test_each_route_is_timed_once(driven: Driven) -> None:
     driven.quiet()
     until(lambda: len(driven.timed) == 1)
     driven.announcer.want(B, [route(1), route(2)])
-    driven.announcer.empty()
+    driven.book.empty()
     driven.quiet()
     until(lambda: len(driven.timed) == 2)
-    driven.announcer.empty()
+    driven.book.empty()
     driven.quiet()
     assert len(driven.timed) == 2
     assert all(0 < seconds < SECONDS for seconds in driven.timed)
@@ -187,11 +189,11 @@ def test_a_withdrawal_that_is_in_the_sockets_is_sent_and_not_confirmed(acking: D
     assert acking.announcer.is_leaving(A)
     assert not acking.announcer.is_vain(A)  # an acknowledgement may come at any moment
     assert not acking.announcer.wait_quiet(0)
-    acking.announcer.sessions()  # asked again how far everything is: no further
+    acking.book.sessions()  # asked again how far everything is: no further
     assert acking.announcer.counts() == {"withdrawing": 1}
     assert acking.freed == []
     acking.exporter.peers_at = Outcome(Reach.ACKED)
-    acking.announcer.progress()
+    acking.book.progress()
     until(lambda: acking.freed == [A])
     acking.quiet()
     assert not acking.announcer.is_leaving(A)
@@ -247,12 +249,12 @@ def test_a_route_whose_session_fell_is_not_called_announced(driven: Driven) -> N
     driven.announcer.want(A, [route(1)])
     driven.quiet()
     driven.exporter.established = False
-    driven.announcer.sessions()
+    driven.book.sessions()
     until(lambda: driven.announcer.counts() == {"wanted": 1})
     (state,) = driven.announcer.route_states(A).values()
     assert (state.state, state.reason) == ("wanted", "no session")
     driven.exporter.established = True
-    driven.announcer.progress()
+    driven.book.progress()
     driven.quiet()
     assert driven.announcer.counts() == {"announced": 1}
 
@@ -282,9 +284,9 @@ def test_acknowledgements_are_asked_for_when_somebody_waits() -> None:
         def progress(self, routes: list[Announcement]) -> list[Outcome]:  # type: ignore[override]
             return [Outcome(self.reach)] * len(routes)
 
-    found = Announcer("memory", lambda owners: None)
-    exporter = Acking(wake=found)
-    found.drive(exporter)
+    book = Book()
+    exporter = Acking(wake=book)
+    found = Announcer("memory", exporter, book)
     found.start()
     try:
         found.want(A, [route(1)])
@@ -300,11 +302,33 @@ def test_drain_withdraws_and_ends_the_speaker(driven: Driven) -> None:
     """`bgpcni drain`: everything is withdrawn, then the exporter may end its speaker and is not called again."""
     driven.announcer.want(A, [route(1)])
     driven.quiet()
-    driven.announcer.withdraw_all()
+    driven.announcer.leave(A, [route(1)])
     driven.quiet()
     driven.announcer.drain(deadline())
     assert driven.exporter.drained
     assert driven.exporter.table == {}
+
+
+@pytest.mark.parametrize("untouched", [False, True])
+def test_a_del_while_the_first_announcement_is_under_way(untouched: bool) -> None:
+    """A hand-over to another exporter: what the speaker is being given is withdrawn, or was certainly not given."""
+
+    class Slow(Memory):
+        def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
+            self.asked.set()
+            assert self.go_on.wait(SECONDS)
+            if untouched:
+                raise NotThereYet("away", untouched=True)
+            return super().announce(routes, deadline)
+
+    with Driven(kind=Slow, asked=threading.Event(), go_on=threading.Event()) as driven:
+        driven.announcer.want(A, [route(1)], fresh=True)
+        assert driven.exporter.asked.wait(SECONDS)  # type: ignore[attr-defined]
+        assert not driven.announcer.leave(A, [route(1)])
+        driven.exporter.go_on.set()  # type: ignore[attr-defined]
+        until(lambda: driven.freed == [A])
+        driven.quiet()
+        assert driven.exporter.table == {}
 
 
 def test_stop_leaves_the_routes_in_place(driven: Driven) -> None:
@@ -390,7 +414,7 @@ def test_in_the_end_the_speaker_announces_what_is_wanted(
             driven.quiet()
             driven.announcer.retry()  # what was refused
             driven.quiet()
-            until(lambda: not driven.announcer._replay)
+            until(lambda: not driven.book.replay)
             wanted = {nlri for routes in wants.values() for nlri in routes}
             until(lambda: driven.exporter.table.keys() == wanted)  # the last prune may still be running
             for nlri, told in driven.exporter.table.items():

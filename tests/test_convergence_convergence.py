@@ -12,10 +12,12 @@ import pytest
 from memory_exporter import FACTS, Memory, void
 
 from bgpcni.convergence import catalog
+from bgpcni.convergence.announcer import Announcer
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.errors import InvalidConfiguration, TryAgain
 from bgpcni.exporter import NotThereYet, Outcome, Reach
-from bgpcni.model import Address, Announcement, Attachment, AttachmentKey, Bgp, ExporterUse, Nlri
+from bgpcni.model import Address, Announcement, Attachment, Bgp, ExporterUse, Nlri
+from bgpcni.nudges import Nudges
 
 SECONDS = 30.0
 
@@ -39,14 +41,27 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "load", load)
 
 
-@pytest.fixture
-def finished() -> list[AttachmentKey]:
-    return []
+class Nobody:
+    """The other attachments of a node that has none, or `up`."""
+
+    def __init__(self, up: list[Attachment] | None = None) -> None:
+        self.up = up or []
+
+    def sharers(self, attachment: Attachment, *, alone: bool) -> AbstractContextManager[list[Attachment]]:
+        return nullcontext([one for one in self.up if one != attachment])
+
+    def replay(self, announcer: Announcer) -> None:
+        announcer.drive_now()
 
 
 @pytest.fixture
-def convergence(finished: list[AttachmentKey]) -> Iterator[Convergence]:
-    found = Convergence(FACTS, resident=True, finished=finished.append)
+def nudges() -> Nudges:
+    return Nudges()
+
+
+@pytest.fixture
+def convergence(nudges: Nudges) -> Iterator[Convergence]:
+    found = Convergence(FACTS, nudges)
     found.start()
     yield found
     found.stop()
@@ -56,6 +71,10 @@ def exporter(convergence: Convergence, name: str) -> Memory:
     found = convergence.announcers()[name]._exporter
     assert isinstance(found, Memory)
     return found
+
+
+def leaving(convergence: Convergence, item: Attachment) -> bool:
+    return any(convergence.is_leaving(item, use) for use in item.exporters)
 
 
 def deadline() -> float:
@@ -72,13 +91,11 @@ def test_every_exporter_is_told_and_each_confirms(convergence: Convergence) -> N
     ]
     convergence.leave(item)
     assert convergence.wait_sent(item.key, deadline())
-    assert not convergence.is_leaving(item.key)
+    assert not leaving(convergence, item)
     assert exporter(convergence, "memory1").table == exporter(convergence, "memory2").table == {}
 
 
-def test_one_that_is_away_holds_the_address_and_nobody_else(
-    convergence: Convergence, finished: list[AttachmentKey]
-) -> None:
+def test_one_that_is_away_holds_the_address_and_nobody_else(convergence: Convergence, nudges: Nudges) -> None:
     """The other has withdrawn; when the first is back the attachment is finished without anybody asking."""
     item = attachment("memory1", "memory2")
     convergence.want(item)
@@ -88,15 +105,16 @@ def test_one_that_is_away_holds_the_address_and_nobody_else(
     convergence.leave(item)
     assert not convergence.wait_sent(item.key, deadline())  # and does not wait for what cannot come
     assert exporter(convergence, "memory2").table == {}
-    assert convergence.is_leaving(item.key)
+    assert leaving(convergence, item)
     away.mishaps = []
     convergence.retry()
     assert convergence.wait_quiet(SECONDS) == []
     pause = threading.Event()
-    while not finished:
+    while (told := nudges.poll()) is None:
         pause.wait(0.002)
-    assert finished == [item.key]
-    assert not convergence.is_leaving(item.key)
+    assert told == item.key
+    assert nudges.poll() is None
+    assert not leaving(convergence, item)
 
 
 @pytest.mark.parametrize(("slow", "away"), [("memory1", "memory2"), ("memory2", "memory1")])
@@ -125,44 +143,43 @@ def test_one_that_is_away_does_not_keep_a_del_from_waiting_for_the_others(
     waiting.join(SECONDS)
     assert answers == [False]
     assert not exporter(convergence, slow).table
-    assert convergence.is_leaving(item.key)
+    assert leaving(convergence, item)
 
 
 def test_a_del_answers_at_sent_and_the_address_waits_for_the_acknowledgement(
-    convergence: Convergence, finished: list[AttachmentKey], monkeypatch: pytest.MonkeyPatch
+    convergence: Convergence, nudges: Nudges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The peers' TCP acknowledges after the answer: `finished` is called then, once, and not before."""
+    """The peers' TCP acknowledges after the answer: the attachment is nudged then, once, and not before."""
     monkeypatch.setattr(Memory, "acks", "acked")
     item = attachment("memory1", "memory2")
     convergence.want(item)
     assert convergence.wait_announced(item, "sent", deadline()) == ""
     convergence.leave(item)
     assert convergence.wait_sent(item.key, deadline())
-    assert convergence.is_leaving(item.key)
-    assert finished == []
+    assert leaving(convergence, item)
+    assert nudges.poll() is None
     confirm = [Outcome(Reach.ACKED)]
     for name in ("memory1", "memory2"):
-        assert finished == []
+        assert nudges.poll() is None
         monkeypatch.setattr(exporter(convergence, name), "progress", lambda routes: confirm * len(routes))
-        convergence.announcers()[name].progress()
+        convergence.announcers()[name]._book.progress()
         assert convergence.announcers()[name].wait_quiet(deadline())
     pause = threading.Event()
-    while not finished:
+    while (told := nudges.poll()) is None:
         pause.wait(0.002)
-    assert finished == [item.key]
-    assert not convergence.is_leaving(item.key)
+    assert told == item.key
+    assert nudges.poll() is None
+    assert not leaving(convergence, item)
 
 
-def test_who_waits_for_the_confirmation_is_not_told_twice(
-    convergence: Convergence, finished: list[AttachmentKey]
-) -> None:
+def test_who_waits_for_the_confirmation_is_not_told_twice(convergence: Convergence, nudges: Nudges) -> None:
     """DEL completes its attachment itself."""
     item = attachment("memory")
     convergence.want(item)
     convergence.leave(item)
     convergence.wait_sent(item.key, deadline())
-    assert finished in ([], [item.key])
-    assert not convergence.is_leaving(item.key)
+    assert nudges.poll() in (None, item.key)
+    assert not leaving(convergence, item)
 
 
 def test_an_attachment_that_came_back_is_not_finished_by_an_old_confirmation(convergence: Convergence) -> None:
@@ -172,8 +189,8 @@ def test_an_attachment_that_came_back_is_not_finished_by_an_old_confirmation(con
     assert convergence.wait_announced(item, "sent", deadline()) == ""
     exporter(convergence, "memory").established = False
     convergence.leave(item)
-    convergence._confirmed("memory", [item.key])
-    assert convergence.is_leaving(item.key)
+    convergence._confirmed([item.key])
+    assert leaving(convergence, item)
 
 
 def test_an_exporter_that_was_uninstalled_does_not_wedge_a_del(convergence: Convergence) -> None:
@@ -184,9 +201,9 @@ def test_an_exporter_that_was_uninstalled_does_not_wedge_a_del(convergence: Conv
     convergence.leave(item)
     assert convergence.announcers()["memory"].wait_quiet(deadline())
     assert exporter(convergence, "memory").table == {}
-    assert convergence.is_leaving(item.key)
-    convergence.release(item.key)
-    assert not convergence.is_leaving(item.key)
+    assert leaving(convergence, item)
+    convergence.excuse(item.key, item.exporters[1])
+    assert not leaving(convergence, item)
 
 
 def test_without_exporters_nothing_is_waited_for(convergence: Convergence) -> None:
@@ -197,8 +214,11 @@ def test_without_exporters_nothing_is_waited_for(convergence: Convergence) -> No
 
 
 def test_drain_withdraws_everything_everywhere(convergence: Convergence) -> None:
-    for number in range(3):
-        convergence.want(attachment("memory1", "memory2", container=f"c{number}"))
+    items = [attachment("memory1", "memory2", container=f"c{number}") for number in range(3)]
+    for item in items:
+        convergence.want(item)
+    for item in items:
+        convergence.leave(item)
     assert convergence.drain(SECONDS) == []
     for name in ("memory1", "memory2"):
         assert exporter(convergence, name).table == {}
@@ -209,7 +229,7 @@ class TestWithinACall:
     """Without an agent: done when it returns."""
 
     def test_announced_and_withdrawn(self) -> None:
-        alone = Convergence(FACTS, resident=False)
+        alone = Convergence(FACTS, Nudges(), others=Nobody())
         item = attachment("memory")
         alone.want(item)
         assert len(exporter(alone, "memory").table) == 1
@@ -225,11 +245,7 @@ class TestWithinACall:
 
         def call() -> Convergence:
             """A process of its own; the speaker lives on."""
-            alone = Convergence(
-                FACTS,
-                resident=False,
-                sharers=lambda attachment, *, alone: nullcontext([one for one in up if one != attachment]),
-            )
+            alone = Convergence(FACTS, Nudges(), others=Nobody(up))
             alone.ensure(items[0].exporters[0])
             exporter(alone, "memory").table = table
             return alone
@@ -248,29 +264,30 @@ class TestWithinACall:
     def test_who_else_wants_it_cannot_be_seen(self) -> None:
         """Then nothing is withdrawn, and the address is held."""
 
-        def busy(attachment: Attachment, *, alone: bool) -> AbstractContextManager[list[Attachment]]:
-            raise TryAgain("held by another call")
+        class Busy(Nobody):
+            def sharers(self, attachment: Attachment, *, alone: bool) -> AbstractContextManager[list[Attachment]]:
+                raise TryAgain("held by another call")
 
         item = attachment("memory", advertise="subnet")
-        Convergence(FACTS, resident=False).want(item)
-        alone = Convergence(FACTS, resident=False, sharers=busy)
+        Convergence(FACTS, Nudges(), others=Nobody()).want(item)
+        alone = Convergence(FACTS, Nudges(), others=Busy())
         alone.ensure(item.exporters[0])  # another attachment's withdrawal was retried in this call
         alone.leave(item)
         assert not alone.wait_sent(item.key, 0)
-        assert alone.is_leaving(item.key)
+        assert leaving(alone, item)
 
     def test_an_add_fails_and_a_del_does_not(self) -> None:
         """Unreachable: ADD is undone and tried again later; DEL leaves the record for later."""
-        alone = Convergence(FACTS, resident=False)
+        alone = Convergence(FACTS, Nudges(), others=Nobody())
         item = attachment("memory")
         alone.want(item)
         exporter(alone, "memory").mishaps = ["away", "half then crash"]
         with pytest.raises(NotThereYet):
             alone.want(item)
         alone.leave(item)
-        assert alone.is_leaving(item.key)
+        assert leaving(alone, item)
         assert not alone.wait_sent(item.key, 0)
         alone.retry()
-        assert alone.is_leaving(item.key)
+        assert leaving(alone, item)
         alone.retry()
-        assert not alone.is_leaving(item.key)
+        assert not leaving(alone, item)

@@ -9,9 +9,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bgpcni.convergence.ledger import Ledger
+from bgpcni.convergence.ledger import Ledger, Standing
 from bgpcni.exporter import Outcome, Reach
 from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
+
+
+def taken(ledger: Ledger, limit: int) -> tuple[list[Announcement], list[Announcement]]:
+    """What the announcer takes for one call of its exporter, handed over."""
+    announce, withdraw = ledger.due(limit)
+    return ledger.hand_over(announce), withdraw
+
 
 NOW = "2026-01-31T12:00:00.000Z"
 LATER = "2026-01-31T12:00:01.000Z"
@@ -37,7 +44,7 @@ def ledger() -> Ledger:
 
 def tell(ledger: Ledger, outcome: Outcome = SENT, now: str = NOW) -> list[AttachmentKey]:
     """The exporter is told all that is dirty and answers the same for each."""
-    announce, withdraw = ledger.take(1000)
+    announce, withdraw = taken(ledger, 1000)
     epoch = ledger.epoch
     free = ledger.note(withdraw, [outcome] * len(withdraw), withdrawn=True, epoch=epoch, now=now)
     return free + ledger.note(announce, [outcome] * len(announce), withdrawn=False, epoch=epoch, now=now)
@@ -66,7 +73,7 @@ def test_a_withdrawal_that_was_sent_frees_nobody_before_it_is_confirmed() -> Non
     assert ledger.quiet  # an announcement is settled when it is sent
     ledger.leave(A, [route(1), route(2)], NOW)
     assert not ledger.is_sent(A)
-    _, withdraw = ledger.take(10)
+    _, withdraw = taken(ledger, 10)
     answers = [SENT, WANTED]
     assert ledger.note(withdraw, answers, withdrawn=True, epoch=ledger.epoch, now=NOW) == []
     assert not ledger.is_sent(A)
@@ -76,7 +83,7 @@ def test_a_withdrawal_that_was_sent_frees_nobody_before_it_is_confirmed() -> Non
     assert not ledger.quiet
     assert ledger.unsettled() == [route(1), route(2)]
     ledger.retry()
-    assert ledger.take(10) == ([], [])  # what is in the sockets needs no second telling
+    assert taken(ledger, 10) == ([], [])  # what is in the sockets needs no second telling
     assert ledger.note(withdraw, [ACKED, SENT], withdrawn=True, epoch=ledger.epoch, now=NOW) == []
     assert ledger.note(withdraw[1:], [ACKED], withdrawn=True, epoch=ledger.epoch, now=NOW) == [A]
     assert (ledger.entries, ledger.quiet) == ({}, True)
@@ -85,7 +92,7 @@ def test_a_withdrawal_that_was_sent_frees_nobody_before_it_is_confirmed() -> Non
 def test_what_an_earlier_life_announced_is_withdrawn(ledger: Ledger) -> None:
     """A record `leaving` at the start: this life never announced it, a peer may have it all the same."""
     assert not ledger.leave(A, [route(1)], NOW)
-    assert ledger.take(10) == ([], [route(1)])
+    assert taken(ledger, 10) == ([], [route(1)])
     assert tell(ledger) == [A]
 
 
@@ -100,7 +107,7 @@ def test_a_shared_route_stays_until_the_last_owner_leaves(ledger: Ledger) -> Non
     ledger.want(B, [route(1)], NOW)
     tell(ledger)
     assert ledger.leave(A, [route(1)], NOW)
-    assert ledger.take(10) == ([], [])
+    assert taken(ledger, 10) == ([], [])
     assert not ledger.leave(B, [route(1)], NOW)
     assert tell(ledger) == [B]
 
@@ -111,7 +118,7 @@ def test_a_shared_route_changes_with_the_owner_it_is_taken_from(ledger: Ledger) 
     ledger.want(B, [route(1, "192.0.2.2")], NOW)
     tell(ledger)
     assert ledger.leave(A, [], NOW)
-    assert ledger.take(10) == ([route(1, "192.0.2.2")], [])
+    assert taken(ledger, 10) == ([route(1, "192.0.2.2")], [])
 
 
 def test_an_address_that_is_announced_again_frees_who_waited_for_it(ledger: Ledger) -> None:
@@ -120,7 +127,7 @@ def test_an_address_that_is_announced_again_frees_who_waited_for_it(ledger: Ledg
     tell(ledger)
     ledger.leave(A, [route(1)], NOW)
     assert ledger.want(B, [route(1)], NOW) == [A]
-    assert ledger.take(10) == ([route(1)], [])
+    assert taken(ledger, 10) == ([route(1)], [])
 
 
 def test_routes_that_changed_are_waited_for_too(ledger: Ledger) -> None:
@@ -128,7 +135,7 @@ def test_routes_that_changed_are_waited_for_too(ledger: Ledger) -> None:
     ledger.want(A, [route(1)], NOW)
     tell(ledger)
     ledger.want(A, [route(2)], NOW)
-    announce, withdraw = ledger.take(10)
+    announce, withdraw = taken(ledger, 10)
     assert (announce, withdraw) == ([route(2)], [route(1)])
     assert not ledger.leave(A, [route(2)], NOW)
     assert tell(ledger) == [A]
@@ -150,42 +157,76 @@ def test_released_by_force_the_withdrawal_goes_on(ledger: Ledger) -> None:
     ledger.want(A, [route(1)], NOW)
     tell(ledger)
     ledger.leave(A, [route(1)], NOW)
-    ledger.forget(A)
+    ledger.excuse(A)
     assert not ledger.is_leaving(A)
-    assert ledger.take(10) == ([], [route(1)])
+    assert ledger.standing(A, [route(1)]) is Standing.GONE
+    assert taken(ledger, 10) == ([], [route(1)])
     assert tell(ledger) == []
     assert ledger.entries == {}
 
 
-def test_drain_withdraws_everything(ledger: Ledger) -> None:
-    """Nobody waits, but a DEL after it still does."""
-    ledger.want(A, [route(1)], NOW)
-    ledger.want(B, [route(2)], NOW)
-    tell(ledger)
-    ledger.disown_all(NOW)
-    assert ledger.take(10) == ([], [route(1), route(2)])
+def test_what_is_being_handed_over_has_to_be_withdrawn(ledger: Ledger) -> None:
+    """A DEL while the first announcement is on its way to the speaker: the speaker may have it."""
+    ledger.want(A, [route(1)], NOW, fresh=True)
+    assert taken(ledger, 10) == ([route(1)], [])
     assert not ledger.leave(A, [route(1)], NOW)
+    assert taken(ledger, 10) == ([], [route(1)])
     assert tell(ledger) == [A]
+
+
+def test_what_certainly_did_not_reach_the_speaker_needs_no_withdrawal(ledger: Ledger) -> None:
+    """The speaker could not be reached at all: who left meanwhile is free at once."""
+    ledger.want(A, [route(1)], NOW, fresh=True)
+    announce, _ = taken(ledger, 10)
+    assert not ledger.leave(A, [route(1)], NOW)
+    assert ledger.hand_back(announce) == [A]
+    assert ledger.entries == {}
+    assert taken(ledger, 10) == ([], [])
+
+
+def test_what_left_before_it_was_handed_over_is_not_told(ledger: Ledger) -> None:
+    ledger.want(A, [route(1)], NOW, fresh=True)
+    announce, _ = ledger.due(10)
+    assert ledger.leave(A, [route(1)], NOW)
+    assert ledger.hand_over(announce) == []
+
+
+def test_how_an_attachment_stands(ledger: Ledger) -> None:
+    """From the first word on it to the last."""
+    seen = [ledger.standing(A, [route(1)])]
+    ledger.want(A, [route(1)], NOW)
+    seen.append(ledger.standing(A, [route(1)]))
+    tell(ledger)
+    seen += [ledger.standing(A, [route(1)]), ledger.standing(A, None), ledger.standing(A, [route(2)])]
+    ledger.leave(A, [route(1)], NOW)
+    seen.append(ledger.standing(A, [route(1)]))
+    tell(ledger)
+    seen.append(ledger.standing(A, [route(1)]))
+    ledger.forget(A)
+    seen.append(ledger.standing(A, [route(1)]))
+    assert [standing.value for standing in seen] == [
+        "unknown", "wanted", "announced", "announced", "outdated", "leaving", "gone", "unknown",
+    ]  # fmt: skip
 
 
 def test_an_answer_from_before_a_replay_does_not_count(ledger: Ledger) -> None:
     """The speaker took a route and died before it said so: its successor has to be told."""
     ledger.want(A, [route(1)], NOW)
-    announce, _ = ledger.take(10)
+    announce, _ = taken(ledger, 10)
     epoch = ledger.epoch
     ledger.replay(NOW)
     ledger.note(announce, [SENT], withdrawn=False, epoch=epoch, now=NOW)
-    assert ledger.take(10) == ([route(1)], [])
+    assert taken(ledger, 10) == ([route(1)], [])
     assert ledger.entries[route(1).nlri].reach is Reach.WANTED
 
 
 def test_an_answer_to_an_earlier_wish_does_not_count(ledger: Ledger) -> None:
     """ADD, DEL while the exporter is still at the ADD: the withdrawal is not lost."""
     ledger.want(A, [route(1)], NOW)
-    announce, _ = ledger.take(10)
+    announce, _ = taken(ledger, 10)
     ledger.leave(A, [route(1)], NOW)
     ledger.note(announce, [SENT], withdrawn=False, epoch=ledger.epoch, now=NOW)
-    assert ledger.take(10) == ([], [route(1)])
+    assert taken(ledger, 10) == ([], [route(1)])
     assert ledger.is_leaving(A)
 
 
@@ -197,7 +238,7 @@ def test_a_speaker_that_came_back_has_announced_nothing(ledger: Ledger) -> None:
     ledger.replay(LATER)
     entry = ledger.entries[route(1).nlri]
     assert (entry.reach, entry.since) == (Reach.WANTED, LATER)
-    assert ledger.take(10) == ([route(1)], [])
+    assert taken(ledger, 10) == ([route(1)], [])
 
 
 def test_one_refused_route_is_told_again_only_when_asked(ledger: Ledger) -> None:
@@ -207,22 +248,22 @@ def test_one_refused_route_is_told_again_only_when_asked(ledger: Ledger) -> None
     assert ledger.quiet
     assert ledger.entries[route(1).nlri].reason == "bad"
     ledger.retry()
-    assert ledger.take(10) == ([route(1)], [])
+    assert taken(ledger, 10) == ([route(1)], [])
 
 
 def test_a_failed_call_keeps_the_routes_and_says_why(ledger: Ledger) -> None:
     """What could not be asked stays to be asked."""
     ledger.want(A, [route(1)], NOW)
-    announce, _ = ledger.take(10)
+    announce, _ = taken(ledger, 10)
     ledger.failed(announce, "connection refused")
     assert [entry.reason for entry in ledger.routes_of(A)] == ["connection refused"]
-    assert ledger.take(10) == ([route(1)], [])
+    assert taken(ledger, 10) == ([route(1)], [])
 
 
 def test_an_exporter_that_answers_for_too_few_is_not_believed(ledger: Ledger) -> None:
     """One outcome for each route, or none of them counts: nobody is freed by half of an answer."""
     ledger.want(A, [route(1), route(2)], NOW)
-    announce, _ = ledger.take(10)
+    announce, _ = taken(ledger, 10)
     with pytest.raises(ValueError, match="1 outcomes for 2 routes"):
         ledger.note(announce, [SENT], withdrawn=False, epoch=ledger.epoch, now=NOW)
     assert ledger.dirty == 2
@@ -231,7 +272,7 @@ def test_an_exporter_that_answers_for_too_few_is_not_believed(ledger: Ledger) ->
 def test_a_batch_is_bounded(ledger: Ledger) -> None:
     """Ten thousand routes are told in batches."""
     ledger.want(A, [route(number) for number in range(10)], NOW)
-    assert len(ledger.take(4)[0]) == 4
+    assert len(taken(ledger, 4)[0]) == 4
     assert ledger.dirty == 10
 
 
@@ -274,9 +315,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ wishes
 
-    @rule(who=st.sampled_from(OWNERS), routes=ROUTES)
-    def want(self, who: AttachmentKey, routes: list[Announcement]) -> None:
-        free = self.ledger.want(who, routes, NOW)
+    @rule(who=st.sampled_from(OWNERS), routes=ROUTES, fresh=st.booleans())
+    def want(self, who: AttachmentKey, routes: list[Announcement], fresh: bool) -> None:
+        free = self.ledger.want(who, routes, NOW, fresh=fresh)
         self.wants[who] = routes
         self.owes.setdefault(who, set()).update(item.nlri for item in routes)
         self.leaving.discard(who)
@@ -302,13 +343,6 @@ class LedgerMachine(RuleBasedStateMachine):
             self.leaving.discard(who)
             self.owes.pop(who, None)
 
-    @rule()
-    def drain(self) -> None:
-        self.ledger.disown_all(NOW)
-        for who in self.wants:  # nobody waits, until a DEL comes
-            self.owes[who] = {nlri for nlri in self.owes[who] if nlri in self.waited(who)}
-        self.wants.clear()
-
     def hand_over(self) -> None:
         """A route that is wanted is its owners' affair: nobody else waits for it, now or when they leave."""
         wanted = {item.nlri for routes in self.wants.values() for item in routes}
@@ -323,7 +357,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.flight is None)
     @rule(limit=st.integers(1, 5), reached=st.booleans())
     def ask(self, limit: int, reached: bool) -> None:
-        announce, withdraw = self.ledger.take(limit)
+        announce, withdraw = taken(self.ledger, limit)
         assert len(announce) + len(withdraw) <= limit
         self.flight = announce, withdraw, self.ledger.epoch
         if reached:

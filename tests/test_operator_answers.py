@@ -18,6 +18,8 @@ from bgpcni.convergence.convergence import Convergence
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Address, Attachment, ExporterUse, State
 from bgpcni.node.node import Node
+from bgpcni.node.without_agent import Others
+from bgpcni.nudges import Nudges
 from bgpcni.operator import answers, render
 from bgpcni.operator.cli import main
 from bgpcni.store import Store
@@ -37,8 +39,9 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     """Resident, its exporter in memory, one attachment up and announced."""
     monkeypatch.setattr(catalog, "load", lambda kind: Memory)
     store = Store(tmp_path / "data", tmp_path / "run")
-    convergence = Convergence(FACTS, resident=True)
-    node = Node(store, AgentConfig(default_exporters=("memory",)), FACTS, convergence)
+    nudges = Nudges()
+    convergence = Convergence(FACTS, nudges)
+    node = Node(store, AgentConfig(default_exporters=("memory",)), FACTS, convergence, nudges)
     convergence.start()
     item = attachment(boot_id=node.boot_id)
     store.put(State.UP, item)
@@ -123,7 +126,9 @@ def test_routes_are_announced_or_the_exit_code_says_so(node: Node) -> None:
 
 def test_without_an_agent_a_record_that_is_up_says_announced(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """By an exporter that needs none: the call that added it had the speaker's word. The others are only wanted."""
-    alone = Node(node.store, AgentConfig(default_exporters=()), FACTS, Convergence(FACTS, resident=False))
+    nudges = Nudges()
+    convergence = Convergence(FACTS, nudges, others=Others(node.store, node.boot_id, FACTS))
+    alone = Node(node.store, AgentConfig(default_exporters=()), FACTS, convergence, nudges)
     document, code = answers.routes(alone)
     assert code == 0
     assert document["routes"][0]["exporters"]["memory"]["state"] == "announced"
@@ -191,7 +196,7 @@ def test_release_needs_force_and_a_container_that_is_gone(node: Node) -> None:
     document, code = answers.release(node, "c2", force=True)
     assert (code, document["released"]) == (0, ["net/c2/eth0"])
     assert node.store.find(gone.key) is None
-    assert not node.convergence.is_leaving(gone.key)
+    assert not node.convergence.is_leaving(gone, gone.exporters[0])
     assert answers.release(node, "c2", force=True)[1] == 1
     assert render.release(document) == "released net/c2/eth0\n"
 

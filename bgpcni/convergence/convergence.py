@@ -393,8 +393,11 @@ class Convergence:
             return all(sent) and not self._unreachable.get(key)
 
     def _confirmed(self, owners: list[AttachmentKey]) -> None:
+        """The last of several exporters says it: before, there is nothing that could be done."""
+        announcers = self.announcers().values()
         for key in owners:
-            self._nudges.nudge(key)
+            if not any(announcer.is_leaving(key) for announcer in announcers):
+                self._nudges.nudge(key)
 
     # ---------------------------------------------------------------- questions
 

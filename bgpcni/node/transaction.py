@@ -60,11 +60,8 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
     tagging = plan.tagging_of(config)
     vlans.require(tagging)
     held = reconcile.clear_the_way(node, request.key)
-    with (
-        Namespace.of_container(request.environment.netns, request.netns_fd) as space,
-        Undo() as bridges,
-        Undo() as undo,
-    ):
+    container = Namespace.of_container(request.environment.netns, request.netns_fd)
+    with container as space, Undo() as afterwards, Undo() as undo:
         attachment = _planned(node, request, space, answer.warnings)
         undo.push("the attachment", lambda: reconcile.take_back(node, attachment, held))
         node.claims.take(attachment)
@@ -75,9 +72,8 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         attachment, vrf = node.enter_vrf(attachment)
         wanted = plan.bridge_of(config, addresses, attachment.bgp, vrf)
         plan.refuse_by_policy(node.agent.policy, config, addresses, wanted.gateways)
-        switch, gateway = bridge.ensure(
-            node.netlink, wanted, functools.partial(_unless_shared, node, attachment, bridges)
-        )
+        unless_shared = functools.partial(_unless_shared, node, attachment, afterwards)
+        switch, gateway = bridge.ensure(node.netlink, wanted, unless_shared)
         attachment = attachment.model_copy(
             update={
                 "addresses": addresses,

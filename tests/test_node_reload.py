@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from bgpcni.agent.janitor import Janitor
-from bgpcni.node.handover import Handover
 from memory_exporter import FACTS, Memory
 from waiting import SECONDS, until
 
+from bgpcni import clock
+from bgpcni.agent import worker
+from bgpcni.agent.worker import Worker
 from bgpcni.config.agent import AgentConfig, ExporterTable, NetworkTable
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
+from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import NotThereYet
 from bgpcni.model import Address, Attachment, ExporterUse, State
-from bgpcni.node import handover, interface
+from bgpcni.node import interface, next_step, reconcile, reload
 from bgpcni.node.node import Node
+from bgpcni.nudges import Nudges
 from bgpcni.operator import answers
 from bgpcni.store import Store
 
@@ -41,11 +44,11 @@ class Place:
 
     def __init__(self, tmp_path: Path) -> None:
         self.store = Store(tmp_path / "data", tmp_path / "run")
-        self.convergence = Convergence(FACTS, resident=True, finished=lambda key: self.janitor.finished(key))
-        self.node = Node(self.store, config("old"), FACTS, self.convergence)
-        self.janitor = Janitor(self.node)
-        self.handover = Handover(self.node, self.janitor.later)
-        self.thread = threading.Thread(target=self.janitor.run)
+        self.nudges = Nudges()
+        self.convergence = Convergence(FACTS, self.nudges)
+        self.node = Node(self.store, config("old"), FACTS, self.convergence, self.nudges)
+        self.worker = Worker(self.node)
+        self.thread = threading.Thread(target=self.worker.run)
 
     def up(self, container: str = "c1", network: str = "net", exporter: str = "old", number: int = 3) -> Attachment:
         item = Attachment(
@@ -58,9 +61,11 @@ class Place:
         return item
 
     def reload(self, config: AgentConfig) -> None:
-        handover.refuse(self.node, config, FACTS)
+        reload.refuse(self.node, config, FACTS)
         self.node.agent = config
-        self.janitor.later(0, self.handover.begin)
+        for key in reconcile.concerned(self.node):
+            self.nudges.nudge(key)
+        self.worker.retire_soon()
 
     def exporter(self, name: str) -> Memory:
         found = self.convergence.ensure(ExporterUse(name=name, type="memory"))._exporter
@@ -99,14 +104,15 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(catalog, "load", lambda kind: Memory)
-    for name in ("LOOK_SECONDS", "LONGEST_LOOK", "PAUSE_SECONDS", "REST_SECONDS"):
-        monkeypatch.setattr(handover, name, 0.005)
-    monkeypatch.setattr(handover, "VAIN_SECONDS", 0.05)
+    for name in ("FIRST_LOOK", "LONGEST_LOOK", "PAUSE_SECONDS"):
+        monkeypatch.setattr(next_step, name, 0.005)
+    monkeypatch.setattr(worker, "REST_SECONDS", 0.005)
+    monkeypatch.setattr(next_step, "VAIN_SECONDS", 0.05)
     place = Place(tmp_path)
     place.convergence.start()
     place.thread.start()
     yield place
-    place.janitor.stop()
+    place.nudges.close()
     place.thread.join(SECONDS)
     place.convergence.stop()
     place.store.close()
@@ -188,7 +194,7 @@ def test_what_a_removed_exporter_owes_counts_as_confirmed(place: Place) -> None:
     place.reload(config("stays"))
     until(lambda: place.store.find(item.key) is None)
     until(lambda: set(place.convergence.announcers()) == {"stays"})
-    assert place.convergence.is_leaving(kept.key)
+    assert place.convergence.is_leaving(kept, kept.exporters[0])
     assert place.store.find(kept.key) is not None
 
 
@@ -205,10 +211,9 @@ def test_a_removed_exporter_that_is_away_is_let_go_of(place: Place) -> None:
 def test_one_that_was_added_by_the_configuration_of_before(place: Place) -> None:
     """An ADD that a reload overtook is handed over as those before it."""
     place.reload(config("new"))
-    place.node.outdated = place.handover.outdated
     until(lambda: set(place.convergence.announcers()) <= {"new"})
     item = place.up()
-    place.node.outdated(item.key)
+    place.nudges.nudge(item.key)
     until(lambda: place.named(item) == ["new"])
 
 
@@ -219,9 +224,8 @@ def test_a_container_that_is_gone_is_not_announced_again(place: Place, monkeypat
     place.convergence.leave(item)
     until(lambda: not place.exporter("old").table)
     place.reload(config("old", "new"))
-    done = threading.Event()
-    place.janitor.later(0.05, done.set)
-    assert done.wait(SECONDS)
+    place.nudges.nudge(item.key)
+    until(lambda: item.key not in place.nudges._due or place.nudges._due[item.key] > clock.monotonic() + 1)
     assert place.named(item) == ["old"]
     assert not place.exporter("new").table
 
@@ -231,6 +235,6 @@ def test_an_exporter_that_the_new_facts_rule_out(place: Place, monkeypatch: pyte
     place.up()
     monkeypatch.setattr(Memory, "check", classmethod(lambda cls, config, node: "no [bgp]" if node.asn == 9 else None))
     facts = FACTS.__class__(run_dir="/nowhere", data_dir="/nowhere", asn=9)
-    with pytest.raises(handover.InvalidConfiguration, match=r"exporters: old: no \[bgp\], and .* net/c1/eth0"):
-        handover.refuse(place.node, config("old"), facts)
-    handover.refuse(place.node, config(), facts)
+    with pytest.raises(InvalidConfiguration, match=r"exporters: old: no \[bgp\], and .* net/c1/eth0"):
+        reload.refuse(place.node, config("old"), facts)
+    reload.refuse(place.node, config(), facts)

@@ -1,4 +1,4 @@
-"""What happens without a call: confirmed withdrawals are completed, lost links noticed, one job harms no other."""
+"""What happens without a call: confirmed withdrawals are completed, lost links noticed, one harms no other."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from bgpcni.agent.janitor import Janitor
 from memory_exporter import FACTS, Memory
 from waiting import SECONDS, until
 
-from bgpcni.agent import janitor as module
+from bgpcni.agent import worker as module
+from bgpcni.agent.worker import Worker
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.errors import IoFailure
-from bgpcni.model import Address, Attachment, ExporterUse, State
+from bgpcni.model import Address, Attachment, AttachmentKey, ExporterUse, State
+from bgpcni.node import interface
 from bgpcni.node.node import Node
+from bgpcni.nudges import Nudges
 from bgpcni.store import Store
 
 NO_LINK = (1 << 31) - 7
@@ -26,14 +29,15 @@ NO_LINK = (1 << 31) - 7
 
 
 class Place:
-    """A node on folders of its own, its janitor running, its exporter in memory."""
+    """A node on folders of its own, its worker running, its exporter in memory."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.store = Store(tmp_path / "data", tmp_path / "run")
-        self.convergence = Convergence(FACTS, resident=True, finished=lambda key: self.janitor.finished(key))
-        self.node = Node(self.store, AgentConfig(orphan_grace=0.01), FACTS, self.convergence)
-        self.janitor = Janitor(self.node)
-        self.thread = threading.Thread(target=self.janitor.run)
+        self.nudges = Nudges()
+        self.convergence = Convergence(FACTS, self.nudges)
+        self.node = Node(self.store, AgentConfig(orphan_grace=0.01), FACTS, self.convergence, self.nudges)
+        self.worker = Worker(self.node)
+        self.thread = threading.Thread(target=self.worker.run)
 
     def attachment(self, **more: object) -> Attachment:
         values = {
@@ -49,37 +53,50 @@ class Place:
         assert isinstance(found, Memory)
         return found
 
+    def looked_at(self, *keys: AttachmentKey) -> None:
+        """Have these looked at, and wait until it was done, as far as it goes."""
+        for key in keys:
+            self.nudges.nudge(key)
+        last = AttachmentKey("net", "last", "eth0")
+        self.nudges.nudge(last)
+        until(lambda: last not in self.nudges._due)
+
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(catalog, "load", lambda kind: Memory)
-    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.005)
+    for name in ("BUSY_SECONDS", "FIRST_RETRY"):
+        monkeypatch.setattr(module, name, 0.005)
     place = Place(tmp_path)
     place.convergence.start()
     place.thread.start()
     yield place
-    place.janitor.stop()
+    place.nudges.close()
     place.thread.join(SECONDS)
     place.convergence.stop()
     place.store.close()
 
 
-def test_jobs_run_in_order_and_one_that_fails_stops_none(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    """One broken attachment never blocks the rest."""
-    done: list[str] = []
-    last = threading.Event()
+def test_a_broken_attachment_harms_no_other(
+    place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect of ours is logged; the next attachment is seen to all the same."""
+    items = [place.attachment(container_id=name, exporters=()) for name in ("broken", "sound")]
+    real = interface.remove
 
-    def broken() -> None:
-        raise RuntimeError("broken")
+    def remove(netlink: Any, reaper: Any, attachment: Attachment) -> None:
+        if attachment.container_id == "broken":
+            raise RuntimeError("a defect")
+        real(netlink, reaper, attachment)
 
+    monkeypatch.setattr(interface, "remove", remove)
     with caplog.at_level(logging.ERROR):
-        place.janitor.later(0.02, last.set)
-        place.janitor.later(0, broken)
-        place.janitor.later(0, lambda: done.append("one"))
-        place.janitor.later(0, lambda: done.append("two"))
-        assert last.wait(SECONDS)
-    assert done == ["one", "two"]
-    assert "a job of the janitor failed" in caplog.text
+        for item in items:
+            place.store.put(State.LEAVING, item)
+            place.nudges.nudge(item.key)
+        until(lambda: place.store.find(items[1].key) is None)
+    assert place.store.find(items[0].key) is not None
+    assert "a defect" in caplog.text
 
 
 def test_a_confirmed_withdrawal_gives_the_record_back(place: Place) -> None:
@@ -98,26 +115,20 @@ def test_a_confirmed_withdrawal_gives_the_record_back(place: Place) -> None:
     until(lambda: place.store.find(item.key) is None)
 
 
-def test_a_confirmation_waits_for_the_call_that_holds_the_attachment(place: Place) -> None:
+def test_a_nudge_waits_for_the_call_that_holds_the_attachment(place: Place) -> None:
     item = place.attachment(exporters=())
     place.store.put(State.LEAVING, item)
     with place.store.locked(item.key, 0):
-        place.janitor.finished(item.key)
-        ran = threading.Event()
-        place.janitor.later(0, ran.set)
-        assert ran.wait(SECONDS)
+        place.looked_at(item.key)
         assert place.store.find(item.key) is not None
     until(lambda: place.store.find(item.key) is None)
 
 
-def test_an_attachment_that_was_added_again_is_let_be(place: Place) -> None:
-    """A confirmation that comes late says nothing about the new one."""
-    item = place.attachment(exporters=())
+def test_an_attachment_that_was_added_again_stays(place: Place) -> None:
+    """A confirmation that comes late says nothing of the attachment that is there now."""
+    item = place.attachment(exporters=(), host_veth="lo", host_index=1)
     place.store.put(State.UP, item)
-    place.janitor.finished(item.key)
-    ran = threading.Event()
-    place.janitor.later(0, ran.set)
-    assert ran.wait(SECONDS)
+    place.looked_at(item.key)
     assert place.store.find(item.key) is not None
 
 
@@ -128,15 +139,15 @@ def test_what_cannot_be_finished_now_is_tried_again(
     """A full disk, a kernel that refuses: the address is not lost for good."""
     item = place.attachment(exporters=())
     place.store.put(State.LEAVING, item)
-    finish, failures = place.node.finish, [error, error]
+    release, failures = place.node.addressing.release, [error, error]
 
     def flaky(attachment: Attachment) -> None:
         if failures:
             raise failures.pop()
-        finish(attachment)
+        release(attachment)
 
-    monkeypatch.setattr(place.node, "finish", flaky)
-    place.janitor.finished(item.key)
+    monkeypatch.setattr(place.node.addressing, "release", flaky)
+    place.nudges.nudge(item.key)
     until(lambda: place.store.find(item.key) is None)
     assert failures == []
 
@@ -148,8 +159,8 @@ def test_a_link_that_goes_without_a_del_takes_the_route_at_once_and_the_record_a
     place.convergence.want(item)
     place.node.remember(item)
     until(lambda: len(place.exporter.table) == 1)
-    place.janitor.link_gone(NO_LINK - 1)  # somebody else's
-    place.janitor.link_gone(NO_LINK)
+    place.worker.link_gone(NO_LINK - 1)  # somebody else's
+    place.worker.link_gone(NO_LINK)
     until(lambda: not place.exporter.table)
     until(lambda: place.store.find(item.key) is None)
 
@@ -161,8 +172,8 @@ def test_a_namespace_that_goes_without_a_del_takes_the_routes_of_those_without_a
         place.store.put(State.UP, item)
         place.convergence.want(item)
         place.node.remember(item)
-    place.janitor.namespace_changed(NO_LINK - 1)  # somebody else's
-    place.janitor.namespace_changed(NO_LINK)
+    place.worker.namespace_changed(NO_LINK - 1)  # somebody else's
+    place.worker.namespace_changed(NO_LINK)
     until(lambda: not any(place.store.find(item.key) for item in items))
     until(lambda: not place.exporter.table)
     assert not place.node.namespaces
@@ -174,6 +185,6 @@ def test_lost_events_are_made_up_for(place: Place) -> None:
     here = place.attachment(container_id="c2", host_veth="lo", host_index=1)
     for item in (gone, here):
         place.store.put(State.UP, item)
-    place.janitor.look_at_all()
+    place.worker.look_at_all()
     until(lambda: place.store.find(gone.key) is None)
     assert place.store.find(here.key) is not None
