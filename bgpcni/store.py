@@ -296,6 +296,14 @@ class Store:
             if not self._spare(state, name):
                 self._unlink(state, name)
 
+    def written(self, stored: Stored) -> int | None:
+        """When the file of a record was last written, in nanoseconds of the epoch; None where that is not known."""
+        try:
+            name = f"{stored.network}@{stored.digest}.json"
+            return os.stat(name, dir_fd=self._folders[stored.state], follow_symlinks=False).st_mtime_ns
+        except OSError:
+            return None
+
     def drop_digest(self, network: str, digest: str) -> None:
         """Forget a record by its file's name: for those that cannot be read."""
         for state in State:

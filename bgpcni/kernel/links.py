@@ -112,8 +112,13 @@ def network_of(link: Link) -> str:
 
 def is_ours(link: Link, key: AttachmentKey) -> bool:
     """The alias says so; or it has none yet and was born in our group (killed between the two sends)."""
+    return carries(link, key.digest)
+
+
+def carries(link: Link, digest: str) -> bool:
+    """As `is_ours`, by the key's digest."""
     if link.alias:
-        return link.alias.startswith(f"bgpcni:{key.digest[:MARK]} ")
+        return link.alias.startswith(f"bgpcni:{digest[:MARK]} ")
     return link.group == GROUP and link.kind == "veth"
 
 

@@ -27,7 +27,7 @@ from bgpcni.kernel.namespace import Namespace, boot_id
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
-from bgpcni.node import interface, plan
+from bgpcni.node import boots, interface, plan
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.request import Request
 from bgpcni.numbers import vrf_name
@@ -220,8 +220,7 @@ class Node:
             return None
         if stored.attachment is None:
             raise IoFailure(f"{stored.problem}; DEL removes it")
-        alive = stored.state is State.UP and stored.attachment.boot_id == self.boot_id
-        if alive and not interface.vanished(self.netlink, stored.attachment):
+        if stored.state is State.UP and boots.lives(self, stored.attachment):
             raise AlreadyAttached(f"{key} is attached already, since {stored.attachment.since}")
         gone = self.dismantle(stored.attachment, time.monotonic() + CONFIRM_SECONDS)
         return None if gone else stored.attachment
@@ -257,8 +256,7 @@ class Node:
         convergence.leave(attachment)
         if attachment.bgp.drain_seconds and convergence.wait_confirmed(key, deadline):
             time.sleep(attachment.bgp.drain_seconds)  # the peers move their traffic away before the link goes
-        if attachment.boot_id == self.boot_id:
-            interface.remove(self.netlink, self.reaper, attachment)
+        interface.remove(self.netlink, self.reaper, attachment)
         self.disconnect(attachment)
         if attachment.exporters and not convergence.wait_confirmed(key, deadline):
             return False

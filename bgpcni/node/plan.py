@@ -49,7 +49,11 @@ def host_veth(key: AttachmentKey, attempt: int = 0) -> str:
 
     `attempt` > 0: another name, for when a stranger's link has the first one.
     """
-    digest = key.digest
+    return host_veth_of(key.digest, attempt)
+
+
+def host_veth_of(digest: str, attempt: int = 0) -> str:
+    """The same, by the key's digest."""
     return "veth" + (digest[:11] if not attempt else f"{digest[11 : 11 + 9]}{attempt:02x}")
 
 

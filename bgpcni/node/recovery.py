@@ -15,7 +15,7 @@ from bgpcni.convergence.announcer import Announcer
 from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError, TryAgain
 from bgpcni.model import Attachment, State
-from bgpcni.node import interface
+from bgpcni.node import boots, interface
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.store import Stored
 
@@ -36,7 +36,10 @@ class Found:
 def look(node: Node) -> Found:
     """Sort every record by what has to be done about it. A record of another boot is leaving: its namespace went."""
     found = Found()
-    for stored in node.store.all():
+    for each in node.store.all():
+        stored = boots.settled(node, each)
+        if stored is None:
+            continue
         attachment = stored.attachment
         if attachment is None:
             log.error("%s; its network's routes are not pruned until a DEL removes it", stored.problem)
@@ -80,11 +83,7 @@ def finish_leaving(node: Node, attachment: Attachment, seconds: float) -> bool:
             stored = node.store.find(attachment.key)
             if stored is None or stored.attachment is None:
                 return True
-            if (
-                stored.state is State.UP
-                and stored.attachment.boot_id == node.boot_id
-                and not interface.vanished(node.netlink, stored.attachment)
-            ):
+            if stored.state is State.UP and boots.lives(node, stored.attachment):
                 return True  # added again meanwhile
             return node.dismantle(stored.attachment, time.monotonic() + seconds)
     except (CniError, OSError) as error:
