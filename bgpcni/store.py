@@ -4,36 +4,37 @@
 
 This module alone writes records. It is the one place that holds state: everything else (what is announced,
 what is held back) follows from it. No fsync: a record of another boot is void, since its namespace went with it.
+The numbers of networks outlast a boot and are kept elsewhere (`numbers`).
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
+import secrets
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field, TypeAdapter
 
 from bgpcni import folders, locks
-from bgpcni.errors import IoFailure, TryAgain
+from bgpcni.errors import IoFailure
 from bgpcni.model import Attachment, AttachmentKey, State
+from bgpcni.numbers import Numbers
 from bgpcni.steps import step
 
 _NOFOLLOW = os.O_CLOEXEC | os.O_NOFOLLOW
-NUMBERS_SECONDS = 30.0
 _PAGE = 4096
 """Octets that are written at once or not at all, on every architecture's smallest page."""
 _SPARES = 256
 """Files that are kept for records to come: as many as there are calls at once."""
-_NUMBERS = TypeAdapter(dict[str, Annotated[int, Field(ge=1, le=65535)]])
 _ORDER = (State.UP, State.LEAVING, State.ADDING)
+"""Where there are several records of an attachment, the first of these counts."""
+_COURSE = (State.ADDING, State.UP, State.LEAVING)
+"""The states in the order in which a record goes through them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,10 @@ class Store:
         self._folders = {
             state: folders.open_below(state.value, self._base, data_dir / "attachments") for state in State
         }
-
+        self._numbers = Numbers(self.data_fd, data_dir, self._recorded_or_why_not)
         self._spares: deque[str] | None = None
         self._spare_folder = -1
+        self._spare_names = (f"{secrets.token_hex(8)}-{number}" for number in count())
 
     def recycle(self) -> None:
         """Keep the files of records that go for those that come. Only for the agent, when it is sure to be alone.
@@ -97,16 +99,7 @@ class Store:
                 locks.discard(key.digest, self._locks, fd)
 
     def _recorded(self, key: AttachmentKey) -> bool:
-        name = _name(key)
-        for state in _ORDER:
-            try:
-                os.stat(name, dir_fd=self._folders[state], follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            except OSError:
-                pass  # a disk that cannot say: the file may stay
-            return True
-        return False
+        return any(self._exists(state, _name(key)) for state in _ORDER)
 
     @contextmanager
     def sharing(self, seconds: float) -> Iterator[None]:
@@ -121,7 +114,9 @@ class Store:
 
     def find(self, key: AttachmentKey) -> Stored | None:
         """The record of one attachment; where a kill left two, the later state wins."""
-        name = _name(key)
+        return self._find(_name(key))
+
+    def _find(self, name: str) -> Stored | None:
         for state in _ORDER:
             try:
                 return self._read(state, name)
@@ -130,18 +125,18 @@ class Store:
         return None
 
     def all(self) -> Iterator[Stored]:
-        """Every record, once each. For start and operators."""
+        """Every record, once each, also one that is on its way from one state to the next. For start and operators."""
+        listed = {state: folders.listed(self._folders[state]) for state in _COURSE}
         seen: set[str] = set()
         for state in _ORDER:
-            for name in sorted(folders.listed(self._folders[state])):
+            for name in sorted(listed[state]):
                 if name.startswith(".") or not name.endswith(".json") or name in seen:
                     continue
-                try:
-                    stored = self._read(state, name)
-                except FileNotFoundError:
-                    continue
                 seen.add(name)
-                yield stored
+                for _ in _COURSE:  # it may be a state further by now, again and again
+                    if stored := self._find(name):
+                        yield stored
+                        break
 
     def unwritable(self) -> str:
         """Why no record could be written now, "" if nothing speaks against it."""
@@ -235,9 +230,9 @@ class Store:
             except (IndexError, OSError):
                 continue
             try:
-                size = os.fstat(fd).st_size
-                text = data[:-1].ljust(size - 1) + data[-1:]
-                if size <= _PAGE and os.pwrite(fd, text, 0) == len(text):
+                found = os.fstat(fd)
+                text = data[:-1].ljust(found.st_size - 1) + data[-1:]
+                if found.st_nlink == 1 and found.st_size <= _PAGE and os.pwrite(fd, text, 0) == len(text):
                     os.rename(spare, name, src_dir_fd=self._spare_folder, dst_dir_fd=folder)
                     return True
             except OSError:
@@ -248,10 +243,13 @@ class Store:
         return False
 
     def _spare(self, state: State, name: str) -> bool:
-        """Take a record away by making its file a spare one; False where it has to be removed."""
+        """Take a record away by making its file a spare one; False where it has to be removed.
+
+        Its name is new each time: who takes a name off the queue is the only one that ever opens that file.
+        """
         if self._spares is None or len(self._spares) >= _SPARES:
             return False
-        spare = _digest(name)
+        spare = next(self._spare_names)
         try:
             os.rename(name, spare, src_dir_fd=self._folders[state], dst_dir_fd=self._spare_folder)
         except OSError:
@@ -298,66 +296,70 @@ class Store:
             if not self._spare(state, name):
                 self._unlink(state, name)
 
+    def written(self, stored: Stored) -> int | None:
+        """When the file of a record was last written, in nanoseconds of the epoch; None where that is not known."""
+        try:
+            name = f"{stored.network}@{stored.digest}.json"
+            return os.stat(name, dir_fd=self._folders[stored.state], follow_symlinks=False).st_mtime_ns
+        except OSError:
+            return None
+
     def drop_digest(self, network: str, digest: str) -> None:
         """Forget a record by its file's name: for those that cannot be read."""
         for state in State:
             self._unlink(state, f"{network}@{digest}.json")
 
-    def number_of(self, network: str) -> int:
-        """The number of a network on this node, 1 to 65535, kept for good: the `n` of RD `router_id:n`."""
-        try:
-            fd = locks.acquire("numbers.lock", self.data_fd, seconds=NUMBERS_SECONDS)
-            try:
-                return self._number_of(network)
-            finally:
-                os.close(fd)
-        except locks.Busy:
-            raise TryAgain(f"{self.path / 'numbers.lock'} is held by another; try again") from None
-        except (OSError, ValueError) as error:
-            raise IoFailure(f"{self.path / 'numbers.json'}: {error}") from None
+    def number_of(self, name: str) -> int:
+        """The number of a network, or a VRF, on this node, kept for good (`numbers`). Raises TryAgain, IoFailure."""
+        return self._numbers.of(name)
 
-    def _number_of(self, network: str) -> int:
-        numbers: dict[str, int] = {}
-        try:
-            with open(os.open("numbers.json", os.O_RDONLY | _NOFOLLOW, dir_fd=self.data_fd), "rb") as file:
-                numbers = _NUMBERS.validate_json(file.read())
-        except FileNotFoundError:
-            pass
-        if network not in numbers:
-            taken = set(numbers.values())
-            free = next((n for n in range(1, 65536) if n not in taken), None)
-            if free is None:
-                raise ValueError("all of 65535 numbers are taken; remove networks that are gone")
-            numbers[network] = free
-            self._replace("numbers.json", json.dumps(numbers, indent=1).encode() + b"\n")
-        return numbers[network]
+    def check_numbers(self) -> None:
+        """Raises IoFailure where `number_of` would, but for a disk that cannot be written."""
+        self._numbers.check()
 
-    def _replace(self, name: str, data: bytes) -> None:
-        fd = os.open(f".{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NOFOLLOW, 0o600, dir_fd=self.data_fd)
-        with open(fd, "wb") as file:
-            file.write(data)
-        os.rename(f".{name}", name, src_dir_fd=self.data_fd, dst_dir_fd=self.data_fd)
+    def _recorded_or_why_not(self) -> Iterator[Attachment | str]:
+        for stored in self.all():
+            yield stored.attachment or stored.problem
 
     def _read(self, state: State, name: str, patience: int = 3) -> Stored:
         digest = _digest(name)
         network = name.partition("@")[0]
+        data = None
         try:
-            data = _contents(os.open(name, os.O_RDONLY | _NOFOLLOW, dir_fd=self._folders[state]))
-            if state is State.ADDING and not data:
-                raise FileNotFoundError  # made, but not written before a kill, or not yet
+            data = self._data(state, name)
             attachment = Attachment.model_validate_json(data)
             if _name(attachment.key) != name:
                 raise ValueError(f"it is the record of {attachment.key}")
         except FileNotFoundError:
             raise
         except (OSError, ValueError) as error:
-            if state is State.ADDING and patience:  # its ADD may be writing it this very moment
-                time.sleep(0.001)
+            if patience and self._in_motion(state, name, data):
                 return self._read(state, name, patience - 1)
             problem = getattr(error, "strerror", None) or str(error).splitlines()[0]
             where = self.path / "attachments" / state / name
             return Stored(state, network, digest, None, f"{where}: {problem}")
         return Stored(state, network, digest, attachment)
+
+    def _data(self, state: State, name: str) -> bytes:
+        data = _contents(os.open(name, os.O_RDONLY | _NOFOLLOW, dir_fd=self._folders[state]))
+        if state is State.ADDING and not data:
+            raise FileNotFoundError  # made, but not written before a kill, or not yet
+        return data
+
+    def _in_motion(self, state: State, name: str, data: bytes | None) -> bool:
+        """Whether the record may have been written, or have gone and its file become another's, while it was read.
+
+        Raises FileNotFoundError where it has gone.
+        """
+        if state is State.ADDING:
+            time.sleep(0.001)  # its ADD may be writing it this very moment
+            return True
+        try:
+            return self._data(state, name) != data
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return False
 
     def _unlink(self, state: State, name: str) -> None:
         try:
@@ -365,7 +367,19 @@ class Store:
         except FileNotFoundError:
             pass
         except OSError as error:
+            if error.errno == errno.EROFS and not self._exists(state, name):
+                return  # the kernel says so before it looks
             raise IoFailure(f"{self.path / 'attachments' / state / name}: {error.strerror}") from None
+
+    def _exists(self, state: State, name: str) -> bool:
+        """Also where the disk cannot say."""
+        try:
+            os.stat(name, dir_fd=self._folders[state], follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            pass
+        return True
 
 
 def _remove(folder: int, name: str) -> None:

@@ -158,6 +158,37 @@ def test_a_cut_short_add_leaves_no_rule(lab: Lab) -> None:
     assert node.lease_files() == set()
 
 
+@pytest.mark.parametrize("command", ["DEL", "GC"])
+@pytest.mark.parametrize("mode", ["alone", "agent"])
+def test_a_record_that_cannot_be_read_leaves_no_rule(lab: Lab, mode: str, command: str) -> None:
+    """Its port and MAC are not allowed any more, its addresses not masqueraded; those of others are."""
+    node = lab.node()
+    if mode == "agent":
+        node.agent(bgp=None, default_exporters=[])
+    container, other = lab.container(), lab.container()
+    conf = network(node, ipMasq=True, macspoofchk=True)
+    assert node.cni("ADD", "c2", other, conf).ok
+    kept = elements(node)
+    assert node.cni("ADD", "c1", container, conf).ok
+    assert len(elements(node)) == 8
+    (record,) = [path for path in node.records("up") if json.loads(path.read_text())["container_id"] == "c1"]
+    record.write_text(record.read_text()[:100])
+    if command == "DEL":
+        answer = node.cni("DEL", "c1", container, network(node))
+    else:
+        valid = {"cniVersion": "1.1.0", "cni.dev/valid-attachments": [{"containerID": "c2", "ifname": "eth0"}]}
+        answer = node.cni("GC", conf=network(node) | valid)
+    assert answer.ok, answer.document
+    assert str(record) in answer.stderr
+    assert json.dumps(elements(node), sort_keys=True) == json.dumps(kept, sort_keys=True)
+    assert len(node.records()) == 1
+    assert len(node.lease_files()) == 2
+    assert node.cni("ADD", "c1", container, conf).ok
+    for container_id, space in (("c1", container), ("c2", other)):
+        assert node.cni("DEL", container_id, space, conf).ok
+    assert elements(node) == []
+
+
 @pytest.mark.parametrize("mode", ["alone", "agent"])
 def test_a_duplicate_address_is_an_error(lab: Lab, mode: str) -> None:
     """With enabledad ADD waits until the address is sure to be unique; another host's is refused, nothing left."""

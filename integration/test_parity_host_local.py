@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from integration.lab import CniAnswer, Lab, Namespace, Node
+from integration.lab import CniAnswer, Lab, Namespace, Node, until
 from integration.lab.node import STOCK_PLUGINS
 
 pytestmark = pytest.mark.skipif(
@@ -204,6 +204,8 @@ def test_leases_of_an_earlier_boot(lab: Lab, mode: str) -> None:
     # From here on as after a reboot in which "alive" was added at once, and nothing else yet.
     if mode == "agent":
         node.kill_agent()
+    dead.close()
+    until(lambda: len(node.links()) == 2, "the end of the link of the container that did not come again")
     (record,) = [path for path in node.records("up") if json.loads(path.read_text())["container_id"] == "rebooted"]
     record.write_text(json.dumps(json.loads(record.read_text()) | {"boot_id": "0" * 32}))
     for marker in node.run_dir.glob("leases/leases-*.json"):

@@ -216,6 +216,60 @@ def test_gc_keeps_the_valid_and_nothing_else(tmp_path: Path) -> None:
     assert {"lock", "last_reserved_ip.0", "last_reserved_ip.1"} <= set(files(tmp_path))
 
 
+OWNERS = {"10.1.2.2": ("c1", "eth0"), "fd00:1::2": ("c1", "eth0")}
+
+
+def emptied(folder: Path) -> tuple[HostLocal, list[Path]]:
+    """A container's leases lost their content, and a record of it is there; a third file is nobody's."""
+    leases = HostLocal(parse_host_local(document(folder, **DUAL)), "blue", lambda: OWNERS)
+    leases.add("c1", "eth0")
+    files = [Path(leases.folder, name) for name in OWNERS]
+    Path(leases.folder, "10.1.2.3").touch()
+    for file in files:
+        file.write_bytes(b"")
+    return leases, files
+
+
+def test_asking_whether_addresses_are_left_changes_nothing(tmp_path: Path) -> None:
+    """STATUS: a file without content stays; it counts where a record speaks of its address."""
+    leases, _ = emptied(tmp_path)
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(leases.folder).iterdir()}
+    assert leases.exhausted() is None
+    assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(leases.folder).iterdir()} == before
+    small = HostLocal(parse_host_local(document(tmp_path, subnet="10.1.2.0/30")), "blue", lambda: OWNERS)
+    assert isinstance(small.exhausted(), PoolExhausted)
+    small = HostLocal(parse_host_local(document(tmp_path, subnet="10.1.2.0/30")), "blue")
+    assert small.exhausted() is None
+
+
+@pytest.mark.parametrize("search", ["gc", "requested", "release", "reclaim"])
+def test_a_lease_that_lost_its_content_is_written_again(tmp_path: Path, search: str) -> None:
+    """Its container lives: nobody else gets the address, whoever looks through the folder."""
+    leases, files = emptied(tmp_path)
+    if search == "gc":
+        leases.gc({("c1", "eth0")})
+    elif search == "requested":
+        with pytest.raises(AddressTaken):
+            leases.add("c2", "eth0", ["10.1.2.2"])
+        with pytest.raises(AddressTaken):
+            leases.add("c2", "eth0", ["fd00:1::2"])
+    elif search == "release":
+        assert leases.release("c2", "eth0") == []
+    else:
+        leases.reclaim(lambda entries: ())
+    assert [file.read_bytes() for file in files] == [b"c1\r\neth0"] * 2
+    assert leases.owner("10.1.2.2") == ("c1", "eth0")
+
+
+def test_a_lease_that_lost_its_content_goes_with_its_container(tmp_path: Path) -> None:
+    """DEL knows the addresses by the record."""
+    leases, files = emptied(tmp_path)
+    assert sorted(leases.release("c1", "eth0", ["10.1.2.2/29", "fd00:1::2/124"])) == sorted(OWNERS)
+    assert not any(file.exists() for file in files)
+    files[0].write_bytes(b"c2\r\neth0")
+    assert leases.release("c1", "eth0", ["10.1.2.2/29"]) == []
+
+
 def test_an_entry_whose_writer_died_blocks_nobody_for_long(tmp_path: Path) -> None:
     """A process killed between creating and writing leaves an empty file: any search of the folder removes it."""
     plugin = host_local(tmp_path, subnet="10.1.2.0/25")

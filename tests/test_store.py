@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bgpcni import locks
+from bgpcni import locks, numbers
 from bgpcni import store as module
 from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.model import Address, Attachment, AttachmentKey, State
@@ -170,6 +170,25 @@ def test_a_link_in_place_of_a_record_is_not_followed(store: Store, tmp_path: Pat
     assert (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.parametrize("start", list(State))
+def test_a_record_on_its_way_is_listed(store: Store, monkeypatch: pytest.MonkeyPatch, start: State) -> None:
+    """Each time a folder was listed it goes on to the next state."""
+    store.put(start, WITH)
+    course = [State.ADDING, State.UP, State.LEAVING]
+    listed = module.folders.listed
+
+    def in_between(folder: int) -> list[str]:
+        names = listed(folder)
+        for state in course:
+            if path_of(store, state).exists():
+                store.move(WITH, course[min(course.index(state) + 1, 2)])
+                break
+        return names
+
+    monkeypatch.setattr(module.folders, "listed", in_between)
+    assert [item for _, item in found(store)] == [WITH]
+
+
 def test_files_that_are_no_records_are_let_be(store: Store) -> None:
     """An editor's copy, a half-written file, a note."""
     folder = store.path / "attachments" / "up"
@@ -320,6 +339,89 @@ def test_the_file_of_a_record_that_goes_is_the_next_ones(store: Store) -> None:
     again.close()
 
 
+def test_a_file_of_a_record_that_went_is_given_to_one_other_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One container came and went twice, the second time in another's file; then two come in the same moment."""
+    store.recycle()
+    one, two, first, second = (attachment(name) for name in ("one", "two", "first", "second"))
+    store.put(State.ADDING, one)
+    store.put(State.ADDING, two)
+    store.drop(one.key)
+    store.drop(two.key)
+    store.put(State.ADDING, two)
+    store.drop(two.key)
+
+    write, begun = os.pwrite, []
+
+    def in_between(fd: int, data: bytes, offset: int) -> int:
+        if not begun:  # the first has opened its file: the second begins and is done before it goes on
+            begun.append(fd)
+            store.put(State.ADDING, second)
+        return write(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", in_between)
+    store.put(State.ADDING, first)
+    assert sorted(found(store), key=str) == sorted([(State.ADDING, first), (State.ADDING, second)], key=str)
+    inodes = {path_of(store, State.ADDING, item).stat().st_ino for item in (first, second)}
+    assert len(inodes) == 2
+    store.drop(first.key)
+    store.drop(second.key)
+    names = os.listdir(store.path / "spare")
+    assert len(names) == len(set(store._spares or ())) == 2
+
+
+def test_a_record_in_two_states_leaves_two_files(store: Store) -> None:
+    """A kill left both; each file has a name of its own among the spare ones."""
+    store.recycle()
+    store.put(State.UP, WITH)
+    shutil.copy(path_of(store, State.UP), path_of(store, State.LEAVING))
+    store.drop(WITH.key)
+    assert found(store) == []
+    assert sorted(os.listdir(store.path / "spare")) == sorted(store._spares or ())
+    assert len(set(store._spares or ())) == 2
+
+
+def test_a_file_that_has_another_name_elsewhere_is_not_used_again(store: Store, tmp_path: Path) -> None:
+    """A copy of the folder that was made by links keeps its content."""
+    store.recycle()
+    store.put(State.UP, WITH)
+    os.link(path_of(store, State.UP), tmp_path / "copy")
+    before = (tmp_path / "copy").read_bytes()
+    store.drop(WITH.key)
+    other = attachment("other")
+    store.put(State.ADDING, other)
+    assert (tmp_path / "copy").read_bytes() == before
+    assert found(store) == [(State.ADDING, other)]
+    assert os.listdir(store.path / "spare") == []
+
+
+@pytest.mark.parametrize("state", [State.UP, State.LEAVING])
+def test_a_record_that_goes_while_it_is_read_is_no_broken_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch, state: State
+) -> None:
+    """The file was opened, then it went and became another's."""
+    store.recycle()
+    store.put(state, WITH)
+    other = attachment("other")
+    read, gone = os.read, []
+
+    def in_between(fd: int, octets: int) -> bytes:
+        if not gone:
+            gone.append(fd)
+            store.drop(WITH.key)
+            store.put(State.ADDING, other)
+        return read(fd, octets)
+
+    monkeypatch.setattr(os, "read", in_between)
+    assert store.find(WITH.key) is None
+    gone.clear()
+    store.drop(other.key)
+    store.put(state, WITH)
+    assert found(store) == []
+    assert found(store) == [(State.ADDING, other)]
+
+
 def test_large_files_and_more_than_enough_are_not_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor do they come back: a record that is larger than a page gets a file of its own."""
     monkeypatch.setattr(module, "_SPARES", 2)
@@ -341,8 +443,7 @@ def test_records_come_and_go_without_the_folder_of_spare_files(store: Store) -> 
     store.recycle()
     store.put(State.UP, WITH)
     store.drop(WITH.key)
-    (store.path / "spare" / WITH.key.digest).unlink()
-    (store.path / "spare").rmdir()
+    shutil.rmtree(store.path / "spare")
     store.put(State.ADDING, WITH)
     store.put(State.UP, WITH)
     assert found(store) == [(State.UP, WITH)]
@@ -378,8 +479,8 @@ def test_the_number_of_a_network_survives_a_kill(tmp_path: Path) -> None:
         assert store.number_of("a") == 1
         if not killed:
             break
-    numbers = json.loads((tmp_path / "data" / "numbers.json").read_text())
-    assert len(set(numbers.values())) == len(numbers)
+    kept = json.loads((tmp_path / "data" / "numbers.json").read_text())
+    assert len(set(kept.values())) == len(kept)
     store.close()
 
 
@@ -452,12 +553,94 @@ def test_networks_are_numbered_from_one_for_good(store: Store, tmp_path: Path) -
     again.close()
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"a": "x"}', b'{"a": 0}', b"\xff", b'{"a": 70000}'])
-def test_numbers_that_cannot_be_read_are_error_5(store: Store, content: bytes) -> None:
-    """A number is never guessed: two networks would share their RD."""
+def vpn(network: str, rd: str, label: int | None = None, **more: object) -> Attachment:
+    family = "evpn" if label is None else "vpn"
+    return attachment(network, network, bgp={"family": family, "rd": rd, "label": label, **more})
+
+
+BROKEN_NUMBERS = [b"", bytes(64), b'{"a": 1, "b', b"[]", b'{"a": "x"}', b'{"a": 0}', b"\xff", b'{"a": 70000}', None]
+
+
+@pytest.mark.parametrize("content", BROKEN_NUMBERS)
+def test_numbers_that_are_lost_are_read_from_the_records(store: Store, content: bytes | None) -> None:
+    """Power failed: who is attached keeps the number, nobody else gets it; what the file was is kept."""
+    records = [
+        vpn("routed", "10.0.0.1:3"),
+        vpn("own-rd", "64512:77"),
+        vpn("labelled", "64512:78", 15 + 4),
+        vpn("no-router-id", "0:5"),
+        vpn("in-vrf", "10.0.0.1:6", 182007, vrf="blue"),
+        vpn("in-evpn-vrf", "10.0.0.1:8", vrf="green", table=182009),
+        vpn("announced-only", "10.0.0.1:10", vrf="red"),
+        attachment("plain", "plain"),
+    ]
+    for record in records:
+        store.put(State.UP, record)
+    store.move(records[0], State.LEAVING)
+    if content is not None:
+        (store.path / "numbers.json").write_bytes(content)
+    store.check_numbers()
+    assert [store.number_of(name) for name in ("new", "own-rd", "newer")] == [1, 2, 11]
+    assert [store.number_of(name) for name in ("routed", "labelled", "no-router-id")] == [3, 4, 5]
+    assert [store.number_of(name) for name in ("in-vrf", "vrf blue", "in-evpn-vrf", "vrf green")] == [6, 7, 8, 9]
+    assert store.number_of("announced-only") == 10
+    broken = store.path / "numbers.json.broken"
+    assert (broken.read_bytes() if broken.exists() else None) == content
+
+
+def test_two_networks_never_get_one_number_from_the_records(store: Store) -> None:
+    """RDs of the user's own are alike; only one can be a number of ours."""
+    for name in ("a", "b"):
+        store.put(State.UP, vpn(name, "10.0.0.1:1"))
+    assert sorted(store.number_of(name) for name in ("a", "b")) == [1, 2]
+
+
+@pytest.mark.parametrize("content", BROKEN_NUMBERS[:-1])
+def test_numbers_are_not_guessed_where_a_record_cannot_be_read(store: Store, content: bytes) -> None:
+    """It may have any of them: error 5 names both files, until a DEL or GC removes that record."""
+    broken = vpn("a", "10.0.0.1:1")
+    store.put(State.UP, broken)
+    path_of(store, State.UP, broken).write_bytes(b"")
     (store.path / "numbers.json").write_bytes(content)
-    with pytest.raises(IoFailure, match=r"numbers\.json"):
-        store.number_of("b")
+    for ask in (store.check_numbers, lambda: store.number_of("b")):
+        with pytest.raises(IoFailure, match=rf"numbers\.json: .*{broken.key.digest}"):
+            ask()
+    store.drop_digest("a", broken.key.digest)
+    store.check_numbers()
+    assert store.number_of("b") == 1
+
+
+def test_the_first_number_needs_no_record(store: Store) -> None:
+    """One that cannot be read is in nobody's way."""
+    store.put(State.UP, WITH)
+    path_of(store, State.UP).write_bytes(b"")
+    store.check_numbers()
+    assert store.number_of("b") == 1
+
+
+def test_a_number_is_on_the_disk_before_it_is_used(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Power may fail at any time: first the content, then the name, then the folder that has the name."""
+    done: list[str] = []
+    rename, fsync = os.rename, os.fsync
+
+    def renamed(*args: object, **kwargs: object) -> None:
+        done.append("rename")
+        rename(*args, **kwargs)  # type: ignore[arg-type]
+
+    def synced(fd: int) -> None:
+        done.append(os.readlink(f"/proc/self/fd/{fd}") + (f" {size}" if (size := os.fstat(fd).st_size) < 4000 else ""))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "rename", renamed)
+    monkeypatch.setattr(os, "fsync", synced)
+    store.number_of("a")
+    size = (store.path / "numbers.json").stat().st_size
+    content, name, folder = done
+    assert content == f"{store.path / '.numbers.json'} {size}"
+    assert (name, folder.partition(" ")[0]) == ("rename", str(store.path))
+    done.clear()
+    assert store.number_of("a") == 1
+    assert done == []
 
 
 def test_when_all_numbers_are_taken_it_says_so(store: Store) -> None:
@@ -469,7 +652,7 @@ def test_when_all_numbers_are_taken_it_says_so(store: Store) -> None:
 
 def test_a_held_number_lock_is_try_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that hangs with the lock is a passing condition."""
-    monkeypatch.setattr(module, "NUMBERS_SECONDS", 0.0)
+    monkeypatch.setattr(numbers, "SECONDS", 0.0)
     fd = locks.acquire("numbers.lock", store.data_fd)
     with pytest.raises(TryAgain):
         store.number_of("a")

@@ -28,7 +28,7 @@ from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import home, home_cookie
 from bgpcni.model import AttachmentKey, NodeFacts, State
-from bgpcni.node import plan, reconcile, reload
+from bgpcni.node import boots, plan, reconcile, reload
 from bgpcni.node.next_step import Wait
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.nudges import Nudges
@@ -121,13 +121,11 @@ class Running:
         """Read the records: every exporter is told what to announce and what to withdraw, before any is driven."""
         node = self.node
         self._employ()
-        records = list(node.store.all())
+        records = [stored for each in node.store.all() if (stored := boots.settled(node, each)) is not None]
         up = [
             stored.attachment
             for stored in records
-            if stored.attachment is not None
-            and stored.state is State.UP
-            and reconcile.is_of_this_boot(node, stored.attachment)
+            if stored.attachment is not None and stored.state is State.UP and stored.attachment.boot_id == node.boot_id
         ]
         self._dataplane.restore(attachment for attachment in up if attachment.exporters)
         for attachment in up:

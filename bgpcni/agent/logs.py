@@ -33,7 +33,7 @@ def configure(*, as_json: bool) -> None:
 
 
 def _plain(_: object, __: str, event: structlog.typing.EventDict) -> str:
-    """`2026-01-31T12:00:00.1Z warning bgpcni.agent.janitor: text`; a traceback is folded into the one line."""
+    """`2026-01-31T12:00:00.1Z warning bgpcni.agent.worker: text`; a traceback is folded into the one line."""
     text = f"{event['timestamp']} {event['level']} {event['logger']}: {event['event']}"
     if trace := event.get("exception"):
         text += " | " + str(trace).replace("\n", " | ")

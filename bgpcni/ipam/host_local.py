@@ -5,7 +5,7 @@ Blocking; one object serves one call or many, from any thread. What is kept is i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
@@ -54,8 +54,10 @@ class Lease:
 class HostLocal(Leases):
     """A network's addresses: `add`, and everything that `Leases` does."""
 
-    def __init__(self, config: HostLocalConfig, network: str) -> None:
-        super().__init__(config.data_dir, network)
+    def __init__(
+        self, config: HostLocalConfig, network: str, recorded: Callable[[], Mapping[str, tuple[str, str]]] = dict
+    ) -> None:
+        super().__init__(config.data_dir, network, recorded)
         self.config = config
 
     def add(
@@ -94,9 +96,13 @@ class HostLocal(Leases):
         return leases
 
     def exhausted(self) -> PoolExhausted | None:
-        """The error that `add` would raise now without a wish; None if each set has a free address."""
+        """The error that `add` would raise now without a wish; None if each set has a free address. Changes nothing."""
         with self._locked() as folder:
-            taken = [ip_address(name) for name in self._entries(folder)] if folder is not None else []
+            found = {name: self._read(folder, name) for name in self._names(folder)} if folder is not None else {}
+        without = {name for name, entry in found.items() if entry is None or not entry.content.strip()}
+        if without:
+            without -= self._recorded().keys()
+        taken = [ip_address(name) for name in found if name not in without]
         for index, ranges in enumerate(self.config.range_sets):
             used = sum(any(ip in range_ and int(ip) not in range_.spared() for range_ in ranges) for ip in taken)
             if used >= sum(range_.size() for range_ in ranges):

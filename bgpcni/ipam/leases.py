@@ -48,21 +48,28 @@ class Entry:
 class Leases:
     """The leases of one network. `data_dir` None: the stock plugin's default.
 
+    `recorded` gives the addresses, without prefix length, that are known to be in use otherwise, with their owner
+    (container ID, interface name): a lease of these that lost its content is written again. Called if need be only.
+
     Every method raises IoFailure with path and reason when the disk refuses, and TryAgain when another process
     does not let go of the lock for LOCK_SECONDS. Only `add`, in the subclass, creates anything.
     """
 
-    def __init__(self, data_dir: str | None, network: str) -> None:
+    def __init__(
+        self, data_dir: str | None, network: str, recorded: Callable[[], Mapping[str, tuple[str, str]]] = dict
+    ) -> None:
         if not network or "/" in network or "\0" in network or network in (".", ".."):
             raise InvalidConfiguration(f"name: {network!a} cannot name a folder")
         self.network = network
         self.folder = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
+        self._recorded = recorded
 
     def release(self, container_id: str, ifname: str, addresses: Sequence[str] | None = None) -> list[str]:
         """Give back what (container_id, ifname) holds; return the addresses, without prefix length.
 
         `addresses` known, with or without prefix length: only these files are touched, and each only if that is
-        its owner. None: the whole folder is searched, as the stock plugin's DEL does.
+        its owner, or nobody because the file lost its content. None: the whole folder is searched, as the stock
+        plugin's DEL does.
         """
         with self._locked() as folder:
             if folder is None:
@@ -76,6 +83,7 @@ class Leases:
             mine = [name for name, owner in owners.items() if owner == (container_id, ifname)]
             # As in the stock plugin, an entry without interface counts only if there is none with it.
             mine = mine or [name for name, owner in owners.items() if owner == (container_id, None)]
+            mine += [name for name, entry in entries.items() if not entry.content.strip()]
             return [name for name in mine if self._unlink(folder, name)]
 
     def owner(self, address: str) -> Owner | None:
@@ -183,13 +191,17 @@ class Leases:
         return {name: entry for name in self._names(folder) if (entry := self._read_live(folder, name))}
 
     def _read_live(self, folder: int, name: str) -> Entry | None:
-        """A lease. One without content is removed: while the lock is held nobody is writing it, so its writer
-        died there."""
+        """A lease. One without content is written again if its address is recorded, else removed: while the lock is
+        held nobody is writing it, so its writer died there."""
         entry = self._read(folder, name)
         if entry is None or entry.content.strip():
             return entry
-        self._unlink(folder, name)
-        return None
+        owner = self._recorded().get(name)
+        if owner is None:
+            self._unlink(folder, name)
+            return None
+        self._overwrite(folder, name, content_of(*owner))
+        return self._read(folder, name)
 
     def _read(self, folder: int, name: str) -> Entry | None:
         try:

@@ -58,7 +58,7 @@ _VETH_PEER = 1
 _AF_SPEC, _INET_CONF, _DEVCONF_ARP_NOTIFY = 26, 1, 22
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
 _AF_SPEC, _ADDR_GEN_MODE = 26, 8
-_TARGET_NETNSID = 46
+_LINK_NETNSID, _TARGET_NETNSID = 37, 46
 _INFO = struct.Struct("=BxHiII")
 ALIAS_LIMIT = 255
 """Octets the kernel takes (IFALIASZ less its NUL)."""
@@ -69,7 +69,8 @@ _ALIAS_FORM = re.compile(r"bgpcni:([0-9a-f]{20}) ([^/]+)/.*", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What RTM_GETLINK says. `peer`: IFLA_LINK, for a veth the other end's index in its own namespace.
+    """What RTM_GETLINK says. `peer`: IFLA_LINK, for a veth the other end's index in its own namespace; `peer_nsid`:
+    the nsid of that namespace, None if it is the same.
 
     `hairpin`, `isolated`: of a bridge's port. `details`: its kind's own attributes (IFLA_INFO_DATA), unparsed.
     """
@@ -88,6 +89,7 @@ class Link:
     hairpin: bool = False
     isolated: bool = False
     details: bytes = field(default=b"", repr=False)
+    peer_nsid: int | None = None
 
 
 def alias_of(key: AttachmentKey) -> str:
@@ -110,8 +112,13 @@ def network_of(link: Link) -> str:
 
 def is_ours(link: Link, key: AttachmentKey) -> bool:
     """The alias says so; or it has none yet and was born in our group (killed between the two sends)."""
+    return carries(link, key.digest)
+
+
+def carries(link: Link, digest: str) -> bool:
+    """As `is_ours`, by the key's digest."""
     if link.alias:
-        return link.alias.startswith(f"bgpcni:{key.digest[:MARK]} ")
+        return link.alias.startswith(f"bgpcni:{digest[:MARK]} ")
     return link.group == GROUP and link.kind == "veth"
 
 
@@ -146,6 +153,7 @@ def parse(data: bytes) -> Link:
         hairpin=port.get(_BRPORT_MODE) == b"\1",
         isolated=port.get(_BRPORT_ISOLATED) == b"\1",
         details=info.get(_DATA, b""),
+        peer_nsid=u32(found[_LINK_NETNSID]) if _LINK_NETNSID in found else None,
     )
 
 

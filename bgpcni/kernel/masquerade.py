@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_interface
 from typing import Any, Literal
 
@@ -57,6 +57,13 @@ def remove(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
         _remove_iptables(owner, addresses)
     else:
         nftables.remove(_elements(owner, addresses))
+
+
+def remove_of(is_owner: Callable[[str], bool]) -> None:
+    """What is masqueraded with nftables for an owner that is known when it is seen."""
+    for version in _FAMILIES:
+        found = nftables.listed(INET, f"masquerade{version}")
+        nftables.remove([element for element in found if element.comment.count("/") == 2 and is_owner(element.comment)])
 
 
 def check(backend: Backend, owner: str, addresses: Sequence[str]) -> None:

@@ -28,7 +28,8 @@ from bgpcni.kernel.netlink import (
 )
 
 log = logging.getLogger(__name__)
-_RTNLGRP_LINK, _RTNLGRP_NSID = 1, 28
+_GROUPS = {RTM_DELLINK: 1, RTM_DELNSID: 28}
+"""Type of event → the multicast group that tells of it: RTNLGRP_LINK, RTNLGRP_NSID."""
 _LISTEN_ALL_NSID = 8
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _BUFFER = 8 << 20
@@ -43,12 +44,7 @@ class Monitor:
         self._link = link
         self._namespace = namespace
         self._lost = lost
-        self._socket = open_socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-        _admit(self._socket, RTM_DELLINK, RTM_DELNSID)
-        with contextlib.suppress(PermissionError):  # without CAP_NET_BROADCAST: only the end of namespaces
-            self._socket.setsockopt(SOL_NETLINK, _LISTEN_ALL_NSID, 1)
-        self._socket.bind((0, 1 << _RTNLGRP_LINK - 1 | 1 << _RTNLGRP_NSID - 1))
+        self._socket = open_events(RTM_DELLINK, RTM_DELNSID)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
 
     def run(self) -> None:
@@ -59,18 +55,14 @@ class Monitor:
                 if self._stop in ready:
                     os.close(self._stop)
                     return
-                try:
-                    data, ancillary, _, _ = self._socket.recvmsg(1 << 18, socket.CMSG_SPACE(4))
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:
-                        raise
+                events = received(self._socket)
+                if events is None:
                     log.warning("the kernel dropped link events; looking at every attachment")
                     self._lost()
                     continue
-                elsewhere = [u32(value) for level, kind, value in ancillary if (level, kind) == _NSID_OF_EVENT]
-                for kind, number in gone(data):
-                    if elsewhere:
-                        self._namespace(elsewhere[0])
+                for nsid, kind, number in events:
+                    if nsid is not None:
+                        self._namespace(nsid)
                     elif kind == RTM_DELLINK:
                         self._link(number)
                     else:
@@ -82,6 +74,36 @@ class Monitor:
 
 _NSID_OF_EVENT = (SOL_NETLINK, _LISTEN_ALL_NSID)
 """Level and type of what goes with an event of another namespace: its nsid."""
+
+
+def open_events(*kinds: int) -> socket.socket:
+    """A socket that hears of these types of RTM_DELLINK and RTM_DELNSID alone, from now on.
+
+    It hears of namespaces that this one knows by an nsid, too; without CAP_NET_BROADCAST only of their end.
+    """
+    sock = open_socket()
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        _admit(sock, *kinds)
+        with contextlib.suppress(PermissionError):
+            sock.setsockopt(SOL_NETLINK, _LISTEN_ALL_NSID, 1)
+        sock.bind((0, sum(1 << _GROUPS[kind] - 1 for kind in kinds)))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def received(sock: socket.socket) -> list[tuple[int | None, int, int]] | None:
+    """Wait for events: each one's nsid (None: this namespace), type, and what `gone` says; None: some were dropped."""
+    try:
+        data, ancillary, _, _ = sock.recvmsg(1 << 18, socket.CMSG_SPACE(4))
+    except OSError as error:
+        if error.errno == errno.ENOBUFS:
+            return None
+        raise
+    elsewhere = [u32(value) for level, kind, value in ancillary if (level, kind) == _NSID_OF_EVENT]
+    return [(elsewhere[0] if elsewhere else None, kind, number) for kind, number in gone(data)]
 
 
 def gone(data: bytes) -> Iterator[tuple[int, int]]:

@@ -60,16 +60,19 @@ def nested(kind: int, *attributes: bytes) -> bytes:
 
 
 def attributes(data: bytes, at: int) -> dict[int, bytes]:
-    """The attributes from offset `at` on, nested flag removed."""
-    found: dict[int, bytes] = {}
+    """The attributes from offset `at` on, nested flag removed; of several of one type the last."""
+    return dict(each_attribute(data, at))
+
+
+def each_attribute(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """The same one after the other, for lists of attributes of one type."""
     end = len(data)
     while at + 4 <= end:
         length, kind = ATTRIBUTE.unpack_from(data, at)
         if length < 4:
             break
-        found[kind & 0x3FFF] = data[at + 4 : at + length]
+        yield kind & 0x3FFF, data[at + 4 : at + length]
         at += (length + 3) & ~3
-    return found
 
 
 def u32(value: bytes) -> int:

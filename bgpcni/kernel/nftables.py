@@ -19,7 +19,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from bgpcni.errors import KernelRefused
-from bgpcni.kernel.netlink import ACK, CREATE, EXCL, HEADER, NLMSG_ERROR, REQUEST, attribute, attributes, nested
+from bgpcni.kernel.netlink import (
+    ACK,
+    CREATE,
+    DUMP,
+    EXCL,
+    HEADER,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    REQUEST,
+    attribute,
+    attributes,
+    each_attribute,
+    nested,
+    split,
+)
 
 TABLE = "bgpcni"
 INET, BRIDGE = 1, 7
@@ -36,6 +50,7 @@ _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 _GOTO = -4
 _COMMENT_MAX = 126
 _SECONDS = 30.0
+_NOT_HERE = (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +98,43 @@ def get(element: Element) -> Element | None:
     kind = HEADER.unpack_from(data)[1]
     if kind == NLMSG_ERROR:
         code = -int(struct.unpack_from("=i", data, 16)[0])
-        if code in (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
+        if code in _NOT_HERE:
             return None
         raise _refusal(code)
     listed = attributes(attributes(data, 20).get(_LIST_ELEMENTS, b""), 0)
-    found = attributes(listed.get(_LIST_ELEM, b""), 0)
+    return _element(element.family, element.name, listed.get(_LIST_ELEM, b""))
+
+
+def listed(family: int, name: str) -> list[Element]:
+    """All elements of a set or map of ours; none where there is no such set, or no nf_tables in this kernel."""
+    try:
+        sock = _socket()
+    except KernelRefused:
+        return []
+    found: list[Element] = []
+    with sock:
+        whole = attribute(_LIST_TABLE, TABLE) + attribute(_LIST_SET, name)
+        sock.send(_message(_GET, REQUEST | DUMP, family, 1, whole))
+        while True:
+            for kind, _, _, body in split(sock.recv(1 << 18)):
+                if kind == NLMSG_DONE:
+                    return found
+                if kind == NLMSG_ERROR:
+                    code = -int(struct.unpack_from("=i", body)[0])
+                    if code in _NOT_HERE:
+                        return []
+                    raise _refusal(code)
+                elements = attributes(body, 4).get(_LIST_ELEMENTS, b"")
+                found += [_element(family, name, value) for _, value in each_attribute(elements, 0)]
+
+
+def _element(family: int, name: str, data: bytes) -> Element:
+    found = attributes(data, 0)
+    key = attributes(found.get(_ELEM_KEY, b""), 0).get(_DATA_VALUE, b"")
     verdict = attributes(attributes(found.get(_ELEM_DATA, b""), 0).get(_DATA_VERDICT, b""), 0)
     chain = verdict.get(_VERDICT_CHAIN, b"").rstrip(b"\0").decode(errors="replace")
     note = found.get(_ELEM_USERDATA, b"\0\0")[2:].rstrip(b"\0").decode(errors="replace")
-    return Element(element.family, element.name, element.key, chain or None, note)
+    return Element(family, name, key, chain or None, note)
 
 
 def available() -> bool:

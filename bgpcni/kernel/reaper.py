@@ -1,94 +1,228 @@
-"""Deletes links, many for the price of one: those that come while a deletion runs go together in the next.
+"""Deletes links, and answers as soon as both ends are out of their namespaces.
 
-Deleting a veth waits for an RCU grace period, some 20 ms; a link group of sixty waits for one. A group deletion
-removes whatever is in the group, so each batch has a fresh random number, and each link is read by index and its
-alias compared just before it is put in.
+The kernel tells of that by RTM_DELLINK, about a millisecond after the request. It acknowledges the request only when
+its grace periods are over, 10 to 24 ms later: a thread of the reaper's own waits for that, and nobody waits for the
+thread. Should no event come, the acknowledgement is the answer.
+
+Links that are asked for while others are on their way out go together in the next request, as a link group, which the
+kernel does in half the time. A group deletion removes whatever is in the group, so each batch has a fresh random
+number, and each link is read by index and its alias compared just before it is put in.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import secrets
+import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 from bgpcni.kernel import links
+from bgpcni.kernel.monitor import open_events, received
 from bgpcni.kernel.netlink import RTM_DELLINK, Message, Netlink, NetlinkError
 
+log = logging.getLogger(__name__)
 FIRST_GROUP, LAST_GROUP = 0xB6000001, 0xB6FFFFFF
 _BATCH, _CHUNK = 200, 16
+_THREADS = 16
+"""How many requests may wait for their acknowledgement at once."""
+_End = tuple[int | None, int]
+"""One end of a link: the nsid of its namespace (None: the node's own) and its index there."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Order:
-    """One link to delete: by index, if its alias still is `alias`."""
+    """One link to delete: by index, if its alias still is `alias`. `ends`: those that are not known to be out yet."""
 
     index: int
     alias: str
+    ends: set[_End] = field(default_factory=set)
     done: threading.Event = field(default_factory=threading.Event)
     error: OSError | None = None
 
 
 class Reaper:
-    """Safe for threads. The first to come deletes; who comes meanwhile is served in the next batch."""
+    """Safe for threads. One batch at a time is on its way out; each link in it has its own answer."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: list[_Order] = []
-        self._busy = False
+        self._leaving: set[_Order] = set()
+        """The batch on its way out: those of its links that have no answer yet."""
+        self._expected: dict[_End, _Order] = {}
+        self._batches: SimpleQueue[list[_Order]] = SimpleQueue()
+        self._threads = 0
+        self._idle = 0
+        self._listening = False
 
     def delete(self, netlink: Netlink, index: int, alias: str) -> None:
-        """Delete the link with this index if it has this alias; when this returns it is gone. Gone before: success."""
+        """Delete the link with this index if it has this alias; when this returns, both ends are out of their
+        namespaces, with addresses, routes and bridge port, and their names are free. Gone before: success.
+
+        `netlink`: of the namespace that the link is in, which is the calling thread's. Raises OSError.
+        """
         assert index > 0
         order = _Order(index, alias)
         with self._lock:
+            self._listen()
             self._waiting.append(order)
-            leading, self._busy = not self._busy, True
-        while leading:
-            with self._lock:
-                batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-                if not batch:
-                    self._busy = False
-                    break
-            self._delete(netlink, batch)
-            if order.done.is_set() and self._hand_over():
-                break
+            self._begin()
         order.done.wait()
         if order.error is not None:
             raise order.error
 
-    def _hand_over(self) -> bool:
-        """The leader's own link is gone: it goes on only for those who wait already."""
-        with self._lock:
-            if self._waiting:
-                return False
-            self._busy = False
-            return True
+    # ---------------------------------------------------------------- the lock is held
 
-    def _delete(self, netlink: Netlink, batch: list[_Order]) -> None:
+    def _begin(self) -> None:
+        """Send the next batch on its way, unless one is, or no thread is left to wait for its acknowledgement."""
+        if self._leaving or not self._waiting:
+            return
+        if not self._idle:
+            if self._threads >= _THREADS:
+                return
+            try:
+                threading.Thread(target=self._work, name="reaper", daemon=True).start()
+            except RuntimeError as error:  # the process may have no more threads
+                if not self._threads:
+                    while self._waiting:
+                        self._answer(self._waiting.pop(), OSError(errno.EAGAIN, str(error)))
+                return
+            self._threads += 1
+            self._idle += 1
+        batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+        self._leaving.update(batch)
+        self._idle -= 1
+        self._batches.put(batch)
+
+    def _answer(self, order: _Order, error: OSError | None = None) -> None:
+        """The first answer counts. The last one of a batch lets the next batch begin."""
+        if not order.done.is_set():
+            order.error = error
+            order.done.set()
+        for end in order.ends:
+            self._expected.pop(end, None)
+        if order in self._leaving:
+            self._leaving.remove(order)
+            self._begin()
+
+    def _listen(self) -> None:
+        """Have a thread listen for links that are gone; without one the acknowledgements are the answers."""
+        if self._listening:
+            return
         try:
-            ours = self._still_ours(netlink, batch)
-            if len(ours) == 1:
-                links.remove(netlink, ours[0].index)
-            elif ours:
-                _delete_group(netlink, [order.index for order in ours])
-        except OSError as error:
-            for order in batch:
-                order.error = error
-        finally:
-            for order in batch:
-                order.done.set()
+            sock = open_events(RTM_DELLINK)
+            try:
+                threading.Thread(target=self._hear, args=[sock], name="reaper-events", daemon=True).start()
+            except BaseException:
+                sock.close()
+                raise
+        except (OSError, RuntimeError) as error:
+            log.warning("deleting links takes longer, the kernel's events are not to be had: %s", error)
+        else:
+            self._listening = True
 
-    def _still_ours(self, netlink: Netlink, batch: list[_Order]) -> list[_Order]:
+    # ---------------------------------------------------------------- threads
+
+    def _hear(self, sock: socket.socket) -> None:
+        """Answer whose link is out. Events that the kernel dropped do no harm but delay."""
+        try:
+            with sock:
+                while True:
+                    for nsid, _, index in received(sock) or ():
+                        with self._lock:
+                            order = self._expected.pop((nsid, index), None)
+                            if order is not None:
+                                order.ends.discard((nsid, index))
+                                if not order.ends:
+                                    self._answer(order)
+        except Exception:
+            log.exception("the kernel's events are not heard any more until the next deletion")
+        finally:
+            with self._lock:
+                self._listening = False
+
+    def _work(self) -> None:
+        """Take batch after batch, each until the kernel's acknowledgement."""
+        netlink: Netlink | None = None
+        while True:
+            batch = self._batches.get()
+            failure = None
+            try:
+                netlink = netlink or Netlink.open()
+                self._delete(netlink, batch)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
+                failure = _told(error)
+                if netlink is not None:
+                    netlink.close()  # with what may still come as an answer
+                netlink = None
+            with self._lock:
+                self._idle += 1
+                for order in batch:
+                    self._answer(order, failure)
+                self._begin()
+
+    def _delete(self, netlink: Netlink, batch: Sequence[_Order]) -> None:
+        """Returns when all are gone, or were answered with their own error."""
+        ours = self._still_ours(netlink, batch)
+        if len(ours) > 1:
+            ours = self._delete_group(netlink, ours)
+        for order in ours:
+            try:
+                links.remove(netlink, order.index)
+            except Exception as error:  # noqa: BLE001 - its own, whatever it is
+                self._answered(order, _told(error))
+
+    def _still_ours(self, netlink: Netlink, batch: Sequence[_Order]) -> list[_Order]:
+        """Those that are there with their alias; the others are answered. Both ends are listened for from here on."""
         answers = _in_chunks(netlink, [links.get_message(index=order.index) for order in batch])
         ours = []
         for order, answer in zip(batch, answers, strict=True):
             if isinstance(answer, NetlinkError):
-                if answer.errno != errno.ENODEV:
-                    order.error = answer
-            elif links.parse(answer).alias == order.alias:
-                ours.append(order)
+                self._answered(order, None if answer.errno == errno.ENODEV else answer)
+                continue
+            link = links.parse(answer)
+            if link.alias != order.alias:
+                self._answered(order)
+                continue
+            ours.append(order)
+            with self._lock:
+                order.ends = {(None, link.index)} | ({(link.peer_nsid, link.peer)} if link.peer else set())
+                self._expected.update(dict.fromkeys(order.ends, order))
         return ours
+
+    def _delete_group(self, netlink: Netlink, orders: Sequence[_Order]) -> list[_Order]:
+        """Delete several at once. Returns those that are to be deleted one by one: the kernel refused them together."""
+        group = FIRST_GROUP + secrets.randbelow(LAST_GROUP - FIRST_GROUP + 1)
+        answers = _in_chunks(netlink, [links.group_message(order.index, group) for order in orders])
+        members = []
+        for order, answer in zip(orders, answers, strict=True):
+            if not isinstance(answer, NetlinkError):
+                members.append(order)
+            else:
+                self._answered(order, None if answer.errno == errno.ENODEV else answer)
+        assert FIRST_GROUP <= group <= LAST_GROUP
+        if members:
+            try:
+                netlink.run(Message(RTM_DELLINK, 0, links.header() + links.group_attribute(group)))
+            except NetlinkError as error:
+                if error.errno != errno.ENODEV:  # else every member went by itself meanwhile
+                    return members
+        return []
+
+    def _answered(self, order: _Order, error: OSError | None = None) -> None:
+        with self._lock:
+            self._answer(order, error)
+
+
+def _told(error: BaseException) -> OSError:
+    """What the caller is told of an error; one that nobody expects is logged whole."""
+    if isinstance(error, OSError):
+        return error
+    log.error("deleting links failed in a way that should not happen", exc_info=error)
+    return OSError(errno.EIO, f"deleting the link: {type(error).__name__}: {error}")
 
 
 def _in_chunks(netlink: Netlink, messages: list[Message]) -> list[bytes | NetlinkError]:
@@ -97,17 +231,3 @@ def _in_chunks(netlink: Netlink, messages: list[Message]) -> list[bytes | Netlin
     for start in range(0, len(messages), _CHUNK):
         answers += netlink.send(*messages[start : start + _CHUNK])
     return answers
-
-
-def _delete_group(netlink: Netlink, indexes: list[int]) -> None:
-    group = FIRST_GROUP + secrets.randbelow(LAST_GROUP - FIRST_GROUP + 1)
-    answers = _in_chunks(netlink, [links.group_message(index, group) for index in indexes])
-    for answer in answers:
-        if isinstance(answer, NetlinkError) and answer.errno != errno.ENODEV:
-            raise answer
-    assert FIRST_GROUP <= group <= LAST_GROUP
-    try:
-        netlink.run(Message(RTM_DELLINK, 0, links.header() + links.group_attribute(group)))
-    except NetlinkError as error:
-        if error.errno != errno.ENODEV:  # every member went by itself meanwhile
-            raise

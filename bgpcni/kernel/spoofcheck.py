@@ -6,6 +6,7 @@ that may pass; an attachment is an element of each.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from bgpcni.errors import CheckFailed, KernelRefused, UnsupportedField
@@ -36,6 +37,14 @@ def install(owner: str, port: str, mac: str) -> None:
 def remove(owner: str, port: str, mac: str) -> None:
     """Check it no more; missing is success."""
     nftables.remove(_elements(owner, port, mac))
+
+
+def remove_of(ports: Collection[str]) -> None:
+    """Whatever is there for these ports: the pairs first, as their MACs are not known otherwise."""
+    names = {port.encode().ljust(_NAME_OCTETS, b"\0") for port in ports}
+    for set_name in ("allowed", "checked"):
+        found = nftables.listed(BRIDGE, set_name)
+        nftables.remove([element for element in found if element.key[:_NAME_OCTETS] in names])
 
 
 def check(owner: str, port: str, mac: str) -> None:

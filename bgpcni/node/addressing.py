@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from bgpcni.cni.result import Dns, Result, Route
 from bgpcni.errors import CniError, Degraded, InvalidConfiguration, TryAgain, Unavailable
 from bgpcni.ipam.boot import Reclaimer
-from bgpcni.ipam.config import requested_addresses
+from bgpcni.ipam.config import DEFAULT_DATA_DIR, requested_addresses
 from bgpcni.ipam.delegate import Delegate, find_plugin
 from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted
 from bgpcni.ipam.leases import Leases, bare
@@ -73,7 +74,7 @@ class Addressing:
         if ipam.type != BUILT_IN:
             return _given(ipam.type, self._delegate(ipam).add(_deadline()))
         config = host_local_of(request)
-        leases = HostLocal(config, request.name)
+        leases = HostLocal(config, request.name, self._recorded(request.name, config.data_dir))
         self._reclaim(leases)
         container_id, ifname = request.environment.container_id, request.environment.ifname
         requested = requested_addresses(request.document, request.environment.args)
@@ -104,7 +105,8 @@ class Addressing:
                 log.warning("%s: its addresses were not given back: %s", attachment.key, error.msg)
             return
         known = [item.address for item in attachment.addresses] or None
-        Leases(ipam.data_dir, attachment.network).release(attachment.container_id, attachment.ifname, known)
+        leases = self._leases(ipam.data_dir, attachment.network)
+        leases.release(attachment.container_id, attachment.ifname, known)
 
     def release_unrecorded(self, request: Request, warnings: list[str]) -> list[str]:
         """DEL without a record: what (container ID, interface name) holds in this network goes, as `ipam` says.
@@ -119,7 +121,7 @@ class Addressing:
             return []
         try:
             if kind == BUILT_IN:
-                leases = Leases(data_dir if isinstance(data_dir, str) and data_dir else None, request.name)
+                leases = self._leases(data_dir if isinstance(data_dir, str) and data_dir else None, request.name)
                 return leases.release(request.environment.container_id, request.environment.ifname)
             Delegate(kind, request.variables, request.stdin).delete(_deadline())
         except CniError as error:
@@ -148,7 +150,7 @@ class Addressing:
         if not isinstance(kind, str):
             return []
         if kind == BUILT_IN:
-            return Leases(data_dir if isinstance(data_dir, str) and data_dir else None, request.name).gc(valid)
+            return self._leases(data_dir if isinstance(data_dir, str) and data_dir else None, request.name).gc(valid)
         if kind:
             Delegate(kind, request.variables, _with_valid(request.document, valid)).gc(_deadline())
         return []
@@ -158,7 +160,7 @@ class Addressing:
         kind = request.settings.ipam_type
         if kind == BUILT_IN:
             config = host_local_of(request)
-            full = HostLocal(config, request.name).exhausted()
+            full = HostLocal(config, request.name, self._recorded(request.name, config.data_dir)).exhausted()
             if full is not None and not self._held(request.name, config.data_dir):
                 raise full
         elif kind:
@@ -186,6 +188,26 @@ class Addressing:
         for address in self._reclaimer.run(leases, recorded):
             log.info("network %s: lease of %s was left by an earlier boot; reclaimed", leases.network, address)
         self._reclaimed.add(leases.folder)
+
+    def _leases(self, data_dir: str | None, network: str) -> Leases:
+        return Leases(data_dir, network, self._recorded(network, data_dir))
+
+    def _recorded(self, network: str, data_dir: str | None) -> Callable[[], dict[str, tuple[str, str]]]:
+        """To be called by who must know: the addresses that records have from this folder, with their owners."""
+
+        def look() -> dict[str, tuple[str, str]]:
+            folder = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
+            return {
+                bare(address.address): (attachment.container_id, attachment.ifname)
+                for attachment in (stored.attachment for stored in self._store.all())
+                if attachment is not None
+                and attachment.ipam is not None
+                and attachment.ipam.type == BUILT_IN
+                and os.path.join(attachment.ipam.data_dir or DEFAULT_DATA_DIR, attachment.network) == folder
+                for address in attachment.addresses
+            }
+
+        return look
 
     def _held(self, network: str, data_dir: str) -> dict[str, tuple[str, str]]:
         """Addresses of attachments that are gone but not confirmed withdrawn, the oldest first.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bgpcni.errors import CniError, Delegated, InvalidConfiguration
 from bgpcni.kernel import links
 from bgpcni.model import AttachmentKey, State
-from bgpcni.node import reconcile
+from bgpcni.node import reconcile, unreadable
 from bgpcni.store import Stored
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ def collect(node: Node, request: Request, warnings: list[str]) -> None:
 
 
 def _release(node: Node, stored: Stored, warnings: list[str]) -> None:
-    """One record. One that cannot be read goes alone: its link is found by its mark, its leases by their owner."""
+    """One record. One that cannot be read goes by its digest, its leases by their owner."""
     if stored.attachment is None:
         warnings.append(stored.problem)
-        node.store.drop_digest(stored.network, stored.digest)
+        unreadable.release(node, stored, warnings)
         return
     with node.store.locked(stored.attachment.key, _SECONDS):
         again = node.store.find(stored.attachment.key)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Iterator
 
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, KernelRefused
 from bgpcni.ip import ip_interface
@@ -255,14 +256,21 @@ def vanished(netlink: Netlink, attachment: Attachment) -> bool:
     return not attachment.chained and not links.is_ours(link, attachment.key)
 
 
-def has_our_link(netlink: Netlink, attachment: Attachment) -> bool:
-    """Whether a link of this node is certainly the attachment's: by our alias, or as the very pair that it names."""
-    if attachment.host_index is None or attachment.host_veth is None:
-        return False
-    link = links.find(netlink, index=attachment.host_index)
-    if link is None or link.name != attachment.host_veth:
-        return False
-    return attachment.chained or links.is_ours(link, attachment.key)
+def present(netlink: Netlink, attachment: Attachment) -> bool:
+    """Whether something of the attachment can be seen on this node, whatever its record says of the boot.
+
+    Its link is known by index, name and our mark, another plugin's by its MAC; an interface inside the container by
+    its MAC and addresses.
+    """
+    if attachment.host_index is not None:
+        link = links.find(netlink, index=attachment.host_index)
+        if link is None or link.name != attachment.host_veth:
+            return False
+        return link.mac == attachment.host_mac if attachment.chained else links.is_ours(link, attachment.key)
+    if not attachment.chained:
+        return is_there(netlink, attachment.key.digest)
+    known = attachment.nsid is not None and attachment.peer_index is not None and bool(attachment.addresses)
+    return known and _is_inside(netlink, attachment)
 
 
 def _is_inside(netlink: Netlink, attachment: Attachment) -> bool:
@@ -305,12 +313,31 @@ def remove(netlink: Netlink, reaper: Reaper, attachment: Attachment) -> None:
 
 def remove_by_name(netlink: Netlink, key: AttachmentKey) -> bool:
     """Without a record of the index: the links whose names are the key's hash, if they have our alias or mark."""
-    removed = False
-    for attempt in range(_NAMES_TRIED):
-        link = links.find(netlink, name=plan.host_veth(key, attempt))
+    return remove_by_digest(netlink, key.digest)
+
+
+def remove_by_digest(netlink: Netlink, digest: str) -> bool:
+    """The same, by the key's digest."""
+    found = list(_named_after(netlink, digest))
+    for link in found:
+        links.remove(netlink, link.index)
+    return bool(found)
+
+
+def is_there(netlink: Netlink, digest: str) -> bool:
+    """Whether a link of ours for this key's digest is on the node, known by its name and mark alone."""
+    return any(True for _ in _named_after(netlink, digest))
+
+
+def _named_after(netlink: Netlink, digest: str) -> Iterator[links.Link]:
+    for name in host_veths(digest):
+        link = links.find(netlink, name=name)
         if link is None:
             break
-        if links.is_ours(link, key):
-            links.remove(netlink, link.index)
-            removed = True
-    return removed
+        if links.carries(link, digest):
+            yield link
+
+
+def host_veths(digest: str) -> list[str]:
+    """The names that the root-side link of an attachment may have."""
+    return [plan.host_veth_of(digest, attempt) for attempt in range(_NAMES_TRIED)]

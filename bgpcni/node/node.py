@@ -29,6 +29,7 @@ from bgpcni.node import interface, plan
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.request import Request
 from bgpcni.nudges import Nudges
+from bgpcni.numbers import vrf_name
 from bgpcni.store import Store
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ class Node:
         vrf = None
         if routing.bgp.vrf is not None:
             lacking = "agent" if self.dataplane is None else self.dataplane.lacking(routing.bgp.family)
-            vrf = plan.VrfHere(self.store.number_of(f"vrf {routing.bgp.vrf}"), lacking)
+            vrf = plan.VrfHere(self.store.number_of(vrf_name(routing.bgp.vrf)), lacking)
         intent, more = plan.forwarded(request.settings, routing.bgp, imports, vrf)
         warnings += more
         return replace(routing, bgp=intent)

@@ -5,11 +5,11 @@ Who asks for neither pays nothing: no system call is made for them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from bgpcni.errors import CniError
 from bgpcni.kernel import masquerade, spoofcheck
-from bgpcni.model import Attachment
+from bgpcni.model import Attachment, AttachmentKey
 from bgpcni.node.request import Request
 
 
@@ -43,6 +43,16 @@ def remove_unrecorded(request: Request, released: Sequence[str], warnings: list[
         return
     try:
         masquerade.remove(masquerade.choose(request.config.ip_masq_backend), str(request.key), released)
+    except CniError as error:
+        warnings.append(error.msg)
+
+
+def remove_of(digest: str, ports: Collection[str], warnings: list[str]) -> None:
+    """Both away for the attachment whose key has this digest, and whose port is one of these: its record cannot be
+    read. The sets and maps are read whole, so this is for that case alone."""
+    try:
+        spoofcheck.remove_of(ports)
+        masquerade.remove_of(lambda owner: AttachmentKey(*owner.split("/", 2)).digest == digest)
     except CniError as error:
         warnings.append(error.msg)
 

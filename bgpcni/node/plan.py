@@ -22,6 +22,7 @@ from bgpcni.kernel.vlans import Tagging, gateway_name
 from bgpcni.kernel.vrf import TABLES, Device
 from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, NodeFacts
 from bgpcni.node.request import Request
+from bgpcni.numbers import label_of
 
 LINK_NAME_LIMIT = 15
 
@@ -48,7 +49,11 @@ def host_veth(key: AttachmentKey, attempt: int = 0) -> str:
 
     `attempt` > 0: another name, for when a stranger's link has the first one.
     """
-    digest = key.digest
+    return host_veth_of(key.digest, attempt)
+
+
+def host_veth_of(digest: str, attempt: int = 0) -> str:
+    """The same, by the key's digest."""
     return "veth" + (digest[:11] if not attempt else f"{digest[11 : 11 + 9]}{attempt:02x}")
 
 
@@ -169,7 +174,7 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
         advertise=config.bgp.advertise,
         vni=vni,
         rd=None if family == "unicast" else _distinguisher(config, facts, number),
-        label=number + 15 if family == "vpn" else None,
+        label=label_of(number) if family == "vpn" else None,
         vrf=config.bgp.vrf,
         l3vni=config.bgp.l3vni,
         import_rt=import_rt,

@@ -53,6 +53,8 @@ def _servable(node: Node, request: Request) -> tuple[ExporterUse, ...]:
     node.refuse_unannounceable(_sample(node, request, routing))
     if reason := node.store.unwritable():
         raise IoFailure(reason)
+    if routing.bgp.family != "unicast":
+        node.store.check_numbers()
     return routing.exporters
 
 

@@ -16,7 +16,7 @@ from bgpcni import clock
 from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import AlreadyAttached, IoFailure
 from bgpcni.model import Attachment, AttachmentKey, ExporterUse, State
-from bgpcni.node import interface, plan
+from bgpcni.node import boots, interface, plan
 from bgpcni.node.next_step import (
     Announce,
     AtExporter,
@@ -136,8 +136,7 @@ def clear_the_way(node: Node, key: AttachmentKey) -> Attachment | None:
     if stored.attachment is None:
         raise IoFailure(f"{stored.problem}; DEL removes it")
     attachment = stored.attachment
-    alive = stored.state is State.UP and is_of_this_boot(node, attachment)
-    if alive and not interface.vanished(node.netlink, attachment):
+    if stored.state is State.UP and boots.lives(node, attachment):
         raise AlreadyAttached(f"{key} is attached already, since {attachment.since}")
     told = stored.state is not State.ADDING or bool(attachment.since)
     return None if tear_down(node, attachment, told=told) else attachment
@@ -239,7 +238,7 @@ def _look(node: Node, subject: _Subject, seen: Seen) -> View:
 
 def is_of_this_boot(node: Node, attachment: Attachment) -> bool:
     """Whether its namespace may be there. A boot ID can lie (a /proc of somebody's own): a link of ours cannot."""
-    return attachment.boot_id == node.boot_id or interface.has_our_link(node.netlink, attachment)
+    return attachment.boot_id == node.boot_id or interface.present(node.netlink, attachment)
 
 
 def _since(before: float | None, now: float, holds: bool) -> float | None:

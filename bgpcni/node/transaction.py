@@ -17,7 +17,7 @@ from bgpcni.errors import TryAgain
 from bgpcni.kernel import bridge, links, masquerade, vlans
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, Bgp, Gateway, State
-from bgpcni.node import chain, check, garbage, interface, options, plan, readiness, reconcile
+from bgpcni.node import chain, check, garbage, interface, options, plan, readiness, reconcile, unreadable
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.node.request import Request
 from bgpcni.undo import Undo
@@ -194,10 +194,11 @@ def delete(node: Node, request: Request) -> Answer:
             return answer
         if stored is not None:
             answer.warnings.append(stored.problem)
-        interface.remove_by_name(node.netlink, key)
-        node.store.drop(key)
-        if stored is not None:
+            unreadable.release(node, stored, answer.warnings)
             node.convergence.prune()
+        else:
+            interface.remove_by_name(node.netlink, key)
+            node.store.drop(key)
         released = node.addressing.release_unrecorded(request, answer.warnings)
         options.remove_unrecorded(request, released, answer.warnings)
     return answer

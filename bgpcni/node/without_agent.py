@@ -11,7 +11,7 @@ from bgpcni.convergence.announcer import Announcer
 from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError, TryAgain
 from bgpcni.model import Attachment, NodeFacts, State
-from bgpcni.node import interface, reconcile
+from bgpcni.node import boots, reconcile
 from bgpcni.node.next_step import Wait
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.store import Store, Stored
@@ -74,17 +74,16 @@ class Others:
 def settle_all(node: Node) -> list[str]:
     """Before a call: what is not simply up is taken as far as it goes; returns what is late."""
     late: list[str] = []
-    for stored in node.store.all():
+    for each in node.store.all():
+        stored = boots.settled(node, each)
+        if stored is None:
+            continue
         attachment = stored.attachment
         if attachment is None:
             log.error("%s; its network's routes are not pruned until a DEL removes it", stored.problem)
             continue
         try:
-            if (
-                stored.state is State.UP
-                and reconcile.is_of_this_boot(node, attachment)
-                and not interface.vanished(node.netlink, attachment)
-            ):
+            if stored.state is State.UP and boots.lives(node, attachment):
                 continue
             outcome = reconcile.settle(node, attachment.key)
         except TryAgain:

@@ -17,7 +17,7 @@ from bgpcni import __version__
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import RouteState
 from bgpcni.convergence.derive import derive
-from bgpcni.errors import CniError, InvalidConfiguration
+from bgpcni.errors import CniError, InvalidConfiguration, IoFailure
 from bgpcni.kernel import links, vxlan
 from bgpcni.model import Announcement, Attachment, ExporterUse, State
 from bgpcni.node import interface, plan, reconcile, reload, without_agent
@@ -66,6 +66,10 @@ def _problems(node: Node) -> Iterator[Document]:
         yield {"code": "no-neighbors", "text": "agent.toml has no [[bgp.neighbors]]: ExaBGP is not started"}
     if reason := node.store.unwritable():
         yield {"code": "disk", "text": f"no ADD is served: {reason}"}
+    try:
+        node.store.check_numbers()
+    except IoFailure as error:
+        yield {"code": "numbers", "text": f"no ADD of a vpn or evpn network is served: {error.msg}"}
     yield from _unusable(node)
     for name, announcer in node.convergence.announcers().items():
         state = announcer.state()

@@ -1,0 +1,164 @@
+"""The numbers of a node's networks and VRFs, 1 to 65535, kept for good in data_dir/numbers.json.
+
+An RD is `router_id:n`, a VPN's label and a VRF's table follow from n: two networks with one number would mix their
+routes. So a number is never guessed: the file is on the disk before its number is used, and where it is lost or
+cannot be read, the records say which numbers are in use.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, TypeAdapter
+
+from bgpcni import locks
+from bgpcni.errors import IoFailure, TryAgain
+
+if TYPE_CHECKING:
+    from bgpcni.model import Attachment
+
+log = logging.getLogger(__name__)
+SECONDS = 30.0
+LAST = 65535
+FIRST_LABEL = 16
+"""Labels 0 to 15 mean something of their own (RFC 3032 section 2.1)."""
+_FILE, _LOCK = "numbers.json", "numbers.lock"
+_NUMBERS = TypeAdapter(dict[str, Annotated[int, Field(ge=1, le=LAST)]])
+Recorded = Callable[[], Iterator["Attachment | str"]]
+
+
+def label_of(number: int) -> int:
+    """The MPLS label of a network without a VRF."""
+    return FIRST_LABEL + number - 1
+
+
+def vrf_name(vrf: str) -> str:
+    """What a VRF's number is kept under; no network has a name with a space."""
+    return f"vrf {vrf}"
+
+
+class Numbers:
+    """The file. Safe for threads and processes.
+
+    `recorded` gives every attachment on record, or why it cannot be read.
+    """
+
+    def __init__(self, folder: int, path: Path, recorded: Recorded) -> None:
+        self._folder = folder
+        self._path = path / _FILE
+        self._lock_path = path / _LOCK
+        self._recorded = recorded
+
+    def of(self, name: str) -> int:
+        """The number of a network or VRF, a new one if it has none. Raises TryAgain, IoFailure."""
+        try:
+            fd = locks.acquire(_LOCK, self._folder, seconds=SECONDS)
+            try:
+                return self._of(name)
+            finally:
+                os.close(fd)
+        except locks.Busy:
+            raise TryAgain(f"{self._lock_path} is held by another; try again") from None
+        except (OSError, ValueError) as error:
+            raise IoFailure(f"{self._path}: {error}") from None
+
+    def check(self) -> None:
+        """Raises IoFailure where `of` would, but for a disk that cannot be written."""
+        try:
+            self._load()
+        except (OSError, ValueError) as error:
+            raise IoFailure(f"{self._path}: {error}") from None
+
+    def _of(self, name: str) -> int:
+        numbers, problem = self._load()
+        if name in numbers and not problem:
+            return numbers[name]
+        if name not in numbers:
+            taken = set(numbers.values())
+            free = next((number for number in range(1, LAST + 1) if number not in taken), None)
+            if free is None:
+                raise ValueError(f"all of {LAST} numbers are taken; remove networks that are gone")
+            numbers[name] = free
+        if problem:
+            aside = f"{_FILE}.broken"
+            os.rename(_FILE, aside, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            log.error(
+                "%s cannot be read (%s): kept as %s; the numbers of networks with attachments were read from their"
+                " records, others get new ones", self._path, problem, aside,
+            )  # fmt: skip
+        self._write(numbers)
+        return numbers[name]
+
+    def _load(self) -> tuple[dict[str, int], str]:
+        """The numbers, and what is wrong with the file if they had to be read from the records."""
+        try:
+            with open(os.open(_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._folder), "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            return self._from_records(), ""  # the first time, or somebody removed it: it is not lost with the power
+        try:
+            return _NUMBERS.validate_json(data), ""
+        except ValueError as error:
+            problem = "it is empty" if not data.strip(b"\0 \n") else str(error).splitlines()[0]
+        return self._from_records(problem), problem
+
+    def _from_records(self, problem: str = "") -> dict[str, int]:
+        """Raises ValueError where there is a problem with the file and with a record, too."""
+        numbers: dict[str, int] = {}
+        for attachment in self._recorded():
+            if isinstance(attachment, str):
+                if not problem:
+                    continue
+                raise ValueError(
+                    f"{problem}, and which numbers are in use cannot be told without a record that cannot be read"
+                    f" either: {attachment}; a DEL or GC removes that"
+                )
+            for name, number in numbers_in(attachment):
+                if number not in numbers.values():
+                    numbers.setdefault(name, number)
+        return numbers
+
+    def _write(self, numbers: dict[str, int]) -> None:
+        """On the disk, whole, when this returns: power may fail before the number is used, and after."""
+        fresh = f".{_FILE}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        with open(os.open(fresh, flags, 0o600, dir_fd=self._folder), "wb") as file:
+            file.write(json.dumps(numbers, indent=1).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(fresh, _FILE, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        os.fsync(self._folder)
+
+
+def numbers_in(attachment: Attachment) -> Iterator[tuple[str, int]]:
+    """The numbers that an attachment on record uses, each with the name it is kept under.
+
+    An RD of the user's own may look like one with a number; then that number stays unused, which does no harm.
+    """
+    from bgpcni.kernel.vrf import TABLES
+
+    intent = attachment.bgp
+    if intent.family == "unicast":
+        return
+    found: list[tuple[str, int]] = []
+    if intent.vrf is not None:
+        found.append((vrf_name(intent.vrf), (intent.table or intent.label or 0) - TABLES))
+    elif intent.label is not None:
+        found.append((attachment.network, intent.label - label_of(0)))
+    first, _, last = (intent.rd or "").rpartition(":")
+    if (first == "0" or _is_ipv4(first)) and last.isdecimal():
+        found.append((attachment.network, int(last)))
+    yield from ((name, number) for name, number in found if 1 <= number <= LAST)
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        return bool(IPv4Address(text))
+    except ValueError:
+        return False
