@@ -6,8 +6,9 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,22 @@ def thaw(pid: int) -> None:
         os.kill(pid, signal.SIGCONT)
     except ProcessLookupError:
         pass
+
+
+@contextmanager
+def cut_off(frr: Frr, address: str) -> Iterator[None]:
+    """Drop every packet of the BGP session from this node, on FRR's side; the session stays up."""
+    for command in (
+        "add table inet cut",
+        "add chain inet cut input { type filter hook input priority 0; }",
+        f"add rule inet cut input {'ip6' if ':' in address else 'ip'} saddr {address} tcp dport 179 drop",
+        f"add rule inet cut input {'ip6' if ':' in address else 'ip'} saddr {address} tcp sport 179 drop",
+    ):
+        frr.namespace.run("nft", command)
+    try:
+        yield
+    finally:
+        frr.namespace.run("nft", "delete table inet cut")
 
 
 def session(frr: Frr, node: Node) -> tuple[int, int]:
