@@ -6,8 +6,9 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,14 @@ def withdrawn(frr: Frr, *answers: CniAnswer) -> None:
 
 
 def nothing_left(node: Node, *spaces: Namespace, networks: Iterable[str] = ("tenant-a",)) -> None:
-    """No link but the bridge, no lease, no record of any state, no interface in the containers."""
+    """No link but the bridge, no interface in the containers, and soon no lease and no record of any state: they wait
+    until the peers acknowledged the withdrawal, DEL does not."""
     assert node.links() <= {"cni0"}
-    for network in networks:
-        assert node.lease_files(network) == set()
-    assert node.records() == []
     for space in spaces:
         assert links_in(space) == []
+    until(lambda: not node.records(), "the end of every record")
+    for network in networks:
+        assert node.lease_files(network) == set()
 
 
 def nothing_stays(node: Node, *spaces: Namespace) -> None:
@@ -154,6 +156,22 @@ def thaw(pid: int) -> None:
         os.kill(pid, signal.SIGCONT)
     except ProcessLookupError:
         pass
+
+
+@contextmanager
+def cut_off(frr: Frr, address: str) -> Iterator[None]:
+    """Drop every packet of the BGP session from this node, on FRR's side; the session stays up."""
+    for command in (
+        "add table inet cut",
+        "add chain inet cut input { type filter hook input priority 0; }",
+        f"add rule inet cut input {'ip6' if ':' in address else 'ip'} saddr {address} tcp dport 179 drop",
+        f"add rule inet cut input {'ip6' if ':' in address else 'ip'} saddr {address} tcp sport 179 drop",
+    ):
+        frr.namespace.run("nft", command)
+    try:
+        yield
+    finally:
+        frr.namespace.run("nft", "delete table inet cut")
 
 
 def session(frr: Frr, node: Node) -> tuple[int, int]:

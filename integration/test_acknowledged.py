@@ -5,25 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from integration.lab import Frr, Lab, Neighbor, link, until
-from integration.seen import add, announced, delete, dual, nothing_stays, ready, withdrawn
+from integration.lab import Lab, Neighbor, link, until
+from integration.seen import add, announced, cut_off, delete, dual, nothing_stays, prefixes, ready, withdrawn
 from integration.test_speaker_down import pool, states
-
-
-def cut(frr: Frr, source: str) -> None:
-    """Drop every packet of the BGP sessions from `source`, on FRR's side; the sessions stay up."""
-    family = "ip6" if ":" in source else "ip"
-    for command in (
-        "add table inet cut",
-        "add chain inet cut input { type filter hook input priority 0; }",
-        f"add rule inet cut input {family} saddr {source} tcp dport 179 drop",
-        f"add rule inet cut input {family} saddr {source} tcp sport 179 drop",
-    ):
-        frr.namespace.run("nft", command)
-
-
-def mend(frr: Frr) -> None:
-    frr.namespace.run("nft", "delete table inet cut")
 
 
 def test_an_address_waits_until_the_withdrawal_is_acknowledged(lab: Lab) -> None:
@@ -36,17 +20,16 @@ def test_an_address_waits_until_the_withdrawal_is_acknowledged(lab: Lab) -> None
     announced(frr, node, *answers.values())
     delete(node, "b", spaces["b"], conf)
     until(lambda: len(node.records()) == 2, "the release of an acknowledged one")
-    cut(frr, node.address)
-    delete(node, "a", spaces["a"], conf)
-    assert node.operator("peers").document["peers"][0]["state"] == "Established"
-    assert set(answers["a"].ips) <= node.lease_files()
-    assert len(node.records("leaving")) == 1
-    assert {state for state, _ in states(node, "a")} == {"withdrawing"}
-    # by their order the address of `a` is the next: without the acknowledgement that of `b` is the free one
-    answers["d"] = add(node, "d", spaces["d"], conf | {"bgp": {}})
-    assert answers["d"].ips == answers["b"].ips
-    assert all(frr.paths(f"{ip}/{128 if ':' in ip else 32}") for ip in answers["a"].ips)
-    mend(frr)
+    with cut_off(frr, node.address):
+        delete(node, "a", spaces["a"], conf)
+        assert node.operator("peers").document["peers"][0]["state"] == "Established"
+        assert set(answers["a"].ips) <= node.lease_files()
+        assert len(node.records("leaving")) == 1
+        assert {state for state, _ in states(node, "a")} == {"withdrawing"}
+        # by their order the address of `a` is the next: without the acknowledgement that of `b` is the free one
+        answers["d"] = add(node, "d", spaces["d"], conf | {"bgp": {}})
+        assert answers["d"].ips == answers["b"].ips
+        assert all(frr.paths(prefix) for prefix in prefixes(answers["a"]))
     withdrawn(frr, answers["a"])
     until(lambda: not node.records("leaving"), "the release")
     assert node.lease_files() == {*answers["c"].ips, *answers["d"].ips}
@@ -76,13 +59,12 @@ def test_one_of_two_neighbours_is_not_enough(lab: Lab) -> None:
     prefix = f"{gone.ips[0]}/32"
     for frr in (one, two):
         until(lambda frr=frr: frr.paths(prefix), "the route")  # type: ignore[misc]
-    cut(two, node.address)
-    delete(node, "a", first, conf)
-    until(lambda: not one.paths(prefix), "the withdrawal at one")
-    assert two.paths(prefix)
-    assert set(gone.ips) <= node.lease_files()
-    assert {state for state, _ in states(node, "a")} == {"withdrawing"}
-    mend(two)
+    with cut_off(two, node.address):
+        delete(node, "a", first, conf)
+        until(lambda: not one.paths(prefix), "the withdrawal at one")
+        assert two.paths(prefix)
+        assert set(gone.ips) <= node.lease_files()
+        assert {state for state, _ in states(node, "a")} == {"withdrawing"}
     until(lambda: not two.paths(prefix), "the withdrawal at the other")
     until(lambda: not node.records(), "the release")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -13,6 +14,7 @@ from bgpcni.testing import ExporterSuite
 from bgpcni_exabgp import ExaBGP
 from integration.exabgp_bench import Bench, bench, facts, unicast
 from integration.lab import Frr, Lab
+from integration.seen import cut_off
 from integration.speakers import SpeakerInside
 
 
@@ -47,6 +49,9 @@ class Engine(SpeakerInside):
 
     def resume(self) -> None:
         os.kill(self._pid, signal.SIGCONT)
+
+    def deaf(self) -> AbstractContextManager[None]:
+        return cut_off(self.frr, self.node.address)
 
     @property
     def _pid(self) -> int:

@@ -51,7 +51,7 @@ def test_the_route_goes_at_once_and_a_late_delete_succeeds(frr: Frr, node: Node,
     }.items()
 
     delete(node, "c1", doomed.path, conf)
-    assert len(node.records()) == 1
+    until(lambda: len(node.records()) == 1, "the release")
     assert node.lease_files() == set(second.ips)
     until(lambda: not problems(node), "a healthy status")
     delete(node, "c2", other, conf)

@@ -409,7 +409,7 @@ def test_a_record_that_cannot_be_read(lab: Lab) -> None:
     assert str(record) in gone.stderr
     for prefix in (f"{damaged.ips[0]}/32", f"{damaged.ips[1]}/128"):
         until(lambda p=prefix: not frr.paths(p), f"{prefix} gone")  # type: ignore[misc]
-    assert node.lease_files() == set(sound.ips)
+    until(lambda: node.lease_files() == set(sound.ips), "the release")
     assert frr.paths(f"{sound.ips[0]}/32")
     delete(node, "c2", second, conf)
     nothing_left(node, first, second)

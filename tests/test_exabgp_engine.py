@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import subprocess
 import sys
+from collections import deque
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from exabgp.bgp.message import Action
+from exabgp.bgp.message.open.capability import Capability
+from exabgp.bgp.message.open.capability.refresh import REFRESH
 from exabgp.bgp.message.update.attribute.nexthop import NextHop
 from exabgp.environment import getenv
 from exabgp.logger import log
@@ -15,6 +22,7 @@ from exabgp.protocol.family import AFI, SAFI
 from exabgp.rib.change import Change
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import until
 
 from bgpcni_exabgp import engine
 
@@ -138,3 +146,122 @@ def test_a_second_engine_on_one_configuration_ends(tmp_path):
         assert "another one runs" in done.stderr
     finally:
         os.close(held)
+
+
+class Neighbor(dict):  # type: ignore[type-arg]
+    """What a session's watch asks of ExaBGP's neighbour."""
+
+    def __init__(self) -> None:
+        super().__init__({"peer-address": "192.0.2.1"})
+        self.rib = SimpleNamespace(outgoing=engine.GroupingRIB(True, [FAMILY]))
+        self.api = {"neighbor-changes": ["relay"]}
+        self.refresh: deque[object] = deque()
+
+
+class Session:
+    """A watched session over a connection of this machine, and a clock that the test turns."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, graceful: bool, refresh: int) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: self.now))
+        self.told: list[dict[str, object]] = []
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.peer_side = socket.create_connection(listener.getsockname())
+        self.io, _ = listener.accept()
+        listener.close()
+        negotiated = SimpleNamespace(
+            families=[FAMILY], asn4=True, refresh=refresh,
+            received_open=SimpleNamespace(capabilities={Capability.CODE.GRACEFUL_RESTART: {}} if graceful else {}),
+        )  # fmt: skip
+        processes = SimpleNamespace(write=lambda service, text: self.told.append(json.loads(text)))
+        peer = SimpleNamespace(
+            neighbor=Neighbor(), reactor=SimpleNamespace(processes=processes),
+            proto=SimpleNamespace(negotiated=negotiated, connection=SimpleNamespace(io=self.io)),
+        )  # fmt: skip
+        listening = engine.Engine(engine.Path("/nowhere"))
+        listening.listening = True
+        self.watch = engine.Watch(peer, listening)
+
+    def after(self, seconds: float) -> list[str]:
+        """What is told of the end once so many seconds have passed."""
+        self.now += seconds
+        before = len(self.told)
+        self.watch.look()
+        return [str(event["family"]) for event in self.told[before:] if event["bgpcni"] == "told"]
+
+    def route(self) -> None:
+        self.watch.received(engine.Message.CODE.UPDATE, bytes.fromhex("0000000040" + "0102"))
+
+    def end_of_answer(self) -> None:
+        self.watch.received(engine.Message.CODE.ROUTE_REFRESH, b"\0\1\2\1")
+
+    def close(self) -> None:
+        self.peer_side.close()
+        self.io.close()
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Session]:
+    made = Session(monkeypatch, **request.param)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("session", [{"graceful": True, "refresh": REFRESH.NORMAL}], indirect=True)
+def test_a_new_session_whose_peer_says_end_of_rib_is_not_ended_by_a_pause(session: Session) -> None:
+    """The peer is slow: ten seconds between two of its UPDATEs are no end. It says itself when it has told all."""
+    for _ in range(5):
+        session.route()
+        assert session.after(10) == []
+    session.watch.received(engine.Message.CODE.UPDATE, bytes(4))
+    assert not session.watch.awaited
+    assert session.after(1000) == []  # it is in the UPDATE that was passed on
+
+
+@pytest.mark.parametrize("session", [{"graceful": False, "refresh": REFRESH.ENHANCED}], indirect=True)
+def test_a_long_answer_whose_end_is_marked_is_not_ended_by_a_pause(session: Session) -> None:
+    """However long the answer to a refresh takes: its end is the peer's marker."""
+    assert session.after(3) == ["ipv4/unicast"]  # the session's own first routes, whose end it does not mark
+    session.watch.refresh([FAMILY])
+    for _ in range(10):
+        session.route()
+        assert session.after(20) == []
+    session.end_of_answer()
+    assert [event["bgpcni"] for event in session.told[-1:]] == ["told"]
+    assert not session.watch.awaited
+
+
+@pytest.mark.parametrize("session", [{"graceful": True, "refresh": REFRESH.ENHANCED}], indirect=True)
+def test_a_marker_that_never_comes_is_not_waited_for_for_ever(session: Session) -> None:
+    """A peer that announces the capability and says no End-of-RIB of a family."""
+    session.route()
+    assert session.after(engine.MARKED - 1) == []
+    assert session.after(1) == ["ipv4/unicast"]
+
+
+@pytest.mark.parametrize("session", [{"graceful": False, "refresh": REFRESH.NORMAL}], indirect=True)
+def test_what_waits_to_be_read_is_no_silence(session: Session) -> None:
+    """ExaBGP itself was held up: what the peer said meanwhile is read first."""
+    session.peer_side.sendall(b"octets of an UPDATE")
+    session.io.recv(1, socket.MSG_PEEK)  # they are here
+    assert session.after(60) == []
+    session.io.recv(100)
+    session.route()
+    assert session.after(1) == []
+    assert session.after(2) == ["ipv4/unicast"]
+
+
+@pytest.mark.parametrize("session", [{"graceful": True, "refresh": REFRESH.NORMAL}], indirect=True)
+def test_end_of_rib_counts_once_it_is_acknowledged(session: Session) -> None:
+    """In the socket is one thing, acknowledged by the peer's TCP another."""
+    session.io.sendall(b"End-of-RIB")
+    session.watch.end_of_rib_sent("ipv4/unicast")
+    assert session.told[-1] == {"bgpcni": "eor", "peer": "192.0.2.1", "family": "ipv4/unicast"}
+    session.peer_side.recv(100)
+
+    def acknowledged() -> bool:
+        session.watch.look()
+        return {"bgpcni": "ended", "peer": "192.0.2.1", "family": "ipv4/unicast"} in session.told
+
+    until(acknowledged)
+    assert session.watch.ended == {"ipv4/unicast"}

@@ -153,7 +153,7 @@ class Convergence:
         return f"{use.name}@{hashlib.sha256(use.model_dump_json().encode()).hexdigest()[:8]}"
 
     def listen(self, families: frozenset[Family]) -> None:
-        """Every exporter that learns routes tells of these families, also those made later."""
+        """Every exporter that learns routes tells of these families, also those made later. One thread at a time."""
         with self._lock:
             self._families = families
             announcers = dict(self._announcers)

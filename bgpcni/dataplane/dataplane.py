@@ -76,7 +76,7 @@ class DataPlane:
     def __init__(
         self, facts: NodeFacts, policy: PolicyTable, inbox: Inbox, listen: Callable[[frozenset[Family]], None]
     ) -> None:
-        """`listen`: has the exporters tell of these families, into `inbox`; called without our lock."""
+        """`listen`: has the exporters tell of these families, into `inbox`; without our lock, by one thread at a time."""
         self._facts = facts
         self._listen = listen
         self._lock = threading.RLock()
@@ -86,6 +86,7 @@ class DataPlane:
         self._unicast = Unicast(self._rib, lambda: self._netlink)
         self._vrfs: dict[str, Vrf] = {}
         self._vpns: dict[AttachmentKey, tuple[str, tuple[str, ...]]] = {}
+        self._telling = threading.Lock()  # taken before `_lock`, so that the newest wish is told last
         self._listening: frozenset[Family] = frozenset()
         self._herald = Herald()
         self._underlay: int | None = None
@@ -519,22 +520,28 @@ class DataPlane:
 
     def _tell_wishes(self, *, again: bool = False) -> None:
         """Which families the exporters shall tell of. EVPN before anybody asks, where a neighbour of ours has it: a
-        container's move must be known. What somebody needs may come from an exporter whose neighbours are its own."""
-        with self._lock:
-            wanted = {Family.L2VPN_EVPN}
-            wanted &= {family for neighbor in self._facts.neighbors for family in neighbor.families}
-            if self._segments:
-                wanted.add(Family.L2VPN_EVPN)
-            if self._unicast.asked:
-                wanted.update(UNICAST)
-            if any(targets for _, targets in self._vpns.values()):
-                wanted.update(VPN)
-            for instance in self._vrfs.values():
-                wanted.update(instance.families)
-            if wanted == self._listening and not again:
-                return
-            self._listening = frozenset(wanted)
-        self._listen(frozenset(wanted))
+        container's move must be known. What somebody needs may come from an exporter whose neighbours are its own.
+        Not to be called with our lock."""
+        with self._telling:
+            with self._lock:
+                wanted = self._wished()
+                if wanted == self._listening and not again:
+                    return
+                self._listening = wanted
+            self._listen(wanted)
+
+    def _wished(self) -> frozenset[Family]:
+        wanted = {Family.L2VPN_EVPN}
+        wanted &= {family for neighbor in self._facts.neighbors for family in neighbor.families}
+        if self._segments:
+            wanted.add(Family.L2VPN_EVPN)
+        if self._unicast.asked:
+            wanted.update(UNICAST)
+        if any(targets for _, targets in self._vpns.values()):
+            wanted.update(VPN)
+        for instance in self._vrfs.values():
+            wanted.update(instance.families)
+        return frozenset(wanted)
 
     # ---------------------------------------------------------------- what happens, from any thread
 

@@ -89,6 +89,10 @@ class Speaker(abc.ABC):
         """Let it go on after `pause`."""
         raise NotImplementedError(f"{type(self).__name__} cannot hang")
 
+    def deaf(self) -> AbstractContextManager[None]:
+        """Its peers acknowledge nothing until the context ends, while their sessions stay up (packets are lost)."""
+        raise NotImplementedError(f"{type(self).__name__} has no peer whose acknowledgements can be kept from it")
+
     def impostor(self, answer: bytes) -> AbstractContextManager[None]:
         """Whoever connects to where the speaker was is sent `answer` and cut off, until the context ends."""
         raise NotImplementedError(f"{type(self).__name__} speaks no protocol that garbage could come in")

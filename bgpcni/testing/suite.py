@@ -55,6 +55,14 @@ class Life:
         self._again(lambda: self._speaker.call(self.exporter.prune, keep, spare, time.monotonic() + BOUND))
         self.exporter.replayed()
 
+    def reach(self, route: Announcement, *, withdrawn: bool = True) -> Reach:
+        """How far a route is by now; one that cannot tell is asked again."""
+        if type(self.exporter).progress is Exporter.progress:
+            (outcome,) = self.withdraw(route) if withdrawn else self.announce(route)
+        else:
+            (outcome,) = self.exporter.progress([route])
+        return outcome.reach
+
     def look(self) -> None:
         """Once, whatever comes of it."""
         try:
@@ -90,8 +98,12 @@ SITUATIONS = {
     "down": ["test_a_speaker_that_is_down_is_not_there_yet"],
     "hang": ["test_a_speaker_that_hangs_holds_nobody", "test_closing_ends_a_verb_that_hangs"],
     "impostor": ["test_garbage_is_no_success"],
+    "deaf": ["test_what_the_peers_did_not_acknowledge_is_not_confirmed"],
 }
 """What a speaker may be unable to do, and the tests that need it."""
+
+
+FURTHEST = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.ACKED}
 
 
 class ExporterSuite(abc.ABC):
@@ -151,6 +163,34 @@ class ExporterSuite(abc.ABC):
         """A route that nobody ever announced can be withdrawn."""
         never_refused(life.withdraw(speaker.route(7)))
         life.prune()
+        shows(speaker)
+
+    def test_a_withdrawal_is_confirmed_in_the_end(self, speaker: Speaker, life: Life) -> None:
+        """At the furthest that `acks` names its address may go to another container; of the unknown at once."""
+        route, other = speaker.route(0), speaker.route(1)
+        reached(life.announce(route, other))
+        life.prune(route, other)
+        shows(speaker, route, other)
+        for gone in (route, speaker.route(7)):
+            life.withdraw(gone)
+            until(lambda gone=gone: life.reach(gone) >= FURTHEST[life.exporter.acks], "the confirmation")  # type: ignore[misc]
+        shows(speaker, other)
+
+    def test_what_the_peers_did_not_acknowledge_is_not_confirmed(self, speaker: Speaker, life: Life) -> None:
+        """In the sockets is `SENT`: DEL may answer, and the address stays held. Only where `acks` is `acked`."""
+        route = speaker.route(0)
+        reached(life.announce(route))
+        life.prune(route)
+        shows(speaker, route)
+        if life.exporter.acks != "acked":
+            return  # it cannot tell
+        until(lambda: life.reach(route, withdrawn=False) is Reach.ACKED, "the acknowledgement of the route")
+        with speaker.deaf():
+            life.withdraw(route)
+            until(lambda: life.reach(route) >= Reach.SENT, "that the withdrawal is in the sockets")
+            assert life.reach(route) is Reach.SENT
+            shows(speaker, route)
+        until(lambda: life.reach(route) is Reach.ACKED, "the acknowledgement")
         shows(speaker)
 
     def test_a_bad_route_fails_alone(self, speaker: Speaker, life: Life) -> None:

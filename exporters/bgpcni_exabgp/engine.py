@@ -35,8 +35,9 @@ Events, one JSON object a line, to the API process of each neighbour:
     {"bgpcni": "update", "peer": A, "octets": HEX}        a received UPDATE without its header, while `listen yes`
     {"bgpcni": "told", "peer": A, "family": F}            what was asked for, or a new session's first, is all told
 
-The end of the answer to a refresh is the peer's own marker (RFC 7313); where there is none, or no End-of-RIB in a
-new session, it is QUIET seconds without a route.
+The end of what a peer tells is its own marker: End-of-RIB in a new session (RFC 4724), the end of the answer to a
+refresh (RFC 7313). Of a peer that negotiated none of them it is QUIET seconds without a route; of one that owes its
+marker, MARKED.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ SLOWEST_RECONNECT = 5  # seconds; ExaBGP's own back-off goes to 60
 EXPECTANT = 0.05  # seconds
 SYN_RETRIES = 2  # a peer that is away is asked again after 7 s, not after two minutes
 BYTES_ACKED = struct.Struct("=Q"), 120  # struct tcp_info, linux/tcp.h
-QUIET, MARKED = 3.0, 60.0  # seconds without a route that end an answer, without and with the markers of RFC 7313
+QUIET, MARKED = 3.0, 60.0  # seconds without a route that end what is told, of a peer that marks no end, and of others
 NAMES = tuple[AFI, SAFI]
 
 
@@ -481,6 +482,20 @@ def _queue(neighbors: list[Any], family: NAMES, changes: list[Any]) -> None:
 # --- sent and acknowledged -----------------------------------------------------------------------
 
 
+class Awaited:
+    """The end of what a peer tells of one family, for which its silence is taken after `patience` seconds."""
+
+    __slots__ = ("patience", "until")
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.heard()
+
+    def heard(self) -> None:
+        """It tells: the silence begins anew."""
+        self.until = time.monotonic() + self.patience
+
+
 class Watch:
     """How far one established session got: sequence numbers in its socket and acknowledged by its peer.
 
@@ -500,9 +515,11 @@ class Watch:
             "refresh": negotiated.refresh != REFRESH.ABSENT,
         }
         self.asked: set[tuple[int, int]] = set()
-        self.awaited = {
-            family: time.monotonic() + QUIET for family in ((int(a), int(s)) for a, s in negotiated.families)
-        }
+        # RFC 4724 section 3: who has the capability says End-of-RIB, also where it lists no family
+        marks = Capability.CODE.GRACEFUL_RESTART in negotiated.received_open.capabilities
+        self.awaited: dict[tuple[int, int], Awaited] = {}
+        for afi, safi in negotiated.families:
+            self.awaited[int(afi), int(safi)] = Awaited(MARKED if marks else QUIET)
         self.marker = False  # the message just read is one of RFC 7313, and asks for nothing
         self.families = (
             [f"{afi}/{safi}" for afi, safi in peer.proto.negotiated.families] if peer.proto.negotiated.asn4 else []
@@ -534,7 +551,7 @@ class Watch:
         for afi, safi in families:
             if (afi, safi) in negotiated.families and negotiated.refresh != REFRESH.ABSENT:
                 self.peer.neighbor.refresh.append(RouteRefresh(afi, safi))
-                self.awaited[int(afi), int(safi)] = time.monotonic() + wait
+                self.awaited[int(afi), int(safi)] = Awaited(wait)
                 self.asked.add((int(afi), int(safi)))
 
     def received(self, kind: int, body: bytes) -> None:
@@ -542,8 +559,8 @@ class Watch:
         if kind == Message.CODE.UPDATE:
             if self.engine.listening:
                 self.emit("update", octets=body.hex())
-            for family in self.awaited:
-                self.awaited[family] = max(self.awaited[family], time.monotonic() + QUIET)
+            for awaited in self.awaited.values():
+                awaited.heard()
             ended = end_of_rib(body)
             if ended is not None and ended not in self.asked:
                 self.awaited.pop(ended, None)
@@ -561,14 +578,16 @@ class Watch:
         """Report what is new; called at every turn of the session's own loop, at least each 10 ms."""
         if self.end is not None:
             raise self.end
+        io = self.peer.proto and self.peer.proto.connection and self.peer.proto.connection.io
         if self.awaited:
             now = time.monotonic()
-            for afi, safi in [family for family, until in self.awaited.items() if until <= now]:
-                self._told(afi, safi)
+            quiet = [family for family, awaited in self.awaited.items() if awaited.until <= now]
+            if quiet and not (io and _unread(io)):  # else it is we who are late
+                for afi, safi in quiet:
+                    self._told(afi, safi)
         rib = self.peer.neighbor.rib.outgoing
         if not self.flushing and not rib.pending():
             self.written = rib.sequence
-        io = self.peer.proto and self.peer.proto.connection and self.peer.proto.connection.io
         if not io:
             return
         if self.written > self.sent:
@@ -597,6 +616,12 @@ class Watch:
     def _await_ack(self, io: socket.socket, what: int | str) -> None:
         self._unacked.append((_written(io), what))
         self._written_at = time.monotonic()
+
+
+def _unread(io: socket.socket) -> int:
+    """Octets that came over this connection and were not read yet."""
+    (octets,) = struct.unpack("i", fcntl.ioctl(io.fileno(), termios.FIONREAD, bytes(4)))
+    return int(octets)
 
 
 def _acked(io: socket.socket) -> int:

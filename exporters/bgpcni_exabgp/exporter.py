@@ -85,7 +85,7 @@ class ExaBGP(Exporter):
         self._falls: dict[str, tuple[float, set[Nlri]]] = {}  # by neighbour: over an UPDATE, when, and the suspects
         self._forms: deque[list[Announcement]] = deque(maxlen=64)  # of the same batches
         self._condemned: dict[Nlri, float] = {}  # refused until
-        self._trials: dict[str, Trial] = {}  # by neighbour
+        self._trials: dict[str, Trial] = {}  # by neighbour; changed under the lock alone
         self._met = False
         self._base = 0  # the newest number when connected
         self._trying = True
@@ -695,7 +695,9 @@ class ExaBGP(Exporter):
 
     def _try_next(self, link: Link) -> None:
         """Trials go on: a group that its session survived is acquitted, and the next one is announced."""
-        for address, trial in list(self._trials.items()):
+        with self._lock:
+            trials = list(self._trials.items())
+        for address, trial in trials:
             with self._lock:
                 session, now = self._ledger.sessions.get(address), time.monotonic()
                 if session is None or not session.up:
@@ -715,9 +717,11 @@ class ExaBGP(Exporter):
                     link.post(line, self._note_announced)
             except OSError:
                 link.close()
-            trial.number = link.number
-            if trial.done:
-                self._trials.pop(address, None)
+            number = link.number
+            with self._lock:
+                trial.number = number
+                if trial.done:
+                    self._trials.pop(address, None)
             self.wake.sessions()
 
     def _kinds(self) -> frozenset[Kind]:

@@ -32,7 +32,7 @@ class Hearing:
         self._heard: Heard | None = None
         self._queue: deque[Callable[[], list[Event]]] = deque()
         self._waiting = 0  # octets of UPDATEs in the queue
-        self._missed: set[str] = set()
+        self._missed: set[str] = set()  # peers some of whose UPDATEs found no room; none is taken until they are asked
         self._connected = False
         self._lock = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -63,13 +63,16 @@ class Hearing:
 
     def update(self, peer: str, octets: str) -> None:
         with self._lock:
-            if self._waiting > BACKLOG:
+            if peer in self._missed or self._waiting > BACKLOG:
                 self._missed.add(peer)
                 return
             self._waiting += len(octets)
         self._put(lambda: self._update(peer, octets))
 
     def told(self, peer: str, family: Family) -> None:
+        with self._lock:
+            if peer in self._missed:
+                return  # not all of it came to us
         self._put(lambda: self.routes.told(peer, family))
 
     def down(self, peer: str, notified: bool) -> None:

@@ -1,0 +1,70 @@
+"""Which families the exporters are told to listen to: the newest wish is the one that stays."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+from memory_exporter import FACTS
+from waiting import SECONDS, until
+
+from bgpcni.config.agent import PolicyTable
+from bgpcni.dataplane.dataplane import DataPlane
+from bgpcni.model import Address, Attachment, Bgp, Family
+
+
+def attachment(network: str, bgp: Bgp) -> Attachment:
+    return Attachment(
+        boot_id="b", network=network, container_id=network, ifname="eth0", netns="/x", bgp=bgp,
+        addresses=(Address(address="10.1.2.3/24"),),
+    )  # fmt: skip
+
+
+VPN = attachment("vpn", Bgp(family="vpn", import_rt=("64512:1",)))
+PLAIN = attachment("plain", Bgp(import_prefixes=("10.9.0.0/16",)))
+BOTH = {Family.IPV4_VPN, Family.IPV6_VPN, Family.IPV4_UNICAST, Family.IPV6_UNICAST}
+
+
+class Watched:
+    """A lock that tells when somebody has to wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.awaited = threading.Event()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self.awaited.set()
+            self._lock.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+
+def test_two_networks_of_different_families_that_begin_at_once() -> None:
+    """The first is held up while it tells its wish, the second comes in between: both families are listened to."""
+    told: list[frozenset[Family]] = []
+    held, go_on = threading.Event(), threading.Event()
+
+    def listen(families: frozenset[Family]) -> None:
+        if threading.current_thread().name == "first":
+            held.set()
+            assert go_on.wait(SECONDS)
+        told.append(families)
+
+    plane = DataPlane(FACTS, PolicyTable(), listen)
+    telling = plane._telling = Watched()  # type: ignore[assignment]
+    threads = [
+        threading.Thread(target=plane.attach, args=[item], name=name)
+        for name, item in (("first", VPN), ("second", PLAIN))
+    ]
+    threads[0].start()
+    assert held.wait(SECONDS)
+    threads[1].start()
+    until(lambda: told or telling.awaited.is_set())
+    go_on.set()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert told[-1] == BOTH
