@@ -111,6 +111,9 @@ class Node:
         In a call the other way round, since nobody would go on with what a kill cuts short; `since` in a record that
         is not up says that routes may be out.
         """
+        if self.dataplane is not None:
+            undo.push("the data path", functools.partial(self.dataplane.detach, attachment))
+            self.dataplane.shield(attachment)
         reason = interface.reach(self.netlink, attachment)
         if attachment.exporters:
             self.refuse_unannounceable(attachment)
@@ -119,7 +122,6 @@ class Node:
         mobility = 0
         if self.dataplane is not None and attachment.exporters:
             mobility = self.dataplane.sequence(attachment)
-            undo.push("the data path", functools.partial(self.dataplane.detach, attachment))
             self.dataplane.attach(attachment)
         attachment = attachment.model_copy(update={"since": clock.now(), "mobility": mobility})
         told_first = bool(attachment.exporters) and not self.resident
