@@ -178,6 +178,8 @@ def test_bridge_and_vni_are_one_to_one(lab: Lab, frr: Frr) -> None:
 
     assert "bridge cni0 carries VNI 5001" in refused(bgp={"family": "evpn", "vni": 5002})
     assert "VNI 5001 is on bridge cni0" in refused(bridge="other0")
+    assert f"{evpn.GATEWAY_MAC} is that of the anycast gateway of VNI 5001" in refused(mac=evpn.GATEWAY_MAC)
+    assert f"{first.mac} in VNI 5001 is that of first eth0" in refused(mac=first.mac)
     node.restart_agent()
     assert "bridge cni0 carries VNI 5001" in refused(bgp={"family": "evpn", "vni": 5002})
     shared = evpn.network(node, 2) | {"name": "tenant-b"}

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
-from bgpcni.bgp import gateway_mac, router_mac
+from bgpcni.bgp import gateway_mac, next_sequence, router_mac
 from bgpcni.config.agent import PolicyTable
 from bgpcni.dataplane.apply import BATCH, Messages, apply, in_segment, in_table, in_vrf
 from bgpcni.dataplane.guard import HARMFUL
@@ -258,8 +258,13 @@ class DataPlane:
         if not others:
             return 0
         newest = max(others, key=lambda route: route.attributes.mobility).attributes
-        log.info("%s: moves here from %s, sequence %d", attachment.key, newest.next_hop, newest.mobility + 1)
-        return newest.mobility + 1
+        sequence = next_sequence(newest.mobility)
+        if sequence == newest.mobility:
+            log.warning("%s: %s has the last sequence there is, %d: other nodes may go on sending to it",
+                        attachment.key, newest.next_hop, sequence)  # fmt: skip
+            return sequence
+        log.info("%s: moves here from %s, sequence %d", attachment.key, newest.next_hop, sequence)
+        return sequence
 
     def shield(self, attachment: Attachment) -> None:
         """The node is to reach it: learned routes that would take its subnets go from the kernel, and stay away.

@@ -26,6 +26,7 @@ from bgpcni.model import Family, Kind, Nlri
 DEFAULT_LOCAL_PREF = 100
 FIRST_LABEL = 16
 """Below are MPLS's reserved labels, RFC 3032 section 2.1."""
+GATEWAY = "it is the anycast gateway"
 THIS_NETWORK = 8
 """The length of 0.0.0.0/8 (RFC 6890) and ::/8: shorter ones from there on are default routes, or halves of one."""
 UNICAST = (Family.IPV4_UNICAST, Family.IPV6_UNICAST)
@@ -122,7 +123,7 @@ class EvpnRule:
             return (Destination("flood", found.next_hop),)
         mac = str(nlri.mac)
         if mac in self.reserved:
-            raise Refused("it is the anycast gateway")
+            raise Refused(GATEWAY)
         if _is_of_many(mac):
             raise Refused("its MAC is not of one host")
         if nlri.prefix is None:
@@ -130,7 +131,7 @@ class EvpnRule:
         self.bounds.refuse(nlri.prefix)
         address = nlri.prefix.partition("/")[0]
         if address in self.reserved:
-            raise Refused("it is the anycast gateway")
+            raise Refused(GATEWAY)
         if _is_special(_network(nlri.prefix), link_local=False):
             raise Refused("its address is not of one host")
         return (Destination("mac", mac), Destination("ip", address))

@@ -115,6 +115,7 @@ class Node:
             undo.push("the data path", functools.partial(self.dataplane.detach, attachment))
             self.dataplane.shield(attachment)
         reason = interface.reach(self.netlink, attachment)
+        self.claims.take(attachment)
         if attachment.exporters:
             self.refuse_unannounceable(attachment)
             if reason and (attachment.bgp.family == "unicast" or attachment.bgp.table is not None):
