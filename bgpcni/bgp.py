@@ -16,6 +16,7 @@ from bgpcni.ip import ip_address, ip_network
 
 MAX_VNI = (1 << 24) - 1
 MAX_LABEL = (1 << 20) - 1
+MAX_SEQUENCE = (1 << 32) - 1
 VXLAN = 8
 """The tunnel type (RFC 8365 section 5.1.3)."""
 
@@ -113,6 +114,11 @@ def vni_of(targets: Iterable[str]) -> int | None:
 def gateway_mac(vni: int) -> str:
     """The MAC of a VNI's anycast gateway, the same on every node; the Router's MAC of type 5 routes without a VRF."""
     return "02:00:5e:" + vni.to_bytes(3, "big").hex(":")
+
+
+def next_sequence(sequence: int) -> int:
+    """The MAC mobility sequence above another (RFC 7432 section 7.7): 32 bits, and the last has none above it."""
+    return min(sequence + 1, MAX_SEQUENCE)
 
 
 def router_mac(vtep: str) -> str:

@@ -42,7 +42,7 @@ def add(lab: Lab, node: Node, name: str, conf: dict[str, Any], **more: Any) -> A
 
 
 def test_a_unicast_network_takes_what_it_asks_for(lab: Lab, frr: Frr) -> None:
-    """Within `bgp.import` only; default, loopback, link-local, multicast and connected ones only if named."""
+    """Within `bgp.import` only; a default only if named; loopback, link-local and multicast never."""
     node = lab.node(frr)
     node.agent()
     frr.wait_established(node.address)
@@ -53,7 +53,7 @@ def test_a_unicast_network_takes_what_it_asks_for(lab: Lab, frr: Frr) -> None:
         node, **{"import": ["203.0.113.0/24", "0.0.0.0/1", "127.0.0.0/8", "169.254.0.0/16", "2001:db8::/32"]}
     )
     add(lab, node, "c1", accepting)
-    until(lambda: set(imported(node)) == {"203.0.113.7", "203.0.113.0/24", "10.0.0.0/8", "127.0.0.0/8"}, "the routes")
+    until(lambda: set(imported(node)) == {"203.0.113.7", "203.0.113.0/24", "10.0.0.0/8"}, "the routes")
     assert set(imported(node).values()) == {node.peer}
     until(lambda: imported(node, 6) == {"2001:db8:7::7": node.peer6}, "the IPv6 route")
     document = node.operator("routes", "--received").document
@@ -71,9 +71,49 @@ def test_a_unicast_network_takes_what_it_asks_for(lab: Lab, frr: Frr) -> None:
     frr.configure(f"router bgp {frr.asn}", "address-family ipv4 unicast", "no network 203.0.113.0/24")
     until(lambda: not frr.paths("203.0.113.0/24"), "withdrawn while no agent is there")
     node.start_agent()
-    until(lambda: set(imported(node)) == {"10.0.0.0/8", "127.0.0.0/8"}, "removed by the next agent")
+    until(lambda: set(imported(node)) == {"10.0.0.0/8"}, "removed by the next agent")
     assert node.cni("DEL", "c1", None, accepting).ok
     until(lambda: imported(node) == {} and imported(node, 6) == {}, "nobody asks any more")
+
+
+@pytest.mark.parametrize(
+    ("ranges", "inside", "later", "inside_later"),
+    [
+        (["10.1.9.0/24"], "10.1.9.0/25", ["10.77.0.0/24"], "10.77.0.0/25"),
+        (["2001:db8:1:9::/64"], "2001:db8:1:9::/65", ["2001:db8:77::/64"], "2001:db8:77::/65"),
+    ],
+    ids=["IPv4", "IPv6"],
+)
+def test_a_peers_route_takes_no_container_away(
+    lab: Lab, ranges: list[str], inside: str, later: list[str], inside_later: str
+) -> None:
+    """A more specific route into a subnet of ours is refused, counted and told; one that was taken goes in the ADD of
+    the network whose subnet it is in."""
+    frr = lab.frr(networks=[inside, inside_later])
+    node = lab.node(frr)
+    node.agent()
+    frr.wait_established(node.address)
+    conf = node.network("plain", *ranges, bgp={"family": "unicast", "import": ["0.0.0.0/0", "::/0"]})
+    version = 6 if ":" in inside else 4
+    first = add(lab, node, "c1", conf).document["ips"][0]["address"].partition("/")[0]
+    until(lambda: set(imported(node, version)) == {inside_later}, "the route that harms nobody")
+    node.namespace.run("ping", "-c1", "-W5", first)
+    add(lab, node, "c2", conf)
+    status = node.operator("status").document
+    [problem] = [found for found in status["problems"] if found["code"] == "harmful-route"]
+    assert f"{inside} from " in problem["text"]
+    assert "it is within a subnet of containers on this node" in problem["text"]
+    assert not status["healthy"]
+    refused = node.operator("routes", "--received").document["refused"]
+    assert refused == {"it is within a subnet of containers on this node": 1}
+
+    new = node.network("later", *later, bridge="later0", bgp={"family": "unicast"})
+    second = add(lab, node, "c3", new).document["ips"][0]["address"].partition("/")[0]
+    assert imported(node, version) == {}
+    node.namespace.run("ping", "-c1", "-W5", second)
+    assert node.cni("DEL", "c3", None, new).ok
+    node.namespace.ip("link", "del", "later0")
+    until(lambda: set(imported(node, version)) == {inside_later}, "taken again when the subnet is gone")
 
 
 def test_a_session_that_ends_takes_unicast_routes_along(lab: Lab, frr: Frr) -> None:
@@ -138,6 +178,8 @@ def test_bridge_and_vni_are_one_to_one(lab: Lab, frr: Frr) -> None:
 
     assert "bridge cni0 carries VNI 5001" in refused(bgp={"family": "evpn", "vni": 5002})
     assert "VNI 5001 is on bridge cni0" in refused(bridge="other0")
+    assert f"{evpn.GATEWAY_MAC} is that of the anycast gateway of VNI 5001" in refused(mac=evpn.GATEWAY_MAC)
+    assert f"{first.mac} in VNI 5001 is that of first eth0" in refused(mac=first.mac)
     node.restart_agent()
     assert "bridge cni0 carries VNI 5001" in refused(bgp={"family": "evpn", "vni": 5002})
     shared = evpn.network(node, 2) | {"name": "tenant-b"}

@@ -133,25 +133,28 @@ def test_evpn_routes_that_are_refused(route: Learned, reason: str) -> None:
     [
         ("10.1.0.0/16", ["10.2.0.0/16"], "bgp.import does not name it"),
         ("0.0.0.0/0", ["10.0.0.0/8"], "bgp.import does not name it"),
-        ("127.0.0.0/9", ["127.0.0.0/8"], "loopback, link-local or multicast, and bgp.import does not name it itself"),
-        ("169.254.1.0/24", ["0.0.0.0/0"], "loopback, link-local or multicast, and bgp.import does not name it itself"),
-        ("ff02::/16", ["::/0"], "loopback, link-local or multicast, and bgp.import does not name it itself"),
-        ("10.9.0.0/24", ["10.0.0.0/8"], "a connected route of this node, and bgp.import does not name it itself"),
+        ("127.0.0.0/8", ["127.0.0.0/8"], "it is loopback, link-local or multicast"),
+        ("169.254.1.0/24", ["0.0.0.0/0"], "it is loopback, link-local or multicast"),
+        ("224.0.0.0/4", ["224.0.0.0/4"], "it is loopback, link-local or multicast"),
+        ("fe80::/64", ["fe80::/64"], "it is loopback, link-local or multicast"),
+        ("ff02::/16", ["::/0"], "it is loopback, link-local or multicast"),
+        ("0.0.0.0/8", ["0.0.0.0/8"], "it is loopback, link-local or multicast"),
+        ("0.0.0.0/1", ["0.0.0.0/0"], "a default route, and bgp.import does not name it itself"),
         ("192.0.2.0/28", ["192.0.2.0/24"], "its next hop is inside it, and bgp.import does not name it itself"),
     ],
 )
 def test_unicast_routes_that_are_refused(prefix: str, accept: list[str], reason: str) -> None:
     """Outside of bgp.import, and what would take the node's own connectivity away."""
     route = unicast(prefix, "2001:db8::9" if ":" in prefix else "192.0.2.9")
-    rule = UnicastRule(frozenset(accept), OWN, Bounds(), frozenset({"10.9.0.0/24"}))
+    rule = UnicastRule(frozenset(accept), OWN, Bounds())
     assert why_not(rule, route) == reason
 
 
-@pytest.mark.parametrize("prefix", ["0.0.0.0/0", "127.0.0.0/8", "10.9.0.0/24", "224.0.0.0/4"])
+@pytest.mark.parametrize("prefix", ["0.0.0.0/0", "0.0.0.0/1", "192.0.2.0/28"])
 def test_what_is_named_itself_is_taken(prefix: str) -> None:
-    """`bgp.import` may name a default route, or anything else, by itself."""
+    """`bgp.import` may name a default route, or what its own next hop is in, by itself."""
     made = Rib(120.0)
-    table = made.configure("t", UnicastRule(frozenset({prefix}), connected=frozenset({"10.9.0.0/24"})), None)
+    table = made.configure("t", UnicastRule(frozenset({prefix})), None)
     made.hear("e", unicast(prefix), 0.0)
     assert table.best(Destination("prefix", prefix)) is not None
 

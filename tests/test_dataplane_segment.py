@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from bgpcni.config.agent import PolicyTable
 from bgpcni.dataplane.apply import in_segment, in_table
 from bgpcni.dataplane.claims import Claims
+from bgpcni.dataplane.dataplane import DataPlane
 from bgpcni.dataplane.program import At, Change, Key, Local, Remote, Via
 from bgpcni.dataplane.rib import Bounds, Own, Rib
 from bgpcni.dataplane.segment import Segment, member_of
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import Gone, Learned, PathAttributes
 from bgpcni.kernel.netlink import RTM_DELNEIGH, RTM_NEWNEIGH
-from bgpcni.model import Address, Attachment, Bgp, Family, Nlri
+from bgpcni.model import Address, Attachment, Bgp, Family, Nlri, NodeFacts
 
 RT = "64512:5001"
+GATEWAY_MAC = "02:00:5e:00:13:89"
 REMOTE_MAC, LOCAL_MAC = "02:00:00:00:00:09", "02:00:00:00:00:01"
 
 
@@ -134,8 +137,28 @@ def test_the_anycast_gateway_is_nobody_elses() -> None:
     """Its addresses and MAC are refused from others, and kept off the device."""
     world = World(attachment(bgp=Bgp(family="evpn", vni=5001, import_rt=(RT,), forwarder="agent", anycast=True)))
     assert world.segment.gateways == {"10.1.2.254"}
-    world.hear(remote(ip="10.1.2.254"), remote(mac="02:00:5e:00:13:89", ip="10.1.2.8"))
+    world.hear(remote(ip="10.1.2.254"), remote(mac=GATEWAY_MAC, ip="10.1.2.8"))
     assert set(world.segment.table.refused.values()) == {"it is the anycast gateway"}
+    assert list(world.segment.duplicates()) == [
+        f"{GATEWAY_MAC} of the anycast gateway is announced by 192.0.2.254 (VNI 5001); refused"
+    ]
+
+
+def test_the_anycast_gateways_mac_is_refused_where_no_gateway_is() -> None:
+    """Other nodes of the VNI may be one: their containers would lose it to whoever announces its MAC."""
+    world = World(attachment())
+    world.hear(remote(mac=GATEWAY_MAC, ip="10.1.2.8"))
+    assert Key("fdb", GATEWAY_MAC) not in world.wanted
+    assert "anycast gateway" in next(world.segment.duplicates())
+
+
+def test_the_last_sequence_there_is_is_said() -> None:
+    """RFC 7432 section 7.7 knows none above it: an operator has to look."""
+    world = World(attachment())
+    world.hear(remote(mac=LOCAL_MAC, mobility=4294967295))
+    assert "sequence 4294967295, the last there is: other nodes may go on sending there" in next(
+        world.segment.duplicates()
+    )
 
 
 @pytest.mark.parametrize("missing", ["bridge", "mac", "host_index"])
@@ -168,6 +191,18 @@ def test_messages_of_changes() -> None:
     assert len(list(in_table(Change(Key("route", "10.0.0.0/8"), Via(None, 2), Via("192.0.2.1", 3))))) == 1
 
 
+@pytest.mark.parametrize(("told", "announced"), [(0, 1), (4294967294, 4294967295), (4294967295, 4294967295)])
+def test_the_sequence_of_what_moves_here_fits_into_its_32_bits(
+    told: int, announced: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Above that of the node it comes from, up to the last there is; then the log says so."""
+    facts = NodeFacts(run_dir="/r", data_dir="/d", asn=64512, router_id="192.0.2.1", local_address="192.0.2.1")
+    plane = DataPlane(facts, PolicyTable(), print)
+    plane._rib.hear("e", remote(mac=LOCAL_MAC, ip="10.1.2.1", mobility=told), 0.0)
+    assert plane.sequence(attachment()) == announced
+    assert ("the last sequence there is" in caplog.text) == (told == announced)
+
+
 def test_bridge_and_vni_are_one_to_one() -> None:
     """One bridge, one VNI, whatever the network; what is recorded counts, what was dropped does not."""
     recorded = attachment(1)
@@ -181,6 +216,29 @@ def test_bridge_and_vni_are_one_to_one() -> None:
     for known in (recorded, attachment(2, network="other")):
         claims.drop(known.key)
     claims.take(attachment(3, bgp=Bgp(family="evpn", vni=5002)))
+
+
+def test_a_mac_is_that_of_one_container_of_a_vni() -> None:
+    """Of two that ask for it the second is refused, by the name of the first; also where the kernel had chosen it."""
+    claims = Claims(lambda: [attachment(1)])
+    second = attachment(2, network="other", mac=LOCAL_MAC)
+    with pytest.raises(InvalidConfiguration, match=f"^mac: {LOCAL_MAC} in VNI 5001 is that of c1 eth0 for network n"):
+        claims.take(second)
+    claims.take(attachment(2, network="other", mac=None))  # as planned: nothing asked for
+    with pytest.raises(InvalidConfiguration, match=r"c1 eth0"):
+        claims.take(second)
+    claims.take(attachment(3, bridge="cni1", mac=LOCAL_MAC, bgp=Bgp(family="evpn", vni=5002)))
+    claims.take(attachment(4, mac=LOCAL_MAC, bgp=Bgp(family="unicast")))
+    claims.drop(attachment(1).key)
+    claims.take(second)
+
+
+def test_the_anycast_gateways_mac_is_no_containers() -> None:
+    """It is the same on every node: whether this one is a gateway does not matter."""
+    claims = Claims(list)
+    with pytest.raises(InvalidConfiguration, match=f"^mac: {GATEWAY_MAC} is that of the anycast gateway of VNI 5001"):
+        claims.take(attachment(1, mac=GATEWAY_MAC))
+    claims.take(attachment(1, mac="02:00:5e:00:13:8a"))
 
 
 def test_a_bridge_is_in_one_vrf_and_a_vrf_has_one_vni() -> None:

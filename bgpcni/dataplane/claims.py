@@ -1,7 +1,7 @@
-"""What is one to one on a node: bridge and VNI, VRF and its VNI, and a bridge is in one VRF or in none. Who holds what,
-so that an ADD that would break this is refused.
+"""What is one to one on a node: bridge and VNI, VRF and its VNI, a container and its MAC in a VNI; and a bridge is in
+one VRF or in none. Who holds what, so that an ADD that would break this is refused.
 
-Two networks may share all of it. In memory, filled from the records when first asked; no I/O but that.
+Two networks may share all of it but the MAC. In memory, filled from the records when first asked; no I/O but that.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from bgpcni.bgp import gateway_mac
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Attachment, AttachmentKey
 
@@ -33,7 +34,15 @@ class Claims:
         self._said: dict[tuple[str, str], dict[AttachmentKey, str]] = {}
 
     def take(self, attachment: Attachment) -> None:
-        """Claim what it uses. Raises InvalidConfiguration; again by the same: no change."""
+        """Claim what it uses. Raises InvalidConfiguration; again by the same: no change.
+
+        Asked twice in an ADD: a MAC that the kernel chooses is known when the link is there.
+        """
+        vni, mac = attachment.bgp.vni, attachment.mac
+        if vni is not None and mac == gateway_mac(vni):
+            raise InvalidConfiguration(
+                f"mac: {mac} is that of the anycast gateway of VNI {vni}, the same on every node"
+            )
         claims = tuple(_claims(attachment))
         if not claims:
             return
@@ -87,6 +96,9 @@ def _claims(attachment: Attachment) -> Iterator[Claim]:
         rule = "VRF and VNI are one to one"
         yield Claim("bgp.l3vni", f"VRF {intent.vrf}", f"has VNI {intent.l3vni}", rule)
         yield Claim("bgp.l3vni", f"VNI {intent.l3vni}", f"is of VRF {intent.vrf}", rule)
+    if intent.vni is not None and attachment.mac:
+        holder = f"is that of {attachment.container_id} {attachment.ifname}"
+        yield Claim("mac", f"{attachment.mac} in VNI {intent.vni}", holder, "a MAC is that of one container")
     for vni, what in ((intent.vni, "a network's"), (intent.l3vni, "a VRF's")):
         if vni is not None:
             rule = "a VNI is a network's or a VRF's"

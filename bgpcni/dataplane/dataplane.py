@@ -11,13 +11,14 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
-from bgpcni.bgp import gateway_mac, router_mac
+from bgpcni.bgp import gateway_mac, next_sequence, router_mac
 from bgpcni.config.agent import PolicyTable
-from bgpcni.dataplane.apply import apply, in_segment, in_table, in_vrf
+from bgpcni.dataplane.apply import BATCH, Messages, apply, in_segment, in_table, in_vrf
+from bgpcni.dataplane.guard import HARMFUL
 from bgpcni.dataplane.program import At, Key, Program, Remote, Via
 from bgpcni.dataplane.rib import UNICAST, Bounds, Destination, Own, Rib, RouteId, VpnRule
 from bgpcni.dataplane.segment import Segment, member_of, plain_addresses
@@ -83,7 +84,7 @@ class DataPlane:
         self._sockets = threading.local()
         self._rib = Rib(facts.graceful_restart)
         self._segments: dict[int, Segment] = {}
-        self._unicast = Unicast(self._rib, lambda: self._netlink)
+        self._unicast = Unicast(self._rib, lambda: self._netlink, self._in_vrfs)
         self._vrfs: dict[str, Vrf] = {}
         self._vpns: dict[AttachmentKey, tuple[str, tuple[str, ...]]] = {}
         self._telling = threading.Lock()  # taken before `_lock`, so that the newest wish is told last
@@ -130,7 +131,7 @@ class DataPlane:
                 if moved:
                     self._open_l3(instance)
                 instance.configure(self._own, self._bounds)
-            self._unicast.configure(self._own, self._bounds)
+            self._unicast.configure(self._own, self._bounds, [neighbor.address for neighbor in facts.neighbors])
             for network in {network for network, _ in self._vpns.values()}:
                 self._import_vpn(network)
         self._nudge()
@@ -274,8 +275,36 @@ class DataPlane:
         if not others:
             return 0
         newest = max(others, key=lambda route: route.attributes.mobility).attributes
-        log.info("%s: moves here from %s, sequence %d", attachment.key, newest.next_hop, newest.mobility + 1)
-        return newest.mobility + 1
+        sequence = next_sequence(newest.mobility)
+        if sequence == newest.mobility:
+            log.warning("%s: %s has the last sequence there is, %d: other nodes may go on sending to it",
+                        attachment.key, newest.next_hop, sequence)  # fmt: skip
+            return sequence
+        log.info("%s: moves here from %s, sequence %d", attachment.key, newest.next_hop, sequence)
+        return sequence
+
+    def shield(self, attachment: Attachment) -> None:
+        """The node is to reach it: learned routes that would take its subnets go from the kernel, and stay away.
+
+        `detach` is the reverse. A subnet that is known costs nothing; one that is new, the routes within it.
+        """
+        with self._lock:
+            instance = self._vrfs.get(attachment.bgp.vrf or "") if attachment.bgp.table is not None else None
+            if instance is not None:
+                program, gone = instance.program, instance.shield(attachment)
+                messages: Messages = in_vrf(instance)
+            elif attachment.bgp.family == "unicast" or attachment.bgp.anycast:
+                program, messages, gone = self._unicast.program, in_table, self._unicast.shield(attachment)
+            else:  # no address of its subnet is on this node, or it is seen there by and by
+                return
+            while gone:
+                apply(self._netlink, program, messages, gone[:BATCH])
+                gone = gone[BATCH:]
+
+    def _in_vrfs(self) -> set[int]:
+        """The bridges that are in a VRF."""
+        members = [each for instance in self._vrfs.values() for each in instance.members.values()]
+        return {each.bridge_index for each in members if each.bridge_index}
 
     def attach(self, attachment: Attachment) -> None:
         """Its part of the data path, there when this returns. Raises KernelRefused; then nothing is left of it."""
@@ -741,11 +770,23 @@ class DataPlane:
         """(code, text) of what an operator should look at."""
         with self._lock:
             found = [("duplicate-address", text) for each in self._segments.values() for text in each.duplicates()]
+            found += [("harmful-route", text) for text in self._harmful()]
             for name, program in self._programs().items():
                 if program.failures:
                     first = next(iter(program.failures.values()))
                     found.append(("datapath", f"{name}: the kernel refused {len(program.failures)}, such as {first}"))
             return found
+
+    def _harmful(self) -> Iterator[str]:
+        """Of each table: how many routes are refused because they would harm this node, and one of them."""
+        for name, table in self._rib.tables.items():
+            refused = [(route_id, reason) for route_id, reason in table.refused.items() if reason in HARMFUL]
+            if refused:
+                first, reason = min(refused, key=lambda item: (item[0].peer, str(item[0].nlri)))
+                yield (
+                    f"{name}: {len(refused)} learned routes would harm this node and are refused, such as "
+                    f"{first.nlri.prefix} from {first.peer}: {reason}"
+                )
 
 
 def _vpn(network: str) -> str:

@@ -10,21 +10,28 @@ A destination is (what, value): `mac` and `ip` (type 2), `flood` (type 3, the VT
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple, Protocol, TypeVar
 
 from bgpcni.bgp import VXLAN
+from bgpcni.dataplane.guard import SPECIAL, Guard
+from bgpcni.dataplane.prefixes import Address, Network, PrefixIndex
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, SessionDown
 from bgpcni.model import Family, Kind, Nlri
 
 DEFAULT_LOCAL_PREF = 100
 FIRST_LABEL = 16
 """Below are MPLS's reserved labels, RFC 3032 section 2.1."""
+GATEWAY = "it is the anycast gateway"
+THIS_NETWORK = 8
+"""The length of 0.0.0.0/8 (RFC 6890) and ::/8: shorter ones from there on are default routes, or halves of one."""
 UNICAST = (Family.IPV4_UNICAST, Family.IPV6_UNICAST)
-Network = IPv4Network | IPv6Network
+ROUTED: frozenset[Kind] = frozenset[Kind]({"unicast", "vpn", "ip-prefix"})
+"""Kinds of routes to prefixes."""
 K = TypeVar("K")
 
 
@@ -116,7 +123,7 @@ class EvpnRule:
             return (Destination("flood", found.next_hop),)
         mac = str(nlri.mac)
         if mac in self.reserved:
-            raise Refused("it is the anycast gateway")
+            raise Refused(GATEWAY)
         if _is_of_many(mac):
             raise Refused("its MAC is not of one host")
         if nlri.prefix is None:
@@ -124,7 +131,7 @@ class EvpnRule:
         self.bounds.refuse(nlri.prefix)
         address = nlri.prefix.partition("/")[0]
         if address in self.reserved:
-            raise Refused("it is the anycast gateway")
+            raise Refused(GATEWAY)
         if _is_special(_network(nlri.prefix), link_local=False):
             raise Refused("its address is not of one host")
         return (Destination("mac", mac), Destination("ip", address))
@@ -132,12 +139,11 @@ class EvpnRule:
 
 @dataclass(frozen=True, slots=True)
 class UnicastRule:
-    """The node's own table. `accept`: the prefixes of `bgp.import`; `connected`: the node's own subnets."""
+    """The node's own table. `accept`: the prefixes of `bgp.import`."""
 
     accept: frozenset[str]
     own: Own = Own()
     bounds: Bounds = Bounds()
-    connected: frozenset[str] = frozenset()
     kinds: frozenset[Kind] = frozenset[Kind]({"unicast"})
     targets: None = None
 
@@ -150,7 +156,7 @@ class UnicastRule:
         self.bounds.refuse(prefix)
         hop = route.attributes.next_hop
         _refuse_next_hop(hop)
-        _refuse_unnamed(prefix, self.accept, self.connected)
+        _refuse_unnamed(prefix, self.accept)
         if ip_address(hop) in network and prefix not in self.accept:
             raise Refused("its next hop is inside it, and bgp.import does not name it itself")
         return (Destination("prefix", prefix),)
@@ -160,7 +166,7 @@ class UnicastRule:
 class VrfRule:
     """A VRF that this kernel has. `l3vni`: its VNI, None: no type 5 routes; `mpls`: L3VPN routes are taken.
 
-    `accept`: the prefixes of `bgp.import`, none: what the route targets bring; `connected`: the VRF's own subnets.
+    `accept`: the prefixes of `bgp.import`, none: what the route targets bring.
     """
 
     targets: frozenset[str]
@@ -169,7 +175,6 @@ class VrfRule:
     l3vni: int | None = None
     mpls: bool = False
     accept: frozenset[str] = frozenset()
-    connected: frozenset[str] = frozenset()
 
     @property
     def kinds(self) -> frozenset[Kind]:
@@ -190,7 +195,7 @@ class VrfRule:
                 raise Refused("its next hop is of another family")
         else:
             self._refuse_tunnel(route)
-        _refuse_unnamed(prefix, self.accept, self.connected)
+        _refuse_unnamed(prefix, self.accept)
         return (Destination("prefix", prefix),)
 
     def _refuse_tunnel(self, route: Learned) -> None:
@@ -222,16 +227,24 @@ class VpnRule:
 
 
 class Table:
-    """Candidates for destinations. `changed` collects the destinations whose best route may be another now."""
+    """Candidates for destinations. `changed` collects the destinations whose best route may be another now.
 
-    def __init__(self, rule: Rule, maximum: int | None = None) -> None:
+    `guard` refuses, of the routes that the rule takes, those that would harm this node. `hops`: how many routes that
+    the rule takes have this next hop; `moved` collects those that came or went.
+    """
+
+    def __init__(self, rule: Rule, maximum: int | None = None, guard: Guard | None = None) -> None:
         self.rule = rule
         self.maximum = maximum
+        self.guard = guard
+        self.hops: Counter[str] = Counter()
+        self.moved: dict[str, None] = {}
         self.candidates: dict[Destination, dict[RouteId, Learned]] = {}
         self.taken: dict[RouteId, tuple[Destination, ...]] = {}
         self.refused: dict[RouteId, str] = {}
         self.changed: dict[Destination, None] = {}
         self._over: dict[RouteId, Learned] = {}
+        self._hop_of: dict[RouteId, str] = {}
 
     def offer(self, route_id: RouteId, route: Learned) -> None:
         """A route that is here for this table, new or changed."""
@@ -241,6 +254,13 @@ class Table:
             self.retract(route_id)
             self.refused[route_id] = str(reason)
             return
+        if self.guard is not None:
+            if objection := self.guard.objection(_network(destinations[0].value)):
+                self.retract(route_id)
+                self.refused[route_id] = objection
+                self._note_hop(route_id, route.attributes.next_hop)
+                return
+            self._note_hop(route_id, route.attributes.next_hop)
         if route_id not in self.taken and self.maximum is not None and len(self.taken) >= self.maximum:
             self._over[route_id] = route
             self.refused[route_id] = "[policy] maximum_prefix is reached"
@@ -260,10 +280,25 @@ class Table:
         """The route is not for this table any more. Unknown: nothing happens."""
         self.refused.pop(route_id, None)
         self._over.pop(route_id, None)
+        self._note_hop(route_id, None)
         for destination in self.taken.pop(route_id, ()):
             self._drop(destination, route_id)
         while self._over and self.maximum is not None and len(self.taken) < self.maximum:
             self.offer(*self._over.popitem())
+
+    def _note_hop(self, route_id: RouteId, hop: str | None) -> None:
+        before = self._hop_of.pop(route_id, None)
+        if hop is not None:
+            self._hop_of[route_id] = hop
+        if before == hop:
+            return
+        for one, step in ((before, -1), (hop, 1)):
+            if one is not None:
+                self.hops[one] += step
+                if self.hops[one] == (step > 0):
+                    self.moved[one] = None
+                if not self.hops[one]:
+                    del self.hops[one]
 
     def _drop(self, destination: Destination, route_id: RouteId) -> None:
         candidates = self.candidates[destination]
@@ -335,6 +370,7 @@ class Rib:
         self._by_family: dict[Family, dict[RouteId, None]] = {}
         self._by_peer: dict[tuple[str, str, Family], dict[RouteId, None]] = {}
         self._by_host: dict[Destination, dict[RouteId, None]] = {}
+        self._by_prefix: PrefixIndex[RouteId] = PrefixIndex()
         self._stale: dict[tuple[str, str, Family], _Stale] = {}
 
     # ---------------------------------------------------------------- what peers say
@@ -367,6 +403,8 @@ class Rib:
             self._by_target.setdefault(target, {})[route_id] = None
         for host in _hosts(route.nlri):
             self._by_host.setdefault(host, {})[route_id] = None
+        if route.nlri.kind in ROUTED:
+            self._by_prefix.add(_network(str(route.nlri.prefix)), route_id)
         for table in self.tables.values():
             if _concerns(table.rule, route):
                 table.offer(route_id, route)
@@ -388,6 +426,8 @@ class Rib:
             _discard(self._by_target, target, route_id)
         for host in _hosts(route.nlri):
             _discard(self._by_host, host, route_id)
+        if route.nlri.kind in ROUTED:
+            self._by_prefix.discard(_network(str(route.nlri.prefix)), route_id)
         for table in self.tables.values():
             table.retract(route_id)
 
@@ -433,17 +473,40 @@ class Rib:
 
     # ---------------------------------------------------------------- what is wanted of it
 
-    def configure(self, name: str, rule: Rule, maximum: int | None) -> Table:
+    def configure(self, name: str, rule: Rule, maximum: int | None, guard: Guard | None = None) -> Table:
         """A table imports by this rule from now on; unchanged: nothing happens."""
         table = self.tables.get(name)
-        if table is not None and table.rule == rule and table.maximum == maximum:
-            return table
-        fresh = self.tables[name] = Table(rule, maximum)
+        if table is not None and table.guard is guard and table.maximum == maximum:
+            if table.rule == rule:
+                return table
+            moved = _moved_imports(table.rule, rule)
+            if moved is not None:
+                table.rule = rule
+                self.judge_again(name, moved)
+                return table
+        fresh = self.tables[name] = Table(rule, maximum, guard)
         if table is not None:
             fresh.changed = dict.fromkeys((*table.changed, *table.candidates))
+            fresh.moved = dict.fromkeys((*table.moved, *table.hops))
         for route_id in self._bound_for(rule):
             fresh.offer(route_id, self.routes[route_id])
         return fresh
+
+    def judge_again(self, name: str, within: Iterable[Network] = (), around: Iterable[Address] = ()) -> None:
+        """Its rule or guard has another mind of routes to parts of these networks, or to prefixes with these addresses
+        in them; no others are looked at."""
+        table = self.tables.get(name)
+        if table is None:
+            return
+        found = {route_id: None for network in within for route_id in self._by_prefix.within(network)}
+        found |= {route_id: None for address in around for route_id in self._by_prefix.around(address)}
+        for route_id in found:
+            if _concerns(table.rule, route := self.routes[route_id]):
+                table.offer(route_id, route)
+
+    def peers(self) -> set[str]:
+        """Those that told something which is kept."""
+        return {peer for _, peer, _ in self._by_peer}
 
     def drop(self, name: str) -> None:
         self.tables.pop(name, None)
@@ -463,6 +526,15 @@ class Rib:
         found = {route_id: None for item in destinations for route_id in self._by_host.get(item, ())}
         routes = [self.routes[route_id] for route_id in found]
         return [route for route in routes if not wanted.isdisjoint(route.attributes.route_targets)]
+
+
+def _moved_imports(before: Rule, after: Rule) -> list[Network] | None:
+    """The networks of `bgp.import` that came or went, None if more than that is another."""
+    if not isinstance(before, UnicastRule) or not isinstance(after, UnicastRule):
+        return None
+    if replace(before, accept=after.accept) != after:
+        return None
+    return [_network(prefix) for prefix in before.accept ^ after.accept]
 
 
 def _concerns(rule: Rule, route: Learned) -> bool:
@@ -487,17 +559,13 @@ def _discard(index: dict[K, dict[RouteId, None]], key: K, route_id: RouteId) -> 
             del index[key]
 
 
-def _refuse_unnamed(prefix: str, accept: frozenset[str], connected: frozenset[str]) -> None:
-    """Raises Refused for what must not be learned by chance: only what `bgp.import` names itself."""
+def _refuse_unnamed(prefix: str, accept: frozenset[str]) -> None:
+    """Raises Refused for what no node can use, and for a default route that `bgp.import` does not name itself."""
     network = _network(prefix)
-    if prefix in accept:
-        return
-    if network.prefixlen == 0:
-        raise Refused("a default route, and bgp.import does not name it itself")
     if _is_special(network, link_local=True):
-        raise Refused("loopback, link-local or multicast, and bgp.import does not name it itself")
-    if prefix in connected:
-        raise Refused("a connected route of this node, and bgp.import does not name it itself")
+        raise Refused(SPECIAL)
+    if network.prefixlen < THIS_NETWORK and not int(network.network_address) and prefix not in accept:
+        raise Refused("a default route, and bgp.import does not name it itself")
 
 
 def _is_of_many(mac: str) -> bool:
@@ -528,7 +596,8 @@ def _within(network: Network, allowed: Iterable[Network]) -> bool:
 def _is_special(network: Network, *, link_local: bool) -> bool:
     """Loopback, multicast, unspecified and, if asked, link-local; also what overlaps them in part."""
     address = network.network_address
-    if address.is_loopback or address.is_multicast or (address.is_unspecified and network.prefixlen):
+    unspecified = address.is_unspecified and network.prefixlen >= THIS_NETWORK
+    if address.is_loopback or address.is_multicast or unspecified:
         return True
     return link_local and address.is_link_local
 

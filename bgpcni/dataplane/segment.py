@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from bgpcni.bgp import gateway_mac
+from bgpcni.bgp import MAX_SEQUENCE, gateway_mac
 from bgpcni.dataplane.program import At, Key, Local, Program, Remote, Value
-from bgpcni.dataplane.rib import Bounds, Destination, EvpnRule, Own, Table
+from bgpcni.dataplane.rib import GATEWAY, Bounds, Destination, EvpnRule, Own, Table
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import Learned
 from bgpcni.model import Attachment, AttachmentKey
@@ -132,8 +132,11 @@ class Segment:
         return frozenset(self._gateways)
 
     def rule(self, own: Own, bounds: Bounds) -> EvpnRule:
-        """What it imports: the route targets of all that are in it."""
-        reserved = self.gateways | {gateway_mac(self.vni)} if self._gateways else frozenset()
+        """What it imports: the route targets of all that are in it.
+
+        The anycast gateway's MAC is on every node that is one, and never announced: whoever does wants its traffic.
+        """
+        reserved = self.gateways | {gateway_mac(self.vni)}
         rule = EvpnRule(frozenset(self._targets), own, bounds, reserved)
         routed = any(member.routed for member in self.members.values())
         return replace(rule, kinds=rule.kinds - {"ip-prefix"}) if routed else rule
@@ -181,12 +184,19 @@ class Segment:
         for destination in here:
             for route in self.table.candidates.get(destination, {}).values():
                 found = route.attributes
+                last = (
+                    ", the last there is: other nodes may go on sending there" if found.mobility == MAX_SEQUENCE else ""
+                )
                 yield (
                     f"{destination.value} of this node is announced by {found.next_hop} too, "
-                    f"sequence {found.mobility} (VNI {self.vni})"
+                    f"sequence {found.mobility}{last} (VNI {self.vni})"
                 )
                 break
         for destination, rivals in self.table.rivals():
             if destination not in here:
                 hops = " and ".join(sorted({route.attributes.next_hop for route in rivals}))
                 yield f"{destination.value} is announced by {hops} alike (VNI {self.vni})"
+        gateway = gateway_mac(self.vni)
+        for route_id, reason in self.table.refused.items():
+            if reason == GATEWAY and route_id.nlri.mac == gateway:  # its addresses are announced by routers, too
+                yield f"{gateway} of the anycast gateway is announced by {route_id.peer} (VNI {self.vni}); refused"

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv6Address, ip_address, ip_interface
 from typing import Any
 
-from bgpcni import bgp
+from bgpcni.dataplane.guard import SUBNET, Guard, hosts_of, subnets_of
 from bgpcni.dataplane.program import At, Key, Program, Remote, Via
 from bgpcni.dataplane.rib import Bounds, Destination, Own, Rib, Table, VrfRule
-from bgpcni.dataplane.segment import plain_addresses
 from bgpcni.exporter import Learned
 from bgpcni.kernel import vrf
 from bgpcni.model import Attachment, AttachmentKey, Family
@@ -39,8 +38,7 @@ class Vrf:
         self._rib = rib
         self._way = way
         self._ways: dict[str, Via | None] = {}
-        self._hosts: Counter[str] = Counter()
-        self._subnets: Counter[str] = Counter()
+        self._guard = Guard(hosts_pass=True)
         self._targets: Counter[str] = Counter()
         self._accept: Counter[str] = Counter()
         self._labels: Counter[int] = Counter()
@@ -72,15 +70,29 @@ class Vrf:
         self.members[attachment.key] = attachment
         for counter, values in self._counted(attachment):
             counter.update(values)
-        self._want(_hosts(attachment))
+        self.shield(attachment)
+
+    def shield(self, attachment: Attachment) -> list[Key]:
+        """Its addresses and subnets are here from now on; the entries that have to go for it.
+
+        The subnets may be on other nodes as well, which announce them too: that harms nobody.
+        """
+        changed = self._guard.cover(attachment.key, subnets_of(attachment, SUBNET) | hosts_of(attachment))
+        if not changed or self.table is None:
+            return []
+        self._rib.judge_again(self.name, changed)
+        touched = [Key("route", destination.value) for destination in self.table.changed]
+        self.refresh()
+        return [key for key in touched if key in self.program.present and key not in self.program.wanted]
 
     def remove(self, key: AttachmentKey) -> None:
         """One less. Unknown: nothing happens."""
+        self._rib.judge_again(self.name, self._guard.cover(key, ()))
+        self.refresh()
         attachment = self.members.pop(key, None)
         if attachment is not None:
             for counter, values in self._counted(attachment):
                 counter -= Counter(values)  # in place, and what is at none goes
-            self._want(_hosts(attachment))
             label = attachment.bgp.label
             if label is not None and label not in self._labels:
                 self.program.want(Key("label", str(label)), None)
@@ -88,8 +100,6 @@ class Vrf:
     def _counted(self, attachment: Attachment) -> Iterator[tuple[Counter[Any], Iterable[Any]]]:
         """What each attachment brings in, which another may too."""
         intent = attachment.bgp
-        yield self._hosts, _hosts(attachment)
-        yield self._subnets, [bgp.subnet(item.address) for item in attachment.addresses]
         yield self._targets, intent.import_rt
         yield self._accept, intent.import_prefixes
         yield self._labels, [] if intent.label is None else [intent.label]
@@ -115,9 +125,8 @@ class Vrf:
             l3vni=self.l3vni,
             mpls=bool(self._labels),
             accept=frozenset(self._accept),
-            connected=frozenset(self._subnets),
         )
-        self._rib.configure(self.name, rule, bounds.maximum)
+        self._rib.configure(self.name, rule, bounds.maximum, self._guard)
         for label in self._labels:
             self.program.want(Key("label", str(label)), Via(None, self.link.index))
         self.refresh()
@@ -149,7 +158,7 @@ class Vrf:
         if self.table is None:
             return
         for prefix in prefixes:
-            best = None if prefix in self._hosts else self.table.best(Destination("prefix", prefix))
+            best = self.table.best(Destination("prefix", prefix))
             via: Via | None = None
             router: Router | None = None
             if best is not None and best.nlri.kind == "vpn":
@@ -223,7 +232,3 @@ def _count(counts: dict[str, Counter[str]], key: str, value: str, step: int) -> 
 def _most(counts: Counter[str] | None) -> str | None:
     """What most say, whatever order they came in."""
     return max(counts, key=lambda value: (counts[value], value)) if counts else None
-
-
-def _hosts(attachment: Attachment) -> list[str]:
-    return [f"{ip}/{ip_address(ip).max_prefixlen}" for ip in plain_addresses(attachment)]

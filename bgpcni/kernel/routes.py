@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from bgpcni.kernel import sysctl
 from bgpcni.kernel.addresses import family_of, way_message, way_of
@@ -45,6 +45,7 @@ _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _UNIVERSE, _UNICAST, _UNREACHABLE = 0, 1, 7
 _ONLINK_SCOPE = 253
 _RTM_F_CLONED = 0x200
+_RTM_F_FIB_MATCH = 0x2000
 _ONLINK = 4
 AF_MPLS = 28
 _MPLS = 1
@@ -198,15 +199,25 @@ def way_to(netlink: Netlink, address: str) -> tuple[str | None, int] | None:
     return (str(ip_address(found[_GATEWAY])) if _GATEWAY in found else None), u32(found[_OIF])
 
 
-def connected(netlink: Netlink) -> frozenset[str]:
-    """The node's own subnets and addresses as prefixes, of every interface."""
-    prefixes: set[str] = set()
+def reached_by(netlink: Netlink, address: str) -> int | None:
+    """The prefix length of the route by which the node reaches an address, None: there is none, or it is ours."""
+    question = way_message(address)
+    head = bytearray(question.body)
+    struct.pack_into("=I", head, _RTMSG.size - 4, _RTM_F_FIB_MATCH)
+    (answer,) = netlink.send(Message(RTM_GETROUTE, 0, bytes(head)))
+    if isinstance(answer, NetlinkError):
+        return None
+    _, length, _, _, _, protocol, *_ = _RTMSG.unpack_from(answer)
+    return None if protocol == PROTOCOL else int(length)
+
+
+def connected(netlink: Netlink) -> Iterator[tuple[str, IPv4Network | IPv6Network, int]]:
+    """(address, subnet, device) of each of the node's own addresses, of every interface."""
     for version in (4, 6):
         for data in netlink.dump(Message(RTM_GETADDR, 0, _IFADDR.pack(family_of(version), 0, 0, 0, 0))):
-            _, length, *_ = _IFADDR.unpack_from(data)
+            _, length, _, _, index = _IFADDR.unpack_from(data)
             found = attributes(data, _IFADDR.size)
-            packed = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
-            if packed:
-                address = ip_address(packed)
-                prefixes |= {str(ip_network((address, length), strict=False)), f"{address}/{address.max_prefixlen}"}
-    return frozenset(prefixes)
+            there = found.get(_IFA_ADDRESS) or found.get(_IFA_LOCAL)  # that of the other end, where there is one
+            if there:
+                address = str(ip_address(found.get(_IFA_LOCAL) or there))
+                yield address, ip_network((ip_address(there), length), strict=False), index

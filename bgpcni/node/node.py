@@ -122,7 +122,11 @@ class Node:
         In a call the other way round, since nobody would go on with what a kill cuts short; `since` in a record that
         is not up says that routes may be out. Raises CniError, and then the caller takes everything back.
         """
+        if self.dataplane is not None:
+            undo.push("the data path", functools.partial(self.dataplane.detach, attachment))
+            self.dataplane.shield(attachment)
         reason = interface.reach(self.netlink, attachment)
+        self.claims.take(attachment)
         if attachment.exporters:
             self.refuse_unannounceable(attachment)
             if reason and (attachment.bgp.family == "unicast" or attachment.bgp.table is not None):
