@@ -11,6 +11,7 @@ import gc
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from bgpcni.agent import commands, facts
 from bgpcni.agent.janitor import Janitor
 from bgpcni.agent.server import Server
 from bgpcni.agent.signals import Signals
+from bgpcni.agent.watch import Watch
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
@@ -37,6 +39,9 @@ log = logging.getLogger(__name__)
 GARBAGE = 20_000
 """Objects after which Python looks for cycles: a few ADDs' worth, instead of several times in each."""
 
+NEXT_HOP_SECONDS = 10.0
+"""Between looks for the addresses of the node, where it lacks a next hop."""
+
 
 class Agent:
     """Owns the locks, the store, the node and its threads."""
@@ -46,6 +51,7 @@ class Agent:
         self._socket_path = socket_path
         self._metrics = metrics
         self._changing = threading.Lock()
+        self._next_hops_due = time.monotonic() + NEXT_HOP_SECONDS
         self._announced: Callable[[str, float], None] = lambda exporter, seconds: None
         self._dataplane: DataPlane
         self.node: Node
@@ -58,11 +64,12 @@ class Agent:
         store = Store(Path(config.data_dir), Path(config.run_dir))
         catalog.cache_in(store.run_path)
         catalog.refuse_rivals(plan.configured(config))
-        writers = locks.WriterLocks(store.run_fd)
+        writers = locks.WriterLocks(store.run_fd, store.data_fd)
         try:
             writers.as_agent()
         except locks.Busy:
-            raise TryAgain(f"another agent holds {store.run_path / locks.WriterLocks.AGENT}") from None
+            held = f"{locks.WriterLocks.AGENT} in {store.run_path} or in {store.path}"
+            raise TryAgain(f"another agent holds {held}") from None
         store.sweep()
         store.recycle()
         signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -71,6 +78,12 @@ class Agent:
         monitor = Monitor(self.janitor.link_gone, self.janitor.namespace_changed, self.janitor.look_at_all)
         server = Server(self._measured(), self.command)
         server.listen(self._socket_path)
+        watch = Watch({
+            "run-dir": functools.partial(_keep_run_dir, store, writers, server),
+            "local-address": self._keep_local_address,
+        })  # fmt: skip
+        self.node.watched = watch.problems
+        watch.look()
         begun = self._restore()
         gc.freeze()  # what is here stays: no collection has to look at it again
         gc.set_threshold(GARBAGE)
@@ -79,6 +92,7 @@ class Agent:
         self._thread("monitor", monitor.run)
         self._thread("janitor", self.janitor.run)
         server.serve()
+        self._thread("watch", watch.run)
         self.janitor.later(0, self._handover.begin)
         for attachment in begun:
             self.janitor.later(0, functools.partial(self._undo, attachment))
@@ -88,6 +102,7 @@ class Agent:
                 break
             self._thread("reload", self._hangup)
         log.info("ending; routes stay announced")
+        watch.stop()
         server.close()
         monitor.stop()
         self.janitor.stop()
@@ -163,6 +178,18 @@ class Agent:
         """A record that was leaving in an earlier life: its link goes now; `finished` does the rest."""
         recovery.finish_leaving(self.node, attachment, 0)
 
+    def _keep_local_address(self) -> str:
+        """Next hops that come with an address of the node are taken up; what has none is said."""
+        node = self.node
+        if node.drained:
+            return ""
+        if time.monotonic() >= self._next_hops_due:
+            self._next_hops_due = time.monotonic() + NEXT_HOP_SECONDS
+            if facts.hops_to_come(node.netlink, node.agent, node.facts):
+                log.info("an address that routes need as their next hop is here now")
+                self.reload(node.agent)
+        return facts.absent(node.netlink, node.facts)
+
     # ---------------------------------------------------------------- requests
 
     def _measured(self) -> Callable[[Call], Reply]:
@@ -181,10 +208,10 @@ class Agent:
     def command(self, stdin: bytes) -> Reply:
         return commands.reply(self, stdin)
 
-    def reload(self) -> None:
-        """Read agent.toml again and apply it. Raises CniError, and then nothing has changed."""
+    def reload(self, config: AgentConfig | None = None) -> None:
+        """Read agent.toml again and apply it, or apply `config` anew. Raises CniError, and then nothing has changed."""
         with self._changing, self._handover.retiring:
-            config = load(self._config_path)  # in here: of two reloads the later one must have the later file
+            config = config or load(self._config_path)  # in here: of two reloads the later one must have the later file
             node = self.node
             if node.drained:
                 raise TryAgain("this node is drained: restart the agent, which reads its configuration anew")
@@ -222,6 +249,19 @@ class Agent:
 
     def _thread(self, name: str, target: Callable[[], None]) -> None:
         threading.Thread(target=target, name=name, daemon=True).start()
+
+
+def _keep_run_dir(store: Store, writers: locks.WriterLocks, server: Server) -> str:
+    """What somebody removed from run_dir is made again: the folders first, then the locks, then the way in."""
+    made = ["folders"] if store.renew() else []
+    try:
+        made += writers.renew()
+    except locks.Busy:
+        return f"a lock of {store.run_path} was removed, and another process has the new one"
+    made += ["socket"] if server.renew() else []
+    if made:
+        log.warning("%s: somebody removed the agent's files; made again: %s", store.run_path, ", ".join(made))
+    return ""
 
 
 def _redefined(old: AgentConfig, new: AgentConfig) -> bool:

@@ -9,7 +9,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -63,6 +63,8 @@ class Node:
         """What is done with learned routes: the agent's, None in a call without one."""
         self.outdated: Callable[[AttachmentKey], None] = lambda key: None
         """Told of an attachment whose exporters are not those of the configuration of now: a reload came in between."""
+        self.watched: Callable[[], Iterable[tuple[str, str]]] = lambda: ()
+        """(code, text) of what the agent looks after and could not mend."""
         self._thread = threading.local()
 
     @property

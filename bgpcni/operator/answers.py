@@ -67,6 +67,7 @@ def _problems(node: Node) -> Iterator[Document]:
     if reason := node.store.unwritable():
         yield {"code": "disk", "text": f"no ADD is served: {reason}"}
     yield from _unusable(node)
+    yield from ({"code": code, "text": text} for code, text in node.watched())
     for name, announcer in node.convergence.announcers().items():
         state = announcer.state()
         if state.state == "late":
