@@ -178,6 +178,12 @@ def way_of(data: bytes) -> tuple[int, dict[int, bytes]]:
     return _RTMSG.unpack_from(data)[7], attributes(data, _RTMSG.size)
 
 
+def device_of(netlink: Netlink, address: str) -> int:
+    """The index of the device by which the node reaches an address, 0 where it does not."""
+    (answer,) = netlink.send(way_message(address))
+    return 0 if isinstance(answer, NetlinkError) else u32(way_of(answer)[1].get(_RTA_OIF, bytes(4)))
+
+
 def is_local(netlink: Netlink, address: str) -> bool:
     """Whether an address is this node's own, on whatever interface."""
     (answer,) = netlink.send(way_message(address))

@@ -116,6 +116,7 @@ def _planned(node: Node, request: Request, space: Namespace, warnings: list[str]
     return attachment.model_copy(
         update={
             "bridge": config.bridge,
+            "is_gateway": plan.is_gateway(config),
             "ip_masq": masquerade.choose(config.ip_masq_backend) if config.ip_masq and config.ipam_type else None,
             "mac_spoof_check": config.macspoofchk,
             "ipam": node.addressing.plan(request),

@@ -1,7 +1,8 @@
 """Starts, adopts and ends the ExaBGP that is ours. It outlives the agent: its own session, its output in a file.
 
 What is ours is known by pid and start time, which the engine itself writes to a file in `run_dir` that it keeps locked,
-and to one in `data_dir`, which nobody wipes; a pid alone is never signalled. All signals go through a pidfd, which is opened before the start time is compared.
+and to one in `data_dir`, which nobody wipes; a pid alone is never signalled. All signals go through a pidfd, which is
+opened before the start time is compared.
 """
 
 from __future__ import annotations
