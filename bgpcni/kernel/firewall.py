@@ -7,6 +7,7 @@ through the chains ends so. For operators' questions; nothing on the way of an A
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 import shutil
@@ -17,8 +18,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bgpcni.errors import KernelRefused
 from bgpcni.ip import ip_address, ip_network
 from bgpcni.kernel import nftables
+
+log = logging.getLogger(__name__)
 
 Rule = Sequence[Mapping[str, Any]]
 """The expressions of one rule."""
@@ -60,7 +64,11 @@ def dropped(packet: Packet, bases: Iterable[Base]) -> str:
     for base in bases:
         if base.version not in (0, packet.version):
             continue
-        outcomes = _walk(base, base.name, packet, [0])
+        try:
+            outcomes = _walk(base, base.name, packet, [0])
+        except (KernelRefused, ValueError, LookupError, TypeError) as error:  # a form of a rule that is new
+            log.warning("%s cannot be read: %r", base.words, error)
+            continue
         if _END in outcomes:
             outcomes = outcomes - {_END} | {base.policy}
         if outcomes == {"drop"}:
@@ -69,8 +77,12 @@ def dropped(packet: Packet, bases: Iterable[Base]) -> str:
 
 
 def chains() -> list[Base]:
-    """The node's forward chains, read when they are asked for. Empty where nothing filters or nothing can be read."""
-    return [*_nf_tables(), *_x_tables()]
+    """The node's forward chains, their rules read when they are asked for. Empty where nothing filters, or says so."""
+    try:
+        return [*_nf_tables(), *_x_tables()]
+    except (KernelRefused, ValueError, LookupError, TypeError) as error:
+        log.warning("the firewall cannot be read: %s", error)
+        return []
 
 
 # ---------------------------------------------------------------- following

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from bgpcni.errors import KernelRefused
 from bgpcni.ip import ip_interface
 from bgpcni.kernel import addresses, firewall, links, sysctl
 from bgpcni.kernel.netlink import Netlink
@@ -97,10 +96,7 @@ class Reachability:
 
     def _filtered(self, kind: _Kind, attachment: Attachment) -> Iterator[Problem]:
         if self._bases is None:
-            try:
-                self._bases = firewall.chains()
-            except KernelRefused:
-                self._bases = []
+            self._bases = firewall.chains()
         for item in attachment.addresses:
             version, address = ip_interface(item.address).version, str(ip_interface(item.address).ip)
             uplink = self._uplink() if kind.routed else None
