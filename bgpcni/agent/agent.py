@@ -85,6 +85,7 @@ class Agent:
         self.node.watched = watch.problems
         watch.look()
         begun = self._restore()
+        self.node.claims.load()
         gc.freeze()  # what is here stays: no collection has to look at it again
         gc.set_threshold(GARBAGE)
         self._dataplane.start()

@@ -62,6 +62,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
         )
         undo.push("its claim to bridge and VNI", lambda: node.claims.drop(request.key))
         node.claims.take(attachment)
+        node.settle(attachment)
         node.store.put(State.ADDING, attachment)
         undo.push("the record", lambda: node.take_back(attachment, undo))
         attachment, _ = node.enter_vrf(attachment, undo)

@@ -142,6 +142,14 @@ class Node:
             self.outdated(attachment.key)
         return attachment
 
+    def settle(self, attachment: Attachment) -> None:
+        """Its addresses are nobody else's on its bridge, before anything is built with them.
+
+        A call without an agent reads the records only where a lease of another network says that it may be so.
+        """
+        if self.resident or self.addressing.is_leased_elsewhere(attachment):
+            self.claims.settle(attachment)
+
     def _refuse_address_twice(self, attachment: Attachment) -> None:
         """Two networks whose ranges overlap on one bridge, say. Asked when it is wanted: of two at once one sees it."""
         for nlri, other in self.convergence.rivals(attachment):

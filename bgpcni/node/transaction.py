@@ -71,6 +71,7 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         attachment, vrf = node.enter_vrf(attachment, undo)
         wanted = plan.bridge_of(config, addresses, attachment.bgp, vrf)
         plan.refuse_by_policy(node.agent.policy, config, addresses, wanted.gateways)
+        node.settle(attachment.model_copy(update={"addresses": addresses, "vlan": tagging.untagged if tagging else 0}))
         switch, gateway = bridge.ensure(node.netlink, wanted, functools.partial(_unless_shared, node, attachment, undo))
         attachment = attachment.model_copy(
             update={
