@@ -44,6 +44,20 @@ def open_below(name: str, folder: int, path: Path) -> int:
         raise IoFailure(f"{path / name}: {error.strerror}") from None
 
 
+def is_behind(fd: int, path: str | Path, folder: int | None = None) -> bool:
+    """Whether what `fd` is open on is still what has that name (in `folder`)."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path, dir_fd=folder, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def exchange(fd: int, fresh: int) -> None:
+    """Have `fd` lead where `fresh` does, for everybody who knows its number; `fresh` is closed."""
+    os.dup2(fresh, fd, inheritable=False)
+    os.close(fresh)
+
+
 def listed(folder: int) -> list[str]:
     """The names in a folder that is open, whoever else lists it at once: a descriptor has one place to read on from."""
     try:

@@ -5,20 +5,30 @@ flock works between threads too, as each lock is its own open file. Who may writ
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
 import time
 from pathlib import Path
 
+from bgpcni import folders
 from bgpcni.errors import IoFailure, TryAgain
 
+log = logging.getLogger(__name__)
 PROBE_SECONDS = 1.0
 """A starting agent's patience with calls that look whether there is one; each holds the lock for an instant."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
+_NO_ROOM = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""What a disk says that takes no new file."""
 
 
 class Busy(Exception):
     """The lock is held by another, and stayed so until the deadline."""
+
+
+class FolderGone(IoFailure):
+    """The folder of the lock was removed."""
 
 
 def acquire(name: str, folder: int, *, shared: bool = False, seconds: float | None = 0.0) -> int:
@@ -29,10 +39,10 @@ def acquire(name: str, folder: int, *, shared: bool = False, seconds: float | No
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     while True:
-        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+        fd = _open(name, folder)
         try:
             _lock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, deadline)
-            if _same(fd, name, folder):
+            if folders.is_behind(fd, name, folder):
                 return fd
         except BaseException:
             os.close(fd)
@@ -40,12 +50,28 @@ def acquire(name: str, folder: int, *, shared: bool = False, seconds: float | No
         os.close(fd)  # somebody unlinked the file between open and flock: lock the one that is there now
 
 
+def _open(name: str, folder: int) -> int:
+    """The lock's file, made if it is missing; on a disk that takes no writing the one that is there serves as well."""
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(name, os.O_RDWR | os.O_CREAT | flags, 0o600, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        try:
+            return os.open(name, os.O_RDONLY | flags, dir_fd=folder)
+        except FileNotFoundError:
+            raise error from None
+
+
 def obtain(name: str, folder: int, path: Path, *, busy: str, seconds: float) -> int:
-    """As `acquire`, for who is told why not: raises TryAgain with `busy`, IoFailure with `path`."""
+    """As `acquire`, for who is told why not: raises TryAgain with `busy`, IoFailure with `path` (FolderGone)."""
     try:
         return acquire(name, folder, seconds=seconds)
     except Busy:
         raise TryAgain(busy) from None
+    except FileNotFoundError as error:
+        raise FolderGone(f"{path}: {error.strerror}") from None
     except OSError as error:
         raise IoFailure(f"{path}: {error.strerror}") from None
 
@@ -63,15 +89,6 @@ def _lock(fd: int, mode: int, deadline: float | None) -> None:
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
-def _same(fd: int, name: str, folder: int) -> bool:
-    held = os.fstat(fd)
-    try:
-        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)
-
-
 def discard(name: str, folder: int, fd: int) -> None:
     """Let go of a lock whose file goes with it (attachments: their number is not bounded)."""
     try:
@@ -84,31 +101,73 @@ def discard(name: str, folder: int, fd: int) -> None:
 class WriterLocks:
     """Who may write: one agent, or any number of calls without an agent; never both.
 
-    The agent holds `agent.lock` exclusively for life and then waits for `writer.lock`; a call without an agent
-    tries `agent.lock` shared without waiting, then shares `writer.lock` for its duration. Neither file is ever
-    unlinked.
+    The agent holds `agent.lock` exclusively for life, in run_dir and in data_dir, which nobody wipes, and then waits
+    for run_dir's `writer.lock`; a call without an agent tries each `agent.lock` shared without waiting, then shares
+    `writer.lock` for its duration. None of the files is ever unlinked here; `renew` locks again what others removed.
     """
 
     AGENT, WRITER = "agent.lock", "writer.lock"
 
-    def __init__(self, folder: int) -> None:
-        self._folder = folder
-        self._held: list[int] = []
+    def __init__(self, run: int, *more: int) -> None:
+        """Descriptors of run_dir and, behind it, of data_dir."""
+        self._run = run
+        self._folders = (*more, run)  # data_dir first: who has that one is alone, whatever became of run_dir
+        self._held: dict[tuple[str, int], int] = {}
 
     def as_agent(self) -> None:
         """Raises Busy when another agent lives. Waits for calls that began without an agent to end."""
-        self._held.append(acquire(self.AGENT, self._folder, seconds=PROBE_SECONDS))
-        self._held.append(acquire(self.WRITER, self._folder, seconds=None))
+        try:
+            for folder in self._folders:
+                try:
+                    self._hold(self.AGENT, folder, seconds=PROBE_SECONDS)
+                except OSError as error:
+                    if folder == self._run or error.errno not in _NO_ROOM:
+                        raise
+                    log.warning("%s cannot be made in data_dir (%s): only that of run_dir keeps a second agent off",
+                                self.AGENT, error.strerror)  # fmt: skip
+            self._hold(self.WRITER, self._run, seconds=None)
+        except BaseException:
+            self.release()
+            raise
+
+    def renew(self) -> list[str]:
+        """Lock again what was removed since; the names of those files. Raises Busy, OSError: at the next time then."""
+        again = []
+        wanted = [(self.AGENT, folder) for folder in self._folders] + [(self.WRITER, self._run)]
+        for name, folder in wanted:
+            old = self._held.get((name, folder))
+            if old is not None and folders.is_behind(old, name, folder):
+                continue
+            try:
+                self._hold(name, folder, seconds=0.0)
+            except OSError as error:
+                if old is not None or error.errno not in _NO_ROOM:
+                    raise
+                continue  # as when the agent began
+            if old is not None:
+                os.close(old)
+                again.append(name)
+        return again
 
     def as_call(self) -> None:
         """Raises Busy when an agent lives or is just starting."""
-        probe = acquire(self.AGENT, self._folder, shared=True)
+        probes: list[int] = []
         try:
-            self._held.append(acquire(self.WRITER, self._folder, shared=True))
+            for folder in self._folders:
+                try:
+                    probes.append(acquire(self.AGENT, folder, shared=True))
+                except OSError as error:
+                    if error.errno not in _NO_ROOM:
+                        raise  # else it is not there, and cannot be made: nobody holds it
+            self._held[self.WRITER, self._run] = acquire(self.WRITER, self._run, shared=True)
         finally:
-            os.close(probe)
+            for probe in probes:
+                os.close(probe)
 
     def release(self) -> None:
-        """Let go of both. Idempotent."""
+        """Let go of all. Idempotent."""
         while self._held:
-            os.close(self._held.pop())
+            os.close(self._held.popitem()[1])
+
+    def _hold(self, name: str, folder: int, *, seconds: float | None) -> None:
+        self._held[name, folder] = acquire(name, folder, seconds=seconds)

@@ -192,7 +192,8 @@ class Attachment(Record):
     `cookie` is SO_NETNS_COOKIE of the container's namespace, unique within `boot_id`. `nsid`: the number by which
     the node's namespace knows it, where no root-side link tells of its end. `chained`: the interface
     is another plugin's; we only announce it. `vlan`: of its port, 0: none of its own; `vlan_filtering`: its bridge
-    keeps VLANs apart; `gateway`: the node's interface in the VLAN. `ip_masq`: the back end that masquerades for it.
+    keeps VLANs apart; `gateway`: the node's interface in the VLAN. `is_gateway`: the node is that of its subnets, on
+    the bridge or on that interface. `ip_masq`: the back end that masquerades for it.
     `mobility`: EVPN's sequence, above that of the node it came from. `asked`: the exporters that its network
     configuration names, one of agent.toml by name and type alone; None: it names none. `created`: when ADD began,
     `since`: when its record went up, both RFC 3339, UTC. `mtu`: octets, None: the kernel's default.
@@ -214,6 +215,7 @@ class Attachment(Record):
     vlan: int = 0
     vlan_filtering: bool = False
     gateway: Gateway | None = None
+    is_gateway: bool = False
     host_mac: str | None = None
     host_veth: str | None = None
     host_index: int | None = None

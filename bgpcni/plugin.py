@@ -85,7 +85,7 @@ class Work:
         if reason := why_not(self._environment):
             raise TryAgain(f"{reason}: start bgpcni agent")
         node = open_node(self._environment)
-        self._writers = locks.WriterLocks(node.store.run_fd)
+        self._writers = locks.WriterLocks(node.store.run_fd, node.store.data_fd)
         try:
             self._writers.as_call()
         except locks.Busy:

@@ -12,16 +12,17 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
 from bgpcni import folders, locks
-from bgpcni.errors import IoFailure
+from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.model import Attachment, AttachmentKey, State
 from bgpcni.numbers import Numbers
 from bgpcni.steps import step
@@ -48,6 +49,14 @@ class Stored:
     problem: str = ""
 
 
+@dataclass(slots=True)
+class _Turn:
+    """Who of this process is at one attachment, whatever becomes of the lock's file; `users` hold it or wait."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    users: int = 0
+
+
 class Store:
     """Records and per-attachment locks. Safe for threads; between processes the attachment's lock decides."""
 
@@ -66,6 +75,9 @@ class Store:
         self._spares: deque[str] | None = None
         self._spare_folder = -1
         self._spare_names = (f"{secrets.token_hex(8)}-{number}" for number in count())
+        self._turns: dict[str, _Turn] = {}
+        self._changing = threading.Lock()
+        self._renewing = threading.Lock()
 
     def recycle(self) -> None:
         """Keep the files of records that go for those that come. Only for the agent, when it is sure to be alone.
@@ -75,6 +87,20 @@ class Store:
         """
         self._spare_folder = folders.open_below("spare", self.data_fd, self.path)
         self._spares = deque(folders.listed(self._spare_folder))
+
+    def renew(self) -> bool:
+        """Make run_dir again, with what is below it, where somebody removed it; whether that was so.
+
+        The descriptors keep their numbers, so whoever has one goes on. Raises IoFailure.
+        """
+        with self._renewing:
+            gone = not folders.is_behind(self.run_fd, self.run_path)
+            if gone:
+                folders.exchange(self.run_fd, folders.open_folder(self.run_path))
+            if gone or not folders.is_behind(self._locks, "locks", self.run_fd):
+                folders.exchange(self._locks, folders.open_below("locks", self.run_fd, self.run_path))
+                return True
+            return False
 
     def close(self) -> None:
         if self._spares is not None:
@@ -89,14 +115,43 @@ class Store:
     @contextmanager
     def _locked(self, key: AttachmentKey, seconds: float) -> Iterator[None]:
         busy = f"{key}: another call for this attachment is running; try again"
-        fd = locks.obtain(key.digest, self._locks, self.run_path / "locks", busy=busy, seconds=seconds)
+        deadline = time.monotonic() + seconds
+        with self._turn(key.digest, busy, seconds):
+            left = max(0.0, deadline - time.monotonic())
+            fd = self._obtain(key.digest, self._locks, self.run_path / "locks", busy, left)
+            try:
+                yield
+            finally:
+                if self._recorded(key):  # the lock's file stays as long as the record
+                    os.close(fd)
+                else:
+                    locks.discard(key.digest, self._locks, fd)
+
+    @contextmanager
+    def _turn(self, name: str, busy: str, seconds: float) -> Iterator[None]:
+        """Be the only one of this process: a lock whose file was removed would let a second one in."""
+        with self._changing:
+            turn = self._turns.setdefault(name, _Turn())
+            turn.users += 1
         try:
-            yield
+            if not turn.lock.acquire(timeout=max(0.0, seconds)):
+                raise TryAgain(busy)
+            try:
+                yield
+            finally:
+                turn.lock.release()
         finally:
-            if self._recorded(key):  # the lock's file stays as long as the record
-                os.close(fd)
-            else:
-                locks.discard(key.digest, self._locks, fd)
+            with self._changing:
+                turn.users -= 1
+                if not turn.users:
+                    del self._turns[name]
+
+    def _obtain(self, name: str, folder: int, path: Path, busy: str, seconds: float) -> int:
+        try:
+            return locks.obtain(name, folder, path, busy=busy, seconds=seconds)
+        except locks.FolderGone:
+            self.renew()
+            return locks.obtain(name, folder, path, busy=busy, seconds=seconds)
 
     def _recorded(self, key: AttachmentKey) -> bool:
         return any(self._exists(state, _name(key)) for state in _ORDER)
@@ -106,7 +161,7 @@ class Store:
         """Be the only one that announces or withdraws what several attachments want. Raises TryAgain (11)."""
         path = self.run_path / "shared.lock"
         busy = f"{path} is held by another call; try again"
-        fd = locks.obtain(path.name, self.run_fd, path, busy=busy, seconds=seconds)
+        fd = self._obtain(path.name, self.run_fd, path, busy, seconds)
         try:
             yield
         finally:

@@ -50,6 +50,30 @@ def test_an_address_that_two_networks_give_out(lab: Lab, agent: bool) -> None:
     nothing_left(node, *spaces.values(), networks=("tenant-a", "tenant-b"))
 
 
+@pytest.mark.parametrize("agent", [True, False], ids=["agent", "call"])
+def test_an_address_that_two_networks_give_out_unannounced(lab: Lab, agent: bool) -> None:
+    """The same where nothing is announced; with an agent, though the leases are in folders apart. Another bridge is
+    another matter."""
+    node = lab.node()
+    if agent:
+        node.agent(bgp=None)
+    first = node.network(subnet6="2001:db8:1:2::/64", exporters=[])
+    second = first | {"name": "tenant-b"}
+    if agent:
+        second["ipam"] = first["ipam"] | {"dataDir": str(node.folder / "apart")}
+    spaces = {name: lab.container() for name in ("c1", "c2")}
+    address, _ = add(node, "c1", spaces["c1"], first).ips
+    answer = node.cni("ADD", "c2", spaces["c2"], second)
+    assert answer.error == 7
+    assert f"{address}/32 leads to tenant-a/c1/eth0 on this node already" in answer.document["msg"]
+    assert links_in(spaces["c2"]) == []
+    elsewhere = second | {"bridge": "cni1", "isGateway": False}
+    assert address in add(node, "c3", spaces["c2"], elsewhere | {"name": "tenant-c"}).ips
+    delete(node, "c3", spaces["c2"], elsewhere | {"name": "tenant-c"})
+    delete(node, "c1", spaces["c1"], first)
+    delete(node, "c2", spaces["c2"], second)
+
+
 def test_an_address_that_two_networks_of_a_vni_give_out(lab: Lab) -> None:
     """EVPN's routes to it differ by MAC; it is refused all the same, and the first keeps its neighbour entry."""
     node = lab.node()

@@ -35,6 +35,7 @@ class Memory(Exporter):
         self.seen: list[tuple[str, list[Nlri]]] = []
         self.mishaps: list[Mishap] = []
         self.established = True
+        self.last_error = ""
         self.pruned: list[set[str]] = []
         self.closed = threading.Event()
         self.drained = False
@@ -94,7 +95,8 @@ class Memory(Exporter):
 
     def peers(self) -> list[Peer]:
         state = "Established" if self.established else "Active"
-        return [Peer("192.0.2.1", 64512, state, "2026-01-31T12:00:00Z", ("ipv4-unicast",), len(self.table))]
+        return [Peer("192.0.2.1", 64512, state, "2026-01-31T12:00:00Z", ("ipv4-unicast",), len(self.table),
+                     last_error=self.last_error)]  # fmt: skip
 
     def drain(self, deadline: float) -> None:
         self.drained = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import os
 import socket
+import stat
 import struct
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 
 from bgpcni.agent import server as module
 from bgpcni.agent.server import Server
-from bgpcni.errors import IoFailure
+from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.handler import Call, Reply
 from bgpcni.launcher import protocol
 
@@ -290,3 +291,40 @@ def test_a_dead_agents_socket_is_replaced_a_file_is_not(tmp_path: Path) -> None:
 
 def test_the_header_is_sixteen_octets() -> None:
     assert (protocol.HEADER.size, protocol.REPLY.size, struct.calcsize("=iII")) == (16, 12, 12)
+
+
+def test_a_socket_that_was_removed_is_bound_again(running: Running) -> None:
+    """Requests that are being served go on; new ones find the new socket, with the same mode."""
+    assert not running.server.renew()
+    running.hold.clear()
+    with running.connect() as early:
+        assert early.recv(1) == protocol.HELLO
+        early.sendall(request(b"{}"))
+        running.path.unlink()
+        assert running.server.renew()
+        assert not running.server.renew()
+        assert stat.S_IMODE(running.path.stat().st_mode) == 0o600
+        running.hold.set()
+        assert early.recv(1 << 16)
+    for _ in range(3):
+        assert running.ask(request(b"{}"))
+
+
+def test_the_socket_of_another_is_left_alone(tmp_path: Path) -> None:
+    """Two agents never take the socket from each other in turns: the one that answers keeps it."""
+    one, path = Running(tmp_path / "a.sock"), tmp_path / "b.sock"
+    two = Running(path)
+    try:
+        path.unlink()
+        one.path.rename(path)
+        with pytest.raises(TryAgain, match="another process answers there"):
+            two.server.renew()
+        with pytest.raises(TryAgain, match="another process answers there"):
+            Server(two.call, two.command).listen(path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(SECONDS)
+            sock.connect(str(path))
+            assert sock.recv(1) == protocol.HELLO
+    finally:
+        one.close()
+        two.close()

@@ -241,6 +241,28 @@ def test_the_anycast_gateways_mac_is_no_containers() -> None:
     claims.take(attachment(1, mac="02:00:5e:00:13:8a"))
 
 
+def test_an_address_is_of_one_attachment_on_its_bridge() -> None:
+    """Whether it is announced or not, in both families; on another bridge, or in another VLAN, it is another."""
+
+    def plain(number: int, *addresses: str, **more: object) -> Attachment:
+        given = tuple(Address(address=address) for address in addresses)
+        return attachment(number, addresses=given, bgp=Bgp(), exporters=(), **more)
+
+    recorded = plain(1, "10.1.2.10/24", "2001:db8::10/64")
+    claims = Claims(lambda: [recorded])
+    claims.load()
+    claims.settle(recorded)
+    for address in ("10.1.2.10/16", "2001:db8::10/64"):
+        with pytest.raises(InvalidConfiguration, match=f"leads to {recorded.key} on this node already; give the netw"):
+            claims.settle(plain(2, "10.1.2.11/24", address))
+    claims.settle(plain(2, "10.1.2.11/24"))
+    claims.settle(plain(3, "10.1.2.10/24", bridge="cni1"))
+    claims.settle(plain(4, "10.1.2.10/24", vlan=5))
+    claims.settle(plain(5, "10.1.2.10/24", chained=True, vlan_filtering=True))
+    claims.drop(recorded.key)
+    claims.settle(plain(6, "10.1.2.10/24"))
+
+
 def test_a_bridge_is_in_one_vrf_and_a_vrf_has_one_vni() -> None:
     """And no VNI is both a network's and a VRF's."""
 

@@ -133,19 +133,24 @@ def test_end_of_rib_is_recognised(octets, family):
     assert engine.end_of_rib(bytes.fromhex(octets)) == family
 
 
-def test_a_second_engine_on_one_configuration_ends(tmp_path):
-    """Two speakers never run on one configuration; the file says who the one is."""
-    configuration = tmp_path / "exabgp.conf"
-    held = engine.claim(configuration)
-    assert held is not None
-    try:
-        assert f'"pid": {os.getpid()}' in (tmp_path / "exabgp.pid").read_text()
-        command = [sys.executable, "-I", "-m", "bgpcni_exabgp.engine", str(configuration)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 4
-        assert "another one runs" in done.stderr
-    finally:
-        os.close(held)
+@pytest.mark.parametrize("wiped", [False, True])
+def test_a_second_engine_on_one_configuration_ends(tmp_path, wiped):
+    """Two speakers never run on one configuration, though run_dir was wiped; the file says who the one is."""
+    configuration, lasting = tmp_path / "exabgp.conf", tmp_path / "lasting.pid"
+    claims = engine.Claims(configuration, lasting, "")
+    assert claims.take()
+    for path in (tmp_path / "exabgp.pid", lasting):
+        assert f'"pid": {os.getpid()}' in path.read_text()
+    if wiped:
+        (tmp_path / "exabgp.pid").unlink()
+    command = [sys.executable, "-I", "-m", "bgpcni_exabgp.engine", str(configuration), str(lasting)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 4
+    assert "another one runs" in done.stderr
+    claims.keep()
+    assert f'"pid": {os.getpid()}' in (tmp_path / "exabgp.pid").read_text()
+    claims.release()
+    assert engine.Claims(configuration, lasting, "").take()
 
 
 class Neighbor(dict):  # type: ignore[type-arg]

@@ -16,7 +16,7 @@ from bgpcni_exabgp.process import Home, back_off, start_time
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    made = Home(str(tmp_path), "exabgp")
+    made = Home(str(tmp_path), "exabgp", str(tmp_path / "data"))
     yield made
     left = made.adopt()
     if left is not None:
@@ -89,3 +89,17 @@ def test_back_off_begins_at_once_and_is_bounded():
     assert found[0] == 0
     assert found == sorted(found)
     assert found[-1] == 30
+
+
+def test_a_wiped_run_dir_hides_no_exabgp(home):
+    """It is known by the file in data_dir too, but for one of an earlier boot: that pid may be anybody's."""
+    home.lasting.parent.mkdir()
+    own = {"pid": os.getpid(), "started": start_time(os.getpid()), "plain": "old", "boot": process.boot()}
+    home.lasting.write_text(json.dumps(own))
+    found = home.adopt()
+    assert found is not None
+    assert home.plain() == "old"
+    found.close()
+    home.lasting.write_text(json.dumps(own | {"boot": "an earlier one"}))
+    assert home.adopt() is None
+    home.lasting.unlink()

@@ -153,3 +153,15 @@ def test_it_ends_with_exabgp(exabgp):
     assert exabgp.process.poll() is None
     exabgp.process.stdin.close()
     assert exabgp.process.wait(30) == 0
+
+
+def test_a_socket_that_was_removed_is_made_again(exabgp):
+    """The agent that is connected stays so, and the next one finds the socket; it is the owner's alone."""
+    first = exabgp.agent()
+    first.hear()
+    exabgp.path.unlink()
+    second = exabgp.agent()
+    second.hear()
+    assert exabgp.path.stat().st_mode & 0o777 == 0o600
+    exabgp.say('{"type": "x"}')
+    assert second.hear() == '{"type": "x"}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -203,3 +204,58 @@ def test_a_refused_call_leaves_the_agents_lock_alone(folder: int) -> None:
     agent.as_agent()
     agent.release()
     assert os.path.exists(f"/proc/self/fd/{folder}")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[int]:
+    (tmp_path / "data").mkdir()
+    fd = os.open(tmp_path / "data", os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+def test_one_agent_though_run_dir_was_wiped(folder: int, data: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock in data_dir keeps another agent and every call off, and the agent locks again what was removed."""
+    monkeypatch.setattr(locks, "PROBE_SECONDS", 0.0)
+    agent = WriterLocks(folder, data)
+    agent.as_agent()
+    assert agent.renew() == []
+    for name in ("agent.lock", "writer.lock"):
+        os.unlink(name, dir_fd=folder)
+    assert in_child(WriterLocks(folder, data).as_agent) == "Busy"
+    assert in_child(WriterLocks(folder, data).as_call) == "Busy"
+    assert agent.renew() == ["agent.lock", "writer.lock"]
+    assert in_child(WriterLocks(folder).as_agent) == "Busy"
+    assert in_child(lambda: acquire("writer.lock", folder, shared=True)) == "Busy"
+    agent.release()
+    assert in_child(WriterLocks(folder, data).as_agent) == "ok"
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT])
+def test_a_data_dir_that_takes_no_file_stops_nobody(
+    folder: int, data: int, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Before its lock was ever made run_dir's decides alone; the agent makes it as soon as it can."""
+    stock, full = os.open, True
+
+    def refusing(name: str, flags: int, *rest: int, dir_fd: int | None = None) -> int:
+        if dir_fd == data and full and flags & os.O_CREAT:
+            raise OSError(number, os.strerror(number))
+        return stock(name, flags, *rest, dir_fd=dir_fd)
+
+    monkeypatch.setattr(locks.os, "open", refusing)
+    call = WriterLocks(folder, data)
+    call.as_call()
+    call.release()
+    agent = WriterLocks(folder, data)
+    agent.as_agent()
+    assert agent.renew() == []
+    full = False
+    agent.renew()
+    full = True
+    other = WriterLocks(folder, data)
+    with pytest.raises(Busy):  # what is there is locked, though it cannot be written
+        acquire("agent.lock", data)
+    with pytest.raises(Busy):
+        other.as_call()
+    agent.release()

@@ -18,6 +18,7 @@ from bgpcni.convergence.convergence import Convergence
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Address, Attachment, ExporterUse, State
 from bgpcni.node.node import Node
+from bgpcni.node.reachability import Reachability
 from bgpcni.node.without_agent import Others
 from bgpcni.nudges import Nudges
 from bgpcni.operator import answers, render
@@ -38,6 +39,7 @@ def attachment(container: str = "c1", address: str = "10.1.2.3/24", network: str
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     """Resident, its exporter in memory, one attachment up and announced."""
     monkeypatch.setattr(catalog, "load", lambda kind: Memory)
+    monkeypatch.setattr(Reachability, "of", lambda self, attachment: [])  # this machine has none of these containers
     store = Store(tmp_path / "data", tmp_path / "run")
     nudges = Nudges()
     convergence = Convergence(FACTS, nudges)
@@ -89,6 +91,31 @@ def test_each_problem_is_counted_and_said(node: Node) -> None:
         "drained", "peer-down", "orphans", "unreadable-record", "leaving",
     }  # fmt: skip
     assert "not healthy" in render.status(document)
+
+
+def test_what_keeps_containers_from_being_reached_is_said_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the same words in `status`, for all whom it concerns, and in `explain` of one of them."""
+    monkeypatch.setattr(Reachability, "of", lambda self, attachment: [("bridge-down", "bridge cni0 is down")])
+    node.store.put(State.UP, attachment("c2", "10.1.2.4/24"))
+    document, code = answers.status(node)
+    assert code == 1
+    assert document["problems"] == [{"code": "bridge-down", "text": "bridge cni0 is down (2 attachments)"}]
+    (found,) = answers.explain(node, "c1")[0]["attachments"]
+    (step,) = [step for step in found["steps"] if step["step"] == "reachability"]
+    assert (step["state"], step["detail"]) == ("no", "bridge cni0 is down")
+
+
+def test_routes_that_are_left_out_are_a_problem(node: Node) -> None:
+    """An Established session is not enough where maximum_prefix is reached; being close to it is none."""
+    exporter(node).last_error = "18 routes received, maximum_prefix is 20; odd"
+    assert answers.status(node)[0]["problems"] == []
+    exporter(node).last_error = "maximum_prefix 20 is reached: 9900 routes are left out; odd"
+    assert answers.status(node)[0]["problems"] == [
+        {
+            "code": "maximum-prefix",
+            "text": "memory: 192.0.2.1: maximum_prefix 20 is reached: 9900 routes are left out",
+        }
+    ]
 
 
 def test_attachments_say_what_the_specification_of_their_json_says(node: Node) -> None:

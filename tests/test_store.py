@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -698,3 +699,32 @@ def test_a_folder_that_was_removed_is_said(store: Store, tmp_path: Path, which: 
     shutil.rmtree(tmp_path / which)
     assert str(tmp_path / which) in store.unwritable()
     assert "restart the agent" in store.unwritable()
+
+
+@pytest.mark.parametrize("gone", ["run", "run/locks"])
+def test_run_dir_is_made_again(store: Store, tmp_path: Path, gone: str) -> None:
+    """With the same numbers of descriptors, so that whoever has one goes on; a lock is to be had at once."""
+    assert not store.renew()
+    shutil.rmtree(tmp_path / gone)
+    with store.locked(WITH.key, 0):
+        assert (tmp_path / "run" / "locks" / WITH.key.digest).exists()
+    assert not store.renew()
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
+    assert os.path.samestat(os.fstat(store.run_fd), (tmp_path / "run").stat())
+    shutil.rmtree(tmp_path / gone)
+    assert store.renew()
+    with store.sharing(0):
+        pass
+
+
+def test_a_lock_whose_file_was_removed_still_keeps_others_off(store: Store, tmp_path: Path) -> None:
+    """The ADD that was at work when run_dir was wiped is not joined by the DEL that comes after."""
+    with store.locked(WITH.key, 0):
+        shutil.rmtree(tmp_path / "run")
+        store.renew()
+        with pytest.raises(TryAgain, match="another call"), store.locked(WITH.key, 0):
+            pass
+        with store.locked(attachment("c2").key, 0):
+            pass
+    with store.locked(WITH.key, 0):
+        pass

@@ -10,6 +10,7 @@ import gc
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from bgpcni import locks
 from bgpcni.agent import commands, facts
 from bgpcni.agent.server import Server
 from bgpcni.agent.signals import Signals
+from bgpcni.agent.watch import Watch
 from bgpcni.agent.worker import Worker
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
@@ -42,6 +44,9 @@ WORKER_SECONDS = 10.0
 GARBAGE = 20_000
 """Objects after which Python looks for cycles: a few ADDs' worth, instead of several times in each."""
 
+NEXT_HOP_SECONDS = 10.0
+"""Between looks for the addresses of the node, where it lacks a next hop."""
+
 
 class Agent:
     """Owns the locks, the store, the node and its threads."""
@@ -59,15 +64,16 @@ class Agent:
         store = Store(Path(config.data_dir), Path(config.run_dir))
         catalog.cache_in(store.run_path)
         catalog.refuse_rivals(plan.configured(config))
-        writers = locks.WriterLocks(store.run_fd)
+        writers = locks.WriterLocks(store.run_fd, store.data_fd)
         try:
             writers.as_agent()
         except locks.Busy:
-            raise TryAgain(f"another agent holds {store.run_path / locks.WriterLocks.AGENT}") from None
+            held = f"{locks.WriterLocks.AGENT} in {store.run_path} or in {store.path}"
+            raise TryAgain(f"another agent holds {held}") from None
         store.sweep()
         store.recycle()
         signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        Running(self._config_path, self._socket_path, config, store, self._metrics).run(signals)
+        Running(self._config_path, self._socket_path, config, store, writers, self._metrics).run(signals)
         writers.release()
 
 
@@ -75,27 +81,39 @@ class Running:
     """An agent that is the only one: the node and the threads around it, made in one direction."""
 
     def __init__(
-        self, config_path: Path, socket_path: Path, config: AgentConfig, store: Store, metrics: str | None
+        self,
+        config_path: Path,
+        socket_path: Path,
+        config: AgentConfig,
+        store: Store,
+        writers: locks.WriterLocks,
+        metrics: str | None,
     ) -> None:
         self._config_path = config_path
         self._socket_path = socket_path
+        self._writers = writers
         self._changing = threading.Lock()
+        self._next_hops_due = time.monotonic() + NEXT_HOP_SECONDS
         measures = _measures(metrics)
         known = facts.resolve(config)
         nudges = Nudges()
         inbox = Inbox()
         convergence = Convergence(known, nudges, spare=store.unreadable, announced=measures.announced, learner=inbox)
         self._dataplane = DataPlane(known, config.policy, inbox, convergence.listen)
-        self.node = Node(store, config, known, convergence, nudges, self._dataplane)
+        amiss: dict[str, str] = {}
+        self.node = Node(store, config, known, convergence, nudges, self._dataplane, amiss)
         self.worker = Worker(self.node)
         self._monitor = Monitor(self.worker.link_gone, self.worker.namespace_changed, self.worker.look_at_all)
         self._server = Server(measures.counted(self.call), self.command)
+        self._watch = Watch({"run-dir": self._keep_run_dir, "local-address": self._keep_local_address}, amiss)
         measures.watch(self.node)
 
     def run(self, signals: Signals) -> None:
         """Serve until a signal other than SIGHUP."""
         self._server.listen(self._socket_path)
+        self._watch.look()
         self._restore()
+        self.node.claims.load()
         gc.freeze()  # what is here stays: no collection has to look at it again
         gc.set_threshold(GARBAGE)
         self._dataplane.start()
@@ -103,6 +121,7 @@ class Running:
         self._thread("monitor", self._monitor.run)
         worker = self._thread("worker", self.worker.run)
         self._server.serve()
+        self._thread("watch", self._watch.run)
         self.worker.retire_soon()
         log.info("serving on %s", self._socket_path)
         for number in signals:
@@ -110,6 +129,7 @@ class Running:
                 break
             self._thread("reload", self._hangup)
         log.info("ending; routes stay announced")
+        self._watch.stop()
         self._server.close()
         self._monitor.stop()
         self.node.nudges.close()
@@ -161,6 +181,33 @@ class Running:
             except CniError as error:
                 log.error("exporter %s: %s", use.name, error.msg)
 
+    # ---------------------------------------------------------------- what is looked after
+
+    def _keep_run_dir(self) -> str:
+        """What somebody removed from run_dir is made again: the folders first, then the locks, then the way in."""
+        store = self.node.store
+        made = ["folders"] if store.renew() else []
+        try:
+            made += self._writers.renew()
+        except locks.Busy:
+            return f"a lock of {store.run_path} was removed, and another process has the new one"
+        made += ["socket"] if self._server.renew() else []
+        if made:
+            log.warning("%s: somebody removed the agent's files; made again: %s", store.run_path, ", ".join(made))
+        return ""
+
+    def _keep_local_address(self) -> str:
+        """Next hops that come with an address of the node are taken up; what has none is said."""
+        node = self.node
+        if node.drained:
+            return ""
+        if time.monotonic() >= self._next_hops_due:
+            self._next_hops_due = time.monotonic() + NEXT_HOP_SECONDS
+            if facts.hops_to_come(node.netlink, node.agent, node.facts):
+                log.info("an address that routes need as their next hop is here now")
+                self.reload(node.agent)
+        return facts.absent(node.netlink, node.facts)
+
     # ---------------------------------------------------------------- requests
 
     def call(self, call: Call) -> Reply:
@@ -169,10 +216,10 @@ class Running:
     def command(self, stdin: bytes) -> Reply:
         return commands.reply(self, stdin)
 
-    def reload(self) -> None:
-        """Read agent.toml again and apply it. Raises CniError, and then nothing has changed."""
+    def reload(self, config: AgentConfig | None = None) -> None:
+        """Read agent.toml again and apply it, or apply `config` anew. Raises CniError, and then nothing has changed."""
         with self._changing, self.worker.retiring:
-            config = load(self._config_path)  # in here: of two reloads the later one must have the later file
+            config = config or load(self._config_path)  # in here: of two reloads the later one must have the later file
             node = self.node
             if node.drained:
                 raise TryAgain("this node is drained: restart the agent, which reads its configuration anew")
@@ -248,6 +295,19 @@ def _measures(where: str | None) -> Unmeasured | Measures:
     from bgpcni.agent.metrics import Measures
 
     return Measures(where)
+
+
+def _keep_run_dir(store: Store, writers: locks.WriterLocks, server: Server) -> str:
+    """What somebody removed from run_dir is made again: the folders first, then the locks, then the way in."""
+    made = ["folders"] if store.renew() else []
+    try:
+        made += writers.renew()
+    except locks.Busy:
+        return f"a lock of {store.run_path} was removed, and another process has the new one"
+    made += ["socket"] if server.renew() else []
+    if made:
+        log.warning("%s: somebody removed the agent's files; made again: %s", store.run_path, ", ".join(made))
+    return ""
 
 
 def _redefined(old: AgentConfig, new: AgentConfig) -> bool:

@@ -6,10 +6,12 @@ import hashlib
 import socket
 from ipaddress import ip_address
 
-from bgpcni.config.agent import AgentConfig
+from bgpcni.config.agent import AgentConfig, BgpTable
 from bgpcni.config.secret import read_secret
 from bgpcni.errors import InvalidConfiguration
+from bgpcni.kernel import addresses
 from bgpcni.kernel.library import iproute
+from bgpcni.kernel.netlink import Netlink
 from bgpcni.model import Neighbor, NodeFacts
 
 
@@ -31,6 +33,22 @@ def _mark(path: str | None) -> str:
         return ""
 
 
+def absent(netlink: Netlink, known: NodeFacts) -> str:
+    """That `local_address` is not on this node, "" if it is: no session begins from it then, but it may come."""
+    if known.local_address is None or addresses.is_local(netlink, known.local_address):
+        return ""
+    return f"bgp.local_address: {known.local_address} is on no interface of this node: no session begins until it is"
+
+
+def hops_to_come(netlink: Netlink, config: AgentConfig, known: NodeFacts) -> bool:
+    """Whether a next hop that this node had none of could be found now."""
+    if config.bgp is None or not known.has_bgp or not addresses.is_local(netlink, config.bgp.local_address):
+        return False
+    if known.next_hop is None and _next_hop(config.bgp, 4):
+        return True
+    return known.next_hop6 is None and bool(_next_hop(config.bgp, 6))
+
+
 def resolve(config: AgentConfig) -> NodeFacts:
     """`next_hop` and `next_hop6`: as configured, else local_address, else its interface's first global address.
 
@@ -39,7 +57,6 @@ def resolve(config: AgentConfig) -> NodeFacts:
     table = config.bgp
     if table is None:
         return NodeFacts(run_dir=config.run_dir, data_dir=config.data_dir)
-    local = ip_address(table.local_address)
     neighbors = tuple(
         Neighbor(
             address=item.address,
@@ -59,14 +76,20 @@ def resolve(config: AgentConfig) -> NodeFacts:
         asn=table.asn,
         router_id=table.router_id,
         local_address=table.local_address,
-        next_hop=table.next_hop or (str(local) if local.version == 4 else _neighbouring(str(local), 4)),
-        next_hop6=table.next_hop6 or (str(local) if local.version == 6 else _neighbouring(str(local), 6)),
+        next_hop=_next_hop(table, 4),
+        next_hop6=_next_hop(table, 6),
         hold_time=table.hold_time,
         graceful_restart=table.graceful_restart,
         neighbors=neighbors,
         has_bgp=True,
         maximum_prefix=config.policy.maximum_prefix,
     )
+
+
+def _next_hop(table: BgpTable, version: int) -> str | None:
+    configured = table.next_hop if version == 4 else table.next_hop6
+    local = ip_address(table.local_address)
+    return configured or (str(local) if local.version == version else _neighbouring(str(local), version))
 
 
 def _neighbouring(local: str, version: int) -> str | None:

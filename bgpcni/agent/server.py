@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bgpcni.errors import IoFailure
+from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.handler import Call, Reply
 from bgpcni.launcher import protocol
 
@@ -54,30 +54,44 @@ class Server:
         self._call = call
         self._command = command
         self._socket: socket.socket
+        self._path: Path | None = None  # None: of no file
+        self._identity: tuple[int, int] | None = None
+        self._old: list[socket.socket] = []
         self._closing = False
         self._change = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._waiting = 0
 
     def listen(self, path: Path) -> None:
-        """Bind `path` with mode 0600, or take the socket that systemd passed. Raises IoFailure."""
+        """Bind `path` with mode 0600, or take the socket that systemd passed.
+
+        Raises TryAgain where another process answers on it, IoFailure.
+        """
         if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0":
             self._socket = socket.socket(fileno=_PASSED)
             self._socket.set_inheritable(False)
-            return
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            name = self._socket.getsockname()
+            self._path = Path(name) if isinstance(name, str) and name.startswith("/") else None
+        else:
+            self._socket, self._path = _bound(path), path
+        self._identity = _identity(self._path) if self._path is not None else None
+
+    def renew(self) -> bool:
+        """Bind again where the socket's file was removed; whether that was so. Who is being served goes on.
+
+        Raises TryAgain where another process answers there, IoFailure.
+        """
+        if self._path is None or (self._identity and _identity(self._path) == self._identity):
+            return False
+        fresh = _bound(self._path)
+        self._identity = _identity(self._path)
+        old, self._socket = self._socket, fresh
+        self._old.append(old)  # closed at the end: a thread may be about to accept on its number
         try:
-            if path.exists() and stat.S_ISSOCK(path.lstat().st_mode):
-                path.unlink()  # a dead agent's: we hold the agent's lock
-            before = os.umask(0o177)
-            try:
-                self._socket.bind(str(path))
-            finally:
-                os.umask(before)
-            self._socket.listen(BACKLOG)
-        except OSError as error:
-            self._socket.close()
-            raise IoFailure(f"{path}: {error.strerror or error}") from None
+            old.shutdown(socket.SHUT_RDWR)  # it wakes those who wait there; nobody can reach it any more
+        except OSError:
+            pass
+        return True
 
     def serve(self) -> None:
         """Start accepting, until `close`."""
@@ -100,15 +114,19 @@ class Server:
             pass
         for thread in self._threads:  # none is added once we are closing
             thread.join()
-        self._socket.close()
+        for one in (self._socket, *self._old):
+            one.close()
 
     def _work(self) -> None:
         while True:
+            listener = self._socket
             try:
-                connection, _ = self._socket.accept()
+                connection, _ = listener.accept()
             except OSError:
                 if self._closing:
                     return
+                if listener is not self._socket:
+                    continue  # another one was bound in its place
                 log.exception("accept")
                 time.sleep(0.1)  # out of descriptors: do not spin
                 continue
@@ -179,6 +197,46 @@ def _hung_up(connection: socket.socket) -> bool:
 def _timeval(seconds: float) -> bytes:
     """For SO_RCVTIMEO: a system call less for each read than Python's own time-outs, which ask poll(2) first."""
     return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+
+
+def _bound(path: Path) -> socket.socket:
+    """A socket that listens on `path`, for its owner alone; a dead agent's is replaced."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        if _answers(path):
+            raise TryAgain(f"{path}: another process answers there")
+        if path.exists() and stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
+        os.fchmod(bound.fileno(), 0o600)  # what `bind` makes has this mode, whatever the umask of other threads
+        bound.bind(str(path))
+        bound.listen(BACKLOG)
+    except OSError as error:
+        bound.close()
+        raise IoFailure(f"{path}: {error.strerror or error}") from None
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:
+            return True  # its backlog is full
+        except OSError:
+            return False
+        return True
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _receive(connection: socket.socket) -> _Incoming | None:

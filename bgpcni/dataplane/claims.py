@@ -1,7 +1,9 @@
-"""What is one to one on a node: bridge and VNI, VRF and its VNI, a container and its MAC in a VNI; and a bridge is in
-one VRF or in none. Who holds what, so that an ADD that would break this is refused.
+"""What is one to one on a node: bridge and VNI, VRF and its VNI, a container and its MAC in a VNI, a container and its
+address on a bridge; and a bridge is in one VRF or in none. Who holds what, so that an ADD that would break this is
+refused.
 
-Two networks may share all of it but the MAC. In memory, filled from the records when first asked; no I/O but that.
+Two networks may share all of it but the MACs and addresses. In memory, filled from the records when first asked; no
+I/O but that.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from bgpcni.bgp import gateway_mac
+from bgpcni import bgp
 from bgpcni.errors import InvalidConfiguration
+from bgpcni.ip import ip_interface
 from bgpcni.model import Attachment, AttachmentKey
 
 
@@ -24,6 +27,10 @@ class Claim(NamedTuple):
     rule: str
 
 
+Place = tuple[str, int, str]
+"""Bridge, VLAN and address."""
+
+
 class Claims:
     """Safe for threads. `recorded` gives the attachments that are there, or on their way, at the first question."""
 
@@ -32,6 +39,8 @@ class Claims:
         self._lock = threading.Lock()
         self._claims: dict[AttachmentKey, tuple[Claim, ...]] = {}
         self._said: dict[tuple[str, str], dict[AttachmentKey, str]] = {}
+        self._places: dict[AttachmentKey, tuple[Place, ...]] = {}
+        self._holders: dict[Place, AttachmentKey] = {}
 
     def take(self, attachment: Attachment) -> None:
         """Claim what it uses. Raises InvalidConfiguration; again by the same: no change.
@@ -39,7 +48,7 @@ class Claims:
         Asked twice in an ADD: a MAC that the kernel chooses is known when the link is there.
         """
         vni, mac = attachment.bgp.vni, attachment.mac
-        if vni is not None and mac == gateway_mac(vni):
+        if vni is not None and mac == bgp.gateway_mac(vni):
             raise InvalidConfiguration(
                 f"mac: {mac} is that of the anycast gateway of VNI {vni}, the same on every node"
             )
@@ -58,16 +67,37 @@ class Claims:
             self._drop(attachment.key)
             self._put(attachment.key, claims)
 
+    def settle(self, attachment: Attachment) -> None:
+        """Claim its addresses on its bridge, whatever is announced. Raises InvalidConfiguration; again: no change."""
+        with self._lock:
+            self._load(attachment.key)
+            for place in _places(attachment):
+                other = self._holders.get(place)
+                if other is not None and other != attachment.key:
+                    raise InvalidConfiguration(
+                        f"{_taken(attachment, place[2], other)}; "
+                        f"give the networks of bridge {place[0]} ranges that do not overlap"
+                    )
+            self._move_out(attachment.key)
+            self._move_in(attachment)
+
+    def load(self) -> None:
+        """Read the records now, and not when an ADD first asks."""
+        with self._lock:
+            self._load(None)
+
     def drop(self, key: AttachmentKey) -> None:
         with self._lock:
             self._drop(key)
+            self._move_out(key)
 
-    def _load(self, asking: AttachmentKey) -> None:
+    def _load(self, asking: AttachmentKey | None) -> None:
         if self._recorded is None:
             return
         for attachment in self._recorded():
             if attachment.key != asking:
                 self._put(attachment.key, tuple(_claims(attachment)))
+                self._move_in(attachment)
         self._recorded = None
 
     def _put(self, key: AttachmentKey, claims: tuple[Claim, ...]) -> None:
@@ -75,12 +105,36 @@ class Claims:
         for claim in claims:
             self._said.setdefault((claim.thing, claim.rule), {})[key] = claim.what
 
+    def _move_in(self, attachment: Attachment) -> None:
+        if places := tuple(_places(attachment)):
+            self._places[attachment.key] = places
+            for place in places:
+                self._holders.setdefault(place, attachment.key)
+
+    def _move_out(self, key: AttachmentKey) -> None:
+        for place in self._places.pop(key, ()):
+            if self._holders.get(place) == key:
+                del self._holders[place]
+
     def _drop(self, key: AttachmentKey) -> None:
         for claim in self._claims.pop(key, ()):
             said = self._said[claim.thing, claim.rule]
             said.pop(key, None)
             if not said:
                 del self._said[claim.thing, claim.rule]
+
+
+def _places(attachment: Attachment) -> Iterator[Place]:
+    """Where it is on its bridge. Behind another plugin it may be in a VLAN that is not known here."""
+    if attachment.bridge and not (attachment.chained and attachment.vlan_filtering):
+        for item in attachment.addresses:
+            yield attachment.bridge, attachment.vlan, str(ip_interface(item.address).ip)
+
+
+def _taken(attachment: Attachment, address: str, other: AttachmentKey) -> str:
+    if attachment.bgp.family == "evpn" and attachment.bgp.vni is not None:
+        return f"ipam: {address} is that of {other} in VNI {attachment.bgp.vni} already"
+    return f"ipam: {bgp.host_prefix(address)} leads to {other} on this node already"
 
 
 def _claims(attachment: Attachment) -> Iterator[Claim]:

@@ -77,7 +77,7 @@ class DataPlane:
     def __init__(
         self, facts: NodeFacts, policy: PolicyTable, inbox: Inbox, listen: Callable[[frozenset[Family]], None]
     ) -> None:
-        """`listen`: has the exporters tell of these families, into `inbox`; without our lock, by one thread at a time."""
+        """`listen`: exporters tell of these families, into `inbox`; called by one at a time, unlocked."""
         self._facts = facts
         self._listen = listen
         self._lock = threading.RLock()

@@ -12,7 +12,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -63,6 +63,15 @@ class Leases:
         self.network = network
         self.folder = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
         self._recorded = recorded
+
+    def is_leased_elsewhere(self, addresses: Iterable[str]) -> bool:
+        """Whether the folder of another network beside this one has a lease of an address without prefix length."""
+        base = os.path.dirname(self.folder)
+        try:
+            others = [name for name in os.listdir(base) if name != self.network]
+        except OSError:
+            return False
+        return any(os.path.lexists(os.path.join(base, name, address)) for name in others for address in addresses)
 
     def release(self, container_id: str, ifname: str, addresses: Sequence[str] | None = None) -> list[str]:
         """Give back what (container_id, ifname) holds; return the addresses, without prefix length.

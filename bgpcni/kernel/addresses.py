@@ -39,7 +39,7 @@ _RTAX_MTU, _RTAX_ADVMSS = 2, 8
 _RTA_MULTIPATH = 9
 _RTNEXTHOP = struct.Struct("=HBBi")
 _NDA_DST = 1
-_MAIN, _UNIVERSE, _LINK, _UNICAST, _BOOT = 254, 0, 253, 1, 3
+_MAIN, _UNIVERSE, _LINK, _UNICAST, _LOCAL, _BOOT = 254, 0, 253, 1, 2, 3
 
 
 def family_of(version: int) -> int:
@@ -151,7 +151,7 @@ def not_on(answer: bytes | NetlinkError, leads: Callable[[int], bool]) -> str | 
         return known.get(answer.errno or 0, os.strerror(answer.errno or 0).lower())
     kind, found = way_of(answer)
     if kind != _UNICAST:
-        return "its route is not unicast" if kind != 2 else "the address is the node's own"
+        return "its route is not unicast" if kind != _LOCAL else "the address is the node's own"
     if _RTA_GATEWAY in found:
         return f"its route goes through the gateway {ip_address(found[_RTA_GATEWAY])}"
     if _RTA_OIF not in found or not leads(u32(found[_RTA_OIF])):
@@ -176,6 +176,18 @@ def way_message(address: str, within: int = 0) -> Message:
 def way_of(data: bytes) -> tuple[int, dict[int, bytes]]:
     """The answer to it: route type and attributes."""
     return _RTMSG.unpack_from(data)[7], attributes(data, _RTMSG.size)
+
+
+def device_of(netlink: Netlink, address: str) -> int:
+    """The index of the device by which the node reaches an address, 0 where it does not."""
+    (answer,) = netlink.send(way_message(address))
+    return 0 if isinstance(answer, NetlinkError) else u32(way_of(answer)[1].get(_RTA_OIF, bytes(4)))
+
+
+def is_local(netlink: Netlink, address: str) -> bool:
+    """Whether an address is this node's own, on whatever interface."""
+    (answer,) = netlink.send(way_message(address))
+    return not isinstance(answer, NetlinkError) and way_of(answer)[0] == _LOCAL
 
 
 def forget_neighbour(index: int, address: str) -> Message:

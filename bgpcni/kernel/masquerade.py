@@ -62,7 +62,7 @@ def remove(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
 def remove_of(is_owner: Callable[[str], bool]) -> None:
     """What is masqueraded with nftables for an owner that is known when it is seen."""
     for version in _FAMILIES:
-        found = nftables.listed(INET, f"masquerade{version}")
+        found = nftables.elements(INET, f"masquerade{version}")
         nftables.remove([element for element in found if element.comment.count("/") == 2 and is_owner(element.comment)])
 
 

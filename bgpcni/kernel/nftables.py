@@ -105,7 +105,7 @@ def get(element: Element) -> Element | None:
     return _element(element.family, element.name, listed.get(_LIST_ELEM, b""))
 
 
-def listed(family: int, name: str) -> list[Element]:
+def elements(family: int, name: str) -> list[Element]:
     """All elements of a set or map of ours; none where there is no such set, or no nf_tables in this kernel."""
     try:
         sock = _socket()
@@ -159,12 +159,24 @@ def load(script: str) -> None:
 
 def tables(family: str) -> list[str]:
     """The names of a family's tables, anybody's; none where nft is missing."""
+    return [item["name"] for item in listed("tables", family)]
+
+
+def listed(*what: str, kind: str = "") -> list[dict[str, Any]]:
+    """What `nft list` says of it, anybody's; empty where nft is missing or there is no such thing."""
+    wanted = kind or what[0].rstrip("s")
     if not available():
         return []
-    done = _nft(["-j", "list", "tables", family])
+    done = _nft(["-j", "list", *what])
     if done.returncode:
         return []
-    return [item["table"]["name"] for item in json.loads(done.stdout)["nftables"] if "table" in item]
+    return [item[wanted] for item in json.loads(done.stdout)["nftables"] if wanted in item]
+
+
+def text(*argv: str) -> str:
+    """What nft prints, "" where it fails."""
+    done = _nft(argv)
+    return done.stdout if not done.returncode else ""
 
 
 def rules(family: str, chain: str) -> int:

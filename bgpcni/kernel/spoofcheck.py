@@ -43,7 +43,7 @@ def remove_of(ports: Collection[str]) -> None:
     """Whatever is there for these ports: the pairs first, as their MACs are not known otherwise."""
     names = {port.encode().ljust(_NAME_OCTETS, b"\0") for port in ports}
     for set_name in ("allowed", "checked"):
-        found = nftables.listed(BRIDGE, set_name)
+        found = nftables.elements(BRIDGE, set_name)
         nftables.remove([element for element in found if element.key[:_NAME_OCTETS] in names])
 
 

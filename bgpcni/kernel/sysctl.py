@@ -53,6 +53,16 @@ def put(name: str, value: str) -> bool:
     return True
 
 
+def forwards(version: int, device: str) -> bool:
+    """Whether what comes in by this device may be forwarded: a device's own affair with IPv4, the node's with IPv6."""
+    try:
+        if version == 4:
+            return read(f"net/ipv4/conf/{device}/forwarding") == "1"
+        return read("net/ipv6/conf/all/forwarding") == "1" or read(f"net/ipv6/conf/{device}/force_forwarding") == "1"
+    except FileNotFoundError:
+        return not exists(f"net/ipv{version}/conf/{device}")  # no such device: not this question's affair; no such key
+
+
 def enable_forwarding(version: int) -> None:
     """Forwarding for IPv4 or IPv6. A default route learned by router advertisements survives it.
 

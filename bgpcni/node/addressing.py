@@ -92,6 +92,13 @@ class Addressing:
         addresses = tuple(Address(address=lease.address, gateway=lease.gateway) for lease in taken)
         return Given(addresses, config.routes, leases.dns())
 
+    def is_leased_elsewhere(self, attachment: Attachment) -> bool:
+        """Whether another network of the same folder of leases has one of its addresses, on whatever bridge."""
+        if attachment.ipam is None or attachment.ipam.type != BUILT_IN:
+            return False
+        addresses = [bare(item.address) for item in attachment.addresses]
+        return Leases(attachment.ipam.data_dir, attachment.network).is_leased_elsewhere(addresses)
+
     @step("release")
     def release(self, attachment: Attachment) -> None:
         """Give the addresses of a record back. Gone already is success."""

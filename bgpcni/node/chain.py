@@ -62,6 +62,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
         )
         undo.push("the attachment", lambda: reconcile.take_back(node, attachment, held))
         node.claims.take(attachment)
+        node.settle(attachment)
         reconcile.begin(node, attachment, held)
         attachment, _ = node.enter_vrf(attachment)
         attachment = node.announce(attachment)

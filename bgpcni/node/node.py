@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -52,14 +52,17 @@ class Node:
         convergence: Convergence,
         nudges: Nudges,
         dataplane: DataPlane | None = None,
+        amiss: Mapping[str, str] | None = None,
     ) -> None:
-        """`dataplane`: what is done with learned routes; None in a call without an agent."""
+        """`dataplane`: what is done with learned routes; None in a call without an agent. `amiss`: what the agent looks
+        after by itself and could not mend, by its code in `status`."""
         self.store = store
         self.agent = agent
         self.facts = facts
         self.convergence = convergence
         self.nudges = nudges
         self.dataplane = dataplane
+        self.amiss = amiss or {}
         self.boot_id = boot_id()
         self.addressing = Addressing(store)
         self.by_link: dict[int, AttachmentKey] = {}
@@ -123,7 +126,6 @@ class Node:
         is not up says that routes may be out. Raises CniError, and then the caller takes everything back.
         """
         if self.dataplane is not None:
-            undo.push("the data path", functools.partial(self.dataplane.detach, attachment))
             self.dataplane.shield(attachment)
         reason = interface.reach(self.netlink, attachment)
         self.claims.take(attachment)
@@ -151,6 +153,14 @@ class Node:
         if self.resident and attachment.exporters != target:  # a reload came in between, or it had others before
             self.nudges.nudge(attachment.key)
         return attachment
+
+    def settle(self, attachment: Attachment) -> None:
+        """Its addresses are nobody else's on its bridge, before anything is built with them.
+
+        A call without an agent reads the records only where a lease of another network says that it may be so.
+        """
+        if self.resident or self.addressing.is_leased_elsewhere(attachment):
+            self.claims.settle(attachment)
 
     def _refuse_address_twice(self, attachment: Attachment) -> None:
         """Two networks whose ranges overlap on one bridge, say. Asked when it is wanted: of two at once one sees it."""

@@ -72,6 +72,7 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         attachment, vrf = node.enter_vrf(attachment)
         wanted = plan.bridge_of(config, addresses, attachment.bgp, vrf)
         plan.refuse_by_policy(node.agent.policy, config, addresses, wanted.gateways)
+        node.settle(attachment.model_copy(update={"addresses": addresses, "vlan": tagging.untagged if tagging else 0}))
         unless_shared = functools.partial(_unless_shared, node, attachment, afterwards)
         switch, gateway = bridge.ensure(node.netlink, wanted, unless_shared)
         attachment = attachment.model_copy(
@@ -120,6 +121,7 @@ def _planned(node: Node, request: Request, space: Namespace, warnings: list[str]
         update={
             "bridge": config.bridge,
             "mac": plan.mac_of(request),
+            "is_gateway": plan.is_gateway(config),
             "ip_masq": masquerade.choose(config.ip_masq_backend) if config.ip_masq and config.ipam_type else None,
             "mac_spoof_check": config.macspoofchk,
             "ipam": node.addressing.plan(request),

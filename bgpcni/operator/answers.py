@@ -6,6 +6,7 @@ one. Text is rendered from these documents by `render`, so text and `--json` can
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from bgpcni.kernel import links, vxlan
 from bgpcni.model import Announcement, Attachment, ExporterUse, State
 from bgpcni.node import interface, plan, reconcile, reload, without_agent
 from bgpcni.node.node import Node
+from bgpcni.node.reachability import Reachability
 from bgpcni.store import Stored
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 SYNC_SECONDS = 10.0
+_REACHED = re.compile(r"maximum_prefix( \d+)? is reached[^;]*")
+"""What an exporter, or a table, says of a peer that has told more routes than are taken."""
 
 
 def failure(text: str) -> Document:
@@ -71,6 +75,7 @@ def _problems(node: Node) -> Iterator[Document]:
     except IoFailure as error:
         yield {"code": "numbers", "text": f"no ADD of a vpn or evpn network is served: {error.msg}"}
     yield from _unusable(node)
+    yield from ({"code": code, "text": text} for code, text in list(node.amiss.items()))
     for name, announcer in node.convergence.announcers().items():
         state = announcer.state()
         if state.state == "late":
@@ -82,10 +87,16 @@ def _problems(node: Node) -> Iterator[Document]:
         for peer in announcer.peers():
             if peer.state != "Established":
                 yield {"code": "peer-down", "text": f"{name}: {peer.address} is {peer.state}: {peer.last_error}"}
+            if reached := _REACHED.search(peer.last_error):
+                yield {"code": "maximum-prefix", "text": f"{name}: {peer.address}: {reached[0]}"}
     if node.dataplane is not None:
         yield from ({"code": code, "text": text} for code, text in node.dataplane.problems())
+        for reason, count in node.dataplane.refused().items():
+            if _REACHED.search(reason):
+                yield {"code": "maximum-prefix", "text": f"{count} routes are left out: {reason}"}
     begun = leaving = orphans = 0
     handed: Counter[str] = Counter()
+    present = []
     for stored in node.store.all():
         if stored.attachment is None:
             yield {"code": "unreadable-record", "text": stored.problem}
@@ -95,8 +106,12 @@ def _problems(node: Node) -> Iterator[Document]:
             begun += 1
         elif interface.vanished(node.netlink, stored.attachment):
             orphans += 1
-        elif node.resident and (reason := reload.waits_for(node, stored.attachment)):
-            handed[reason] += 1
+        else:
+            present.append(stored.attachment)
+            if node.resident and (reason := reload.waits_for(node, stored.attachment)):
+                handed[reason] += 1
+    for code, text in Reachability(node.netlink, node.facts).problems(present):
+        yield {"code": code, "text": text}
     for reason, count in handed.items():
         yield {"code": "handing-over", "text": f"{count} attachments are handed over by a reload: {reason}"}
     if orphans:
@@ -328,9 +343,12 @@ def _explain(node: Node, stored: Stored) -> Document:
         steps.append(_step("data path", "up" if there else "missing", "", f"{name} on {attachment.bridge}"))
     if attachment.bgp.vrf is not None and attachment.exporters and not gone:
         steps.append(_vrf_step(node, attachment))
-    if attachment.bgp.family == "unicast" and attachment.exporters and not gone and stored.state is State.UP:
-        reason = interface.unreachable(node.netlink, attachment)
-        steps.append(_step("reachability", "no" if reason else "yes", "", reason or "the node reaches its addresses"))
+    if not gone and stored.state is State.UP:
+        problems = [text for _, text in Reachability(node.netlink, node.facts).of(attachment)]
+        if problems:
+            steps.append(_step("reachability", "no", "", "; ".join(problems)))
+        elif attachment.bgp.family == "unicast" and attachment.exporters:
+            steps.append(_step("reachability", "yes", "", "the node reaches its addresses, and forwards to them"))
     for route in _routes_of(node, stored):
         for name, state in route["exporters"].items():
             detail = f"{route['nlri']} next hop {route['nextHop']} through {name}"

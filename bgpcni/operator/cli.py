@@ -73,7 +73,7 @@ def _without_agent(answer: Callable[[Any, Any], tuple[Document, int]], reason: s
         return {"schema": 1, "error": reason}, 1
     try:
         node = plugin.open_node(os.environ)
-        writers = locks.WriterLocks(node.store.run_fd)
+        writers = locks.WriterLocks(node.store.run_fd, node.store.data_fd)
         writers.as_call()
     except locks.Busy:
         return {"schema": 1, "error": "an agent is starting or does not answer"}, 1

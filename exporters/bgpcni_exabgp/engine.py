@@ -42,6 +42,7 @@ marker, MARKED.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -90,6 +91,8 @@ from exabgp.reactor.peer import Peer
 from exabgp.reactor.protocol import Protocol
 from exabgp.rib.change import Change
 from exabgp.rib.outgoing import OutgoingRIB
+
+from bgpcni_exabgp.process import boot
 
 VERSIONS = ((5, 0, 8), (5, 1))
 """ExaBGP from the first, below the second."""
@@ -303,8 +306,10 @@ def is_ibgp(neighbor: Any) -> bool:
 class Engine:
     """The command's state: the configuration's digest, and where events go."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep: Callable[[], None] = lambda: None) -> None:
+        """`keep` is called in every round of ExaBGP's loop."""
         self.path = path
+        self.keep = keep
         self.digest = ""
         self.listening = False
         self._failures: dict[str, str] = {}  # why a peer could not be connected to, by address
@@ -732,6 +737,7 @@ def eager_wait(engine: Engine, stock: Callable[..., Iterator[Any]]) -> Callable[
 
     def wait(reactor: Any, milliseconds: int) -> Iterator[Any]:
         engine.report(reactor)
+        engine.keep()
         watches = (getattr(peer, "bgpcni", None) for peer in reactor._peers.values())
         if milliseconds > 1 and any(watch is not None and watch.expectant() for watch in watches):
             milliseconds = 1
@@ -922,14 +928,13 @@ def unknown() -> str:
     return ""
 
 
-def claim(configuration: Path, plain: str = "") -> int | None:
-    """Be the only one on this configuration, and say who; the descriptor holds the claim for life. None: taken.
+def claim(path: Path, plain: str = "") -> int | None:
+    """Be the only one that holds this file, and say who; the descriptor holds the claim for life. None: taken.
 
-    `plain`: why it is a stock ExaBGP that will run.
+    `plain`: why it is a stock ExaBGP that will run. Raises OSError.
 
     The file is written by us and not by who started us, since that one may be killed before it could.
     """
-    path = configuration.with_suffix(".pid")
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -941,9 +946,68 @@ def claim(configuration: Path, plain: str = "") -> int | None:
             break
         os.close(descriptor)  # unlinked between open and lock
     started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps({"pid": os.getpid(), "started": started, "plain": plain}).encode())
+    words = {"pid": os.getpid(), "started": started, "plain": plain, "boot": boot()}
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(words).encode())
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
+
+
+LOOK = 1.0
+"""Seconds between looks whether our files are still there."""
+
+
+class Claims:
+    """What makes this ExaBGP the only one: a file beside its configuration, and `lasting` where nobody wipes it."""
+
+    def __init__(self, configuration: Path, lasting: Path | None, plain: str) -> None:
+        self._path = configuration.with_suffix(".pid")
+        self._log = configuration.with_suffix(".log")
+        self._lasting = lasting
+        self._plain = plain
+        self._held: int | None = None
+        self._held_for_good: int | None = None
+        self._looked = -LOOK
+
+    def take(self) -> bool:
+        """False: another one runs. Raises OSError, but for a disk that takes no writing where `lasting` should be."""
+        if self._lasting is not None:
+            try:
+                self._held_for_good = claim(self._lasting, self._plain)
+                if self._held_for_good is None:
+                    return False
+            except OSError as error:
+                sys.stderr.write(f"bgpcni: {self._lasting}: {error.strerror}: nothing but {self._path} is claimed\n")
+        self._held = claim(self._path, self._plain)
+        return self._held is not None
+
+    def release(self) -> None:
+        """Let go of all. Idempotent."""
+        for held in (self._held, self._held_for_good):
+            if held is not None:
+                os.close(held)
+        self._held = self._held_for_good = None
+
+    def keep(self) -> None:
+        """Once a second: what somebody removed beside the configuration is made again, the log with it."""
+        now = time.monotonic()
+        if now - self._looked < LOOK:
+            return
+        self._looked = now
+        with contextlib.suppress(OSError):  # no folder yet: the agent makes it
+            if self._held is not None and not self._path.exists():
+                fresh = claim(self._path, self._plain)
+                if fresh is not None:
+                    os.close(self._held)
+                    self._held = fresh
+            if not os.fstat(1).st_nlink:  # the agent reads there why this ExaBGP ended
+                log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                os.dup2(log, 1)
+                os.dup2(log, 2)
+                os.close(log)
 
 
 def install(engine: Engine) -> None:
@@ -976,19 +1040,20 @@ def install(engine: Engine) -> None:
 
 
 def main() -> int:
-    if len(sys.argv) != 2:
-        sys.stderr.write("usage: python -m bgpcni_exabgp.engine CONFIGURATION\n")
+    if len(sys.argv) not in (2, 3):
+        sys.stderr.write("usage: python -m bgpcni_exabgp.engine CONFIGURATION [CLAIM]\n")
         return 2
     path = sys.argv[1]
     os.umask(0o077)
     why = unknown()
-    if claim(Path(path), why) is None:
+    claims = Claims(Path(path), Path(sys.argv[2]) if len(sys.argv) == 3 else None, why)
+    if not claims.take():
         sys.stderr.write(f"bgpcni: another one runs on {path}\n")
         return 4
     if why:
         sys.stderr.write(f"bgpcni: {why}: it runs as it is, with its text commands only\n")
     else:
-        install(Engine(Path(path)))
+        install(Engine(Path(path), claims.keep))
     sys.argv = ["exabgp", "server", path]
     from exabgp.application.main import main as exabgp_main
 

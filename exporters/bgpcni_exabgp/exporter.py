@@ -64,7 +64,7 @@ class ExaBGP(Exporter):
         super().__init__(name, config, node, wake)
         assert isinstance(config, ExaBGP.Config)
         self._path = config.socket
-        self._home = Home(node.run_dir, HOME)  # whatever the exporter is called: there is one
+        self._home = Home(node.run_dir, HOME, node.data_dir)  # whatever the exporter is called: there is one
         self._lock = threading.Condition()
         if self._path is None:
             self._ledger = Ledger(node.neighbors, node.graceful_restart, time.monotonic())

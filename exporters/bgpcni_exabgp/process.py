@@ -1,7 +1,8 @@
 """Starts, adopts and ends the ExaBGP that is ours. It outlives the agent: its own session, its output in a file.
 
-What is ours is known by pid and start time, which the engine itself writes to a file in `run_dir` that it keeps locked;
-a pid alone is never signalled. All signals go through a pidfd, which is opened before the start time is compared.
+What is ours is known by pid and start time, which the engine itself writes to a file in `run_dir` that it keeps locked,
+and to one in `data_dir`, which nobody wipes; a pid alone is never signalled. All signals go through a pidfd, which is
+opened before the start time is compared.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 LOG_LIMIT = 4 << 20
 """Octets; a log found longer is cut to nothing."""
@@ -73,15 +75,16 @@ class Running:
 
 
 class Home:
-    """The files of one ExaBGP in `run_dir`: configuration, socket, log, and who it is."""
+    """The files of one ExaBGP in `run_dir`: configuration, socket, log, and who it is; the last in `data_dir` too."""
 
-    def __init__(self, run_dir: str, name: str) -> None:
+    def __init__(self, run_dir: str, name: str, data_dir: str) -> None:
         base = Path(run_dir)
         self.folder = base
         self.configuration = base / f"{name}.conf"
         self.socket = base / f"{name}.sock"
         self.log = base / f"{name}.log"
         self.identity = base / f"{name}.pid"
+        self.lasting = Path(data_dir) / f"{name}.pid"
 
     def relay_command(self) -> list[str]:
         return [sys.executable, "-I", "-m", "bgpcni_exabgp.relay", str(self.socket)]
@@ -94,7 +97,7 @@ class Home:
     def adopt(self) -> Running | None:
         """The ExaBGP that an earlier life left, if it lives."""
         try:
-            found = json.loads(self.identity.read_text())
+            found = self._identified()
             identity = Identity(int(found["pid"]), int(found["started"]))
             descriptor = os.pidfd_open(identity.pid)
         except (OSError, ValueError, KeyError, TypeError):
@@ -108,10 +111,19 @@ class Home:
             return None
         return running
 
+    def _identified(self) -> dict[str, Any]:
+        """What it wrote of itself; from `data_dir` where run_dir was wiped. Raises OSError, ValueError, KeyError, …"""
+        try:
+            found: dict[str, Any] = json.loads(self.identity.read_text())
+            return found
+        except FileNotFoundError:
+            found = json.loads(self.lasting.read_text())
+            return found if found["boot"] == boot() else {}
+
     def plain(self) -> str:
         """Why the ExaBGP that runs is a stock one, "" if it is our engine."""
         try:
-            return str(json.loads(self.identity.read_text())["plain"])
+            return str(self._identified()["plain"])
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 
@@ -137,7 +149,7 @@ class Home:
         try:
             self.trim_log()
             process = subprocess.Popen(  # our own interpreter, fixed arguments
-                [sys.executable, "-I", "-m", "bgpcni_exabgp.engine", str(self.configuration)],
+                [sys.executable, "-I", "-m", "bgpcni_exabgp.engine", str(self.configuration), str(self.lasting)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -154,7 +166,7 @@ class Home:
 
     def forget(self) -> None:
         """ExaBGP has ended for good: remove what is of it alone."""
-        for path in (self.identity, self.socket, self.configuration):
+        for path in (self.identity, self.lasting, self.socket, self.configuration):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
@@ -220,6 +232,11 @@ def start_time(pid: int) -> int | None:
         return int(stat.rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return None
+
+
+def boot() -> str:
+    """The ID of this boot: only with it do pid and start time name one process."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def write(path: Path, text: str) -> None:

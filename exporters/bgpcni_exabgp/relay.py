@@ -25,6 +25,8 @@ LINE = 1 << 20
 BACKLOG = 64 << 20
 """Octets held for an agent that does not read; beyond it is cut off, and has to connect and replay."""
 
+LOOK = 1.0
+"""Seconds between looks whether the socket is still there."""
 
 PEER = re.compile(r'"peer": "([0-9a-fA-F.:]+)"')
 FAMILIES = re.compile(r'"families": "?\[([^\]]*)\]')
@@ -114,7 +116,28 @@ class Relay:
             os.unlink(path)  # of an earlier life: asyncio removes only what it can tell to be a socket
         except FileNotFoundError:
             pass
-        await asyncio.start_unix_server(self.serve, path, limit=LINE)
+        keeping = asyncio.create_task(self.keep(await self.listen(path), path))
+        try:
+            await self.read(events)
+        finally:
+            keeping.cancel()
+
+    async def listen(self, path: str) -> asyncio.Server:
+        return await asyncio.start_unix_server(self.serve, path, limit=LINE)
+
+    async def keep(self, server: asyncio.Server, path: str) -> None:
+        """Make the socket again where somebody removed it: the next agent could not find this ExaBGP."""
+        while True:
+            await asyncio.sleep(LOOK)
+            if not os.path.lexists(path) and os.path.isdir(os.path.dirname(path)):
+                try:
+                    fresh = await self.listen(path)
+                except OSError:
+                    continue  # the folder went again
+                server.close()
+                server = fresh
+
+    async def read(self, events: asyncio.StreamReader) -> None:
         while True:
             try:
                 line = await events.readline()
