@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from bgpcni import folders, locks
+from bgpcni.config.network import describe
 from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.model import Attachment, AttachmentKey, State
 from bgpcni.steps import step
@@ -313,8 +314,10 @@ class Store:
                 os.close(fd)
         except locks.Busy:
             raise TryAgain(f"{self.path / 'numbers.lock'} is held by another; try again") from None
+        except ValidationError as error:
+            raise IoFailure(f"{self.path / 'numbers.json'}: {describe(error)}") from None
         except (OSError, ValueError) as error:
-            raise IoFailure(f"{self.path / 'numbers.json'}: {error}") from None
+            raise IoFailure(f"{self.path / 'numbers.json'}: {getattr(error, 'strerror', None) or error}") from None
 
     def _number_of(self, network: str) -> int:
         numbers: dict[str, int] = {}
@@ -354,7 +357,7 @@ class Store:
             if state is State.ADDING and patience:  # its ADD may be writing it this very moment
                 time.sleep(0.001)
                 return self._read(state, name, patience - 1)
-            problem = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            problem = describe(error) if isinstance(error, ValidationError) else getattr(error, "strerror", None) or error
             where = self.path / "attachments" / state / name
             return Stored(state, network, digest, None, f"{where}: {problem}")
         return Stored(state, network, digest, attachment)

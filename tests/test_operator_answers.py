@@ -69,7 +69,7 @@ def test_an_exporter_that_cannot_be_used_is_a_problem(node: Node) -> None:
     document, code = answers.status(node)
     assert code == 1
     assert [(problem["code"], problem["text"]) for problem in document["problems"]] == [
-        ("exporter-unusable", "fabric: exporters.fabric.urll: unknown key")
+        ("exporter-unusable", "fabric: exporters.fabric.urll: unknown key; did you mean 'url'?")
     ]
 
 

@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 
 from bgpcni import folders, locks, paths
 from bgpcni.cni.environment import Command, parse_environment
+from bgpcni.config.network import describe
 from bgpcni.errors import (
     AlreadyAttached,
     CniError,
@@ -154,7 +155,7 @@ class Memory:
         except OSError as error:
             raise IoFailure(f"{self._path / name}: {error.strerror}") from None
         except ValidationError as error:
-            raise IoFailure(f"{self._path / name}: {str(error).splitlines()[0]}: remove it") from None
+            raise IoFailure(f"{self._path / name} is damaged, remove it: {describe(error)}") from None
 
 
 def _file(key: AttachmentKey) -> str:
