@@ -357,7 +357,9 @@ class Store:
             if state is State.ADDING and patience:  # its ADD may be writing it this very moment
                 time.sleep(0.001)
                 return self._read(state, name, patience - 1)
-            problem = describe(error) if isinstance(error, ValidationError) else getattr(error, "strerror", None) or error
+            problem = (
+                describe(error) if isinstance(error, ValidationError) else getattr(error, "strerror", None) or error
+            )
             where = self.path / "attachments" / state / name
             return Stored(state, network, digest, None, f"{where}: {problem}")
         return Stored(state, network, digest, attachment)

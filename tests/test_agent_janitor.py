@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,9 @@ from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.errors import IoFailure
-from bgpcni.model import Address, Attachment, ExporterUse, State
+from bgpcni.model import Address, Attachment, AttachmentKey, ExporterUse, State
 from bgpcni.node.node import Node
+from bgpcni.operator import attach
 from bgpcni.store import Store
 
 NO_LINK = (1 << 31) - 7
@@ -62,6 +63,23 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     place.thread.join(SECONDS)
     place.convergence.stop()
     place.store.close()
+
+
+def test_the_name_of_a_dead_container_is_taken_down(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what `bgpcni attach` connected, as soon as its link is gone."""
+    told = threading.Event()
+    asked: list[tuple[Path, ...]] = []
+
+    def take_down(folders: Iterable[Path], key: AttachmentKey) -> None:
+        asked.append(tuple(folders))
+        told.set()
+
+    monkeypatch.setattr(attach, "take_down_name", take_down)
+    dead = place.attachment(boot_id=place.node.boot_id, chained=False, host_index=NO_LINK, host_veth="veth0")
+    place.store.put(State.UP, dead)
+    place.janitor.orphaned(dead.key)
+    assert told.wait(SECONDS)
+    assert place.store.path / "attached" in asked[0]
 
 
 def test_jobs_run_in_order_and_one_that_fails_stops_none(place: Place, caplog: pytest.LogCaptureFixture) -> None:

@@ -100,6 +100,15 @@ def test_attachments_say_what_the_specification_of_their_json_says(node: Node) -
     assert "10.1.2.3/24" in render.attachments(document)
 
 
+def test_an_attachment_whose_link_is_gone_is_not_up(node: Node) -> None:
+    """The container died and nobody told: its record is still up."""
+    dead = attachment("dead", "10.1.2.9/24", chained=False, boot_id=node.boot_id, host_index=(1 << 31) - 7)
+    node.store.put(State.UP, dead)
+    document, code = answers.attachments(node)
+    assert code == 0
+    assert {item["containerID"]: item["state"] for item in document["attachments"]} == {"c1": "up", "dead": "gone"}
+
+
 def test_routes_are_announced_or_the_exit_code_says_so(node: Node) -> None:
     """Every key of the interface; a record without an exporter's word is `wanted`."""
     document, code = answers.routes(node)

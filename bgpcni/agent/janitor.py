@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -114,10 +115,17 @@ class Janitor:
                 log.warning("%s: its link is gone without a DEL; route withdrawn, released in %g s", key, grace)
                 node.convergence.leave(attachment)
                 node.disconnect(attachment)
+            self._take_down_name(key)
         except (TryAgain, OSError):
             self.later(_RETRY_SECONDS / 10, lambda: self._orphan(key))
             return
         self.later(grace, lambda: self._release_orphan(key))
+
+    def _take_down_name(self, key: AttachmentKey) -> None:
+        """The name that `bgpcni attach` gave its namespace: in either folder that attach may have kept it in."""
+        from bgpcni.operator import attach  # only who attaches by hand pays for it
+
+        attach.take_down_name({self._node.store.path / "attached", attach.memory_folder(os.environ)}, key)
 
     def _release_orphan(self, key: AttachmentKey) -> None:
         node = self._node

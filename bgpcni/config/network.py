@@ -351,7 +351,7 @@ _WORDS = {
     "too_short": "has {actual_length} entries, at least {min_length} must be there",
     "too_long": "has {actual_length} entries, at most {max_length} may be there",
 }
-"""pydantic's types of errors in a reader's words; the braces are filled with the number and what pydantic says of it."""
+"""pydantic's types of errors in a reader's words; braces are filled with the number and what pydantic says of it."""
 
 
 def describe(error: ValidationError, prefix: str = "", model: type[BaseModel] | None = None) -> str:

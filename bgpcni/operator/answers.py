@@ -118,7 +118,7 @@ def _unusable(node: Node) -> Iterator[Document]:
 
 
 def attachments(node: Node) -> tuple[Document, int]:
-    """Every record that can be read, whatever its state; exit 0."""
+    """Every record that can be read, whatever its state; `gone`: up by its record, but its link is not; exit 0."""
     found = []
     for stored in node.store.all():
         item = stored.attachment
@@ -129,7 +129,7 @@ def attachments(node: Node) -> tuple[Document, int]:
                 "network": item.network,
                 "containerID": item.container_id,
                 "ifname": item.ifname,
-                "state": stored.state.value,
+                "state": _state(node, stored.state, item),
                 "netns": item.netns,
                 "hostVeth": item.host_veth,
                 "mac": item.mac,
@@ -138,6 +138,10 @@ def attachments(node: Node) -> tuple[Document, int]:
             }
         )
     return {"schema": 1, "attachments": found}, 0
+
+
+def _state(node: Node, state: State, attachment: Attachment) -> str:
+    return "gone" if state is State.UP and interface.vanished(node.netlink, attachment) else state.value
 
 
 # ---------------------------------------------------------------- routes
