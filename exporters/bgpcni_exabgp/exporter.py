@@ -608,6 +608,8 @@ class ExaBGP(Exporter):
                 self._ledger.sent(session, event["seq"])
             elif kind == "unreached":
                 session.unreached = f"cannot connect: {event['reason']}"
+            elif kind == "as":
+                session.told_as = event["asn"]
             elif kind == "acked":
                 session.acked = event["seq"]
             elif kind == "eor":
@@ -646,7 +648,7 @@ class ExaBGP(Exporter):
             return self._end_of_rib()
         elif found["state"] == "down":
             was_up = session.up
-            fall = explain(str(found.get("reason", "")))
+            fall = explain(str(found.get("reason", "")), self.node.asn, session.neighbor.asn, session.told_as)
             # losing the connection right after a NOTIFICATION says nothing new
             words = fall.words if was_up or "NOTIFICATION" in fall.words or not session.last_error else ""
             self._ledger.down(session, words, time.monotonic(), link.number, time.time())
