@@ -408,7 +408,7 @@ class ExaBGP(Exporter):
             finally:
                 link.release()
             if not self._closing.is_set() and running.wait(1.0):
-                reason = f"it ended: {self._home.last_words()}"
+                reason = self._home.ending(running)
             return reason
         finally:
             with self._lock:
@@ -423,7 +423,7 @@ class ExaBGP(Exporter):
                 return Link.open(str(self._home.socket))
             except OSError as error:
                 if running.wait(0.01):
-                    raise OSError(f"it ended: {self._home.last_words()}") from None
+                    raise OSError(self._home.ending(running)) from None
                 if self._closing.is_set():
                     raise OSError("closing") from None
                 if time.monotonic() > deadline:
