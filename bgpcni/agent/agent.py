@@ -41,10 +41,13 @@ GARBAGE = 20_000
 class Agent:
     """Owns the locks, the store, the node and its threads."""
 
-    def __init__(self, config_path: Path, socket_path: Path, metrics: str | None = None) -> None:
+    def __init__(
+        self, config_path: Path, socket_path: Path, metrics: str | None = None, *, beyond_loopback: bool = False
+    ) -> None:
         self._config_path = config_path
         self._socket_path = socket_path
         self._metrics = metrics
+        self._beyond_loopback = beyond_loopback
         self._changing = threading.Lock()
         self._announced: Callable[[str, float], None] = lambda exporter, seconds: None
         self._dataplane: DataPlane
@@ -171,7 +174,7 @@ class Agent:
             return self.call
         from bgpcni.agent import metrics
 
-        metrics.serve(self._metrics, lambda: self.node)
+        metrics.serve(self._metrics, lambda: self.node, beyond_loopback=self._beyond_loopback)
         self._announced = metrics.announced
         return metrics.counted(self.call)
 

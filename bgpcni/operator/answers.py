@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 SYNC_SECONDS = 10.0
+GONE = "gone"
 
 
 def failure(text: str) -> Document:
@@ -129,7 +130,7 @@ def attachments(node: Node) -> tuple[Document, int]:
                 "network": item.network,
                 "containerID": item.container_id,
                 "ifname": item.ifname,
-                "state": _state(node, stored.state, item),
+                "state": state_of(node, stored.state, item),
                 "netns": item.netns,
                 "hostVeth": item.host_veth,
                 "mac": item.mac,
@@ -140,8 +141,10 @@ def attachments(node: Node) -> tuple[Document, int]:
     return {"schema": 1, "attachments": found}, 0
 
 
-def _state(node: Node, state: State, attachment: Attachment) -> str:
-    return "gone" if state is State.UP and interface.vanished(node.netlink, attachment) else state.value
+def state_of(node: Node, state: State, attachment: Attachment | None) -> str:
+    """That of the record, but for what is up and has lost its link."""
+    gone = state is State.UP and attachment is not None and interface.vanished(node.netlink, attachment)
+    return GONE if gone else state.value
 
 
 # ---------------------------------------------------------------- routes

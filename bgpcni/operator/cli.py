@@ -264,16 +264,19 @@ def detach(
 @click.option("--config", type=click.Path(path_type=Path), default=paths.AGENT_CONFIG, show_default=True)
 @click.option("--socket", "socket_path", type=click.Path(path_type=Path), default=None, metavar="PATH",
               help=f"Where to listen; else $BGPCNI_SOCKET, else {paths.SOCKET}.")  # fmt: skip
-@click.option("--metrics", metavar="ADDR:PORT", help="Serve Prometheus metrics there.")
+@click.option("--metrics", metavar="ADDR:PORT", help="Serve Prometheus metrics there, on a loopback address.")
+@click.option("--metrics-beyond-loopback", is_flag=True, help="Let --metrics be an address that others reach.")
 @click.option("--log-json", is_flag=True, help="Log lines as JSON objects.")
-def agent(config: Path, socket_path: Path | None, metrics: str | None, log_json: bool) -> None:
+def agent(
+    config: Path, socket_path: Path | None, metrics: str | None, metrics_beyond_loopback: bool, log_json: bool
+) -> None:
     """Run the node's resident process in the foreground."""
     from bgpcni.agent.agent import Agent
     from bgpcni.agent.logs import configure
 
     configure(as_json=log_json)
     try:
-        Agent(config, _socket(socket_path), metrics).run()
+        Agent(config, _socket(socket_path), metrics, beyond_loopback=metrics_beyond_loopback).run()
     except CniError as error:
         click.echo(f"bgpcni agent: {error.msg}", err=True)
         sys.exit(1)
