@@ -13,11 +13,11 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -27,6 +27,7 @@ from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.model import Attachment, AttachmentKey, State
 from bgpcni.steps import step
 
+T = TypeVar("T")
 _NOFOLLOW = os.O_CLOEXEC | os.O_NOFOLLOW
 NUMBERS_SECONDS = 30.0
 _PAGE = 4096
@@ -304,12 +305,23 @@ class Store:
         for state in State:
             self._unlink(state, f"{network}@{digest}.json")
 
-    def number_of(self, network: str) -> int:
-        """The number of a network on this node, 1 to 65535, kept for good: the `n` of RD `router_id:n`."""
+    def number_of(self, network: str, given: Callable[[str], object] = lambda network: None) -> int:
+        """The number of a network on this node, 1 to 65535, kept for good: the `n` of RD `router_id:n`.
+
+        `given` is called with the network if it had none before.
+        """
+        return self._with_numbers(lambda: self._number_of(network, given))
+
+    def drop_number(self, network: str) -> None:
+        """Have no number for a network any more: the one it had is free."""
+        self._with_numbers(lambda: self._drop_number(network))
+
+    def _with_numbers(self, work: Callable[[], T]) -> T:
+        """Raises TryAgain, IoFailure."""
         try:
             fd = locks.acquire("numbers.lock", self.data_fd, seconds=NUMBERS_SECONDS)
             try:
-                return self._number_of(network)
+                return work()
             finally:
                 os.close(fd)
         except locks.Busy:
@@ -319,20 +331,31 @@ class Store:
         except (OSError, ValueError) as error:
             raise IoFailure(f"{self.path / 'numbers.json'}: {getattr(error, 'strerror', None) or error}") from None
 
-    def _number_of(self, network: str) -> int:
-        numbers: dict[str, int] = {}
+    def _numbers(self) -> dict[str, int]:
         try:
             with open(os.open("numbers.json", os.O_RDONLY | _NOFOLLOW, dir_fd=self.data_fd), "rb") as file:
-                numbers = _NUMBERS.validate_json(file.read())
+                return _NUMBERS.validate_json(file.read())
         except FileNotFoundError:
-            pass
+            return {}
+
+    def _drop_number(self, network: str) -> None:
+        numbers = self._numbers()
+        if numbers.pop(network, None) is not None:
+            self._write_numbers(numbers)
+
+    def _write_numbers(self, numbers: dict[str, int]) -> None:
+        self._replace("numbers.json", json.dumps(numbers, indent=1).encode() + b"\n")
+
+    def _number_of(self, network: str, given: Callable[[str], object]) -> int:
+        numbers = self._numbers()
         if network not in numbers:
             taken = set(numbers.values())
             free = next((n for n in range(1, 65536) if n not in taken), None)
             if free is None:
                 raise ValueError("all of 65535 numbers are taken; remove networks that are gone")
             numbers[network] = free
-            self._replace("numbers.json", json.dumps(numbers, indent=1).encode() + b"\n")
+            self._write_numbers(numbers)
+            given(network)
         return numbers[network]
 
     def _replace(self, name: str, data: bytes) -> None:

@@ -21,15 +21,20 @@ class Undo:
 
     def __init__(self) -> None:
         self._steps: list[tuple[str, Callable[[], object]]] = []
+        self._kept: list[Callable[[], object]] = []
         self.failed: list[str] = []
 
-    def push(self, what: str, step: Callable[[], object]) -> None:
-        """`what` completes the sentence "could not undo …"."""
+    def push(self, what: str, step: Callable[[], object], kept: Callable[[], object] | None = None) -> None:
+        """`what` completes the sentence "could not undo …"; `kept` is called instead of the step when all is well."""
         self._steps.append((what, step))
+        if kept is not None:
+            self._kept.append(kept)
 
     def keep(self) -> None:
         """All is well: nothing is taken back any more."""
         self._steps.clear()
+        for told in self._kept:
+            told()
 
     def __enter__(self) -> Undo:
         return self

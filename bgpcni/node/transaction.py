@@ -60,7 +60,7 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
     vlans.require(tagging)
     held = node.clear_the_way(request.key)
     with Namespace.of_container(request.environment.netns, request.netns_fd) as space, Undo() as undo:
-        attachment = _planned(node, request, space, answer.warnings)
+        attachment = _planned(node, request, space, answer.warnings, undo)
         undo.push("its claim to bridge and VNI", lambda: node.claims.drop(request.key))
         node.claims.take(attachment)
         node.store.put(State.ADDING, attachment)
@@ -107,10 +107,10 @@ def _unless_shared(node: Node, attachment: Attachment, undo: Undo, what: str, ta
     undo.push(what, lambda: node.shares_bridge(attachment) or take_away())
 
 
-def _planned(node: Node, request: Request, space: Namespace, warnings: list[str]) -> Attachment:
+def _planned(node: Node, request: Request, space: Namespace, warnings: list[str], undo: Undo) -> Attachment:
     """The attachment as it shall be, on disk before the kernel is touched."""
     config = request.settings
-    attachment = node.begin(request, space, warnings)
+    attachment = node.begin(request, space, warnings, undo)
     plan.refuse_vlan_with(config, attachment.bgp, attachment.exporters)
     node.agent.policy.refuse_names("bridges", [config.bridge], node.agent.policy.bridges, "bridge")
     return attachment.model_copy(
