@@ -166,6 +166,41 @@ def test_explain_finds_by_any_handle(node: Node, what: str) -> None:
     assert "announced" in render.explain(document)
 
 
+def failed(node: Node, container: str) -> None:
+    variables = {"CNI_CONTAINERID": container, "CNI_IFNAME": "eth0"}
+    error = {"cniVersion": "1.0.0", "code": 7, "msg": "bgp.vni: missing", "details": "could not undo the link: disk"}
+    node.failures.failed(variables, b'{"name": "net"}', json.dumps(error).encode())
+
+
+def test_an_add_that_failed_is_explained(node: Node) -> None:
+    """Nothing else is left of it; the container that is up beside it is explained as ever."""
+    failed(node, "lost")
+    document, code = answers.explain(node, "lost")
+    (found,) = document["attachments"]
+    assert (code, found["network"], found["containerID"], found["ifname"]) == (0, "net", "lost", "eth0")
+    (step,) = found["steps"]
+    assert (step["step"], step["state"]) == ("last ADD", "failed")
+    assert step["detail"] == "error 7: bgp.vni: missing (could not undo the link: disk)"
+    assert "net/lost/eth0" in render.explain(document)
+    assert [item["containerID"] for item in answers.explain(node, "net")[0]["attachments"]] == ["c1", "lost"]
+
+
+def test_a_failure_beside_an_attachment_is_its_last_step(node: Node) -> None:
+    """A second ADD of it, say."""
+    failed(node, "c1")
+    (found,) = answers.explain(node, "c1")[0]["attachments"]
+    assert [step["step"] for step in found["steps"]][-2:] == ["route", "last ADD"]
+
+
+def test_without_an_agent_it_is_said_that_failures_are_not_remembered(node: Node) -> None:
+    """In a call of its own there is nothing that could remember them."""
+    assert "remembered" not in answers.explain(node, "lost")[0]["error"]
+    alone = Node(node.store, AgentConfig(default_exporters=()), FACTS, Convergence(FACTS, resident=False))
+    document, code = answers.explain(alone, "lost")
+    assert code == 1
+    assert "no agent is running, so ADDs that failed are not remembered" in document["error"]
+
+
 def test_explain_of_what_has_no_address(node: Node) -> None:
     """Layer 2 only: nothing was leased."""
     node.store.put(State.UP, attachment("bare", addresses=()))

@@ -19,6 +19,7 @@ from bgpcni.agent import commands, facts
 from bgpcni.agent.janitor import Janitor
 from bgpcni.agent.server import Server
 from bgpcni.agent.signals import Signals
+from bgpcni.cni.environment import Command
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
@@ -179,7 +180,13 @@ class Agent:
         return metrics.counted(self.call)
 
     def call(self, call: Call) -> Reply:
-        return handle(call, lambda request: self.node)
+        reply = handle(call, lambda request: self.node)
+        if call.variables.get("CNI_COMMAND") == Command.ADD:
+            if reply.error:
+                self.node.failures.failed(call.variables, call.stdin, reply.stdout)
+            else:
+                self.node.failures.worked(call.variables)
+        return reply
 
     def command(self, stdin: bytes) -> Reply:
         return commands.reply(self, stdin)

@@ -29,6 +29,7 @@ from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
 from bgpcni.node import interface, plan
 from bgpcni.node.addressing import Addressing
+from bgpcni.node.failures import Failures
 from bgpcni.node.numbers import Numbers
 from bgpcni.node.request import Request
 from bgpcni.store import Store
@@ -58,6 +59,7 @@ class Node:
         self.namespaces: dict[AttachmentKey, int] = {}
         """The nsid of the container, of each attachment that has no root-side link."""
         self.drained = False
+        self.failures = Failures()
         self.herald = Herald()
         self.reaper = Reaper()
         self.claims = Claims(self._claimed)

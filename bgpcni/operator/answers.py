@@ -21,6 +21,7 @@ from bgpcni.errors import CniError, InvalidConfiguration
 from bgpcni.kernel import links, vxlan
 from bgpcni.model import Announcement, Attachment, ExporterUse, State
 from bgpcni.node import handover, interface, plan, recovery
+from bgpcni.node.failures import Failure
 from bgpcni.node.node import Node
 from bgpcni.store import Stored
 
@@ -279,10 +280,28 @@ def peers(node: Node) -> tuple[Document, int]:
 
 
 def explain(node: Node, what: str) -> tuple[Document, int]:
-    """From request to route, in order, for each attachment that WHAT names; exit 1 if nothing matches."""
-    found = [_explain(node, stored) for stored in node.store.all() if _matches(stored, what)]
+    """From request to route, in order, for each attachment that WHAT names; exit 1 if nothing matches.
+
+    An ADD that failed is explained by its error, where the agent remembers it: it left nothing else.
+    """
+    failures = {(one.network, one.container_id, one.ifname): one for one in node.failures.about(what)}
+    found = []
+    for stored in node.store.all():
+        if _matches(stored, what):
+            item = _explain(node, stored)
+            if failed := failures.pop((item["network"], item.get("containerID", ""), item.get("ifname", "")), None):
+                item["steps"].append(_failed(failed))
+            found.append(item)
+    for failed in failures.values():
+        named = {"network": failed.network or "?", "containerID": failed.container_id, "ifname": failed.ifname}
+        found.append({**named, "steps": [_failed(failed)]})
     if not found:
-        return failure(f"nothing here matches {what!r}: no container ID, address, prefix, network, MAC or veth"), 1
+        text = f"nothing here matches {what!r}: no container ID, address, prefix, network, MAC or veth"
+        if not node.resident:
+            text += (
+                "; no agent is running, so ADDs that failed are not remembered: their errors are in the runtime's log"
+            )
+        return failure(text), 1
     return {"schema": 1, "what": what, "attachments": found}, 0
 
 
@@ -348,6 +367,11 @@ def _explain(node: Node, stored: Stored) -> Document:
         "ifname": attachment.ifname,
         "steps": steps,
     }
+
+
+def _failed(failed: Failure) -> Document:
+    story = f" ({failed.details})" if failed.details else ""
+    return _step("last ADD", "failed", failed.at, f"error {failed.code}: {failed.msg}{story}")
 
 
 def _vrf_step(node: Node, attachment: Attachment) -> Document:
