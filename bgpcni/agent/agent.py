@@ -29,7 +29,7 @@ from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import home, home_cookie
 from bgpcni.model import Attachment, NodeFacts, State
-from bgpcni.node import handover, plan, recovery
+from bgpcni.node import handover, plan, recovery, renames
 from bgpcni.node.handover import Handover
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.store import Store
@@ -121,6 +121,7 @@ class Agent:
     def _restore(self) -> list[Attachment]:
         """Read the records: what is up is wanted, what was leaving goes on leaving. Returns ADDs cut short."""
         node = self.node
+        renames.follow(node.store, plan.configured(node.agent), LOCK_SECONDS)
         self._employ()
         found = recovery.look(node)
         self._dataplane.restore(attachment for attachment in found.up if attachment.exporters)
@@ -204,7 +205,8 @@ class Agent:
             facts.refuse_passwords(config)
             known = facts.resolve(config)
             handover.refuse(node, config, known)
-            if known == node.facts and not _redefined(node.agent, config):
+            moved = renames.concerned(node.store, plan.configured(config))
+            if known == node.facts and not moved and not _redefined(node.agent, config):
                 node.agent = config
                 self._dataplane.configure(known, config.policy)
                 self._employ()

@@ -22,7 +22,7 @@ from bgpcni.convergence import catalog
 from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError, InvalidConfiguration, TryAgain
 from bgpcni.model import Attachment, AttachmentKey, ExporterUse, NodeFacts, State
-from bgpcni.node import interface, plan
+from bgpcni.node import interface, plan, renames
 from bgpcni.node.node import Node
 from bgpcni.store import Stored
 
@@ -44,9 +44,17 @@ def refuse(node: Node, config: AgentConfig, facts: NodeFacts) -> None:
     """Raises InvalidConfiguration for a configuration whose exporters cannot take over what is announced now."""
     for use in plan.configured(config):
         catalog.configure(use, f"exporters.{use.name}")
-    recorded = [use for stored in node.store.all() if stored.attachment for use in stored.attachment.exporters]
-    catalog.refuse_rivals([*recorded, *plan.configured(config)])
+    configured = plan.configured(config)
+    recorded = [
+        use
+        for stored in node.store.all()
+        if stored.attachment
+        for use in renames.renamed(stored.attachment.exporters, configured)
+    ]
+    catalog.refuse_rivals([*recorded, *configured])
     for attachment in _up(node):
+        exporters = renames.renamed(attachment.exporters, configured)
+        attachment = attachment.model_copy(update={"exporters": exporters})
         target = _target(attachment, config)
         added = _added(attachment, target)
         _refuse_data_path(attachment, target)
