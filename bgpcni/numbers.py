@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,18 +56,34 @@ class Numbers:
         self._lock_path = path / _LOCK
         self._recorded = recorded
 
-    def of(self, name: str) -> int:
-        """The number of a network or VRF, a new one if it has none. Raises TryAgain, IoFailure."""
+    def of(self, name: str, given: Callable[[str], object] = lambda name: None) -> int:
+        """The number of a network or VRF, a new one if it has none: then `given` is called with its name.
+
+        Raises TryAgain, IoFailure.
+        """
+        with self._locked():
+            return self._of(name, given)
+
+    def drop(self, name: str) -> None:
+        """Have no number for a network or VRF any more: the one it had is free. Raises TryAgain, IoFailure."""
+        with self._locked():
+            numbers, problem = self._load()
+            if not problem and numbers.pop(name, None) is not None:
+                self._write(numbers)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Raises TryAgain, IoFailure."""
         try:
             fd = locks.acquire(_LOCK, self._folder, seconds=SECONDS)
             try:
-                return self._of(name)
+                yield
             finally:
                 os.close(fd)
         except locks.Busy:
             raise TryAgain(f"{self._lock_path} is held by another; try again") from None
         except (OSError, ValueError) as error:
-            raise IoFailure(f"{self._path}: {error}") from None
+            raise IoFailure(f"{self._path}: {getattr(error, 'strerror', None) or error}") from None
 
     def check(self) -> None:
         """Raises IoFailure where `of` would, but for a disk that cannot be written."""
@@ -75,11 +92,12 @@ class Numbers:
         except (OSError, ValueError) as error:
             raise IoFailure(f"{self._path}: {error}") from None
 
-    def _of(self, name: str) -> int:
+    def _of(self, name: str, given: Callable[[str], object]) -> int:
         numbers, problem = self._load()
         if name in numbers and not problem:
             return numbers[name]
-        if name not in numbers:
+        is_new = name not in numbers
+        if is_new:
             taken = set(numbers.values())
             free = next((number for number in range(1, LAST + 1) if number not in taken), None)
             if free is None:
@@ -93,6 +111,8 @@ class Numbers:
                 " records, others get new ones", self._path, problem, aside,
             )  # fmt: skip
         self._write(numbers)
+        if is_new:
+            given(name)
         return numbers[name]
 
     def _load(self) -> tuple[dict[str, int], str]:

@@ -15,13 +15,16 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from bgpcni import folders, locks
+from bgpcni.config.network import describe
 from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.model import Attachment, AttachmentKey, State
 from bgpcni.numbers import Numbers
@@ -364,9 +367,16 @@ class Store:
         for state in State:
             self._unlink(state, f"{network}@{digest}.json")
 
-    def number_of(self, name: str) -> int:
-        """The number of a network, or a VRF, on this node, kept for good (`numbers`). Raises TryAgain, IoFailure."""
-        return self._numbers.of(name)
+    def number_of(self, name: str, given: Callable[[str], object] = lambda name: None) -> int:
+        """The number of a network, or a VRF, on this node, kept for good (`numbers`). Raises TryAgain, IoFailure.
+
+        `given` is called with the name if it had none before.
+        """
+        return self._numbers.of(name, given)
+
+    def drop_number(self, name: str) -> None:
+        """Have no number for it any more: the one it had is free. Raises TryAgain, IoFailure."""
+        self._numbers.drop(name)
 
     def check_numbers(self) -> None:
         """Raises IoFailure where `number_of` would, but for a disk that cannot be written."""
@@ -390,7 +400,9 @@ class Store:
         except (OSError, ValueError) as error:
             if patience and self._in_motion(state, name, data):
                 return self._read(state, name, patience - 1)
-            problem = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            problem = (
+                describe(error) if isinstance(error, ValidationError) else getattr(error, "strerror", None) or error
+            )
             where = self.path / "attachments" / state / name
             return Stored(state, network, digest, None, f"{where}: {problem}")
         return Stored(state, network, digest, attachment)

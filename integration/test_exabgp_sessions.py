@@ -62,7 +62,7 @@ def test_a_wrong_as(lab: Lab, frr: Frr) -> None:
     """Each side expects another AS number than the other has."""
     node = bench(lab, frr)
     speaker = start(lab, node, Neighbor(node.peer, 64999, FAMILIES, 90))
-    says(speaker, "OPEN Message Error, Bad Peer AS")
+    says(speaker, "OPEN Message Error, Bad Peer AS: the peer says that it has AS 64512, agent.toml says 64999")
 
 
 def test_an_administrative_shutdown_and_its_end(lab: Lab, frr: Frr) -> None:

@@ -50,6 +50,8 @@ def test_drain(frr: Frr, node: Node, lab: Lab) -> None:
     assert node.operator("routes").code == 1
     with lab.container("c") as third:
         assert node.cni("ADD", "c3", third, conf).error == 11
+        (explained,) = node.operator("explain", "c3").document["attachments"]
+        assert "this node is drained" in explained["steps"][-1]["detail"]
     assert node.cni("STATUS", conf=conf | {"cniVersion": "1.1.0"}).error == 51
     delete(node, "c1", first, conf)
     assert len(node.records()) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from bgpcni.model import Address, Attachment, AttachmentKey, ExporterUse, State
 from bgpcni.node import interface
 from bgpcni.node.node import Node
 from bgpcni.nudges import Nudges
+from bgpcni.operator import attach
 from bgpcni.store import Store
 
 NO_LINK = (1 << 31) - 7
@@ -97,6 +98,24 @@ def test_a_broken_attachment_harms_no_other(
         until(lambda: place.store.find(items[1].key) is None)
     assert place.store.find(items[0].key) is not None
     assert "a defect" in caplog.text
+
+
+def test_the_name_of_a_dead_container_is_taken_down(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what `bgpcni attach` connected, as soon as its link is gone."""
+    told = threading.Event()
+    asked: list[tuple[Path, ...]] = []
+
+    def take_down(folders: Iterable[Path], key: AttachmentKey) -> None:
+        asked.append(tuple(folders))
+        told.set()
+
+    monkeypatch.setattr(attach, "take_down_name", take_down)
+    place.node.agent = AgentConfig(orphan_grace=3600)
+    dead = place.attachment(chained=False, host_index=NO_LINK, host_veth="veth0")
+    place.store.put(State.UP, dead)
+    place.nudges.nudge(dead.key)
+    assert told.wait(SECONDS)
+    assert place.store.path / "attached" in asked[0]
 
 
 def test_a_confirmed_withdrawal_gives_the_record_back(place: Place) -> None:

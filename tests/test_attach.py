@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bgpcni.errors import CniError, InvalidNamespace, IoFailure
+from bgpcni.errors import CniError, InvalidConfiguration, InvalidNamespace, IoFailure, KernelRefused
+from bgpcni.kernel.namespace import boot_id
+from bgpcni.model import AttachmentKey
 from bgpcni.operator import attach
-from bgpcni.operator.attach import Kept, Memory, Sign
+from bgpcni.operator.attach import Kept, Memory, Place, Sign
+from bgpcni.operator.libcni import Network
 
 
 def kept(container_id: str = "web", ifname: str = "eth0", network: str = "blue") -> Kept:
@@ -41,7 +46,7 @@ def test_a_file_that_cannot_be_read_is_named(memory: Memory, tmp_path: Path) -> 
     memory.put(kept())
     (file,) = (tmp_path / "attached").glob("*.json")
     file.write_text('{"schema": 1}')
-    with pytest.raises(IoFailure, match=str(file)):
+    with pytest.raises(IoFailure, match=f"^{file} is damaged, remove it: network: missing; "):
         memory.of_network("blue")
 
 
@@ -154,3 +159,92 @@ def test_where_plugins_are_looked_for() -> None:
     assert attach.plugin_folders("/a:/b", {"CNI_PATH": "/c"}) == ("/a", "/b")
     assert attach.plugin_folders(None, {"CNI_PATH": "/c:"}) == ("/c",)
     assert attach.plugin_folders(None, {}) == ("/opt/cni/bin",)
+
+
+def place(memory: Memory, tmp_path: Path) -> Place:
+    """A place whose only plugin notes that it ran and fails."""
+    plugin = tmp_path / "bgpcni"
+    plugin.write_text('#!/bin/sh\necho noise >&2\ntouch "$0.ran"\necho \'{"code": 5, "msg": "disk"}\'\nexit 1\n')
+    plugin.chmod(0o755)
+    document = '{"cniVersion": "1.0.0", "name": "red", "type": "bgpcni"}'
+    (tmp_path / "red.conf").write_text(document)
+    return Place(tmp_path, (str(tmp_path),), memory, {}, lambda text: None)
+
+
+@pytest.mark.parametrize("by", ["id", "pid", "agent"])
+def test_a_container_on_another_network_is_not_detached_from_this_one(memory: Memory, tmp_path: Path, by: str) -> None:
+    """Nothing is run, and the network that it is on is named."""
+    where = place(memory, tmp_path)
+    listed: list[dict[str, Any]] = [{"network": "blue", "containerID": "web"}] if by == "agent" else []
+    if by != "agent":
+        memory.put(kept("web"))
+    pid, ident, who = (7, None, "process 7") if by == "pid" else (None, "web", "web")
+    with pytest.raises(InvalidConfiguration, match=f"^{who} is not on network red; it is on blue$"):
+        attach.detach(where, "red", pid, ident, None, lambda: listed)
+    assert not (tmp_path / "bgpcni.ran").exists()
+    assert by == "agent" or memory.find(kept("web").key) is not None
+
+
+def test_what_is_not_remembered_is_detached_all_the_same(memory: Memory, tmp_path: Path) -> None:
+    """Its file was lost, or a runtime attached it: the agent knows it on this network as well, or nobody knows it."""
+    where = place(memory, tmp_path)
+    both = [{"network": name, "containerID": "web"} for name in ("blue", "red")]
+    for listed in (both, []):
+        with pytest.raises(CniError, match="disk"):
+            attach.detach(where, "red", None, "web", None, lambda listed=listed: listed)
+        (tmp_path / "bgpcni.ran").unlink()
+
+
+def test_a_roll_back_that_fails_is_told_behind_the_cause(memory: Memory, tmp_path: Path) -> None:
+    """In the same error, with --json and without; the plugin's own noise is not shown."""
+    said: list[str] = []
+    where = replace(place(memory, tmp_path), say=said.append)
+    entry = kept("web", network="red")
+    chain = Network.parse(entry.network, "test")
+    cause = KernelRefused("bridge: no")
+    attach._roll_back(where, entry, where.runtime(entry.key, ""), chain, cause)
+    story = "taking it back failed as well, bgpcni detach tries again: bgpcni DEL: disk (code 5)"
+    assert (cause.msg, said) == (f"bridge: no; {story}", [])
+
+
+class TestTheNameOfADeadContainer:
+    """The link is gone: what /var/run/netns shows of it goes too, unless the namespace is still there."""
+
+    KEY = AttachmentKey("blue", "web", "eth0")
+
+    def keep(self, memory: Memory, tmp_path: Path, pid: int, cookie: int = 1) -> Sign:
+        sign = Sign(tmp_path / "netns" / "web", (f"/proc/{pid}/ns/net",))
+        sign.make(f"/proc/{pid}/ns/net")
+        entry = kept().model_copy(
+            update={"pid": pid, "boot_id": boot_id(), "cookie": cookie, "name": str(sign.path), "targets": sign.targets}
+        )
+        memory.put(entry)
+        return sign
+
+    def test_it_goes(self, memory: Memory, tmp_path: Path) -> None:
+        """What attach keeps stays for detach."""
+        sign = self.keep(memory, tmp_path, 2147483646)
+        attach.take_down_name([tmp_path / "none", tmp_path / "attached"], self.KEY)
+        assert not os.path.lexists(sign.path)
+        assert memory.find(self.KEY) is not None
+        assert not (tmp_path / "none").exists()
+
+    def test_another_containers_stays(self, memory: Memory, tmp_path: Path) -> None:
+        sign = self.keep(memory, tmp_path, 2147483646)
+        attach.take_down_name([tmp_path / "attached"], AttachmentKey("blue", "other", "eth0"))
+        assert os.path.lexists(sign.path)
+
+    def test_a_living_ones_stays(self, memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its interface alone was removed, by hand."""
+        sign = self.keep(memory, tmp_path, 7)
+        monkeypatch.setattr(attach, "_still", lambda entry: nullcontext("/proc/1/fd/3"))
+        attach.take_down_name([tmp_path / "attached"], self.KEY)
+        assert os.path.lexists(sign.path)
+
+    def test_trouble_is_nobodys(self, memory: Memory, tmp_path: Path) -> None:
+        """A spoilt file leaves the name to detach."""
+        sign = self.keep(memory, tmp_path, 2147483646)
+        (file,) = (tmp_path / "attached").glob("*.json")
+        file.write_text("{")
+        attach.take_down_name([tmp_path / "attached"], self.KEY)
+        assert os.path.lexists(sign.path)

@@ -273,6 +273,11 @@ def test_why_a_session_ended_is_said_in_words():
     assert fall.update_error
     assert not explain("notification sent (3,9)").update_error
     assert explain("notification received (2,2)").words.endswith("OPEN Message Error, Bad Peer AS")
+    said = explain("notification sent (2,2)", 64512, 64999, 64700).words
+    assert said.endswith("Bad Peer AS: the peer says that it has AS 64700, agent.toml says 64999")
+    assert explain("notification sent (2,2)", 64512, 64999).words.endswith("Bad Peer AS")
+    said = explain("notification received (2,2)", 64512, 64999).words
+    assert said.endswith("Bad Peer AS: the peer expects another AS than ours, 64512")
     assert explain("notification received (9,9)").words.endswith("code 9")
     assert explain("closing connection").words == "closing connection"
     assert explain("").words == "the session ended"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bgpcni_exabgp import process
-from bgpcni_exabgp.process import Home, back_off, start_time
+from bgpcni_exabgp.process import Home, Identity, Running, back_off, start_time
 
 
 @pytest.fixture
@@ -41,16 +42,61 @@ def test_a_process_is_known_by_pid_and_start_time(home):
 
 
 def test_a_start_that_fails_says_why(home):
-    """ExaBGP ends over its configuration: the log's last words tell."""
+    """ExaBGP ends over its configuration: its exit status, and the log's last line, tell."""
     home.write_configuration("neighbor nonsense {\n}\n")
     running = home.start()
     try:
         assert running.wait(30)
         assert not running.alive()
-        assert home.last_words()
+        assert home.ending(running) == 'it ended with exit status 1: "nonsense" is an invalid IP address'
         assert home.adopt() is None
     finally:
         running.close()
+
+
+def test_a_death_is_told_by_its_signal_and_not_by_the_last_line(home):
+    """Whatever was logged before has nothing to do with it."""
+    home.write_configuration("process p { run /bin/sleep 1000; encoder json; }\n")
+    running = home.start()
+    try:
+        running.signal(signal.SIGKILL)
+        assert running.wait(30)
+        home.log.write_text(f"12:00:00 {running.identity.pid}  configuration   an invalid thing, long ago\n")
+        assert home.ending(running) == "it was killed by signal 9 (SIGKILL)"
+        assert running.wait(0)
+        assert home.ending(running) == "it was killed by signal 9 (SIGKILL)"
+    finally:
+        running.close()
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("12:00:00 {pid}  outgoing-1      connection to 10.0.0.1 failed", ""),
+        ("12:00:00 {pid}  reactor         performing shutdown", ""),
+        ("12:00:00 1  configuration   could not load", ""),
+        ("12:00:00 {pid}  configuration   could not load", ": could not load"),
+        ("Traceback (most recent call last):\n  ...\nKeyError: 'x'", ": KeyError: 'x'"),
+        ("bgpcni: another one runs on x", ": bgpcni: another one runs on x"),
+        ("", ""),
+    ],
+    ids=["session", "no error", "another's", "error", "traceback", "ours", "empty"],
+)
+def test_the_last_line_is_told_only_if_it_is_an_error(home, log, words):
+    """Of this very process, and not of one of its sessions."""
+    running = Running(Identity(7, 1), os.open(os.devnull, os.O_RDONLY))
+    running.status = process._status(os.CLD_EXITED, 1)
+    home.log.write_text(log.format(pid=7))
+    assert home.ending(running) == f"it ended with exit status 1{words}"
+    running.close()
+
+
+def test_how_another_agents_exabgp_ended_is_not_known(home):
+    """It is no child of ours; what it logged last is not taken for the reason."""
+    running = Running(Identity(7, 1), os.open(os.devnull, os.O_RDONLY))
+    home.log.write_text("12:00:00 7  configuration   could not load")
+    assert home.ending(running) == "it ended, and how is not known: an earlier agent started it"
+    running.close()
 
 
 def test_nothing_of_the_environment_is_inherited(monkeypatch):

@@ -27,6 +27,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bgpcni import handler, paths, plugin
 from bgpcni.launcher import launcher as script_source
 from bgpcni.launcher import protocol
 from bgpcni.launcher.build import SOURCE, compile_launcher
@@ -566,6 +567,76 @@ def test_borrowed_privileges_ignore_the_callers_socket(launcher: Launcher) -> No
     assert b"BGPCNI_" not in done.stdout
 
 
+SOUND = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt"}
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK", "GC", "STATUS"])
+def test_where_an_agent_should_be_no_python_is_started_to_say_so(launcher: Launcher, command: str) -> None:
+    """Byte for byte what the plugin in Python answers, but for the version, which is not looked for in stdin."""
+    launcher.python.unlink()
+    body = {"cniVersion": "1.1.0" if command in ("GC", "STATUS") else "1.0.0", "name": "net", "type": "bgpcni"}
+    body |= {"cni.dev/valid-attachments": []} if command == "GC" else {}
+    body |= {"prevResult": {"cniVersion": "1.0.0"}} if command == "CHECK" else {}
+    stdin = json.dumps(body).encode()
+    done = launcher.run(stdin, CNI_COMMAND=command, **SOUND)
+    variables = {**SOUND, "CNI_COMMAND": command}
+    reply = plugin.answer(handler.Call(variables, stdin), {"BGPCNI_SOCKET": str(launcher.socket)})
+    assert json.loads(done.stdout)["code"] == (50 if command == "STATUS" else 11)
+    assert (done.returncode, done.stdout, done.stderr) == (reply.code, reply.stdout, reply.stderr)
+
+
+def test_an_agent_that_dies_over_a_call_is_no_reason_to_start_python(launcher: Launcher) -> None:
+    """The socket is named, so another agent will come: the runtime tries again."""
+
+    def die(connection: socket.socket, call: Call) -> None:
+        connection.sendall(protocol.HELLO)
+        take(connection, call)
+
+    with launcher.agent(die):
+        done = launcher.run(**SOUND)
+    assert (done.returncode, json.loads(done.stdout)["code"]) == (1, 11)
+
+
+@pytest.mark.parametrize(
+    ("environment", "stdin"),
+    [
+        ({"CNI_COMMAND": "VERSION"}, b"{}"), ({"CNI_COMMAND": "FROB"}, b"{}"), ({"CNI_COMMAND": ""}, b"{}"),
+        ({"CNI_CONTAINERID": ""}, b"{}"), ({"CNI_NETNS": ""}, b"{}"), ({"CNI_IFNAME": ""}, b"{}"),
+        ({"CNI_PATH": ""}, b"{}"), ({"CNI_COMMAND": "GC", "CNI_PATH": ""}, b"{}"), ({}, b""),
+        ({"BGPCNI_SOCKET": '/a"b'}, b"{}"), ({"BGPCNI_SOCKET": "/a\\b"}, b"{}"), ({"BGPCNI_SOCKET": "/\u00e4"}, b"{}"),
+        ({"BGPCNI_SOCKET": "/a\n"}, b"{}"),
+    ],
+    ids=["VERSION", "unknown", "none", "no ID", "no namespace", "no name", "no path", "GC, no path", "no stdin",
+         "quote", "backslash", "not ASCII", "line"],
+)  # fmt: skip
+def test_what_is_not_sound_or_cannot_be_said_here_is_pythons(
+    launcher: Launcher, environment: dict[str, str], stdin: bytes
+) -> None:
+    """VERSION repeats what stdin says; what is wrong with a call is said in words; a path may need escaping."""
+    assert handed(launcher.run(stdin, **{**SOUND, **environment})).stdin == stdin
+
+
+def test_where_no_agent_is_meant_to_be_python_does_the_call(launcher: Launcher) -> None:
+    """Neither a socket nor agent.toml, nor the variable; with either of the files it is refused."""
+    folder, image = launcher.path.parent, launcher.path.read_bytes()
+    for name, fixed in ((b"s", script_source.DEFAULT_SOCKET), (b"toml", script_source.AGENT_CONFIG)):
+        image = image.replace(fixed, b"." + b"/" * (len(fixed) - 1 - len(name)) + name)  # in the folder we are in
+    launcher.path.write_bytes(image)
+
+    def run() -> subprocess.CompletedProcess[bytes]:
+        whole = {"LC_ALL": "C.UTF-8", "CNI_COMMAND": "ADD", **SOUND}
+        return subprocess.run(
+            [launcher.path], input=b"{}", env=whole, cwd=folder, capture_output=True, timeout=60, check=False
+        )
+
+    assert handed(run()).stdin == b"{}"
+    (folder / "toml").touch()
+    assert b"toml exists, but no agent answers on ./" in run().stderr
+    (folder / "s").touch()
+    assert b"failed: no agent answers on ./" in run().stderr
+    assert (run().returncode, json.loads(run().stdout)["code"]) == (1, 11)
+
+
 NAMES = st.from_regex(rb"\ACNI_[A-Za-z0-9_.]{0,20}\Z")
 VALUES = st.binary(max_size=200).map(lambda value: value.replace(b"\0", b"="))
 ENVIRONMENTS = st.dictionaries(NAMES, VALUES, max_size=8)
@@ -610,4 +681,5 @@ def test_both_launchers_keep_to_the_protocols_numbers() -> None:
     assert compiled == expected
     assert {**{name: getattr(script_source, name) for name in expected}, "HELLO": script_source.HELLO[0]} == expected
     assert (eval(defined["HEADER_SIZE"]), eval(defined["REPLY_SIZE"])) == (protocol.HEADER.size, protocol.REPLY.size)
-    assert eval(defined["DEFAULT_SOCKET"]) == script_source.DEFAULT_SOCKET.decode()
+    assert eval(defined["DEFAULT_SOCKET"]) == script_source.DEFAULT_SOCKET.decode() == str(paths.SOCKET)
+    assert eval(defined["AGENT_CONFIG"]) == script_source.AGENT_CONFIG.decode() == str(paths.AGENT_CONFIG)

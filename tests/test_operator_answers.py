@@ -74,7 +74,7 @@ def test_an_exporter_that_cannot_be_used_is_a_problem(node: Node) -> None:
     document, code = answers.status(node)
     assert code == 1
     assert [(problem["code"], problem["text"]) for problem in document["problems"]] == [
-        ("exporter-unusable", "fabric: exporters.fabric.urll: unknown key")
+        ("exporter-unusable", "fabric: exporters.fabric.urll: unknown key; did you mean 'url'?")
     ]
 
 
@@ -128,6 +128,15 @@ def test_attachments_say_what_the_specification_of_their_json_says(node: Node) -
         }
     ]  # fmt: skip
     assert "10.1.2.3/24" in render.attachments(document)
+
+
+def test_an_attachment_whose_link_is_gone_is_not_up(node: Node) -> None:
+    """The container died and nobody told: its record is still up."""
+    dead = attachment("dead", "10.1.2.9/24", chained=False, boot_id=node.boot_id, host_index=(1 << 31) - 7)
+    node.store.put(State.UP, dead)
+    document, code = answers.attachments(node)
+    assert code == 0
+    assert {item["containerID"]: item["state"] for item in document["attachments"]} == {"c1": "up", "dead": "gone"}
 
 
 def test_routes_are_announced_or_the_exit_code_says_so(node: Node) -> None:
@@ -187,6 +196,41 @@ def test_explain_finds_by_any_handle(node: Node, what: str) -> None:
     assert [step["step"] for step in found["steps"]][:4] == ["request", "addresses", "link", "record"]
     assert found["steps"][-1]["state"] == "announced"
     assert "announced" in render.explain(document)
+
+
+def failed(node: Node, container: str) -> None:
+    variables = {"CNI_CONTAINERID": container, "CNI_IFNAME": "eth0"}
+    error = {"cniVersion": "1.0.0", "code": 7, "msg": "bgp.vni: missing", "details": "could not undo the link: disk"}
+    node.failures.failed(variables, b'{"name": "net"}', json.dumps(error).encode())
+
+
+def test_an_add_that_failed_is_explained(node: Node) -> None:
+    """Nothing else is left of it; the container that is up beside it is explained as ever."""
+    failed(node, "lost")
+    document, code = answers.explain(node, "lost")
+    (found,) = document["attachments"]
+    assert (code, found["network"], found["containerID"], found["ifname"]) == (0, "net", "lost", "eth0")
+    (step,) = found["steps"]
+    assert (step["step"], step["state"]) == ("last ADD", "failed")
+    assert step["detail"] == "error 7: bgp.vni: missing (could not undo the link: disk)"
+    assert "net/lost/eth0" in render.explain(document)
+    assert [item["containerID"] for item in answers.explain(node, "net")[0]["attachments"]] == ["c1", "lost"]
+
+
+def test_a_failure_beside_an_attachment_is_its_last_step(node: Node) -> None:
+    """A second ADD of it, say."""
+    failed(node, "c1")
+    (found,) = answers.explain(node, "c1")[0]["attachments"]
+    assert [step["step"] for step in found["steps"]][-2:] == ["route", "last ADD"]
+
+
+def test_without_an_agent_it_is_said_that_failures_are_not_remembered(node: Node) -> None:
+    """In a call of its own there is nothing that could remember them."""
+    assert "remembered" not in answers.explain(node, "lost")[0]["error"]
+    alone = Node(node.store, AgentConfig(default_exporters=()), FACTS, Convergence(FACTS, resident=False))
+    document, code = answers.explain(alone, "lost")
+    assert code == 1
+    assert "no agent is running, so ADDs that failed are not remembered" in document["error"]
 
 
 def test_explain_of_what_has_no_address(node: Node) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ from click.testing import CliRunner
 from bgpcni.agent.server import Server
 from bgpcni.handler import Reply
 from bgpcni.launcher import protocol
-from bgpcni.operator import client
+from bgpcni.operator import cli, client
 from bgpcni.operator.cli import main
 
 
@@ -81,8 +83,25 @@ def test_nobody_there_is_said_with_the_socket(tmp_path: Path) -> None:
     with pytest.raises(client.NoAgent, match="none: No such file"):
         client.ask(tmp_path / "none", "status")
     (tmp_path / "file").write_text("")
-    with pytest.raises(client.NoAgent, match="file: Connection refused"):
+    with pytest.raises(client.NoAgent, match="file: Connection refused; start bgpcni agent"):
         client.ask(tmp_path / "file", "status")
+
+
+def test_who_may_not_ask_is_not_told_to_start_an_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent may well be there; nor does the command look at the records in its place."""
+
+    class Forbidden(socket.socket):
+        def connect(self, address: object) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(client.socket, "socket", Forbidden)
+    monkeypatch.setattr(cli, "_without_agent", lambda *_: pytest.fail("the records were looked at"))
+    monkeypatch.setenv("BGPCNI_SOCKET", str(tmp_path / "s"))
+    words = f"this user may not ask the agent on {tmp_path}/s: run the command as root"
+    found = CliRunner().invoke(main, ["status"])
+    assert (found.exit_code, found.output) == (1, f"bgpcni: {words}\n")
+    found = CliRunner().invoke(main, ["status", "--json"])
+    assert (found.exit_code, json.loads(found.output)) == (1, {"schema": 1, "error": words})
 
 
 HELLO = protocol.HELLO

@@ -155,6 +155,7 @@ def test_a_record_that_cannot_be_read_is_one_problem_and_no_more(store: Store, c
     assert stored.network == "net"
     assert stored.problem.startswith(str(path_of(store, State.UP)) + ": ")
     assert "\n" not in stored.problem
+    assert "validation error" not in stored.problem
     assert {item for _, item in found(store)} == {None, good}
     store.drop_digest(stored.network, stored.digest)
     assert found(store) == [(State.UP, good)]

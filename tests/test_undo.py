@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from bgpcni.errors import InvalidConfiguration
 from bgpcni.undo import Undo
 
 
@@ -59,7 +60,21 @@ def test_a_step_that_fails_stops_no_other(caplog: pytest.LogCaptureFixture) -> N
             lambda undo: undo.push("the link", broken),
         )
     assert done == ["the link"]  # the record's step knows what could not be taken back
-    assert "could not undo the link: disk" in caplog.text
+    assert [record.getMessage() for record in caplog.records] == ["'first'; then could not undo the link: disk"]
+
+
+def test_what_could_not_be_taken_back_is_told_behind_the_cause(caplog: pytest.LogCaptureFixture) -> None:
+    """One line in the log, which begins with the cause, and the details of the error that the runtime gets."""
+
+    def broken() -> None:
+        raise OSError("disk")
+
+    cause = InvalidConfiguration("bridge: no", "a story")
+    with caplog.at_level(logging.ERROR), pytest.raises(InvalidConfiguration) as found:
+        fail(cause, lambda undo: undo.push("the record", broken), lambda undo: undo.push("the link", broken))
+    story = "could not undo the link: disk; could not undo the record: disk"
+    assert (found.value.msg, found.value.details) == ("bridge: no", f"a story; {story}")
+    assert [record.getMessage() for record in caplog.records] == [f"bridge: no; then {story}"]
 
 
 def test_an_interruption_undoes_too() -> None:

@@ -21,6 +21,7 @@ from bgpcni.agent.server import Server
 from bgpcni.agent.signals import Signals
 from bgpcni.agent.watch import Watch
 from bgpcni.agent.worker import Worker
+from bgpcni.cni.environment import Command
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
@@ -30,7 +31,7 @@ from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import home, home_cookie
 from bgpcni.model import AttachmentKey, NodeFacts, State
-from bgpcni.node import boots, plan, reconcile, reload
+from bgpcni.node import boots, plan, reconcile, reload, renames
 from bgpcni.node.next_step import Wait
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.nudges import Nudges
@@ -51,10 +52,13 @@ NEXT_HOP_SECONDS = 10.0
 class Agent:
     """Owns the locks, the store, the node and its threads."""
 
-    def __init__(self, config_path: Path, socket_path: Path, metrics: str | None = None) -> None:
+    def __init__(
+        self, config_path: Path, socket_path: Path, metrics: str | None = None, *, beyond_loopback: bool = False
+    ) -> None:
         self._config_path = config_path
         self._socket_path = socket_path
         self._metrics = metrics
+        self._beyond_loopback = beyond_loopback
         self._changing = threading.Lock()
 
     def run(self) -> None:
@@ -73,7 +77,8 @@ class Agent:
         store.sweep()
         store.recycle()
         signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        Running(self._config_path, self._socket_path, config, store, writers, self._metrics).run(signals)
+        measures = _measures(self._metrics, beyond_loopback=self._beyond_loopback)
+        Running(self._config_path, self._socket_path, config, store, writers, measures).run(signals)
         writers.release()
 
 
@@ -87,14 +92,13 @@ class Running:
         config: AgentConfig,
         store: Store,
         writers: locks.WriterLocks,
-        metrics: str | None,
+        measures: Measures | Unmeasured,
     ) -> None:
         self._config_path = config_path
         self._socket_path = socket_path
         self._writers = writers
         self._changing = threading.Lock()
         self._next_hops_due = time.monotonic() + NEXT_HOP_SECONDS
-        measures = _measures(metrics)
         known = facts.resolve(config)
         nudges = Nudges()
         inbox = Inbox()
@@ -140,6 +144,7 @@ class Running:
     def _restore(self) -> None:
         """Read the records: every exporter is told what to announce and what to withdraw, before any is driven."""
         node = self.node
+        renames.follow(node.store, plan.configured(node.agent), LOCK_SECONDS)
         self._employ()
         records = [stored for each in node.store.all() if (stored := boots.settled(node, each)) is not None]
         up = [
@@ -211,7 +216,13 @@ class Running:
     # ---------------------------------------------------------------- requests
 
     def call(self, call: Call) -> Reply:
-        return handle(call, lambda request: self.node)
+        reply = handle(call, lambda request: self.node)
+        if call.variables.get("CNI_COMMAND") == Command.ADD:
+            if reply.error:
+                self.node.failures.failed(call.variables, call.stdin, reply.stdout)
+            else:
+                self.node.failures.worked(call.variables)
+        return reply
 
     def command(self, stdin: bytes) -> Reply:
         return commands.reply(self, stdin)
@@ -228,7 +239,8 @@ class Running:
             facts.refuse_passwords(config)
             known = facts.resolve(config)
             reload.refuse(node, config, known)
-            if known == node.facts and not _redefined(node.agent, config):
+            moved = renames.concerned(node.store, plan.configured(config))
+            if known == node.facts and not moved and not _redefined(node.agent, config):
                 node.agent = config
                 self._dataplane.configure(known, config.policy)
                 self._employ()
@@ -289,12 +301,12 @@ class Unmeasured:
         pass
 
 
-def _measures(where: str | None) -> Unmeasured | Measures:
+def _measures(where: str | None, *, beyond_loopback: bool) -> Unmeasured | Measures:
     if where is None:
         return Unmeasured()
     from bgpcni.agent.metrics import Measures
 
-    return Measures(where)
+    return Measures(where, beyond_loopback=beyond_loopback)
 
 
 def _keep_run_dir(store: Store, writers: locks.WriterLocks, server: Server) -> str:

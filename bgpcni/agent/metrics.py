@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 
 from prometheus_client import Counter, Histogram, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -15,7 +17,9 @@ from bgpcni.errors import InvalidConfiguration, IoFailure
 from bgpcni.handler import Call, Reply
 from bgpcni.model import State
 from bgpcni.node.node import Node
+from bgpcni.operator import answers
 
+log = logging.getLogger(__name__)
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 _REQUESTS = Counter("bgpcni_cni_requests", "CNI calls by command and outcome (ok, or the CNI error code).",
@@ -29,19 +33,38 @@ _ANNOUNCE = Histogram("bgpcni_announce_latency_seconds",
 _COMMANDS = frozenset(["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"])
 
 
+def place(where: str, *, beyond_loopback: bool) -> tuple[str, int]:
+    """Address and port of `ADDR:PORT`, this node's loopback unless asked otherwise. Raises InvalidConfiguration.
+
+    The metrics name networks and peers, and whoever reaches them needs no password.
+    """
+    text, _, port = where.rpartition(":")
+    try:
+        address = ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        address = None
+    if address is None or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InvalidConfiguration(f"--metrics: {where!r} is not ADDR:PORT, such as 127.0.0.1:9099 or [::1]:9099")
+    if not address.is_loopback:
+        if not beyond_loopback:
+            raise InvalidConfiguration(
+                f"--metrics: {address} is not a loopback address, and anybody who reaches it could read the metrics: "
+                "add --metrics-beyond-loopback if that is wanted"
+            )
+        log.warning("the metrics on %s can be read by anybody who reaches it, without a password", where)
+    return str(address), int(port)
+
+
 class Measures:
     """What is counted and timed, served on `ADDR:PORT` (`127.0.0.1:9099`, `[::1]:9099`).
 
     Raises InvalidConfiguration, IoFailure.
     """
 
-    def __init__(self, where: str) -> None:
-        address, _, port = where.rpartition(":")
-        address = address.removeprefix("[").removesuffix("]")
-        if not address or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise InvalidConfiguration(f"--metrics: {where!r} is not ADDR:PORT")
+    def __init__(self, where: str, *, beyond_loopback: bool) -> None:
+        address, port = place(where, beyond_loopback=beyond_loopback)
         try:
-            start_http_server(int(port), address)
+            start_http_server(port, address)
         except OSError as error:
             raise IoFailure(f"--metrics: {where}: {error.strerror}") from None
         steps.observe(lambda step, seconds: _STEP.labels(step).observe(seconds))
@@ -81,10 +104,10 @@ class _State(Collector):
         addresses = GaugeMetricFamily(
             "bgpcni_leases", "Addresses leased to attachments, held ones included, by network.", labels=["network"]
         )
-        by_state = dict.fromkeys((state.value for state in State), 0)
+        by_state = dict.fromkeys([*(state.value for state in State), answers.GONE], 0)
         by_network: dict[str, int] = {}
         for stored in node.store.all():
-            by_state[stored.state.value] += 1
+            by_state[answers.state_of(node, stored.state, stored.attachment)] += 1
             held = len(stored.attachment.addresses) if stored.attachment and stored.attachment.ipam else 0
             by_network[stored.network] = by_network.get(stored.network, 0) + held
         for state, count in by_state.items():

@@ -6,6 +6,7 @@ It also lets go of exporters that nobody needs any more, once what a reload bega
 from __future__ import annotations
 
 import logging
+import os
 import threading
 
 from bgpcni.errors import CniError, TryAgain
@@ -57,11 +58,19 @@ class Worker:
             nudges.nudge(key, self._note(key, f"{type(error).__name__}: {error}"))
             return
         self._trouble.pop(key, None)
+        if (seen := self._node.seen.get(key)) is not None and seen.gone is not None:
+            self._take_down_name(key)
         if isinstance(outcome, Wait) and outcome.seconds is not None:
             nudges.nudge(key, outcome.seconds)
         if self._handed_over != self._node.handed_over:
             self._handed_over = self._node.handed_over
             self.retire_soon()
+
+    def _take_down_name(self, key: AttachmentKey) -> None:
+        """The name that `bgpcni attach` gave its namespace: in either folder that attach may have kept it in."""
+        from bgpcni.operator import attach  # only who attaches by hand pays for it
+
+        attach.take_down_name({self._node.store.path / "attached", attach.memory_folder(os.environ)}, key)
 
     def _note(self, key: AttachmentKey, trouble: str) -> float:
         """Say what is wrong, once; how many seconds until the next try."""

@@ -193,4 +193,4 @@ def load(path: Path) -> AgentConfig:
     try:
         return AgentConfig.model_validate(document)
     except ValidationError as error:
-        raise InvalidConfiguration(f"{path}: {describe(error)}") from None
+        raise InvalidConfiguration(f"{path}: {describe(error, model=AgentConfig)}") from None

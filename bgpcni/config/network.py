@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -20,6 +20,8 @@ from bgpcni.cni.environment import link_name_fault
 from bgpcni.errors import DecodingFailure, InvalidConfiguration
 
 NAME_MOST = 180
+NEAR = 0.8
+"""So alike, by difflib, is an unknown key to the one that was meant."""
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
@@ -263,7 +265,7 @@ def _look_at_ipam(ipam: Mapping[str, Any], warnings: list[str]) -> None:
     """Its type is a name, and of host-local, which is done here, no key looks misspelt."""
     kind = next((value for key, value in ipam.items() if key.lower() == "type"), None)
     if kind is not None and not isinstance(kind, str):
-        raise InvalidConfiguration("ipam.type: should be a valid string")
+        raise InvalidConfiguration("ipam.type: should be a string")
     if kind != "host-local":
         return
     _look_at_keys(ipam, (*_HOST_LOCAL, *_RANGE), "ipam.", warnings)
@@ -282,7 +284,7 @@ def _look_at_keys(section: Iterable[str], known: Iterable[str], place: str, warn
     """Note the keys that look like a misspelling of a known one."""
     spelling = {name.lower(): name for name in known}
     for key in section:
-        near = difflib.get_close_matches(key.lower(), spelling, 1, 0.8)
+        near = difflib.get_close_matches(key.lower(), spelling, 1, NEAR)
         if near and key.lower() not in spelling and key.lower() not in _FOREIGN:
             warnings.append(f"{place}{ascii(key)[1:-1]}: unknown key; did you mean {spelling[near[0]]!r}?")
 
@@ -330,30 +332,73 @@ _WORDS = {
     "missing": "missing",
     "extra_forbidden": "unknown key",
     "model_type": "should be an object",
+    "model_attributes_type": "should be an object",
     "dict_type": "should be an object",
+    "tuple_type": "should be a list",
+    "list_type": "should be a list",
+    "string_type": "should be a string",
+    "bool_type": "should be true or false",
+    "bool_parsing": "should be true or false",
+    "int_type": "should be a number",
     "int_parsing": "should be a number",
+    "int_parsing_size": "is too large a number",
     "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
     "float_parsing": "should be a number",
+    "json_invalid": "is not JSON",
+    "greater_than_equal": "{input} is below {ge}",
+    "less_than_equal": "{input} is over {le}",
+    "too_short": "has {actual_length} entries, at least {min_length} must be there",
+    "too_long": "has {actual_length} entries, at most {max_length} may be there",
 }
-"""pydantic's types of errors in a reader's words."""
+"""pydantic's types of errors in a reader's words; braces are filled with the number and what pydantic says of it."""
 
 
-def describe(error: ValidationError, prefix: str = "") -> str:
-    """pydantic's findings in one line: `bgp.vni: 16777216 is over 16777215; mtu: …`."""
-    return "; ".join(dict.fromkeys(_findings(error, prefix)))
+def describe(error: ValidationError, prefix: str = "", model: type[BaseModel] | None = None) -> str:
+    """pydantic's findings in one line: `bgp.vni: 16777216 is over 16777215; mtu: …`.
+
+    With the `model` that refuses unknown keys, the one that was probably meant is named too.
+    """
+    return "; ".join(dict.fromkeys(_findings(error, prefix, model)))
 
 
-def _findings(error: ValidationError, prefix: str) -> Iterator[str]:
-    for finding in error.errors(include_url=False, include_context=False):
+def _findings(error: ValidationError, prefix: str, model: type[BaseModel] | None) -> Iterator[str]:
+    for finding in error.errors(include_url=False):
         place = prefix
         for part in finding["loc"]:
             if isinstance(part, int):
                 place += f"[{part}]"
             elif not re.fullmatch(r"(function|tuple|constrained|literal|nullable|ExporterSection).*", part):
                 place += f".{part}" if place else part
-        text = finding["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("valid tuple", "list")
-        text = _WORDS.get(finding["type"], text)
+        kind, context = finding["type"], finding.get("ctx", {})
+        text = finding["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        if kind in _WORDS:
+            text = _WORDS[kind].format_map({**context, "input": finding["input"]})
+        if kind == "extra_forbidden" and model is not None:
+            text += _meant(model, finding["loc"])
         yield f"{place}: {text}" if place else text
+
+
+def _meant(model: type[BaseModel], place: Sequence[int | str]) -> str:
+    """`; did you mean 'asn'?` for the unknown key at the end of `place`, "" if none comes near."""
+    *path, key = place
+    for part in path:
+        field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
+        if field is None:
+            continue  # a place in a list or a table of them, whose model we have
+        found = _model_in(field.annotation)
+        if found is None:
+            return ""
+        model = found
+    names = {(field.alias or name).lower(): field.alias or name for name, field in model.model_fields.items()}
+    near = difflib.get_close_matches(str(key).lower(), names, 1, NEAR)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def _fold(document: Mapping[str, Any], model: type[BaseModel], place: str, warnings: list[str]) -> dict[str, Any]:

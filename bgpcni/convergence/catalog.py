@@ -121,10 +121,11 @@ def _words(error: BaseException) -> str:
 
 def configure(use: ExporterUse, place: str) -> BaseModel:
     """The exporter's own configuration, validated by its model. `place`: for errors, `exporters[0]`."""
+    model = load(use.type).Config
     try:
-        return load(use.type).Config.model_validate(use.config)
+        return model.model_validate(use.config)
     except ValidationError as error:
-        raise InvalidConfiguration(describe(error, place)) from None
+        raise InvalidConfiguration(describe(error, place, model)) from None
 
 
 def identify(kind: str, options: dict[str, object], name: str | None) -> ExporterUse:

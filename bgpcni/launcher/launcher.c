@@ -2,12 +2,14 @@
  *
  * The call (CNI's variables, stdin, an open descriptor of CNI_NETNS) goes to the agent's socket in the format of
  * protocol.py; the agent's reply becomes our stdout, stderr and exit code. Where no agent answers, or it ends before
- * its reply is whole, the Python plugin is executed in our place with the same stdin and environment. Nothing reaches
+ * its reply is whole, the call is refused if an agent should be there, with the words of plugin.py and without starting
+ * Python for them; else the Python plugin is executed in our place with the same stdin and environment. Nothing reaches
  * stdout before a whole reply was read, so the Python plugin always starts with a clean one.
  *
- * It may not read or write JSON, and judges nothing: what cannot be opened is not sent, and whoever answers the call
- * says what is wrong with it. stdin beyond the bound goes to the Python plugin cut to bound + 1 octets: too long there
- * as well, hence refused there in words.
+ * It may not read JSON, and judges nothing: what cannot be opened is not sent, and whoever answers the call says what
+ * is wrong with it. So a call that lacks a variable, and VERSION, whose answer repeats what stdin says, are never
+ * refused here. stdin beyond the bound goes to the Python plugin cut to bound + 1 octets: too long there as well, hence
+ * refused there in words.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -20,6 +22,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
@@ -34,6 +37,7 @@
 #define HEADER_SIZE 16
 #define REPLY_SIZE 12
 #define DEFAULT_SOCKET "/run/bgpcni/agent.sock"
+#define AGENT_CONFIG "/etc/bgpcni/agent.toml"
 #define NOBODY (-1)
 
 #ifndef MFD_NOEXEC_SEAL
@@ -266,6 +270,72 @@ static int ask_agent(size_t variables_size, size_t input_size)
     return code;
 }
 
+/* Commands that an agent's absence refuses, and what they need to be sound (environment.py, in words of `skel`).
+ * The version is one that has the command, which is all that an error's reader wants of it. */
+static const struct refusal {
+    const char *command, *code, *version, *needed[5];
+} refusals[] = {
+    {"ADD", "11", "1.0.0", {"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH", NULL}},
+    {"DEL", "11", "1.0.0", {"CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH", NULL}},
+    {"CHECK", "11", "1.0.0", {"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH", NULL}},
+    {"GC", "11", "1.1.0", {"CNI_PATH", NULL}},
+    {"STATUS", "50", "1.1.0", {"CNI_PATH", NULL}},
+};
+
+static int is_there(const char *path)
+{
+    struct stat found;
+    return lstat(path, &found) == 0;
+}
+
+/* Whether a text can stand in JSON as it is. */
+static int is_plain(const char *text)
+{
+    for (; *text; text++)
+        if (*text < ' ' || *text > '~' || *text == '"' || *text == '\\')
+            return 0;
+    return 1;
+}
+
+static int say(int fd, const char *const *parts)
+{
+    struct iovec line[12];
+    int count = 0;
+    for (; parts[count]; count++)
+        line[count] = (struct iovec){(char *)parts[count], strlen(parts[count])};
+    return writev(fd, line, count) >= 0;
+}
+
+/* The exit code of a call that is an agent's to do, or NOBODY: then it may be done without one, or is not sound. */
+static int refuse(const char *command)
+{
+    const char *configured = getenv("BGPCNI_SOCKET"), *where = DEFAULT_SOCKET, *why = "no agent answers on ";
+    const struct refusal *one = refusals, *end = refusals + sizeof refusals / sizeof *refusals;
+
+    while (one < end && strcmp(command, one->command) != 0)
+        one++;
+    if (one == end)
+        return NOBODY;
+    for (const char *const *name = one->needed; *name; name++)
+        if (!getenv(*name) || !*getenv(*name))
+            return NOBODY;
+    if (configured && *configured)
+        where = configured;
+    else if (is_there(DEFAULT_SOCKET))
+        ;
+    else if (is_there(AGENT_CONFIG))
+        why = AGENT_CONFIG " exists, but no agent answers on ";
+    else
+        return NOBODY;
+    if (!is_plain(where))
+        return NOBODY;
+    (void)say(2, (const char *const[]){"bgpcni: ", command, " failed: ", why, where, ": start bgpcni agent\n", NULL});
+    if (!say(1, (const char *const[]){"{\"cniVersion\": \"", one->version, "\", \"code\": ", one->code, ", \"msg\": \"",
+                                      why, where, ": start bgpcni agent\"}\n", NULL}))
+        return complain("cannot write the result", "");
+    return 1;
+}
+
 static int become_python(size_t input_size)
 {
     char *const arguments[] = {(char *)python, "-I", "-m", "bgpcni.plugin", NULL};
@@ -293,7 +363,10 @@ int main(void)
     size_t limit = command && strcmp(command, "GC") == 0 ? MAX_GC : MAX_REQUEST;
     size_t variables_size = gather_variables(limit);
     size_t input_size = read_whole(0, input, limit + 1);
-    if (variables_size + input_size <= limit)
+    if (variables_size + input_size <= limit) {
         code = ask_agent(variables_size, input_size);
+        if (code == NOBODY && command && input_size > 0)
+            code = refuse(command);
+    }
     return code == NOBODY ? become_python(input_size) : code;
 }

@@ -11,12 +11,22 @@ import sys
 
 PYTHON = "@BGPCNI-PYTHON@"
 DEFAULT_SOCKET = b"/run/bgpcni/agent.sock"
+AGENT_CONFIG = b"/etc/bgpcni/agent.toml"
 HELLO = b"\x06"
 HELLO_SECONDS = 5
 MAX_REQUEST = 1 << 20
 MAX_GC = 16 << 20
 MAX_REPLY = 16 << 20
 AT_SECURE = 23
+_OF_ATTACHMENT = (b"CNI_CONTAINERID", b"CNI_IFNAME", b"CNI_PATH")
+REFUSALS = {
+    b"ADD": (b"11", b"1.0.0", (*_OF_ATTACHMENT, b"CNI_NETNS")),
+    b"DEL": (b"11", b"1.0.0", _OF_ATTACHMENT),
+    b"CHECK": (b"11", b"1.0.0", (*_OF_ATTACHMENT, b"CNI_NETNS")),
+    b"GC": (b"11", b"1.1.0", (b"CNI_PATH",)),
+    b"STATUS": (b"50", b"1.1.0", (b"CNI_PATH",)),
+}
+"""By command: the code of the error, its cniVersion, and the variables without which the call is not sound."""
 
 
 class Nobody(Exception):
@@ -145,6 +155,23 @@ def ask_agent(variables: bytes, stdin: bytes) -> tuple[int, bytes, bytes]:
         agent.close()
 
 
+def refusal(command: bytes) -> tuple[bytes, bytes] | None:
+    """stdout and stderr for a call that is an agent's to do; None: it may be done without one, or is not sound."""
+    code, version, needed = REFUSALS.get(command, (b"", b"", ()))
+    if not code or not all(os.environb.get(name) for name in needed):
+        return None
+    where, why = os.environb.get(b"BGPCNI_SOCKET") or DEFAULT_SOCKET, b"no agent answers on "
+    if not os.environb.get(b"BGPCNI_SOCKET") and not os.path.lexists(DEFAULT_SOCKET):
+        if not os.path.lexists(AGENT_CONFIG):
+            return None
+        why = AGENT_CONFIG + b" exists, but no agent answers on "
+    if any(octet < 32 or octet > 126 or octet in b'"\\' for octet in where):
+        return None  # it cannot stand in JSON as it is
+    text = why + where + b": start bgpcni agent"
+    out = b'{"cniVersion": "%b", "code": %b, "msg": "%b"}\n' % (version, code, text)
+    return out, b"bgpcni: %b failed: %b\n" % (command, text)
+
+
 def stdin_again(stdin: bytes) -> None:
     """Put what was read on descriptor 0 once more."""
     try:
@@ -187,7 +214,10 @@ def main() -> int:
     try:
         code, out, err = ask_agent(variables, stdin)
     except (Nobody, OSError):
-        return become_python(stdin)
+        refused = refusal(os.environb.get(b"CNI_COMMAND", b"")) if stdin else None
+        if refused is None:
+            return become_python(stdin)
+        code, (out, err) = 1, refused
     try:
         write_whole(2, err)
     except OSError:

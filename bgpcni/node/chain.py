@@ -40,7 +40,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
         raise InvalidConfiguration("ipam: given together with prevResult; behind another plugin it must be absent")
     held = reconcile.clear_the_way(node, request.key)
     with Namespace.of_container(request.environment.netns, request.netns_fd) as space, Undo() as undo:
-        attachment = node.begin(request, space, warnings)
+        attachment = node.begin(request, space, warnings, undo)
         found = verify(node.netlink, space, request.prev_result, request.environment.ifname)
         plan.refuse_by_policy(node.agent.policy, request.settings, found.addresses)
         unicast = bool(attachment.exporters) and attachment.bgp.family == "unicast"

@@ -27,10 +27,13 @@ from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
 from bgpcni.node import interface, plan
 from bgpcni.node.addressing import Addressing
+from bgpcni.node.failures import Failures
+from bgpcni.node.numbers import NumbersInUse
 from bgpcni.node.request import Request
 from bgpcni.nudges import Nudges
 from bgpcni.numbers import vrf_name
 from bgpcni.store import Store
+from bgpcni.undo import Undo
 
 if TYPE_CHECKING:
     from bgpcni.dataplane.dataplane import DataPlane
@@ -65,11 +68,13 @@ class Node:
         self.amiss = amiss or {}
         self.boot_id = boot_id()
         self.addressing = Addressing(store)
+        self.numbers = NumbersInUse(store, resident=convergence.resident)
         self.by_link: dict[int, AttachmentKey] = {}
         """Attachments by the index of their root-side link: who it is that vanishes."""
         self.namespaces: dict[AttachmentKey, int] = {}
         """The nsid of the container, of each attachment that has no root-side link."""
         self.drained = False
+        self.failures = Failures()
         self.herald = Herald()
         self.reaper = Reaper()
         self.claims = Claims(self._claimed)
@@ -102,9 +107,9 @@ class Node:
         others = (s.attachment for s in self.store.all() if s.attachment is None or s.attachment.key != attachment.key)
         return any(other is None or other.bridge == attachment.bridge for other in others)
 
-    def begin(self, request: Request, space: Namespace, warnings: list[str]) -> Attachment:
+    def begin(self, request: Request, space: Namespace, warnings: list[str], undo: Undo) -> Attachment:
         """An attachment as every ADD begins it: whose it is, in which namespace, what is announced through whom."""
-        routing = self.routing(request, warnings)
+        routing = self.routing(request, warnings, undo)
         return Attachment(
             boot_id=self.boot_id,
             network=request.name,
@@ -197,9 +202,9 @@ class Node:
         self.by_link.pop(attachment.host_index or 0, None)
         self.namespaces.pop(attachment.key, None)
 
-    def routing(self, request: Request, warnings: list[str]) -> plan.Routing:
+    def routing(self, request: Request, warnings: list[str], undo: Undo) -> plan.Routing:
         """What is announced through whom, each exporter loaded and its configuration validated."""
-        number = 0 if plan.family_of(request.settings) == "unicast" else self.store.number_of(request.name)
+        number = 0 if plan.family_of(request.settings) == "unicast" else self.numbers.of(request.name, undo)
         routing = plan.routing(request, self.agent, self.facts, number, resident=self.resident)
         warnings += routing.warnings
         self.refuse_exporters(routing)
@@ -214,7 +219,7 @@ class Node:
         vrf = None
         if routing.bgp.vrf is not None:
             lacking = "agent" if self.dataplane is None else self.dataplane.lacking(routing.bgp.family)
-            vrf = plan.VrfHere(self.store.number_of(vrf_name(routing.bgp.vrf)), lacking)
+            vrf = plan.VrfHere(self.numbers.of(vrf_name(routing.bgp.vrf), undo), lacking)
         intent, more = plan.forwarded(request.settings, routing.bgp, imports, vrf)
         warnings += more
         return replace(routing, bgp=intent)

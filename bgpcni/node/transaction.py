@@ -62,7 +62,7 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
     held = reconcile.clear_the_way(node, request.key)
     container = Namespace.of_container(request.environment.netns, request.netns_fd)
     with container as space, Undo() as afterwards, Undo() as undo:
-        attachment = _planned(node, request, space, answer.warnings)
+        attachment = _planned(node, request, space, answer.warnings, undo)
         undo.push("the attachment", lambda: reconcile.take_back(node, attachment, held))
         node.claims.take(attachment)
         reconcile.begin(node, attachment, held)
@@ -111,10 +111,10 @@ def _unless_shared(node: Node, attachment: Attachment, undo: Undo, what: str, ta
     undo.push(what, lambda: node.shares_bridge(attachment) or take_away())
 
 
-def _planned(node: Node, request: Request, space: Namespace, warnings: list[str]) -> Attachment:
+def _planned(node: Node, request: Request, space: Namespace, warnings: list[str], undo: Undo) -> Attachment:
     """The attachment as it shall be, on disk before the kernel is touched."""
     config = request.settings
-    attachment = node.begin(request, space, warnings)
+    attachment = node.begin(request, space, warnings, undo)
     plan.refuse_vlan_with(config, attachment.bgp, attachment.exporters)
     node.agent.policy.refuse_names("bridges", [config.bridge], node.agent.policy.bridges, "bridge")
     return attachment.model_copy(

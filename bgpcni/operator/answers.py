@@ -22,6 +22,7 @@ from bgpcni.errors import CniError, InvalidConfiguration, IoFailure
 from bgpcni.kernel import links, vxlan
 from bgpcni.model import Announcement, Attachment, ExporterUse, State
 from bgpcni.node import interface, plan, reconcile, reload, without_agent
+from bgpcni.node.failures import Failure
 from bgpcni.node.node import Node
 from bgpcni.node.reachability import Reachability
 from bgpcni.store import Stored
@@ -33,6 +34,7 @@ Document = dict[str, Any]
 SYNC_SECONDS = 10.0
 _REACHED = re.compile(r"maximum_prefix( \d+)? is reached[^;]*")
 """What an exporter, or a table, says of a peer that has told more routes than are taken."""
+GONE = "gone"
 
 
 def failure(text: str) -> Document:
@@ -137,7 +139,7 @@ def _unusable(node: Node) -> Iterator[Document]:
 
 
 def attachments(node: Node) -> tuple[Document, int]:
-    """Every record that can be read, whatever its state; exit 0."""
+    """Every record that can be read, whatever its state; `gone`: up by its record, but its link is not; exit 0."""
     found = []
     for stored in node.store.all():
         item = stored.attachment
@@ -148,7 +150,7 @@ def attachments(node: Node) -> tuple[Document, int]:
                 "network": item.network,
                 "containerID": item.container_id,
                 "ifname": item.ifname,
-                "state": stored.state.value,
+                "state": state_of(node, stored.state, item),
                 "netns": item.netns,
                 "hostVeth": item.host_veth,
                 "mac": item.mac,
@@ -157,6 +159,12 @@ def attachments(node: Node) -> tuple[Document, int]:
             }
         )
     return {"schema": 1, "attachments": found}, 0
+
+
+def state_of(node: Node, state: State, attachment: Attachment | None) -> str:
+    """That of the record, but for what is up and has lost its link."""
+    gone = state is State.UP and attachment is not None and interface.vanished(node.netlink, attachment)
+    return GONE if gone else state.value
 
 
 # ---------------------------------------------------------------- routes
@@ -291,10 +299,28 @@ def peers(node: Node) -> tuple[Document, int]:
 
 
 def explain(node: Node, what: str) -> tuple[Document, int]:
-    """From request to route, in order, for each attachment that WHAT names; exit 1 if nothing matches."""
-    found = [_explain(node, stored) for stored in node.store.all() if _matches(stored, what)]
+    """From request to route, in order, for each attachment that WHAT names; exit 1 if nothing matches.
+
+    An ADD that failed is explained by its error, where the agent remembers it: it left nothing else.
+    """
+    failures = {(one.network, one.container_id, one.ifname): one for one in node.failures.about(what)}
+    found = []
+    for stored in node.store.all():
+        if _matches(stored, what):
+            item = _explain(node, stored)
+            if failed := failures.pop((item["network"], item.get("containerID", ""), item.get("ifname", "")), None):
+                item["steps"].append(_failed(failed))
+            found.append(item)
+    for failed in failures.values():
+        named = {"network": failed.network or "?", "containerID": failed.container_id, "ifname": failed.ifname}
+        found.append({**named, "steps": [_failed(failed)]})
     if not found:
-        return failure(f"nothing here matches {what!r}: no container ID, address, prefix, network, MAC or veth"), 1
+        text = f"nothing here matches {what!r}: no container ID, address, prefix, network, MAC or veth"
+        if not node.resident:
+            text += (
+                "; no agent is running, so ADDs that failed are not remembered: their errors are in the runtime's log"
+            )
+        return failure(text), 1
     return {"schema": 1, "what": what, "attachments": found}, 0
 
 
@@ -363,6 +389,11 @@ def _explain(node: Node, stored: Stored) -> Document:
         "ifname": attachment.ifname,
         "steps": steps,
     }
+
+
+def _failed(failed: Failure) -> Document:
+    story = f" ({failed.details})" if failed.details else ""
+    return _step("last ADD", "failed", failed.at, f"error {failed.code}: {failed.msg}{story}")
 
 
 def _vrf_step(node: Node, attachment: Attachment) -> Document:

@@ -12,11 +12,12 @@ plugins run, the name they are given leads to that descriptor.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import select
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from pydantic import Field, ValidationError
 
 from bgpcni import folders, locks, paths
 from bgpcni.cni.environment import Command, parse_environment
+from bgpcni.config.network import describe
 from bgpcni.errors import (
     AlreadyAttached,
     CniError,
     Delegated,
+    InvalidConfiguration,
     InvalidEnvironment,
     InvalidNamespace,
     IoFailure,
@@ -38,6 +41,7 @@ from bgpcni.kernel.netlink import Netlink
 from bgpcni.model import AttachmentKey, Record
 from bgpcni.operator.libcni import Network, Runtime, find
 
+log = logging.getLogger(__name__)
 Document = dict[str, Any]
 NETNS = Path("/var/run/netns")
 """Where iproute2 looks for named namespaces."""
@@ -117,14 +121,28 @@ class Memory:
             return None
 
     def of_network(self, network: str) -> list[Kept]:
-        names = [name for name in sorted(os.listdir(self._fd)) if name.startswith(f"{network}@")]
-        found: list[Kept] = []
-        for name in names:
+        """Raises IoFailure for one that cannot be read."""
+        return list(self._all(f"{network}@"))
+
+    def elsewhere(self, network: str) -> Iterator[Kept]:
+        """Those of other networks, without what cannot be read: nobody asked for that one."""
+        for name in self._names(""):
+            if not name.startswith(f"{network}@"):
+                try:
+                    yield self._read(name)
+                except (FileNotFoundError, IoFailure):
+                    continue
+
+    def _all(self, prefix: str) -> Iterator[Kept]:
+        for name in self._names(prefix):
             try:
-                found += [self._read(name)] if name.endswith(".json") else []
+                yield self._read(name)
             except FileNotFoundError:
                 continue  # detached meanwhile
-        return found
+
+    def _names(self, prefix: str) -> list[str]:
+        names = folders.listed(self._fd)
+        return sorted(name for name in names if name.startswith(prefix) and name.endswith(".json") and name[0] != ".")
 
     def put(self, kept: Kept) -> None:
         """Whole or not at all. Raises IoFailure."""
@@ -154,7 +172,7 @@ class Memory:
         except OSError as error:
             raise IoFailure(f"{self._path / name}: {error.strerror}") from None
         except ValidationError as error:
-            raise IoFailure(f"{self._path / name}: {str(error).splitlines()[0]}: remove it") from None
+            raise IoFailure(f"{self._path / name} is damaged, remove it: {describe(error)}") from None
 
 
 def _file(key: AttachmentKey) -> str:
@@ -290,14 +308,21 @@ def _attach(place: Place, chain: Network, key: AttachmentKey, pid: int, space: N
 
 
 def _roll_back(place: Place, kept: Kept, runtime: Runtime, chain: Network, error: BaseException) -> None:
-    """After a failed ADD the chain's DEL is due (section 3), unless the attachment was there before and is alive."""
+    """After a failed ADD the chain's DEL is due (section 3), unless the attachment was there before and is alive.
+
+    Whatever comes of it is told behind the cause, in the same error.
+    """
     if kept.name is not None:
         Sign(Path(kept.name), kept.targets).take_down()
     try:
         if not (isinstance(error, Delegated) and error.code == AlreadyAttached.code):
-            runtime.delete(chain, None)
+            replace(runtime, say=lambda text: None).delete(chain, None)
     except CniError as second:
-        place.say(f"bgpcni: taking it back failed as well: {second.msg}; bgpcni detach tries again\n")
+        story = f"taking it back failed as well, bgpcni detach tries again: {second.msg}"
+        if isinstance(error, CniError):
+            error.msg += f"; {story}"
+        else:
+            place.say(f"bgpcni: {story}\n")
         return
     place.memory.drop(kept.key)
 
@@ -364,11 +389,19 @@ def _routes(result: Document) -> list[Document]:
 # ---------------------------------------------------------------- detach
 
 
-def detach(place: Place, network: str, pid: int | None, container_id: str | None, ifname: str | None) -> Document:
+def detach(
+    place: Place,
+    network: str,
+    pid: int | None,
+    container_id: str | None,
+    ifname: str | None,
+    known: Callable[[], Sequence[Document]] = lambda: (),
+) -> Document:
     """Disconnect what `attach` connected: all of it in this network, or one interface. Nothing there: success.
 
     What was attached is taken back by the configuration of then; of what is not remembered (another's attach, a
-    lost file) by that of now, as a runtime's second DEL does. Raises the first CniError, the rest is done.
+    lost file) by that of now, as a runtime's second DEL does. A container that is on other networks only was not
+    meant, and is refused; `known` gives the agent's list of attachments. Raises the first CniError, the rest is done.
     """
     kept = [
         entry
@@ -389,11 +422,51 @@ def detach(place: Place, network: str, pid: int | None, container_id: str | None
         except CniError as error:
             failures.append(error)
     if not kept:
+        _refuse_other_network(place, network, pid, container_id, known)
         gone.append(_detach_unknown(place, network, pid, container_id, ifname or "eth0"))
     if failures:
         raise failures[0]
     named = [{"containerID": key.container_id, "ifname": key.ifname} for key in gone]
     return {"schema": 1, "network": network, "detached": named}
+
+
+def _refuse_other_network(
+    place: Place, network: str, pid: int | None, container_id: str | None, known: Callable[[], Sequence[Document]]
+) -> None:
+    """Raises InvalidConfiguration where the container is not on this network, as far as is known, but on others."""
+    wanted = container_id or default_id(pid or 0)
+    others = [
+        entry.network["name"]
+        for entry in place.memory.elsewhere(network)
+        if entry.container_id == wanted or (pid is not None and entry.pid == pid)
+    ]
+    attached = [item["network"] for item in known() if item["containerID"] == wanted]
+    others += [name for name in attached if name != network]
+    if others and network not in attached:
+        who = wanted if container_id else f"process {pid}"
+        raise InvalidConfiguration(f"{who} is not on network {network}; it is on {', '.join(dict.fromkeys(others))}")
+
+
+def take_down_name(memory_folders: Iterable[Path], key: AttachmentKey) -> None:
+    """The link of `key` is gone: where its namespace is gone as well, so is the name that `attach` gave that one.
+
+    What else `attach` keeps stays for detach, which has the rest of the chain to undo. Of an attachment that another
+    made there is nothing. Never raises: a name that stays is a nuisance, and detach removes it too.
+    """
+    for folder in memory_folders:
+        try:
+            if not folder.is_dir():
+                continue
+            kept = Memory(folder).find(key)
+            if kept is not None and kept.name is not None and _is_gone(kept):
+                Sign(Path(kept.name), kept.targets).take_down()
+        except (OSError, CniError) as error:
+            log.info("%s: its name under %s stays: %s", key, NETNS, error)
+
+
+def _is_gone(kept: Kept) -> bool:
+    with _still(kept) as netns:
+        return not netns
 
 
 def _undo(place: Place, kept: Kept) -> None:

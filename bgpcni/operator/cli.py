@@ -46,6 +46,10 @@ def _finish(name: str, document: Document, code: int, as_json: bool) -> NoReturn
     sys.exit(code)
 
 
+def _socket(given: Path | None) -> Path:
+    return given or Path(os.environ.get("BGPCNI_SOCKET") or paths.SOCKET)
+
+
 def _ask(
     name: str,
     socket_path: Path | None,
@@ -55,12 +59,11 @@ def _ask(
     **arguments: Any,
 ) -> NoReturn:
     """Ask the agent; `without` answers from the records when there is no agent and none is meant to be."""
-    path = socket_path or Path(os.environ.get("BGPCNI_SOCKET") or paths.SOCKET)
     try:
-        document, code = client.ask(path, name, **arguments)
+        document, code = client.ask(_socket(socket_path), name, **arguments)
     except client.NoAgent as error:
         document, code = {"schema": 1, "error": str(error)}, 1
-        if without is not None and socket_path is None:
+        if without is not None and socket_path is None and error.absent:
             document, code = _without_agent(without, str(error))
     _finish(name, document, code, as_json)
 
@@ -172,6 +175,15 @@ def _runs_plugins(command: F) -> F:
     return command
 
 
+def _listed(socket_path: Path | None, name: str) -> list[Document]:
+    """The list that is the agent's answer to a command, empty where no agent answers."""
+    try:
+        document, _ = client.ask(_socket(socket_path), name)
+    except client.NoAgent:
+        return []
+    return list(document.get(name, []))
+
+
 def _place(conf_dir: Path, bin_dir: str | None, socket_path: Path | None) -> Any:
     from bgpcni.operator import attach as attaching
 
@@ -213,12 +225,7 @@ def attach(
         document = attaching.attach(place, pid, network, ifname, container_id or attaching.default_id(pid))
     except CniError as error:
         _finish("attach", {"schema": 1, "error": error.msg}, 1, as_json)
-    path = socket_path or Path(os.environ.get("BGPCNI_SOCKET") or paths.SOCKET)
-    try:
-        routes, _ = client.ask(path, "routes")
-    except client.NoAgent:
-        routes = {}
-    document["announcements"] = attaching.announcements(routes.get("routes", []), document)
+    document["announcements"] = attaching.announcements(_listed(socket_path, "routes"), document)
     _finish("attach", document, 0, as_json)
 
 
@@ -245,7 +252,9 @@ def detach(
         raise click.UsageError("give one of --pid and --id")
     try:
         place = _place(conf_dir, bin_dir, socket_path)
-        document = attaching.detach(place, network, pid, container_id, ifname)
+        document = attaching.detach(
+            place, network, pid, container_id, ifname, lambda: _listed(socket_path, "attachments")
+        )
     except CniError as error:
         _finish("detach", {"schema": 1, "error": error.msg}, 1, as_json)
     _finish("detach", document, 0, as_json)
@@ -255,17 +264,19 @@ def detach(
 @click.option("--config", type=click.Path(path_type=Path), default=paths.AGENT_CONFIG, show_default=True)
 @click.option("--socket", "socket_path", type=click.Path(path_type=Path), default=None, metavar="PATH",
               help=f"Where to listen; else $BGPCNI_SOCKET, else {paths.SOCKET}.")  # fmt: skip
-@click.option("--metrics", metavar="ADDR:PORT", help="Serve Prometheus metrics there.")
+@click.option("--metrics", metavar="ADDR:PORT", help="Serve Prometheus metrics there, on a loopback address.")
+@click.option("--metrics-beyond-loopback", is_flag=True, help="Let --metrics be an address that others reach.")
 @click.option("--log-json", is_flag=True, help="Log lines as JSON objects.")
-def agent(config: Path, socket_path: Path | None, metrics: str | None, log_json: bool) -> None:
+def agent(
+    config: Path, socket_path: Path | None, metrics: str | None, metrics_beyond_loopback: bool, log_json: bool
+) -> None:
     """Run the node's resident process in the foreground."""
     from bgpcni.agent.agent import Agent
     from bgpcni.agent.logs import configure
 
     configure(as_json=log_json)
-    path = socket_path or Path(os.environ.get("BGPCNI_SOCKET") or paths.SOCKET)
     try:
-        Agent(config, path, metrics).run()
+        Agent(config, _socket(socket_path), metrics, beyond_loopback=metrics_beyond_loopback).run()
     except CniError as error:
         click.echo(f"bgpcni agent: {error.msg}", err=True)
         sys.exit(1)

@@ -16,7 +16,11 @@ _CREDENTIALS = struct.Struct("=iII")
 
 
 class NoAgent(Exception):
-    """Nobody answers; the message says on which socket and why."""
+    """Nobody answers; the message says on which socket and why. `absent`: because there is no agent."""
+
+    def __init__(self, text: str, *, absent: bool = False) -> None:
+        super().__init__(text)
+        self.absent = absent
 
 
 def ask(path: Path, command: str, **arguments: Any) -> tuple[dict[str, Any], int]:
@@ -33,9 +37,16 @@ def ask(path: Path, command: str, **arguments: Any) -> tuple[dict[str, Any], int
             sock.sendall(protocol.HEADER.pack(protocol.MAGIC, protocol.COMMAND, 0, len(body)) + body)
             code, _, length, errors = protocol.REPLY.unpack(_exactly(sock, protocol.REPLY.size))
             text = _exactly(sock, length + errors)[:length]
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise NoAgent(f"no agent answers on {path}: {error.strerror}; start bgpcni agent", absent=True) from None
+    except PermissionError:
+        raise NoAgent(f"this user may not ask the agent on {path}: run the command as root") from None
+    except TimeoutError:
+        raise NoAgent(f"{path}: the agent did not answer in time; see its log") from None
     except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or error or "no answer"
-        raise NoAgent(f"no agent answers on {path}: {reason}; start bgpcni agent") from None
+        raise NoAgent(
+            f"no answer on {path}: {getattr(error, 'strerror', None) or error}; see the agent's log"
+        ) from None
     try:
         document = json.loads(text)
     except ValueError:

@@ -28,6 +28,7 @@ Events, one JSON object a line, to the API process of each neighbour:
     {"bgpcni": "configured", "digest": D, "error": ""}    after a reload; D: SHA-256 of the configuration
     {"bgpcni": "up", "peer": A, "families": [...], "seq": N, "asn4": B, "graceful": [...], "refresh": B}
     {"bgpcni": "unreached", "peer": A, "reason": R}       no connection to it can be made, told once
+    {"bgpcni": "as", "peer": A, "asn": N}                 its OPEN has this AS, over which the session ends
     {"bgpcni": "sent", "peer": A, "seq": N}               all up to N is in the socket of this session
     {"bgpcni": "acked", "peer": A, "seq": N}              and acknowledged by the peer's TCP
     {"bgpcni": "eor", "peer": A, "family": F}             End-of-RIB is in the socket
@@ -703,6 +704,23 @@ def watched_main(engine: Engine, stock: Callable[[Any], Iterator[Any]]) -> Calla
     return main
 
 
+def telling_as(stock: Callable[..., None]) -> Callable[..., None]:
+    """`Protocol.validate_open`, telling which AS the peer's OPEN has where that is not the one it should have."""
+
+    def validate_open(protocol: Any) -> None:
+        try:
+            stock(protocol)
+        except Notify as error:
+            if (error.code, error.subcode) == (2, 2):
+                address, asn = str(protocol.neighbor["peer-address"]), int(protocol.negotiated.peer_as)
+                text = json.dumps({"bgpcni": "as", "peer": address, "asn": asn})
+                for service in protocol.neighbor.api["neighbor-changes"]:
+                    protocol.peer.reactor.processes.write(service, text)
+            raise
+
+    return validate_open
+
+
 def watched_update(stock: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
     """`Protocol.new_update`, which writes what is queued, noting the sequence number it covers.
 
@@ -866,6 +884,7 @@ def check() -> None:
         outgoing.ready: ["io"],
         Protocol.new_update: ["self", "include_withdraw"],
         Protocol.new_eors: ["self", "afi", "safi"],
+        Protocol.validate_open: ["self"],
         Reactor.reload: ["self"],
         Reactor._pending_adjribout: ["self"],
         Reactor._wait_for_io: ["self", "sleeptime"],
@@ -1025,6 +1044,7 @@ def install(engine: Engine) -> None:
     Peer._main = watched_main(engine, Peer._main)
     Protocol.new_update = watched_update(Protocol.new_update)
     Protocol.new_eors = watched_eors(Protocol.new_eors)
+    Protocol.validate_open = telling_as(Protocol.validate_open)
     # a reload is dropped without a word while routes are queued, as they are for a neighbour that is away
     Reactor._pending_adjribout = lambda reactor: False
     stock_reload = Reactor.reload

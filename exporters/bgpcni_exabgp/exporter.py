@@ -405,7 +405,7 @@ class ExaBGP(Exporter):
             finally:
                 link.release()
             if not self._closing.is_set() and running.wait(1.0):
-                reason = f"it ended: {self._home.last_words()}"
+                reason = self._home.ending(running)
             return reason
         finally:
             with self._lock:
@@ -420,7 +420,7 @@ class ExaBGP(Exporter):
                 return Link.open(str(self._home.socket))
             except OSError as error:
                 if running.wait(0.01):
-                    raise OSError(f"it ended: {self._home.last_words()}") from None
+                    raise OSError(self._home.ending(running)) from None
                 if self._closing.is_set():
                     raise OSError("closing") from None
                 if time.monotonic() > deadline:
@@ -607,6 +607,8 @@ class ExaBGP(Exporter):
                 self._ledger.sent(session, event["seq"])
             elif kind == "unreached":
                 session.unreached = f"cannot connect: {event['reason']}"
+            elif kind == "as":
+                session.told_as = event["asn"]
             elif kind == "acked":
                 session.acked = event["seq"]
             elif kind == "eor":
@@ -647,7 +649,7 @@ class ExaBGP(Exporter):
             return self._end_of_rib()
         elif found["state"] == "down":
             was_up = session.up
-            fall = explain(str(found.get("reason", "")))
+            fall = explain(str(found.get("reason", "")), self.node.asn, session.neighbor.asn, session.told_as)
             # losing the connection right after a NOTIFICATION says nothing new
             words = fall.words if was_up or "NOTIFICATION" in fall.words or not session.last_error else ""
             self._ledger.down(session, words, time.monotonic(), link.number, time.time())

@@ -104,8 +104,11 @@ class Fall:
     update_error: bool = False
 
 
-def explain(reason: str) -> Fall:
-    """ExaBGP's reason for a session's end."""
+def explain(reason: str, ours: int | None = None, expected: int = 0, told: int = 0) -> Fall:
+    """ExaBGP's reason for a session's end.
+
+    `ours`: our AS; `expected`: the one that agent.toml says the peer has; `told`: the one in the peer's OPEN, if known.
+    """
     found = _NOTIFICATION.search(reason)
     if found is None:
         return Fall(reason or "the session ended")
@@ -113,6 +116,11 @@ def explain(reason: str) -> Fall:
     name, subnames = ERRORS.get(code, (f"code {code}", {}))
     detail = subnames.get(subcode)
     words = f"NOTIFICATION {code}/{subcode} {found[1]}: {name}" + (f", {detail}" if detail else "")
+    if (code, subcode) == (2, 2):
+        if found[1] == "received":
+            words += f": the peer expects another AS than ours, {ours}" if ours else ""
+        elif told:
+            words += f": the peer says that it has AS {told}, agent.toml says {expected}"
     return Fall(words, found[1] == "received" and code == 3)
 
 
@@ -138,6 +146,8 @@ class Session:
     last_error: str = ""
     unreached: str = ""
     """Why no connection can be made, since the session fell."""
+    told_as: int = 0
+    """The AS in the peer's last OPEN, where that is not the AS it should have."""
 
     @property
     def up(self) -> bool:

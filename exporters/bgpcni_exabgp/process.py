@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -39,6 +40,8 @@ class Running:
 
     def __init__(self, identity: Identity, descriptor: int) -> None:
         self.identity = identity
+        self.status = ""
+        """How it ended, in words; "" while it lives, and where only its parent, an agent that is gone, could know."""
         self._descriptor = descriptor
 
     def alive(self) -> bool:
@@ -50,8 +53,10 @@ class Running:
         poller.register(self._descriptor, select.POLLIN)
         if not poller.poll(max(0, int(seconds * 1000))):
             return False
-        with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOHANG)  # if it is a child of this life
+        with contextlib.suppress(ChildProcessError):  # only a child of this life can be asked, and once
+            found = os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOHANG)
+            if found is not None:
+                self.status = _status(found.si_code, found.si_status)
         return True
 
     def signal(self, number: int) -> None:
@@ -170,15 +175,43 @@ class Home:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
-    def last_words(self) -> str:
-        """The last line that ExaBGP wrote, for a reason in words."""
+    def ending(self, running: Running) -> str:
+        """How an ExaBGP ended: its exit status or the signal, and its last line where that is an error."""
+        if not running.status:
+            return "it ended, and how is not known: an earlier agent started it"
+        error = self._last_error(running.identity.pid) if "exit status" in running.status else ""
+        return running.status + (f": {error}" if error else "")
+
+    def _last_error(self, pid: int) -> str:
+        """The last line of the log without its head, if this process wrote it and it tells of an error."""
         try:
             with self.log.open("rb") as log:
                 log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
                 lines = log.read().decode("utf-8", "replace").strip().splitlines()
         except OSError:
             return ""
-        return lines[-1].strip()[:200] if lines else ""
+        last = lines[-1].strip() if lines else ""
+        head = _HEAD.match(last)
+        if head is not None and (int(head[1]) != pid or head[2].startswith(("outgoing-", "incoming-"))):
+            return ""
+        text = last[head.end() :] if head is not None else last
+        return text[:200] if _ERROR.search(text) else ""
+
+
+_HEAD = re.compile(r"\d\d:\d\d:\d\d (\d+) +(\S+) +")
+"""What a line of ExaBGP's log begins with: time, pid and what it is about. A traceback has none."""
+_ERROR = re.compile(r"(?i)error|exception|invalid|could not|can ?not|failed|unable|refused|denied|in use|^bgpcni: ")
+"""ExaBGP's log does not say how serious a line is: what its errors, and Python's, have in them."""
+
+
+def _status(code: int, status: int) -> str:
+    if code == os.CLD_EXITED:
+        return f"it ended with exit status {status}"
+    try:
+        name = f" ({signal.Signals(status).name})"
+    except ValueError:
+        name = ""
+    return f"it was killed by signal {status}{name}"
 
 
 _found = False

@@ -1,0 +1,85 @@
+"""ADDs that failed, for `explain`: the last one of each attachment, in memory, the newest few hundred.
+
+A runtime's log has the error too, if somebody knows where; and the container it was about is gone when one looks.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bgpcni import clock
+
+MOST = 256
+"""Attachments of which a failure is kept; the oldest go first."""
+LONGEST = 2000
+"""Characters that are kept of a message, and of a name that a caller made up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """`network` is "" where not even that could be read. `code`, `msg` and `details` as the runtime got them."""
+
+    network: str
+    container_id: str
+    ifname: str
+    at: str
+    code: int
+    msg: str
+    details: str = ""
+
+    def names(self, what: str) -> bool:
+        """Whether an operator's word means this: its network, its container's ID or the first 6 characters of that."""
+        same = what in (self.network, self.container_id)
+        return bool(what) and (same or (len(what) >= 6 and self.container_id.startswith(what)))
+
+
+class Failures:
+    """One node's. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: dict[tuple[str, str, str], Failure] = {}
+
+    def failed(self, variables: Mapping[str, str], stdin: bytes, stdout: bytes) -> None:
+        """An ADD with these CNI variables and this stdin was answered with the error on stdout."""
+        error = json.loads(stdout)
+        failure = Failure(
+            network=_network(stdin)[:LONGEST],
+            container_id=variables.get("CNI_CONTAINERID", "")[:LONGEST],
+            ifname=variables.get("CNI_IFNAME", "")[:LONGEST],
+            at=clock.now(),
+            code=error["code"],
+            msg=error["msg"][:LONGEST],
+            details=error.get("details", "")[:LONGEST],
+        )
+        key = failure.network, failure.container_id, failure.ifname
+        with self._lock:
+            self._last.pop(key, None)
+            self._last[key] = failure
+            while len(self._last) > MOST:
+                del self._last[next(iter(self._last))]
+
+    def worked(self, variables: Mapping[str, str]) -> None:
+        """An ADD with these variables succeeded: what failed of that interface before is history."""
+        if not self._last:
+            return
+        attached = variables.get("CNI_CONTAINERID", ""), variables.get("CNI_IFNAME", "")
+        with self._lock:
+            for key in [key for key in self._last if key[1:] == attached]:
+                del self._last[key]
+
+    def about(self, what: str) -> list[Failure]:
+        """Those that an operator's word means, the newest last."""
+        with self._lock:
+            return [failure for failure in self._last.values() if failure.names(what)]
+
+
+def _network(stdin: bytes) -> str:
+    try:
+        name = json.loads(stdin)["name"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return ""
+    return name if isinstance(name, str) else ""
