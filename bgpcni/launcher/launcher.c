@@ -5,6 +5,8 @@
  * its reply is whole, the Python plugin is executed in our place with the same stdin and environment. Nothing reaches
  * stdout before a whole reply was read, so the Python plugin always starts with a clean one.
  *
+ * Under the name `bgpcni-ipam` it is another plugin, which the agent does not serve: that goes to Python at once.
+ *
  * It may not read or write JSON, and judges nothing: what cannot be opened is not sent, and whoever answers the call
  * says what is wrong with it. stdin beyond the bound goes to the Python plugin cut to bound + 1 octets: too long there
  * as well, hence refused there in words.
@@ -266,9 +268,9 @@ static int ask_agent(size_t variables_size, size_t input_size)
     return code;
 }
 
-static int become_python(size_t input_size)
+static int become_python(size_t input_size, char *module)
 {
-    char *const arguments[] = {(char *)python, "-I", "-m", "bgpcni.plugin", NULL};
+    char *const arguments[] = {(char *)python, "-I", "-m", module, NULL};
     int again = memfd_create("stdin", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
 
     if (again < 0 && errno == EINVAL) /* kernels before 6.3 */
@@ -282,9 +284,16 @@ static int become_python(size_t input_size)
     return complain("cannot execute ", arguments[0]);
 }
 
-int main(void)
+/* Whether the runtime's name for this file says that it is asked for addresses; arguments are not looked at. */
+static int is_ipam(int count, char **arguments)
 {
-    int code = NOBODY;
+    const char *slash = count > 0 ? strrchr(arguments[0], '/') : NULL;
+    return count > 0 && strcmp(slash ? slash + 1 : arguments[0], "bgpcni-ipam") == 0;
+}
+
+int main(int count, char **arguments)
+{
+    int code = NOBODY, ipam = is_ipam(count, arguments);
 
     fill_standard_descriptors();
     signal(SIGPIPE, SIG_IGN);
@@ -293,7 +302,7 @@ int main(void)
     size_t limit = command && strcmp(command, "GC") == 0 ? MAX_GC : MAX_REQUEST;
     size_t variables_size = gather_variables(limit);
     size_t input_size = read_whole(0, input, limit + 1);
-    if (variables_size + input_size <= limit)
+    if (!ipam && variables_size + input_size <= limit)
         code = ask_agent(variables_size, input_size);
-    return code == NOBODY ? become_python(input_size) : code;
+    return code == NOBODY ? become_python(input_size, ipam ? "bgpcni.ipam.executable" : "bgpcni.plugin") : code;
 }
