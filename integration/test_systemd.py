@@ -107,12 +107,17 @@ def cases(node: Node, machine: Booted) -> list[Case]:
     double = Path("/var/lib/double")
     machine.run("mkdir", double)
     machine.run("install", DOUBLE, "/usr/lib/cni/double")
+    theirs = "/var/lib/theirs"
+    machine.run("install", "--directory", "--owner=nobody", "--mode=0700", theirs)
     static = {"type": "static", "addresses": [{"address": "10.1.9.5/24", "gateway": "10.1.9.1"}]}
+    others = network("theirs", 5)
+    others["ipam"]["dataDir"] = theirs
     options = {"ipMasq": True, "macspoofchk": True, "enabledad": True}
     evpn = {"bgp": {"family": "evpn", "vni": 5001}, "importRT": ["64512:5001"], "exportRT": ["64512:5001"]}
     return [
         Case("unicast", network("unicast", 2, **options)),
         Case("iptables", network("iptables", 3, ipMasq=True, ipMasqBackend="iptables")),
+        Case("theirs", others),
         Case("evpn", network("evpn", 4, **evpn), pings=False),
         Case("static", network("static", 9, isDefaultGateway=True, ipam=static)),
         Case("double", network("double", 7, isDefaultGateway=True, ipam={"type": "double", "folder": str(double)})),

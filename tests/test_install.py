@@ -433,6 +433,12 @@ def test_what_the_readme_shows_is_valid() -> None:
     AgentConfig.model_validate(tomllib.loads(agents[0]))
 
 
+def test_the_unit_runs_what_the_readme_installs() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    (unit,) = re.findall(r"^ExecStart=(\S+) agent$", (SAMPLES / "systemd/bgpcni.service").read_text(), re.MULTILINE)
+    assert f"python3 -m venv {Path(unit).parents[1]} && {Path(unit).with_name('pip')} install ." in text
+
+
 def test_every_option_of_the_agents_sample_can_be_uncommented() -> None:
     """As shipped it changes nothing; without the `#` before its options it is all that the agent takes, and valid."""
     text = (SAMPLES / "agent.toml").read_text()
