@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,19 +41,18 @@ def node(lab: Lab, frr: Frr) -> Node:
 
 
 @pytest.fixture
-def machine(node: Node) -> Iterator[Booted]:
+def machine(node: Node) -> Booted:
     try:
-        machine = boot(node)
+        return boot(node)
     except NoMachine as error:
         pytest.skip(f"no machine under systemd: {error}")
-    yield machine
 
 
 def test_systemd_finds_the_unit_well_enclosed() -> None:
     """`systemd-analyze security`: an exposure below 4 of 10."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("needs systemd-analyze")
-    command = ["systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=40", UNIT]
+    command = ["systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=40", str(UNIT)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout
 

@@ -42,15 +42,14 @@ def find(root: Path = Path("/")) -> Runtimes:
     """
     warnings: list[str] = []
     found: dict[str, Sequence[Path]] = {}
-    for name, files, read in (
-        ("containerd", lambda: _containerd_files(root, warnings), _containerd),
-        ("crio", lambda: _crio_files(root, warnings), _crio),
-    ):
-        documents = list(files())
-        if documents or any(_below(root, Path(folder, name)).exists() for folder in _PROGRAMS):
-            declared = read(documents)
-            if declared is not None:
-                found[name] = declared
+    containerd = list(_containerd_files(root, warnings))
+    if containerd or _is_installed(root, "containerd"):
+        declared = _containerd(containerd)
+        if declared is not None:
+            found["containerd"] = declared
+    crio = list(_crio_files(root, warnings))
+    if crio or _is_installed(root, "crio"):
+        found["CRI-O"] = _crio(crio)
     usual = tuple(folder for folder in (DEBIAN, DEFAULT) if _below(root, folder).is_dir()) or (DEFAULT,)
     folders: list[Path] = []
     for looks in found.values():
@@ -58,6 +57,10 @@ def find(root: Path = Path("/")) -> Runtimes:
         folders += (there or list(looks))[:1] or usual
     looked = {folder for looks in found.values() for folder in looks or (DEBIAN, DEFAULT)}
     return Runtimes(tuple(found), tuple(dict.fromkeys(folders)) or usual[:1], frozenset(looked), tuple(warnings))
+
+
+def _is_installed(root: Path, program: str) -> bool:
+    return any(_below(root, Path(folder, program)).exists() for folder in _PROGRAMS)
 
 
 def _containerd(documents: Sequence[Mapping[str, Any]]) -> Sequence[Path] | None:

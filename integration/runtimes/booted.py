@@ -92,7 +92,8 @@ def boot(node: Node) -> Booted:
     machine = Booted(node.namespace, node.folder / "machine")
     node.namespace = machine
     node.socket, node.run_dir = Path("/run/bgpcni/agent.sock"), machine.inside(Path("/run/bgpcni"))
-    node.data_dir, node.config = (machine.inside(Path(f"/{name}")) for name in ("var/lib/bgpcni", "etc/bgpcni/agent.toml"))
+    node.data_dir = machine.inside(Path("/var/lib/bgpcni"))
+    node.config = machine.inside(Path("/etc/bgpcni/agent.toml"))
     told = machine.inside(UNITS) / "bgpcni.service.d/log.conf"
     told.parent.mkdir()
     told.write_text(f"[Service]\nStandardError=append:{node.log}\n")
