@@ -124,8 +124,8 @@ def cases(node: Node, machine: Booted) -> list[Case]:
 
 def test_all_of_the_agents_work_inside_the_sandbox(lab: Lab, frr: Frr, node: Node, machine: Booted) -> None:
     """A neighbour with a password and TTL security, which connects to us; masquerading both ways, the MAC check,
-    duplicate address detection, EVPN, IPAM plugins that are run: ADD, CHECK and DEL, each with its route at the peer.
-    The agent's restart does not end ExaBGP. Nothing is left, and nothing was refused by the sandbox."""
+    duplicate address detection, EVPN, IPAM plugins that are run: ADD, CHECK and DEL, each with its route at the peer;
+    `bgpcni attach`. The agent's restart does not end ExaBGP. Nothing is left, nothing was refused by the sandbox."""
     secret = machine.inside(Path("/etc/bgpcni"))
     secret.mkdir()
     (secret / "password").write_text("s3cret")
@@ -164,6 +164,15 @@ def test_all_of_the_agents_work_inside_the_sandbox(lab: Lab, frr: Frr, node: Nod
     until(lambda: node.operator("status").document.get("healthy"), "a healthy agent after its restart")
     assert exabgp(machine) == speaker
     enclosed(machine, machine.main_pid("bgpcni"))
+
+    alone = machine.popen("unshare", "--net", "sleep", "100000")
+    (pid,) = until(lambda: machine.run("pgrep", "--exact", "sleep").stdout.split(), "a process in a network namespace")
+    machine.network(added[0][0].conf, "10-unicast.conf")
+    done = node.operator("attach", "--pid", pid, "--network", "unicast")
+    assert done.code == 0, done
+    done = node.operator("detach", "--pid", pid, "--network", "unicast")
+    assert done.code == 0, done
+    alone.kill()
 
     for case, netns, answer in added:
         gone = node.cni("DEL", case.name, netns, case.conf | {"prevResult": answer.document})

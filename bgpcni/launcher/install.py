@@ -175,6 +175,11 @@ def uninstall(bin_dirs: Sequence[Path], conf_dir: Path | None = None) -> Uninsta
     return Uninstalled(tuple(removed), tuple(kept))
 
 
+def attached(data_dir: Path) -> int:
+    """How many containers' interfaces have a record there: their DEL needs the plugin."""
+    return sum(1 for _ in (data_dir / "attachments/up").rglob("*.json"))
+
+
 def render(installed: Installed) -> str:
     """For people: one line for each file, then what launcher it is."""
     lines = [f"{'wrote' if path in installed.written else 'up to date'}  {path}" for path in installed.plugins]

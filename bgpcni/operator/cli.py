@@ -312,6 +312,19 @@ def uninstall(bin_dir: Path | None, conf_dir: Path) -> None:
         click.echo(f"bgpcni uninstall: {error.msg}", err=True)
         sys.exit(1)
     click.echo(installer.render_uninstalled(uninstalled))
+    if left := installer.attached(_data_dir()):
+        text = f"{left} interfaces of containers are still there, and runtimes need the plugin to delete them"
+        click.echo(f"bgpcni uninstall: warning: {text}", err=True)
+
+
+def _data_dir() -> Path:
+    """agent.toml's, the default where that cannot be read."""
+    from bgpcni.config.agent import load
+
+    try:
+        return Path(load(paths.AGENT_CONFIG).data_dir)
+    except CniError:
+        return paths.DATA_DIR
 
 
 if __name__ == "__main__":
