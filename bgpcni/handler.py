@@ -70,13 +70,18 @@ def handle(call: Call, node: Callable[[Request], Node]) -> Reply:
 
 def _handle(call: Call, node: Callable[[Request], Node]) -> Reply:
     if call.variables.get("CNI_COMMAND") == Command.VERSION:
-        return Reply(0, _json(version_answer(asked_version(call.stdin) if call.stdin.strip() else None)))
+        return version_reply(call)
     request = parse_request(call.variables, call.stdin, call.netns_fd, call.hung_up)
     target = node(request)
     answer = _VERBS[request.command](target, request)
     stdout = _json(answer.result.encode(request.version)) if answer.result is not None else b""
     stderr = "".join(f"bgpcni: warning: {warning}\n" for warning in answer.warnings)
     return Reply(0, stdout, stderr.encode(errors="replace"), after=answer.after)
+
+
+def version_reply(call: Call) -> Reply:
+    """The answer to VERSION, whatever stdin is."""
+    return Reply(0, _json(version_answer(asked_version(call.stdin) if call.stdin.strip() else None)))
 
 
 def failure(call: Call, error: CniError) -> Reply:

@@ -8,3 +8,5 @@ AGENT_CONFIG = Path("/etc/bgpcni/agent.toml")
 SOCKET = Path("/run/bgpcni/agent.sock")
 RUN_DIR = Path("/run/bgpcni")
 DATA_DIR = Path("/var/lib/bgpcni")
+SAMPLES = Path(__file__).with_name("samples")
+"""Sample configurations, `conf/` of the checkout."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bgpcni import locks, paths
@@ -24,12 +24,17 @@ from bgpcni.store import Store
 
 
 def main() -> int:
+    """One call of the plugin."""
+    return run(lambda call: answer(call, os.environ))
+
+
+def run(answer: Callable[[Call], Reply]) -> int:
     """Read the call from environment and stdin, write the reply, return the exit code."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="bgpcni: %(levelname)s: %(message)s")
     variables = {name: value for name, value in os.environ.items() if name.startswith("CNI_")}
     most = protocol.limit(variables.get("CNI_COMMAND", ""))
     call = Call(variables, sys.stdin.buffer.read(most + 1))
-    reply = answer(call, os.environ) if len(call.stdin) <= most else too_large(call, most)
+    reply = answer(call) if len(call.stdin) <= most else too_large(call, most)
     sys.stderr.buffer.write(reply.stderr)
     sys.stderr.flush()
     sys.stdout.buffer.write(reply.stdout)

@@ -154,11 +154,13 @@ def test_results_of_every_version_are_told_alike(result: dict[str, Any]) -> None
     assert attach._routes(result) == [{"dst": "0.0.0.0/0", "gw": None}, {"dst": "::/0", "gw": "2001:db8::1"}]
 
 
-def test_where_plugins_are_looked_for() -> None:
-    """--bin-dir, else CNI_PATH, else the usual folder."""
+def test_where_plugins_are_looked_for(tmp_path: Path) -> None:
+    """--bin-dir, else CNI_PATH, else the folders that `bgpcni install` puts the plugin into."""
     assert attach.plugin_folders("/a:/b", {"CNI_PATH": "/c"}) == ("/a", "/b")
     assert attach.plugin_folders(None, {"CNI_PATH": "/c:"}) == ("/c",)
-    assert attach.plugin_folders(None, {}) == ("/opt/cni/bin",)
+    assert attach.plugin_folders(None, {}, tmp_path) == ("/opt/cni/bin",)
+    (tmp_path / "usr/lib/cni").mkdir(parents=True)
+    assert attach.plugin_folders(None, {}, tmp_path) == ("/usr/lib/cni", "/opt/cni/bin")
 
 
 def place(memory: Memory, tmp_path: Path) -> Place:

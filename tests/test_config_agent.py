@@ -99,7 +99,7 @@ def test_what_is_wrong_is_said_with_file_and_place(tmp_path: Path, text: str, me
 
 
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfiguration, match="No such file"):
+    with pytest.raises(InvalidConfiguration, match="there is no such file"):
         load(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b'x = "\xe4"')
     with pytest.raises(InvalidConfiguration, match="utf-8"):

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -266,6 +266,16 @@ def test_arguments_are_ignored(launcher: Launcher) -> None:
     with launcher.agent(replying(0, b"{}")):
         assert launcher.run(arguments=("status", "--help", "-c")).stdout == b"{}"
     assert handed(launcher.run(arguments=("status",))).argv[1:] == ["-I", "-m", "bgpcni.plugin"]
+
+
+def test_under_its_ipam_name_it_is_another_plugin(launcher: Launcher) -> None:
+    """An agent that was asked would take the call for one of the plugin proper; so Python gets it at once."""
+    path = launcher.path.rename(launcher.path.with_name("bgpcni-ipam"))
+    with launcher.agent(replying(0, b"{}")) as agent:
+        done = replace(launcher, path=path).run(b"{}")
+    assert agent.calls == []
+    assert handed(done).argv[1:] == ["-I", "-m", "bgpcni.ipam.executable"]
+    assert handed(done).stdin == b"{}"
 
 
 def test_the_namespace_is_sent_as_a_descriptor(launcher: Launcher) -> None:

@@ -186,6 +186,11 @@ def load(path: Path) -> AgentConfig:
     """Read and validate agent.toml. Raises InvalidConfiguration naming file, place and what is wrong there."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        sample = paths.SAMPLES / "agent.toml"
+        raise InvalidConfiguration(
+            f"{path}: there is no such file; copy the sample {sample} there and say in [bgp] who this node is"
+        ) from None
     except OSError as error:
         raise InvalidConfiguration(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,7 +1,9 @@
-"""Put the plugin executable, under its two names, and the sample configuration where a container runtime looks.
+"""Put the plugin executable, under its three names, where container runtimes look, and the sample configuration where
+they do not take it for a network; and take all of it away again.
 
 The launcher is the compiled one from the wheel, else compiled here, else the script; each is tried on this node
-before it is put in place. Every file is replaced whole or not at all. A configuration that somebody changed is kept.
+before it is put in place. Every file is replaced whole or not at all. A configuration that somebody changed is kept,
+and what is not ours is not removed.
 """
 
 from __future__ import annotations
@@ -11,17 +13,24 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from bgpcni.errors import CniError, InvalidConfiguration, IoFailure
+from bgpcni.launcher import runtimes
 from bgpcni.launcher.build import compile_launcher
+from bgpcni.paths import SAMPLES
 
-NAMES = ("bgpcni", "bagpipe")
-SAMPLE = "10-bagpipe.conf"
+NAMES = ("bgpcni", "bagpipe", "bgpcni-ipam")
+LIVE = "10-bagpipe.conf"
+"""The sample in `conf/`. Earlier installations put it into conf_dir under this name, where it is a network."""
+SAMPLE = f"{LIVE}.sample"
+"""Its name in conf_dir: no runtime reads files that end so."""
+OURS = b"bgpcni.plugin"
+"""What every launcher of ours has in it, compiled or not, of this release or an earlier one."""
 MARKER = b"@BGPCNI-PYTHON@"
 FIELD = 4096
 """Octets of the interpreter's path in the compiled launcher, with the NUL that ends it."""
@@ -30,7 +39,6 @@ SHEBANG = 127
 
 PREBUILT = Path(__file__).with_name("launcher")
 SCRIPT = Path(__file__).with_name("launcher.py")
-SAMPLES = Path(__file__).parents[1] / "samples"
 OLDER_SAMPLES: frozenset[str] = frozenset()
 """SHA-256 of every sample that an earlier release put in place: unchanged ones are replaced."""
 
@@ -42,7 +50,8 @@ class Installed:
     """What an installation did. `reason`: why the launcher is a script, else ''.
 
     `plugins` are the executables, `written` those files (configurations as well) that are new or changed;
-    `kept` the configurations that were left alone because somebody changed them.
+    `kept` the configurations that were left alone because somebody changed them. `warnings`: what the operator
+    should look at.
     """
 
     launcher: Launcher
@@ -50,9 +59,65 @@ class Installed:
     plugins: tuple[Path, ...]
     written: tuple[Path, ...] = ()
     kept: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
-def install(bin_dir: Path, conf_dir: Path | None = None, python: str | Path = sys.executable) -> Installed:
+@dataclass(frozen=True, slots=True)
+class Uninstalled:
+    """What was taken away, and what was left alone because it is not ours or somebody changed it."""
+
+    removed: tuple[Path, ...]
+    kept: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The folders of plugins to install into, and what is to be said about that choice."""
+
+    folders: tuple[Path, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def places(bin_dir: Path | None = None, root: Path = Path("/")) -> Places:
+    """Where to install: `bin_dir` if it is given, else where the runtimes found below `root` look.
+
+    A folder that a release of ours is in already is kept up to date as well. A warning for a `bin_dir` that no
+    runtime found here looks into.
+    """
+    found = runtimes.find(root)
+    if bin_dir is None:
+        earlier = [folder for folder in _usual(root) if any(_is_ours(folder / name) for name in NAMES)]
+        folders = [_below(root, folder) for folder in found.folders]
+        return Places(tuple(dict.fromkeys([*folders, *earlier])), found.warnings)
+    given = Path(os.path.abspath(bin_dir))
+    if given.resolve() in {_below(root, folder).resolve() for folder in found.looks or found.folders}:
+        return Places((given,), found.warnings)
+    where = ", ".join(str(_below(root, folder)) for folder in found.folders)
+    who = (
+        f"{' and '.join(found.names)} of this host looks in"
+        if found.names
+        else "no runtime was found here; the usual is"
+    )
+    return Places((given,), (*found.warnings, f"{given}: no runtime found on this host looks there ({who} {where})"))
+
+
+def places_to_clear(bin_dir: Path | None = None, root: Path = Path("/")) -> tuple[Path, ...]:
+    """Where to uninstall from: `bin_dir` if it is given, else every folder that `install` may have chosen."""
+    if bin_dir is not None:
+        return (Path(os.path.abspath(bin_dir)),)
+    folders = [_below(root, folder) for folder in runtimes.find(root).folders]
+    return tuple(dict.fromkeys([*folders, *_usual(root)]))
+
+
+def _usual(root: Path) -> tuple[Path, ...]:
+    return tuple(_below(root, folder) for folder in (runtimes.DEBIAN, runtimes.DEFAULT))
+
+
+def _below(root: Path, folder: Path) -> Path:
+    return root / folder.relative_to("/")
+
+
+def install(bin_dirs: Sequence[Path], conf_dir: Path | None = None, python: str | Path = sys.executable) -> Installed:
     """Install or bring up to date; doing it again changes nothing. Folders that are missing are made.
 
     `python` is the interpreter that has this package, for calls that no agent answers; links in its path are kept
@@ -60,24 +125,59 @@ def install(bin_dir: Path, conf_dir: Path | None = None, python: str | Path = sy
     not fit.
     """
     interpreter = os.fsencode(os.path.abspath(python))
-    with _saying(bin_dir):
-        bin_dir.mkdir(parents=True, exist_ok=True)
-        launcher, reason, image = _choose(bin_dir, interpreter)
-    plugins = tuple(bin_dir / name for name in NAMES)
+    for bin_dir in bin_dirs:
+        with _saying(bin_dir):
+            bin_dir.mkdir(parents=True, exist_ok=True)
+    with _saying(bin_dirs[0]):
+        launcher, reason, image = _choose(bin_dirs[0], interpreter)
+    plugins = tuple(bin_dir / name for bin_dir in bin_dirs for name in NAMES)
     written = [path for path in plugins if _put(path, image, 0o755)]
     kept: list[Path] = []
+    warnings: list[str] = []
     if conf_dir is not None:
         with _saying(conf_dir):
             conf_dir.mkdir(parents=True, exist_ok=True)
-        target = conf_dir / SAMPLE
-        sample = (SAMPLES / SAMPLE).read_bytes()
+        target, sample = conf_dir / SAMPLE, _sample()
         found = _found(target)
-        if found is None or hashlib.sha256(found).hexdigest() in OLDER_SAMPLES:
+        if found is None or (found != sample and _is_sample(found)):
             _put(target, sample, 0o644)
             written.append(target)
         elif found != sample:
             kept.append(target)
-    return Installed(launcher, reason, plugins, tuple(written), tuple(kept))
+        if _is_sample(_found(conf_dir / LIVE)):
+            warnings.append(
+                f"{conf_dir / LIVE}: an earlier release put it there, and runtimes take it for a network; remove it "
+                "unless you use it"
+            )
+    return Installed(launcher, reason, plugins, tuple(written), tuple(kept), tuple(warnings))
+
+
+def uninstall(bin_dirs: Sequence[Path], conf_dir: Path | None = None) -> Uninstalled:
+    """Remove what `install` put there, now or by an earlier release; doing it again changes nothing.
+
+    A file under one of the plugin's names that is not ours stays, and so does a sample that somebody changed. The
+    sample under its old, live name goes if it is unchanged: it names a plugin that is gone.
+    """
+    removed: list[Path] = []
+    kept: list[Path] = []
+    candidates = [(bin_dir / name, _is_ours) for bin_dir in bin_dirs for name in NAMES]
+    if conf_dir is not None:
+        candidates += [(conf_dir / name, lambda path: _is_sample(_found(path))) for name in (SAMPLE, LIVE)]
+    for path, ours in candidates:
+        if not os.path.lexists(path):
+            continue
+        if not ours(path):
+            kept.append(path)
+            continue
+        with _saying(path):
+            path.unlink(missing_ok=True)
+        removed.append(path)
+    return Uninstalled(tuple(removed), tuple(kept))
+
+
+def attached(data_dir: Path) -> int:
+    """How many containers' interfaces have a record there: their DEL needs the plugin."""
+    return sum(1 for _ in (data_dir / "attachments/up").rglob("*.json"))
 
 
 def render(installed: Installed) -> str:
@@ -87,6 +187,13 @@ def render(installed: Installed) -> str:
     lines += [f"kept  {path}: it was changed, and is yours" for path in installed.kept]
     why = f" ({installed.reason}): each call costs a start of Python" if installed.reason else ""
     return "\n".join([*lines, f"launcher: {installed.launcher}{why}"])
+
+
+def render_uninstalled(uninstalled: Uninstalled) -> str:
+    """For people: one line for each file."""
+    lines = [f"removed  {path}" for path in uninstalled.removed]
+    lines += [f"kept  {path}: it is not ours, or somebody changed it" for path in uninstalled.kept]
+    return "\n".join(lines or ["nothing of bgpcni was found"])
 
 
 def patched(image: bytes, python: bytes) -> bytes:
@@ -155,6 +262,21 @@ def _found(target: Path) -> bytes | None:
         return None
     with _saying(target):
         return target.read_bytes() if target.is_file() else b""
+
+
+def _sample() -> bytes:
+    return (SAMPLES / LIVE).read_bytes()
+
+
+def _is_sample(content: bytes | None) -> bool:
+    """Whether it is the sample as this release or an earlier one has it: nobody changed it."""
+    return content is not None and (content == _sample() or hashlib.sha256(content).hexdigest() in OLDER_SAMPLES)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is a launcher of ours. A link is somebody's own, and so is what is no file."""
+    with _saying(path):
+        return path.is_file() and not path.is_symlink() and OURS in path.read_bytes()
 
 
 def _put(target: Path, content: bytes, mode: int) -> bool:

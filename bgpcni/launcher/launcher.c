@@ -6,6 +6,8 @@
  * Python for them; else the Python plugin is executed in our place with the same stdin and environment. Nothing reaches
  * stdout before a whole reply was read, so the Python plugin always starts with a clean one.
  *
+ * Under the name `bgpcni-ipam` it is another plugin, which the agent does not serve: that goes to Python at once.
+ *
  * It may not read JSON, and judges nothing: what cannot be opened is not sent, and whoever answers the call says what
  * is wrong with it. So a call that lacks a variable, and VERSION, whose answer repeats what stdin says, are never
  * refused here. stdin beyond the bound goes to the Python plugin cut to bound + 1 octets: too long there as well, hence
@@ -336,9 +338,9 @@ static int refuse(const char *command)
     return 1;
 }
 
-static int become_python(size_t input_size)
+static int become_python(size_t input_size, char *module)
 {
-    char *const arguments[] = {(char *)python, "-I", "-m", "bgpcni.plugin", NULL};
+    char *const arguments[] = {(char *)python, "-I", "-m", module, NULL};
     int again = memfd_create("stdin", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
 
     if (again < 0 && errno == EINVAL) /* kernels before 6.3 */
@@ -352,9 +354,16 @@ static int become_python(size_t input_size)
     return complain("cannot execute ", arguments[0]);
 }
 
-int main(void)
+/* Whether the runtime's name for this file says that it is asked for addresses; arguments are not looked at. */
+static int is_ipam(int count, char **arguments)
 {
-    int code = NOBODY;
+    const char *slash = count > 0 ? strrchr(arguments[0], '/') : NULL;
+    return count > 0 && strcmp(slash ? slash + 1 : arguments[0], "bgpcni-ipam") == 0;
+}
+
+int main(int count, char **arguments)
+{
+    int code = NOBODY, ipam = is_ipam(count, arguments);
 
     fill_standard_descriptors();
     signal(SIGPIPE, SIG_IGN);
@@ -363,10 +372,10 @@ int main(void)
     size_t limit = command && strcmp(command, "GC") == 0 ? MAX_GC : MAX_REQUEST;
     size_t variables_size = gather_variables(limit);
     size_t input_size = read_whole(0, input, limit + 1);
-    if (variables_size + input_size <= limit) {
+    if (!ipam && variables_size + input_size <= limit) {
         code = ask_agent(variables_size, input_size);
         if (code == NOBODY && command && input_size > 0)
             code = refuse(command);
     }
-    return code == NOBODY ? become_python(input_size) : code;
+    return code == NOBODY ? become_python(input_size, ipam ? "bgpcni.ipam.executable" : "bgpcni.plugin") : code;
 }

@@ -183,7 +183,7 @@ def stdin_again(stdin: bytes) -> None:
     os.dup2(again, 0)
 
 
-def become_python(stdin: bytes) -> int:
+def become_python(stdin: bytes, module: str) -> int:
     try:
         stdin_again(stdin)
     except OSError as error:
@@ -194,7 +194,7 @@ def become_python(stdin: bytes) -> int:
         except OSError:
             pass  # the listing's own, closed since
     try:
-        os.execv(PYTHON, [PYTHON, "-I", "-m", "bgpcni.plugin"])
+        os.execv(PYTHON, [PYTHON, "-I", "-m", module])
     except OSError as error:
         return complain(f"cannot execute {PYTHON}", error)
 
@@ -209,14 +209,16 @@ def main() -> int:
     limit = MAX_GC if os.environb.get(b"CNI_COMMAND") == b"GC" else MAX_REQUEST
     variables = b"".join(b"%b=%b\0" % pair for pair in os.environb.items() if pair[0].startswith(b"CNI_"))
     stdin = read_stdin(limit + 1)
-    if len(variables) + len(stdin) > limit:
-        return become_python(stdin)
+    ipam = sys.argv[0].rpartition("/")[2] == "bgpcni-ipam"
+    module = "bgpcni.ipam.executable" if ipam else "bgpcni.plugin"
+    if ipam or len(variables) + len(stdin) > limit:
+        return become_python(stdin, module)
     try:
         code, out, err = ask_agent(variables, stdin)
     except (Nobody, OSError):
         refused = refusal(os.environb.get(b"CNI_COMMAND", b"")) if stdin else None
         if refused is None:
-            return become_python(stdin)
+            return become_python(stdin, module)
         code, (out, err) = 1, refused
     try:
         write_whole(2, err)

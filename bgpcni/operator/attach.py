@@ -38,6 +38,7 @@ from bgpcni.errors import (
 from bgpcni.kernel import links
 from bgpcni.kernel.namespace import Namespace, NotANamespace, boot_id, home_cookie
 from bgpcni.kernel.netlink import Netlink
+from bgpcni.launcher import runtimes
 from bgpcni.model import AttachmentKey, Record
 from bgpcni.operator.libcni import Network, Runtime, find
 
@@ -507,10 +508,12 @@ def _detach_unknown(
     return key
 
 
-def plugin_folders(bin_dir: str | None, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """--bin-dir, else $CNI_PATH, else /opt/cni/bin; folders separated by colons."""
-    text = bin_dir or environment.get("CNI_PATH") or "/opt/cni/bin"
-    return tuple(folder for folder in text.split(":") if folder)
+def plugin_folders(bin_dir: str | None, environment: Mapping[str, str], root: Path = Path("/")) -> tuple[str, ...]:
+    """--bin-dir, else $CNI_PATH, folders separated by colons; else where `bgpcni install` puts the plugin."""
+    if text := bin_dir or environment.get("CNI_PATH"):
+        return tuple(folder for folder in text.split(":") if folder)
+    found = runtimes.find(root).folders
+    return tuple(map(str, dict.fromkeys([*found, runtimes.DEFAULT])))
 
 
 def announcements(routes: Sequence[Document], key: Mapping[str, Any]) -> list[Document]:

@@ -166,7 +166,7 @@ def _runs_plugins(command: F) -> F:
     """The options of commands that run a network's plugins themselves, as a runtime does."""
     for option in (
         click.option("--bin-dir", default=None, metavar="DIR[:DIR]",
-                     help="Where the plugins are; else $CNI_PATH, else /opt/cni/bin."),
+                     help="Where the plugins are; else $CNI_PATH, else where runtimes look."),
         click.option("--conf-dir", type=click.Path(path_type=Path), default=Path("/etc/cni/net.d"), show_default=True,
                      help="Where the network's configuration or list is."),
         click.option("--network", required=True, metavar="NAME", help="The network's name in its configuration."),
@@ -282,18 +282,60 @@ def agent(
         sys.exit(1)
 
 
+def _places(command: F) -> F:
+    """The options of commands that put the plugin in place or take it away."""
+    command = click.option(
+        "--conf-dir", type=click.Path(path_type=Path), default=Path("/etc/cni/net.d"), show_default=True,
+        help="Where the sample configuration belongs, under a name that runtimes ignore.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--bin-dir", type=click.Path(path_type=Path), default=None, metavar="DIR",
+        help="The folder of plugins; else where the runtimes of this host look, else /opt/cni/bin.",
+    )(command)  # fmt: skip
+
+
 @main.command()
-@click.option("--bin-dir", type=click.Path(path_type=Path), default=Path("/opt/cni/bin"), show_default=True)
-@click.option("--conf-dir", type=click.Path(path_type=Path), default=Path("/etc/cni/net.d"), show_default=True)
-def install(bin_dir: Path, conf_dir: Path) -> None:
-    """Put the plugin executable (as bgpcni and bagpipe) and the sample configuration in place."""
+@_places
+def install(bin_dir: Path | None, conf_dir: Path) -> None:
+    """Put the plugin executable (as bgpcni, bagpipe and bgpcni-ipam) and the sample configuration in place."""
     from bgpcni.launcher import install as installer
 
     try:
-        click.echo(installer.render(installer.install(bin_dir, conf_dir)), nl=False)
+        places = installer.places(bin_dir)
+        installed = installer.install(places.folders, conf_dir)
     except CniError as error:
         click.echo(f"bgpcni install: {error.msg}", err=True)
         sys.exit(1)
+    click.echo(installer.render(installed))
+    for warning in (*places.warnings, *installed.warnings):
+        click.echo(f"bgpcni install: warning: {warning}", err=True)
+
+
+@main.command()
+@_places
+def uninstall(bin_dir: Path | None, conf_dir: Path) -> None:
+    """Remove what install put in place. Configurations that somebody changed, and records, stay."""
+    from bgpcni.launcher import install as installer
+
+    try:
+        uninstalled = installer.uninstall(installer.places_to_clear(bin_dir), conf_dir)
+    except CniError as error:
+        click.echo(f"bgpcni uninstall: {error.msg}", err=True)
+        sys.exit(1)
+    click.echo(installer.render_uninstalled(uninstalled))
+    if left := installer.attached(_data_dir()):
+        text = f"{left} interfaces of containers are still there, and runtimes need the plugin to delete them"
+        click.echo(f"bgpcni uninstall: warning: {text}", err=True)
+
+
+def _data_dir() -> Path:
+    """agent.toml's, the default where that cannot be read."""
+    from bgpcni.config.agent import load
+
+    try:
+        return Path(load(paths.AGENT_CONFIG).data_dir)
+    except CniError:
+        return paths.DATA_DIR
 
 
 if __name__ == "__main__":

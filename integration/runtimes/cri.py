@@ -41,11 +41,12 @@ class Cri:
     def wait_ready(self) -> None:
         """Until the runtime has read its network configuration."""
 
-        def ready() -> bool:
-            status = self.call("Status", self._messages.Nothing()).status
-            return all(condition.status for condition in status.conditions) and bool(status.conditions)
+        until(self.network_ready, "NetworkReady of the runtime", step=0.05)
 
-        until(ready, "NetworkReady of the runtime", step=0.05)
+    def network_ready(self) -> bool:
+        """Whether the runtime, and its network with it, would take a pod."""
+        status = self.call("Status", self._messages.Nothing()).status
+        return all(condition.status for condition in status.conditions) and bool(status.conditions)
 
     def run_pod(self, name: str, seconds: float = SECONDS) -> str:
         """RunPodSandbox; the pod's ID."""

@@ -48,11 +48,11 @@ class Machine(Namespace):
 
     has_own_mounts = True
 
-    def __init__(self, inner: Namespace, folder: Path) -> None:
+    def __init__(self, inner: Namespace, folder: Path, setup: str = SETUP) -> None:
         self.name, self.path = inner.name, inner.path
         self._inner = inner
         try:
-            self.box = Box(folder, inner, SETUP)
+            self.box = Box(folder, inner, setup)
         except NoEngine as error:
             raise NoMachine(str(error)) from error
         self.proc = self.box.root / "proc"

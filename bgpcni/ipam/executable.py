@@ -1,0 +1,52 @@
+"""The plugin under its third name, `bgpcni-ipam`: addresses of a cluster, for any plugin that names it in `ipam`.
+
+This node has no cluster, so it has no address to give: ADD and CHECK are errors that say so, and so is STATUS. DEL
+and GC have nothing to take back, which is success, for one that failed would keep a pod from ever going away.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from bgpcni import paths, plugin
+from bgpcni.cni.environment import Command, parse_environment
+from bgpcni.cni.versions import read_version, require_command
+from bgpcni.errors import CniError, DecodingFailure, InvalidConfiguration, Unavailable
+from bgpcni.handler import Call, Reply, failure, version_reply
+
+NAME = "bgpcni-ipam"
+REASON = (
+    f"{NAME} gives addresses of a cluster, and {paths.AGENT_CONFIG} of this node has no [cluster]: use another IPAM "
+    "plugin, such as host-local"
+)
+
+
+def answer(call: Call) -> Reply:
+    """One call of a plugin that was told to get its addresses here."""
+    try:
+        return _answer(call)
+    except CniError as error:
+        return failure(call, error)
+
+
+def _answer(call: Call) -> Reply:
+    if call.variables.get("CNI_COMMAND") == Command.VERSION:
+        return version_reply(call)
+    command = parse_environment(call.variables).command
+    try:
+        document = json.loads(call.stdin)
+    except (ValueError, RecursionError) as error:
+        raise DecodingFailure(f"stdin: not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise DecodingFailure("stdin: expected a JSON object")
+    require_command(command, read_version(document.get("cniVersion")))
+    if command in (Command.DEL, Command.GC):
+        return Reply(0, stderr=f"bgpcni: warning: ipam.type: {REASON}; nothing to release\n".encode())
+    if command is Command.STATUS:
+        raise Unavailable(f"ipam.type: {REASON}")
+    raise InvalidConfiguration(f"ipam.type: {REASON}")
+
+
+if __name__ == "__main__":
+    sys.exit(plugin.run(answer))
