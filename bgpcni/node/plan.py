@@ -56,8 +56,6 @@ def refuse_unsupported(config: NetworkConfig) -> None:
     """Fields that exclude each other, or ask for what no kernel can do. Raises InvalidConfiguration."""
     tagging = tagging_of(config)
     if tagging and tagging.untagged:
-        if tagging.tagged:
-            raise InvalidConfiguration("vlanTrunk: cannot be used together with vlan")
         name = gateway_name(config.bridge, tagging.untagged)
         if is_gateway(config) and len(name) > LINK_NAME_LIMIT:
             raise InvalidConfiguration(
@@ -326,12 +324,13 @@ def is_gateway(config: NetworkConfig) -> bool:
 def tagging_of(config: NetworkConfig) -> Tagging | None:
     """The VLANs of the container's port, None: none are asked for.
 
-    An empty trunk asks for a bridge that filters, and leaves the port as it is, as in stock.
+    `vlan` is a trunk's native VLAN, so its frames are not tagged even where the trunk lists it. An empty trunk asks
+    for a bridge that filters, and leaves the port as it is, as in stock.
     """
     if not config.vlan and config.vlan_trunk is None:
         return None
     trunk = frozenset[int]().union(*(item.vlans for item in config.vlan_trunk or ()))
-    return Tagging(config.vlan, tuple(sorted(trunk)), config.preserve_default_vlan)
+    return Tagging(config.vlan, tuple(sorted(trunk - {config.vlan})), config.preserve_default_vlan)
 
 
 def mac_of(request: Request) -> str | None:
