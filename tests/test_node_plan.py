@@ -277,7 +277,7 @@ def test_a_route_without_gateway_goes_through_that_of_its_family(dsts: list[str]
         addresses=(Address(address="10.1.2.3/24", gateway="10.1.2.1"), Address(address="2001:db8::3/64")),
         routes=tuple(Route(dst=dst) for dst in dsts),
     )  # fmt: skip
-    for route in plan.through_gateways(item):
+    for route in plan.through_gateways(item.routes, item.addresses):
         assert route.gw == (None if ":" in route.dst else "10.1.2.1")
 
 

@@ -72,7 +72,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
 
 def verify(netlink: Netlink, space: Namespace, prev: Result, ifname: str) -> Found:
     """Read the interface inside the container and compare it with prevResult: MAC, every address."""
-    index, claimed = _interface_of(prev, ifname)
+    index, claimed = interface_of(prev, ifname)
     link = links.find(space.netlink, name=ifname)
     if link is None:
         raise InvalidConfiguration(f"prevResult: {ifname} does not exist in {space.path}")
@@ -119,7 +119,8 @@ def _reached_through(netlink: Netlink, found: Found) -> links.Link | None:
     return links.find(netlink, index=index)
 
 
-def _interface_of(prev: Result, ifname: str) -> tuple[int, Interface]:
+def interface_of(prev: Result, ifname: str) -> tuple[int, Interface]:
+    """The container's interface in prevResult, with its place. Raises InvalidConfiguration where there is none."""
     for index, interface in enumerate(prev.interfaces):
         if interface.name == ifname and interface.sandbox:
             return index, interface

@@ -154,7 +154,8 @@ def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) 
         for item in attachment.addresses
     ]
     steps += [
-        (f"route {route.dst}", addresses.route_message(index, route)) for route in plan.through_gateways(attachment)
+        (f"route {route.dst}", addresses.route_message(index, route))
+        for route in plan.through_gateways(attachment.routes, attachment.addresses)
     ]
     answers = space.netlink.send(*(message for _, message in steps))
     failed = [(step, answer) for step, answer in zip(steps, answers, strict=True) if isinstance(answer, NetlinkError)]

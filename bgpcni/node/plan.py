@@ -5,12 +5,12 @@ Request + agent.toml → a planned `Attachment` and the bridge it needs. Every r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from bgpcni import bgp
-from bgpcni.cni.result import Dns, Route
+from bgpcni.cni.result import Dns, IpConfig, Route
 from bgpcni.config.agent import AgentConfig, PolicyTable
 from bgpcni.config.network import ExporterSection, NetworkConfig, mac_address
 from bgpcni.config.urls import loopback_url
@@ -393,12 +393,9 @@ def default_routes(config: NetworkConfig, addresses: Sequence[Address], wanted: 
     return tuple(routes)
 
 
-def through_gateways(attachment: Attachment) -> tuple[Route, ...]:
+def through_gateways(routes: Iterable[Route], addresses: Sequence[Address | IpConfig]) -> tuple[Route, ...]:
     """The routes as the kernel gets them: one without a gateway goes through that of its family, if there is one."""
-    gateway = {
-        ip_address(item.gateway).version: item.gateway for item in reversed(attachment.addresses) if item.gateway
-    }
+    gateway = {ip_address(item.gateway).version: item.gateway for item in reversed(addresses) if item.gateway}
     return tuple(
-        route if route.gw else replace(route, gw=gateway.get(ip_network(route.dst).version))
-        for route in attachment.routes
+        route if route.gw else replace(route, gw=gateway.get(ip_network(route.dst).version)) for route in routes
     )
