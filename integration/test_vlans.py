@@ -170,6 +170,9 @@ def test_what_the_node_cannot_reach_in_a_vlan_is_not_announced(lab: Lab) -> None
     node.bin_dir = ours
     chained = {key: value for key, value in conf.items() if key != "ipam"} | {"prevResult": behind.document}
     add(node, "c1", space, chained)
+    for family in ("-4", "-6"):
+        written = node.namespace.ip_json(family, "route", "show", "table", 100)
+        assert [route["dev"] for route in written if route["dst"] in behind.ips] == ["cni0.5"]
     delete(node, "c1", space, chained)
 
 
@@ -188,12 +191,12 @@ def test_an_add_that_fails_leaves_no_port_in_a_vlan(lab: Lab) -> None:
     add(node, "c1", space, conf)
     delete(node, "c1", space, conf)
     (port,) = node.links() - {"cni0", "cni0.5"}
-    assert vlans(node) == {"cni0": {1}, port: {1, 5}}
+    assert vlans(node) == {"cni0": {1}, port: {5}}
     node.namespace.ip("link", "delete", "cni0")
     node.namespace.ip("link", "set", "cni0.5", "down")
     answer = add(node, "c1", space, conf)
     assert [node.namespace.ping(ip) for ip in answer.ips] == [True, True]
-    assert vlans(node)[port] == {1, 5}
+    assert vlans(node)[port] == {5}
     delete(node, "c1", space, conf)
     node.namespace.ip("link", "set", "cni0", "type", "bridge", "vlan_filtering", "0")
     answer = add(node, "c1", space, conf)

@@ -178,9 +178,11 @@ def ensure_gateway(netlink: Netlink, bridge: links.Link, tagging: Tagging) -> li
         link = links.find(netlink, name=name) or _make(netlink, bridge, name, tagging)
         port = _other_end(netlink, link)
         if port is not None and port.master in (0, bridge.index):
-            if not port.master:
+            keep = True
+            if not port.master:  # the bridge puts it into its default VLAN anew
                 netlink.run(links.port_message(port.index, bridge.index))
-            netlink.run(*port_messages(port.index, Tagging(tagging.untagged, keep_default=True)))
+                keep = tagging.keep_default
+            netlink.run(*port_messages(port.index, Tagging(tagging.untagged, keep_default=keep)))
         if not link.up:
             for setting in ("accept_dad", "accept_ra"):  # as of a bridge that we make
                 sysctl.put(f"net/ipv6/conf/{name}/{setting}", "0")

@@ -10,7 +10,7 @@ from bgpcni.errors import InvalidConfiguration, KernelRefused
 from bgpcni.kernel import addresses, links, neighbours, routes, vlans
 from bgpcni.kernel.namespace import Namespace, nsid_of
 from bgpcni.kernel.netlink import Netlink, NetlinkError
-from bgpcni.model import Address, Attachment, State
+from bgpcni.model import Address, Attachment, Gateway, State
 from bgpcni.node import plan
 from bgpcni.undo import Undo
 
@@ -52,6 +52,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
                 "bridge": behind.name if behind else None,
                 "bridge_index": behind.index if behind else None,
                 "vlan_filtering": behind is not None and vlans.filters(behind),
+                "gateway": _in_vlan(node.netlink, found) if unicast else None,
                 "host_veth": found.host.name if found.host else None,
                 "host_index": found.host.index if found.host else None,
                 "peer_index": found.link.index,
@@ -117,6 +118,19 @@ def _reached_through(netlink: Netlink, found: Found) -> links.Link | None:
     if any(neighbours.resolve(netlink, index, address, _ANSWER_SECONDS) != found.link.mac for address in plain):
         return None
     return links.find(netlink, index=index)
+
+
+def _in_vlan(netlink: Netlink, found: Found) -> Gateway | None:
+    """The node's interface in the container's VLAN, where it is not the bridge itself that leads there."""
+    if found.bridge is None or found.host is None or not found.addresses:
+        return None
+    way = routes.way_to(netlink, found.addresses[0].address.partition("/")[0])
+    if way is None or way[0] is not None or way[1] in (found.bridge.index, found.host.index):
+        return None
+    link = links.find(netlink, index=way[1])
+    if link is None or not vlans.leads(netlink, link.index, found.bridge.index, found.host.index):
+        return None
+    return Gateway(name=link.name, index=link.index, mac=link.mac)
 
 
 def interface_of(prev: Result, ifname: str) -> tuple[int, Interface]:
