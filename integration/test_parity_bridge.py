@@ -54,7 +54,9 @@ NOT_OURS: Config = {
 }
 
 
-NOT_KNOWN = "stock 1.1.1 knows neither vlanTrunk nor preserveDefaultVlan, and keeps the default VLAN; 1.9 does what we do"
+NOT_KNOWN = (
+    "stock 1.1.1 knows neither vlanTrunk nor preserveDefaultVlan, and keeps the default VLAN; 1.9 does what we do"
+)
 DEFAULT_VLAN: Config = {"preserveDefaultVlan": True}
 FILTERS: Config = {"node.links.cni9.vlan_filtering": 1}
 

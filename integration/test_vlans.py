@@ -58,7 +58,7 @@ BOTH, NEITHER = (True, True), (False, False)
 
 def test_a_vlan_is_a_network_of_its_own(lab: Lab) -> None:
     """Two containers of a VLAN and its gateway reach each other, those of another VLAN do not hear them; a trunk has
-    both VLANs' frames tagged, and no others; one with a native VLAN has that one's untagged. All of it with IPv4 and IPv6, and no
+    both VLANs' frames tagged, and no others; a native VLAN's frames are untagged. All of it with IPv4 and IPv6, and no
     VLAN but its own on a port."""
     node = lab.node()
     node.agent(bgp=None, default_exporters=[])

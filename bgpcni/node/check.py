@@ -1,7 +1,7 @@
 """CHECK: everything that ADD made is still there and right; what others added is none of our business.
 
-A later plugin of the chain may have changed what ADD gave (its MAC, its MTU, a route), and says so in prevResult: inside
-the container that is what is compared, and what prevResult does not say is left alone.
+A later plugin of the chain may have changed what ADD gave (its MAC, its MTU, a route), and says so in prevResult:
+inside the container that is what is compared, and what prevResult does not say is left alone.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from bgpcni.ip import ip_address, ip_interface, ip_network
 from bgpcni.kernel.bridge import BridgePlan
 from bgpcni.kernel.vlans import Tagging, gateway_name
 from bgpcni.kernel.vrf import TABLES, Device
-from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, NodeFacts
+from bgpcni.model import Address, AttachmentKey, Bgp, ExporterUse, NodeFacts
 from bgpcni.node.request import Request
 
 LINK_NAME_LIMIT = 15
