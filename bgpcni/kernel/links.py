@@ -58,7 +58,7 @@ _VETH_PEER = 1
 _AF_SPEC, _INET_CONF, _DEVCONF_ARP_NOTIFY = 26, 1, 22
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
 _AF_SPEC, _ADDR_GEN_MODE = 26, 8
-_TARGET_NETNSID = 46
+_LINK_NETNSID, _TARGET_NETNSID = 37, 46
 _INFO = struct.Struct("=BxHiII")
 ALIAS_LIMIT = 255
 """Octets the kernel takes (IFALIASZ less its NUL)."""
@@ -71,6 +71,7 @@ _ALIAS_FORM = re.compile(r"bgpcni:([0-9a-f]{20}) ([^/]+)/.*", re.DOTALL)
 class Link:
     """What RTM_GETLINK says. `peer`: IFLA_LINK, for a veth the other end's index in its own namespace.
 
+    `nsid`: the number by which the node's namespace knows that one, None: it is the node's own, or has no number.
     `hairpin`, `isolated`: of a bridge's port. `details`: its kind's own attributes (IFLA_INFO_DATA), unparsed.
     """
 
@@ -87,6 +88,7 @@ class Link:
     group: int
     hairpin: bool = False
     isolated: bool = False
+    nsid: int | None = None
     details: bytes = field(default=b"", repr=False)
 
 
@@ -145,8 +147,15 @@ def parse(data: bytes) -> Link:
         group=u32(found[_GROUP]) if _GROUP in found else 0,
         hairpin=port.get(_BRPORT_MODE) == b"\1",
         isolated=port.get(_BRPORT_ISOLATED) == b"\1",
+        nsid=_signed(found.get(_LINK_NETNSID, b"")),
         details=info.get(_DATA, b""),
     )
+
+
+def _signed(data: bytes) -> int | None:
+    """A namespace's number; the kernel says -1 where there is none."""
+    number = struct.unpack("=i", data)[0] if len(data) == 4 else -1
+    return None if number < 0 else int(number)
 
 
 def get_message(*, name: str = "", index: int = 0) -> Message:

@@ -14,6 +14,7 @@ from bgpcni.kernel.links import mac_bytes
 from bgpcni.kernel.nftables import BRIDGE, TABLE, Element
 
 _NAME_OCTETS = 16
+_OWNER_MAX = 100
 
 
 def install(owner: str, port: str, mac: str) -> None:
@@ -36,6 +37,16 @@ def install(owner: str, port: str, mac: str) -> None:
 def remove(owner: str, port: str, mac: str) -> None:
     """Check it no more; missing is success."""
     nftables.remove(_elements(owner, port, mac))
+
+
+def remove_found(owner: str) -> None:
+    """The same where port and MAC are not known: they are looked for. Raises KernelRefused."""
+    if not nftables.available():
+        return
+    for element in nftables.listed_set("bridge", "allowed"):
+        if element.get("comment") == owner[:_OWNER_MAX]:
+            port, mac = element["val"]["concat"]
+            remove(owner, port, mac)
 
 
 def check(owner: str, port: str, mac: str) -> None:
@@ -72,6 +83,6 @@ def _elements(owner: str, port: str, mac: str) -> list[Element]:
     """The pair first: a port that is checked always has its MAC."""
     name = port.encode().ljust(_NAME_OCTETS, b"\0")
     return [
-        Element(BRIDGE, "allowed", name + mac_bytes(mac) + b"\0\0", comment=owner[:100]),
-        Element(BRIDGE, "checked", name, comment=owner[:100]),
+        Element(BRIDGE, "allowed", name + mac_bytes(mac) + b"\0\0", comment=owner[:_OWNER_MAX]),
+        Element(BRIDGE, "checked", name, comment=owner[:_OWNER_MAX]),
     ]

@@ -17,7 +17,7 @@ from bgpcni.errors import TryAgain
 from bgpcni.kernel import bridge, links, masquerade, vlans
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, Bgp, Gateway, State
-from bgpcni.node import chain, check, garbage, interface, options, plan, readiness
+from bgpcni.node import chain, check, garbage, interface, options, plan, readiness, unrecorded
 from bgpcni.node.node import CONFIRM_SECONDS, LOCK_SECONDS, Node
 from bgpcni.node.request import Request
 from bgpcni.undo import Undo
@@ -181,23 +181,26 @@ def result_of(attachment: Attachment, dns: Dns) -> Result:
 
 
 def delete(node: Node, request: Request) -> Answer:
-    """Acts by the record; without one, removes what carries the attachment's name and mark."""
+    """Acts by the record; without one, or where its link is gone, removes the container's interface as stock does."""
     answer = Answer(warnings=list(request.warnings))
     key = request.key
     with node.store.locked(key, LOCK_SECONDS):
         stored = node.store.find(key)
         if stored is not None and stored.attachment is not None:
-            if not node.dismantle(stored.attachment, time.monotonic() + CONFIRM_SECONDS):
+            remade = interface.vanished(node.netlink, stored.attachment) and not stored.attachment.chained
+            released = node.dismantle(stored.attachment, time.monotonic() + CONFIRM_SECONDS)
+            if not released:
                 log.info("%s: gone; its addresses are held until the withdrawal is confirmed", key)
+            if remade:
+                unrecorded.finish(node, request, stored.attachment, answer.warnings, released=released)
             return answer
         if stored is not None:
             answer.warnings.append(stored.problem)
-        interface.remove_by_name(node.netlink, key)
+        had = unrecorded.remove_interface(node, request)
         node.store.drop(key)
         if stored is not None:
             node.convergence.prune()
-        released = node.addressing.release_unrecorded(request, answer.warnings)
-        options.remove_unrecorded(request, released, answer.warnings)
+        unrecorded.release(node, request, had, answer.warnings)
     return answer
 
 
