@@ -11,11 +11,13 @@ from itertools import count
 
 from bgpcni.errors import CniError, TryAgain
 from bgpcni.model import AttachmentKey, State
-from bgpcni.node import interface, recovery
+from bgpcni.node import interface, recovery, unrecorded
 from bgpcni.node.node import Node
 
 log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
+_LOOK_SECONDS = 5.0
+"""Between two looks whether an orphan's DEL went to another plugin."""
 
 
 class Janitor:
@@ -113,14 +115,17 @@ class Janitor:
                 node.forget(attachment)
                 log.warning("%s: its link is gone without a DEL; route withdrawn, released in %g s", key, grace)
                 node.convergence.leave(attachment)
+                interface.remove(node.netlink, node.reaper, attachment)  # what was installed for it
                 node.disconnect(attachment)
         except (TryAgain, OSError):
             self.later(_RETRY_SECONDS / 10, lambda: self._orphan(key))
             return
-        self.later(grace, lambda: self._release_orphan(key))
+        self._release_orphan(key, time.monotonic() + grace)
 
-    def _release_orphan(self, key: AttachmentKey) -> None:
+    def _release_orphan(self, key: AttachmentKey, grace_ends: float) -> None:
+        """When the grace has passed; sooner if another plugin's DEL was the container's."""
         node = self._node
+        left = grace_ends - time.monotonic()
         try:
             with node.store.locked(key, 0):
                 stored = node.store.find(key)
@@ -130,11 +135,14 @@ class Janitor:
                     and stored.state is State.UP
                     and interface.vanished(node.netlink, stored.attachment)
                 ):
+                    if left > 0 and not unrecorded.deleted_by_another(node, stored.attachment):
+                        self.later(min(left, _LOOK_SECONDS), lambda: self._release_orphan(key, grace_ends))
+                        return
                     node.dismantle(stored.attachment, time.monotonic())
-                    log.info("%s: released after the grace period", key)
+                    log.info("%s: released, %s", key, "deleted by another plugin" if left > 0 else "the grace is over")
         except (CniError, OSError) as error:
             log.warning("%s: %s; trying again", key, error)
-            self.later(_RETRY_SECONDS, lambda: self._release_orphan(key))
+            self.later(_RETRY_SECONDS, lambda: self._release_orphan(key, grace_ends))
 
     def _compare(self) -> None:
         for attachment in recovery.look(self._node).orphans:
