@@ -64,6 +64,7 @@ def undo_begun(node: Node, attachment: Attachment) -> bool:
             else:
                 interface.remove(node.netlink, node.reaper, stored.attachment)
                 node.finish(stored.attachment)
+            node.take_bridge_away(stored.attachment)
             log.info("%s: an ADD that was cut short is undone", attachment.key)
             return True
     except TryAgain:

@@ -63,6 +63,7 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         attachment = _planned(node, request, space, answer.warnings)
         undo.push("its claim to bridge and VNI", lambda: node.claims.drop(request.key))
         node.claims.take(attachment)
+        undo.push("what was made of the bridge", lambda: node.take_bridge_away(attachment))
         node.store.put(State.ADDING, attachment)
         undo.push("the record", lambda: node.take_back(attachment, undo, held))
 
@@ -71,7 +72,9 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         attachment, vrf = node.enter_vrf(attachment, undo)
         wanted = plan.bridge_of(config, addresses, attachment.bgp, vrf)
         plan.refuse_by_policy(node.agent.policy, config, addresses, wanted.gateways)
-        switch, gateway = bridge.ensure(node.netlink, wanted, functools.partial(_unless_shared, node, attachment, undo))
+        switch, gateway = bridge.ensure(
+            node.netlink, wanted, functools.partial(node.made.add, node.netlink, config.bridge)
+        )
         attachment = attachment.model_copy(
             update={
                 "addresses": addresses,
@@ -99,12 +102,8 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         interface.introduce_itself(space, attachment)
         attachment = node.announce(attachment, undo)
         undo.keep()
+        node.made.keep(config.bridge)
     return attachment, plan.dns_of(config, given.dns)
-
-
-def _unless_shared(node: Node, attachment: Attachment, undo: Undo, what: str, take_away: Callable[[], object]) -> None:
-    """Undo what was made of the bridge, unless somebody else came to use it meanwhile."""
-    undo.push(what, lambda: node.shares_bridge(attachment) or take_away())
 
 
 def _planned(node: Node, request: Request, space: Namespace, warnings: list[str]) -> Attachment:
