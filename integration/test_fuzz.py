@@ -68,7 +68,7 @@ def unreal(request: Request) -> Node:
         bgp=routing.bgp,
         exporters=routing.exporters,
     )
-    plan.through_gateways(attachment)
+    plan.through_gateways(attachment.routes, attachment.addresses)
     derive(attachment, FACTS)
     Attachment.model_validate_json(attachment.model_dump_json(by_alias=True))
     for version in SUPPORTED:

@@ -54,7 +54,10 @@ NOT_OURS: Config = {
 }
 
 
-NOT_KNOWN = "stock 1.1.1 does not know vlanTrunk and preserveDefaultVlan; from 1.3 on it does what we do"
+NOT_KNOWN = (
+    "stock 1.1.1 knows neither vlanTrunk nor preserveDefaultVlan, and keeps the default VLAN; 1.9 does what we do"
+)
+DEFAULT_VLAN: Config = {"preserveDefaultVlan": True}
 FILTERS: Config = {"node.links.cni9.vlan_filtering": 1}
 
 
@@ -338,31 +341,34 @@ NO_VLANS = [
 """Rows for a kernel whose bridge cannot filter VLANs."""
 
 VLANS = [
-    Case("vlan", {"vlan": 5, "ipam": ranges(V4, V6)}),
-    Case("vlan, isGateway", {"vlan": 5, "isGateway": True, "ipam": ranges(V4, V6, routes=DEFAULTS)}),
-    Case("vlan, isDefaultGateway", {"vlan": 5, "isDefaultGateway": True, "mtu": 1400, "ipam": ranges(V6)}),
+    Case("vlan", DEFAULT_VLAN | {"vlan": 5, "ipam": ranges(V4, V6)}),
+    Case("vlan, isGateway", DEFAULT_VLAN | {"vlan": 5, "isGateway": True, "ipam": ranges(V4, V6, routes=DEFAULTS)}),
+    Case(
+        "vlan, isDefaultGateway",
+        DEFAULT_VLAN | {"vlan": 5, "isDefaultGateway": True, "mtu": 1400, "ipam": ranges(V6)},
+    ),
     Case(
         "vlan on a bridge that does not filter",
-        {"vlan": 5, "isGateway": True, "ipam": ranges(V4)},
+        DEFAULT_VLAN | {"vlan": 5, "isGateway": True, "ipam": ranges(V4)},
         prepare=_bridge_with(),
         **NOT_OURS,
     ),
     Case(
         "vlan, another address of the subnet on its gateway",
-        {"vlan": 5, "isGateway": True, "ipam": ranges(V4)},
+        DEFAULT_VLAN | {"vlan": 5, "isGateway": True, "ipam": ranges(V4)},
         prepare=_gateway_with("10.1.2.5/24"),
         fails=True,
         error=7,
     ),
     Case(
         "vlan, forceAddress",
-        {"vlan": 5, "isGateway": True, "forceAddress": True, "ipam": ranges(V4)},
+        DEFAULT_VLAN | {"vlan": 5, "isGateway": True, "forceAddress": True, "ipam": ranges(V4)},
         prepare=_gateway_with("10.1.2.5/24"),
         **NOT_OURS,
     ),
     Case(
         "vlan without the default one",
-        {"vlan": 5, "preserveDefaultVlan": False, "isGateway": True, "ipam": ranges(V4)},
+        {"vlan": 5, "isGateway": True, "ipam": ranges(V4)},
         differs={
             "node.links.HOST.vlans": "5 PVID Egress Untagged",
             "node.links.GATEWAY PORT.vlans": "5 PVID Egress Untagged",
@@ -371,14 +377,20 @@ VLANS = [
     ),
     Case(
         "vlanTrunk",
-        {"vlanTrunk": [{"minID": 8, "maxID": 9}, {"id": 5}, {"id": 7}, {"id": 9}], "ipam": ranges(V4)},
+        DEFAULT_VLAN | {"vlanTrunk": [{"minID": 8, "maxID": 9}, {"id": 5}, {"id": 7}, {"id": 9}], "ipam": ranges(V4)},
         differs=FILTERS | {"node.links.HOST.vlans": "1 PVID Egress Untagged, 5, 7-9"},
         why=NOT_KNOWN,
     ),
     Case(
         "vlanTrunk without the default one",
-        {"vlanTrunk": [{"id": 5}], "preserveDefaultVlan": False},
+        {"vlanTrunk": [{"id": 5}]},
         differs=FILTERS | {"node.links.HOST.vlans": "5"},
+        why=NOT_KNOWN,
+    ),
+    Case(
+        "vlan as the native VLAN of a vlanTrunk",
+        {"vlan": 6, "vlanTrunk": [{"minID": 5, "maxID": 7}], "ipam": ranges(V4)},
+        differs={"node.links.HOST.vlans": "5, 6 PVID Egress Untagged, 7"},
         why=NOT_KNOWN,
     ),
 ]

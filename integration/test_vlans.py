@@ -58,18 +58,21 @@ BOTH, NEITHER = (True, True), (False, False)
 
 def test_a_vlan_is_a_network_of_its_own(lab: Lab) -> None:
     """Two containers of a VLAN and its gateway reach each other, those of another VLAN do not hear them; a trunk has
-    both VLANs' frames tagged, and no others. All of it with IPv4 and IPv6, and no VLAN but its own on a port."""
+    both VLANs' frames tagged, and no others; a native VLAN's frames are untagged. All of it with IPv4 and IPv6, and no
+    VLAN but its own on a port."""
     node = lab.node()
     node.agent(bgp=None, default_exporters=[])
-    five, six = (plain(node, vlan, preserveDefaultVlan=False) for vlan in (5, 6))
-    trunk = plain(node, 7, vlan=None, vlanTrunk=[{"minID": 5, "maxID": 6}], preserveDefaultVlan=False, ipam=None)
-    spaces = {name: lab.container(name) for name in ("a5", "b5", "a6", "t")}
+    five, six = (plain(node, vlan) for vlan in (5, 6))
+    trunk = plain(node, 7, vlan=None, vlanTrunk=[{"minID": 5, "maxID": 6}], ipam=None)
+    native = plain(node, 8, vlan=5, vlanTrunk=[{"id": 6}], isGateway=False, ipam=None)
+    spaces = {name: lab.container(name) for name in ("a5", "b5", "a6", "t", "n")}
     answers = {name: add(node, name, spaces[name], five if "5" in name else six) for name in ("a5", "b5", "a6")}
-    carried = node.cni("ADD", "t", spaces["t"], trunk)
+    carried, mixed = node.cni("ADD", "t", spaces["t"], trunk), node.cni("ADD", "n", spaces["n"], native)
     assert carried.ok, carried
+    assert mixed.ok, mixed
     present = vlans(node)
     assert [present[host_of(answers[name])] for name in answers] == [{5}, {5}, {6}]
-    assert present[host_of(carried)] == {5, 6}
+    assert present[host_of(carried)] == present[host_of(mixed)] == {5, 6}
     assert [one["name"] for one in answers["b5"].document["interfaces"]][3:] == ["cni0.5"]
 
     for last, name in enumerate(answers, 1):
@@ -85,8 +88,15 @@ def test_a_vlan_is_a_network_of_its_own(lab: Lab) -> None:
         assert mine is None or reaches(spaces["t"], mine) == BOTH
         assert reaches(spaces["t"], others) == NEITHER
         spaces["t"].ip("link", "delete", device)
+    also(spaces["n"], 8)
+    assert (reaches(spaces["n"], 1), reaches(spaces["n"], 3)) == (BOTH, NEITHER)
+    spaces["n"].ip("address", "flush", "dev", "eth0", "scope", "global")
+    spaces["n"].ip("link", "add", "link", "eth0", "name", "eth0.6", "type", "vlan", "id", 6)
+    spaces["n"].ip("link", "set", "eth0.6", "up")
+    also(spaces["n"], 8, "eth0.6")
+    assert (reaches(spaces["n"], 1), reaches(spaces["n"], 3)) == (NEITHER, BOTH)
 
-    for name, conf in (("a5", five), ("b5", five), ("a6", six), ("t", trunk)):
+    for name, conf in (("a5", five), ("b5", five), ("a6", six), ("t", trunk), ("n", native)):
         delete(node, name, spaces[name], conf)
     ports = set(vlans(node)) - {"cni0"}
     assert node.links() == {"cni0", "cni0.5", "cni0.6"} | ports, "the bridge and its gateways stay, as with stock"
@@ -134,7 +144,7 @@ def test_what_the_node_cannot_reach_in_a_vlan_is_not_announced(lab: Lab) -> None
     node = lab.node()
     node.agent(bgp=None)
     space, conf = lab.container(), plain(node, 5, isGateway=False, exporters=["kernel"])
-    trunk = plain(node, 6, vlan=None, vlanTrunk=[{"id": 6}], preserveDefaultVlan=False, exporters=["kernel"])
+    trunk = plain(node, 6, vlan=None, vlanTrunk=[{"id": 6}], exporters=["kernel"])
     for refused in (conf, trunk):
         answer = node.cni("ADD", "c1", space, refused)
         assert (answer.error, "the node cannot reach 10.1." in answer.document["msg"]) == (7, True), answer
@@ -160,6 +170,9 @@ def test_what_the_node_cannot_reach_in_a_vlan_is_not_announced(lab: Lab) -> None
     node.bin_dir = ours
     chained = {key: value for key, value in conf.items() if key != "ipam"} | {"prevResult": behind.document}
     add(node, "c1", space, chained)
+    for family in ("-4", "-6"):
+        written = node.namespace.ip_json(family, "route", "show", "table", 100)
+        assert [route["dev"] for route in written if route["dst"] in behind.ips] == ["cni0.5"]
     delete(node, "c1", space, chained)
 
 
@@ -178,12 +191,12 @@ def test_an_add_that_fails_leaves_no_port_in_a_vlan(lab: Lab) -> None:
     add(node, "c1", space, conf)
     delete(node, "c1", space, conf)
     (port,) = node.links() - {"cni0", "cni0.5"}
-    assert vlans(node) == {"cni0": {1}, port: {1, 5}}
+    assert vlans(node) == {"cni0": {1}, port: {5}}
     node.namespace.ip("link", "delete", "cni0")
     node.namespace.ip("link", "set", "cni0.5", "down")
     answer = add(node, "c1", space, conf)
     assert [node.namespace.ping(ip) for ip in answer.ips] == [True, True]
-    assert vlans(node)[port] == {1, 5}
+    assert vlans(node)[port] == {5}
     delete(node, "c1", space, conf)
     node.namespace.ip("link", "set", "cni0", "type", "bridge", "vlan_filtering", "0")
     answer = add(node, "c1", space, conf)

@@ -159,6 +159,20 @@ def test_entries_without_an_interface_are_released_by_container(tmp_path: Path) 
     plugin.check("c1", "eth0", held)
 
 
+def test_what_is_spared_stays(tmp_path: Path) -> None:
+    """Of a container's leases those that `spared` names; of GC's those whose owner's interface stays."""
+    plugin = host_local(tmp_path, **DUAL)
+    plugin.add("c1", "eth0")
+    plugin.add("c2", "eth0")
+    assert plugin.held("c1", "eth0") == list(plugin.entries(plugin.held("c1", "eth0")))
+    kept, freed = sorted(plugin.held("c1", "eth0"), reverse=True)
+    assert plugin.release("c1", "eth0", spared=lambda address, entry: address == kept) == [freed]
+    assert len(plugin.gc(set(), {("c1", "eth0")})) == 2
+    assert plugin.held("c1", "eth0") == [kept]
+    assert plugin.held("c2", "eth0") == []
+    assert set(plugin.entries()) == {kept}
+
+
 def test_nothing_is_made_for_a_network_that_never_was(tmp_path: Path) -> None:
     """DEL, CHECK and GC before any ADD find nothing and leave nothing."""
     leases = Leases(str(tmp_path / "none"), "blue")

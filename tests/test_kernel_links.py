@@ -13,7 +13,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from bgpcni.kernel import links
 from bgpcni.kernel.links import GROUP, Link, alias_of, is_ours
-from bgpcni.kernel.netlink import HEADER, Message, Netlink
+from bgpcni.kernel.netlink import HEADER, Message, Netlink, attribute
 from bgpcni.model import AttachmentKey
 
 KEY = AttachmentKey("net", "c1", "eth0")
@@ -117,6 +117,12 @@ def test_what_pyroute2_writes_we_read(
         promiscuous=bool(flags & 0x100), master=master, peer=5, alias=alias, group=GROUP,
     )  # fmt: skip
     assert links.parse(bytes(message.data)[16:]) == expected
+
+
+@pytest.mark.parametrize(("said", "nsid"), [(0, 0), (7, 7), (-1, None)])
+def test_where_the_other_end_is(said: int, nsid: int | None) -> None:
+    """The number of a veth's other namespace, whose first is 0; -1 is none."""
+    assert links.parse(links.header(3) + attribute(37, struct.pack("=i", said))).nsid == nsid
 
 
 def test_a_link_that_says_nothing_is_read_all_the_same() -> None:

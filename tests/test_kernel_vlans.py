@@ -37,15 +37,22 @@ class Table(Netlink):
 
 
 def test_a_vlan_is_the_ports_untagged_one() -> None:
-    (join,) = vlans.port_messages(9, Tagging(5))
+    (join,) = vlans.port_messages(9, Tagging(5, keep_default=True))
     assert said(join) == [(5, PVID | UNTAGGED)]
 
 
 def test_without_the_default_vlan_the_port_is_in_its_own_alone() -> None:
     """Every other VLAN goes first: the bridge's default one may have any number."""
-    leave, join = vlans.port_messages(9, Tagging(5, keep_default=False))
+    leave, join = vlans.port_messages(9, Tagging(5))
     assert said(leave) == [(1, 8), (4, 16), (6, 8), (4094, 16)]
     assert said(join) == [(5, PVID | UNTAGGED)]
+
+
+def test_a_trunks_native_vlan_is_untagged() -> None:
+    """The trunk's VLANs are tagged, the native one is not, and the port is in no other."""
+    leave, join = vlans.port_messages(9, Tagging(6, (5, 7)))
+    assert said(leave) == [(1, 8), (4, 16), (8, 8), (4094, 16)]
+    assert said(join) == [(5, 0), (7, 0), (6, PVID | UNTAGGED)]
 
 
 @pytest.mark.parametrize("keep_default", [True, False])
@@ -56,7 +63,7 @@ def test_a_trunk_without_vlans_leaves_the_port_as_it_is(keep_default: bool) -> N
 @given(st.frozensets(st.integers(1, 4094), min_size=1))
 def test_a_trunk_is_said_in_ranges(tagged: frozenset[int]) -> None:
     """All of its VLANs and no others, tagged, in as few words as there are gaps."""
-    (join,) = vlans.port_messages(9, Tagging(0, tuple(sorted(tagged))))
+    (join,) = vlans.port_messages(9, Tagging(0, tuple(sorted(tagged)), keep_default=True))
     covered: list[int] = []
     for vlan, flags in said(join):
         assert flags in (0, 8, 16)

@@ -195,7 +195,6 @@ def test_the_host_ends_name_is_a_hash_that_fits() -> None:
     [
         {"hairpinMode": True, "promiscMode": True},
         {"disableContainerInterface": True, "ipam": {"type": "x"}},
-        {"vlanTrunk": [{"id": 5}], "vlan": 6},
     ],
 )
 def test_what_excludes_each_other_is_refused(document: dict[str, Any]) -> None:
@@ -209,14 +208,20 @@ def test_what_excludes_each_other_is_refused(document: dict[str, Any]) -> None:
         ({}, None),
         ({"vlan": 0, "preserveDefaultVlan": False}, None),
         ({"vlan": 5}, Tagging(5)),
+        ({"vlan": 5, "preserveDefaultVlan": True}, Tagging(5, (), True)),
         ({"vlan": 5, "vlanTrunk": [{}], "preserveDefaultVlan": False}, Tagging(5, (), False)),
+        ({"vlan": 6, "vlanTrunk": [{"id": 5}]}, Tagging(6, (5,))),
+        ({"vlan": 6, "vlanTrunk": [{"minID": 5, "maxID": 7}]}, Tagging(6, (5, 7))),
         ({"vlanTrunk": []}, Tagging()),
         ({"vlanTrunk": [{"minID": 9, "maxID": 11}, {"id": 3}, {"id": 10, "minID": 5, "maxID": 5}]},
          Tagging(0, (3, 5, 9, 10, 11))),
     ],
 )  # fmt: skip
 def test_a_port_carries_what_vlan_or_vlan_trunk_say(document: dict[str, Any], tagging: Tagging | None) -> None:
-    """Ranges and single VLANs in any order, each once; an empty trunk needs a bridge that filters all the same."""
+    """Ranges and single VLANs in any order, each once; an empty trunk needs a bridge that filters all the same.
+
+    As with stock 1.9 the port leaves the bridge's default VLAN, and `vlan` is the native VLAN of a trunk.
+    """
     config = request(**document).settings
     plan.refuse_unsupported(config)
     assert plan.tagging_of(config) == plan.bridge_of(config, ()).tagging == tagging
@@ -272,7 +277,7 @@ def test_a_route_without_gateway_goes_through_that_of_its_family(dsts: list[str]
         addresses=(Address(address="10.1.2.3/24", gateway="10.1.2.1"), Address(address="2001:db8::3/64")),
         routes=tuple(Route(dst=dst) for dst in dsts),
     )  # fmt: skip
-    for route in plan.through_gateways(item):
+    for route in plan.through_gateways(item.routes, item.addresses):
         assert route.gw == (None if ":" in route.dst else "10.1.2.1")
 
 

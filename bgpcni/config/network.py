@@ -209,7 +209,7 @@ class NetworkConfig(Section):
     enabledad: bool = False
     vlan: Annotated[int, Field(ge=0, le=4094)] = 0
     vlan_trunk: tuple[TrunkSection, ...] | None = Field(default=None, alias="vlanTrunk")
-    preserve_default_vlan: bool = Field(default=True, alias="preserveDefaultVlan")
+    preserve_default_vlan: bool = Field(default=False, alias="preserveDefaultVlan")
     disable_container_interface: bool = Field(default=False, alias="disableContainerInterface")
     mac: Mac | None = None
     import_rt: RouteTargets = Field(default=(), alias="importRT")

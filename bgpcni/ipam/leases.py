@@ -73,12 +73,18 @@ class Leases:
             return False
         return any(os.path.lexists(os.path.join(base, name, address)) for name in others for address in addresses)
 
-    def release(self, container_id: str, ifname: str, addresses: Sequence[str] | None = None) -> list[str]:
+    def release(
+        self,
+        container_id: str,
+        ifname: str,
+        addresses: Sequence[str] | None = None,
+        spared: Callable[[str, Entry], bool] = lambda address, entry: False,
+    ) -> list[str]:
         """Give back what (container_id, ifname) holds; return the addresses, without prefix length.
 
         `addresses` known, with or without prefix length: only these files are touched, and each only if that is
         its owner, or nobody because the file lost its content. None: the whole folder is searched, as the stock
-        plugin's DEL does.
+        plugin's DEL does. `spared`: which of its leases stay all the same.
         """
         with self._locked() as folder:
             if folder is None:
@@ -88,12 +94,24 @@ class Leases:
             else:
                 names = [bare(address) for address in addresses]
                 entries = {name: entry for name in names if (entry := self._read(folder, name))}
-            owners = {name: entry.owner for name, entry in entries.items()}
-            mine = [name for name, owner in owners.items() if owner == (container_id, ifname)]
-            # As in the stock plugin, an entry without interface counts only if there is none with it.
-            mine = mine or [name for name, owner in owners.items() if owner == (container_id, None)]
-            mine += [name for name, entry in entries.items() if not entry.content.strip()]
-            return [name for name in mine if self._unlink(folder, name)]
+            mine = _of_owner(entries, container_id, ifname)
+            if addresses is not None:
+                mine |= {name: entry for name, entry in entries.items() if not entry.content.strip()}
+            return [n for n, entry in mine.items() if not spared(n, entry) and self._unlink(folder, n)]
+
+    def held(self, container_id: str, ifname: str) -> list[str]:
+        """The addresses that (container_id, ifname) holds: what `release` would give back."""
+        with self._locked() as folder:
+            return [] if folder is None else list(_of_owner(self._entries(folder), container_id, ifname))
+
+    def entries(self, addresses: Sequence[str] | None = None) -> dict[str, Entry]:
+        """All leases by address, or those of `addresses`, with or without prefix length."""
+        with self._locked() as folder:
+            if folder is None:
+                return {}
+            if addresses is None:
+                return self._entries(folder)
+            return {name: entry for name in map(bare, addresses) if (entry := self._read(folder, name))}
 
     def owner(self, address: str) -> Owner | None:
         """Who holds an address, None if nobody does."""
@@ -110,17 +128,17 @@ class Leases:
                 found = "there is none" if owner is None else f"it is held by {owner[0]}"
                 raise CheckFailed(f"no lease of {bare(address)} for {container_id} {ifname} in {self.folder}: {found}")
 
-    def gc(self, valid: Collection[tuple[str, str]]) -> list[str]:
-        """Release all whose owner is not among `valid` (container ID, interface name); return the addresses."""
-        ids = {container_id for container_id, _ in valid}
+    def gc(self, valid: Collection[tuple[str, str]], stay: Collection[Owner] = ()) -> list[str]:
+        """Release all whose owner is not among `valid` (container ID, interface name); return the addresses.
+
+        `stay`: owners whose leases are kept all the same.
+        """
         with self._locked() as folder:
             if folder is None:
                 return []
             released = []
             for name, entry in self._entries(folder).items():
-                container_id, ifname = entry.owner
-                alive = container_id in ids if ifname is None else (container_id, ifname) in valid
-                if not alive and self._unlink(folder, name):
+                if not is_among(entry.owner, valid) and entry.owner not in stay and self._unlink(folder, name):
                     released.append(name)
             return released
 
@@ -286,6 +304,17 @@ class Leases:
 
     def _failure(self, name: str, error: OSError) -> IoFailure:
         return IoFailure(f"{self.folder}/{name}: {error.strerror}")
+
+
+def is_among(owner: Owner, valid: Collection[tuple[str, str]]) -> bool:
+    """Whether a lease's owner is listed; one without interface, if its container is with any."""
+    return any(owner[0] == listed for listed, _ in valid) if owner[1] is None else owner in valid
+
+
+def _of_owner(entries: Mapping[str, Entry], container_id: str, ifname: str) -> dict[str, Entry]:
+    """As in the stock plugin, an entry without interface counts only if there is none with it."""
+    mine = {name: entry for name, entry in entries.items() if entry.owner == (container_id, ifname)}
+    return mine or {name: entry for name, entry in entries.items() if entry.owner == (container_id, None)}
 
 
 def bare(address: str) -> str:

@@ -6,7 +6,6 @@ Finding it is on the hot path (packed messages, one link); making it happens onc
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 import secrets
 import threading
@@ -45,7 +44,16 @@ class BridgePlan:
     vrf: Device | None = None
 
 
-Added = Callable[[str, Callable[[], object]], object]
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A link that had to be made, or with `address` (and its prefix length) one that the link had to get."""
+
+    link: str
+    index: int
+    address: str = ""
+
+
+Added = Callable[[Made], object]
 
 
 @step("bridge")
@@ -53,14 +61,14 @@ def ensure(netlink: Netlink, plan: BridgePlan, added: Added) -> tuple[links.Link
     """The bridge, up, with its addresses and forwarding on. Idempotent; what is right is not touched.
 
     Returns the bridge, and the link that has the gateway addresses: itself, or the node's interface in a VLAN.
-    `added` hears of each link and address that had to be made, and how to take it away.
+    `added` hears of each link and address that had to be made; `take_away` undoes it.
     """
     link = links.find(netlink, name=plan.name)
     if 0 < plan.mtu < IPV6_LEAST_MTU:
         _refuse_to_lose_ipv6(netlink, link, plan)
     if link is None:
-        index = (link := _make(netlink, plan)).index
-        added(f"bridge {plan.name}", lambda: links.remove(netlink, index))
+        link = _make(netlink, plan)
+        added(Made(link.name, link.index))
     if link.kind != "bridge":
         raise InvalidConfiguration(f"bridge: {plan.name} exists and is a {link.kind or 'physical'} link, not a bridge")
     if plan.vrf and link.master != plan.vrf.index:
@@ -96,7 +104,7 @@ def _in_vlan(netlink: Netlink, link: links.Link, tagging: vlans.Tagging, added: 
     before = links.find(netlink, name=vlans.gateway_name(link.name, tagging.untagged))
     gateway = vlans.ensure_gateway(netlink, link, tagging)
     if before is None:
-        added(gateway.name, lambda: links.remove(netlink, gateway.index))
+        added(Made(gateway.name, gateway.index))
     return gateway
 
 
@@ -179,14 +187,21 @@ def _ensure_addresses(netlink: Netlink, link: links.Link, plan: BridgePlan, adde
                 netlink.run(addresses.address_message(link.index, gateway))
             elif error.errno != errno.EEXIST:
                 raise KernelRefused(f"{name}: address {gateway}: {error.strerror}") from None
-        added(f"{gateway} on {link.name}", functools.partial(_take_away, link.index, gateway))
+        added(Made(link.name, link.index, gateway))
     with iproute() as library:  # a bridge that other made may follow its ports' MACs; a gateway's must not change
         library.link("set", index=link.index, address=link.mac)
 
 
-def _take_away(index: int, gateway: str) -> None:
-    with iproute() as library:
-        library.addr("del", index=index, address=gateway)
+def take_away(netlink: Netlink, made: Made) -> None:
+    """Undo what was made, if it is there as it was made; gone already is success. Raises OSError."""
+    link = links.find(netlink, index=made.index)
+    if link is None or link.name != made.link:
+        return
+    if not made.address:
+        links.remove(netlink, link.index)
+    elif any(item.address == made.address for item in addresses.assigned(netlink, link.index)):
+        with iproute() as library:
+            library.addr("del", index=link.index, address=made.address)
 
 
 def _in_the_way(other: IPv4Interface | IPv6Interface, gateway: str) -> bool:

@@ -72,6 +72,7 @@ class Link:
     """What RTM_GETLINK says. `peer`: IFLA_LINK, for a veth the other end's index in its own namespace; `peer_nsid`:
     the nsid of that namespace, None if it is the same.
 
+    `nsid`: the number by which the node's namespace knows that one, None: it is the node's own, or has no number.
     `hairpin`, `isolated`: of a bridge's port. `details`: its kind's own attributes (IFLA_INFO_DATA), unparsed.
     """
 
@@ -88,6 +89,7 @@ class Link:
     group: int
     hairpin: bool = False
     isolated: bool = False
+    nsid: int | None = None
     details: bytes = field(default=b"", repr=False)
     peer_nsid: int | None = None
 
@@ -152,9 +154,16 @@ def parse(data: bytes) -> Link:
         group=u32(found[_GROUP]) if _GROUP in found else 0,
         hairpin=port.get(_BRPORT_MODE) == b"\1",
         isolated=port.get(_BRPORT_ISOLATED) == b"\1",
+        nsid=_signed(found.get(_LINK_NETNSID, b"")),
         details=info.get(_DATA, b""),
         peer_nsid=u32(found[_LINK_NETNSID]) if _LINK_NETNSID in found else None,
     )
+
+
+def _signed(data: bytes) -> int | None:
+    """A namespace's number; the kernel says -1 where there is none."""
+    number = struct.unpack("=i", data)[0] if len(data) == 4 else -1
+    return None if number < 0 else int(number)
 
 
 def get_message(*, name: str = "", index: int = 0) -> Message:

@@ -66,6 +66,15 @@ def remove_of(is_owner: Callable[[str], bool]) -> None:
         nftables.remove([element for element in found if element.comment.count("/") == 2 and is_owner(element.comment)])
 
 
+def remove_found(owner: str, addresses: Sequence[str]) -> None:
+    """The same where it is not known whether there is anything, nor with which back end. Raises KernelRefused."""
+    if nftables.available():
+        nftables.remove(_elements(owner, addresses))
+    for version in _versions(addresses):
+        if shutil.which(_program(version)) and not _iptables(version, "-S", _chain(owner)).returncode:
+            _remove_iptables(owner, [one for one in addresses if ip_interface(one).version == version])
+
+
 def check(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
     """Raise CheckFailed where an address is not masqueraded any more."""
     if backend == "iptables":

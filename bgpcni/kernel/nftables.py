@@ -181,10 +181,25 @@ def text(*argv: str) -> str:
 
 def rules(family: str, chain: str) -> int:
     """How many rules a chain of our table has, 0 also where there is none."""
-    done = _nft(["-j", "list", "chain", family, TABLE, chain])
+    return len(listed_chain(family, TABLE, chain))
+
+
+def listed_chain(family: str, table: str, chain: str) -> list[dict[str, Any]]:
+    """The rules of a chain, anybody's, as libnftables-json(5) has them; none where there is no such chain."""
+    done = _nft(["-j", "list", "chain", family, table, chain])
     if done.returncode:
-        return 0
-    return sum("rule" in item for item in json.loads(done.stdout)["nftables"])
+        return []
+    return [item["rule"] for item in json.loads(done.stdout)["nftables"] if "rule" in item]
+
+
+def listed_set(family: str, name: str) -> list[dict[str, Any]]:
+    """The elements of a set of our table that have a comment, as libnftables-json(5) has them; none without the set."""
+    done = _nft(["-j", "list", "set", family, TABLE, name])
+    if done.returncode:
+        return []
+    sets = (item["set"] for item in json.loads(done.stdout)["nftables"] if "set" in item)
+    found = (element for one in sets for element in one.get("elem", ()))
+    return [element["elem"] for element in found if isinstance(element, dict) and "elem" in element]
 
 
 def _nft(argv: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,7 @@ from bgpcni.kernel.links import mac_bytes
 from bgpcni.kernel.nftables import BRIDGE, TABLE, Element
 
 _NAME_OCTETS = 16
+_OWNER_MAX = 100
 
 
 def install(owner: str, port: str, mac: str) -> None:
@@ -45,6 +46,16 @@ def remove_of(ports: Collection[str]) -> None:
     for set_name in ("allowed", "checked"):
         found = nftables.elements(BRIDGE, set_name)
         nftables.remove([element for element in found if element.key[:_NAME_OCTETS] in names])
+
+
+def remove_found(owner: str) -> None:
+    """The same where port and MAC are not known: they are looked for. Raises KernelRefused."""
+    if not nftables.available():
+        return
+    for element in nftables.listed_set("bridge", "allowed"):
+        if element.get("comment") == owner[:_OWNER_MAX]:
+            port, mac = element["val"]["concat"]
+            remove(owner, port, mac)
 
 
 def check(owner: str, port: str, mac: str) -> None:
@@ -81,6 +92,6 @@ def _elements(owner: str, port: str, mac: str) -> list[Element]:
     """The pair first: a port that is checked always has its MAC."""
     name = port.encode().ljust(_NAME_OCTETS, b"\0")
     return [
-        Element(BRIDGE, "allowed", name + mac_bytes(mac) + b"\0\0", comment=owner[:100]),
-        Element(BRIDGE, "checked", name, comment=owner[:100]),
+        Element(BRIDGE, "allowed", name + mac_bytes(mac) + b"\0\0", comment=owner[:_OWNER_MAX]),
+        Element(BRIDGE, "checked", name, comment=owner[:_OWNER_MAX]),
     ]

@@ -10,7 +10,7 @@ import errno
 import secrets
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 
@@ -44,14 +44,14 @@ _BR_VLAN_FILTERING, _VLAN_ID = 7, 1
 
 @dataclass(frozen=True, slots=True)
 class Tagging:
-    """What a port carries. `untagged`: its one VLAN, 0: none; `tagged`: a trunk's. Of the two only one is given.
+    """What a port carries. `untagged`: its one VLAN, or a trunk's native one, 0: none; `tagged`: a trunk's others.
 
     `keep_default`: it stays in the bridge's default VLAN as well.
     """
 
     untagged: int = 0
     tagged: tuple[int, ...] = ()
-    keep_default: bool = True
+    keep_default: bool = False
 
     @property
     def key(self) -> str:
@@ -178,9 +178,11 @@ def ensure_gateway(netlink: Netlink, bridge: links.Link, tagging: Tagging) -> li
         link = links.find(netlink, name=name) or _make(netlink, bridge, name, tagging)
         port = _other_end(netlink, link)
         if port is not None and port.master in (0, bridge.index):
-            if not port.master:
+            keep = True
+            if not port.master:  # the bridge puts it into its default VLAN anew
                 netlink.run(links.port_message(port.index, bridge.index))
-            netlink.run(*port_messages(port.index, Tagging(tagging.untagged)))
+                keep = tagging.keep_default
+            netlink.run(*port_messages(port.index, Tagging(tagging.untagged, keep_default=keep)))
         if not link.up:
             for setting in ("accept_dad", "accept_ra"):  # as of a bridge that we make
                 sysctl.put(f"net/ipv6/conf/{name}/{setting}", "0")
@@ -198,7 +200,7 @@ def _make(netlink: Netlink, bridge: links.Link, name: str, tagging: Tagging) -> 
             netlink, host=f"veth{secrets.token_hex(4)}", inside=name, namespace=None, bridge=bridge.index,
             mtu=bridge.mtu, group=0,
         )  # fmt: skip
-        netlink.run(*port_messages(port, tagging))
+        netlink.run(*port_messages(port, replace(tagging, tagged=())))
     except NetlinkError as error:
         if error.errno != errno.EEXIST:  # else another ADD made it meanwhile
             raise

@@ -9,8 +9,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from bgpcni.ipam.boot import Reclaimer
 from bgpcni.ipam.config import DEFAULT_DATA_DIR, requested_addresses
 from bgpcni.ipam.delegate import Delegate, find_plugin
 from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted
-from bgpcni.ipam.leases import Leases, bare
+from bgpcni.ipam.leases import Entry, Leases, Owner, bare, is_among
+from bgpcni.kernel import guests
 from bgpcni.kernel.namespace import boot_id
+from bgpcni.kernel.netlink import Netlink
 from bgpcni.model import Address, Attachment, Ipam, State
 from bgpcni.node.request import Request, host_local_of
 from bgpcni.steps import step
@@ -31,6 +34,7 @@ log = logging.getLogger(__name__)
 BUILT_IN = "host-local"
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 DELEGATE_SECONDS = 30.0
+_MILLISECOND = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,27 +117,60 @@ class Addressing:
             return
         known = [item.address for item in attachment.addresses] or None
         leases = self._leases(ipam.data_dir, attachment.network)
-        leases.release(attachment.container_id, attachment.ifname, known)
+        leases.release(attachment.container_id, attachment.ifname, known, _Remade(attachment))
 
-    def release_unrecorded(self, request: Request, warnings: list[str]) -> list[str]:
-        """DEL without a record: what (container ID, interface name) holds in this network goes, as `ipam` says.
+    def still_leased(self, attachment: Attachment) -> bool | None:
+        """Whether it holds one of its leases yet, as its ADD took them; None: they are not ours to see."""
+        ipam = attachment.ipam
+        if ipam is None or ipam.type != BUILT_IN or not attachment.addresses:
+            return None
+        owners = ((attachment.container_id, attachment.ifname), (attachment.container_id, None))
+        entries = Leases(ipam.data_dir, attachment.network).entries([item.address for item in attachment.addresses])
+        remade = _Remade(attachment)
+        return any(entry.owner in owners and not remade.is_doubtful(entry) for entry in entries.values())
 
-        Without `ipam` there is nothing: behind another plugin the leases of that name are that plugin's. Returns
-        the addresses given back, as far as they are known, without prefix length.
+    def is_asked_for(self, request: Request) -> bool:
+        """Whether the configuration of a call has an `ipam`, whatever else is wrong with it.
+
+        Without one, as behind another plugin, the leases of (container ID, interface name) are that plugin's.
         """
-        ipam = _fold(request.document).get("ipam")
-        section = _fold(ipam) if isinstance(ipam, dict) else {}
-        kind, data_dir = section.get("type"), section.get("datadir")
-        if not isinstance(kind, str) or not kind:
+        return bool(_ipam_of(request)[0])
+
+    def leases_of(self, request: Request, warnings: list[str]) -> list[str]:
+        """DEL without a record: the addresses that (container ID, interface name) holds, as far as they are known."""
+        kind, data_dir = _ipam_of(request)
+        if kind != BUILT_IN:
             return []
         try:
-            if kind == BUILT_IN:
-                leases = self._leases(data_dir if isinstance(data_dir, str) and data_dir else None, request.name)
-                return leases.release(request.environment.container_id, request.environment.ifname)
-            Delegate(kind, request.variables, request.stdin).delete(_deadline())
+            environment = request.environment
+            return Leases(data_dir, request.name).held(environment.container_id, environment.ifname)
         except CniError as error:
             warnings.append(f"ipam: {error.msg}")
-        return []
+            return []
+
+    def release_unrecorded(self, request: Request, leases: Sequence[str], warnings: list[str]) -> None:
+        """DEL without a record: what (container ID, interface name) holds goes. `leases`: as `leases_of` says."""
+        kind, data_dir = _ipam_of(request)
+        if not kind or (kind == BUILT_IN and not leases):
+            return
+        try:
+            if kind == BUILT_IN:
+                environment = request.environment
+                self._leases(data_dir, request.name).release(environment.container_id, environment.ifname, leases)
+            else:
+                Delegate(kind, request.variables, request.stdin).delete(_deadline())
+        except CniError as error:
+            warnings.append(f"ipam: {error.msg}")
+
+    def unlisted(self, request: Request, valid: Collection[tuple[str, str]]) -> dict[Owner, set[str]]:
+        """GC: whose leases are going to be released, and which. Raises CniError."""
+        kind, data_dir = _ipam_of(request)
+        owners: dict[Owner, set[str]] = {}
+        entries = Leases(data_dir, request.name).entries() if kind == BUILT_IN else {}
+        for address, entry in entries.items():
+            if not is_among(entry.owner, valid):
+                owners.setdefault(entry.owner, set()).add(address)
+        return owners
 
     def check(self, request: Request, attachment: Attachment) -> None:
         """CHECK of the IPAM; another plugin is asked with this call's configuration, for that has prevResult.
@@ -149,15 +186,14 @@ class Addressing:
         addresses = [item.address for item in attachment.addresses]
         Leases(ipam.data_dir, attachment.network).check(attachment.container_id, attachment.ifname, addresses)
 
-    def collect(self, request: Request, valid: Collection[tuple[str, str]]) -> list[str]:
-        """GC: leases of this network whose owner is not in `valid` go; a delegated plugin is asked to do its part."""
-        ipam = _fold(request.document).get("ipam")
-        section = _fold(ipam) if isinstance(ipam, dict) else {}
-        kind, data_dir = section.get("type"), section.get("datadir")
-        if not isinstance(kind, str):
-            return []
+    def collect(self, request: Request, valid: Collection[tuple[str, str]], stay: Collection[Owner] = ()) -> list[str]:
+        """GC: leases of this network whose owner is not in `valid` go; a delegated plugin is asked to do its part.
+
+        `stay`: owners whose leases are kept all the same.
+        """
+        kind, data_dir = _ipam_of(request)
         if kind == BUILT_IN:
-            return self._leases(data_dir if isinstance(data_dir, str) and data_dir else None, request.name).gc(valid)
+            return self._leases(data_dir, request.name).gc(valid, stay)
         if kind:
             Delegate(kind, request.variables, _with_valid(request.document, valid)).gc(_deadline())
         return []
@@ -238,6 +274,39 @@ class Addressing:
         }
 
 
+class _Remade:
+    """Of a record's leases those that another plugin took anew for the same container, whose interface has them.
+
+    A lease of ours is as old as its ADD; only where one is not is the node looked at.
+    """
+
+    def __init__(self, attachment: Attachment) -> None:
+        self._attachment = attachment
+        self._used: frozenset[str] | None = None
+
+    def __call__(self, address: str, entry: Entry) -> bool:
+        return self.is_doubtful(entry) and address in self._in_use()
+
+    def is_doubtful(self, entry: Entry) -> bool:
+        """Written after the ADD that took the addresses; or before, where it took none yet. Clocks may step."""
+        item = self._attachment
+        if not item.addresses:
+            return not item.created or entry.mtime_ns < _nanoseconds(item.created)
+        return bool(item.since) and entry.mtime_ns > _nanoseconds(item.since) + _MILLISECOND
+
+    def _in_use(self) -> frozenset[str]:
+        if self._used is None:
+            with Netlink.open() as netlink:
+                found = (guest.addresses for guest in guests.find(netlink) if guest.name == self._attachment.ifname)
+                self._used = frozenset[str]().union(*found)
+        return self._used
+
+
+def _nanoseconds(time_of: str) -> int:
+    """RFC 3339 as a file's time."""
+    return int(datetime.fromisoformat(time_of).timestamp() * 1000) * _MILLISECOND
+
+
 def _leases_dir(store: Store) -> Path:
     folder = store.run_path / "leases"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -251,6 +320,14 @@ def _deadline() -> float:
 def _same_pool(held: Ipam, wanted: Ipam | None) -> bool:
     """Whether an address that is held can be had again: from our own leases, in the same folder."""
     return wanted is not None and held.type == wanted.type == BUILT_IN and held.data_dir == wanted.data_dir
+
+
+def _ipam_of(request: Request) -> tuple[str, str | None]:
+    """Type ("": there is none) and dataDir of `ipam`, read as far as a broken configuration lets it be read."""
+    ipam = _fold(request.document).get("ipam")
+    section = _fold(ipam) if isinstance(ipam, dict) else {}
+    kind, data_dir = section.get("type"), section.get("datadir")
+    return kind if isinstance(kind, str) else "", data_dir if isinstance(data_dir, str) and data_dir else None
 
 
 def _fold(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from bgpcni.errors import InvalidConfiguration, KernelRefused
 from bgpcni.kernel import addresses, links, neighbours, routes, vlans
 from bgpcni.kernel.namespace import Namespace, nsid_of
 from bgpcni.kernel.netlink import Netlink, NetlinkError
-from bgpcni.model import Address, Attachment
+from bgpcni.model import Address, Attachment, Gateway
 from bgpcni.node import plan, reconcile
 from bgpcni.undo import Undo
 
@@ -52,6 +52,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
                 "bridge": behind.name if behind else None,
                 "bridge_index": behind.index if behind else None,
                 "vlan_filtering": behind is not None and vlans.filters(behind),
+                "gateway": _in_vlan(node.netlink, found) if unicast else None,
                 "host_veth": found.host.name if found.host else None,
                 "host_index": found.host.index if found.host else None,
                 "peer_index": found.link.index,
@@ -73,7 +74,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
 
 def verify(netlink: Netlink, space: Namespace, prev: Result, ifname: str) -> Found:
     """Read the interface inside the container and compare it with prevResult: MAC, every address."""
-    index, claimed = _interface_of(prev, ifname)
+    index, claimed = interface_of(prev, ifname)
     link = links.find(space.netlink, name=ifname)
     if link is None:
         raise InvalidConfiguration(f"prevResult: {ifname} does not exist in {space.path}")
@@ -120,7 +121,21 @@ def _reached_through(netlink: Netlink, found: Found) -> links.Link | None:
     return links.find(netlink, index=index)
 
 
-def _interface_of(prev: Result, ifname: str) -> tuple[int, Interface]:
+def _in_vlan(netlink: Netlink, found: Found) -> Gateway | None:
+    """The node's interface in the container's VLAN, where it is not the bridge itself that leads there."""
+    if found.bridge is None or found.host is None or not found.addresses:
+        return None
+    way = routes.way_to(netlink, found.addresses[0].address.partition("/")[0])
+    if way is None or way[0] is not None or way[1] in (found.bridge.index, found.host.index):
+        return None
+    link = links.find(netlink, index=way[1])
+    if link is None or not vlans.leads(netlink, link.index, found.bridge.index, found.host.index):
+        return None
+    return Gateway(name=link.name, index=link.index, mac=link.mac)
+
+
+def interface_of(prev: Result, ifname: str) -> tuple[int, Interface]:
+    """The container's interface in prevResult, with its place. Raises InvalidConfiguration where there is none."""
     for index, interface in enumerate(prev.interfaces):
         if interface.name == ifname and interface.sandbox:
             return index, interface

@@ -1,10 +1,15 @@
-"""CHECK: everything that ADD made is still there and right; what others added is none of our business."""
+"""CHECK: everything that ADD made is still there and right; what others added is none of our business.
+
+A later plugin of the chain may have changed what ADD gave (its MAC, its MTU, a route), and says so in prevResult:
+inside the container that is what is compared, and what prevResult does not say is left alone.
+"""
 
 from __future__ import annotations
 
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
+from bgpcni.cni.result import Result, Route
 from bgpcni.errors import CheckFailed
 from bgpcni.kernel import addresses, links, sysctl, vlans, vrf, vxlan
 from bgpcni.kernel.namespace import Namespace
@@ -29,9 +34,9 @@ def run(node: Node, request: Request) -> None:
     with Namespace.of_container(request.environment.netns, request.netns_fd) as space:
         if attachment.cookie != space.cookie:
             raise CheckFailed(f"{space.path} is another namespace than the one of ADD")
-        _inside(space, attachment, disabled=request.settings.disable_container_interface)
         assert request.prev_result is not None
-        chain.verify(node.netlink, space, request.prev_result, attachment.ifname)
+        disabled = request.settings.disable_container_interface
+        _inside(space, attachment, request.prev_result, disabled=disabled)
     if not attachment.chained:
         _outside(node, request, attachment)
         options.check(attachment)
@@ -39,28 +44,36 @@ def run(node: Node, request: Request) -> None:
     _announced(node, attachment)
 
 
-def _inside(space: Namespace, attachment: Attachment, *, disabled: bool) -> None:
+def _inside(space: Namespace, attachment: Attachment, prev: Result, *, disabled: bool) -> None:
+    place, said = chain.interface_of(prev, attachment.ifname)
     link = links.find(space.netlink, name=attachment.ifname)
     if link is None:
         raise CheckFailed(f"{attachment.ifname} is missing in {space.path}")
     if not link.up and not disabled:
         raise CheckFailed(f"{attachment.ifname} is down")
-    for what, is_, should in (
-        ("MAC address", link.mac, attachment.mac),
-        ("index", link.index, attachment.peer_index),
-        ("MTU", link.mtu, attachment.mtu),
-    ):
+    if attachment.peer_index and link.index != attachment.peer_index:
+        raise CheckFailed(f"{attachment.ifname}: index is {link.index}, ADD gave {attachment.peer_index}")
+    for what, is_, should in (("MAC address", link.mac, (said.mac or "").lower()), ("MTU", link.mtu, said.mtu)):
         if should and is_ != should:
-            raise CheckFailed(f"{attachment.ifname}: {what} is {is_}, ADD gave {should}")
+            raise CheckFailed(f"{attachment.ifname}: {what} is {is_}, prevResult says {should}")
     present = {item.address for item in addresses.assigned(space.netlink, link.index)}
-    for item in attachment.addresses:
+    mine = [item for item in prev.ips if item.interface is None or item.interface == place]
+    for item in mine:
         if item.address not in present:
             raise CheckFailed(f"{attachment.ifname}: address {item.address} is missing")
     if attachment.chained:
         return
-    for route in plan.through_gateways(attachment):
+    for route in plan.through_gateways(_routes(attachment, prev), mine):
         if not addresses.has_route(space.netlink, link.index, route):
             raise CheckFailed(f"route {route.dst} via {route.gw or attachment.ifname} is missing")
+
+
+def _routes(attachment: Attachment, prev: Result) -> list[Route]:
+    """prevResult's routes; of those that ADD gave with all it gave, for older versions have no place for a table."""
+    given: dict[tuple[str, str | None], list[Route]] = {}
+    for route in attachment.routes:
+        given.setdefault((route.dst, route.gw), []).append(route)
+    return [one for route in prev.routes for one in given.get((route.dst, route.gw), [route])]
 
 
 def _outside(node: Node, request: Request, attachment: Attachment) -> None:

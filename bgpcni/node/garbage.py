@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bgpcni.errors import CniError, Delegated, InvalidConfiguration
 from bgpcni.kernel import links
 from bgpcni.model import AttachmentKey, State
-from bgpcni.node import reconcile, unreadable
+from bgpcni.node import reconcile, unreadable, unrecorded
 from bgpcni.store import Stored
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def collect(node: Node, request: Request, warnings: list[str]) -> None:
         if stored.attachment is not None and stored.network == request.name
     }
     try:
-        node.addressing.collect(request, valid | held)
+        stay = unrecorded.collect(node, request, valid | held, warnings)
+        node.addressing.collect(request, valid | held, stay)
     except Delegated:
         raise
     except CniError as error:

@@ -155,7 +155,8 @@ def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) 
         for item in attachment.addresses
     ]
     steps += [
-        (f"route {route.dst}", addresses.route_message(index, route)) for route in plan.through_gateways(attachment)
+        (f"route {route.dst}", addresses.route_message(index, route))
+        for route in plan.through_gateways(attachment.routes, attachment.addresses)
     ]
     answers = space.netlink.send(*(message for _, message in steps))
     failed = [(step, answer) for step, answer in zip(steps, answers, strict=True) if isinstance(answer, NetlinkError)]
@@ -295,20 +296,22 @@ def _is_inside(netlink: Netlink, attachment: Attachment) -> bool:
 
 
 @step("link")
-def remove(netlink: Netlink, reaper: Reaper, attachment: Attachment) -> None:
+def remove(netlink: Netlink, reaper: Reaper, attachment: Attachment) -> bool:
     """Delete the host end (and the pair with it) if it is there and ours, then what was installed for it.
 
-    Nobody else's link is ever touched.
+    Nobody else's link is ever touched. Returns whether it was there.
     """
     if attachment.chained:
-        return
+        return False
     if not attachment.host_index:
-        remove_by_name(netlink, attachment.key)
+        there = remove_by_name(netlink, attachment.key)
     else:
         link = links.find(netlink, index=attachment.host_index)
-        if link is not None and links.is_ours(link, attachment.key):
+        there = link is not None and links.is_ours(link, attachment.key)
+        if link is not None and there:
             reaper.delete(netlink, link.index, link.alias)
     options.remove(attachment)
+    return there
 
 
 def remove_by_name(netlink: Netlink, key: AttachmentKey) -> bool:

@@ -21,6 +21,8 @@ PAUSE_SECONDS = 1.0
 both has to read the one first."""
 VAIN_SECONDS = 5.0
 """For so long an exporter that was removed may be unreachable before what it owes is given up."""
+ORPHAN_LOOK = 5.0
+"""Seconds between two looks whether an attachment without a link had its DEL from another plugin."""
 FIRST_LOOK, LONGEST_LOOK = 0.1, 5.0
 """Seconds between two looks at a hand-over; the longer it has waited, the longer: many may wait for one exporter."""
 
@@ -59,7 +61,8 @@ class View:
     `state`: of its record, None where there is none. `this_boot`: the record is of this boot, so its namespace may be
     there. `told`: exporters may have been told of it. `gone_for`, `announced_for`, `vain_for`, `waited`: for how long
     its link is gone; every wanted exporter has announced it; nothing that removed exporters owe can be confirmed;
-    it waits for the same thing. `grace`: how long an attachment without a link waits for its DEL. `linger`: between
+    it waits for the same thing. `grace`: how long an attachment without a link waits for its DEL. `deleted`: another
+    plugin had that DEL. `linger`: between
     withdrawal and tearing down. `drained`: nothing is announced on this node any more.
     """
 
@@ -69,6 +72,7 @@ class View:
     link: Link = Link.PRESENT
     exporters: tuple[AtExporter, ...] = ()
     gone_for: float = 0.0
+    deleted: bool = False
     announced_for: float | None = None
     vain_for: float = 0.0
     waited: float = 0.0
@@ -171,8 +175,8 @@ def _orphan(view: View) -> Step:
         return Withdraw(uses)
     if view.link is not Link.TORN_DOWN:
         return TearDown()
-    if view.gone_for < view.grace:
-        return Wait(view.grace - view.gone_for)
+    if view.gone_for < view.grace and not view.deleted:
+        return Wait(min(view.grace - view.gone_for, ORPHAN_LOOK))
     return Leave()
 
 

@@ -28,6 +28,7 @@ from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
 from bgpcni.node import interface, plan
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.failures import Failures
+from bgpcni.node.made import MadeOfBridges
 from bgpcni.node.numbers import NumbersInUse
 from bgpcni.node.request import Request
 from bgpcni.nudges import Nudges
@@ -69,6 +70,7 @@ class Node:
         self.boot_id = boot_id()
         self.addressing = Addressing(store)
         self.numbers = NumbersInUse(store, resident=convergence.resident)
+        self.made = MadeOfBridges(store)
         self.by_link: dict[int, AttachmentKey] = {}
         """Attachments by the index of their root-side link: who it is that vanishes."""
         self.namespaces: dict[AttachmentKey, int] = {}
@@ -106,6 +108,11 @@ class Node:
         """Whether another attachment is, or may be, on the same bridge, in whatever state it is."""
         others = (s.attachment for s in self.store.all() if s.attachment is None or s.attachment.key != attachment.key)
         return any(other is None or other.bridge == attachment.bridge for other in others)
+
+    def take_bridge_away(self, attachment: Attachment) -> None:
+        """Its ADD failed, and its record is gone: what was made of its bridge goes too, if nobody else is on it."""
+        if attachment.bridge and not attachment.chained:
+            self.made.take_away(self.netlink, attachment.bridge, lambda: self.shares_bridge(attachment))
 
     def begin(self, request: Request, space: Namespace, warnings: list[str], undo: Undo) -> Attachment:
         """An attachment as every ADD begins it: whose it is, in which namespace, what is announced through whom."""

@@ -5,12 +5,12 @@ Who asks for neither pays nothing: no system call is made for them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from bgpcni.errors import CniError
-from bgpcni.kernel import masquerade, spoofcheck
+from bgpcni.kernel import masquerade, spoofcheck, stock
 from bgpcni.model import Attachment, AttachmentKey
-from bgpcni.node.request import Request
 
 
 def uses(attachment: Attachment) -> bool:
@@ -34,17 +34,21 @@ def remove(attachment: Attachment) -> None:
         masquerade.remove(attachment.ip_masq, str(attachment.key), _addresses(attachment))
 
 
-def remove_unrecorded(request: Request, released: Sequence[str], warnings: list[str]) -> None:
-    """DEL without a record: the addresses it gave back are not masqueraded for it any more.
+def remove_unrecorded(key: AttachmentKey, addresses: Sequence[str], warnings: list[str]) -> None:
+    """Without a record: what we, or the stock plugin, may have installed for a container that had these addresses.
 
-    What macspoofchk left names a port that nobody else will have.
+    With either back end, since the configuration may have been another then.
     """
-    if not released or request.config is None or not request.config.ip_masq:
-        return
-    try:
-        masquerade.remove(masquerade.choose(request.config.ip_masq_backend), str(request.key), released)
-    except CniError as error:
-        warnings.append(error.msg)
+    steps: tuple[Callable[[], None], ...] = (
+        partial(masquerade.remove_found, str(key), addresses),
+        partial(spoofcheck.remove_found, str(key)),
+        partial(stock.remove, key.network, key.container_id, key.ifname),
+    )
+    for remove in steps:
+        try:
+            remove()
+        except CniError as error:
+            warnings.append(error.msg)
 
 
 def remove_of(digest: str, ports: Collection[str], warnings: list[str]) -> None:

@@ -5,12 +5,12 @@ Request + agent.toml → a planned `Attachment` and the bridge it needs. Every r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from bgpcni import bgp
-from bgpcni.cni.result import Dns, Route
+from bgpcni.cni.result import Dns, IpConfig, Route
 from bgpcni.config.agent import AgentConfig, PolicyTable
 from bgpcni.config.network import ExporterSection, NetworkConfig, mac_address
 from bgpcni.config.urls import loopback_url
@@ -20,7 +20,7 @@ from bgpcni.ip import ip_address, ip_interface, ip_network
 from bgpcni.kernel.bridge import BridgePlan
 from bgpcni.kernel.vlans import Tagging, gateway_name
 from bgpcni.kernel.vrf import TABLES, Device
-from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, NodeFacts
+from bgpcni.model import Address, AttachmentKey, Bgp, ExporterUse, NodeFacts
 from bgpcni.node.request import Request
 from bgpcni.numbers import label_of
 
@@ -61,8 +61,6 @@ def refuse_unsupported(config: NetworkConfig) -> None:
     """Fields that exclude each other, or ask for what no kernel can do. Raises InvalidConfiguration."""
     tagging = tagging_of(config)
     if tagging and tagging.untagged:
-        if tagging.tagged:
-            raise InvalidConfiguration("vlanTrunk: cannot be used together with vlan")
         name = gateway_name(config.bridge, tagging.untagged)
         if is_gateway(config) and len(name) > LINK_NAME_LIMIT:
             raise InvalidConfiguration(
@@ -331,12 +329,13 @@ def is_gateway(config: NetworkConfig) -> bool:
 def tagging_of(config: NetworkConfig) -> Tagging | None:
     """The VLANs of the container's port, None: none are asked for.
 
-    An empty trunk asks for a bridge that filters, and leaves the port as it is, as in stock.
+    `vlan` is a trunk's native VLAN, so its frames are not tagged even where the trunk lists it. An empty trunk asks
+    for a bridge that filters, and leaves the port as it is, as in stock.
     """
     if not config.vlan and config.vlan_trunk is None:
         return None
     trunk = frozenset[int]().union(*(item.vlans for item in config.vlan_trunk or ()))
-    return Tagging(config.vlan, tuple(sorted(trunk)), config.preserve_default_vlan)
+    return Tagging(config.vlan, tuple(sorted(trunk - {config.vlan})), config.preserve_default_vlan)
 
 
 def mac_of(request: Request) -> str | None:
@@ -399,12 +398,9 @@ def default_routes(config: NetworkConfig, addresses: Sequence[Address], wanted: 
     return tuple(routes)
 
 
-def through_gateways(attachment: Attachment) -> tuple[Route, ...]:
+def through_gateways(routes: Iterable[Route], addresses: Sequence[Address | IpConfig]) -> tuple[Route, ...]:
     """The routes as the kernel gets them: one without a gateway goes through that of its family, if there is one."""
-    gateway = {
-        ip_address(item.gateway).version: item.gateway for item in reversed(attachment.addresses) if item.gateway
-    }
+    gateway = {ip_address(item.gateway).version: item.gateway for item in reversed(addresses) if item.gateway}
     return tuple(
-        route if route.gw else replace(route, gw=gateway.get(ip_network(route.dst).version))
-        for route in attachment.routes
+        route if route.gw else replace(route, gw=gateway.get(ip_network(route.dst).version)) for route in routes
     )

@@ -16,7 +16,7 @@ from bgpcni import clock
 from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import AlreadyAttached, IoFailure
 from bgpcni.model import Attachment, AttachmentKey, ExporterUse, State
-from bgpcni.node import boots, interface, plan
+from bgpcni.node import boots, interface, plan, unrecorded
 from bgpcni.node.next_step import (
     Announce,
     AtExporter,
@@ -46,24 +46,36 @@ _MOST_STEPS = 64
 class Seen:
     """What this process remembers of one attachment between two looks; times of `clock.monotonic`.
 
-    `leaving`: it is, also where the disk did not let its record say so. `torn_down`: its link is gone, we made sure.
+    `leaving`: it is, also where the disk did not let its record say so. `torn_down`: its link is gone, we made sure;
+    `had_link`: it was there until then.
     """
 
     leaving: bool = False
     torn_down: bool = False
+    had_link: bool = False
     gone: float | None = None
     announced: float | None = None
     vain: float | None = None
     waits: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What `tear_down` came to. `released`: nothing is left of it; else its addresses are held. `had_link`: its link
+    was there."""
+
+    released: bool
+    had_link: bool
+
+
 @dataclass(slots=True)
 class _Subject:
-    """The attachment that is worked on, and where its record is."""
+    """The attachment that is worked on, and where its record is. `begun`: its ADD never answered."""
 
     key: AttachmentKey
     state: State | None
     attachment: Attachment | None
+    begun: bool = False
 
 
 def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_only: bool = False) -> Wait | Done:
@@ -94,17 +106,18 @@ def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_on
     raise RuntimeError(f"{key}: no end after {_MOST_STEPS} steps")
 
 
-def tear_down(node: Node, attachment: Attachment, *, told: bool = True, seconds: float = CONFIRM_SECONDS) -> bool:
+def tear_down(node: Node, attachment: Attachment, *, told: bool = True, seconds: float = CONFIRM_SECONDS) -> Ended:
     """End an attachment, from whatever state it is in. Its lock is held by the caller.
 
-    `told` False: no exporter was ever told of it. Returns True when nothing is left of it; False when its addresses
-    are held, since a peer may still route to it. It waits `seconds` at most for the withdrawals to be in the sockets,
-    and not at all where no session is up. Raises CniError and OSError; the next run then goes on from there.
+    `told` False: no exporter was ever told of it. Where its addresses are held a peer may still route to it. It waits
+    `seconds` at most for the withdrawals to be in the sockets, and not at all where no session is up. Raises CniError
+    and OSError; the next run then goes on from there.
     """
     key = attachment.key
     deadline = clock.monotonic() + seconds
     with node.nudges.attended(key):
-        node.seen.setdefault(key, Seen()).leaving = True
+        seen = node.seen.setdefault(key, Seen())
+        seen.leaving, seen.torn_down, seen.had_link = True, False, False
         if not told:
             attachment = attachment.model_copy(update={"exporters": ()})
         _leave(node, attachment, told=told)
@@ -113,12 +126,12 @@ def tear_down(node: Node, attachment: Attachment, *, told: bool = True, seconds:
             outcome = run(node, key)
         if isinstance(outcome, Done):
             node.nudges.settled(key)
-    return isinstance(outcome, Done)
+    return Ended(isinstance(outcome, Done), seen.had_link)
 
 
 def give_up(node: Node, attachment: Attachment) -> None:
     """End an attachment without waiting for any confirmation: the operator's `release --force`."""
-    if not tear_down(node, attachment, seconds=0.0):
+    if not tear_down(node, attachment, seconds=0.0).released:
         for use in attachment.exporters:
             node.convergence.excuse(attachment.key, use)
         run(node, attachment.key)
@@ -139,7 +152,7 @@ def clear_the_way(node: Node, key: AttachmentKey) -> Attachment | None:
     if stored.state is State.UP and boots.lives(node, attachment):
         raise AlreadyAttached(f"{key} is attached already, since {attachment.since}")
     told = stored.state is not State.ADDING or bool(attachment.since)
-    return None if tear_down(node, attachment, told=told) else attachment
+    return None if tear_down(node, attachment, told=told).released else attachment
 
 
 def begin(node: Node, attachment: Attachment, held: Attachment | None) -> None:
@@ -227,6 +240,7 @@ def _look(node: Node, subject: _Subject, seen: Seen) -> View:
         link=link,
         exporters=exporters,
         gone_for=now - (seen.gone or now),
+        deleted=link is Link.TORN_DOWN and state is State.UP and unrecorded.deleted_by_another(node, attachment),
         announced_for=None if seen.announced is None else now - seen.announced,
         vain_for=now - (seen.vain or now),
         waited=now - seen.waits,
@@ -273,6 +287,7 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
         case Leave(told):
             seen.leaving = True
             _leave(node, attachment, told=told)
+            subject.begun = subject.state is State.ADDING
             subject.state = State.LEAVING
             subject.attachment = attachment if told else attachment.model_copy(update={"exporters": ()})
         case Announce(uses):
@@ -282,7 +297,7 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
         case TearDown(linger):
             if view.state is State.UP:
                 log.warning("%s: its link is gone without a DEL; released in %g s", key, view.grace - view.gone_for)
-            _remove(node, attachment, linger)
+            seen.had_link = _remove(node, attachment, linger)
             seen.torn_down = True
         case Excuse(uses):
             for use in uses:
@@ -300,6 +315,8 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
             node.store.drop(key)
             node.convergence.forget(key)
             subject.state = None
+            if subject.begun:
+                node.take_bridge_away(attachment)
     if isinstance(step, (Record, Release)) and not all(one.configured for one in view.exporters):
         node.handed_over += 1
 
@@ -328,13 +345,17 @@ def _announce(node: Node, attachment: Attachment, uses: tuple[ExporterUse, ...])
     return attachment
 
 
-def _remove(node: Node, attachment: Attachment, linger: float) -> None:
-    """The link, what was installed for it, and its part of what connects this node with others. Idempotent."""
+def _remove(node: Node, attachment: Attachment, linger: float) -> bool:
+    """The link, what was installed for it, and its part of what connects this node with others. Idempotent.
+
+    Returns whether the link was there.
+    """
     node.forget(attachment)
     if linger and node.convergence.wait_sent(attachment.key, clock.monotonic() + CONFIRM_SECONDS):
         time.sleep(linger)  # the peers move their traffic away before the link goes
-    interface.remove(node.netlink, node.reaper, attachment)
+    had_link = interface.remove(node.netlink, node.reaper, attachment)
     node.disconnect(attachment)
+    return had_link
 
 
 def _names(uses: tuple[ExporterUse, ...] | list[ExporterUse]) -> str:

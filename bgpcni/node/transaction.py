@@ -17,7 +17,7 @@ from bgpcni.errors import TryAgain
 from bgpcni.kernel import bridge, links, masquerade, vlans
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, Bgp, Gateway, State
-from bgpcni.node import chain, check, garbage, interface, options, plan, readiness, reconcile, unreadable
+from bgpcni.node import chain, check, garbage, interface, options, plan, readiness, reconcile, unreadable, unrecorded
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.node.request import Request
 from bgpcni.undo import Undo
@@ -61,8 +61,9 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
     vlans.require(tagging)
     held = reconcile.clear_the_way(node, request.key)
     container = Namespace.of_container(request.environment.netns, request.netns_fd)
-    with container as space, Undo() as afterwards, Undo() as undo:
+    with container as space, Undo() as undo:
         attachment = _planned(node, request, space, answer.warnings, undo)
+        undo.push("what was made of the bridge", lambda: node.take_bridge_away(attachment))
         undo.push("the attachment", lambda: reconcile.take_back(node, attachment, held))
         node.claims.take(attachment)
         reconcile.begin(node, attachment, held)
@@ -73,8 +74,8 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         wanted = plan.bridge_of(config, addresses, attachment.bgp, vrf)
         plan.refuse_by_policy(node.agent.policy, config, addresses, wanted.gateways)
         node.settle(attachment.model_copy(update={"addresses": addresses, "vlan": tagging.untagged if tagging else 0}))
-        unless_shared = functools.partial(_unless_shared, node, attachment, afterwards)
-        switch, gateway = bridge.ensure(node.netlink, wanted, unless_shared)
+        made = functools.partial(node.made.add, node.netlink, config.bridge)
+        switch, gateway = bridge.ensure(node.netlink, wanted, made)
         attachment = attachment.model_copy(
             update={
                 "addresses": addresses,
@@ -102,13 +103,8 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         attachment = node.announce(attachment)
         request.refuse_hung_up()
         undo.keep()
-        afterwards.keep()
+        node.made.keep(config.bridge)
     return attachment, plan.dns_of(config, given.dns)
-
-
-def _unless_shared(node: Node, attachment: Attachment, undo: Undo, what: str, take_away: Callable[[], object]) -> None:
-    """Undo what was made of the bridge, unless somebody else came to use it meanwhile."""
-    undo.push(what, lambda: node.shares_bridge(attachment) or take_away())
 
 
 def _planned(node: Node, request: Request, space: Namespace, warnings: list[str], undo: Undo) -> Attachment:
@@ -186,24 +182,25 @@ def result_of(attachment: Attachment, dns: Dns) -> Result:
 
 
 def delete(node: Node, request: Request) -> Answer:
-    """Acts by the record; without one, removes what carries the attachment's name and mark."""
+    """Acts by the record; without one, or where its link is gone, removes the container's interface as stock does."""
     answer = Answer(warnings=list(request.warnings))
     key = request.key
     with node.store.locked(key, LOCK_SECONDS):
         stored = node.store.find(key)
         if stored is not None and stored.attachment is not None:
             told = stored.state is not State.ADDING or bool(stored.attachment.since)
-            reconcile.tear_down(node, stored.attachment, told=told)
+            ended = reconcile.tear_down(node, stored.attachment, told=told)
+            if not ended.had_link and not stored.attachment.chained:
+                unrecorded.finish(node, request, stored.attachment, answer.warnings, released=ended.released)
             return answer
+        had = unrecorded.remove_interface(node, request)
         if stored is not None:
             answer.warnings.append(stored.problem)
             unreadable.release(node, stored, answer.warnings)
             node.convergence.prune()
         else:
-            interface.remove_by_name(node.netlink, key)
             node.store.drop(key)
-        released = node.addressing.release_unrecorded(request, answer.warnings)
-        options.remove_unrecorded(request, released, answer.warnings)
+        unrecorded.release(node, request, had, answer.warnings)
     return answer
 
 

@@ -1,0 +1,40 @@
+"""Interfaces in containers, seen from this node: by the veth pair's end that is here, whoever made it.
+
+For where a container's namespace has no path that we know. It costs a dump of the node's links and two questions for
+each pair, so it is for what is rare.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from bgpcni.kernel import addresses, links
+from bgpcni.kernel.netlink import Netlink, NetlinkError
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """An interface in another namespace. `host`: its other end, here; `addresses`: without prefix length."""
+
+    host: links.Link
+    name: str
+    addresses: frozenset[str]
+
+
+def find(netlink: Netlink, ours_too: Callable[[links.Link], bool] = lambda host: False) -> Iterator[Guest]:
+    """Those that others made; of ours those for whose host end `ours_too` says so."""
+    for host in links.dump(netlink):
+        if host.kind != "veth" or host.nsid is None or (links.mark_of(host) and not ours_too(host)):
+            continue
+        link = links.find_in(netlink, host.nsid, host.peer)
+        if link is None:
+            continue
+        try:
+            assigned = addresses.assigned(netlink, link.index, host.nsid)
+        except NetlinkError as error:
+            if error.errno in (errno.ENODEV, errno.EINVAL):  # it went meanwhile
+                continue
+            raise
+        yield Guest(host, link.name, frozenset(item.address.partition("/")[0] for item in assigned))

@@ -1,0 +1,86 @@
+"""What ADDs had to make of a bridge, until one of them succeeds: the bridge, gateway addresses, an interface in a VLAN.
+
+An ADD that fails takes it away again, unless other attachments are on that bridge: then the last of those that fail
+does, whoever made it. They may be in different processes, so each bridge's list is a file, which is locked while it is
+read or written, and goes with the first ADD that succeeds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+
+from bgpcni import folders, locks
+from bgpcni.errors import CniError, IoFailure
+from bgpcni.kernel import bridge
+from bgpcni.kernel.bridge import Made
+from bgpcni.kernel.netlink import Netlink
+from bgpcni.store import Store
+
+log = logging.getLogger(__name__)
+_LOCK_SECONDS = 5.0
+_LIST_MAX = 1 << 16
+
+
+class MadeOfBridges:
+    """Safe for threads and processes."""
+
+    def __init__(self, store: Store) -> None:
+        self._path = store.run_path / "bridges"
+        self._folder = folders.open_below("bridges", store.run_fd, store.run_path)
+
+    def add(self, netlink: Netlink, name: str, made: Made) -> None:
+        """An ADD made this of bridge `name`. Raises TryAgain, IoFailure; then it is taken away at once."""
+        try:
+            with self._locked(name) as file:
+                os.lseek(file, 0, os.SEEK_END)
+                self._write(name, file, json.dumps(asdict(made)).encode() + b"\n")
+        except CniError:
+            bridge.take_away(netlink, made)
+            raise
+
+    def keep(self, name: str) -> None:
+        """An ADD succeeded: the bridge stays as it is."""
+        with suppress(OSError):  # mostly there is no list
+            os.unlink(name, dir_fd=self._folder)
+
+    def take_away(self, netlink: Netlink, name: str, shared: Callable[[], bool]) -> None:
+        """An ADD failed, and its record is gone. `shared`: whether other attachments are on the bridge."""
+        if not self._has(name):
+            return
+        try:
+            with self._locked(name) as file:
+                if shared():
+                    return
+                for line in reversed(os.read(file, _LIST_MAX).splitlines()):
+                    bridge.take_away(netlink, Made(**json.loads(line)))
+                self.keep(name)
+        except (CniError, OSError, ValueError, TypeError) as error:
+            log.error("could not take away what was made of bridge %s: %s", name, error)
+
+    def _has(self, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[int]:
+        path = self._path / name
+        file = locks.obtain(name, self._folder, path, busy=f"{path} is held by another call", seconds=_LOCK_SECONDS)
+        try:
+            yield file
+        finally:
+            os.close(file)
+
+    def _write(self, name: str, file: int, line: bytes) -> None:
+        try:
+            if os.write(file, line) != len(line):
+                raise IoFailure(f"{self._path / name}: no space left")
+        except OSError as error:
+            raise IoFailure(f"{self._path / name}: {error.strerror}") from None

@@ -1,0 +1,194 @@
+"""What has no record of ours, or one that is not true any more: the stock plugin's containers, or a record was lost.
+
+A node is switched from the stock bridge plugin to ours, and back, while containers run: each deletes what the other
+made. A lease is never released while the interface that has its address stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from bgpcni.errors import CniError, KernelRefused
+from bgpcni.ipam.leases import Owner
+from bgpcni.kernel import addresses, guests, links, stock
+from bgpcni.kernel.namespace import Namespace, NotANamespace, home_cookie
+from bgpcni.kernel.netlink import NetlinkError
+from bgpcni.model import Attachment, AttachmentKey
+from bgpcni.node import interface, options
+
+if TYPE_CHECKING:
+    from bgpcni.node.node import Node
+    from bgpcni.node.request import Request
+
+
+# ---------------------------------------------------------------- DEL
+
+
+def remove_interface(node: Node, request: Request) -> Sequence[str] | None:
+    """The interface of a container without a record. Returns the addresses that it had, None if there was none.
+
+    With `ipam` in the configuration it is CNI_IFNAME inside CNI_NETNS, whoever made it, as the stock plugin does;
+    without, only the link whose name is our hash and which has our alias. Raises KernelRefused where it stays.
+    """
+    found = _remove_inside(request) if node.addressing.is_asked_for(request) else None
+    removed = interface.remove_by_name(node.netlink, request.key)
+    return () if found is None and removed else found
+
+
+def release(node: Node, request: Request, had: Sequence[str] | None, warnings: list[str]) -> None:
+    """Its interface is gone: what was installed for it goes too, then its leases. `had`: as `remove_interface` says.
+
+    Where no interface was found in CNI_NETNS, or that is not there, it may be in a namespace that nobody names.
+    """
+    leases = node.addressing.leases_of(request, warnings)
+    if had is None and leases:
+        there = list(guests.find(node.netlink, lambda host: links.is_ours(host, request.key)))
+        key = request.key
+        if reason := _evict(node, request, _theirs(there, request.name, key.container_id, key.ifname, set(leases))):
+            warnings.append(f"{key}: {', '.join(leases)} stays leased: {reason}")
+            return
+    _forget(node, request, had, leases, warnings)
+
+
+def finish(node: Node, request: Request, attachment: Attachment, warnings: list[str], *, released: bool) -> None:
+    """DEL with a record whose link was gone: another plugin may have made the container's interface anew.
+
+    `released`: the record's own addresses are not held until a withdrawal is confirmed.
+    """
+    had = _remove_inside(request) if node.addressing.is_asked_for(request) else None
+    if had is None:
+        return
+    held = set() if released else {item.address.partition("/")[0] for item in attachment.addresses}
+    leases = [address for address in node.addressing.leases_of(request, warnings) if address not in held]
+    _forget(node, request, had, leases, warnings)
+
+
+def _forget(
+    node: Node, request: Request, had: Sequence[str] | None, leases: Sequence[str], warnings: list[str]
+) -> None:
+    if had is not None or leases:
+        options.remove_unrecorded(request.key, [*(had or ()), *leases], warnings)
+    node.addressing.release_unrecorded(request, leases, warnings)
+
+
+def _remove_inside(request: Request) -> list[str] | None:
+    """CNI_IFNAME in CNI_NETNS, with the addresses that it had. No namespace, or the node's own: it is gone."""
+    ifname, path = request.environment.ifname, request.environment.netns
+    if not path and request.netns_fd is None:
+        return None
+    try:
+        space = Namespace.open(path, request.netns_fd)
+    except NotANamespace:
+        return None
+    with space:
+        if space.cookie == home_cookie():
+            return None
+        try:
+            link = links.find(space.netlink, name=ifname)
+            if link is None:
+                return None
+            had = [item.address for item in addresses.assigned(space.netlink, link.index)]
+            links.remove(space.netlink, link.index)
+        except NetlinkError as error:
+            raise KernelRefused(
+                f"{ifname} in {path} cannot be removed, so its addresses are kept: {error.strerror}"
+            ) from None
+    return had
+
+
+# ---------------------------------------------------------------- GC
+
+
+def collect(node: Node, request: Request, valid: Collection[tuple[str, str]], warnings: list[str]) -> set[Owner]:
+    """Remove the interfaces of all whose leases GC releases, and what the stock plugin installed for them.
+
+    Nobody says where their namespaces are, so an interface is found by its name and its address, at a port of this
+    network's bridge. One that is found elsewhere, or cannot be removed, keeps its lease, and a warning says so.
+    Returns whose interface stays. Raises CniError where the leases cannot be read.
+    """
+    stay: set[Owner] = set()
+    owners = node.addressing.unlisted(request, valid)
+    there = list(guests.find(node.netlink, lambda host: links.network_of(host) == request.name)) if owners else []
+    for (container_id, ifname), leased in owners.items():
+        theirs = _theirs(there, request.name, container_id, ifname, leased)
+        names = {guest.name for guest in theirs} | ({ifname} if ifname else set())
+        if reason := _evict(node, request, theirs):
+            warnings.append(f"{container_id}: {', '.join(sorted(leased))} stays leased: {reason}")
+            stay.add((container_id, ifname))
+            continue
+        for name in sorted(names):
+            options.remove_unrecorded(AttachmentKey(request.name, container_id, name), sorted(leased), warnings)
+    try:
+        stock.collect(request.name, {*valid, *((owner, ifname or "") for owner, ifname in stay)})
+    except CniError as error:
+        warnings.append(error.msg)
+    return stay
+
+
+# ---------------------------------------------------------------- an interface in a namespace that nobody names
+
+
+def _theirs(
+    there: Sequence[guests.Guest], network: str, container_id: str, ifname: str | None, leased: Collection[str]
+) -> list[guests.Guest]:
+    """Whose name and address are those of a lease; what is marked as another attachment of ours is not it."""
+    found = []
+    for guest in there:
+        if ifname in (None, guest.name) and not guest.addresses.isdisjoint(leased):
+            key = AttachmentKey(network, container_id, guest.name)
+            if not links.mark_of(guest.host) or links.is_ours(guest.host, key):
+                found.append(guest)
+    return found
+
+
+def _evict(node: Node, request: Request, theirs: Sequence[guests.Guest]) -> str | None:
+    """Remove it from this network's bridge. Returns why it stays, None if there is none any more."""
+    if not theirs:
+        return None
+    bridge = request.config.bridge if request.config else ""
+    switch = links.find(node.netlink, name=bridge) if bridge else None
+    if len(theirs) > 1:
+        names = ", ".join(guest.host.name for guest in theirs)
+        return f"behind each of {names} an interface has such an address"
+    guest = theirs[0]
+    if switch is None or guest.host.master != switch.index:
+        where = f"bridge {bridge}" if bridge else "a bridge that the configuration names"
+        return f"{guest.name} behind {guest.host.name} has it, and {guest.host.name} is no port of {where}"
+    again = links.find(node.netlink, index=guest.host.index)
+    if again is None:
+        return None
+    if (again.name, again.peer, again.nsid) != (guest.host.name, guest.host.peer, guest.host.nsid):
+        return f"{guest.host.name} changed meanwhile"
+    try:
+        links.remove(node.netlink, again.index)
+    except NetlinkError as error:
+        return f"{again.name} cannot be removed: {error.strerror}"
+    return None
+
+
+# ---------------------------------------------------------------- a record, and no link any more
+
+
+def deleted_by_another(node: Node, attachment: Attachment) -> bool:
+    """Whether an attachment whose link is gone had its DEL, from the stock plugin: nobody will send us another.
+
+    That plugin released its leases with it. Where the leases are not ours to see: its interface is missing in a
+    namespace that is still there.
+    """
+    if attachment.chained:
+        return False
+    held = node.addressing.still_leased(attachment)
+    return _is_missing_inside(attachment) if held is None else not held
+
+
+def _is_missing_inside(attachment: Attachment) -> bool:
+    try:
+        space = Namespace.open(attachment.netns)
+    except NotANamespace:
+        return False
+    with space:
+        if attachment.cookie is None or space.cookie != attachment.cookie:
+            return False
+        link = links.find(space.netlink, name=attachment.ifname)
+        return link is None or link.index != attachment.peer_index
