@@ -68,7 +68,9 @@ class Numbers:
         """Have no number for a network or VRF any more: the one it had is free. Raises TryAgain, IoFailure."""
         with self._locked():
             numbers, problem = self._load()
-            if not problem and numbers.pop(name, None) is not None:
+            if problem:
+                raise ValueError(problem)
+            if numbers.pop(name, None) is not None:
                 self._write(numbers)
 
     @contextmanager

@@ -10,9 +10,10 @@ import pytest
 from memory_exporter import FACTS, Memory
 from waiting import until
 
+from bgpcni import locks
 from bgpcni.agent import agent as module
 from bgpcni.agent import facts
-from bgpcni.agent.agent import Running
+from bgpcni.agent.agent import Running, Unmeasured
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.dataplane.dataplane import DataPlane
@@ -40,7 +41,8 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
     file.write_text(f'run_dir = "{tmp_path}/run"\ndata_dir = "{tmp_path}/data"\ndefault_exporters = ["memory"]\n')
     config = load(file)
     store = Store(Path(config.data_dir), Path(config.run_dir))
-    running = Running(file, tmp_path / "agent.sock", config, store, None)
+    writers = locks.WriterLocks(store.run_fd, store.data_fd)
+    running = Running(file, tmp_path / "agent.sock", config, store, writers, Unmeasured())
     item = Attachment(
         boot_id=running.node.boot_id, network="net", container_id="c1", ifname="eth0", netns="/x", since="now",
         chained=True, addresses=(Address(address="10.1.2.3/24"),),

@@ -7,7 +7,7 @@ import pytest
 from bgpcni.config.agent import PolicyTable
 from bgpcni.dataplane.apply import in_segment, in_table
 from bgpcni.dataplane.claims import Claims
-from bgpcni.dataplane.dataplane import DataPlane
+from bgpcni.dataplane.dataplane import DataPlane, Inbox
 from bgpcni.dataplane.program import At, Change, Key, Local, Remote, Via
 from bgpcni.dataplane.rib import Bounds, Own, Rib
 from bgpcni.dataplane.segment import Segment, member_of
@@ -197,7 +197,7 @@ def test_the_sequence_of_what_moves_here_fits_into_its_32_bits(
 ) -> None:
     """Above that of the node it comes from, up to the last there is; then the log says so."""
     facts = NodeFacts(run_dir="/r", data_dir="/d", asn=64512, router_id="192.0.2.1", local_address="192.0.2.1")
-    plane = DataPlane(facts, PolicyTable(), print)
+    plane = DataPlane(facts, PolicyTable(), Inbox(), print)
     plane._rib.hear("e", remote(mac=LOCAL_MAC, ip="10.1.2.1", mobility=told), 0.0)
     assert plane.sequence(attachment()) == announced
     assert ("the last sequence there is" in caplog.text) == (told == announced)

@@ -9,7 +9,7 @@ from memory_exporter import FACTS
 from waiting import SECONDS, until
 
 from bgpcni.config.agent import PolicyTable
-from bgpcni.dataplane.dataplane import DataPlane
+from bgpcni.dataplane.dataplane import DataPlane, Inbox
 from bgpcni.model import Address, Attachment, Bgp, Family
 
 
@@ -54,7 +54,7 @@ def test_two_networks_of_different_families_that_begin_at_once() -> None:
             assert go_on.wait(SECONDS)
         told.append(families)
 
-    plane = DataPlane(FACTS, PolicyTable(), listen)
+    plane = DataPlane(FACTS, PolicyTable(), Inbox(), listen)
     telling = plane._telling = Watched()  # type: ignore[assignment]
     threads = [
         threading.Thread(target=plane.attach, args=[item], name=name)

@@ -17,8 +17,9 @@ from bgpcni.convergence.convergence import Convergence
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Attachment, Bgp, State
 from bgpcni.node.node import Node
-from bgpcni.node.numbers import Numbers
+from bgpcni.node.numbers import NumbersInUse
 from bgpcni.node.request import parse_request
+from bgpcni.nudges import Nudges
 from bgpcni.store import Store
 from bgpcni.undo import Undo
 
@@ -33,8 +34,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture(params=[True, False], ids=["agent", "call"])
-def numbers(store: Store, request: pytest.FixtureRequest) -> Numbers:
-    return Numbers(store, resident=request.param)
+def numbers(store: Store, request: pytest.FixtureRequest) -> NumbersInUse:
+    return NumbersInUse(store, resident=request.param)
 
 
 @contextmanager
@@ -45,14 +46,14 @@ def failing() -> Iterator[Undo]:
         raise InvalidConfiguration("no")
 
 
-def fails(numbers: Numbers, *names: str) -> list[int]:
+def fails(numbers: NumbersInUse, *names: str) -> list[int]:
     found: list[int] = []
     with failing() as undo:
         found += [numbers.of(name, undo) for name in names]
     return found
 
 
-def works(numbers: Numbers, *names: str) -> list[int]:
+def works(numbers: NumbersInUse, *names: str) -> list[int]:
     with Undo() as undo:
         found = [numbers.of(name, undo) for name in names]
         undo.keep()
@@ -68,14 +69,14 @@ def put(store: Store, state: State, network: str, vrf: str | None = None) -> Non
     )
 
 
-def test_a_failed_add_burns_no_number(numbers: Numbers) -> None:
+def test_a_failed_add_burns_no_number(numbers: NumbersInUse) -> None:
     """However often it fails, and whatever it is called; the VRF's goes with the network's."""
     for n in range(5):
         assert fails(numbers, f"net{n}", f"vrf red{n}") == [1, 2]
     assert works(numbers, "other", "vrf blue") == [1, 2]
 
 
-def test_what_was_given_out_before_stays(numbers: Numbers) -> None:
+def test_what_was_given_out_before_stays(numbers: NumbersInUse) -> None:
     """A network keeps its number for good: its containers come and go, and some ADDs fail."""
     works(numbers, "a")
     works(numbers, "b")
@@ -84,7 +85,7 @@ def test_what_was_given_out_before_stays(numbers: Numbers) -> None:
 
 
 @pytest.mark.parametrize("first_fails", [True, False], ids=["first", "last"])
-def test_of_two_at_once_the_one_that_works_keeps_it(numbers: Numbers, first_fails: bool) -> None:
+def test_of_two_at_once_the_one_that_works_keeps_it(numbers: NumbersInUse, first_fails: bool) -> None:
     """One fails while the other, which has the same number, has no record yet; or after that one is done."""
     began, go_on = threading.Event(), threading.Event()
     found: list[int] = []
@@ -111,7 +112,7 @@ def test_of_two_at_once_the_one_that_works_keeps_it(numbers: Numbers, first_fail
 
 
 @pytest.mark.parametrize("state", list(State))
-def test_what_a_record_names_stays(numbers: Numbers, store: Store, state: State) -> None:
+def test_what_a_record_names_stays(numbers: NumbersInUse, store: Store, state: State) -> None:
     """Its withdrawal is not confirmed: peers may still have routes with that route distinguisher."""
     with failing() as undo:
         assert [numbers.of(name, undo) for name in ("a", "vrf red", "vrf blue")] == [1, 2, 3]
@@ -121,7 +122,7 @@ def test_what_a_record_names_stays(numbers: Numbers, store: Store, state: State)
 
 def test_calls_without_an_agent_heed_each_other(store: Store) -> None:
     """Another process has the number and no record of it yet: the one that fails leaves it there."""
-    first, second = Numbers(store, resident=False), Numbers(store, resident=False)
+    first, second = NumbersInUse(store, resident=False), NumbersInUse(store, resident=False)
     with Undo() as undo:
         with failing() as lost:
             assert first.of("a", lost) == 1
@@ -132,7 +133,7 @@ def test_calls_without_an_agent_heed_each_other(store: Store) -> None:
 
 def test_a_disk_that_refuses_is_no_second_error(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """The cause is what the runtime sees; the number stays."""
-    numbers = Numbers(store, resident=True)
+    numbers = NumbersInUse(store, resident=True)
     with failing() as undo:
         numbers.of("a", undo)
         (store.path / "numbers.json").write_text("{")
@@ -142,7 +143,8 @@ def test_a_disk_that_refuses_is_no_second_error(store: Store, caplog: pytest.Log
 def test_an_add_that_fails_behind_its_plan_burns_no_number(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its plan has the number, as the RD; the next network gets it."""
     monkeypatch.setattr(catalog, "load", lambda kind: Memory)
-    node = Node(store, AgentConfig(default_exporters=("memory",)), FACTS, Convergence(FACTS, resident=True))
+    nudges = Nudges()
+    node = Node(store, AgentConfig(default_exporters=("memory",)), FACTS, Convergence(FACTS, nudges), nudges)
     variables = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c", "CNI_NETNS": "/x", "CNI_IFNAME": "e", "CNI_PATH": "/o"}
 
     def rd(name: str, undo: Undo) -> str | None:

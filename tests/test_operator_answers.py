@@ -227,7 +227,9 @@ def test_a_failure_beside_an_attachment_is_its_last_step(node: Node) -> None:
 def test_without_an_agent_it_is_said_that_failures_are_not_remembered(node: Node) -> None:
     """In a call of its own there is nothing that could remember them."""
     assert "remembered" not in answers.explain(node, "lost")[0]["error"]
-    alone = Node(node.store, AgentConfig(default_exporters=()), FACTS, Convergence(FACTS, resident=False))
+    nudges = Nudges()
+    convergence = Convergence(FACTS, nudges, others=Others(node.store, node.boot_id, FACTS))
+    alone = Node(node.store, AgentConfig(default_exporters=()), FACTS, convergence, nudges)
     document, code = answers.explain(alone, "lost")
     assert code == 1
     assert "no agent is running, so ADDs that failed are not remembered" in document["error"]
