@@ -12,20 +12,19 @@ import subprocess
 from pathlib import Path
 
 from integration.lab import Node, until
-from integration.lab.namespace import Argument, Namespace
+from integration.lab.namespace import Argument, Namespace, remove_cgroups
 from integration.runtimes.machine import Machine, NoMachine
 
 SYSTEMD = Path("/lib/systemd/systemd")
 UNITS = Path("/etc/systemd/system")
+CGROUPS = Path("/sys/fs/cgroup")
 
 # Settings of the whole machine are not systemd's to write here (as a first process it would raise fs.nr_open), and
 # none of the units that a boot wants is started.
 SETUP = """
 set -e
-cgroups=/sys/fs/cgroup
-[ ! -d $cgroups/unified ] || cgroups=$cgroups/unified
-mkdir -p "$cgroups/@NAME@"
-echo $$ >"$cgroups/@NAME@/cgroup.procs"
+mkdir -p @CGROUP@
+echo $$ >@CGROUP@/cgroup.procs
 exec unshare --uts --ipc --cgroup sh -c '
 set -e
 mount -t tmpfs tmpfs "$0"
@@ -65,8 +64,9 @@ class Booted(Machine):
             raise NoMachine(f"not installed: {', '.join(missing)}")
         folder.parent.mkdir(exist_ok=True)
         self.log = folder.parent / "systemd.log"
+        self._cgroup = next(place for place in (CGROUPS / "unified", CGROUPS) if place.is_dir()) / inner.name
         setup = SETUP
-        for word, value in (("@NAME@", inner.name), ("@SYSTEMD@", SYSTEMD), ("@LOG@", self.log)):
+        for word, value in (("@CGROUP@", self._cgroup), ("@SYSTEMD@", SYSTEMD), ("@LOG@", self.log)):
             setup = setup.replace(word, str(value))
         super().__init__(inner, folder, setup)
         until(lambda: self.systemctl("is-active", "laboratory.target", check=False).returncode == 0, "systemd's answer")
@@ -82,6 +82,16 @@ class Booted(Machine):
         """/proc/PID/status of a process of the machine."""
         text = (self.proc / str(pid) / "status").read_text()
         return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+
+    def close(self) -> None:
+        """End systemd and with it all that runs there. Its cgroup can go when the last process has."""
+        super().close()
+
+        def gone() -> bool:
+            remove_cgroups(lambda hierarchy: hierarchy.glob(self.name))
+            return not self._cgroup.exists()
+
+        until(gone, "the end of the machine's cgroup")
 
 
 def boot(node: Node) -> Booted:
