@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgpcni.config.network import BgpSection, CniArgs, DnsSection, NetworkConfig, RuntimeSection, is_name, parse
+from bgpcni.config import network
+from bgpcni.config.network import BgpSection, CniArgs, DnsSection, NetworkConfig, RuntimeSection, is_name
 from bgpcni.errors import CniError, DecodingFailure, InvalidConfiguration
 
 ARTICLE: dict[str, Any] = {
@@ -21,6 +22,10 @@ ARTICLE: dict[str, Any] = {
 
 
 SAMPLES = Path(__file__).parents[1] / "conf"
+
+
+def parse(stdin: bytes) -> tuple[NetworkConfig, tuple[str, ...]]:
+    return network.parse(network.decode(stdin), escaped=b"\\u" in stdin)
 
 
 def read(**document: Any) -> tuple[NetworkConfig, tuple[str, ...]]:

@@ -242,10 +242,12 @@ _FOREIGN = frozenset(
 """Keys that belong to the runtime or to the list; never a misspelling of ours."""
 
 
-def parse(stdin: bytes) -> tuple[NetworkConfig, tuple[str, ...]]:
-    """stdin of a call → the configuration and warnings. Raises DecodingFailure (6) or InvalidConfiguration (7)."""
-    document = decode(stdin)
-    if b"\\u" in stdin and (place := _halved(document)):
+def parse(document: Mapping[str, Any], *, escaped: bool = True) -> tuple[NetworkConfig, tuple[str, ...]]:
+    """A document as `decode` gives it → the configuration and warnings. Raises InvalidConfiguration (7).
+
+    `escaped`: its text has escapes, which may be halves of surrogate pairs.
+    """
+    if escaped and (place := _halved(document)):
         raise InvalidConfiguration(f"{place}: half of a surrogate pair")
     warnings: list[str] = []
     folded = _fold(document, NetworkConfig, "", warnings)

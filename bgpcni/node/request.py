@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from bgpcni.cni import result
@@ -23,6 +23,38 @@ def _waits() -> bool:
     return False
 
 
+class Body:
+    """stdin of a call, decoded once. What is read out of it is read when first asked for, and kept; errors are not.
+
+    Raises DecodingFailure (6).
+    """
+
+    def __init__(self, stdin: bytes) -> None:
+        self.document: Mapping[str, Any] = network.decode(stdin)
+        self._escaped = b"\\u" in stdin
+
+    @cached_property
+    def network(self) -> tuple[NetworkConfig, tuple[str, ...]]:
+        """The configuration, and warnings. Raises InvalidConfiguration (7)."""
+        return network.parse(self.document, escaped=self._escaped)
+
+    @cached_property
+    def host_local(self) -> HostLocalConfig:
+        """host-local's part of it. Raises InvalidConfiguration (7)."""
+        return parse_host_local(self.document)
+
+
+# A runtime sends the same configuration for every container of a network, so what was decoded is kept, by its octets.
+# Large ones (GC lists) are not worth keeping.
+_KEPT = 1 << 16
+_kept = lru_cache(64)(Body)
+
+
+def body_of(stdin: bytes) -> Body:
+    """What stdin says. Raises DecodingFailure (6)."""
+    return _kept(stdin) if len(stdin) <= _KEPT else Body(stdin)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """`config` is None only for a DEL or GC whose configuration is broken beyond name and version.
@@ -38,11 +70,16 @@ class Request:
     name: str
     version: str
     config: NetworkConfig | None
-    document: Mapping[str, Any]
+    body: Body
     prev_result: result.Result | None = None
     netns_fd: int | None = None
     warnings: tuple[str, ...] = field(default=())
     hung_up: Callable[[], bool] = field(default=_waits)
+
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """stdin, decoded. Nobody changes it."""
+        return self.body.document
 
     @property
     def command(self) -> Command:
@@ -73,7 +110,8 @@ def parse_request(
     Raises InvalidEnvironment (4), DecodingFailure (6), IncompatibleVersion (1), InvalidConfiguration (7).
     """
     environment = parse_environment(variables)
-    document = _decoded(stdin)
+    body = body_of(stdin)
+    document = body.document
     version = read_version(_fold(document, "cniVersion"))
     require_command(environment.command, version)
     lenient = environment.command in (Command.DEL, Command.GC)
@@ -81,7 +119,7 @@ def parse_request(
     config: NetworkConfig | None = None
     name = _fold(document, "name")
     try:
-        config, warnings = _parsed(stdin)
+        config, warnings = body.network
         name = config.name
     except CniError as error:
         if not lenient or not isinstance(name, str) or not network.is_name(name):
@@ -105,7 +143,7 @@ def parse_request(
         name=str(name),
         version=version,
         config=config,
-        document=document,
+        body=body,
         prev_result=prev,
         netns_fd=netns_fd,
         warnings=warnings,
@@ -115,33 +153,13 @@ def parse_request(
 
 def host_local_of(request: Request) -> HostLocalConfig:
     """host-local's part of the configuration. Raises InvalidConfiguration."""
-    return _host_local(request.stdin)
-
-
-# A runtime sends the same configuration for every container of a network: what was parsed once is kept, by its
-# octets. The values are frozen, and nobody changes the documents. Large ones (GC lists) are not worth keeping.
-_KEPT = 1 << 16
-_decode_kept = lru_cache(64)(network.decode)
-_parse_kept = lru_cache(64)(network.parse)
-
-
-def _decoded(stdin: bytes) -> dict[str, Any]:
-    return _decode_kept(stdin) if len(stdin) <= _KEPT else network.decode(stdin)
-
-
-def _parsed(stdin: bytes) -> tuple[NetworkConfig, tuple[str, ...]]:
-    return _parse_kept(stdin) if len(stdin) <= _KEPT else network.parse(stdin)
-
-
-@lru_cache(64)
-def _host_local(stdin: bytes) -> HostLocalConfig:
-    return parse_host_local(_decoded(stdin))
+    return request.body.host_local
 
 
 def asked_version(stdin: bytes) -> str | None:
     """The `cniVersion` of a document, for VERSION and for errors; None where there is none to be read."""
     try:
-        found = _fold(network.decode(stdin), "cniVersion")
+        found = _fold(body_of(stdin).document, "cniVersion")
     except DecodingFailure:
         return None
     return found if isinstance(found, str) and found else None
