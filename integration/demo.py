@@ -149,6 +149,7 @@ def tell(story: Story, lab: Lab) -> None:
             story.command("frr", f"show bgp ipv{6 if ':' in prefix else 4} unicast {prefix}")
             until(lambda p=prefix: not frr.paths(p) and not frr.kernel_route(p), f"{prefix} gone")  # type: ignore[misc]
             story.answer("% Network not in table")
+        until(lambda: not node.records(), "FRR's acknowledgement of the withdrawal")  # DEL does not wait for it
         check(node.routes() == [], f"bgpcni routes is empty, not {node.routes()}")
 
     with story.step("So are link, leases and record"):

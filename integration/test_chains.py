@@ -181,8 +181,8 @@ def test_later_in_a_list(ready: Site, process: Sleeper, kind: str) -> None:
     assert ready.leases() == set(ips)
     assert ready.detach(id="web").code == 0
     ready.withdrawn(ips)
+    until(lambda: not ready.node.records(), "the release")
     assert ready.leases() == set()
-    assert not ready.node.records()
     assert ready.node.links() <= {"br0"}
 
 
@@ -212,7 +212,7 @@ def test_later_by_direct_calls(ready: Site, process: Sleeper, kind: str, version
         assert gone.ok, gone
         ready.withdrawn(answer.ips)
         assert state(ready, process) == before
-    assert not ready.node.records()
+    until(lambda: not ready.node.records(), "the release")
     assert call(ready, "DEL", process, stock).ok
 
 
@@ -226,7 +226,7 @@ def test_the_earlier_plugin_is_deleted_first(ready: Site, process: Sleeper) -> N
     assert call(ready, "DEL", process, stock).ok
     ready.withdrawn(ips)
     assert call(ready, "DEL", process, ours).ok
-    assert not ready.node.records()
+    until(lambda: not ready.node.records(), "the release")
 
 
 def test_a_container_behind_another_plugin_dies(ready: Site, process: Sleeper) -> None:
@@ -239,7 +239,7 @@ def test_a_container_behind_another_plugin_dies(ready: Site, process: Sleeper) -
     process.end()
     ready.withdrawn(ips)
     assert call(ready, "DEL", process, ours).ok
-    assert not ready.node.records()
+    until(lambda: not ready.node.records(), "the release")
     assert ready.leases() == set(ips)  # the earlier plugin's, whose DEL is still to come
     assert call(ready, "DEL", process, stock, netns=False).ok
     assert ready.leases() == set()
@@ -269,7 +269,7 @@ def test_what_is_wrong_is_refused(ready: Site, process: Sleeper) -> None:
         answer = call(ready, "ADD", process, conf)
         assert (answer.error, reason in answer.document["msg"]) == (7, True), answer
         assert state(ready, process) == before
-    assert not ready.node.records()
+    until(lambda: not ready.node.records(), "the release")
     assert ready.node.routes() == []
 
 
@@ -294,7 +294,7 @@ def test_behind_host_device(ready: Site, process: Sleeper) -> None:
     # a route is not enough: nobody answers
     link(node, switch, "nic", "port1", ("10.1.2.1/24", "2001:db8:1:2::1/64"))
     unreachable(call(ready, "ADD", process, ours))
-    assert not ready.node.records()
+    until(lambda: not ready.node.records(), "the release")
     switch.ip("link", "set", "port1", "master", "fabric")
     for family, gateway in (("-4", "10.1.2.1"), ("-6", "2001:db8:1:2::1")):
         process.ip(family, "route", "add", "default", "via", gateway)
@@ -326,7 +326,7 @@ def test_behind_macvlan(ready: Site, process: Sleeper, kind: str) -> None:
     assert made.ok, made
     ours = configured(OURS, "1.0.0", made.document)
     unreachable(call(ready, "ADD", process, ours))
-    assert not ready.node.records()
+    until(lambda: not ready.node.records(), "the release")
     for address in ("10.1.2.1/24", "2001:db8:1:2::1/64"):
         node.ip("address", "del", address, "dev", "parent")
     node.ip("link", "add", "link", "parent", "name", "shim", "type", kind, "mode", mode)
@@ -345,5 +345,5 @@ def test_behind_macvlan(ready: Site, process: Sleeper, kind: str) -> None:
     process.end()
     ready.withdrawn(answer.ips)
     assert call(ready, "DEL", process, ours).ok
-    assert not ready.node.records()
+    until(lambda: not ready.node.records(), "the release")
     assert call(ready, "DEL", process, stock, netns=False).ok

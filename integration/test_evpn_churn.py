@@ -64,7 +64,8 @@ def test_after_much_coming_and_going_everything_is_as_wanted(lab: Lab) -> None:
         until(lambda n=node, w=wanted: evpn.remote(n) == w, f"the entries of {node.address}")  # type: ignore[misc]
         until(lambda n=node: evpn.neighbours(n) == everybody, f"the neighbours of {node.address}")  # type: ignore[misc]
         assert evpn.flood(node) == {other.address}
-        assert node.lease_files() == {ip for x in present.values() if x.node is node for ip in x.answer.ips}
+        leased = {ip for x in present.values() if x.node is node for ip in x.answer.ips}
+        until(lambda n=node, ips=leased: n.lease_files() == ips, f"the leases of {node.address}")  # type: ignore[misc]
     macip = {f"[{x.mac}]:[{128 if ':' in ip else 32}]:[{ip}]" for x in present.values() for ip in x.answer.ips}
     until(lambda: {name.partition("[48]:")[2] for name in frr.evpn_routes("macip")} == macip, "FRR's table")
     one, two = (next(x for x in present.values() if x.node is node) for node in fabric.nodes)

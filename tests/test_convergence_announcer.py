@@ -191,6 +191,8 @@ def test_a_withdrawal_that_is_in_the_sockets_is_sent_and_not_confirmed(acking: D
     assert not acking.announcer.wait_quiet(0)
     acking.book.sessions()  # asked again how far everything is: no further
     assert acking.announcer.counts() == {"withdrawing": 1}
+    (state,) = acking.announcer.route_states(A).values()
+    assert (state.state, state.reason) == ("withdrawing", "sent; not every peer has acknowledged it yet")
     assert acking.freed == []
     acking.exporter.peers_at = Outcome(Reach.ACKED)
     acking.book.progress()

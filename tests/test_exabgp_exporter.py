@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from waiting import SECONDS, until
 
+from bgpcni.exporter import Reach
 from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts
 from bgpcni.testing import Woken
 from bgpcni_exabgp import ExaBGP
-from bgpcni_exabgp.lines import Line
+from bgpcni_exabgp.lines import PROTOCOLS, Line
 from bgpcni_exabgp.trial import Trial
 
 ONE, TWO = "192.0.2.1", "192.0.2.2"
@@ -99,3 +101,28 @@ def test_a_trial_that_ends_while_routes_are_announced(tmp_path: Path) -> None:
     reader.join(SECONDS)
     assert len(outcomes) == 1
     assert set(exporter._trials) == {ONE}
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_an_engine_that_an_earlier_agent_started(tmp_path: Path, protocol: int) -> None:
+    """An upgrade of the agent ends no session: of an engine that does not tell when End-of-RIB is acknowledged, it
+    counts when it is in the socket."""
+    families = (Family.IPV4_UNICAST,)
+    facts = NodeFacts(
+        run_dir=str(tmp_path), data_dir=str(tmp_path), asn=64512, neighbors=(Neighbor(ONE, 64512, families, 90),)
+    )
+    assert protocol in PROTOCOLS
+    exporter = ExaBGP("exabgp", ExaBGP.Config(), facts, Woken())
+    found = {"peer": ONE, "families": ["ipv4/unicast"], "started": 4, "since": 0.0, "sent": 4, "acked": 4, "eor": []}
+    if protocol == 3:
+        found["ended"] = []
+    exporter._ledger.connected()
+    exporter._adopt_state({"protocol": protocol, "neighbors": [found]}, 0.0)
+    exporter._ledger.withdrawn(route(1).nlri, 4)
+    reach = lambda: exporter.progress([route(1)])[0].reach  # noqa: E731
+    assert reach() is Reach.WANTED
+    link: Any = FakeLink()
+    exporter._hear(link, {"bgpcni": "eor", "peer": ONE, "family": "ipv4/unicast"})
+    assert reach() is (Reach.ACKED if protocol == 2 else Reach.SENT)
+    exporter._hear(link, {"bgpcni": "ended", "peer": ONE, "family": "ipv4/unicast"})
+    assert reach() is Reach.ACKED

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bgpcni import clock
-from bgpcni.convergence.ledger import Ledger, Standing
+from bgpcni.convergence.ledger import Entry, Ledger, Standing
 from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach
 from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
 
@@ -27,6 +27,7 @@ LOOK_SECONDS = 5.0
 """Seconds between two looks at what is unsettled, when nothing was heard of it."""
 SLOW = 3.0
 """Seconds after which an exporter that has not come back from a call is said to be late."""
+UNCONFIRMED = "sent; not every peer has acknowledged it yet"
 ROUTE_STATES = ("wanted", "announced", "withdrawing", "refused")
 _FURTHEST = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.ACKED}
 
@@ -290,10 +291,14 @@ class Announcer:
         with self._change:
             return {
                 entry.announcement.nlri: RouteState(
-                    _word(entry.wanted, entry.reach, self._ledger.settled), entry.since, entry.reason
+                    _word(entry.wanted, entry.reach, self._ledger.settled), entry.since, self._reason(entry)
                 )
                 for entry in self._ledger.routes_of(owner)
             }
+
+    def _reason(self, entry: Entry) -> str:
+        unconfirmed = not entry.wanted and self._ledger.settled <= entry.reach < self._ledger.confirmed
+        return entry.reason or (UNCONFIRMED if unconfirmed else "")
 
     def counts(self) -> dict[str, int]:
         """Routes by state, for status and metrics."""

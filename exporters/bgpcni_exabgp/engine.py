@@ -102,7 +102,7 @@ HEADER = 19 + 2 + 2  # message header, Withdrawn Routes Length, Total Path Attri
 EXTENDED_OPTIONAL = 0x90  # attribute flags: optional, extended length
 MP_REACH_NLRI, MP_UNREACH_NLRI = 14, 15
 PROTOCOL = 3
-"""Of the command and its events; an agent that speaks another one starts ExaBGP anew."""
+"""Of the command and its events; an agent that does not speak it starts ExaBGP anew."""
 SLOWEST_RECONNECT = 5  # seconds; ExaBGP's own back-off goes to 60
 EXPECTANT = 0.05  # seconds
 SYN_RETRIES = 2  # a peer that is away is asked again after 7 s, not after two minutes

@@ -87,6 +87,7 @@ class ExaBGP(Exporter):
         self._condemned: dict[Nlri, float] = {}  # refused until
         self._trials: dict[str, Trial] = {}  # by neighbour; changed under the lock alone
         self._met = False
+        self._ended_told = True  # the engine tells when End-of-RIB is acknowledged
         self._base = 0  # the newest number when connected
         self._trying = True
         self._hearing = Hearing(f"exporter-{name}", node.maximum_prefix, self._post_now)
@@ -438,7 +439,7 @@ class ExaBGP(Exporter):
             return "what answers is not its relay"
         state = self._ask_state(link)
         self._plain = self._home.plain() if running is not None and state is None else ""
-        if running is not None and not self._plain and (state is None or state["protocol"] != lines.PROTOCOL):
+        if running is not None and not self._plain and (state is None or state["protocol"] not in lines.PROTOCOLS):
             running.end(time.monotonic() + ANSWER)
             return "it was of another version"
         if running is not None and state is not None and state["digest"] != digest:
@@ -565,6 +566,7 @@ class ExaBGP(Exporter):
         )
 
     def _adopt_state(self, state: dict[str, Any], now: float) -> None:
+        self._ended_told = state["protocol"] >= lines.ENDED_SINCE
         for found in state["neighbors"]:
             if self._path is not None:
                 self._ledger.meet(found["peer"], found["asn"], found["configured"], found["hold"], now)
@@ -580,7 +582,7 @@ class ExaBGP(Exporter):
             self._ledger.sent(session, found["sent"])
             session.acked = found["acked"]
             session.eor = {NAMES[name] for name in found["eor"] if name in NAMES}
-            session.ended = {NAMES[name] for name in found["ended"] if name in NAMES}
+            session.ended = {NAMES[name] for name in found["ended" if self._ended_told else "eor"] if name in NAMES}
 
     def _hear(self, link: Link, event: dict[str, Any]) -> None:
         if "relay" in event:
@@ -613,6 +615,8 @@ class ExaBGP(Exporter):
                 session.acked = event["seq"]
             elif kind == "eor":
                 session.eor.add(NAMES[event["family"]])
+                if not self._ended_told:
+                    session.ended.add(NAMES[event["family"]])
             elif kind == "ended":
                 session.ended.add(NAMES[event["family"]])
             elif kind == "up":

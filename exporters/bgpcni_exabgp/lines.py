@@ -106,8 +106,11 @@ def end(peer: str, code: int, subcode: int) -> Line:
     return Line(f"neighbor {peer} bgpcni end", f"{code} {subcode}")
 
 
-PROTOCOL = 3
-"""That of the engine's lines and events; it has the same constant, and imports nothing from here."""
+PROTOCOLS = (2, 3)
+"""Those of the engine's lines and events that are spoken here, the newest last: an engine that an earlier agent
+started goes on, and its sessions with it. The engine has its own as a constant, and imports nothing from here."""
+ENDED_SINCE = 3
+"""The first that tells when End-of-RIB is acknowledged; of an older one it counts when it is in the socket."""
 STATE = Line("", "bgpcni state", numbered=False)
 
 
