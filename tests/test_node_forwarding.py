@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from bgpcni.config.network import NetworkConfig, parse
+from bgpcni.config.network import NetworkConfig, decode, parse
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Address, Bgp
 from bgpcni.node import plan
 
 
 def config(**keys: Any) -> NetworkConfig:
-    found, _ = parse(json.dumps({"cniVersion": "1.0.0", "name": "n", "type": "bgpcni"} | keys).encode())
+    found, _ = parse(decode(json.dumps({"cniVersion": "1.0.0", "name": "n", "type": "bgpcni"} | keys).encode()))
     return found
 
 

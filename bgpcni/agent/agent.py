@@ -64,6 +64,10 @@ class Agent:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises CniError when the agent cannot start."""
         config = load(self._config_path)
+        if self._metrics is not None:
+            from bgpcni.agent import metrics
+
+            metrics.place(self._metrics, beyond_loopback=self._beyond_loopback)
         home(), home_cookie()
         store = Store(Path(config.data_dir), Path(config.run_dir))
         catalog.cache_in(store.run_path)

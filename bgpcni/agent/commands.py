@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from bgpcni.node.node import Node
 from bgpcni.operator import answers
 from bgpcni.operator.answers import Document
 
+log = logging.getLogger(__name__)
 DRAIN_SECONDS = 30.0
 
 
@@ -39,6 +41,9 @@ def reply(agent: Commanded, stdin: bytes) -> Reply:
         document, code = verb(agent, asked)
     except CniError as error:
         return _reply(answers.failure(error.msg), 1)
+    except Exception as error:  # whatever went wrong, the operator is told, and not that the agent is away
+        log.exception("bgpcni %s failed in a way that should not happen", asked["command"])
+        return _reply(answers.failure(f"internal error: {type(error).__name__}: {error}; see the agent's log"), 1)
     return _reply(document, code)
 
 

@@ -45,13 +45,11 @@ def place(where: str, *, beyond_loopback: bool) -> tuple[str, int]:
         address = None
     if address is None or not port.isdecimal() or not 0 < int(port) < 65536:
         raise InvalidConfiguration(f"--metrics: {where!r} is not ADDR:PORT, such as 127.0.0.1:9099 or [::1]:9099")
-    if not address.is_loopback:
-        if not beyond_loopback:
-            raise InvalidConfiguration(
-                f"--metrics: {address} is not a loopback address, and anybody who reaches it could read the metrics: "
-                "add --metrics-beyond-loopback if that is wanted"
-            )
-        log.warning("the metrics on %s can be read by anybody who reaches it, without a password", where)
+    if not address.is_loopback and not beyond_loopback:
+        raise InvalidConfiguration(
+            f"--metrics: {address} is not a loopback address, and anybody who reaches it could read the metrics: "
+            "add --metrics-beyond-loopback if that is wanted"
+        )
     return str(address), int(port)
 
 
@@ -67,6 +65,8 @@ class Measures:
             start_http_server(port, address)
         except OSError as error:
             raise IoFailure(f"--metrics: {where}: {error.strerror}") from None
+        if not ip_address(address).is_loopback:
+            log.warning("the metrics on %s can be read by anybody who reaches it, without a password", where)
         steps.observe(lambda step, seconds: _STEP.labels(step).observe(seconds))
 
     def watch(self, node: Node) -> None:

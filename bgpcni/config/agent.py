@@ -11,9 +11,18 @@ import tomllib
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from bgpcni import paths
 from bgpcni.config.network import Prefixes, describe
@@ -21,10 +30,22 @@ from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Family
 
 
+def _is_number(annotation: Any) -> bool:
+    return annotation in (int, float) or any(_is_number(part) for part in get_args(annotation))
+
+
 class Table(BaseModel):
     """Base of the tables that are ours: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """`asn = true` would be AS 1."""
+        if isinstance(value, bool) and _is_number(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("should be a number")
+        return value
 
 
 def _address(value: str) -> str:

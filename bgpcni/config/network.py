@@ -90,7 +90,7 @@ Prefixes = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_e
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 LinkName = Annotated[str, AfterValidator(_link)]
 Mac = Annotated[str, AfterValidator(mac_address)]
-Vlan = Annotated[int, Field(ge=1, le=4094)]
+Vlan = Annotated[int, BeforeValidator(_number), Field(ge=1, le=4094)]
 
 
 class Section(BaseModel):
@@ -114,8 +114,8 @@ class BgpSection(Section):
     rd: Annotated[str, AfterValidator(_distinguisher)] = "auto"
     communities: Communities = ()
     wait: Literal["none", "sent", "acked"] = "none"
-    wait_seconds: float = Field(default=2.0, ge=0.1, le=30, alias="waitSeconds")
-    drain_seconds: float = Field(default=0.0, ge=0, le=10, alias="drainSeconds")
+    wait_seconds: Annotated[float, BeforeValidator(_number)] = Field(default=2.0, ge=0.1, le=30, alias="waitSeconds")
+    drain_seconds: Annotated[float, BeforeValidator(_number)] = Field(default=0.0, ge=0, le=10, alias="drainSeconds")
 
 
 class RuntimeSection(Section):
@@ -207,7 +207,7 @@ class NetworkConfig(Section):
     port_isolation: bool = Field(default=False, alias="portIsolation")
     macspoofchk: bool = False
     enabledad: bool = False
-    vlan: Annotated[int, Field(ge=0, le=4094)] = 0
+    vlan: Annotated[int, BeforeValidator(_number), Field(ge=0, le=4094)] = 0
     vlan_trunk: tuple[TrunkSection, ...] | None = Field(default=None, alias="vlanTrunk")
     preserve_default_vlan: bool = Field(default=False, alias="preserveDefaultVlan")
     disable_container_interface: bool = Field(default=False, alias="disableContainerInterface")
@@ -339,6 +339,7 @@ _WORDS = {
     "tuple_type": "should be a list",
     "list_type": "should be a list",
     "string_type": "should be a string",
+    "string_unicode": "half of a surrogate pair",
     "bool_type": "should be true or false",
     "bool_parsing": "should be true or false",
     "int_type": "should be a number",

@@ -78,9 +78,9 @@ class NumbersInUse:
         if not self._resident and self._calls is None:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             try:
-                self._calls = os.open("numbers.calls", flags, 0o600, dir_fd=self._store.run_fd)
+                self._calls = os.open("numbers.calls", flags, 0o600, dir_fd=self._store.data_fd)
             except OSError as error:
-                raise IoFailure(f"{self._store.run_path / 'numbers.calls'}: {error.strerror}") from None
+                raise IoFailure(f"{self._store.path / 'numbers.calls'}: {error.strerror}") from None
             fcntl.flock(self._calls, fcntl.LOCK_SH)
 
     def _alone(self) -> bool:
