@@ -88,8 +88,14 @@ class Node:
         others = (s.attachment for s in self.store.all() if s.attachment is None or s.attachment.key != attachment.key)
         return any(other is None or other.bridge == attachment.bridge for other in others)
 
+    def peers(self) -> set[str]:
+        """Addresses of this node's BGP peers: those of agent.toml, and those that another speaker told routes of."""
+        told = self.dataplane.peers() if self.dataplane is not None else set[str]()
+        return told | {neighbor.address for neighbor in self.facts.neighbors}
+
     def begin(self, request: Request, space: Namespace, warnings: list[str]) -> Attachment:
         """An attachment as every ADD begins it: whose it is, in which namespace, what is announced through whom."""
+        plan.refuse_wishes(self.agent.policy, request)
         routing = self.routing(request, warnings)
         return Attachment(
             boot_id=self.boot_id,

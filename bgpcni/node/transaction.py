@@ -17,7 +17,7 @@ from bgpcni.errors import TryAgain
 from bgpcni.kernel import bridge, links, masquerade, vlans
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, Bgp, Gateway, State
-from bgpcni.node import chain, check, garbage, interface, options, plan, readiness
+from bgpcni.node import chain, check, garbage, interface, options, plan, readiness, uplink
 from bgpcni.node.node import CONFIRM_SECONDS, LOCK_SECONDS, Node
 from bgpcni.node.request import Request
 from bgpcni.undo import Undo
@@ -71,6 +71,8 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         attachment, vrf = node.enter_vrf(attachment, undo)
         wanted = plan.bridge_of(config, addresses, attachment.bgp, vrf)
         plan.refuse_by_policy(node.agent.policy, config, addresses, wanted.gateways)
+        if wanted.gateways and vrf is None:
+            uplink.refuse_peers(node.netlink, wanted.gateways, plan.gateway_device(config), node.peers())
         switch, gateway = bridge.ensure(node.netlink, wanted, functools.partial(_unless_shared, node, attachment, undo))
         attachment = attachment.model_copy(
             update={
