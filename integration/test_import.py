@@ -91,6 +91,7 @@ def test_a_peers_route_takes_no_container_away(
     the network whose subnet it is in."""
     frr = lab.frr(networks=[inside, inside_later])
     node = lab.node(frr)
+    node.flags = ("--metrics", "127.0.0.1:9109")
     node.agent()
     frr.wait_established(node.address)
     conf = node.network("plain", *ranges, bgp={"family": "unicast", "import": ["0.0.0.0/0", "::/0"]})
@@ -106,6 +107,10 @@ def test_a_peers_route_takes_no_container_away(
     assert not status["healthy"]
     refused = node.operator("routes", "--received").document["refused"]
     assert refused == {"it is within a subnet of containers on this node": 1}
+    metrics = node.namespace.run("curl", "-sf", "--max-time", "60", "http://127.0.0.1:9109/metrics").stdout
+    name = "bgpcni_learned_routes_refused"
+    assert f'{name}{{reason="it is within a subnet of containers on this node"}} 1.0' in metrics
+    assert f'{name}{{reason="it would take the way to a BGP peer"}} 0.0' in metrics
 
     new = node.network("later", *later, bridge="later0", bgp={"family": "unicast"})
     second = add(lab, node, "c3", new).document["ips"][0]["address"].partition("/")[0]

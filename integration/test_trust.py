@@ -43,6 +43,12 @@ POLICY = {
     "bridges": ["cni*"],
     "prefixes": ["10.0.0.0/8", "fd00:1::/48"],
     "exporters": ["exabgp"],
+    "rd": ["64512:*"],
+    "communities": ["64512:*"],
+    "mac": ["02:*"],
+    "data_dirs": ["/var/lib/cni/*", "*/leases"],
+    "resolv_conf": ["/etc/resolv.conf"],
+    "annotations": ["export-rt"],
 }
 TRIES: list[tuple[str, dict[str, Any], str]] = [
     ("another's import", {"importRT": "65000:1"}, "importRT: 65000:1 is not allowed"),
@@ -54,6 +60,23 @@ TRIES: list[tuple[str, dict[str, Any], str]] = [
     ("an exporter with a socket", {"exporters": [{"type": "exabgp", "socket": "/x"}]}, "exporters: exabgp-"),
     ("a URL elsewhere", {"exporters": [{"type": "exabgp", "url": "http://192.0.2.1/"}]}, "exporters[0].url:"),
     ("a URL by name", {"exporters": [{"type": "exabgp", "url": "http://localhost/"}]}, "exporters[0].url:"),
+    (
+        "another's RD",
+        {"exportRT": "64512:5", "bgp": {"family": "vpn", "rd": "65000:1"}},
+        "bgp.rd: 65000:1 is not allowed",
+    ),
+    ("a community", {"bgp": {"communities": ["no-export"]}}, "bgp.communities: 65535:65281 is not allowed"),
+    ("a MAC", {"mac": "0a:00:00:00:00:01"}, "mac: 0a:00:00:00:00:01 is not allowed by [policy] mac"),
+    (
+        "leases elsewhere",
+        {"ipam": {"type": "host-local", "subnet": "10.1.2.0/24", "dataDir": "/var/lib/cni/../../etc"}},
+        "ipam.dataDir: /var/lib/cni/../../etc is not allowed by [policy] data_dirs",
+    ),
+    (
+        "a file of root's",
+        {"ipam": {"type": "host-local", "subnet": "10.1.2.0/24", "resolvConf": "/etc/shadow"}},
+        "ipam.resolvConf: /etc/shadow is not allowed by [policy] resolv_conf",
+    ),
     ("a URL of a file", {"exporters": [{"type": "exabgp", "url": "file:///etc/shadow"}]}, "exporters[0].url:"),
 ]
 
@@ -67,6 +90,40 @@ def test_a_tenant_does_not_get_past_the_policy(lab: Lab) -> None:
         assert answer.error == 7, (what, answer.document)
         assert words in answer.document["msg"], what
         assert (node.links(), node.lease_files(), node.records()) == (set(), set(), []), what
+    answer = node.cni("ADD", "c1", container, dual(node, exporters=["exabgp"]), args="MAC=0a:00:00:00:00:01")
+    assert answer.error == 7
+    assert "CNI_ARGS: MAC: 0a:00:00:00:00:01 is not allowed by [policy] mac" in answer.document["msg"]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_no_gateway_over_a_peer(lab: Lab, version: int) -> None:
+    """Its subnet would take the route to the peer: both are named, and nothing is left."""
+    node, container = lab.node(), lab.container()
+    local, peer, subnet = (
+        (node.address, "10.99.0.7", "10.99.0.0/24") if version == 4 else (node.address6, "fd99::7", "fd99::/64")
+    )
+    node.agent(bgp={"local_address": local, "neighbors": [{"address": peer, "asn": 64512}]})
+    conf = node.network("over", subnet, isGateway=True, bgp={"family": "unicast"})
+    answer = node.cni("ADD", "c1", container, conf)
+    assert answer.error == 7, answer
+    assert (
+        f"would take the route to the BGP peer {peer} of this node: {subnet} would lead to cni0"
+        in answer.document["msg"]
+    )
+    assert (node.links(), node.lease_files(), node.records()) == (set(), set(), [])
+
+
+def test_a_resolv_conf_that_nobody_writes(lab: Lab) -> None:
+    """A FIFO: the ADD is answered, and so is the next one."""
+    node = lab.node()
+    node.agent(bgp={"neighbors": []})
+    os.mkfifo(node.folder / "fifo")
+    conf = node.network("plain", "10.1.2.0/24")
+    conf["ipam"]["resolvConf"] = str(node.folder / "fifo")
+    answer = node.cni("ADD", "c1", lab.container("c1"), conf)
+    assert answer.error == 7, answer
+    assert "not a plain file" in answer.document["msg"]
+    assert (node.links(), node.lease_files(), node.records()) == (set(), set(), [])
 
 
 NARROW = {"subnet": "0.0.0.0/1", "rangeStart": "10.1.2.3", "gateway": "10.1.2.1"}

@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from bgpcni.cni.result import Dns
-from bgpcni.errors import CheckFailed, InvalidConfiguration, IoFailure
+from bgpcni.errors import CheckFailed, CniError, InvalidConfiguration, IoFailure
 from bgpcni.ipam.config import parse_host_local
 from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted, parse_resolv_conf
 from bgpcni.ipam.leases import Leases
@@ -378,6 +379,51 @@ def test_resolv_conf_is_read_like_the_stock_plugin(tmp_path: Path) -> None:
     path.write_text(text)
     assert plugin.dns() == expected
     assert host_local(tmp_path, **DUAL).dns() == Dns()
+
+
+@pytest.mark.parametrize(
+    ("what", "words"), [("fifo", "not a plain file"), ("/dev/zero", "not a plain file"), ("huge", "larger than 65536")]
+)
+def test_resolv_conf_makes_nobody_wait(what: str, words: str, tmp_path: Path) -> None:
+    """A FIFO that nobody writes, a device without an end, more than anybody has to say: the configuration is wrong."""
+    path = tmp_path / what
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "huge":
+        path.write_bytes(b"#" * (65536 + 1))
+    said = in_time(host_local(tmp_path, resolvConf=str(path), **DUAL).dns)
+    assert isinstance(said, InvalidConfiguration)
+    assert str(said.msg).startswith(f"ipam.resolvConf: {path}: {words}")
+
+
+@pytest.mark.parametrize("name", ["lock", "last_reserved_ip.0", "10.1.2.2"])
+def test_a_folder_with_fifos_makes_nobody_wait(name: str, tmp_path: Path) -> None:
+    """Whatever is in the folder that `dataDir` names: an answer, and what is not ours stays."""
+    plugin = host_local(tmp_path, **DUAL)
+    plugin.add("c0", "eth0")
+    path = Path(plugin.folder) / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    in_time(lambda: plugin.add("c1", "eth0"))
+    in_time(lambda: plugin.gc(set()))
+    assert path.is_fifo()
+
+
+def in_time(what: Callable[[], object]) -> object:
+    """What it returns or raises; somebody that waits for ever fails the test."""
+    said: list[object] = []
+
+    def run() -> None:
+        try:
+            said.append(what())
+        except CniError as error:
+            said.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive(), "it waits"
+    return said[0]
 
 
 @needs_stock

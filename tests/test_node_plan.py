@@ -141,12 +141,107 @@ class TestIdentifiers:
         ({"export_rt": ["1:*"]}, {"bgp": {"family": "evpn", "vni": 10}}, "exportRT"),
         ({"vni": ["5-9"]}, {"bgp": {"family": "evpn", "vni": 9, "vrf": "red", "l3vni": 10}}, r"bgp\.l3vni"),
         ({"vrfs": ["t*"]}, {"bgp": {"family": "evpn", "vni": 9, "vrf": "red", "l3vni": 10}}, r"bgp\.vrf"),
+        ({"rd": ["1:*"]}, {"bgp": {"family": "evpn", "vni": 9, "rd": "64512:1"}}, r"bgp\.rd"),
+        ({"rd": ["1:*"]}, {"exportRT": "1:1", "bgp": {"family": "vpn", "rd": "192.0.2.1:1"}}, r"bgp\.rd"),
+        ({"communities": ["1:*"]}, {"bgp": {"communities": "1:5,no-export"}}, r"bgp\.communities"),
+        ({"communities": []}, {"bgp": {"communities": "64512:1:2"}}, r"bgp\.communities"),
     ],
 )
 def test_policy_bounds_what_a_tenant_may_ask(policy: dict[str, Any], document: dict[str, Any], place: str) -> None:
     """Error 7 says which list refused it."""
     with pytest.raises(InvalidConfiguration, match=rf"^{place}: .*\[policy\]"):
         routing(AgentConfig.model_validate({"policy": policy}), **document)
+
+
+@pytest.mark.parametrize(
+    ("policy", "document"),
+    [
+        ({"rd": []}, {"bgp": {"family": "evpn", "vni": 9}}),  # auto: the node's own word
+        ({"rd": []}, {"bgp": {"rd": "64512:1"}}),  # unicast has none
+        ({"rd": ["64512:*"]}, {"bgp": {"family": "evpn", "vni": 9, "rd": "64512:1"}}),
+        ({"communities": ["64512:*", "no-export"]}, {"bgp": {"communities": ["64512:1:2", "no-export"]}}),
+    ],
+)
+def test_what_a_policy_allows(policy: dict[str, Any], document: dict[str, Any]) -> None:
+    routing(AgentConfig.model_validate({"policy": policy}), **document)
+
+
+WISHES: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
+    ({"mac": ["06:*"]}, {"mac": "02:00:00:00:00:01"}, "", "mac: 02:00:00:00:00:01"),
+    ({"mac": ["06:*"]}, {"runtimeConfig": {"mac": "02:00:00:00:00:01"}}, "", r"runtimeConfig\.mac: 02:"),
+    ({"mac": ["06:*"]}, {"args": {"cni": {"mac": "02:00:00:00:00:01"}}}, "", r"args\.cni\.mac: 02:"),
+    ({"mac": []}, {}, "MAC=02:00:00:00:00:01", "CNI_ARGS: MAC: 02:"),
+    ({"mac": ["06:*"]}, {"mac": "06:00:00:00:00:01"}, "MAC=02-00-00-00-00-01", "CNI_ARGS: MAC: 02:"),
+    (
+        {"data_dirs": ["/var/lib/cni/*"]},
+        {"ipam": {"type": "host-local", "dataDir": "/etc"}},
+        "",
+        r"ipam\.dataDir: /etc",
+    ),
+    (
+        {"data_dirs": ["/x/*"]},
+        {"ipam": {"type": "host-local", "DATADIR": "/x/../etc"}},
+        "",
+        r"ipam\.dataDir: /x/\.\./etc",
+    ),
+    ({"data_dirs": ["/x/*"]}, {"ipam": {"type": "other", "dataDir": "//etc"}}, "", r"ipam\.dataDir: //etc"),
+    ({"data_dirs": ["*"]}, {"ipam": {"type": "host-local", "dataDir": "relative"}}, "", r"ipam\.dataDir: relative"),
+    (
+        {"resolv_conf": ["/etc/resolv.conf"]},
+        {"ipam": {"resolvConf": "/etc/shadow"}},
+        "",
+        r"ipam\.resolvConf: /etc/shadow",
+    ),
+]
+
+
+@pytest.mark.parametrize(("policy", "document", "args", "place"), WISHES)
+def test_policy_bounds_macs_and_paths(policy: dict[str, Any], document: dict[str, Any], args: str, place: str) -> None:
+    """Wherever it was asked for; a path is what it leads to."""
+    rules = AgentConfig.model_validate({"policy": policy}).policy
+    with pytest.raises(InvalidConfiguration, match=rf"^{place}.* is not allowed by \[policy\] {next(iter(policy))}"):
+        plan.refuse_wishes(rules, request(args, **document))
+    plan.refuse_wishes(AgentConfig().policy, request(args, **document))
+
+
+def test_what_is_allowed_or_not_asked_for_passes_the_policy() -> None:
+    """No MAC, the default folder, no resolvConf: nothing was asked."""
+    rules = AgentConfig.model_validate(
+        {"policy": {"mac": ["02:AA:*"], "data_dirs": ["/x/*"], "resolv_conf": ["/etc/*"], "annotations": ["mac"]}}
+    ).policy
+    plan.refuse_wishes(rules, request())
+    default = {"type": "host-local", "dataDir": "/var/lib/cni/networks", "resolvConf": ""}
+    plan.refuse_wishes(rules, request("MAC=02:aa:00:00:00:01", ipam=default))
+    plan.refuse_wishes(rules, request(ipam={"dataDir": "/x//y/", "resolvConf": "/etc/resolv.conf"}))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"socket": "/run/other.sock"},
+        {"socket": "@abstract"},
+        {"socket": "relative"},
+        {"vty_dir": "/tmp"},
+        {"anything": "../x"},
+        {"nested": {"list": ["/tmp/x"]}},
+    ],
+)
+def test_a_path_of_an_exporter_is_agent_tomls(options: dict[str, Any]) -> None:
+    """A tenant's word leads the agent, which is root, to no socket and no file that the operator did not name."""
+    agent = AgentConfig.model_validate(
+        {"exporters": {"users": {"type": "exabgp", "socket": "/run/users.sock"}, "exabgp": {"port": 1}}}
+    )
+    with pytest.raises(InvalidConfiguration, match=rf"^exporters\[0\]\.{next(iter(options))}: .* agent\.toml"):
+        routing(agent, exporters=[{"type": "exabgp", **options}])
+    with pytest.raises(InvalidConfiguration, match=r"^exporters\[1\]\.socket: "):
+        routing(agent, exporters=["exabgp", {"type": "gobgp", "socket": "/run/users.sock"}])
+
+
+def test_a_path_that_agent_toml_names_may_be_named() -> None:
+    agent = AgentConfig.model_validate({"exporters": {"users": {"type": "exabgp", "socket": "/run/users.sock"}}})
+    found = routing(agent, exporters=[{"type": "exabgp", "socket": "/run/users.sock", "text": "plain", "number": 1}])
+    assert found.exporters[0].config["socket"] == "/run/users.sock"
+    routing(agent, exporters=[{"type": "bagpipe", "url": "http://127.0.0.1:8082/x"}])
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from prometheus_client.registry import REGISTRY, Collector
 
 from bgpcni import steps
 from bgpcni.convergence.announcer import ROUTE_STATES
+from bgpcni.dataplane.guard import HARMFUL
 from bgpcni.errors import InvalidConfiguration, IoFailure
 from bgpcni.handler import Call, Reply
 from bgpcni.model import State
@@ -125,4 +126,10 @@ class _State(Collector):
             late.add_metric([name], float(announcer.state().state == "late"))
             for peer in announcer.peers():
                 sessions.add_metric([name, peer.address, str(peer.asn)], float(peer.state == "Established"))
-        yield from (attachments, addresses, routes, late, sessions)
+        refused = GaugeMetricFamily(
+            "bgpcni_learned_routes_refused", "Routes of peers that were not taken, by reason.", labels=["reason"]
+        )
+        if node.dataplane is not None:
+            for reason, count in (dict.fromkeys(HARMFUL, 0) | node.dataplane.refused()).items():
+                refused.add_metric([reason], count)
+        yield from (attachments, addresses, routes, late, sessions, refused)

@@ -6,6 +6,7 @@ Unknown keys are errors here: this file has one owner.
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 import tomllib
 from collections.abc import Iterable
@@ -24,10 +25,13 @@ from pydantic import (
     model_validator,
 )
 
-from bgpcni import paths
+from bgpcni import bgp, paths
 from bgpcni.config.network import Prefixes, describe
 from bgpcni.errors import InvalidConfiguration
+from bgpcni.files import read_plain
 from bgpcni.model import Family
+
+_FILE_MAX = 1 << 20
 
 
 def _is_number(annotation: Any) -> bool:
@@ -139,8 +143,16 @@ def _range(value: str) -> str:
     return value
 
 
+def _community(pattern: str) -> str:
+    """A pattern, or a well-known name, whose number is compared as in the configurations."""
+    return bgp.community(pattern) if pattern in bgp.WELL_KNOWN else pattern
+
+
 class PolicyTable(Table):
-    """`[policy]`: allow-lists for what network configurations may ask; absent: anything."""
+    """`[policy]`: allow-lists for what network configurations may ask; absent: anything.
+
+    `annotations` is the other way round: those of pods that are heeded; absent: none.
+    """
 
     import_rt: tuple[str, ...] | None = None
     export_rt: tuple[str, ...] | None = None
@@ -149,6 +161,12 @@ class PolicyTable(Table):
     vrfs: tuple[str, ...] | None = None
     prefixes: Prefixes | None = None
     exporters: tuple[str, ...] | None = None
+    rd: tuple[str, ...] | None = None
+    communities: tuple[Annotated[str, AfterValidator(_community)], ...] | None = None
+    mac: tuple[Annotated[str, AfterValidator(str.lower)], ...] | None = None
+    data_dirs: tuple[str, ...] | None = None
+    resolv_conf: tuple[str, ...] | None = None
+    annotations: tuple[str, ...] | None = None
     maximum_prefix: Annotated[int, Field(ge=1)] | None = None
 
     def refuse_names(self, key: str, values: Iterable[str], allowed: tuple[str, ...] | None, place: str) -> None:
@@ -158,6 +176,14 @@ class PolicyTable(Table):
         for value in values:
             if not any(fnmatch.fnmatchcase(value, pattern) for pattern in allowed):
                 raise InvalidConfiguration(f"{place}: {value} is not allowed by [policy] {key} of this node")
+
+    def refuse_path(self, key: str, path: str, allowed: tuple[str, ...] | None, place: str) -> None:
+        """Raise error 7 for a path that no pattern of `[policy] key` matches, `..` and `//` resolved first."""
+        if allowed is None:
+            return
+        plain = "/" + os.path.normpath(path).lstrip("/") if path.startswith("/") else path
+        if not plain.startswith("/") or not any(fnmatch.fnmatchcase(plain, pattern) for pattern in allowed):
+            raise InvalidConfiguration(f"{place}: {path} is not allowed by [policy] {key} of this node")
 
     def refuse_vni(self, value: int | None, place: str = "bgp.vni") -> None:
         """Raise error 7 for a VNI outside every range of `[policy] vni`; None, no VNI, passes."""
@@ -206,7 +232,7 @@ class AgentConfig(Table):
 def load(path: Path) -> AgentConfig:
     """Read and validate agent.toml. Raises InvalidConfiguration naming file, place and what is wrong there."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(read_plain(path, _FILE_MAX).decode())
     except FileNotFoundError:
         sample = paths.SAMPLES / "agent.toml"
         raise InvalidConfiguration(

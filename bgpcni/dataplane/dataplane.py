@@ -743,6 +743,11 @@ class DataPlane:
 
     # ---------------------------------------------------------------- questions
 
+    def peers(self) -> set[str]:
+        """Addresses of those that told a route which is here."""
+        with self._lock:
+            return self._rib.peers()
+
     def received(self) -> list[Received]:
         """Every route that was told, and what became of it."""
         with self._lock:

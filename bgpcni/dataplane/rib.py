@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import NamedTuple, Protocol, TypeVar
 
 from bgpcni.bgp import VXLAN
 from bgpcni.dataplane.guard import SPECIAL, Guard
 from bgpcni.dataplane.prefixes import Address, Network, PrefixIndex
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, SessionDown
+from bgpcni.ip import ip_address
 from bgpcni.model import Family, Kind, Nlri
 
 DEFAULT_LOCAL_PREF = 100

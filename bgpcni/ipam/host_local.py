@@ -12,10 +12,13 @@ from types import MappingProxyType
 
 from bgpcni.cni.result import Dns
 from bgpcni.errors import InvalidConfiguration, IoFailure, TryAgain
+from bgpcni.files import Unfit, read_plain
 from bgpcni.ip import ip_address
 from bgpcni.ipam.config import HostLocalConfig, Ip, Range, RangeSet
 from bgpcni.ipam.leases import Leases, Owner, bare, content_of
 
+RESOLV_CONF_MAX = 1 << 16
+"""Octets of a file that `resolvConf` names."""
 _TRIES = 64
 """After so many taken addresses in a row the folder is listed once, in place of asking for each of the rest."""
 
@@ -110,13 +113,14 @@ class HostLocal(Leases):
         return None
 
     def dns(self) -> Dns:
-        """What `resolvConf` names, empty without it. Raises IoFailure."""
+        """What `resolvConf` names, a plain file; empty without it. Raises InvalidConfiguration, IoFailure."""
         path = self.config.resolv_conf
-        if path is None:
+        if not path:
             return Dns()
         try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                return parse_resolv_conf(file.read(1 << 20))
+            return parse_resolv_conf(read_plain(path, RESOLV_CONF_MAX).decode(errors="replace"))
+        except Unfit as error:
+            raise InvalidConfiguration(f"ipam.resolvConf: {path}: {error.strerror}") from None
         except OSError as error:
             raise IoFailure(f"ipam.resolvConf: {path}: {error.strerror}") from error
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bgpcni.errors import CheckFailed, InvalidConfiguration, IoFailure, TryAgain
+from bgpcni.files import Unfit, require_plain
 from bgpcni.ip import ip_address
 from bgpcni.ipam.config import DEFAULT_DATA_DIR
 
@@ -190,7 +191,7 @@ class Leases:
     @contextmanager
     def _flock_between_processes(self, folder: int) -> Iterator[None]:
         try:
-            lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _LOCK_MODE, dir_fd=folder)
+            lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, _LOCK_MODE, dir_fd=folder)
         except OSError as error:
             raise self._failure("lock", error) from error
         try:
@@ -239,7 +240,10 @@ class Leases:
             raise self._failure(name, error) from error
         try:
             status = os.fstat(file)
+            require_plain(status)
             content = os.read(file, _CONTENT_MAX).decode(errors="replace")
+        except Unfit:  # nobody's lease, and not ours to remove
+            return None
         except OSError as error:
             raise self._failure(name, error) from error
         finally:
@@ -272,20 +276,26 @@ class Leases:
         In place: truncating first would make ext4 flush it to disk on closing.
         """
         try:
-            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE, dir_fd=folder)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            file = os.open(name, flags, _FILE_MODE, dir_fd=folder)
         except OSError as error:
             raise self._failure(name, error) from error
         self._fill(folder, name, file, text)
 
     def _fill(self, folder: int, name: str, file: int, text: str) -> None:
         data = text.encode()
+        plain = False
         try:
+            status = os.fstat(file)
+            require_plain(status)
+            plain = True
             if os.write(file, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if os.fstat(file).st_size > len(data):
+            if status.st_size > len(data):
                 os.ftruncate(file, len(data))
         except OSError as error:
-            self._unlink(folder, name)
+            if plain:
+                self._unlink(folder, name)
             raise self._failure(name, error) from error
         finally:
             os.close(file)

@@ -114,8 +114,14 @@ class Node:
         if attachment.bridge and not attachment.chained:
             self.made.take_away(self.netlink, attachment.bridge, lambda: self.shares_bridge(attachment))
 
+    def peers(self) -> set[str]:
+        """Addresses of this node's BGP peers: those of agent.toml, and those that another speaker told routes of."""
+        told = self.dataplane.peers() if self.dataplane is not None else set[str]()
+        return told | {neighbor.address for neighbor in self.facts.neighbors}
+
     def begin(self, request: Request, space: Namespace, warnings: list[str], undo: Undo) -> Attachment:
         """An attachment as every ADD begins it: whose it is, in which namespace, what is announced through whom."""
+        plan.refuse_wishes(self.agent.policy, request)
         routing = self.routing(request, warnings, undo)
         return Attachment(
             boot_id=self.boot_id,

@@ -5,7 +5,8 @@ Request + agent.toml → a planned `Attachment` and the bridge it needs. Every r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,6 +18,7 @@ from bgpcni.config.urls import loopback_url
 from bgpcni.convergence import catalog
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment
 from bgpcni.ip import ip_address, ip_interface, ip_network
+from bgpcni.ipam.config import DEFAULT_DATA_DIR
 from bgpcni.kernel.bridge import BridgePlan
 from bgpcni.kernel.vlans import Tagging, gateway_name
 from bgpcni.kernel.vrf import TABLES, Device
@@ -25,6 +27,8 @@ from bgpcni.node.request import Request
 from bgpcni.numbers import label_of
 
 LINK_NAME_LIMIT = 15
+_NAMES_A_PATH = re.compile(r"(socket|file|path|dir)$", re.IGNORECASE)
+"""Keys of exporters' options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,35 @@ def _of_section(section: ExporterSection, place: str) -> ExporterUse:
     return catalog.identify(section.type, section.options, section.name)
 
 
+def _refuse_paths(config: NetworkConfig, agent: AgentConfig) -> None:
+    """A socket, file or folder of an exporter is what agent.toml says of one: whoever is there is spoken to by root.
+
+    Raises InvalidConfiguration for any other one in a network configuration.
+    """
+    for at, section in enumerate(config.exporters or ()):
+        known = [table.options for name, table in agent.exporters.items() if (table.type or name) == section.type]
+        for key, value in section.options.items():
+            for text in _strings(value):
+                is_path = "://" not in text and ("/" in text or text.startswith(("@", "\0")))
+                if (is_path or _NAMES_A_PATH.search(key)) and value not in [options.get(key) for options in known]:
+                    raise InvalidConfiguration(
+                        f"exporters[{at}].{key}: {text!a} is no path that agent.toml gives an exporter of type "
+                        f"{section.type}: name it there, and that exporter here"
+                    )
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Every string in a value of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from _strings(item)
+
+
 def _named(name: str, agent: AgentConfig) -> ExporterUse:
     table = agent.exporters.get(name)
     if table is None:
@@ -160,7 +193,11 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
     policy = agent.policy
     policy.refuse_names("import_rt", import_rt, policy.import_rt, "importRT")
     policy.refuse_names("export_rt", export_rt, policy.export_rt, "exportRT")
+    policy.refuse_names("communities", config.bgp.communities, policy.communities, "bgp.communities")
+    if config.bgp.rd != "auto" and family != "unicast":
+        policy.refuse_names("rd", [config.bgp.rd], policy.rd, "bgp.rd")
     policy.refuse_names("exporters", [use.name for use in exporters], policy.exporters, "exporters")
+    _refuse_paths(config, agent)
     policy.refuse_vni(vni)
     policy.refuse_vni(config.bgp.l3vni, "bgp.l3vni")
     if config.bgp.vrf is not None:
@@ -326,6 +363,12 @@ def is_gateway(config: NetworkConfig) -> bool:
     return config.is_gateway or config.is_default_gateway
 
 
+def gateway_device(config: NetworkConfig) -> str:
+    """The link that has the gateway's addresses: the bridge, or the node's interface in a VLAN."""
+    tagging = tagging_of(config)
+    return gateway_name(config.bridge, tagging.untagged) if tagging and tagging.untagged else config.bridge
+
+
 def tagging_of(config: NetworkConfig) -> Tagging | None:
     """The VLANs of the container's port, None: none are asked for.
 
@@ -340,16 +383,39 @@ def tagging_of(config: NetworkConfig) -> Tagging | None:
 
 def mac_of(request: Request) -> str | None:
     """The MAC asked for: the runtime's word before `args.cni` before CNI_ARGS before the configuration."""
+    return next(_macs(request), (None, ""))[0]
+
+
+def _macs(request: Request) -> Iterator[tuple[str, str]]:
+    """Each MAC that is asked for, and where, the one that counts first."""
     config = request.settings
-    if wanted := config.runtime.mac or config.args.cni.mac:
-        return wanted
+    if config.runtime.mac:
+        yield config.runtime.mac, "runtimeConfig.mac"
+    if config.args.cni.mac:
+        yield config.args.cni.mac, "args.cni.mac"
     for key, value in request.environment.args.items():
         if key.upper() == "MAC" and value:
             try:
-                return mac_address(value)
+                yield mac_address(value), "CNI_ARGS: MAC"
             except ValueError as error:
                 raise InvalidEnvironment(f"CNI_ARGS: MAC: {error}") from None
-    return config.mac
+    if config.mac:
+        yield config.mac, "mac"
+
+
+def refuse_wishes(policy: PolicyTable, request: Request) -> None:
+    """`[policy]` for what a configuration asks of the node besides routes. Raises InvalidConfiguration."""
+    if policy.mac is not None:
+        for mac, place in _macs(request):
+            policy.refuse_names("mac", [mac], policy.mac, place)
+    ipam = {key.lower(): value for key, value in (request.settings.ipam or {}).items()}
+    for key, name, allowed, default in (
+        ("dataDir", "data_dirs", policy.data_dirs, DEFAULT_DATA_DIR),
+        ("resolvConf", "resolv_conf", policy.resolv_conf, ""),
+    ):
+        path = ipam.get(key.lower())
+        if isinstance(path, str) and path and path != default:
+            policy.refuse_path(name, path, allowed, f"ipam.{key}")
 
 
 def dns_of(config: NetworkConfig, given: Dns) -> Dns:

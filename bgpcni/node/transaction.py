@@ -17,7 +17,19 @@ from bgpcni.errors import TryAgain
 from bgpcni.kernel import bridge, links, masquerade, vlans
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, Bgp, Gateway, State
-from bgpcni.node import chain, check, garbage, interface, options, plan, readiness, reconcile, unreadable, unrecorded
+from bgpcni.node import (
+    chain,
+    check,
+    garbage,
+    interface,
+    options,
+    plan,
+    readiness,
+    reconcile,
+    unreadable,
+    unrecorded,
+    uplink,
+)
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.node.request import Request
 from bgpcni.undo import Undo
@@ -74,6 +86,8 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         wanted = plan.bridge_of(config, addresses, attachment.bgp, vrf)
         plan.refuse_by_policy(node.agent.policy, config, addresses, wanted.gateways)
         node.settle(attachment.model_copy(update={"addresses": addresses, "vlan": tagging.untagged if tagging else 0}))
+        if wanted.gateways and vrf is None:
+            uplink.refuse_peers(node.netlink, wanted.gateways, plan.gateway_device(config), node.peers())
         made = functools.partial(node.made.add, node.netlink, config.bridge)
         switch, gateway = bridge.ensure(node.netlink, wanted, made)
         attachment = attachment.model_copy(

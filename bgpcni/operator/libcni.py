@@ -19,6 +19,7 @@ from bgpcni.cni.environment import Command
 from bgpcni.cni.versions import SUPPORTED, at_least, read_version
 from bgpcni.config.network import is_name
 from bgpcni.errors import CniError, DecodingFailure, Delegated, InvalidConfiguration, IoFailure, TryAgain
+from bgpcni.files import read_plain
 
 Document = dict[str, Any]
 SUFFIXES = (".conf", ".conflist", ".json")
@@ -103,12 +104,9 @@ def find(folder: Path, name: str) -> Network:
 
 def _load(path: Path) -> object:
     try:
-        with path.open("rb") as file:
-            text = file.read(_FILE_MAX + 1)
+        text = read_plain(path, _FILE_MAX)
     except OSError as error:
         raise InvalidConfiguration(f"{path}: {error.strerror}") from None
-    if len(text) > _FILE_MAX:
-        raise InvalidConfiguration(f"{path}: larger than {_FILE_MAX} octets")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
