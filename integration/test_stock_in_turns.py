@@ -187,6 +187,22 @@ def test_a_container_is_made_anew_by_the_other(lab: Lab, agent: bool) -> None:
     gone(node, space, "c1")
 
 
+def test_a_path_that_is_another_containers_by_now(lab: Lab) -> None:
+    """DEL of a container that is gone, with a path that leads to another one, of stock's or ours: that one stays."""
+    node, space = lab.node(), lab.container()
+    conf = network(node)
+    for make in (stock, Node.cni):
+        made = make(node, "ADD", "c2", space, conf)
+        assert made.ok, made
+        assert node.cni("DEL", "c1", space, conf).ok
+        (node.leases / "tenant-a" / "10.1.2.77").write_text("c1\r\neth0")
+        assert node.cni("DEL", "c1", space, conf).ok
+        assert space.ping("10.1.2.1")
+        assert node.lease_files() == set(made.ips)
+        assert node.cni("DEL", "c2", space, conf).ok
+        gone(node, space, "c2")
+
+
 def test_a_lost_record_loses_nothing_else(lab: Lab) -> None:
     """DEL of a container of ours whose record is not there, or cannot be read: all of it goes all the same."""
     node, conf = lab.node(), None

@@ -148,6 +148,14 @@ class Addressing:
             warnings.append(f"ipam: {error.msg}")
             return []
 
+    def is_leased_to_another(self, request: Request, addresses: Sequence[str]) -> bool:
+        """Whether a lease of one of these, in this network, is another container's. Raises CniError."""
+        kind, data_dir = _ipam_of(request)
+        if kind != BUILT_IN:
+            return False
+        entries = Leases(data_dir, request.name).entries(addresses)
+        return any(entry.owner[0] != request.environment.container_id for entry in entries.values())
+
     def release_unrecorded(self, request: Request, leases: Sequence[str], warnings: list[str]) -> None:
         """DEL without a record: what (container ID, interface name) holds goes. `leases`: as `leases_of` says."""
         kind, data_dir = _ipam_of(request)

@@ -31,7 +31,7 @@ def remove_interface(node: Node, request: Request) -> Sequence[str] | None:
     With `ipam` in the configuration it is CNI_IFNAME inside CNI_NETNS, whoever made it, as the stock plugin does;
     without, only the link whose name is our hash and which has our alias. Raises KernelRefused where it stays.
     """
-    found = _remove_inside(request) if node.addressing.is_asked_for(request) else None
+    found = _remove_inside(node, request) if node.addressing.is_asked_for(request) else None
     removed = interface.remove_by_name(node.netlink, request.key)
     return () if found is None and removed else found
 
@@ -52,11 +52,12 @@ def release(node: Node, request: Request, had: Sequence[str] | None, warnings: l
 
 
 def finish(node: Node, request: Request, attachment: Attachment, warnings: list[str], *, released: bool) -> None:
-    """DEL with a record whose link was gone: another plugin may have made the container's interface anew.
+    """DEL with a record whose link was gone: another plugin may have made the container's interface anew there.
 
     `released`: the record's own addresses are not held until a withdrawal is confirmed.
     """
-    had = _remove_inside(request) if node.addressing.is_asked_for(request) else None
+    asked = node.addressing.is_asked_for(request)
+    had = _remove_inside(node, request, attachment.cookie) if asked else None
     if had is None:
         return
     held = set() if released else {item.address.partition("/")[0] for item in attachment.addresses}
@@ -72,8 +73,12 @@ def _forget(
     node.addressing.release_unrecorded(request, leases, warnings)
 
 
-def _remove_inside(request: Request) -> list[str] | None:
-    """CNI_IFNAME in CNI_NETNS, with the addresses that it had. No namespace, or the node's own: it is gone."""
+def _remove_inside(node: Node, request: Request, cookie: int | None = None) -> list[str] | None:
+    """CNI_IFNAME in CNI_NETNS, with the addresses that it had. No namespace, or the node's own: it is gone.
+
+    A path may lead to another container by now: what is known as that one's stays. `cookie`: of the namespace that it
+    has to be, where that is known.
+    """
     ifname, path = request.environment.ifname, request.environment.netns
     if not path and request.netns_fd is None:
         return None
@@ -82,19 +87,29 @@ def _remove_inside(request: Request) -> list[str] | None:
     except NotANamespace:
         return None
     with space:
-        if space.cookie == home_cookie():
+        if space.cookie == home_cookie() or cookie not in (None, space.cookie):
             return None
         try:
             link = links.find(space.netlink, name=ifname)
             if link is None:
                 return None
             had = [item.address for item in addresses.assigned(space.netlink, link.index)]
+            if _is_anothers(node, request, link, had):
+                return None
             links.remove(space.netlink, link.index)
         except NetlinkError as error:
             raise KernelRefused(
                 f"{ifname} in {path} cannot be removed, so its addresses are kept: {error.strerror}"
             ) from None
     return had
+
+
+def _is_anothers(node: Node, request: Request, link: links.Link, had: Sequence[str]) -> bool:
+    """Its end on this node has the mark of another attachment, or another container has the lease of its address."""
+    host = links.find(node.netlink, index=link.peer) if link.kind == "veth" and link.peer else None
+    if host is not None and host.kind == "veth" and host.peer == link.index and links.mark_of(host):
+        return not links.is_ours(host, request.key)
+    return node.addressing.is_leased_to_another(request, had)
 
 
 # ---------------------------------------------------------------- GC
