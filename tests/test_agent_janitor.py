@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.errors import IoFailure
-from bgpcni.model import Address, Attachment, ExporterUse, State
+from bgpcni.model import Address, Attachment, AttachmentKey, ExporterUse, State
 from bgpcni.node.node import Node
 from bgpcni.store import Store
 
@@ -177,3 +178,65 @@ def test_lost_events_are_made_up_for(place: Place) -> None:
     place.janitor.look_at_all()
     until(lambda: place.store.find(gone.key) is None)
     assert place.store.find(here.key) is not None
+
+
+def test_what_the_disk_does_not_let_go_is_finished_when_it_can(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DEL on a read-only disk: the record still says that it is up, but its link is gone."""
+    item = place.attachment(host_veth="vethgone", host_index=NO_LINK, chained=False)
+    place.store.put(State.UP, item)
+    place.convergence.want(item)
+    until(lambda: len(place.exporter.table) == 1)
+    place.node.postponed = place.janitor.postponed
+    drop, refusals, warnings = place.store.drop, [IoFailure("read-only")] * 3, []
+
+    def refuse(key: AttachmentKey) -> None:
+        if refusals:
+            raise refusals.pop()
+        drop(key)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place.store, "move", lambda *_: False)
+        patched.setattr(place.store, "drop", refuse)
+        assert not place.node.dismantle(item, time.monotonic() + SECONDS, warnings)
+        assert ["read-only" in warning for warning in warnings] == [True]
+        assert not place.exporter.table
+        until(lambda: place.store.find(item.key) is None)
+    assert refusals == []
+
+
+def test_an_orphan_is_not_released_before_its_time(place: Place) -> None:
+    """Its withdrawal is confirmed at once; its record waits for a DEL."""
+    place.node.agent = AgentConfig(orphan_grace=3600)
+    item = place.attachment(host_veth="vethgone", host_index=NO_LINK)
+    place.store.put(State.UP, item)
+    place.convergence.want(item)
+    place.node.remember(item)
+    finished, tell = [], place.janitor.finished
+
+    def confirmed(key: AttachmentKey) -> None:
+        tell(key)
+        finished.append(key)
+
+    place.janitor.finished = confirmed  # type: ignore[method-assign]
+    place.janitor.link_gone(NO_LINK)
+    until(lambda: item.key in finished)
+    ran = threading.Event()
+    place.janitor.later(0, ran.set)
+    assert ran.wait(SECONDS)
+    assert place.store.find(item.key) is not None
+
+
+def test_behind_another_plugin_a_del_that_leaves_no_trace_is_an_error(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The link is not ours to remove, and the record says that it is up: nobody could tell later that DEL came."""
+    item = place.attachment(host_veth="lo", host_index=1, exporters=())
+    place.store.put(State.UP, item)
+    monkeypatch.setattr(place.store, "move", lambda *_: False)
+
+    def refuse(key: AttachmentKey) -> None:
+        raise IoFailure("read-only")
+
+    monkeypatch.setattr(place.store, "drop", refuse)
+    with pytest.raises(IoFailure, match="read-only"):
+        place.node.dismantle(item, time.monotonic())

@@ -103,6 +103,7 @@ class Agent:
         self.janitor = Janitor(self.node)
         self._handover = Handover(self.node, self.janitor.later)
         self.node.outdated = self._handover.outdated
+        self.node.postponed = self.janitor.postponed
 
     def _convergence(self, store: Store, known: NodeFacts) -> Convergence:
         return Convergence(

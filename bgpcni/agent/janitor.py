@@ -15,7 +15,7 @@ from bgpcni.node import interface, recovery
 from bgpcni.node.node import Node
 
 log = logging.getLogger(__name__)
-_RETRY_SECONDS = 1.0
+_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 30.0
 
 
 class Janitor:
@@ -58,6 +58,10 @@ class Janitor:
         """Every exporter confirmed the withdrawal of `key`."""
         self.later(0, lambda: self._finish(key))
 
+    def postponed(self, key: AttachmentKey) -> None:
+        """It is to go, but the disk did not let it, or did not even let its record say so."""
+        self.later(_RETRY_SECONDS, lambda: self._finish(key, insisting=True))
+
     def link_gone(self, index: int) -> None:
         """A link of this node was deleted; only those of attachments that are up, and VXLAN devices, concern us."""
         if self._node.dataplane is not None:
@@ -81,23 +85,36 @@ class Janitor:
 
     # ---------------------------------------------------------------- jobs
 
-    def _finish(self, key: AttachmentKey) -> None:
-        node = self._node
+    def _finish(self, key: AttachmentKey, *, insisting: bool = False, pause: float | None = None) -> None:
+        """Addresses and record go, of one whose record is leaving; `insisting`: whatever it is, unless it was added
+        again."""
+        node, pause = self._node, pause or _RETRY_SECONDS
+        longer = min(2 * pause, _LONGEST_RETRY_SECONDS)
+
+        def again() -> None:
+            self._finish(key, insisting=insisting, pause=longer)
+
         try:
             with node.store.locked(key, 0):
                 stored = node.store.find(key)
-                if stored is None or stored.attachment is None or stored.state is not State.LEAVING:
+                if stored is None or stored.attachment is None:
+                    return
+                if stored.state is not State.LEAVING and not insisting:
+                    return
+                if stored.state is State.UP and not interface.vanished(node.netlink, stored.attachment):
                     return
                 if node.convergence.is_leaving(key):
+                    if insisting:
+                        self.later(pause, again)
                     return
                 interface.remove(node.netlink, node.reaper, stored.attachment)
                 node.finish(stored.attachment)
                 log.info("%s: withdrawal confirmed, addresses released", key)
         except TryAgain:
-            self.later(_RETRY_SECONDS, lambda: self._finish(key))  # a call holds the lock and may do it itself
+            self.later(_RETRY_SECONDS, again)  # a call holds the lock and may do it itself
         except (CniError, OSError) as error:  # the disk, or the kernel: the address must not be lost over it
-            log.warning("%s: %s; trying again", key, error)
-            self.later(_RETRY_SECONDS, lambda: self._finish(key))
+            log.warning("%s: %s; trying again in %g s", key, error, pause)
+            self.later(pause, again)
 
     def _orphan(self, key: AttachmentKey) -> None:
         """Its link went without a DEL: the route goes at once, addresses and record after the grace."""

@@ -59,7 +59,7 @@ def _release(node: Node, stored: Stored, warnings: list[str]) -> None:
     with node.store.locked(stored.attachment.key, _SECONDS):
         again = node.store.find(stored.attachment.key)
         if again is not None and again.attachment is not None:
-            node.dismantle(again.attachment, time.monotonic() + _SECONDS)
+            node.dismantle(again.attachment, time.monotonic() + _SECONDS, warnings)
 
 
 def _remove_links(node: Node, network: str, kept: set[str], marked: list[links.Link], warnings: list[str]) -> None:

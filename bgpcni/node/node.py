@@ -64,6 +64,9 @@ class Node:
         """What is done with learned routes: the agent's, None in a call without one."""
         self.outdated: Callable[[AttachmentKey], None] = lambda key: None
         """Told of an attachment whose exporters are not those of the configuration of now: a reload came in between."""
+        self.postponed: Callable[[AttachmentKey], None] = lambda key: None
+        """Told of an attachment that the disk does not let go: to be finished later. Without an agent the next call
+        does it."""
         self._thread = threading.local()
 
     @property
@@ -243,24 +246,38 @@ class Node:
             self.store.move(attachment, State.LEAVING)
             raise
 
-    def dismantle(self, attachment: Attachment, deadline: float) -> bool:
+    def dismantle(self, attachment: Attachment, deadline: float, warnings: list[str] | None = None) -> bool:
         """Withdraw, remove the link, and once confirmed let addresses and record go; False: they are held.
 
         Idempotent: it also finishes what an earlier call, or another life, began. The attachment's lock is held
-        by the caller.
+        by the caller. Where the disk does not let them go, `warnings` has why, and it is tried again by itself;
+        IoFailure is raised only where nobody could tell later that it was to be taken away.
         """
         key = attachment.key
         self.forget(attachment)
-        self.store.move(attachment, State.LEAVING)
+        marked = self.store.move(attachment, State.LEAVING)
         convergence = self.convergence  # after the record: one that a reload puts in its place reads that
         convergence.leave(attachment)
         if attachment.bgp.drain_seconds and convergence.wait_confirmed(key, deadline):
             time.sleep(attachment.bgp.drain_seconds)  # the peers move their traffic away before the link goes
         interface.remove(self.netlink, self.reaper, attachment)
         self.disconnect(attachment)
+        evident = marked or not attachment.chained  # a record that is up tells by the link that is gone
         if attachment.exporters and not convergence.wait_confirmed(key, deadline):
+            if not evident:
+                raise IoFailure(f"{key}: its record cannot be moved: {self.store.unwritable() or 'the disk refuses'}")
+            if not marked:
+                self.postponed(key)
             return False
-        self.finish(attachment)
+        try:
+            self.finish(attachment)
+        except IoFailure as error:
+            if not evident:
+                raise
+            if warnings is not None:
+                warnings.append(f"routes and link are gone; the rest goes when the disk can be written: {error.msg}")
+            self.postponed(key)
+            return False
         return True
 
     def disconnect(self, attachment: Attachment) -> None:

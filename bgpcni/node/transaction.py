@@ -187,8 +187,8 @@ def delete(node: Node, request: Request) -> Answer:
     with node.store.locked(key, LOCK_SECONDS):
         stored = node.store.find(key)
         if stored is not None and stored.attachment is not None:
-            if not node.dismantle(stored.attachment, time.monotonic() + CONFIRM_SECONDS):
-                log.info("%s: gone; its addresses are held until the withdrawal is confirmed", key)
+            if not node.dismantle(stored.attachment, time.monotonic() + CONFIRM_SECONDS, answer.warnings):
+                log.info("%s: gone; its addresses are held", key)
             return answer
         if stored is not None:
             answer.warnings.append(stored.problem)
