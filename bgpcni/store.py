@@ -77,10 +77,10 @@ class Store:
         self._numbers = Numbers(self.data_fd, data_dir, self._recorded_or_why_not)
         self._spares: deque[str] | None = None
         self._spare_folder = -1
-        self._spare_names = (f"{secrets.token_hex(8)}-{number}" for number in count())
         self._turns: dict[str, _Turn] = {}
         self._changing = threading.Lock()
         self._renewing = threading.Lock()
+        self._life, self._spare_numbers = secrets.token_hex(8), count()  # of which `next` is one step for all threads
 
     def recycle(self) -> None:
         """Keep the files of records that go for those that come. Only for the agent, when it is sure to be alone.
@@ -307,7 +307,7 @@ class Store:
         """
         if self._spares is None or len(self._spares) >= _SPARES:
             return False
-        spare = next(self._spare_names)
+        spare = f"{self._life}-{next(self._spare_numbers)}"
         try:
             os.rename(name, spare, src_dir_fd=self._folders[state], dst_dir_fd=self._spare_folder)
         except OSError:

@@ -13,7 +13,7 @@ import pytest
 
 from bgpcni.model import AttachmentKey
 from bgpcni.node.plan import host_veth
-from integration.lab import Lab, Node
+from integration.lab import Lab, Node, until
 from integration.lab.namespace import run
 
 LONG = "c" + "0123456789" * 20
@@ -251,6 +251,34 @@ def test_a_record_on_a_full_disk(node: Node, lab: Lab, disk: Path) -> None:
     assert node.cni("DEL", "c2", two, conf).ok
     assert empty(node)
     assert not [path for path in disk.rglob(".*") if path.is_file()], "half-written files are left"
+
+
+def test_a_del_on_a_read_only_disk(node: Node, lab: Lab, disk: Path) -> None:
+    """It succeeds and says what is left: link and routes are gone. The record goes by itself when the disk can be
+    written again, or with the next call."""
+    conf = dual(node)
+    container = lab.container()
+    assert node.cni("ADD", "c1", container, conf).ok
+    run("mount", "-o", "remount,ro", disk)
+    assert node.cni("STATUS", conf=conf | {"cniVersion": "1.1.0"}).error == 50
+    for _ in range(2):
+        deleted = node.cni("DEL", "c1", container, conf)
+        assert deleted.ok, deleted.document
+        assert "Read-only file system" in deleted.stderr
+        assert not container.ip_json("link", "show", "eth0")
+        assert node.links() == {"cni0"}
+    assert node.cni("DEL", "never", container, conf).ok
+    assert node.cni("ADD", "c1", container, conf).error == 5
+    assert len(node.records()) == 1
+    run("mount", "-o", "remount,rw", disk)
+    if node.process:
+        until(lambda: not node.records(), "the record to go")
+    else:
+        assert node.cni("STATUS", conf=conf | {"cniVersion": "1.1.0"}).ok
+    assert empty(node)
+    assert node.cni("ADD", "c1", container, conf).ok
+    assert node.cni("DEL", "c1", container, conf).ok
+    assert empty(node)
 
 
 LATE: dict[str, tuple[dict[str, Any], int]] = {

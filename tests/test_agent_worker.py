@@ -17,9 +17,10 @@ from bgpcni.agent.worker import Worker
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
+from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import IoFailure
 from bgpcni.model import Address, Attachment, AttachmentKey, ExporterUse, State
-from bgpcni.node import interface
+from bgpcni.node import interface, reconcile
 from bgpcni.node.node import Node
 from bgpcni.nudges import Nudges
 from bgpcni.operator import attach
@@ -207,3 +208,56 @@ def test_lost_events_are_made_up_for(place: Place) -> None:
     place.worker.look_at_all()
     until(lambda: place.store.find(gone.key) is None)
     assert place.store.find(here.key) is not None
+
+
+def refusing(place: Place, monkeypatch: pytest.MonkeyPatch, times: int) -> list[IoFailure]:
+    """A disk that can be read only, for so many tries to drop a record. Returns the refusals to come."""
+    drop, refusals = place.store.drop, [IoFailure("read-only")] * times
+
+    def refuse(key: AttachmentKey) -> None:
+        if refusals:
+            raise refusals.pop()
+        drop(key)
+
+    monkeypatch.setattr(place.store, "move", lambda *_: False)
+    monkeypatch.setattr(place.store, "drop", refuse)
+    return refusals
+
+
+def test_what_the_disk_does_not_let_go_is_finished_when_it_can(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DEL on a read-only disk: the record still says that it is up, but its link is gone."""
+    item = place.attachment(host_veth="vethgone", host_index=NO_LINK, chained=False)
+    place.store.put(State.UP, item)
+    place.convergence.want(item)
+    until(lambda: len(place.exporter.table) == 1)
+    refusals, warnings = refusing(place, monkeypatch, 3), list[str]()
+    with place.store.locked(item.key, SECONDS):
+        assert not reconcile.tear_down(place.node, item, warnings=warnings).released
+    assert ["read-only" in warning for warning in warnings] == [True]
+    assert not place.exporter.table
+    until(lambda: place.store.find(item.key) is None)
+    assert refusals == []
+
+
+def test_an_orphan_is_not_released_before_its_time(place: Place) -> None:
+    """Its withdrawal is confirmed at once; its record waits for a DEL."""
+    place.node.agent = AgentConfig(orphan_grace=3600)
+    item = place.attachment(host_veth="vethgone", host_index=NO_LINK)
+    place.store.put(State.UP, item)
+    place.convergence.want(item)
+    place.node.remember(item)
+    place.worker.link_gone(NO_LINK)
+    until(lambda: place.convergence.standing(item, item.exporters[0]) is Standing.GONE)
+    place.looked_at(item.key)
+    assert place.store.find(item.key) is not None
+
+
+def test_behind_another_plugin_a_del_that_leaves_no_trace_is_an_error(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The link is not ours to remove, and the record says that it is up: nobody could tell later that DEL came."""
+    item = place.attachment(host_veth="lo", host_index=1, exporters=())
+    place.store.put(State.UP, item)
+    refusing(place, monkeypatch, 1000)
+    with place.store.locked(item.key, SECONDS), pytest.raises(IoFailure, match="read-only"):
+        reconcile.tear_down(place.node, item)

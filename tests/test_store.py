@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -371,6 +372,39 @@ def test_a_file_of_a_record_that_went_is_given_to_one_other_alone(
     store.drop(second.key)
     names = os.listdir(store.path / "spare")
     assert len(names) == len(set(store._spares or ())) == 2
+
+
+def test_many_records_come_and_go_at_once(store: Store) -> None:
+    """Whichever thread takes which file, each record is whole."""
+    store.recycle()
+    wrong: list[object] = []
+
+    def live(number: int) -> None:
+        item = attachment(f"c{number}")
+        try:
+            for _ in range(50):
+                store.put(State.ADDING, item)
+                store.put(State.UP, item)
+                stored = store.find(item.key)
+                if stored is None or stored.attachment != item:
+                    wrong.append(stored)
+                store.drop(item.key)
+        except BaseException as error:  # noqa: BLE001 - the test is to fail by it
+            wrong.append(error)
+
+    threads = [threading.Thread(target=live, args=[number]) for number in range(16)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []
+    assert found(store) == []
+    assert sorted(os.listdir(store.path / "spare")) == sorted(store._spares or ())
 
 
 def test_a_record_in_two_states_leaves_two_files(store: Store) -> None:

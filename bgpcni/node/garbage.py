@@ -60,7 +60,7 @@ def _release(node: Node, stored: Stored, warnings: list[str]) -> None:
         again = node.store.find(stored.attachment.key)
         if again is not None and again.attachment is not None:
             told = again.state is not State.ADDING or bool(again.attachment.since)
-            reconcile.tear_down(node, again.attachment, told=told)
+            reconcile.tear_down(node, again.attachment, told=told, warnings=warnings)
 
 
 def _remove_links(node: Node, network: str, kept: set[str], marked: list[links.Link], warnings: list[str]) -> None:

@@ -106,12 +106,20 @@ def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_on
     raise RuntimeError(f"{key}: no end after {_MOST_STEPS} steps")
 
 
-def tear_down(node: Node, attachment: Attachment, *, told: bool = True, seconds: float = CONFIRM_SECONDS) -> Ended:
+def tear_down(
+    node: Node,
+    attachment: Attachment,
+    *,
+    told: bool = True,
+    seconds: float = CONFIRM_SECONDS,
+    warnings: list[str] | None = None,
+) -> Ended:
     """End an attachment, from whatever state it is in. Its lock is held by the caller.
 
     `told` False: no exporter was ever told of it. Where its addresses are held a peer may still route to it. It waits
-    `seconds` at most for the withdrawals to be in the sockets, and not at all where no session is up. Raises CniError
-    and OSError; the next run then goes on from there.
+    `seconds` at most for the withdrawals to be in the sockets, and not at all where no session is up. Where the disk
+    does not let record or addresses go, `warnings` has why and it is tried again by itself; IoFailure is raised only
+    where nobody could tell later that it was to go. Raises CniError and OSError; the next run goes on from there.
     """
     key = attachment.key
     deadline = clock.monotonic() + seconds
@@ -120,12 +128,25 @@ def tear_down(node: Node, attachment: Attachment, *, told: bool = True, seconds:
         seen.leaving, seen.torn_down, seen.had_link = True, False, False
         if not told:
             attachment = attachment.model_copy(update={"exporters": ()})
-        _leave(node, attachment, told=told)
-        outcome = run(node, key, Stored(State.LEAVING, key.network, key.digest, attachment))
-        if isinstance(outcome, Wait) and node.convergence.wait_sent(key, deadline):
-            outcome = run(node, key)
+        marked = _leave(node, attachment, told=told)
+        # a record that is up tells by its link that is gone; behind another plugin the link is not ours to remove
+        evident = marked or not attachment.chained
+        try:
+            outcome = run(node, key, Stored(State.LEAVING, key.network, key.digest, attachment))
+            if isinstance(outcome, Wait) and node.convergence.wait_sent(key, deadline):
+                outcome = run(node, key)
+        except IoFailure as error:
+            if not evident or not seen.torn_down:
+                raise
+            if warnings is not None:
+                warnings.append(f"routes and link are gone; the rest goes when the disk can be written: {error.msg}")
+            outcome = Wait(RETRY_SECONDS)
         if isinstance(outcome, Done):
             node.nudges.settled(key)
+        elif not evident:
+            raise IoFailure(f"{key}: its record cannot be moved: {node.store.unwritable() or 'the disk refuses'}")
+        elif outcome.seconds is not None:
+            node.nudges.nudge(key, outcome.seconds)
     return Ended(isinstance(outcome, Done), seen.had_link)
 
 
@@ -321,10 +342,12 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
         node.handed_over += 1
 
 
-def _leave(node: Node, attachment: Attachment, *, told: bool) -> None:
-    """The record says that it is leaving. One that nobody was told of is undone by the record of its ADD."""
-    if told:
-        node.store.move(attachment, State.LEAVING)  # where the disk refuses: it goes on from where it is
+def _leave(node: Node, attachment: Attachment, *, told: bool) -> bool:
+    """Have the record say that it is leaving; False where the disk refuses: then it goes on from where it is.
+
+    One that nobody was told of is undone by the record of its ADD.
+    """
+    return not told or node.store.move(attachment, State.LEAVING)
 
 
 def _announce(node: Node, attachment: Attachment, uses: tuple[ExporterUse, ...]) -> Attachment:

@@ -203,7 +203,7 @@ def delete(node: Node, request: Request) -> Answer:
         stored = node.store.find(key)
         if stored is not None and stored.attachment is not None:
             told = stored.state is not State.ADDING or bool(stored.attachment.since)
-            ended = reconcile.tear_down(node, stored.attachment, told=told)
+            ended = reconcile.tear_down(node, stored.attachment, told=told, warnings=answer.warnings)
             if not ended.had_link and not stored.attachment.chained:
                 unrecorded.finish(node, request, stored.attachment, answer.warnings, released=ended.released)
             return answer
