@@ -13,7 +13,7 @@ from bgpcni.convergence import catalog
 from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError, InvalidConfiguration
 from bgpcni.model import Attachment, ExporterUse, NodeFacts, State
-from bgpcni.node import plan
+from bgpcni.node import plan, renames
 from bgpcni.node.node import Node
 
 
@@ -21,9 +21,17 @@ def refuse(node: Node, config: AgentConfig, facts: NodeFacts) -> None:
     """Raises InvalidConfiguration for a configuration whose exporters cannot take over what is announced now."""
     for use in plan.configured(config):
         catalog.configure(use, f"exporters.{use.name}")
-    recorded = [use for stored in node.store.all() if stored.attachment for use in stored.attachment.exporters]
-    catalog.refuse_rivals([*recorded, *plan.configured(config)])
-    for attachment in _up(node):
+    configured = plan.configured(config)
+    recorded = [
+        use
+        for stored in node.store.all()
+        if stored.attachment
+        for use in renames.renamed(stored.attachment.exporters, configured)
+    ]
+    catalog.refuse_rivals([*recorded, *configured])
+    for found in _up(node):
+        exporters = renames.renamed(found.exporters, configured)
+        attachment = found.model_copy(update={"exporters": exporters})
         target = _target(attachment, config)
         added = _added(attachment, target)
         _refuse_data_path(attachment, target)
