@@ -111,7 +111,9 @@ class WriterLocks:
     def __init__(self, run: int, *more: int) -> None:
         """Descriptors of run_dir and, behind it, of data_dir."""
         self._run = run
-        self._folders = (*more, run)  # data_dir first: who has that one is alone, whatever became of run_dir
+        # data_dir first: who has that one is alone, whatever became of run_dir; one folder may be both
+        apart = [folder for folder in more if not os.path.sameopenfile(folder, run)]
+        self._folders = (*apart, run)
         self._held: dict[tuple[str, int], int] = {}
 
     def as_agent(self) -> None:

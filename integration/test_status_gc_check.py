@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from integration.lab import Lab, until
-from integration.seen import add, announced, delete, dual, nothing_left, ready, withdrawn
+from integration.seen import SUBNET6, add, announced, delete, dual, nothing_left, ready, withdrawn
 
 
 def test_status_follows_the_session(lab: Lab) -> None:
@@ -79,7 +79,7 @@ def test_status_knows_what_an_exporter_cannot_announce(lab: Lab) -> None:
     assert node.cni("STATUS", conf=conf).ok
     for keys, words in (
         ({"exporters": ["bagpipe"]}, "exporters: bagpipe cannot announce ipv4-unicast"),
-        ({"ipam": dual(node)["ipam"]}, "bgp: this node has no next hop for IPv6"),
+        ({"ipam": node.network(subnet=None, subnet6=SUBNET6)["ipam"]}, "bgp: this node has no next hop for IPv6"),
     ):
         status, added = node.cni("STATUS", conf=conf | keys), node.cni("ADD", "c1", lab.container(), conf | keys)
         assert (status.error, added.error) == (50, 7)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bgpcni.operator import render
 from integration.lab import Lab, Node, until
 from integration.seen import add, announced, delete, dual, pinged, ready, settled
@@ -101,3 +103,60 @@ def test_what_keeps_containers_from_being_reached(lab: Lab) -> None:
     pinged(frr, one, two)
     delete(node, "c1", first, conf)
     delete(node, "c2", second, conf)
+
+
+def uplink(node: Node, address: str) -> str:
+    """The node's interface that has an address."""
+    links = node.namespace.ip_json("addr", "show", "to", address)
+    return str(next(link["ifname"] for link in links if link))
+
+
+def test_a_local_address_that_comes_later(lab: Lab) -> None:
+    """The agent starts without it and says why no session begins; when it comes everything mends itself."""
+    frr = lab.frr()
+    node = lab.node(frr)
+    device = uplink(node, node.address)
+    node.namespace.ip("addr", "del", f"{node.address}/24", "dev", device)
+    node.agent()
+    words = f"bgp.local_address: {node.address} is on no interface of this node"
+    until(lambda: node.operator("peers").document["peers"], "the peer")
+    assert any(words in text for text in problems(node, "local-address"))
+    (peer,) = node.operator("peers").document["peers"]
+    assert words in peer["lastError"]
+    assert words in node.log.read_text()
+    node.namespace.ip("addr", "add", f"{node.address}/24", "dev", device)
+    frr.wait_established(node.address)
+    until(lambda: problems(node, "local-address", "peer-down") == [], "nothing said of it")
+    assert f"mended: {words}" in node.log.read_text()
+    (peer,) = node.operator("peers").document["peers"]
+    assert words not in peer["lastError"]
+
+
+def test_a_family_without_a_next_hop(lab: Lab) -> None:
+    """Of a dual-stack container the other family is announced; the rest is said everywhere, and comes with the
+    address."""
+    frr = lab.frr()
+    node = lab.node(frr)
+    device = uplink(node, node.address)
+    node.namespace.ip("addr", "del", f"{node.address6}/64", "dev", device)
+    node.agent()
+    frr.wait_established(node.address)
+    conf, space = dual(node), lab.container()
+    until(lambda: node.cni("STATUS", conf=conf | {"cniVersion": "1.1.0"}).ok, "STATUS without an error")
+    one = add(node, "c1", space, conf)
+    words = "this node has no next hop for IPv6: set [bgp] next_hop6"
+    assert f"not every address is announced: bgp: {words}" in one.stderr
+
+    def states() -> dict[str, Any]:
+        return {route["family"]: route["exporters"]["exabgp"] for route in node.routes()}
+
+    until(lambda: states()["ipv4-unicast"]["state"] == "announced", "the IPv4 route")
+    assert (states()["ipv6-unicast"]["state"], words in states()["ipv6-unicast"]["reason"]) == ("wanted", True)
+    (text,) = problems(node, "no-next-hop")
+    assert words in text
+    assert node.operator("routes").code == 1
+    node.namespace.ip("addr", "add", f"{node.address6}/64", "dev", device, "nodad")
+    settled(node)
+    announced(frr, node, one)
+    assert problems(node, "no-next-hop") == []
+    delete(node, "c1", space, conf)

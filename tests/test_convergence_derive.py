@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgpcni.convergence.derive import derive
+from bgpcni.convergence.derive import derive, left_out
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Address, Attachment, Bgp, Family, NodeFacts
 
@@ -121,6 +121,19 @@ def test_a_missing_next_hop_is_said_with_the_key_to_set(missing: str, address: s
     node = replace(NODE, **{missing: None})
     with pytest.raises(InvalidConfiguration, match=rf"\[bgp\] {missing}\b"):
         derive(attachment(address), node)
+
+
+@pytest.mark.parametrize(("missing", "lost", "kept"), [("next_hop", 4, 6), ("next_hop6", 6, 4)])
+def test_what_has_a_next_hop_is_announced_all_the_same(missing: str, lost: int, kept: int) -> None:
+    """Of two families the one that can be; the other is known with the reason, and needs nothing but the address."""
+    node, dual = replace(NODE, **{missing: None}), attachment("10.1.2.3/24", "2001:db8::3/64")
+    (announced,) = derive(dual, node)
+    ((other, reason),) = left_out(dual, node)
+    assert (announced.nlri.family, other.nlri.family) == (f"ipv{kept}-unicast", f"ipv{lost}-unicast")
+    assert other.next_hop == ""
+    assert f"[bgp] {missing} " in reason
+    assert {announced.nlri, other.nlri} == {route.nlri for route in derive(dual, NODE)}
+    assert left_out(dual, NODE) == []
 
 
 def test_a_node_without_bgp_announces_without_a_next_hop() -> None:

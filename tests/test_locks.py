@@ -231,6 +231,16 @@ def test_one_agent_though_run_dir_was_wiped(folder: int, data: int, monkeypatch:
     assert in_child(WriterLocks(folder, data).as_agent) == "ok"
 
 
+def test_one_folder_may_be_both(folder: int) -> None:
+    """An agent whose run_dir is its data_dir is not in its own way."""
+    both = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
+    agent = WriterLocks(folder, both)
+    agent.as_agent()
+    assert agent.renew() == []
+    agent.release()
+    os.close(both)
+
+
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT])
 def test_a_data_dir_that_takes_no_file_stops_nobody(
     folder: int, data: int, monkeypatch: pytest.MonkeyPatch, number: int

@@ -214,7 +214,7 @@ class Running:
             self._next_hops_due = time.monotonic() + NEXT_HOP_SECONDS
             if facts.hops_to_come(node.netlink, node.agent, node.facts):
                 log.info("an address that routes need as their next hop is here now")
-                self.reload(node.agent)
+                self.reload(again=True)
         return facts.absent(node.netlink, node.facts)
 
     # ---------------------------------------------------------------- requests
@@ -231,11 +231,15 @@ class Running:
     def command(self, stdin: bytes) -> Reply:
         return commands.reply(self, stdin)
 
-    def reload(self, config: AgentConfig | None = None) -> None:
-        """Read agent.toml again and apply it, or apply `config` anew. Raises CniError, and then nothing has changed."""
+    def reload(self, *, again: bool = False) -> None:
+        """Read agent.toml anew and apply it. Raises CniError, and then nothing has changed.
+
+        `again`: apply what was read before, on a node that has changed.
+        """
         with self._changing, self.worker.retiring:
-            config = config or load(self._config_path)  # in here: of two reloads the later one must have the later file
             node = self.node
+            # in here: of two reloads the later one must have the later file
+            config = node.agent if again else load(self._config_path)
             if node.drained:
                 raise TryAgain("this node is drained: restart the agent, which reads its configuration anew")
             if (config.run_dir, config.data_dir) != (node.agent.run_dir, node.agent.data_dir):

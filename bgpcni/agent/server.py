@@ -83,10 +83,13 @@ class Server:
         """
         if self._path is None or (self._identity and _identity(self._path) == self._identity):
             return False
-        fresh = _bound(self._path)
-        self._identity = _identity(self._path)
-        old, self._socket = self._socket, fresh
-        self._old.append(old)  # closed at the end: a thread may be about to accept on its number
+        with self._change:
+            if self._closing:
+                return False
+            fresh = _bound(self._path)
+            self._identity = _identity(self._path)
+            old, self._socket = self._socket, fresh
+            self._old.append(old)  # closed at the end: a thread may be about to accept on its number
         try:
             old.shutdown(socket.SHUT_RDWR)  # it wakes those who wait there; nobody can reach it any more
         except OSError:

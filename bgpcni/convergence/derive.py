@@ -32,15 +32,41 @@ def next_hop(node: NodeFacts, version: int) -> str:
 
 
 def derive(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
-    """The routes of one attachment, without duplicates. Raises InvalidConfiguration where a next hop is missing."""
+    """The routes of one attachment that this node can announce, without duplicates; the others are `left_out`.
+
+    Raises InvalidConfiguration where there would be routes, and each lacks its next hop.
+    """
     routes: dict[Nlri, Announcement] = {}
+    lacking: InvalidConfiguration | None = None
     for item in attachment.addresses:
-        for route in _of_address(attachment, item.address, item.gateway, node):
+        try:
+            found = _of_address(attachment, item.address, item.gateway, node)
+        except InvalidConfiguration as error:
+            lacking = lacking or error
+            continue
+        for route in found:
             routes.setdefault(route.nlri, route)
+    if lacking is not None and not routes:
+        raise lacking
     if attachment.bgp.family == "evpn":
         for route in _of_network(attachment, node):
             routes.setdefault(route.nlri, route)
     return list(routes.values())
+
+
+def left_out(attachment: Attachment, node: NodeFacts) -> list[tuple[Announcement, str]]:
+    """The routes that lack their next hop on this node, which is "" in them, each with the reason."""
+    if not node.has_bgp or (node.next_hop is not None and node.next_hop6 is not None):
+        return []
+    named = replace(node, next_hop=node.next_hop or "", next_hop6=node.next_hop6 or "")
+    found: dict[Nlri, tuple[Announcement, str]] = {}
+    for item in attachment.addresses:
+        try:
+            _of_address(attachment, item.address, item.gateway, node)
+        except InvalidConfiguration as error:
+            for route in _of_address(attachment, item.address, item.gateway, named):
+                found.setdefault(route.nlri, (route, error.msg))
+    return list(found.values())
 
 
 def _of_address(attachment: Attachment, address: str, gateway: str | None, node: NodeFacts) -> list[Announcement]:

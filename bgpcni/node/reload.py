@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
-from bgpcni.convergence.derive import derive
+from bgpcni.convergence.derive import derive, left_out
 from bgpcni.errors import CniError, InvalidConfiguration
 from bgpcni.model import Attachment, ExporterUse, NodeFacts, State
 from bgpcni.node import plan, renames
@@ -69,14 +69,14 @@ def _refuse_data_path(attachment: Attachment, target: tuple[ExporterUse, ...]) -
 
 def _families(node: Node, attachment: Attachment, facts: NodeFacts) -> set[str]:
     """Of what is to be announced. Raises InvalidConfiguration for what can be announced now and could not then."""
+    without = {route.nlri for route, _ in left_out(attachment, node.facts)}
+    for route, reason in left_out(attachment, facts):
+        if route.nlri not in without:
+            raise InvalidConfiguration(f"{attachment.key}: {reason}")
     try:
         return {route.nlri.family for route in derive(attachment, facts)}
-    except CniError as error:
-        try:
-            derive(attachment, node.facts)
-        except CniError:
-            return set()  # no worse than it is
-        raise InvalidConfiguration(f"{attachment.key}: {error.msg}") from None
+    except CniError:
+        return set()  # no worse than it is
 
 
 def _is_new_objection(node: Node, use: ExporterUse, facts: NodeFacts) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bgpcni.cni.result import Dns, Interface, IpConfig, Result
+from bgpcni.convergence.derive import left_out
 from bgpcni.errors import TryAgain
 from bgpcni.kernel import bridge, links, masquerade, vlans
 from bgpcni.kernel.namespace import Namespace
@@ -55,6 +56,9 @@ def add(node: Node, request: Request) -> Answer:
     with node.store.locked(request.key, LOCK_SECONDS):
         request.refuse_hung_up()
         attachment, dns = _attach(node, request, answer)
+    if attachment.exporters:
+        reasons = dict.fromkeys(reason for _, reason in left_out(attachment, node.facts))
+        answer.warnings += [f"not every address is announced: {reason}" for reason in reasons]
     if attachment.exporters and request.settings.bgp.wait != "none":
         _wait_announced(node, request, attachment, answer)
     answer.after += [node.convergence.wake, lambda: interface.introduce(node.herald, attachment)]

@@ -10,14 +10,15 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from bgpcni import __version__
+from bgpcni.agent import facts
 from bgpcni.convergence import catalog
-from bgpcni.convergence.announcer import RouteState
-from bgpcni.convergence.derive import derive
+from bgpcni.convergence.announcer import Announcer, RouteState
+from bgpcni.convergence.derive import derive, left_out
 from bgpcni.errors import CniError, InvalidConfiguration, IoFailure
 from bgpcni.kernel import links, vxlan
 from bgpcni.model import Announcement, Attachment, ExporterUse, State
@@ -29,6 +30,7 @@ from bgpcni.store import Stored
 
 if TYPE_CHECKING:
     from bgpcni.dataplane.dataplane import Received
+    from bgpcni.exporter import Peer
 
 Document = dict[str, Any]
 SYNC_SECONDS = 10.0
@@ -86,7 +88,7 @@ def _problems(node: Node) -> Iterator[Document]:
         for word in ("wanted", "withdrawing", "refused"):
             if counts.get(word):
                 yield {"code": f"routes-{word}", "text": f"{name}: {counts[word]} routes are {word}"}
-        for peer in announcer.peers():
+        for peer in _peers(node, announcer):
             if peer.state != "Established":
                 yield {"code": "peer-down", "text": f"{name}: {peer.address} is {peer.state}: {peer.last_error}"}
             if reached := _REACHED.search(peer.last_error):
@@ -112,6 +114,11 @@ def _problems(node: Node) -> Iterator[Document]:
             present.append(stored.attachment)
             if node.resident and (reason := reload.waits_for(node, stored.attachment)):
                 handed[reason] += 1
+    lacking = Counter(
+        reason for item in present if item.exporters for reason in {why for _, why in left_out(item, node.facts)}
+    )
+    for reason, count in lacking.items():
+        yield {"code": "no-next-hop", "text": f"not every address of {count} attachments is announced: {reason}"}
     for code, text in Reachability(node.netlink, node.facts).problems(present):
         yield {"code": code, "text": text}
     for reason, count in handed.items():
@@ -234,6 +241,9 @@ def _routes_of(node: Node, stored: Stored) -> list[Document]:
         if uses:
             states = {use.name: told.get(use.name) or _unasked(node, attachment, use, gone=gone) for use in uses}
             found.append(_route(attachment, route, states))
+    for route, reason in left_out(attachment, node.facts) if not gone else ():
+        state = RouteState("wanted", attachment.since or attachment.created, reason)
+        found.append(_route(attachment, route, {use.name: state for use in attachment.exporters}))
     return found
 
 
@@ -287,12 +297,27 @@ def peers(node: Node) -> tuple[Document, int]:
     """Exit 1 if any session is not Established."""
     found = []
     for name, announcer in node.convergence.announcers().items():
-        for peer in announcer.peers():
+        for peer in _peers(node, announcer):
             document = asdict(peer)
             document["lastError"] = document.pop("last_error")
             found.append({"exporter": name, **document, "families": list(peer.families)})
     down = any(peer["state"] != "Established" for peer in found)
     return {"schema": 1, "peers": found}, 1 if down else 0
+
+
+def _peers(node: Node, announcer: Announcer) -> list[Peer]:
+    """An exporter's peers; of those in agent.toml it is said why no session can begin, where the node lacks that."""
+    found = announcer.peers()
+    if all(peer.state == "Established" for peer in found):
+        return found
+    reason = facts.absent(node.netlink, node.facts)
+    ours = {neighbor.address for neighbor in node.facts.neighbors} if reason else ()
+    return [
+        replace(peer, last_error="; ".join(filter(None, (reason, peer.last_error))))
+        if peer.address in ours and peer.state != "Established"
+        else peer
+        for peer in found
+    ]
 
 
 # ---------------------------------------------------------------- explain

@@ -89,7 +89,7 @@ class Home:
         self.socket = base / f"{name}.sock"
         self.log = base / f"{name}.log"
         self.identity = base / f"{name}.pid"
-        self.lasting = Path(data_dir) / f"{name}.pid"
+        self.lasting = Path(data_dir) / f"{name}.claim"
 
     def relay_command(self) -> list[str]:
         return [sys.executable, "-I", "-m", "bgpcni_exabgp.relay", str(self.socket)]
