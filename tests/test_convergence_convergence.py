@@ -16,8 +16,7 @@ from bgpcni.convergence.convergence import Convergence
 from bgpcni.errors import InvalidConfiguration, TryAgain
 from bgpcni.exporter import NotThereYet
 from bgpcni.model import Address, Announcement, Attachment, AttachmentKey, Bgp, ExporterUse, Nlri
-
-SECONDS = 30.0
+from bgpcni.testing.patience import SECONDS
 
 
 def attachment(*exporters: str, container: str = "c1", advertise: Literal["host", "subnet"] = "host") -> Attachment:

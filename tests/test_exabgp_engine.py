@@ -16,6 +16,7 @@ from exabgp.rib.change import Change
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import engine
 
 FAMILY = (AFI.ipv4, SAFI.unicast)
@@ -133,7 +134,7 @@ def test_a_second_engine_on_one_configuration_ends(tmp_path):
     try:
         assert f'"pid": {os.getpid()}' in (tmp_path / "exabgp.pid").read_text()
         command = [sys.executable, "-I", "-m", "bgpcni_exabgp.engine", str(configuration)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
         assert done.returncode == 4
         assert "another one runs" in done.stderr
     finally:

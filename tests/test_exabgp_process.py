@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import process
 from bgpcni_exabgp.process import Home, back_off, start_time
 
@@ -45,7 +46,7 @@ def test_a_start_that_fails_says_why(home):
     home.write_configuration("neighbor nonsense {\n}\n")
     running = home.start()
     try:
-        assert running.wait(30)
+        assert running.wait(SECONDS)
         assert not running.alive()
         assert home.last_words()
         assert home.adopt() is None
