@@ -5,13 +5,14 @@ SHELL := /bin/bash
 PYTEST_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup venv demo test unit integration lint format bench clean
+.PHONY: help setup venv demo test unit integration soak lint format bench clean
 
 help:
 	@echo 'make demo         FRR and a node in two network namespaces; ADD, ping, DEL, step by step'
 	@echo 'make test         all tests: unit, then integration (root)'
 	@echo 'make unit         the tests that need neither root nor other programs'
 	@echo 'make integration  the tests with the real parts (root)'
+	@echo 'make soak         chaos for longer: ten seeds, twelve rounds each (root); see integration/README.md'
 	@echo 'make lint         ruff and mypy --strict'
 	@echo 'make format       let ruff format the code'
 	@echo 'make bench        ratios against the stock plugins, bench.json (root)'
@@ -36,6 +37,11 @@ unit: venv
 
 integration: setup
 	$(BIN)/pytest integration -n 4 --dist loadfile --durations=40 $(PYTEST_FLAGS)
+
+soak: export BGPCNI_CHAOS_SEEDS ?= 1 2 3 4 5 6 7 8 9 10
+soak: export BGPCNI_CHAOS_ROUNDS ?= 12
+soak: setup
+	$(BIN)/pytest integration/test_chaos.py -v $(PYTEST_FLAGS)
 
 lint: venv
 	$(BIN)/ruff check

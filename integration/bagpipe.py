@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bgpcni.testing.patience import SECONDS
 from integration.lab import Daemon, Inside, Lab, Namespace, NotHere
 from integration.lab.namespace import Argument
 
@@ -104,7 +105,7 @@ class BaGPipe(Daemon):
         return self._inside.call(self._request, "POST", path, json.dumps(document))
 
     def _request(self, method: str, path: str, body: str | None) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=SECONDS)
         try:
             headers = {"Accept": "application/json", "Content-Type": "application/json"}
             connection.request(method, path, body, headers)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bgpcni.testing.patience import SECONDS
 from integration.lab import CniAnswer, Frr, Lab, Namespace, Node, until
 from integration.lab.wait import NeverHappened
 
@@ -183,7 +184,7 @@ class Capture:
             until(lambda: f"vni {_MARK_VNI}" in said.read_text(), "tcpdump has seen all")
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(SECONDS)
         text = said.read_text()
         vtep = ""
         for line in text.splitlines():
@@ -220,7 +221,7 @@ class Pings:
         """(sent, lost)."""
         self.process.send_signal(2)
         assert self.process.stdout is not None
-        text, _ = self.process.communicate(timeout=30)
+        text, _ = self.process.communicate(timeout=SECONDS)
         found = re.search(r"(\d+) packets transmitted, (\d+) received", text)
         assert found, text
         sent, received = int(found[1]), int(found[2])

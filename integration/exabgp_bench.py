@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, NotThereYet, Outcome, Reach, SessionDown
 from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts
 from bgpcni.testing import Woken
+from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import ExaBGP
 from integration.lab import ALL_FAMILIES, Frr, Inside, Lab, Namespace, link, until
 from integration.lab import Neighbor as FrrNeighbor
@@ -116,7 +117,7 @@ class Speaker:
 
     def call(self, verb: Callable[..., Value], *arguments: Any) -> Value:
         """A verb with a deadline half a minute away; NotThereYet is asked again, as the agent does."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + SECONDS
         while True:
             try:
                 return self._inside.call(verb, *arguments, end)

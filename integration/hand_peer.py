@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from struct import pack
 
 from bgpcni.model import Family
+from bgpcni.testing.patience import SECONDS
 from integration.lab import Inside, Lab, Namespace, until
 
 MARKER = b"\xff" * 16
@@ -133,4 +134,4 @@ class HandPeer:
         self._listener.close()
         if self._connection is not None:
             self.hang_up()
-        self._thread.join(10)
+        self._thread.join(SECONDS)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from bgpcni.testing import Speaker
+from bgpcni.testing.patience import SECONDS
 from integration.lab import Daemon, Inside, Lab, Namespace
 
 Value = TypeVar("Value")
@@ -74,7 +75,7 @@ def impostor(server: socket.socket, answer: bytes) -> Iterator[None]:
     finally:
         server.shutdown(socket.SHUT_RDWR)
         server.close()
-        thread.join(30)
+        thread.join(SECONDS)
 
 
 def listening(path: str) -> socket.socket:

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from bgpcni.testing.patience import SECONDS
 from integration.lab import CniAnswer, Frr, Lab, Namespace, Node, until
 from integration.lab.node import BGPCNI
 from integration.seen import (
@@ -138,7 +139,7 @@ def test_only_one_agent(lab: Lab) -> None:
     node.agent(bgp=None, default_exporters=[])
     for where in (node.socket, node.folder / "other.sock"):
         argv = (BGPCNI, "agent", "--config", node.config, "--socket", where)
-        second = node.namespace.run(*argv, check=False, seconds=60)
+        second = node.namespace.run(*argv, check=False, seconds=SECONDS)
         assert second.returncode == 1
         assert "another agent holds" in second.stderr
     space, conf = lab.container(), dual(node, exporters=[])

@@ -12,6 +12,7 @@ import pytest
 from bgpcni.errors import InvalidNamespace
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.operator.attach import namespace_of
+from bgpcni.testing.patience import SECONDS
 from integration.lab import Lab, until
 from integration.lab.namespace import Argument
 from integration.lab.node import BGPCNI
@@ -264,7 +265,7 @@ def test_a_process_that_ends_while_its_namespace_is_opened(lab: Lab, monkeypatch
         steps.append("namespace")
         space = open_namespace(path)
         process.kill()
-        process.wait(30)
+        process.wait(SECONDS)
         return space
 
     monkeypatch.setattr(os, "pidfd_open", first)
@@ -287,7 +288,7 @@ def test_an_attach_that_is_killed(ready: Site) -> None:
         attach = ready.machine.popen(*words, "--socket", ready.node.socket)
         until(reached.exists, "the chain's second plugin")
         attach.kill()
-        attach.wait(30)
+        attach.wait(SECONDS)
         reached.unlink()
         if finish == "detach":
             assert ready.detach(id="web").code == 0
@@ -337,6 +338,6 @@ def test_the_plugin_works_in_the_namespace_that_was_verified(ready: Site) -> Non
     swap.touch()
     until(Path(f"{swap}.done").exists, "the process in another namespace")
     go.touch()
-    assert attach.wait(60) == 0
+    assert attach.wait(SECONDS) == 0
     assert ready.machine.run("stat", "-L", "-c", "%i", f"/proc/{pid}/ns/net").stdout != verified
     assert seen.read_text() == verified

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from bgpcni.cni.versions import SUPPORTED
+from bgpcni.testing.patience import SECONDS
 from integration.conformance import TABLE, Row, aligned, merge, rows
 from integration.lab import Lab, Namespace, Node, until
 from integration.lab.namespace import run
@@ -141,7 +142,9 @@ class Situations:
 
     def run(self, variables: dict[str, str], stdin: str, plugin: str | None = None) -> CniAnswer:
         name = plugin or (str(STOCK) if self.stock else "bgpcni")
-        return self.node.cni("", "", None, stdin, ifname="", env={"CNI_PATH": ""} | variables, plugin=name, seconds=60)
+        return self.node.cni(
+            "", "", None, stdin, ifname="", env={"CNI_PATH": ""} | variables, plugin=name, seconds=SECONDS
+        )
 
     def ask(
         self, command: str, conf: dict[str, Any], name: str, space: Namespace, plugin: str | None = None

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from bgpcni.testing.patience import SECONDS
 from integration import evpn
 from integration.evpn import Container, Fabric, Pings, connected
 from integration.gobgp import GoBGP
@@ -42,7 +43,7 @@ class Deletions:
 
     def stop(self) -> list[str]:
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(SECONDS)
         return [line for line in self.log.read_text().splitlines() if "Deleted" in line and evpn.DEVICE in line]
 
 

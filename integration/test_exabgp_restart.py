@@ -13,6 +13,7 @@ import pytest
 
 from bgpcni.convergence.announcer import Announcer, Book
 from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
+from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import ExaBGP
 from integration.exabgp_bench import Bench, bench, facts, unicast
 from integration.frr_table import stale
@@ -92,7 +93,7 @@ def test_a_killed_exabgp_costs_no_packet(lab: Lab, frr: Frr, node: Bench) -> Non
 
     checked(whole, "all of it fresh again")
     for ping, address in zip(pings, ("10.1.2.3", "2001:db8:1::3"), strict=True):
-        assert ping.wait(60) == 0
+        assert ping.wait(SECONDS) == 0
         said = (lab.folder / f"{address}.log").read_text()
         assert re.search(r"400 packets transmitted, 400 received", said), said
     assert [line for line in log.read_text()[before:].splitlines() if "Deleted" in line and MARK not in line] == []

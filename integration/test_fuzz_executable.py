@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from bgpcni.cni.environment import Command
+from bgpcni.testing.patience import SECONDS
 from integration.cni_inputs import environments, sound, stdins
 from integration.lab import Lab, Namespace, Node
 from integration.lab.node import STOCK_PLUGINS
@@ -71,7 +72,7 @@ def call(
         env={os.fsencode(key): _octets(value) for key, value in environment.items()},
         capture_output=True,
         check=False,
-        timeout=120,
+        timeout=SECONDS,
     )
     sound(done.returncode, done.stdout, done.stderr, command.value)
     return done.returncode

@@ -3,6 +3,7 @@ does besides."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import pytest
 from bgpcni.exporter import Exporter, NotThereYet, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 from bgpcni.testing import ExporterSuite, Woken
+from bgpcni.testing.patience import SECONDS
 from bgpcni.testing.suite import Life, reached, shows
 from integration.gobgp import GoBGP
 from integration.lab import Frr, Lab, Neighbor, link, until
@@ -23,6 +25,7 @@ from integration.speakers import DaemonSpeaker, impostor, listening
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed: pip install bgpcni[gobgp]")
 
 from bgpcni_gobgp import GoBGP as GoBGPExporter  # noqa: E402  # needs grpc
+from bgpcni_gobgp.client import Client  # noqa: E402
 
 HERE, THERE, ASN = "198.18.1.2", "198.18.1.1", 64512
 HERE6 = "2001:db8:18:1::2"
@@ -185,6 +188,53 @@ def test_a_peer_that_may_still_hold_a_route(speaker: Daemon, life: Life) -> None
     until(lambda: life.exporter.progress([route])[0].reach is Reach.ACCEPTED, "the confirmation")
 
 
+def test_a_peer_whose_session_ended_before_this_life(speaker: Daemon, life: Life) -> None:
+    """A peer that was up and is down when the exporter first asks may go on using what it was told: an exporter that
+    never saw the session, for it began with or came late to a daemon that runs, confirms no withdrawal either."""
+    route = speaker.route(0)
+    reached(life.announce(route))
+    shows(speaker, route)
+    speaker.frr.kill()
+    until(lambda: life.exporter.peers()[0].state != "Established", "the session's end")
+    life.exporter.close()
+    second = Life(speaker)
+    try:
+        (outcome,) = second.withdraw(route)
+        assert outcome.reach is Reach.WANTED
+        assert THERE in outcome.reason
+        speaker.frr.start()
+        until(lambda: second.exporter.progress([route])[0].reach is Reach.ACCEPTED, "the confirmation")
+    finally:
+        second.exporter.close()
+
+
+def test_a_session_that_ended_unnoticed(speaker: Daemon, life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon knows that a session ended, and the exporter has not heard it yet: a withdrawal that went to the
+    daemon meanwhile reached nobody, and is not confirmed."""
+    route = speaker.route(0)
+    reached(life.announce(route))
+    shows(speaker, route)
+    exporter = life.exporter
+    assert isinstance(exporter, GoBGPExporter)
+    until(lambda: exporter.peers()[0].state == "Established", "that the session is noticed")
+    note, late = exporter._note_sessions, threading.Event()
+
+    def held_up(client: Client) -> None:
+        if threading.current_thread().name == f"watch-{exporter.name}":
+            late.wait()
+        note(client)
+
+    monkeypatch.setattr(exporter, "_note_sessions", held_up)
+    try:
+        speaker.frr.kill()
+        until(lambda: "Establ" not in speaker.daemon.command("neighbor").stdout, "that the daemon knows of its end")
+        (outcome,) = life.withdraw(route)
+        assert outcome.reach is Reach.WANTED
+        assert THERE in outcome.reason
+    finally:
+        late.set()
+
+
 def test_two_agents_of_one_daemon(speaker: Daemon, life: Life) -> None:
     """Another owner's routes are neither pruned nor withdrawn."""
     route, other = speaker.route(0), speaker.route(1)
@@ -217,7 +267,7 @@ def test_gobgp_4_is_refused_in_words(tmp_path: Path) -> None:
     exporter = GoBGPExporter("gobgp", GoBGPExporter.Config(target=target), facts, Woken())
     try:
         with pytest.raises(NotThereYet, match=r"GoBGP 4 or later.* GoBGP 3 is needed"):
-            exporter.announce([unicast("10.1.2.3/32")], deadline=time.monotonic() + 30)
+            exporter.announce([unicast("10.1.2.3/32")], deadline=time.monotonic() + SECONDS)
     finally:
         exporter.close()
         server.stop(None).wait()

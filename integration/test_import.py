@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bgpcni.testing.patience import SECONDS
 from integration import evpn
 from integration.evpn import Fabric
 from integration.lab import Frr, Lab, Node, kernel, until
@@ -259,5 +260,5 @@ def test_graceful_restart_keeps_unicast_routes(lab: Lab) -> None:
     frr.restart(signal.SIGKILL, frr.config["bgpd"].replace("  network 203.0.113.8/32\n", ""))
     until(lambda: set(imported(node)) == {"203.0.113.7"}, "just what was told again")
     monitor.terminate()
-    monitor.wait(30)
+    monitor.wait(SECONDS)
     assert not [line for line in log.read_text().splitlines() if "Deleted" in line and "203.0.113.7" in line]

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from bgpcni.testing.patience import SECONDS
 from integration.lab import Lab
 from integration.seen import dual
 
@@ -27,7 +28,7 @@ def test_a_kill_between_any_two_system_calls(lab: Lab, command: str, exporters: 
     }
     conf = json.dumps(dual(node, exporters=exporters, bgp=None))
     argv = (sys.executable, "-m", "integration.killed", command, space.path, conf, other.path)
-    story = json.loads(node.namespace.run(*argv, env=environment, seconds=250).stdout)
+    story = json.loads(node.namespace.run(*argv, env=environment, seconds=SECONDS).stdout)
     assert len(story) > 20
     assert [turn["killed"] for turn in story] == [True] * (len(story) - 1) + [False]
     assert story[-1]["code"] == 0

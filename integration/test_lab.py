@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bgpcni.testing.patience import SECONDS
 from integration.lab import Frr, Lab, Namespace, Neighbor, NeverHappened, Node, link, sweep, until
 from integration.lab.namespace import NETNS, PREFIX, alive
 from integration.lab.node import to_toml
@@ -91,7 +92,7 @@ def test_the_laboratory_leaves_nothing_behind(here: None) -> None:
         pids = [frr.pid("zebra"), frr.pid("bgpd")]
         paths = [frr.namespace.path, lab.folder]
         assert all(path.exists() for path in paths)
-    assert sleeper.wait(30) == -signal.SIGKILL
+    assert sleeper.wait(SECONDS) == -signal.SIGKILL
     assert not any(pid and alive(pid) for pid in pids)
     assert not any(path.exists() for path in paths)
 
@@ -144,7 +145,7 @@ def test_sigterm_takes_the_fixtures_down(here: None, tmp_path: Path) -> None:
     inner = subprocess.Popen(argv, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     name, folder = until(lambda: words(ready), "the inner session's laboratory")
     inner.send_signal(signal.SIGTERM)
-    output, _ = inner.communicate(timeout=60)
+    output, _ = inner.communicate(timeout=SECONDS)
     assert inner.returncode == 128 + signal.SIGTERM, output
     assert not (NETNS / name).exists()
     assert not Path(folder).exists()

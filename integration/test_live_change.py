@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from bgpcni.testing.patience import SECONDS
 from integration.gobgp import GoBGP
 from integration.lab import CniAnswer, Frr, Lab, Neighbor, Node, until
 from integration.seen import Burst
@@ -87,7 +88,7 @@ class Site:
         until(lambda: self._marked(log), "the monitor's first line")
         yield
         monitor.terminate()
-        monitor.wait(30)
+        monitor.wait(SECONDS)
         lost = [line for line in log.read_text().splitlines() if line.startswith("Deleted") and "10.1.2." in line]
         assert lost == []
         log.unlink()

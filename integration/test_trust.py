@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from bgpcni.launcher import protocol
+from bgpcni.testing.patience import SECONDS
 from integration.lab import Lab, Node, until
 
 NOBODY = 65534
@@ -159,7 +160,7 @@ def test_a_tenant_has_no_addresses_but_his_own(lab: Lab) -> None:
 def connect(node: Node) -> socket.socket:
     """A connection on which the agent has said HELLO."""
     client = socket.socket(socket.AF_UNIX)
-    client.settimeout(60)
+    client.settimeout(SECONDS)
     client.connect(str(node.socket))
     assert client.recv(1) == protocol.HELLO
     return client
@@ -258,7 +259,7 @@ def test_another_user_cannot_ask(trusting: Node) -> None:
 
     def ask() -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-I", "-c", code, str(trusting.socket)]
-        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=SECONDS)
 
     assert "PermissionError" in ask().stderr
     trusting.socket.chmod(0o666)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bgpcni.testing.patience import SECONDS
 from integration import evpn
 from integration.lab import Frr, Lab, Namespace, Node, until
 from integration.lab.frr import bgp
@@ -170,7 +171,7 @@ def test_type_5_through_a_vrf(lab: Lab) -> None:
     assert in_table(one, "red", 6) == before[1]
     assert a.reaches(*b.addresses, BRANCH6)
     monitor.terminate()
-    monitor.wait(30)
+    monitor.wait(SECONDS)
     gone = [line for line in log.read_text().splitlines() if line.startswith("Deleted") and "proto 182" in line]
     assert len(gone) == 2, gone  # the route, and the router that nothing of IPv4 leads through any more
 

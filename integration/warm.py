@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import IO, Any
 
+from bgpcni.testing.patience import SECONDS
 from integration.lab import Node
 
 
@@ -42,7 +43,7 @@ class Warm:
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()
-        self._process.wait(30)
+        self._process.wait(SECONDS)
         self._process.stdout.close()
 
 

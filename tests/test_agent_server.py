@@ -18,8 +18,7 @@ from bgpcni.agent.server import Server
 from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.handler import Call, Reply
 from bgpcni.launcher import protocol
-
-SECONDS = 30.0
+from bgpcni.testing.patience import SECONDS
 
 
 class Running:

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from bgpcni.testing.patience import SECONDS
+
 PROGRAM = """
 import os, signal, sys, threading
 from bgpcni.agent.signals import Signals
@@ -31,5 +33,5 @@ os._exit(0)
 def test_a_signal_is_heard(number: int, thread: str) -> None:
     """SIGTERM and SIGHUP reach the main thread at once, also when another thread was the one interrupted."""
     argv = [sys.executable, "-c", PROGRAM, str(int(number)), thread]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=SECONDS, check=True)
     assert int(done.stdout) == number

@@ -16,8 +16,7 @@ from bgpcni.convergence import announcer as module
 from bgpcni.convergence.announcer import Announcer, Book
 from bgpcni.exporter import NotThereYet, Outcome, Reach
 from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
-
-SECONDS = 30.0
+from bgpcni.testing.patience import SECONDS
 
 
 @pytest.fixture(autouse=True)

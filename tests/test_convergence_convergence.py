@@ -18,8 +18,7 @@ from bgpcni.errors import InvalidConfiguration, TryAgain
 from bgpcni.exporter import NotThereYet, Outcome, Reach
 from bgpcni.model import Address, Announcement, Attachment, Bgp, ExporterUse, Nlri
 from bgpcni.nudges import Nudges
-
-SECONDS = 30.0
+from bgpcni.testing.patience import SECONDS
 
 
 def attachment(*exporters: str, container: str = "c1", advertise: Literal["host", "subnet"] = "host") -> Attachment:

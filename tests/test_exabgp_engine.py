@@ -24,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import until
 
+from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import engine
 
 FAMILY = (AFI.ipv4, SAFI.unicast)
@@ -144,7 +145,7 @@ def test_a_second_engine_on_one_configuration_ends(tmp_path, wiped):
     if wiped:
         (tmp_path / "exabgp.pid").unlink()
     command = [sys.executable, "-I", "-m", "bgpcni_exabgp.engine", str(configuration), str(lasting)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 4
     assert "another one runs" in done.stderr
     claims.keep()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import process
 from bgpcni_exabgp.process import Home, Identity, Running, back_off, start_time
 
@@ -46,7 +47,7 @@ def test_a_start_that_fails_says_why(home):
     home.write_configuration("neighbor nonsense {\n}\n")
     running = home.start()
     try:
-        assert running.wait(30)
+        assert running.wait(SECONDS)
         assert not running.alive()
         assert home.ending(running) == 'it ended with exit status 1: "nonsense" is an invalid IP address'
         assert home.adopt() is None

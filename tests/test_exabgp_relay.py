@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from bgpcni.testing.patience import SECONDS
+
 UP = '{"type": "state", "neighbor": {"address": {"peer": "192.0.2.1"}, "state": "up"}}'
 DOWN = UP.replace('"up"', '"down"')
 NEGOTIATED = (
@@ -44,7 +46,7 @@ class Exabgp:
         return self.process.stdout.readline().rstrip("\n")
 
     def agent(self) -> Agent:
-        end = time.monotonic() + 30
+        end = time.monotonic() + SECONDS
         while True:
             try:
                 return Agent(self.path)
@@ -56,7 +58,7 @@ class Exabgp:
 class Agent:
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(30)
+        self.socket.settimeout(SECONDS)
         self.socket.connect(str(path))
         self.lines = self.socket.makefile("r")
 
@@ -79,7 +81,7 @@ def exabgp(tmp_path: Path) -> Iterator[Exabgp]:
     made = Exabgp(tmp_path / "relay.sock")
     yield made
     made.process.kill()
-    made.process.wait(30)
+    made.process.wait(SECONDS)
     for pipe in (made.process.stdin, made.process.stdout):
         if pipe is not None:
             pipe.close()
@@ -152,7 +154,7 @@ def test_it_ends_with_exabgp(exabgp):
     exabgp.agent().close()
     assert exabgp.process.poll() is None
     exabgp.process.stdin.close()
-    assert exabgp.process.wait(30) == 0
+    assert exabgp.process.wait(SECONDS) == 0
 
 
 def test_a_socket_that_was_removed_is_made_again(exabgp):

@@ -40,6 +40,7 @@ from bgpcni.launcher.install import (
     uninstall,
 )
 from bgpcni.operator import cli
+from bgpcni.testing.patience import SECONDS
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -67,7 +68,7 @@ def python(tmp_path: Path) -> Path:
 def run(plugin: Path) -> str:
     """The plugin with no agent to answer."""
     environment = {"BGPCNI_SOCKET": "/dev/null", "CNI_COMMAND": "VERSION", "PATH": os.defpath}
-    done = subprocess.run([plugin], env=environment, input=b"", capture_output=True, timeout=60, check=False)
+    done = subprocess.run([plugin], env=environment, input=b"", capture_output=True, timeout=SECONDS, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout.decode()
 
@@ -470,7 +471,7 @@ def wheel(folder: Path, **environment: str) -> Path:
             shutil.copy(path, source)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
     done = subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, timeout=240, check=False
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )
     if done.returncode != 0 and "No matching distribution" in done.stderr:
         pytest.skip("needs a package index, for setuptools")
@@ -503,7 +504,7 @@ def test_a_wheel_brings_the_launcher_to_a_node_without_a_compiler(tmp_path: Path
         env={"PATH": "/nonexistent"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=SECONDS,
         check=False,
     )
     assert (done.stdout, done.stderr) == ("from the wheel\n", "")

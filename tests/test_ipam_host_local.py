@@ -21,6 +21,7 @@ from bgpcni.errors import CheckFailed, CniError, InvalidConfiguration, IoFailure
 from bgpcni.ipam.config import parse_host_local
 from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted, parse_resolv_conf
 from bgpcni.ipam.leases import Leases
+from bgpcni.testing.patience import SECONDS
 
 STOCK = "/usr/lib/cni/host-local"
 needs_stock = pytest.mark.skipif(
@@ -55,7 +56,7 @@ def stock(folder: Path, command: str, container_id: str, ifname: str = "eth0", a
         "CNI_ARGS": args,
     }
     text = json.dumps(document(folder, **ipam))
-    done = subprocess.run([STOCK], input=text, env=environment, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([STOCK], input=text, env=environment, capture_output=True, text=True, timeout=SECONDS)
     if done.returncode:
         return None
     return [ip["address"] for ip in json.loads(done.stdout)["ips"]] if done.stdout else []
@@ -317,7 +318,7 @@ def test_a_hundred_threads_get_a_hundred_addresses(tmp_path: Path) -> None:
 
     def one(i: int) -> list[str]:
         plugin = host_local(tmp_path, ranges=ranges)
-        gate.wait(30)
+        gate.wait(SECONDS)
         return addresses(plugin, f"c{i}")
 
     with ThreadPoolExecutor(100) as pool:
@@ -360,7 +361,7 @@ def test_a_full_disk_leaves_no_part_of_a_lease(limit: int, file: str, tmp_path: 
         (tmp_path / "blue").mkdir()
         (tmp_path / "blue/last_reserved_ip.1").write_text("fd00::aaaa:bbbb:cccc")
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path), str(limit)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", FULL_DISK, str(tmp_path), str(limit)], capture_output=True, text=True, timeout=SECONDS
     )
     assert done.stdout.startswith(f"{tmp_path}/blue/{file}: "), done.stderr
     assert not [path.name for path in (tmp_path / "blue").iterdir() if path.name[0] in "1f"]

@@ -32,8 +32,8 @@ from bgpcni.launcher import launcher as script_source
 from bgpcni.launcher import protocol
 from bgpcni.launcher.build import SOURCE, compile_launcher
 from bgpcni.launcher.install import patched, script
+from bgpcni.testing.patience import SECONDS
 
-SECONDS = 30.0
 ROOT = os.geteuid() == 0
 STRANGER = 65534
 """A uid that is neither root's nor, when root runs the tests, the launcher's."""
@@ -179,7 +179,13 @@ class Launcher:
         # LC_ALL: else every Python adds LC_CTYPE to its own environment.
         whole = {"BGPCNI_SOCKET": str(self.socket), "LC_ALL": "C.UTF-8", "CNI_COMMAND": "ADD", **environment}
         return subprocess.run(
-            [self.path, *arguments], input=stdin, env=whole, user=user, capture_output=True, timeout=60, check=False
+            [self.path, *arguments],
+            input=stdin,
+            env=whole,
+            user=user,
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
         )
 
     def agent(self, speak: Speak, listener: int | None = None) -> Agent:
@@ -364,7 +370,7 @@ def test_no_descriptor_of_the_runtime_leaks_into_python(launcher: Launcher) -> N
             env={"BGPCNI_SOCKET": str(launcher.socket), "LC_ALL": "C.UTF-8"},
             pass_fds=[extra.fileno()],
             capture_output=True,
-            timeout=60,
+            timeout=SECONDS,
             check=False,
         )
     assert handed(done).open == [0, 1, 2]
@@ -377,7 +383,7 @@ def test_closed_standard_descriptors_are_no_trap(launcher: Launcher) -> None:
             ["sh", "-c", 'exec "$0" 0<&- 2>&-', launcher.path],
             env={"BGPCNI_SOCKET": str(launcher.socket), "CNI_COMMAND": "DEL", "PATH": os.environ["PATH"]},
             stdout=subprocess.PIPE,
-            timeout=60,
+            timeout=SECONDS,
             check=False,
         )
     assert (done.returncode, done.stdout) == (4, b"{}")
@@ -492,7 +498,7 @@ def test_a_runtime_that_went_away_gets_no_signal_death(launcher: Launcher) -> No
                 env={"BGPCNI_SOCKET": str(launcher.socket)},
                 stdout=writer,
                 stderr=subprocess.PIPE,
-                timeout=60,
+                timeout=SECONDS,
                 check=False,
             )
         finally:
@@ -674,7 +680,7 @@ def test_any_octets_reach_python_unchanged(launcher: Launcher, stdin: bytes, env
 
 def run_raw(launcher: Launcher, stdin: bytes, environment: dict[bytes, bytes]) -> subprocess.CompletedProcess[bytes]:
     whole = {b"BGPCNI_SOCKET": os.fsencode(launcher.socket), b"LC_ALL": b"C.UTF-8", **environment}
-    return subprocess.run([launcher.path], input=stdin, env=whole, capture_output=True, timeout=60, check=False)
+    return subprocess.run([launcher.path], input=stdin, env=whole, capture_output=True, timeout=SECONDS, check=False)
 
 
 def test_both_launchers_keep_to_the_protocols_numbers() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from bgpcni import locks
 from bgpcni.locks import Busy, WriterLocks, acquire, discard
+from bgpcni.testing.patience import SECONDS
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_threads_exclude_each_other(folder: int) -> None:
 
     def work() -> None:
         for _ in range(20):
-            fd = acquire("x.lock", folder, seconds=30)
+            fd = acquire("x.lock", folder, seconds=SECONDS)
             with guard:
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
@@ -86,7 +87,7 @@ def test_threads_exclude_each_other(folder: int) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(SECONDS)
     assert most == [1]
 
 
@@ -98,7 +99,7 @@ def test_a_wait_ends_when_the_lock_is_free(folder: int, seconds: float | None) -
     thread = threading.Thread(target=lambda: got.append(acquire("x.lock", folder, seconds=seconds)))
     thread.start()
     os.close(fd)
-    thread.join(30)
+    thread.join(SECONDS)
     os.close(got[0])
 
 
@@ -106,10 +107,10 @@ def test_who_waited_for_an_unlinked_file_gets_the_one_that_is_there(folder: int,
     """Locks of attachments go with their file: two waiters never hold two different files of one name."""
     first = acquire("x.lock", folder)
     got: list[int] = []
-    thread = threading.Thread(target=lambda: got.append(acquire("x.lock", folder, seconds=30)))
+    thread = threading.Thread(target=lambda: got.append(acquire("x.lock", folder, seconds=SECONDS)))
     thread.start()
     discard("x.lock", folder, first)
-    thread.join(30)
+    thread.join(SECONDS)
     assert os.fstat(got[0]).st_ino == (tmp_path / "x.lock").stat().st_ino
     with pytest.raises(Busy):
         acquire("x.lock", folder)
@@ -172,12 +173,12 @@ def test_calls_without_an_agent_work_side_by_side(folder: int) -> None:
     call.as_call()
     assert in_child(WriterLocks(folder).as_call) == "ok"
     agent, thread, started = starting(folder)
-    end = time.monotonic() + 30
+    end = time.monotonic() + SECONDS
     while in_child(WriterLocks(folder).as_call) == "ok":  # until the agent has its first lock
         assert time.monotonic() < end
     assert not started.is_set()
     call.release()
-    thread.join(30)
+    thread.join(SECONDS)
     assert started.is_set()
     assert in_child(WriterLocks(folder).as_call) == "Busy"
     agent.release()
@@ -188,7 +189,7 @@ def test_a_call_that_looks_for_an_agent_is_not_in_the_way_of_one(folder: int) ->
     probe = acquire("agent.lock", folder, shared=True)
     agent, thread, started = starting(folder)
     os.close(probe)
-    thread.join(30)
+    thread.join(SECONDS)
     assert started.is_set()
     agent.release()
 

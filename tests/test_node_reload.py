@@ -17,10 +17,10 @@ from bgpcni.agent.worker import Worker
 from bgpcni.config.agent import AgentConfig, ExporterTable, NetworkTable
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
-from bgpcni.errors import InvalidConfiguration
+from bgpcni.errors import CheckFailed, InvalidConfiguration
 from bgpcni.exporter import NotThereYet
 from bgpcni.model import Address, Attachment, ExporterUse, State
-from bgpcni.node import interface, next_step, reconcile, reload
+from bgpcni.node import check, interface, next_step, reconcile, reload
 from bgpcni.node.node import Node
 from bgpcni.nudges import Nudges
 from bgpcni.operator import answers
@@ -215,6 +215,29 @@ def test_one_that_was_added_by_the_configuration_of_before(place: Place) -> None
     item = place.up()
     place.nudges.nudge(item.key)
     until(lambda: place.named(item) == ["new"])
+
+
+def test_check_passes_while_the_old_one_has_withdrawn(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the confirmed withdrawal and the record that says so CHECK asks only those that should announce."""
+    item = place.up()
+    put, said = place.store.put, []
+
+    def asked_first(state: State, attachment: Attachment) -> None:
+        if [use.name for use in attachment.exporters] == ["new"]:
+            stored = place.store.find(item.key)
+            assert stored is not None
+            assert stored.attachment is not None
+            said.append([use.name for use in stored.attachment.exporters])
+            try:
+                check.refuse_unannounced(place.node, stored.attachment)
+            except CheckFailed as error:
+                said.append(error.msg)
+        put(state, attachment)
+
+    monkeypatch.setattr(place.store, "put", asked_first)
+    place.reload(config("new"))
+    until(lambda: place.named(item) == ["new"])
+    assert said == [["old", "new"]]
 
 
 def test_a_container_that_is_gone_is_not_announced_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

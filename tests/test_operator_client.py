@@ -19,6 +19,7 @@ from bgpcni.handler import Reply
 from bgpcni.launcher import protocol
 from bgpcni.operator import cli, client
 from bgpcni.operator.cli import main
+from bgpcni.testing.patience import SECONDS
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def agent(path: Path, command: Callable[[bytes], Reply]) -> Iterator[None]:
         yield
     finally:
         server.close()
-        thread.join(30)
+        thread.join(SECONDS)
 
 
 @contextmanager
@@ -56,7 +57,7 @@ def saying(path: Path, *octets: bytes) -> Iterator[None]:
         thread = threading.Thread(target=serve)
         thread.start()
         yield
-        thread.join(30)
+        thread.join(SECONDS)
 
 
 def test_a_command_and_its_arguments_arrive_and_the_answer_comes_back(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from bgpcni import store as module
 from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.model import Address, Attachment, AttachmentKey, State
 from bgpcni.store import Store
+from bgpcni.testing.patience import SECONDS
 
 
 def attachment(container: str = "c1", network: str = "net", **more: object) -> Attachment:
@@ -714,7 +715,7 @@ def test_a_second_call_for_an_attachment_waits_or_is_told_to_try_again(store: St
 
         thread = threading.Thread(target=wait)
         thread.start()
-    thread.join(30)
+    thread.join(SECONDS)
     assert entered.is_set()
     assert os.listdir(store.run_path / "locks") == []
 

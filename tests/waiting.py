@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-SECONDS = 30.0
+from bgpcni.testing.patience import SECONDS
 
 
 def until(seen: Callable[[], object]) -> None:

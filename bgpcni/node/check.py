@@ -41,7 +41,7 @@ def run(node: Node, request: Request) -> None:
         _outside(node, request, attachment)
         options.check(attachment)
     node.addressing.check(request, attachment)
-    _announced(node, attachment)
+    refuse_unannounced(node, attachment)
 
 
 def _inside(space: Namespace, attachment: Attachment, prev: Result, *, disabled: bool) -> None:
@@ -160,8 +160,11 @@ def _routed(node: Node, attachment: Attachment, switch: links.Link) -> None:
             raise CheckFailed(f"VXLAN device {tunnel.name} is down, or not in VRF {found.name}")
 
 
-def _announced(node: Node, attachment: Attachment) -> None:
-    """The announcement is wanted at each exporter and refused by none; a session that is down is no fault here."""
+def refuse_unannounced(node: Node, attachment: Attachment) -> None:
+    """The announcement is wanted at each exporter and refused by none; a session that is down is no fault here.
+
+    An exporter that a reload took away is in the record until that has seen its withdrawal confirmed.
+    """
     if not attachment.exporters or not node.resident:
         return
     states = node.convergence.route_states(attachment)
@@ -169,6 +172,8 @@ def _announced(node: Node, attachment: Attachment) -> None:
         for name, state in found.items():
             if state.state == "refused":
                 raise CheckFailed(f"route {nlri} is refused by {name}: {state.reason}")
-    missing = {use.name for use in attachment.exporters} - {name for found in states.values() for name in found}
+    due = plan.exporters_now(attachment.network, attachment.asked, node.agent, resident=True)
+    missing = {use.name for use in attachment.exporters if use in due}
+    missing -= {name for found in states.values() for name in found}
     if missing and attachment.addresses:
         raise CheckFailed(f"the routes are not known to {', '.join(sorted(missing))}")

@@ -13,10 +13,11 @@ from typing import ParamSpec, TypeVar
 
 from bgpcni.exporter import Exporter, Wake
 from bgpcni.model import Announcement
+from bgpcni.testing.patience import SCALE
 
 Value = TypeVar("Value")
 Arguments = ParamSpec("Arguments")
-BOUND = 60.0
+BOUND = 60.0 * SCALE
 """Seconds within which anything that is to happen has happened."""
 
 

@@ -62,6 +62,7 @@ class GoBGP(Exporter):
         self._owner = config.owner
         self._target = config.target
         self._change = threading.Condition()
+        self._noting = threading.Lock()
         self._sessions = Sessions(node.hold_time + node.graceful_restart + SLACK)
         self._client: Client | None = None
         self._closed = False
@@ -103,6 +104,8 @@ class GoBGP(Exporter):
         return [outcomes.get(at) or self._announced(route.nlri) for at, route in enumerate(routes)]
 
     def withdraw(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
+        """Confirmed only by sessions that the daemon still has afterwards. That is one more question for each batch:
+        a session that ended before it was sent, and whose event is not here yet, took nothing."""
         client, held = self._watched(deadline)
         paths: dict[int, api.Path] = {}
         others: list[api.Path] = []
@@ -116,6 +119,7 @@ class GoBGP(Exporter):
                 others.append(taken_back(before))
         for reason in self._send(client, paths, deadline, others).values():
             raise NotThereYet(reason)
+        self._note_sessions(client)
         return [self._withdrawn() for _ in routes]
 
     def prune(self, keep: Collection[Announcement], spare: Collection[str], deadline: float) -> None:
@@ -262,9 +266,11 @@ class GoBGP(Exporter):
             self._note_lost(reason)
 
     def _note_sessions(self, client: Client) -> None:
-        found = client.peers(time.monotonic() + HEARTBEAT)
-        with self._change:
-            changed = self._sessions.note(found, time.monotonic())
+        """Ask and note in one turn: a list that was asked for earlier is never noted after a later one."""
+        with self._noting:
+            found = client.peers(time.monotonic() + HEARTBEAT)
+            with self._change:
+                changed = self._sessions.note(found, time.monotonic())
         if changed:
             self._hearing.connected(client)
             self.wake.sessions()

@@ -1,4 +1,8 @@
-"""The daemon's sessions, as it last told: which families go where, and who may still hold what was withdrawn. Pure."""
+"""The daemon's sessions, as it last told: which families go where, and who may still hold what was withdrawn. Pure.
+
+Who was up is the daemon's to say, not what was seen of it here: a session may have come and gone between two looks,
+or before the first. The daemon keeps the time at which a peer's last session came up when that session is over.
+"""
 
 from __future__ import annotations
 
@@ -31,28 +35,32 @@ class Sessions:
 
     patience: float
     peers: tuple[Peer, ...] = ()
-    _fallen: dict[str, float] = field(default_factory=dict)  # address: when it will have forgotten
+    _fallen: dict[str, float] = field(default_factory=dict)  # address: when it will have forgotten; never changed
+    _ended: dict[str, int] = field(default_factory=dict)  # address: when its last session that is over came up
     _told: bool = False
 
     def note(self, found: Iterable[api.Peer], now: float) -> bool:
         """What the daemon lists; True if a session came or went, or was heard of for the first time."""
+        found = list(found)
+        peers = tuple(peer_of(one) for one in found)
         before = {peer.address: peer.families for peer in self.peers if is_up(peer)}
-        self.peers = tuple(peer_of(one) for one in found)
-        after = {peer.address: peer.families for peer in self.peers if is_up(peer)}
-        for address in before.keys() - after.keys():
-            self._fallen[address] = now + self.patience
-        expired = [address for address, end in self._fallen.items() if address in after or end <= now]
-        for address in expired:
-            del self._fallen[address]
+        after = {peer.address: peer.families for peer in peers if is_up(peer)}
+        began = {peer.address: one.timers.state.uptime.seconds for peer, one in zip(peers, found, strict=True)}
+        ended = {address for address, when in began.items() if when and self._ended.get(address) != when}
+        ended = (ended | before.keys()) - after.keys()
+        self._ended |= {address: began.get(address, 0) for address in ended}
+        fallen = self._fallen | dict.fromkeys(ended, now + self.patience)
+        still = {address: end for address, end in fallen.items() if address not in after and end > now}
+        self._fallen = still  # before `peers`: whoever sees that a session is over sees what that means
+        self.peers = peers
         first, self._told = not self._told, True
-        return first or before != after or bool(expired)
+        return first or before != after or still.keys() != fallen.keys()
 
     def lost(self, now: float) -> None:
         """The daemon ended, and all sessions with it."""
-        for peer in self.peers:
-            if is_up(peer):
-                self._fallen[peer.address] = now + self.patience
-        self.peers = ()
+        up = [peer.address for peer in self.peers if is_up(peer)]
+        self._fallen = self._fallen | dict.fromkeys(up, now + self.patience)
+        self.peers, self._ended = (), {}
 
     def unheard(self, family: Family) -> str:
         """Why nobody hears of a family's routes now, "" if somebody does."""
@@ -67,7 +75,8 @@ class Sessions:
 
     def holding(self) -> str:
         """Who may still hold a route that was withdrawn: its session ended before it could be told. "": nobody."""
-        return f"{', '.join(sorted(self._fallen))} may still hold it" if self._fallen else ""
+        fallen = self._fallen
+        return f"{', '.join(sorted(fallen))} may still hold it" if fallen else ""
 
 
 def told_all(found: api.Peer) -> frozenset[Family]:

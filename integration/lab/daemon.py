@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from bgpcni.testing.patience import SECONDS
 from integration.lab.frr import tail
 from integration.lab.namespace import Argument, Namespace, send_signal
 from integration.lab.wait import until
@@ -43,7 +44,7 @@ class Daemon(abc.ABC):
         """End it by a signal, and wait for its end."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
-            self._process.wait(60)
+            self._process.wait(SECONDS)
 
     def restart(self, number: int = signal.SIGTERM) -> None:
         """End it by a signal and start it again."""

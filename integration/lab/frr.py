@@ -17,6 +17,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, Protocol, Self
 
+from bgpcni.testing.patience import SECONDS
 from integration.lab.namespace import Argument, Namespace, alive, send_signal
 from integration.lab.wait import until
 
@@ -220,7 +221,7 @@ class Frr:
         vty = self._vty.get(daemon)
         if vty is None:
             vty = socket.socket(socket.AF_UNIX)
-            vty.settimeout(30)
+            vty.settimeout(SECONDS)
             try:
                 vty.connect(str(self.folder / f"{daemon}.vty"))
             except OSError:

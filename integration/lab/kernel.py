@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from bgpcni.testing.patience import SCALE
 from integration.lab.frr import tail
 from integration.lab.namespace import Namespace, unique
 
@@ -99,13 +100,13 @@ def run_there(checkout: Path, tests: Sequence[str]) -> tuple[list[dict[str, Any]
                 env={"PATH": os.environ["PATH"], "TMPDIR": "/dev/shm"},  # its memory is a file there
             )
             try:
-                machine.wait(SECONDS)
+                machine.wait(SECONDS * SCALE)
             except subprocess.TimeoutExpired:
                 pass
             finally:
                 if machine.poll() is None:
                     os.killpg(machine.pid, signal.SIGKILL)
-                    machine.wait(30)
+                    machine.wait(SECONDS * SCALE)
         lines = reports.read_text().splitlines() if reports.exists() else []
         return [json.loads(line) for line in lines], tail(console)
     finally:

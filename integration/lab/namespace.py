@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
+from bgpcni.testing.patience import SCALE
 from integration.lab.wait import until
 
 PREFIX = "bgpcni"
@@ -41,9 +42,14 @@ def run(
     env: Mapping[str, str] | None = None,
     seconds: float = 120,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, output as text. `check`: a failure raises, with what the program said."""
+    """Run a program to its end, output as text. `check`: a failure raises, with what the program said.
+
+    `seconds`, as a quiet machine needs them, bound it.
+    """
     words = [str(word) for word in argv]
-    done = subprocess.run(words, input=stdin, capture_output=True, text=True, check=False, env=env, timeout=seconds)
+    done = subprocess.run(
+        words, input=stdin, capture_output=True, text=True, check=False, env=env, timeout=seconds * SCALE
+    )
     if check and done.returncode:
         raise RuntimeError(f"{' '.join(words)}: exit {done.returncode}: {(done.stderr + done.stdout).strip()}")
     return done
@@ -222,6 +228,9 @@ def sweep() -> list[str]:
         _remove(path)
         gone.append(path.name)
     for path in _of_dead_runs(Path(tempfile.gettempdir())):
+        for line in reversed((PROC / "self/mounts").read_text().splitlines()):
+            if line.split()[1].startswith(f"{path}/"):
+                run("umount", "--lazy", line.split()[1], check=False)
         shutil.rmtree(path, ignore_errors=True)
         gone.append(str(path))
     remove_cgroups(_of_dead_runs)

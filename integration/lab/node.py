@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bgpcni.testing.patience import SECONDS
 from integration.lab.frr import tail
 from integration.lab.namespace import Namespace, run, unique
 from integration.lab.wait import until
@@ -148,7 +149,7 @@ class Node:
         """Signal the agent and wait for its end; its exit status. The speaker lives on."""
         assert self.process, "no agent was started"
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(SECONDS)
 
     def restart_agent(self, number: int = signal.SIGTERM) -> subprocess.Popen[str]:
         """End the agent by a signal and start it again on the same configuration."""
@@ -281,7 +282,7 @@ class Node:
         """End the agent and the speaker that outlives it, with all that runs in the namespace."""
         self.namespace.close()
         if self.process is not None:
-            self.process.wait(60)
+            self.process.wait(SECONDS)
 
     def _environment(self) -> dict[str, str]:
         """The test's own environment without our variables, and with this node's."""

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from bgpcni.testing.patience import SCALE
+
 Value = TypeVar("Value")
 
 
@@ -16,8 +18,10 @@ class NeverHappened(AssertionError):
 def until(predicate: Callable[[], Value], what: str, seconds: float = 30, step: float = 0.015) -> Value:
     """Call `predicate` every `step` seconds until its value is true; that value.
 
-    An exception counts as "not yet". After `seconds`: `NeverHappened`, which names `what` and what was seen last.
+    An exception counts as "not yet". After `seconds` times `SCALE`: `NeverHappened`, which names `what` and what was
+    seen last.
     """
+    seconds *= SCALE
     end = time.monotonic() + seconds
     while True:
         seen: object

@@ -14,6 +14,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+from bgpcni.testing.patience import SECONDS
 from integration.lab import Node, until
 from integration.lab.engine import NoEngine, busybox_archive
 from integration.lab.frr import tail
@@ -71,7 +72,7 @@ class Containerd:
         """End the daemon alone; shims and containers stay."""
         assert self.process
         self.process.send_signal(number)
-        self.process.wait(60)
+        self.process.wait(SECONDS)
 
     def import_image(self) -> None:
         """Give it the image of pods and containers."""

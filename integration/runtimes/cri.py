@@ -6,10 +6,11 @@ import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from bgpcni.testing.patience import SCALE
 from integration.lab import until
 from integration.runtimes.containerd import Containerd
 
-SECONDS = 90.0
+SECONDS = 90.0 * SCALE
 
 
 class CriError(RuntimeError):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bgpcni.testing.patience import SECONDS
 from integration.lab import until
 from integration.runtimes.machine import Machine
 
@@ -34,4 +35,4 @@ class Sleeper:
 
     def end(self) -> None:
         self._process.kill()
-        self._process.wait(30)
+        self._process.wait(SECONDS)

@@ -1,0 +1,15 @@
+"""How long a test waits for what should happen at once.
+
+Bounds are written as a quiet machine needs them; each is multiplied by `SCALE`, so that a busy or slow machine keeps
+them too. A bound costs time only where a test fails.
+"""
+
+from __future__ import annotations
+
+import os
+
+SCALE = float(os.environ.get("BGPCNI_TEST_SCALE", "10"))
+"""How many times slower than a quiet machine this one may be."""
+
+SECONDS = 30 * SCALE
+"""The bound of a single wait."""
