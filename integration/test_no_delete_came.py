@@ -147,6 +147,8 @@ def host_device(node: Node, lab: Lab) -> Document:
 
 def chain(node: Node, stock: Document, space: Namespace, last: int = 3, **keys: Any) -> tuple[CniAnswer, Document]:
     """The ADD of a stock plugin: its answer, and what ours behind it is called with."""
+    # neither plugin makes a gateway of the node, so forwarding is the operator's affair
+    node.namespace.sysctl(net__ipv4__ip_forward=1, net__ipv6__conf__all__forwarding=1)
     ips = [{"address": f"10.1.2.{last}/24"}, {"address": f"2001:db8:1:2::{last}/64"}]
     both = {"cniVersion": "1.0.0", "name": "tenant-a"}
     conf = {**both, **stock, "ipam": {"type": "static", "addresses": ips}}

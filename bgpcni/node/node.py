@@ -66,7 +66,7 @@ class Node:
         self.convergence = convergence
         self.nudges = nudges
         self.dataplane = dataplane
-        self.amiss = amiss or {}
+        self.amiss = {} if amiss is None else amiss
         self.boot_id = boot_id()
         self.addressing = Addressing(store)
         self.numbers = NumbersInUse(store, resident=convergence.resident)
