@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 BUILT_IN = "host-local"
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 DELEGATE_SECONDS = 30.0
+HELD_SECONDS = 1.0
+"""For so long an ADD waits for an address, where all that are not in use are held."""
 _MILLISECOND = 1_000_000
 
 
@@ -49,8 +52,12 @@ class Given:
 class Addressing:
     """IPAM for one node's attachments. Safe for threads."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, resident: bool) -> None:
+        """`resident`: in the agent, where held addresses are released while an ADD waits for one."""
         self._store = store
+        self._resident = resident
+        self._change = threading.Condition()
+        self._released = 0
         self._reclaimer = Reclaimer(str(_leases_dir(store)), boot_id())
         self._reclaimed: set[str] = set()
 
@@ -86,13 +93,19 @@ class Addressing:
         if held is not None:
             own = {bare(item.address): (container_id, ifname) for item in held.addresses}
             requested = tuple(own)
-        try:
-            taken = leases.add(container_id, ifname, requested, own)
-        except (PoolExhausted, AddressTaken):
-            others = self._held(request.name, config.data_dir)
-            if not others:
-                raise
-            taken = leases.add(container_id, ifname, requested, others | own)
+        deadline = time.monotonic() + HELD_SECONDS
+        while True:
+            released = self._released
+            try:
+                taken = leases.add(container_id, ifname, requested, own)
+                break
+            except (PoolExhausted, AddressTaken):
+                others = self._held(request.name, config.data_dir)
+                if others:
+                    taken = leases.add(container_id, ifname, requested, others | own)
+                    break
+                if not self._comes_free(request.name, config.data_dir, released, deadline):
+                    raise
         addresses = tuple(Address(address=lease.address, gateway=lease.gateway) for lease in taken)
         return Given(addresses, config.routes, leases.dns())
 
@@ -118,6 +131,9 @@ class Addressing:
         known = [item.address for item in attachment.addresses] or None
         leases = self._leases(ipam.data_dir, attachment.network)
         leases.release(attachment.container_id, attachment.ifname, known, _Remade(attachment))
+        with self._change:
+            self._released += 1
+            self._change.notify_all()
 
     def still_leased(self, attachment: Attachment) -> bool | None:
         """Whether it holds one of its leases yet, as its ADD took them; None: they are not ours to see."""
@@ -260,26 +276,41 @@ class Addressing:
 
         return look
 
+    def _comes_free(self, network: str, data_dir: str, released: int, deadline: float) -> bool:
+        """Wait until an address is released, where some are held. `released`: how many were when nothing was free.
+
+        Of EVPN nothing that is held can be had before; mostly the peers are about to acknowledge its withdrawal.
+        """
+        if not self._resident or not any(self._leaving(network, data_dir)):
+            return False
+        with self._change:
+            left = deadline - time.monotonic()
+            return self._change.wait_for(lambda: self._released != released, left) if left > 0 else False
+
     def _held(self, network: str, data_dir: str) -> dict[str, tuple[str, str]]:
         """Addresses of attachments that are gone but not confirmed withdrawn, the oldest first.
 
         Unicast and vpn only, whose NLRI and next hop stay the same on this node: EVPN's key has the MAC.
         """
-        gone = [
-            stored.attachment
-            for stored in self._store.all()
-            if stored.state is State.LEAVING
-            and stored.attachment is not None
-            and stored.network == network
-            and stored.attachment.bgp.family != "evpn"
-            and stored.attachment.ipam is not None
-            and stored.attachment.ipam.data_dir == data_dir
-        ]
+        gone = [item for item in self._leaving(network, data_dir) if item.bgp.family != "evpn"]
         return {
             bare(address.address): (attachment.container_id, attachment.ifname)
             for attachment in sorted(gone, key=lambda item: item.since)
             for address in attachment.addresses
         }
+
+    def _leaving(self, network: str, data_dir: str) -> Iterator[Attachment]:
+        """The attachments of one folder of leases that are gone but not confirmed withdrawn."""
+        for stored in self._store.all():
+            attachment = stored.attachment
+            if (
+                stored.state is State.LEAVING
+                and stored.network == network
+                and attachment is not None
+                and attachment.ipam is not None
+                and attachment.ipam.data_dir == data_dir
+            ):
+                yield attachment
 
 
 class _Remade:

@@ -68,7 +68,7 @@ class Node:
         self.dataplane = dataplane
         self.amiss = {} if amiss is None else amiss
         self.boot_id = boot_id()
-        self.addressing = Addressing(store)
+        self.addressing = Addressing(store, resident=convergence.resident)
         self.numbers = NumbersInUse(store, resident=convergence.resident)
         self.made = MadeOfBridges(store)
         self.by_link: dict[int, AttachmentKey] = {}
