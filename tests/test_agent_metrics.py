@@ -36,10 +36,9 @@ def test_a_warning_says_what_it_means(
 ) -> None:
     served: list[tuple[int, str]] = []
     monkeypatch.setattr(metrics, "start_http_server", lambda port, address: served.append((port, address)))
-    monkeypatch.setattr(metrics.REGISTRY, "register", lambda collector: None)
     monkeypatch.setattr(metrics.steps, "observe", lambda told: None)
     with caplog.at_level(logging.WARNING):
-        metrics.serve(where, lambda: pytest.fail("nobody asked"), beyond_loopback=True)
+        metrics.Measures(where, beyond_loopback=True)
     assert len(served) == 1
     assert ("without a password" in caplog.text) is warned
 

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from bgpcni.config.agent import AgentConfig, BgpTable, NeighborTable, PolicyTable, load
-from bgpcni.config.network import parse
+from bgpcni.config.network import decode, parse
 from bgpcni.errors import InvalidConfiguration, IoFailure
 from bgpcni.launcher import install as installer
 from bgpcni.launcher import runtimes
@@ -425,7 +425,7 @@ def test_the_samples_are_valid() -> None:
     assert [plugin["type"] for plugin in chain["plugins"]] == ["bgpcni", "portmap"]
     first = {"cniVersion": "1.0.0", "name": chain["name"], **chain["plugins"][0]}
     for ours in (article, first):
-        _, warnings = parse(json.dumps(ours).encode())
+        _, warnings = parse(decode(json.dumps(ours).encode()))
         assert warnings == ()
     for block in re.findall(r"```json\n(.*?)```", (SAMPLES / "README.md").read_text(), re.DOTALL):
         assert json.loads(block)["cniVersion"] == "1.0.0"
@@ -438,7 +438,7 @@ def test_what_the_readme_shows_is_valid() -> None:
     networks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     agents = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     assert (len(networks), len(agents)) == (3, 1)
-    assert [parse(network.encode())[1] for network in networks] == [()] * 3
+    assert [parse(decode(network.encode()))[1] for network in networks] == [()] * 3
     AgentConfig.model_validate(tomllib.loads(agents[0]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from memory_exporter import FACTS
@@ -14,8 +15,10 @@ from bgpcni.convergence.convergence import Convergence
 from bgpcni.ipam.boot import boot_time_ns
 from bgpcni.kernel import links
 from bgpcni.model import Attachment, State
-from bgpcni.node import boots, recovery
+from bgpcni.node import boots, reconcile
+from bgpcni.node.next_step import Done
 from bgpcni.node.node import Node
+from bgpcni.nudges import Nudges
 from bgpcni.store import Store
 
 NO_LINK = (1 << 31) - 7
@@ -24,8 +27,24 @@ NO_LINK = (1 << 31) - 7
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
     store = Store(tmp_path / "data", tmp_path / "run")
-    yield Node(store, AgentConfig(), FACTS, Convergence(FACTS, resident=True))
+    nudges = Nudges()
+    yield Node(store, AgentConfig(default_exporters=()), FACTS, Convergence(FACTS, nudges), nudges)
     store.close()
+
+
+class Found(NamedTuple):
+    """Every record as it is taken: of what is up on this boot, of what goes, and how many cannot be read."""
+
+    up: list[Attachment]
+    leaving: list[Attachment]
+    unreadable: int
+
+
+def look(node: Node) -> Found:
+    stored = [one for each in node.store.all() if (one := boots.settled(node, each)) is not None]
+    known = [(one.state, one.attachment) for one in stored if one.attachment is not None]
+    up = [item for state, item in known if state is State.UP and reconcile.is_of_this_boot(node, item)]
+    return Found(up, [item for _, item in known if item not in up], sum(one.attachment is None for one in stored))
 
 
 def put(node: Node, container_id: str, state: State = State.UP, **more: object) -> Attachment:
@@ -44,7 +63,7 @@ def put(node: Node, container_id: str, state: State = State.UP, **more: object) 
 def test_what_can_be_seen_is_of_this_boot(node: Node) -> None:
     """From then on its record says so, too, for whoever reads it."""
     item = put(node, "c1")
-    found = recovery.look(node)
+    found = look(node)
     of_now = item.model_copy(update={"boot_id": node.boot_id})
     assert (found.up, found.leaving) == ([of_now], [])
     stored = node.store.find(item.key)
@@ -55,7 +74,7 @@ def test_what_can_be_seen_is_of_this_boot(node: Node) -> None:
 def test_a_withdrawal_under_way_stays_one(node: Node) -> None:
     """Its link will be removed, as one of this boot."""
     item = put(node, "c1", State.LEAVING)
-    assert recovery.look(node).leaving == [item.model_copy(update={"boot_id": node.boot_id})]
+    assert look(node).leaving == [item.model_copy(update={"boot_id": node.boot_id})]
 
 
 @pytest.mark.parametrize(
@@ -64,23 +83,23 @@ def test_a_withdrawal_under_way_stays_one(node: Node) -> None:
 def test_what_cannot_be_seen_went_with_its_boot(node: Node, more: dict[str, object]) -> None:
     """No link of that index, name and MAC, or none with our mark."""
     item = put(node, "c1", **more)
-    assert recovery.look(node).leaving == [item]
+    assert look(node).leaving == [item]
     assert not boots.lives(node, item)
 
 
 def test_without_a_link_to_see_it_by_an_attachment_went_with_its_boot(node: Node) -> None:
     """macvlan and the like, whose container has no number here."""
     item = put(node, "c1", host_index=None, host_veth=None, host_mac=None)
-    assert recovery.look(node).leaving == [item]
+    assert look(node).leaving == [item]
 
 
 def test_a_record_that_a_call_is_at_work_on_is_left_to_it(node: Node) -> None:
     """It is neither released nor written again."""
     item = put(node, "c1")
     with node.store.locked(item.key, 0):
-        found = recovery.look(node)
+        found = look(node)
     assert (found.up, found.leaving) == ([], [])
-    assert recovery.finish_leaving(node, item, 0)
+    assert isinstance(reconcile.settle(node, item.key), Done)
     stored = node.store.find(item.key)
     assert stored is not None
     assert (stored.state, stored.attachment) == (State.UP, item)
@@ -90,7 +109,7 @@ def test_a_disk_that_refuses_changes_nothing_about_it(node: Node, monkeypatch: p
     """It is taken for one of this boot all the same."""
     item = put(node, "c1")
     monkeypatch.setattr(os, "pwrite", lambda *_: 0)
-    assert recovery.look(node).up == [item.model_copy(update={"boot_id": node.boot_id})]
+    assert look(node).up == [item.model_copy(update={"boot_id": node.boot_id})]
 
 
 @pytest.mark.parametrize(("seconds", "kept"), [(-3600, False), (3600, True)])
@@ -100,6 +119,6 @@ def test_a_record_that_cannot_be_read_goes_if_it_is_older_than_the_boot(node: No
     path = node.store.path / "attachments" / State.UP / f"net@{item.key.digest}.json"
     path.write_bytes(b"")
     os.utime(path, ns=(0, boot_time_ns() + seconds * 1_000_000_000))
-    assert bool(recovery.look(node).unreadable) is kept
+    assert bool(look(node).unreadable) is kept
     assert path.exists() is kept
     assert node.store.unreadable() == ({"net"} if kept else set())
