@@ -369,6 +369,9 @@ class Convergence:
         finally:
             with self._lock:
                 self._ending = set()
+                waiting, self._unreachable = list(self._unreachable), {}
+            for key in waiting:  # what owned the same as these can be asked now
+                self._nudges.nudge(key)
         return sorted(gone)
 
     # ---------------------------------------------------------------- waiting

@@ -88,6 +88,8 @@ def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_on
     stored = stored or node.store.find(key)
     if stored is None or stored.attachment is None:
         node.seen.pop(key, None)
+        if stored is None:
+            node.claims.drop(key)  # of an ADD whose record could not be written, and that could not be taken back
         return Done()
     subject = _Subject(key, stored.state, stored.attachment)
     seen = node.seen.setdefault(key, Seen())
