@@ -622,8 +622,10 @@ class World:
     def _check_leases(self, attachments: list[Attachment], alive: set[str]) -> None:
         for folder, entries in models.disk.leases.items():
             for address, entry in entries.items():
-                if address[0] != "l" and entry.owner[0] not in alive:
-                    self.violated(f"the lease of {address} in {folder} is left to {entry.owner[0]}")
+                owner = entry.owner[0]
+                forgotten = owner in self.lost and folder not in models.disk.reclaimed  # by the network's next ADD
+                if address[0] != "l" and owner not in alive and not forgotten:
+                    self.violated(f"the lease of {address} in {folder} is left to {owner}")
         used: dict[str, str] = {}
         for attachment in attachments:
             for item in attachment.addresses:
