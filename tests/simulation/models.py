@@ -26,6 +26,8 @@ from .scheduler import Lock, sched
 
 EPOCH_NS = 1_767_225_600_000_000_000
 HOLD_TIME, GRACEFUL_RESTART = 90.0, 120.0
+STALE_PATH = 360.0
+"""For so long a peer keeps what a session had before, where End-of-RIB does not come."""
 CERTAINLY_GONE = HOLD_TIME + GRACEFUL_RESTART + 30
 _ORDER = (State.UP, State.LEAVING, State.ADDING)
 
@@ -53,6 +55,8 @@ class Disk:
         self.reclaimed: set[str] = set()
         self.locks: dict[str, Lock] = {}
         self.full = False
+        self.unmoved: set[str] = set()
+        """Records that could not be moved: an attachment may be on its way out although its record is up."""
         self.inodes = 0
 
     def entry(self, content: str) -> Entry:
@@ -141,6 +145,7 @@ class Store:
             if digest in self.disk.records[source]:
                 if source is not state:
                     if self.disk.full:
+                        self.disk.unmoved.add(digest)
                         return False
                     self.disk.records[state][digest] = self.disk.records[source].pop(digest)
                 return True
@@ -524,6 +529,9 @@ class Session:
         self.up, self.lossy = True, False
         self.epoch += 1
         self.stale = set(self.peer.routes[speaker.name])
+        if self.stale:
+            epoch = self.epoch
+            sched.at(sched.now + STALE_PATH, lambda: self.drop_stale() if self.epoch == epoch else None)
         self.waiting, self.socket = [], []
         self.began = speaker.count()
         for nlri, route in speaker.table.items():
@@ -593,15 +601,18 @@ class Session:
         table = self.peer.routes[self.speaker.name]
         self.acked = number
         if nlri is None:
-            for old in self.stale:
-                self._lost(table, old)
-            self.stale = set()
+            self.drop_stale()
             return
         self.stale.discard(nlri)
         if route is None:
             self._lost(table, nlri)
         else:
             table[nlri] = route
+
+    def drop_stale(self) -> None:
+        for old in self.stale:
+            self._lost(self.peer.routes[self.speaker.name], old)
+        self.stale = set()
 
     def _lost(self, table: dict[Nlri, Announcement], nlri: Nlri) -> None:
         route = table.pop(nlri, None)

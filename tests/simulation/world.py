@@ -535,7 +535,7 @@ class World:
             self.violated(f"DEL of {container.name} answered 0, and its link is there")
         for state in (State.ADDING, State.UP):
             found = models.disk.records[state].get(container.key.digest)
-            if found is not None and not models.disk.full:
+            if found is not None and container.key.digest not in models.disk.unmoved:
                 self.violated(f"DEL of {container.name} answered 0, and its record is {state}")
 
     def given(self, address: str, network: str, container_id: str, *, taken: bool) -> None:
