@@ -332,6 +332,25 @@ def test_a_del_while_the_first_announcement_is_under_way(untouched: bool) -> Non
         assert driven.exporter.table == {}
 
 
+def test_a_withdrawal_that_the_speaker_was_not_given_is_asked_again() -> None:
+    """Of an announcement it is nothing to take back; the route of a withdrawal is there as before."""
+
+    class Away(Memory):
+        def withdraw(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
+            if self.refusals:
+                self.refusals.pop()
+                raise NotThereYet("away", untouched=True)
+            return super().withdraw(routes, deadline)
+
+    with Driven(kind=Away, refusals=[1, 2]) as driven:
+        driven.announcer.want(A, [route(1)], fresh=True)
+        driven.quiet()
+        assert not driven.announcer.leave(A, [route(1)])
+        until(lambda: driven.freed == [A])
+        assert driven.exporter.table == {}
+        assert not driven.exporter.refusals  # type: ignore[attr-defined]
+
+
 def test_stop_leaves_the_routes_in_place(driven: Driven) -> None:
     """The agent's end is no event to any peer."""
     driven.announcer.want(A, [route(1)])

@@ -460,7 +460,9 @@ class Announcer:
         except Exception as error:
             with self._change:
                 self._ledger.failed(routes, str(error) or "not there yet")
-                free = self._ledger.hand_back(routes) if isinstance(error, NotThereYet) and error.untouched else []
+                untouched = isinstance(error, NotThereYet) and error.untouched
+                # a withdrawal that the speaker was not given leaves it what it had
+                free = self._ledger.hand_back(routes) if untouched and not withdrawn else []
             if free:
                 self._confirmed(free)
             raise

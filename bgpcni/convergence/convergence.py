@@ -341,6 +341,11 @@ class Convergence:
         announcer = self._at_work(use)
         return announcer is None or announcer.is_vain(key)
 
+    def is_acknowledged(self, key: AttachmentKey, use: ExporterUse) -> bool:
+        """Whether every peer that this exporter has a session with has the routes, as far as it can tell."""
+        announcer = self._at_work(use)
+        return announcer is not None and not announcer.wait_announced(key, Reach.ACKED, 0.0)
+
     def _at_work(self, use: ExporterUse) -> Announcer | None:
         with self._lock:
             return self._announcers.get(self._name(use))
@@ -369,6 +374,9 @@ class Convergence:
         finally:
             with self._lock:
                 self._ending = set()
+                waiting, self._unreachable = list(self._unreachable), {}
+            for key in waiting:  # what owned the same as these can be asked now
+                self._nudges.nudge(key)
         return sorted(gone)
 
     # ---------------------------------------------------------------- waiting

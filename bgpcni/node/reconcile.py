@@ -88,6 +88,8 @@ def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_on
     stored = stored or node.store.find(key)
     if stored is None or stored.attachment is None:
         node.seen.pop(key, None)
+        if stored is None:
+            node.claims.drop(key)  # of an ADD whose record could not be written, and that could not be taken back
         return Done()
     subject = _Subject(key, stored.state, stored.attachment)
     seen = node.seen.setdefault(key, Seen())
@@ -249,8 +251,12 @@ def _look(node: Node, subject: _Subject, seen: Seen) -> View:
         seen.gone = None if link is Link.PRESENT else seen.gone or now
     exporters = tuple(_exporters(node, attachment, state))
     handing_over = not all(one.wanted for one in exporters)
-    all_announced = all(one.standing is Standing.ANNOUNCED for one in exporters if one.wanted)
-    seen.announced = _since(seen.announced, now, handing_over and all_announced)
+    all_announced = handing_over and all(
+        one.standing is Standing.ANNOUNCED and node.convergence.is_acknowledged(attachment.key, one.use)
+        for one in exporters
+        if one.wanted
+    )
+    seen.announced = _since(seen.announced, now, all_announced)
     owing = [one for one in exporters if one.standing is Standing.LEAVING and not one.configured]
     seen.vain = _since(seen.vain, now, bool(owing) and all(one.vain for one in owing))
     seen.waits = seen.waits or now

@@ -483,7 +483,7 @@ def release(node: Node, container_id: str, *, force: bool) -> tuple[Document, in
             again = node.store.find(attachment.key)
             if again is None or again.attachment is None:
                 continue
-            if again.state is State.UP and not interface.vanished(node.netlink, attachment):
+            if again.state is State.UP and not interface.vanished(node.netlink, again.attachment):
                 raise InvalidConfiguration(f"{attachment.key} is up: DEL it first")
             reconcile.give_up(node, again.attachment)
             released.append(str(attachment.key))

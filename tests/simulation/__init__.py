@@ -1,0 +1,6 @@
+"""The node's core on a seeded scheduler, with models of kernel, disk, speakers, peers and clock.
+
+`scheduler`: actors in place of threads, a virtual clock, locks that know them. `models`: what the core stands on.
+`world`: a node put together from the real core and the models, its runtime, its operator, and the invariants.
+`history`: what a seed stands for, running it, and shrinking one that fails. `mutants`: mends taken back.
+"""

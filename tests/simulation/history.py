@@ -1,0 +1,204 @@
+"""A seed is a history: containers, faults and the order of turns. Run, and shrunk where it fails."""
+
+from __future__ import annotations
+
+import gc
+import random
+from dataclasses import dataclass, field, replace
+
+from bgpcni.model import State
+
+from . import world as worlds
+from .models import models
+from .scheduler import Endless, sched
+from .world import Container, World
+
+KINDS = (
+    "kill agent", "kill agent", "kill speaker", "lose session", "kill peer", "silence", "mishap", "refuse", "full disk",
+    "stall", "stall", "deaf", "reload", "reload", "power cut", "release", "sync", "end space", "drain",
+)  # fmt: skip
+MISHAPS = ("untouched", "before", "half", "after", "short")
+CONFIGURATIONS = (("a",), ("b",), ("a", "b"), ("c",), ("b", "c"))
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`step`: at which operation of the models. `kind`, and a number in [0, 1) for what is left to choose."""
+
+    step: int
+    kind: str
+    how: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that is decided before; the order of turns follows from `seed`."""
+
+    seed: int
+    containers: tuple[Container, ...]
+    faults: tuple[Fault, ...]
+    patience: float = 3.0
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of a plan."""
+
+    plan: Plan
+    violations: list[str]
+    steps: int = 0
+    turns: int = 0
+    seconds: float = 0.0
+    cause: BaseException | None = field(default=None, repr=False)
+
+
+def plan_of(seed: int) -> Plan:
+    """At least three containers and two faults."""
+    dice = random.Random(seed * 2 + 1)
+    chance = dice.random
+    containers = []
+    networks = dice.sample(("unicast", "evpn", "small", "narrow", "lingering"), 2)
+    for number in range(3 + int(chance() * 2.5)):
+        containers.append(
+            Container(
+                f"c{number}",
+                networks[int(chance() * len(networks))],
+                start=chance() * chance() * 4,
+                hang_up=1 + int(chance() * 60) if chance() < 0.2 else 0,
+                life=chance() * chance() * 5,
+                end=("delete", "delete", "delete", "vanish", "abandon", "stay", "stay")[int(chance() * 7)],
+                again=chance() < 0.2,
+            )
+        )
+    faults = []
+    for _ in range(2 + int(chance() * 4)):
+        faults.append(Fault(int(chance() * 900) + 10, KINDS[int(chance() * len(KINDS))], chance()))
+    return Plan(seed, tuple(containers), tuple(sorted(faults, key=lambda fault: fault.step)), 1.0 + 6 * chance())
+
+
+def strike(world: World, fault: Fault) -> None:
+    """Have a fault happen now."""
+    if worlds.TRACE:
+        worlds.told(str(fault))
+    how = fault.how
+    names = sorted(world.runtimes)
+    name = names[int(how * len(names))]
+    sessions = [session for speaker in models.speakers.values() for session in speaker.sessions]
+    session = sessions[int(how * len(sessions))]
+    speaker = session.speaker
+    match fault.kind:
+        case "kill agent":
+            world.restart(how * 5)
+        case "kill speaker":
+            speaker.die()
+            sched.at(sched.now + how * 20, speaker.revive)
+        case "lose session":
+            session.lose()
+            sched.at(sched.now + (how * 1000) % 40, session.establish)
+        case "kill peer":
+            for other in sessions:
+                if other.peer is session.peer:
+                    other.lose(routes=True)
+                    sched.at(sched.now + (how * 1000) % 40, other.establish)
+        case "silence":
+            session.silence((how * 1000) % 120)
+        case "mishap":
+            chosen = MISHAPS[int(how * 100) % len(MISHAPS)]
+            speaker.mishaps += [chosen] * (1 + int(how * 1000) % 3)
+        case "refuse":
+            models.kernel.refusals = 1 + int(how * 3)
+        case "full disk":
+            models.disk.full = True
+            disk = models.disk
+            sched.at(sched.now + how * 20, lambda: setattr(disk, "full", False))
+        case "stall":
+            actors = list(world.agent.process.actors)
+            if actors:
+                actors[int(how * len(actors))].stalled_until = sched.now + (how * 1000) % 12
+        case "deaf":
+            models.kernel.deaf = True
+
+            def hear() -> None:
+                models.kernel.deaf = False
+                if world.agent.serving:
+                    world.agent.lose_events()
+
+            sched.at(sched.now + how * 10, hear)
+        case "reload":
+            world.reload(CONFIGURATIONS[int(how * 100) % len(CONFIGURATIONS)])
+        case "power cut":
+            world.power_cut(how * 10)
+        case "release":
+            world.force(name)
+        case "sync":
+            from bgpcni.operator import answers
+
+            world.command(lambda agent: answers.sync(agent.node))
+        case "drain":
+            world.drain()
+        case "end space":
+            runtime = world.runtimes[name]
+            runtime.up = False
+            models.kernel.end_space(runtime.container.path)
+
+
+def run(plan: Plan) -> Result:
+    """Drive it through its faults, to rest, then delete all, to rest again. The models must be `installed`."""
+    sched.reset(plan.seed)
+    sched.patience = plan.patience
+    world = World(plan.containers)
+    sched.faults = [
+        (fault.step, lambda fault=fault: strike(world, fault)) for fault in reversed(plan.faults)  # type: ignore[misc]
+    ]
+    world.start()
+    steps = 0
+    try:
+        _rest(world)
+        steps = sched.steps
+        world.check()
+        if not world.violations:
+            for runtime in world.runtimes.values():
+                if not runtime.deleted and not runtime.abandoned:
+                    sched.spawn(runtime.delete, runtime.process, "last")
+            _rest(world)
+            world.check()
+    except Endless as error:
+        world.violated(f"no rest: {error}")
+    sched.kill(world.agent.process)
+    for runtime in world.runtimes.values():
+        sched.kill(runtime.process)
+    return Result(plan, world.violations, steps, sched.turns, sched.now - 1000, world.cause)
+
+
+def _rest(world: World) -> None:
+    """Until nothing happens any more. What a drain ended is begun again."""
+    sched.run()
+    if world.draining or not world.agent.process.alive:
+        world.restart(0.1)
+        sched.run()
+    if any(session for speaker in models.speakers.values() for session in speaker.sessions if not session.up):
+        for speaker in models.speakers.values():
+            speaker.revive()
+            for session in speaker.sessions:
+                session.establish()
+        sched.run()
+
+
+def shrink(result: Result) -> Result:
+    """The fewest containers and faults with which it still fails, as far as leaving out one at a time gets."""
+    found = result
+    changed = True
+    while changed:
+        changed = False
+        plan = found.plan
+        smaller = [replace(plan, faults=plan.faults[:at] + plan.faults[at + 1 :]) for at in range(len(plan.faults))]
+        smaller += [
+            replace(plan, containers=plan.containers[:at] + plan.containers[at + 1 :])
+            for at in range(len(plan.containers) if len(plan.containers) > 1 else 0)
+        ]
+        for candidate in smaller:
+            again = run(candidate)
+            if again.violations:
+                found, changed = again, True
+                break
+    return found

@@ -1,0 +1,689 @@
+"""A node of the real core upon the models, with its runtime and its operator; and what must never be.
+
+The core runs as it is: transaction, reconcile, next_step, addressing, convergence, announcers, ledgers, nudges, worker,
+and of the agent its start, reload and drain. `installed` puts the models in the place of what it stands on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from bgpcni import clock, nudges
+from bgpcni.agent import agent as agents
+from bgpcni.agent import worker as workers
+from bgpcni.cni.environment import Command
+from bgpcni.config.agent import AgentConfig
+from bgpcni.convergence import announcer, catalog, convergence
+from bgpcni.convergence.derive import derive
+from bgpcni.dataplane import claims
+from bgpcni.errors import CniError
+from bgpcni.handler import _VERBS
+from bgpcni.kernel import vlans
+from bgpcni.model import Announcement, Attachment, AttachmentKey, Nlri, NodeFacts, State
+from bgpcni.node import addressing, boots, failures, node, plan, reconcile, transaction, unreadable, unrecorded
+from bgpcni.node.request import Request, parse_request
+from bgpcni.nudges import Nudges
+from bgpcni.operator import answers
+
+from . import models as m
+from .models import Link, Peer, Speaker, models
+from .scheduler import Actor, Process, Threading, Time, sched, text_of_now
+
+FACTS = NodeFacts(
+    "/run/sim", "/data/sim", asn=64512, router_id="192.0.2.1", local_address="192.0.2.1", next_hop="192.0.2.1",
+    next_hop6="2001:db8::1", has_bgp=True, hold_time=90, graceful_restart=120,
+)  # fmt: skip
+GRACE = 60.0
+DEL_SECONDS = 2.0
+
+
+class Violation(AssertionError):
+    """Something that must never be."""
+
+
+TRACE = False
+"""Have everything told, for whoever looks at one history."""
+
+
+def told(what: str) -> None:
+    print(f"{sched.steps:5} {sched.now - 1000:8.3f} {sched.actor.name if sched.actor else '-':14} {what}")
+
+
+class SilentLog:
+    """In place of a module's `log`: nothing is formatted; what is logged as a defect is one."""
+
+    def debug(self, text: object, *arguments: object) -> None:
+        if TRACE:
+            told(str(text) % arguments)
+
+    info = warning = error = debug
+
+    def log(self, level: int, text: str, *arguments: object) -> None:
+        self.debug(text, *arguments)
+
+    def exception(self, text: str, *arguments: object) -> None:
+        import sys
+
+        error = sys.exc_info()[1]
+        if isinstance(error, Exception):
+            world().violated(f"a defect: {text % arguments}: {type(error).__name__}: {error}", error)
+
+
+class NoDataPlane:
+    def restore(self, attachments: object) -> None:
+        pass
+
+    def configure(self, *_: object) -> None:
+        pass
+
+    relisten = start = configure
+
+
+class NumbersInUse:
+    """In place of `numbers.NumbersInUse`."""
+
+    def __init__(self, store: m.Store, *, resident: bool) -> None:
+        self._numbers = store.disk.numbers
+
+    def of(self, name: str, undo: object) -> int:
+        sched.point()
+        return self._numbers.setdefault(name, len(self._numbers) + 1)
+
+
+class MadeOfBridges:
+    def __init__(self, store: object) -> None:
+        pass
+
+    def add(self, *_: object) -> None:
+        pass
+
+    keep = take_away = add
+
+
+class Nothing:
+    """In place of what has an open socket."""
+
+    @classmethod
+    def open(cls) -> Nothing:
+        return _NOTHING
+
+
+_NOTHING = Nothing()
+
+_CATALOG = SimpleNamespace(targets_per_route=True)
+_load = catalog.load
+
+
+def _patches() -> list[tuple[Any, str, Any]]:
+    interface = m.Interface
+    found: list[tuple[Any, str, Any]] = [(clock, "monotonic", Time.monotonic), (clock, "now", text_of_now)]
+    for module in (announcer, convergence, nudges, claims, workers, node, failures):
+        found.append((module, "threading", Threading))
+    for module in (announcer, convergence, transaction, reconcile, addressing, agents, answers):
+        found.append((module, "time", Time))
+    for module in (transaction, reconcile, node, boots, unrecorded, unreadable, answers):
+        found.append((module, "interface", interface))
+    for module in (announcer, convergence, workers, node, transaction, reconcile, agents, addressing, boots):
+        found.append((module, "log", SilentLog()))
+    found += [
+        (announcer, "random", SimpleNamespace(uniform=lambda low, high: low + (high - low) * sched.chance())),
+        (catalog, "load", lambda kind: m.ModelExporter),
+        (transaction, "Namespace", m.Space),
+        (transaction, "bridge", m.Bridge),
+        (node, "boot_id", lambda: models.kernel.boot_id),
+        (node, "NumbersInUse", NumbersInUse),
+        (node, "MadeOfBridges", MadeOfBridges),
+        (node, "Herald", Nothing),
+        (node, "Reaper", Nothing),
+        (node, "Netlink", Nothing),
+        (addressing, "_leases_dir", lambda store: "/run/sim/leases"),
+        (addressing, "boot_id", lambda: models.kernel.boot_id),
+        (addressing, "Reclaimer", m.Reclaimer),
+        (addressing, "Leases", m.ModelLeases),
+        (addressing, "HostLocal", m.ModelHostLocal),
+        (boots, "boot_time_ns", lambda: models.kernel.booted_ns),
+        (unrecorded, "_remove_inside", m.remove_inside),
+        (unrecorded, "guests", SimpleNamespace(find=lambda *_: ())),
+        (unrecorded, "options", SimpleNamespace(remove_unrecorded=lambda *_: None)),
+        (unreadable, "options", SimpleNamespace(remove_of=lambda *_: None)),
+        (agents, "facts", SimpleNamespace(refuse_passwords=lambda config: None, resolve=lambda config: FACTS)),
+        (workers.Worker, "_take_down_name", lambda self, key: None),
+        (vlans, "require", lambda tagging: None),
+    ]
+    return found
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """The models in place of kernel, disk, threads and clock, for as long as it lasts."""
+    before = []
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        for owner, name, value in _patches():
+            before.append((owner, name, getattr(owner, name)))
+            if isinstance(owner, type):
+                setattr(owner, name, value)
+            else:
+                setattr(owner, name, value)
+        yield
+    finally:
+        for owner, name, value in reversed(before):
+            setattr(owner, name, value)
+        logging.disable(level)
+
+
+# ---------------------------------------------------------------- configurations
+
+
+@cache
+def agent_config(names: tuple[str, ...]) -> AgentConfig:
+    """agent.toml with these exporters as its defaults: `a`, `b`, and `c`, which is `a` by another name."""
+    speakers = {"a": "a", "b": "b", "c": "a"}
+    return AgentConfig.model_validate(
+        {
+            "default_exporters": names,
+            "exporters": {name: {"type": "model", "speaker": speakers[name]} for name in names},
+            "orphan_grace": GRACE,
+            "run_dir": "/run/sim",
+            "data_dir": "/data/sim",
+        }
+    )
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "unicast": {"bgp": {"family": "unicast"}, "range": ("10.1.0.2", "10.1.0.40")},
+    "evpn": {"bgp": {"family": "evpn", "vni": 100}, "exportRT": ["64512:100"], "range": ("10.2.0.2", "10.2.0.40")},
+    "small": {"bgp": {"family": "unicast"}, "range": ("10.3.0.2", "10.3.0.3")},
+    "narrow": {"bgp": {"family": "evpn", "vni": 101}, "exportRT": ["64512:101"], "range": ("10.4.0.2", "10.4.0.3")},
+    "lingering": {"bgp": {"family": "unicast", "drainSeconds": 1}, "range": ("10.5.0.2", "10.5.0.40")},
+}
+
+
+@cache
+def request_of(command: str, network: str, container: str) -> Request:
+    section = dict(NETWORKS[network])
+    first, last = section.pop("range")
+    subnet = first.rpartition(".")[0] + ".0/24"
+    document = {
+        "cniVersion": "1.0.0", "name": network, "type": "bgpcni", "bridge": f"br-{network}", "isGateway": True,
+        "ipam": {
+            "type": "host-local", "dataDir": "/leases",
+            "ranges": [[{"subnet": subnet, "rangeStart": first, "rangeEnd": last, "gateway": subnet.replace(".0/", ".1/").partition("/")[0]}]],
+        },
+        **section,
+    }  # fmt: skip
+    variables = {
+        "CNI_COMMAND": command, "CNI_CONTAINERID": container, "CNI_IFNAME": "eth0",
+        "CNI_NETNS": f"/run/netns/{container}", "CNI_PATH": "/opt/cni/bin",
+    }  # fmt: skip
+    return parse_request(variables, json.dumps(document).encode())
+
+
+# ---------------------------------------------------------------- the node's process
+
+
+class Agent:
+    """One life of `bgpcni agent`."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self.process = Process("agent")
+        self.config = config
+        self.serving = False
+        self.running: agents.Running
+        self.replies: set[Call] = set()
+
+    def start(self) -> None:
+        sched.spawn(self._run, self.process, "main")
+
+    def _run(self) -> None:
+        running = agents.Running.__new__(agents.Running)
+        store: Any = m.Store(models.disk)
+        nudges = Nudges()
+        made = convergence.Convergence(FACTS, nudges, spare=store.unreadable)
+        running._changing = Threading.Lock()
+        running._dataplane = NoDataPlane()  # type: ignore[assignment]
+        running.node = node.Node(store, self.config, FACTS, made, nudges)
+        running.worker = workers.Worker(running.node)
+        self.running = running
+        store.sweep()
+        models.kernel.listener = self._link_gone
+        running._restore()
+        running.node.claims.load()
+        made.start()
+        sched.spawn(running.worker.run, self.process, "worker")
+        running.worker.look_at_all()
+        running.worker.retire_soon()
+        self.serving = True
+        world().serve()
+
+    @property
+    def node(self) -> node.Node:
+        return self.running.node
+
+    def _link_gone(self, index: int) -> None:
+        """The kernel's event, heard some time later."""
+        if self.process.alive:
+            sched.spawn(lambda: self.running.worker.link_gone(index), self.process, "monitor")
+
+    def lose_events(self) -> None:
+        sched.spawn(lambda: self.running.worker.look_at_all(), self.process, "monitor")
+
+    def kill(self) -> None:
+        models.kernel.listener = None
+        self.serving = False
+        sched.kill(self.process)
+        for speaker in models.speakers.values():
+            speaker.client = None
+        for reply in list(self.replies):
+            reply.answer("reset")
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One call of the runtime. `outcome`: "" while it runs, `ok`, `error`, or `reset` where its agent died."""
+
+    outcome: str = ""
+    error: BaseException | None = None
+    hung_up: bool = False
+    waiting: list[Actor] = field(default_factory=list)
+
+    def answer(self, outcome: str, error: BaseException | None = None) -> None:
+        self.outcome, self.error = outcome, error
+        for actor in list(self.waiting):
+            sched.wake(actor)
+
+
+# ---------------------------------------------------------------- containers
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What its runtime does. `hang_up`: turns until the ADD's caller dies, 0: it does not. `end`: `delete`, `vanish`
+    (its namespace dies, and DEL comes after), `abandon` (no DEL comes), `stay`. `life`: seconds until then."""
+
+    name: str
+    network: str
+    start: float = 0.0
+    hang_up: int = 0
+    life: float = 1.0
+    end: str = "delete"
+    again: bool = False
+
+    @property
+    def key(self) -> AttachmentKey:
+        return AttachmentKey(self.network, self.name, "eth0")
+
+    @property
+    def path(self) -> str:
+        return f"/run/netns/{self.name}"
+
+
+class Runtime:
+    """The runtime's side of one container, and what it knows: whether it is up, and whether it is deleted."""
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self.up = False
+        self.deleting = False
+        self.deleted = False
+        self.abandoned = False
+        self.forced = False
+        self.process = Process(container.name)
+        self.done = False
+
+    def start(self) -> None:
+        sched.spawn(self._run, self.process, self.container.name)
+
+    def _run(self) -> None:
+        container = self.container
+        sched.sleep(container.start)
+        for _ in range(2 if container.again else 1):
+            models.kernel.spaces[container.path] = models.kernel.number()
+            self.deleting = self.deleted = False
+            boots = models.kernel.boots
+            outcome = self._call("ADD", container.hang_up)
+            if outcome == "ok" and boots == models.kernel.boots:
+                self.up = True
+                world().added(self)
+                sched.sleep(container.life)
+            if container.end == "stay" and self.up:
+                break
+            if container.end in ("vanish", "abandon"):
+                self.up = False
+                models.kernel.end_space(container.path)
+                sched.sleep(container.life)
+            if container.end == "abandon" and outcome == "ok":
+                self.abandoned = True
+                break
+            self.delete()
+        self.done = True
+
+    def delete(self) -> None:
+        """DEL until it answers 0."""
+        self.deleting, self.up = True, False
+        while self._call("DEL") != "ok":
+            sched.sleep(0.5)
+        self.deleted = True
+        world().deleted(self)
+        models.kernel.end_space(self.container.path)
+
+    def reboot(self) -> None:
+        """Its container ended with the node. Its runtime sends a DEL all the same."""
+        self.up = False
+
+    def _call(self, command: str, hang_up: int = 0) -> str:
+        w = world()
+        while not (w.agent.serving and w.agent.process.alive):
+            sched.block(w.callers, 1.0)
+        agent, call = w.agent, Call()
+        request = replace(request_of(command, self.container.network, self.container.name), hung_up=lambda: call.hung_up)
+        agent.replies.add(call)
+        sched.spawn(lambda: _serve(agent, call, command, request), agent.process, f"{command} {self.container.name}")
+        limit = sched.now + hang_up * 0.0005 if hang_up else None
+        while not call.outcome:
+            if not sched.block(call.waiting, None if limit is None else limit - sched.now) and not call.outcome:
+                call.hung_up = True
+                return "hung up"
+        agent.replies.discard(call)
+        return call.outcome
+
+
+def _serve(agent: Agent, call: Call, command: str, request: Request) -> None:
+    try:
+        answer = _VERBS[Command(command)](agent.node, request)
+    except CniError as error:
+        call.answer("error", error)
+        return
+    except Exception as error:  # noqa: BLE001 - as handler.handle: an internal error, and a defect
+        world().violated(f"{command} {request.key}: {type(error).__name__}: {error}", error)
+        call.answer("error", error)
+        return
+    call.answer("ok")
+    for job in answer.after:
+        sched.point()
+        job()
+
+
+# ---------------------------------------------------------------- all of it
+
+
+class World:
+    """One history's node. It is told of the moments that count (`models.Watch`)."""
+
+    def __init__(self, containers: tuple[Container, ...], peers: int = 2) -> None:
+        self.violations: list[str] = []
+        self.cause: BaseException | None = None
+        self.trace: list[str] | None = None
+        self.callers: list[Actor] = []
+        self.lost: set[str] = set()
+        """Addresses that a power cut made the node forget."""
+        self.draining = False
+        self.exporters: tuple[str, ...] = ("a",)
+        global _world
+        _world = self
+        models.reset(self, ("a", "b"), peers)
+        self.runtimes = {container.name: Runtime(container) for container in containers}
+        self.agent = Agent(agent_config(self.exporters))
+        self.operator = Process("operator")
+        sched.crash = lambda actor, error: self.violated(f"{actor.name}: {type(error).__name__}: {error}", error)
+
+    def start(self) -> None:
+        self.agent.start()
+        for runtime in self.runtimes.values():
+            runtime.start()
+
+    def serve(self) -> None:
+        for actor in list(self.callers):
+            sched.wake(actor)
+
+    def violated(self, what: str, cause: BaseException | None = None) -> None:
+        if not self.violations:
+            self.cause = cause
+        self.violations.append(f"{sched.steps} {sched.now - 1000:.3f}: {what}")
+
+    # ---------------------------------------------------------------- faults
+
+    def restart(self, seconds: float) -> None:
+        """The agent is killed, and started again after a while."""
+        if not self.agent.process.alive:
+            return
+        self.agent.kill()
+        self.draining = False
+        sched.at(sched.now + seconds, self._start)
+
+    def _start(self) -> None:
+        if not self.agent.process.alive:
+            self.agent = Agent(agent_config(self.exporters))
+            self.agent.start()
+
+    def power_cut(self, seconds: float) -> None:
+        before = {digest for folder in models.disk.records.values() for digest in folder}
+        self.agent.kill()
+        for speaker in models.speakers.values():
+            speaker.die()
+            sched.at(sched.now + seconds + 1, speaker.revive)
+        models.kernel.reboot()
+        models.disk.power_cut(sched.chance)
+        after = {d for folder in models.disk.records.values() for d, (_, item) in folder.items() if item is not None}
+        for runtime in self.runtimes.values():
+            runtime.reboot()
+            if runtime.container.key.digest in before - after:
+                self.lost.add(runtime.container.name)
+        sched.at(sched.now + seconds, self._start)
+
+    def command(self, what: Callable[[Agent], object]) -> None:
+        """The operator says something to the agent, if there is one; errors are for the operator."""
+        agent = self.agent
+        if not agent.serving:
+            return
+
+        def run() -> None:
+            try:
+                what(agent)
+            except CniError:
+                pass
+
+        sched.spawn(run, agent.process, "operator")
+
+    def reload(self, names: tuple[str, ...]) -> None:
+        def run(agent: Agent) -> None:
+            before, self.exporters = self.exporters, names  # agent.toml is changed first
+            try:
+                agent.running.reload(agent_config(names))
+            except CniError:
+                self.exporters = before
+                raise
+
+        self.command(run)
+
+    def force(self, name: str) -> None:
+        runtime = self.runtimes[name]
+
+        def run(agent: Agent) -> None:
+            runtime.forced = True
+            answers.release(agent.node, name, force=True)
+
+        self.command(run)
+
+    def drain(self) -> None:
+        def run(agent: Agent) -> None:
+            self.draining = True
+            agent.running.drain(30.0)
+
+        self.command(run)
+
+    # ---------------------------------------------------------------- at the moment
+
+    def added(self, runtime: Runtime) -> None:
+        """An ADD answered success."""
+        container = runtime.container
+        if container.path in models.kernel.spaces and models.kernel.of_key(container.key) is None:
+            self.violated(f"ADD of {container.name} answered success, and there is no link")
+
+    def deleted(self, runtime: Runtime) -> None:
+        """A DEL answered 0."""
+        container = runtime.container
+        if models.kernel.of_key(container.key) is not None:
+            self.violated(f"DEL of {container.name} answered 0, and its link is there")
+        for state in (State.ADDING, State.UP):
+            found = models.disk.records[state].get(container.key.digest)
+            if found is not None and container.key.digest not in models.disk.unmoved:
+                self.violated(f"DEL of {container.name} answered 0, and its record is {state}")
+
+    def given(self, address: str, network: str, container_id: str, *, taken: bool) -> None:
+        """An address is leased: does anybody still route it to another container?"""
+        prefix = f"{address}/32"
+        for place, table in self._tables():
+            for nlri, route in table.items():
+                end = route.endpoint
+                if nlri.prefix != prefix or end is None or end.container_id == container_id:
+                    continue
+                if end.container_id in self.lost or self.runtimes[end.container_id].forced:
+                    continue
+                if taken and network != "narrow" and network != "evpn" and self._is_exhausted(network):
+                    continue  # rule 2: on this node, with the same NLRI and the same next hop
+                self.violated(f"{address} is given to {container_id}, and {place} routes it to {end.container_id}")
+
+    def _is_exhausted(self, network: str) -> bool:
+        first, last = NETWORKS[network]["range"]
+        size = int(last.rpartition(".")[2]) - int(first.rpartition(".")[2]) + 1
+        leases = models.disk.leases.get(f"/leases/{network}", {})
+        return sum(1 for name in leases if name[0] != "l") >= size
+
+    def _tables(self) -> Iterator[tuple[str, dict[Nlri, Announcement]]]:
+        for speaker in models.speakers.values():
+            yield speaker.name, speaker.table
+        for peer in models.peers:
+            for name, table in peer.routes.items():
+                yield f"{peer.name} from {name}", table
+
+    def withdrawn(self, peer: Peer, speaker: Speaker, nlri: Nlri, route: Announcement) -> None:
+        """A peer takes a route out of its table: is it that of a container that runs, and has it no other?"""
+        if route.endpoint is None or self.draining:
+            return
+        runtime = self.runtimes.get(route.endpoint.container_id)
+        if runtime is None or not runtime.up or runtime.container.path not in models.kernel.spaces:
+            return
+        link = models.kernel.of_key(runtime.container.key)
+        if link is None or link.index != route.endpoint.host_index or peer.best(nlri) is not None:
+            return
+        for other in models.speakers.values():
+            if not other.alive or not all(session.up for session in other.sessions if session.peer is peer):
+                return  # nobody can help it
+        self.violated(f"{peer.name} loses {nlri} of {runtime.container.name}, which runs")
+
+    def link_removed(self, link: Link) -> None:
+        """We remove a link: the routes to it are to be withdrawn by now."""
+        for name, at_work in self.agent.node.convergence._announcers.items():
+            if at_work._ledger._owned.get(link.key) and at_work._ledger.standing(link.key, None).value == "announced":
+                self.violated(f"the link of {link.key} goes, and {name} announces it")
+
+    # ---------------------------------------------------------------- at rest
+
+    def check(self) -> None:
+        """Everything is as it should be, now that nothing happens any more."""
+        alive = {name: runtime for name, runtime in self.runtimes.items() if self._is_alive(runtime)}
+        records = {}
+        for state in State:
+            for digest, (_, attachment) in models.disk.records[state].items():
+                records[digest] = (state, attachment)
+        keys = {runtime.container.key.digest: runtime for runtime in alive.values()}
+        for digest, (state, attachment) in records.items():
+            if digest not in keys:
+                self.violated(f"the record of {attachment.key if attachment else digest} is left in {state}")
+        for digest, runtime in keys.items():
+            if digest not in records or records[digest][0] is not State.UP:
+                self.violated(f"{runtime.container.name} runs, and has no record that is up")
+        self._check_links(alive)
+        attachments = [item for digest, (_, item) in records.items() if digest in keys and item is not None]
+        self._check_leases(attachments, set(alive))
+        self._check_routes(attachments)
+        self._check_memory(set(alive))
+
+    def _is_alive(self, runtime: Runtime) -> bool:
+        return runtime.up
+
+    def _check_links(self, alive: dict[str, Runtime]) -> None:
+        for link in models.kernel.links.values():
+            if link.key.container_id not in alive:
+                self.violated(f"the link of {link.key} is left")
+        for name, runtime in alive.items():
+            if models.kernel.of_key(runtime.container.key) is None:
+                self.violated(f"{name} runs, and has no link")
+
+    def _check_leases(self, attachments: list[Attachment], alive: set[str]) -> None:
+        for folder, entries in models.disk.leases.items():
+            for address, entry in entries.items():
+                owner = entry.owner[0]
+                forgotten = owner in self.lost and folder not in models.disk.reclaimed  # by the network's next ADD
+                if address[0] != "l" and owner not in alive and not forgotten:
+                    self.violated(f"the lease of {address} in {folder} is left to {owner}")
+        used: dict[str, str] = {}
+        for attachment in attachments:
+            for item in attachment.addresses:
+                address = item.address.partition("/")[0]
+                if address in used:
+                    self.violated(f"{address} is that of {used[address]} and of {attachment.container_id}")
+                used[address] = attachment.container_id
+                entry = models.disk.leases.get(f"/leases/{attachment.network}", {}).get(address)
+                if entry is None or entry.owner[0] != attachment.container_id:
+                    self.violated(f"{attachment.container_id} runs with {address}, which is not leased to it")
+
+    def _check_routes(self, attachments: list[Attachment]) -> None:
+        wanted: dict[str, dict[Nlri, set[str]]] = {name: {} for name in models.speakers}
+        for attachment in attachments:
+            for use in plan.exporters_now(attachment.network, attachment.asked, self.agent.node.agent, resident=True):
+                for route in derive(attachment, FACTS):
+                    owners = wanted[use.config["speaker"]].setdefault(route.nlri, set())
+                    owners.add(attachment.container_id)
+        for place, name, table in [
+            *((f"{peer.name} from {name}", name, table) for peer in models.peers for name, table in peer.routes.items()),
+            *((speaker.name, speaker.name, speaker.table) for speaker in models.speakers.values()),
+        ]:
+            for nlri, route in table.items():
+                owners = wanted[name].get(nlri)
+                if owners is None:
+                    self.violated(f"{place} has {nlri}, which nobody announces")
+                elif route.endpoint is not None and route.endpoint.container_id not in owners:
+                    self.violated(f"{place} has {nlri} of {route.endpoint.container_id}, not of {owners}")
+            for nlri in wanted[name]:
+                if nlri not in table:
+                    self.violated(f"{place} lacks {nlri} of {wanted[name][nlri]}")
+
+    def _check_memory(self, alive: set[str]) -> None:
+        node = self.agent.node
+        for key in node.seen:
+            self.violated(f"the reconciler remembers {key}: {node.seen[key]}")
+        for key in [*node.nudges._due, *node.nudges._attended]:
+            self.violated(f"{key} is nudged for")
+        for key in {*node.claims._claims, *node.claims._places, *node.by_link.values()}:
+            if key.container_id not in alive:
+                self.violated(f"claims or watches of {key} are left")
+        for name, at_work in node.convergence._announcers.items():
+            ledger = at_work._ledger
+            for key in {*ledger._owned, *ledger._leaving, *ledger._gone}:
+                if key.container_id not in alive:
+                    self.violated(f"the ledger of {name} knows {key}")
+            for nlri, entry in ledger.entries.items():
+                if not entry.owners:
+                    self.violated(f"the ledger of {name} has {nlri}, which nobody wants")
+            if not ledger.quiet:
+                self.violated(f"{name} is not quiet")
+        if node.convergence._unreachable:
+            self.violated(f"unreachable: {node.convergence._unreachable}")
+
+
+_world: World | None = None
+
+
+def world() -> World:
+    assert _world is not None
+    return _world
