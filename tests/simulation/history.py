@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from bgpcni.model import State
 
 from . import world as worlds
-from .models import models
+from .models import MISHAPS, models
 from .scheduler import Endless, sched
 from .world import Container, World
 
@@ -17,7 +17,6 @@ KINDS = (
     "kill agent", "kill agent", "kill speaker", "lose session", "kill peer", "silence", "mishap", "refuse", "full disk",
     "stall", "stall", "deaf", "reload", "reload", "power cut", "release", "sync", "end space", "drain",
 )  # fmt: skip
-MISHAPS = ("untouched", "before", "half", "after", "short")
 CONFIGURATIONS = (("a",), ("b",), ("a", "b"), ("c",), ("b", "c"))
 
 
@@ -38,6 +37,8 @@ class Plan:
     containers: tuple[Container, ...]
     faults: tuple[Fault, ...]
     patience: float = 3.0
+    trouble: float = 0.0
+    """How often, besides, a speaker does not do what it is asked."""
 
 
 @dataclass(slots=True)
@@ -63,17 +64,19 @@ def plan_of(seed: int) -> Plan:
             Container(
                 f"c{number}",
                 networks[int(chance() * len(networks))],
-                start=chance() * chance() * 4,
+                start=chance() * chance() * 2,
                 hang_up=1 + int(chance() * 60) if chance() < 0.2 else 0,
-                life=chance() * chance() * 5,
+                life=chance() * chance() * 3,
                 end=("delete", "delete", "delete", "vanish", "abandon", "stay", "stay")[int(chance() * 7)],
-                again=chance() < 0.2,
+                again=chance() < 0.5,
             )
         )
     faults = []
     for _ in range(2 + int(chance() * 4)):
-        faults.append(Fault(int(chance() * 900) + 10, KINDS[int(chance() * len(KINDS))], chance()))
-    return Plan(seed, tuple(containers), tuple(sorted(faults, key=lambda fault: fault.step)), 1.0 + 6 * chance())
+        faults.append(Fault(int(chance() * 600) + 10, KINDS[int(chance() * len(KINDS))], chance()))
+    rate = 0.3 * chance() if chance() < 0.4 else 0.0
+    order = tuple(sorted(faults, key=lambda fault: fault.step))
+    return Plan(seed, tuple(containers), order, 1.0 + 6 * chance(), rate)
 
 
 def strike(world: World, fault: Fault) -> None:
@@ -147,6 +150,7 @@ def run(plan: Plan) -> Result:
     sched.reset(plan.seed)
     sched.patience = plan.patience
     world = World(plan.containers)
+    models.trouble = plan.trouble
     sched.faults = [
         (fault.step, lambda fault=fault: strike(world, fault)) for fault in reversed(plan.faults)  # type: ignore[misc]
     ]
@@ -173,6 +177,7 @@ def run(plan: Plan) -> Result:
 def _rest(world: World) -> None:
     """Until nothing happens any more. What a drain ended is begun again."""
     sched.run()
+    models.trouble = 0.0
     if world.draining or not world.agent.process.alive:
         world.restart(0.1)
         sched.run()

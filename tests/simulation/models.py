@@ -733,6 +733,10 @@ class Speaker:
             self.client.tell("sessions")
 
 
+MISHAPS = ("untouched", "before", "half", "after", "short")
+"""What a verb may come to: the speaker was given nothing; it is not known what it was given."""
+
+
 class ModelExporter(Exporter):
     """The exporter contract upon a `Speaker`; `config.speaker` names it."""
 
@@ -791,7 +795,11 @@ class ModelExporter(Exporter):
         if not self.speaker.alive:
             raise NotThereYet("the speaker is away", untouched=True)
         self.look_at_speaker()
-        return self.speaker.mishaps.pop(0) if self.speaker.mishaps else ""
+        if self.speaker.mishaps:
+            return self.speaker.mishaps.pop(0)
+        if models.trouble and sched.chance() < models.trouble:
+            return MISHAPS[int(sched.chance() * len(MISHAPS))]
+        return ""
 
     def _act(self, routes: Sequence[Announcement], change: Callable[[Announcement], None]) -> list[Outcome]:
         mishap = self._begin()
@@ -861,6 +869,8 @@ class Models:
     peers: list[Peer] = field(default_factory=list)
     speakers: dict[str, Speaker] = field(default_factory=dict)
     watch: Any = None
+    trouble: float = 0.0
+    """How often a verb comes to one of MISHAPS."""
 
     def reset(self, watch: Watch, speakers: Sequence[str], peers: int) -> None:
         self.disk, self.kernel, self.watch = Disk(), Kernel(), watch

@@ -18,6 +18,8 @@ from greenlet import getcurrent, greenlet
 
 MOST_STEPS = 40_000
 """In one history; more is a loop without an end."""
+IDLE = 5.0
+"""Seconds without anything to do after which a fault comes although its step has not."""
 TICK = 0.0005
 """Seconds that pass with every change of turn."""
 
@@ -202,7 +204,7 @@ class Scheduler:
                 self._due(heapq.heappop(timers))
             ready = self.ready
             if not ready:
-                if self.faults:  # nothing happens any more before it
+                if self.faults and (not timers or timers[0][0] > self.now + IDLE):  # nothing happens before it for long
                     self.steps = self.faults[-1][0]
                     continue
                 if not timers or (horizon is not None and timers[0][0] > horizon):

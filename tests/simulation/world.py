@@ -199,11 +199,11 @@ def agent_config(names: tuple[str, ...]) -> AgentConfig:
 
 
 NETWORKS: dict[str, dict[str, Any]] = {
-    "unicast": {"bgp": {"family": "unicast"}, "range": ("10.1.0.2", "10.1.0.40")},
-    "evpn": {"bgp": {"family": "evpn", "vni": 100}, "exportRT": ["64512:100"], "range": ("10.2.0.2", "10.2.0.40")},
+    "unicast": {"bgp": {"family": "unicast"}, "range": ("10.1.0.2", "10.1.0.4")},
+    "evpn": {"bgp": {"family": "evpn", "vni": 100}, "exportRT": ["64512:100"], "range": ("10.2.0.2", "10.2.0.4")},
     "small": {"bgp": {"family": "unicast"}, "range": ("10.3.0.2", "10.3.0.3")},
     "narrow": {"bgp": {"family": "evpn", "vni": 101}, "exportRT": ["64512:101"], "range": ("10.4.0.2", "10.4.0.3")},
-    "lingering": {"bgp": {"family": "unicast", "drainSeconds": 1}, "range": ("10.5.0.2", "10.5.0.40")},
+    "lingering": {"bgp": {"family": "unicast", "drainSeconds": 1}, "range": ("10.5.0.2", "10.5.0.4")},
 }
 
 
@@ -255,7 +255,11 @@ class Agent:
         self.running = running
         store.sweep()
         models.kernel.listener = self._link_gone
-        running._restore()
+        try:
+            running._restore()
+        except CniError:  # it ends, and is started again
+            sched.soon(lambda: world().restart(1.0))
+            return
         running.node.claims.load()
         made.start()
         sched.spawn(running.worker.run, self.process, "worker")
@@ -350,6 +354,9 @@ class Runtime:
             self.deleting = self.deleted = False
             boots = models.kernel.boots
             outcome = self._call("ADD", container.hang_up)
+            if outcome == "error":
+                self._call("DEL")
+                outcome = self._call("ADD")
             if outcome == "ok" and boots == models.kernel.boots:
                 self.up = True
                 world().added(self)
@@ -425,7 +432,7 @@ class World:
         self.callers: list[Actor] = []
         self.lost: set[str] = set()
         """Addresses that a power cut made the node forget."""
-        self.draining = False
+        self.draining = self.drained = False
         self.exporters: tuple[str, ...] = ("a",)
         global _world
         _world = self
@@ -515,7 +522,7 @@ class World:
 
     def drain(self) -> None:
         def run(agent: Agent) -> None:
-            self.draining = True
+            self.draining = self.drained = True
             agent.running.drain(30.0)
 
         self.command(run)
@@ -567,7 +574,7 @@ class World:
 
     def withdrawn(self, peer: Peer, speaker: Speaker, nlri: Nlri, route: Announcement) -> None:
         """A peer takes a route out of its table: is it that of a container that runs, and has it no other?"""
-        if route.endpoint is None or self.draining:
+        if route.endpoint is None or self.drained:
             return
         runtime = self.runtimes.get(route.endpoint.container_id)
         if runtime is None or not runtime.up or runtime.container.path not in models.kernel.spaces:
