@@ -357,20 +357,18 @@ def _leave(node: Node, attachment: Attachment, *, told: bool) -> bool:
 
 
 def _announce(node: Node, attachment: Attachment, uses: tuple[ExporterUse, ...]) -> Attachment:
-    """The record first, then the routes."""
-    new = tuple(use for use in uses if use not in attachment.exporters)
-    if new:
+    """What the record names already goes on, whatever the disk says; new: the record first, then the routes."""
+    node.remember(attachment)
+    if known := tuple(use for use in uses if use in attachment.exporters):
+        node.convergence.want(attachment, known)
+    if new := tuple(use for use in uses if use not in attachment.exporters):
         attachment = attachment.model_copy(update={"exporters": (*attachment.exporters, *new)})
         node.refuse_unannounceable(attachment)
         for use in new:
             node.convergence.ensure(use)
         node.store.put(State.UP, attachment)
         log.info("%s: announced through %s from now on", attachment.key, _names(new))
-    node.remember(attachment)
-    if new:
         node.convergence.want(attachment, new, fresh=True)
-    if known := tuple(use for use in uses if use not in new):
-        node.convergence.want(attachment, known)
     return attachment
 
 
