@@ -66,7 +66,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
         node.settle(attachment)
         reconcile.begin(node, attachment, held)
         attachment, _ = node.enter_vrf(attachment)
-        attachment = node.announce(attachment)
+        attachment = node.announce(attachment, held)
         request.refuse_hung_up()
         undo.keep()
     return attachment, Dns()

@@ -137,11 +137,12 @@ class Node:
             created=clock.now(),
         )
 
-    def announce(self, attachment: Attachment) -> Attachment:
+    def announce(self, attachment: Attachment, held: Attachment | None = None) -> Attachment:
         """Behind a working data path only: the record goes up, then the routes go out, at `wake`.
 
         In a call the other way round, since nobody would go on with what a kill cuts short; `since` in a record that
-        is not up says that routes may be out. Raises CniError, and then the caller takes everything back.
+        is not up says that routes may be out. `held`: what the same container had before and is not withdrawn yet; its
+        exporters stay in the record until they have. Raises CniError, and then the caller takes everything back.
         """
         if self.dataplane is not None:
             self.dataplane.shield(attachment)
@@ -157,7 +158,9 @@ class Node:
             self.dataplane.attach(attachment)
         attachment = attachment.model_copy(update={"since": clock.now(), "mobility": mobility})
         told_first = bool(attachment.exporters) and not self.resident
-        self.store.put(State.ADDING if told_first else State.UP, attachment)
+        owing = tuple(use for use in held.exporters if use not in attachment.exporters) if held is not None else ()
+        recorded = attachment.model_copy(update={"exporters": (*attachment.exporters, *owing)}) if owing else attachment
+        self.store.put(State.ADDING if told_first else State.UP, recorded)
         self.remember(attachment)
         if attachment.exporters:
             try:
@@ -166,9 +169,9 @@ class Node:
                 raise TryAgain(str(error)) from None
             self._refuse_address_twice(attachment)
         if told_first:
-            self.store.put(State.UP, attachment)
+            self.store.put(State.UP, recorded)
         target = plan.exporters_now(attachment.network, attachment.asked, self.agent, resident=self.resident)
-        if self.resident and attachment.exporters != target:  # a reload came in between, or it had others before
+        if self.resident and recorded.exporters != target:  # a reload came in between, or it had others before
             self.nudges.nudge(attachment.key)
         return attachment
 

@@ -118,7 +118,7 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         else:
             attachment = interface.configure(space, attachment, dad=config.enabledad)
         interface.introduce_itself(space, attachment)
-        attachment = node.announce(attachment)
+        attachment = node.announce(attachment, held)
         request.refuse_hung_up()
         undo.keep()
         node.made.keep(config.bridge)
