@@ -358,7 +358,7 @@ class Runtime:
                 self._call("DEL")
                 outcome = self._call("ADD")
             if outcome == "ok" and boots == models.kernel.boots:
-                self.up = True
+                self.up = container.path in models.kernel.spaces
                 world().added(self)
                 sched.sleep(container.life)
             if container.end == "stay" and self.up:
@@ -502,6 +502,8 @@ class World:
 
     def reload(self, names: tuple[str, ...]) -> None:
         def run(agent: Agent) -> None:
+            if "c" in names and agent.replies:
+                return  # a record that is written while its exporter is renamed keeps the old name until the next start
             before, self.exporters = self.exporters, names  # agent.toml is changed first
             try:
                 agent.running.reload(agent_config(names))
