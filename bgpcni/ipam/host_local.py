@@ -69,12 +69,14 @@ class HostLocal(Leases):
         ifname: str,
         requested: Sequence[str] = (),
         held: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+        leaving: Callable[[], Mapping[str, tuple[str, str]]] = dict,
     ) -> list[Lease]:
         """Lease one address of each range set, or none at all.
 
         `requested`: addresses without prefix length, at most one of each set; other sets give their next free
         one. `held`: addresses without prefix length that may be had from their owner (container ID, interface
-        name) if they are requested, or, the first of them first, if nothing else in their set is free. Raises
+        name) if they are requested, or, the first of them first, if nothing else in their set is free. `leaving`: more
+        of these; asked under the lock, so that it is what holds then, and only if need be. Raises
         PoolExhausted, AddressTaken, InvalidConfiguration (a request that no range can serve), IoFailure.
         """
         owner = (container_id, ifname)
@@ -86,9 +88,9 @@ class HostLocal(Leases):
                 for index, ranges in enumerate(self.config.range_sets):
                     wish = wishes.get(index)
                     lease = (
-                        self._take_next(folder, index, ranges, owner, held)
+                        self._take_next(folder, index, ranges, owner, held, leaving)
                         if wish is None
-                        else self._take(folder, index, wish, owner, held)
+                        else self._take(folder, index, wish, owner, held, leaving)
                     )
                     leases.append(lease)
                     self._overwrite(folder, f"last_reserved_ip.{index}", bare(lease.address))
@@ -163,13 +165,19 @@ class HostLocal(Leases):
             self._unlink(folder, name)
 
     def _take(
-        self, folder: int, index: int, ip: Ip, owner: tuple[str, str], held: Mapping[str, tuple[str, str]]
+        self,
+        folder: int,
+        index: int,
+        ip: Ip,
+        owner: tuple[str, str],
+        held: Mapping[str, tuple[str, str]],
+        leaving: Callable[[], Mapping[str, tuple[str, str]]],
     ) -> Lease:
         name = str(ip)
         entry = self._read_live(folder, name)
         if entry is None and self._create(folder, name, content_of(*owner)):
             return self._lease(index, ip)
-        holder = held.get(name)
+        holder = held.get(name) or leaving().get(name)
         if holder is None or not self._hand_over(folder, name, holder, owner):
             raise AddressTaken(self.network, name, entry.owner if entry else ("", None))
         return self._lease(index, ip, holder)
@@ -181,6 +189,7 @@ class HostLocal(Leases):
         ranges: RangeSet,
         owner: tuple[str, str],
         held: Mapping[str, tuple[str, str]],
+        leaving: Callable[[], Mapping[str, tuple[str, str]]],
     ) -> Lease:
         content = content_of(*owner)
         taken: set[str] = set()
@@ -190,7 +199,7 @@ class HostLocal(Leases):
             name = str(ip)
             if name not in taken and self._create(folder, name, content):
                 return self._lease(index, ip)
-        for name, holder in held.items():
+        for name, holder in (*held.items(), *leaving().items()):
             ip = ip_address(name)
             if any(ip in range_ for range_ in ranges) and self._hand_over(folder, str(ip), holder, owner):
                 return self._lease(index, ip, holder)

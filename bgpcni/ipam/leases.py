@@ -100,6 +100,11 @@ class Leases:
                 mine |= {name: entry for name, entry in entries.items() if not entry.content.strip()}
             return [n for n, entry in mine.items() if not spared(n, entry) and self._unlink(folder, n)]
 
+    def hand_back(self, address: str, owner: tuple[str, str], holder: tuple[str, str]) -> bool:
+        """Undo that `owner` took an address from `holder`, without its ever being free; False if `owner` has it not."""
+        with self._locked() as folder:
+            return folder is not None and self._hand_over(folder, bare(address), owner, holder)
+
     def held(self, container_id: str, ifname: str) -> list[str]:
         """The addresses that (container_id, ifname) holds: what `release` would give back."""
         with self._locked() as folder:

@@ -26,7 +26,7 @@ from bgpcni.ipam.leases import Entry, Leases, Owner, bare, is_among
 from bgpcni.kernel import guests
 from bgpcni.kernel.namespace import boot_id
 from bgpcni.kernel.netlink import Netlink
-from bgpcni.model import Address, Attachment, Ipam, State
+from bgpcni.model import Address, Attachment, AttachmentKey, Ipam, State
 from bgpcni.node.request import Request, host_local_of
 from bgpcni.steps import step
 from bgpcni.store import Store
@@ -38,6 +38,8 @@ DELEGATE_SECONDS = 30.0
 HELD_SECONDS = 1.0
 """For so long an ADD waits for an address, where all that are not in use are held."""
 _MILLISECOND = 1_000_000
+Holder = tuple[str, str]
+"""Container ID and interface name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Addressing:
         self._released = 0
         self._reclaimer = Reclaimer(str(_leases_dir(store)), boot_id())
         self._reclaimed: set[str] = set()
+        self._taken: dict[tuple[str, str], tuple[Holder, Holder]] = {}
+        """By folder and address: who took it from whom, when nothing else was free."""
 
     def plan(self, request: Request) -> Ipam | None:
         """How the addresses will be given back, known before any is taken. None: layer 2 only."""
@@ -97,15 +101,16 @@ class Addressing:
         while True:
             released = self._released
             try:
-                taken = leases.add(container_id, ifname, requested, own)
+                taken = leases.add(
+                    container_id, ifname, requested, own, lambda: self._held(request.name, config.data_dir)
+                )
                 break
             except (PoolExhausted, AddressTaken):
-                others = self._held(request.name, config.data_dir)
-                if others:
-                    taken = leases.add(container_id, ifname, requested, others | own)
-                    break
                 if not self._comes_free(request.name, config.data_dir, released, deadline):
                     raise
+        for lease in taken:
+            if lease.taken_from is not None and lease.taken_from != (container_id, ifname):
+                self._taken[leases.folder, bare(lease.address)] = (container_id, ifname), lease.taken_from
         addresses = tuple(Address(address=lease.address, gateway=lease.gateway) for lease in taken)
         return Given(addresses, config.routes, leases.dns())
 
@@ -130,10 +135,28 @@ class Addressing:
             return
         known = [item.address for item in attachment.addresses] or None
         leases = self._leases(ipam.data_dir, attachment.network)
+        self._hand_back(leases, (attachment.container_id, attachment.ifname))
         leases.release(attachment.container_id, attachment.ifname, known, _Remade(attachment))
         with self._change:
             self._released += 1
             self._change.notify_all()
+
+    def _hand_back(self, leases: Leases, owner: Holder) -> None:
+        """What was taken from an attachment that waits for its withdrawal still is that one's to hold."""
+        for (folder, address), (taker, holder) in list(self._taken.items()):
+            if (folder, taker) != (leases.folder, owner):
+                continue
+            self._taken.pop((folder, address), None)
+            key = AttachmentKey(leases.network, *holder)
+            try:
+                with self._store.locked(key, 0):
+                    stored = self._store.find(key)
+                    if stored is None or stored.attachment is None or stored.state is not State.LEAVING:
+                        continue
+                    if address in (bare(item.address) for item in stored.attachment.addresses):
+                        leases.hand_back(address, owner, holder)
+            except TryAgain:
+                pass  # it is being settled, or is coming again
 
     def still_leased(self, attachment: Attachment) -> bool | None:
         """Whether it holds one of its leases yet, as its ADD took them; None: they are not ours to see."""
