@@ -37,6 +37,8 @@ VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 DELEGATE_SECONDS = 30.0
 HELD_SECONDS = 1.0
 """For so long an ADD waits for an address, where all that are not in use are held."""
+HAND_BACK_SECONDS = 3.0
+"""More than a DEL waits for its withdrawals."""
 _MILLISECOND = 1_000_000
 Holder = tuple[str, str]
 """Container ID and interface name."""
@@ -149,14 +151,14 @@ class Addressing:
             self._taken.pop((folder, address), None)
             key = AttachmentKey(leases.network, *holder)
             try:
-                with self._store.locked(key, 0):
+                with self._store.locked(key, HAND_BACK_SECONDS):
                     stored = self._store.find(key)
                     if stored is None or stored.attachment is None or stored.state is not State.LEAVING:
                         continue
                     if address in (bare(item.address) for item in stored.attachment.addresses):
                         leases.hand_back(address, owner, holder)
             except TryAgain:
-                pass  # it is being settled, or is coming again
+                pass  # it is coming again, or its DEL takes long: what comes next may have the address, as this one might
 
     def still_leased(self, attachment: Attachment) -> bool | None:
         """Whether it holds one of its leases yet, as its ADD took them; None: they are not ours to see."""
