@@ -158,7 +158,7 @@ class Addressing:
                     if address in (bare(item.address) for item in stored.attachment.addresses):
                         leases.hand_back(address, owner, holder)
             except TryAgain:
-                pass  # it is coming again, or its DEL takes long: what comes next may have the address, as this one might
+                pass  # it is coming again, or its DEL takes long: the next one may have the address, as this one might
 
     def still_leased(self, attachment: Attachment) -> bool | None:
         """Whether it holds one of its leases yet, as its ADD took them; None: they are not ours to see."""
