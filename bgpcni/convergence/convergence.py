@@ -401,11 +401,9 @@ class Convergence:
             return all(sent) and not self._unreachable.get(key)
 
     def _confirmed(self, owners: list[AttachmentKey]) -> None:
-        """The last of several exporters says it: before, there is nothing that could be done."""
-        announcers = self.announcers().values()
+        """Also while others have not: they may be removed ones, which are waited for in another way."""
         for key in owners:
-            if not any(announcer.is_leaving(key) for announcer in announcers):
-                self._nudges.nudge(key)
+            self._nudges.nudge(key)
 
     # ---------------------------------------------------------------- questions
 

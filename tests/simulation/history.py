@@ -14,10 +14,11 @@ from .scheduler import Endless, sched
 from .world import Container, World
 
 KINDS = (
-    "kill agent", "kill agent", "kill speaker", "lose session", "kill peer", "silence", "mishap", "refuse", "full disk",
-    "stall", "stall", "deaf", "reload", "reload", "power cut", "release", "sync", "end space", "drain",
+    "kill agent", "kill agent", "kill agent", "kill speaker", "kill speaker", "lose session", "kill peer", "silence",
+    "silence", "mishap", "refuse", "full disk", "stall", "stall", "deaf", "reload", "reload", "reload", "reload", "reload",
+    "power cut", "release", "sync", "end space", "drain", "delete by another", "uninstall", "hurry", "hurry",
 )  # fmt: skip
-CONFIGURATIONS = (("a",), ("b",), ("a", "b"), ("c",), ("b", "c"))
+CONFIGURATIONS = (("a",), ("b",), ("a", "b"), ("c",), ("b", "c"), ("b", "-a"), ("a", "-b"), (), ("b",), ("a",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Plan:
     seed: int
     containers: tuple[Container, ...]
     faults: tuple[Fault, ...]
-    patience: float = 3.0
+    patience: float = 6.0
     trouble: float = 0.0
     """How often, besides, a speaker does not do what it is asked."""
 
@@ -65,10 +66,10 @@ def plan_of(seed: int) -> Plan:
                 f"c{number}",
                 networks[int(chance() * len(networks))],
                 start=chance() * chance() * 2,
-                hang_up=1 + int(chance() * 60) if chance() < 0.2 else 0,
+                hang_up=1 + int(chance() * 30) if chance() < 0.2 else 0,
                 life=chance() * chance() * 3,
                 end=("delete", "delete", "delete", "vanish", "abandon", "stay", "stay")[int(chance() * 7)],
-                again=chance() < 0.5,
+                again=chance() < 0.3,
             )
         )
     faults = []
@@ -76,7 +77,7 @@ def plan_of(seed: int) -> Plan:
         faults.append(Fault(int(chance() * 600) + 10, KINDS[int(chance() * len(KINDS))], chance()))
     rate = 0.3 * chance() if chance() < 0.4 else 0.0
     order = tuple(sorted(faults, key=lambda fault: fault.step))
-    return Plan(seed, tuple(containers), order, 1.0 + 6 * chance(), rate)
+    return Plan(seed, tuple(containers), order, 2.0 + 24 * chance(), rate)
 
 
 def strike(world: World, fault: Fault) -> None:
@@ -94,7 +95,7 @@ def strike(world: World, fault: Fault) -> None:
             world.restart(how * 5)
         case "kill speaker":
             speaker.die()
-            sched.at(sched.now + how * 20, speaker.revive)
+            sched.at(sched.now + (how * 20 if how > 0.3 else 0.0), speaker.revive)
         case "lose session":
             session.lose()
             sched.at(sched.now + (how * 1000) % 40, session.establish)
@@ -129,6 +130,16 @@ def strike(world: World, fault: Fault) -> None:
             sched.at(sched.now + how * 10, hear)
         case "reload":
             world.reload(CONFIGURATIONS[int(how * 100) % len(CONFIGURATIONS)])
+            if how < 0.6:  # and some container's life ends in the middle of the hand-over
+                delay = 0.003 + (how * 1000) % 1 * (0.03 if how < 0.4 else 2.5)
+                sched.at(sched.now + delay, lambda: world.hurry(name))
+        case "hurry":
+            for each in names[: 1 + int(how * 3)]:
+                world.hurry(each)
+        case "delete by another":
+            world.delete_by_another(name)
+        case "uninstall":
+            world.reload(("b",) if speaker.name == "a" else ("a",), speaker)
         case "power cut":
             world.power_cut(how * 10)
         case "release":

@@ -647,6 +647,8 @@ class Speaker:
     def __init__(self, name: str, peers: Sequence[Peer]) -> None:
         self.name = name
         self.alive = True
+        self.gone = False
+        """For good: it was uninstalled."""
         self.life = 1
         self.number = 0
         self.table: dict[Nlri, Announcement] = {}
@@ -685,7 +687,7 @@ class Speaker:
             session.lose()
 
     def revive(self) -> None:
-        if self.alive:
+        if self.alive or self.gone:
             return
         self.alive = True
         self.life += 1

@@ -183,16 +183,6 @@ def a_prune_that_failed_is_not_repeated() -> list[Patch]:
     return [(Announcer, "_prune_once_told", pruned)]
 
 
-@mutant
-def progress_is_not_looked_at() -> list[Patch]:
-    """A session that came or went changes nothing of what is known of the routes."""
-
-    def sessions(self: Book) -> None:
-        pass
-
-    return [(Book, "sessions", sessions), (Book, "progress", sessions)]
-
-
 # ---------------------------------------------------------------- ADD
 
 
@@ -205,12 +195,8 @@ def a_dead_caller_is_not_looked_for() -> list[Patch]:
 @mutant
 def what_is_owed_is_forgotten_by_the_next_add() -> list[Patch]:
     """The record of an ADD does not name what the container's earlier attachment still has to withdraw."""
-
-    def begin(node: Node, attachment: Attachment, held: Attachment | None) -> None:
-        node.seen.pop(attachment.key, None)
-        node.store.put(State.ADDING, attachment)
-
-    return [(reconcile, "begin", begin)]
+    announce = Node.announce
+    return [(Node, "announce", lambda self, attachment, held=None: announce(self, attachment))]
 
 
 @mutant

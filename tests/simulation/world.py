@@ -26,7 +26,7 @@ from bgpcni.dataplane import claims
 from bgpcni.errors import CniError
 from bgpcni.handler import _VERBS
 from bgpcni.kernel import vlans
-from bgpcni.model import Announcement, Attachment, AttachmentKey, Nlri, NodeFacts, State
+from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Nlri, NodeFacts, State
 from bgpcni.node import addressing, boots, failures, node, plan, reconcile, transaction, unreadable, unrecorded
 from bgpcni.node.request import Request, parse_request
 from bgpcni.nudges import Nudges
@@ -117,8 +117,33 @@ class Nothing:
 
 _NOTHING = Nothing()
 
-_CATALOG = SimpleNamespace(targets_per_route=True)
-_load = catalog.load
+
+
+# What is pure is reckoned once for the same values: a history asks the same again and again.
+_named = cache(lambda name, place: _really_named(name, _agents[place]))
+_agents: dict[int, AgentConfig] = {}
+_really_named, _really_configured = plan._named, catalog.configure
+_configured_by_speaker: dict[str, Any] = {}
+_derived: dict[int, tuple[Attachment, list[Announcement]]] = {}
+
+
+def _remembered_name(name: str, agent: AgentConfig) -> ExporterUse:
+    _agents.setdefault(id(agent), agent)
+    return _named(name, id(agent))
+
+
+def _remembered_configuration(use: ExporterUse, place: str) -> Any:
+    speaker = use.config["speaker"]
+    if speaker not in _configured_by_speaker:
+        _configured_by_speaker[speaker] = _really_configured(use, place)
+    return _configured_by_speaker[speaker]
+
+
+def _remembered_routes(attachment: Attachment, facts: NodeFacts) -> list[Announcement]:
+    found = _derived.get(id(attachment))
+    if found is None:
+        found = _derived[id(attachment)] = attachment, derive(attachment, facts)
+    return found[1]
 
 
 def _patches() -> list[tuple[Any, str, Any]]:
@@ -135,6 +160,9 @@ def _patches() -> list[tuple[Any, str, Any]]:
     found += [
         (announcer, "random", SimpleNamespace(uniform=lambda low, high: low + (high - low) * sched.chance())),
         (catalog, "load", lambda kind: m.ModelExporter),
+        (catalog, "configure", _remembered_configuration),
+        (plan, "_named", _remembered_name),
+        (convergence, "derive", _remembered_routes),
         (transaction, "Namespace", m.Space),
         (transaction, "bridge", m.Bridge),
         (node, "boot_id", lambda: models.kernel.boot_id),
@@ -185,12 +213,13 @@ def installed() -> Iterator[None]:
 
 @cache
 def agent_config(names: tuple[str, ...]) -> AgentConfig:
-    """agent.toml with these exporters as its defaults: `a`, `b`, and `c`, which is `a` by another name."""
+    """agent.toml with these exporters as its defaults: `a`, `b`, and `c`, which is `a` by another name; `-a`: it is
+    named, and no default."""
     speakers = {"a": "a", "b": "b", "c": "a"}
     return AgentConfig.model_validate(
         {
-            "default_exporters": names,
-            "exporters": {name: {"type": "model", "speaker": speakers[name]} for name in names},
+            "default_exporters": tuple(name for name in names if name[0] != "-"),
+            "exporters": {name[-1]: {"type": "model", "speaker": speakers[name[-1]]} for name in names},
             "orphan_grace": GRACE,
             "run_dir": "/run/sim",
             "data_dir": "/data/sim",
@@ -340,6 +369,8 @@ class Runtime:
         self.deleted = False
         self.abandoned = False
         self.forced = False
+        self.living: Actor | None = None
+        """Who waits for its life to end."""
         self.process = Process(container.name)
         self.done = False
 
@@ -360,7 +391,9 @@ class Runtime:
             if outcome == "ok" and boots == models.kernel.boots:
                 self.up = container.path in models.kernel.spaces
                 world().added(self)
+                self.living = sched.actor
                 sched.sleep(container.life)
+                self.living = None
             if container.end == "stay" and self.up:
                 break
             if container.end in ("vanish", "abandon"):
@@ -433,9 +466,11 @@ class World:
         self.lost: set[str] = set()
         """Addresses that a power cut made the node forget."""
         self.draining = self.drained = False
+        self.silenced = False
         self.exporters: tuple[str, ...] = ("a",)
         global _world
         _world = self
+        _derived.clear()
         models.reset(self, ("a", "b"), peers)
         self.runtimes = {container.name: Runtime(container) for container in containers}
         self.agent = Agent(agent_config(self.exporters))
@@ -500,18 +535,50 @@ class World:
 
         sched.spawn(run, agent.process, "operator")
 
-    def reload(self, names: tuple[str, ...]) -> None:
+    def reload(self, names: tuple[str, ...], uninstalled: Speaker | None = None) -> None:
+        """agent.toml changes; the speaker that it does not name any more may be uninstalled at once."""
+
         def run(agent: Agent) -> None:
             if "c" in names and agent.replies:
                 return  # a record that is written while its exporter is renamed keeps the old name until the next start
+            for name in names:
+                speaker = models.speakers["b" if name[-1] == "b" else "a"]
+                if speaker.gone:
+                    speaker.gone = False
+                    sched.at(sched.now + 1, speaker.revive)
+            self.silenced |= not names
             before, self.exporters = self.exporters, names  # agent.toml is changed first
             try:
                 agent.running.reload(agent_config(names))
             except CniError:
                 self.exporters = before
                 raise
+            if uninstalled is not None:
+                uninstalled.die()
+                uninstalled.gone = True
 
         self.command(run)
+
+    def hurry(self, name: str) -> None:
+        """A container's life ends sooner."""
+        living = self.runtimes[name].living
+        if living is not None:
+            self.runtimes[name].living = None
+            sched.wake(living)
+
+    def delete_by_another(self, name: str) -> None:
+        """The stock plugin gets the DEL: link and lease go, and nobody tells us."""
+        runtime = self.runtimes[name]
+        if not runtime.up or runtime.living is None:
+            return
+        container = runtime.container
+        runtime.up, runtime.abandoned = False, True
+        sched.kill(runtime.process)
+        models.kernel.end_space(container.path)
+        folder = models.disk.leases.get(f"/leases/{container.network}", {})
+        for address in [address for address, entry in folder.items() if entry.owner[0] == container.name]:
+            del folder[address]
+        self.lost.add(name)  # the other plugin does not wait for any withdrawal
 
     def force(self, name: str) -> None:
         runtime = self.runtimes[name]
@@ -581,6 +648,8 @@ class World:
         runtime = self.runtimes.get(route.endpoint.container_id)
         if runtime is None or not runtime.up or runtime.container.path not in models.kernel.spaces:
             return
+        if self.silenced:
+            return  # nothing was to be announced for a while
         link = models.kernel.of_key(runtime.container.key)
         if link is None or link.index != route.endpoint.host_index or peer.best(nlri) is not None:
             return

@@ -1,0 +1,109 @@
+"""The node's core through histories of faults: no stale route, no route missing, no address twice or too early, nothing
+left. What a seed stands for is in `simulation.history`; a seed that fails is printed, shrunk, and kept in SEEDS.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import traceback
+from collections.abc import Iterator
+
+import pytest
+from simulation import history, mutants, world
+from simulation.branches import Branches
+
+from bgpcni.node import next_step, reconcile
+
+HISTORIES = int(os.environ.get("BGPCNI_HISTORIES", "1000"))
+"""More for whoever looks for more: `BGPCNI_HISTORIES=100000 pytest tests/test_simulation.py -k thousand`."""
+PORTIONS = 10
+SEEDS: tuple[int, ...] = ()
+"""Histories that failed once."""
+ENOUGH = 1000
+"""Histories in which each mutant has to be found, and all branches to be taken."""
+
+
+@pytest.fixture(autouse=True)
+def models() -> Iterator[None]:
+    gc.collect()
+    gc.disable()  # a history's garbage goes with it; what is in circles is collected between
+    try:
+        with world.installed():
+            yield
+    finally:
+        gc.enable()
+
+
+def failing(seed: int) -> str:
+    """What is wrong with a history, shrunk; "" if nothing is."""
+    result = history.run(history.plan_of(seed))
+    if not result.violations:
+        return ""
+    result = history.shrink(result)
+    cause = "".join(traceback.format_exception(result.cause)) if result.cause else ""
+    return "\n".join(
+        [
+            f"seed {seed}, shrunk to {len(result.plan.containers)} containers and {len(result.plan.faults)} faults:",
+            *map(str, result.plan.containers),
+            *map(str, result.plan.faults),
+            *result.violations,
+            cause,
+        ]
+    )
+
+
+@pytest.mark.parametrize("portion", range(PORTIONS))
+def test_a_thousand_histories(portion: int) -> None:
+    """Whatever fails, and in whatever order: the promises hold."""
+    for seed in range(portion, HISTORIES, PORTIONS):
+        if wrong := failing(seed):
+            pytest.fail(wrong, pytrace=False)
+        if seed % 400 == portion:
+            gc.collect()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_history_that_failed_once(seed: int) -> None:
+    if wrong := failing(seed):
+        pytest.fail(wrong, pytrace=False)
+
+
+def test_a_seed_is_a_history() -> None:
+    """The same seed gives the same history, to the step."""
+    for seed in range(20):
+        first, second = (history.run(history.plan_of(seed)) for _ in range(2))
+        assert (first.steps, first.turns, first.seconds) == (second.steps, second.turns, second.seconds)
+
+
+def test_a_history_is_long_enough() -> None:
+    """At least three attachments, two peers, forty steps and two faults."""
+    for seed in range(50):
+        plan = history.plan_of(seed)
+        assert len(plan.containers) >= 3
+        assert len(plan.faults) >= 2
+        assert history.run(plan).steps >= 40
+        assert len(world.models.peers) == 2
+
+
+def test_every_branch_of_next_step_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    branches = Branches(next_step, "next_step")
+    monkeypatch.setattr(reconcile, "next_step", branches.watched(next_step.next_step))
+    for seed in range(ENOUGH):
+        history.run(history.plan_of(seed))
+        if not branches.missing():
+            break
+    print(f"{len(branches.taken)} of {len(branches.wanted)} ways in {seed + 1} histories")
+    assert not branches.missing()
+
+
+@pytest.mark.parametrize("name", mutants.names())
+def test_a_mutant_is_found(name: str) -> None:
+    """A mend that is taken back does not go unseen."""
+    with mutants.applied(name):
+        for seed in range(ENOUGH):
+            if history.run(history.plan_of(seed)).violations:
+                return
+            if seed % 200 == 0:
+                gc.collect()
+    pytest.fail(f"not found in {ENOUGH} histories: {mutants.told(name)}")
