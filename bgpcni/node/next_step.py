@@ -188,13 +188,14 @@ def _keep(view: View) -> Step:
     wanted = [one for one in view.exporters if one.wanted]
     going = [one for one in view.exporters if not one.wanted]
     lacking = [one.use for one in wanted if one.standing not in (Standing.WANTED, Standing.ANNOUNCED)]
+    if view.announced_for is None:  # what an earlier life announced goes on, until all is announced otherwise
+        lacking += [one.use for one in going if one.standing is Standing.UNKNOWN]
     if lacking:
         return Announce(tuple(lacking))
     if not going:
         return Done()
     if view.announced_for is None:
-        unknown = [one.use for one in going if one.standing is Standing.UNKNOWN]  # of an earlier life: it goes on
-        return Announce(tuple(unknown)) if unknown else Wait(_look_again(view))
+        return Wait(_look_again(view))
     if wanted and view.announced_for < PAUSE_SECONDS:
         return Wait(PAUSE_SECONDS - view.announced_for)
     if uses := tuple(one.use for one in going if one.standing in _TO_WITHDRAW):
