@@ -80,6 +80,10 @@ def plan_of(seed: int) -> Plan:
     return Plan(seed, tuple(containers), order, 2.0 + 24 * chance(), rate)
 
 
+LONG = 1000.0
+"""Seconds in which all comes to rest, but for a node that is drained and waits for its restart."""
+
+
 def strike(world: World, fault: Fault) -> None:
     """Have a fault happen now."""
     if worlds.TRACE:
@@ -187,7 +191,7 @@ def run(plan: Plan) -> Result:
 
 def _rest(world: World) -> None:
     """Until nothing happens any more. What a drain ended is begun again."""
-    sched.run()
+    sched.run(horizon=sched.now + LONG)
     models.trouble = 0.0
     if world.draining or not world.agent.process.alive:
         world.restart(0.1)
