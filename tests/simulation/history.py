@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import random
 from dataclasses import dataclass, field, replace
-
-from bgpcni.model import State
 
 from . import world as worlds
 from .models import MISHAPS, models
@@ -134,9 +131,12 @@ def strike(world: World, fault: Fault) -> None:
             sched.at(sched.now + how * 10, hear)
         case "reload":
             world.reload(CONFIGURATIONS[int(how * 100) % len(CONFIGURATIONS)])
-            if how < 0.6:  # and some container's life ends in the middle of the hand-over
-                delay = 0.003 + (how * 1000) % 1 * (0.03 if how < 0.4 else 2.5)
-                sched.at(sched.now + delay, lambda: world.hurry(name))
+            if how < 0.7:  # and some containers' lives end in the middle of the hand-over
+                for number, each in enumerate(names):
+                    delay = 0.002 + (how * 1000 + number * 0.37) % 1 * (0.03 if how < 0.5 else 2.5)
+                    sched.at(sched.now + delay, lambda each=each: world.hurry(each))  # type: ignore[misc]
+            if how * 10 % 1 < 0.4:
+                models.speakers["b"].mishaps.append(MISHAPS[1 + int(how * 100) % 3])
         case "hurry":
             for each in names[: 1 + int(how * 3)]:
                 world.hurry(each)
@@ -167,7 +167,8 @@ def run(plan: Plan) -> Result:
     world = World(plan.containers)
     models.trouble = plan.trouble
     sched.faults = [
-        (fault.step, lambda fault=fault: strike(world, fault)) for fault in reversed(plan.faults)  # type: ignore[misc]
+        (fault.step, lambda fault=fault: strike(world, fault))
+        for fault in reversed(plan.faults)  # type: ignore[misc]
     ]
     world.start()
     steps = 0

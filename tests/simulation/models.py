@@ -6,15 +6,13 @@ forbidden at the very moment that it happens, as giving an address that a peer r
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Protocol
 
-from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, InvalidNamespace, IoFailure, KernelRefused, TryAgain
+from bgpcni.errors import InvalidEnvironment, InvalidNamespace, IoFailure, KernelRefused, TryAgain
 from bgpcni.exporter import Exporter, NotThereYet, Outcome, Reach
 from bgpcni.ipam.host_local import HostLocal
 from bgpcni.ipam.leases import Entry, Leases, content_of

@@ -13,7 +13,7 @@ from bgpcni.convergence.announcer import Announcer, Book
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.ledger import Ledger, Standing
 from bgpcni.exporter import Exporter, Reach
-from bgpcni.model import Announcement, Attachment, AttachmentKey, State
+from bgpcni.model import Announcement, AttachmentKey, State
 from bgpcni.node import next_step as steps
 from bgpcni.node import reconcile
 from bgpcni.node.node import Node

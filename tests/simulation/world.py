@@ -118,7 +118,6 @@ class Nothing:
 _NOTHING = Nothing()
 
 
-
 # What is pure is reckoned once for the same values: a history asks the same again and again.
 _named = cache(lambda name, place: _really_named(name, _agents[place]))
 _agents: dict[int, AgentConfig] = {}
@@ -424,10 +423,16 @@ class Runtime:
         while not (w.agent.serving and w.agent.process.alive):
             sched.block(w.callers, 1.0)
         agent, call = w.agent, Call()
-        request = replace(request_of(command, self.container.network, self.container.name), hung_up=lambda: call.hung_up)
+        request = replace(
+            request_of(command, self.container.network, self.container.name), hung_up=lambda: call.hung_up
+        )
         agent.replies.add(call)
-        sched.spawn(lambda: _serve(agent, call, command, request), agent.process, f"{command} {self.container.name}")
+        actor = sched.spawn(
+            lambda: _serve(agent, call, command, request), agent.process, f"{command} {self.container.name}"
+        )
         limit = sched.now + hang_up * 0.0005 if hang_up else None
+        if limit is not None and hang_up % 2:  # it is overtaken by what its caller's end brings
+            actor.stalled_until = limit + hang_up % 7 * 0.01
         while not call.outcome:
             if not sched.block(call.waiting, None if limit is None else limit - sched.now) and not call.outcome:
                 call.hung_up = True
@@ -541,11 +546,6 @@ class World:
         def run(agent: Agent) -> None:
             if "c" in names and agent.replies:
                 return  # a record that is written while its exporter is renamed keeps the old name until the next start
-            for name in names:
-                speaker = models.speakers["b" if name[-1] == "b" else "a"]
-                if speaker.gone:
-                    speaker.gone = False
-                    sched.at(sched.now + 1, speaker.revive)
             self.silenced |= not names
             before, self.exporters = self.exporters, names  # agent.toml is changed first
             try:
@@ -553,9 +553,14 @@ class World:
             except CniError:
                 self.exporters = before
                 raise
-            if uninstalled is not None:
+            named = {"b" if name[-1] == "b" else "a" for name in self.exporters}
+            if uninstalled is not None and uninstalled.name not in named:
                 uninstalled.die()
                 uninstalled.gone = True
+            for speaker in models.speakers.values():
+                if speaker.gone and speaker.name in named:
+                    speaker.gone = False
+                    sched.at(sched.now + 1, speaker.revive)
 
         self.command(run)
 
@@ -723,7 +728,11 @@ class World:
                     owners = wanted[use.config["speaker"]].setdefault(route.nlri, set())
                     owners.add(attachment.container_id)
         for place, name, table in [
-            *((f"{peer.name} from {name}", name, table) for peer in models.peers for name, table in peer.routes.items()),
+            *(
+                (f"{peer.name} from {name}", name, table)
+                for peer in models.peers
+                for name, table in peer.routes.items()
+            ),
             *((speaker.name, speaker.name, speaker.table) for speaker in models.speakers.values()),
         ]:
             for nlri, route in table.items():
