@@ -12,8 +12,8 @@ from .world import Container, World
 
 KINDS = (
     "kill agent", "kill agent", "kill agent", "kill speaker", "kill speaker", "lose session", "kill peer", "silence",
-    "silence", "mishap", "refuse", "full disk", "stall", "stall", "deaf", "reload", "reload", "reload", "reload", "reload",
-    "power cut", "release", "sync", "end space", "drain", "delete by another", "uninstall", "hurry", "hurry",
+    "silence", "mishap", "refuse", "full disk", "stall", "stall", "deaf", "reload", "reload", "reload", "reload",
+    "reload", "power cut", "release", "sync", "end space", "drain", "delete by another", "uninstall", "hurry", "hurry",
 )  # fmt: skip
 CONFIGURATIONS = (("a",), ("b",), ("a", "b"), ("c",), ("b", "c"), ("b", "-a"), ("a", "-b"), (), ("b",), ("a",))
 

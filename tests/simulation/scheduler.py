@@ -9,8 +9,7 @@ from __future__ import annotations
 import functools
 import heapq
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -396,15 +395,3 @@ def text_of_now() -> str:
         sched.text_of = seconds
         sched.text = f"2026-01-01T{int(seconds // 3600):02}:{int(seconds // 60 % 60):02}:{seconds % 60:06.3f}Z"
     return sched.text
-
-
-@contextmanager
-def from_outside() -> Iterator[None]:
-    """Look at what actors share without being one: no turn changes within it."""
-    actor, sched.actor = sched.actor, None
-    before = sched._next_stop
-    sched._next_stop = 1 << 60
-    try:
-        yield
-    finally:
-        sched.actor, sched._next_stop = actor, before

@@ -239,12 +239,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
 def request_of(command: str, network: str, container: str) -> Request:
     section = dict(NETWORKS[network])
     first, last = section.pop("range")
-    subnet = first.rpartition(".")[0] + ".0/24"
+    network_part = first.rpartition(".")[0]
+    subnet, gateway = f"{network_part}.0/24", f"{network_part}.1"
     document = {
         "cniVersion": "1.0.0", "name": network, "type": "bgpcni", "bridge": f"br-{network}", "isGateway": True,
         "ipam": {
             "type": "host-local", "dataDir": "/leases",
-            "ranges": [[{"subnet": subnet, "rangeStart": first, "rangeEnd": last, "gateway": subnet.replace(".0/", ".1/").partition("/")[0]}]],
+            "ranges": [[{"subnet": subnet, "rangeStart": first, "rangeEnd": last, "gateway": gateway}]],
         },
         **section,
     }  # fmt: skip
