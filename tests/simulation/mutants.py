@@ -193,13 +193,6 @@ def a_dead_caller_is_not_looked_for() -> list[Patch]:
 
 
 @mutant
-def what_is_owed_is_forgotten_by_the_next_add() -> list[Patch]:
-    """The record of an ADD does not name what the container's earlier attachment still has to withdraw."""
-    announce = Node.announce
-    return [(Node, "announce", lambda self, attachment, held=None: announce(self, attachment))]
-
-
-@mutant
 def an_add_that_fails_leaves_its_record() -> list[Patch]:
     """What an ADD has begun is not taken back."""
     return [(reconcile, "take_back", lambda node, attachment, held: None)]
