@@ -51,10 +51,13 @@ def acquire(name: str, folder: int, *, shared: bool = False, seconds: float | No
 
 
 def _open(name: str, folder: int) -> int:
-    """The lock's file, made if it is missing; on a disk that takes no writing the one that is there serves as well."""
+    """The lock's file, made if it is missing; on a disk that takes no writing the one that is there serves as well.
+
+    Nothing is written into it, so that it does not keep its file system from being mounted read-only.
+    """
     flags = os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return os.open(name, os.O_RDWR | os.O_CREAT | flags, 0o600, dir_fd=folder)
+        return os.open(name, os.O_RDONLY | os.O_CREAT | flags, 0o600, dir_fd=folder)
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise

@@ -520,14 +520,16 @@ def test_an_exabgp_whose_inside_is_another(lab: Lab, frr: Frr, node: Bench, monk
         "import sys\n"
         "from bgpcni_exabgp import engine\n"
         "engine.version = lambda name: '5.9.0'\n"
-        "sys.argv = ['engine', sys.argv[1]]\n"
+        "sys.argv = ['engine', *sys.argv[1:]]\n"
         "sys.exit(engine.main())\n"
     )
     stock = subprocess.Popen
 
     def popen(command: list[str], **more: Any) -> Any:
-        ours = "bgpcni_exabgp.engine" in command
-        return stock([command[0], str(folder / "other.py"), command[-1]] if ours else command, **more)
+        if "bgpcni_exabgp.engine" in command:
+            arguments = command[command.index("bgpcni_exabgp.engine") + 1 :]
+            command = [command[0], str(folder / "other.py"), *arguments]
+        return stock(command, **more)
 
     monkeypatch.setattr(subprocess, "Popen", popen)
     speaker = Speaker(lab, node.namespace, facts(node))

@@ -205,11 +205,14 @@ def test_a_duplicate_address_is_an_error(lab: Lab, mode: str) -> None:
         if item["scope"] == "global"
     ]
     assert not seen.get("tentative")
-    other = conf | {"name": "tenant-b", "runtimeConfig": {"ips": [added.ips[1]]}}
-    refused = node.cni("ADD", "c2", second, other)
+    taken = "fd00:1:2::77"
+    link(node.namespace, lab.namespace("stranger"), "port", "nic", (), (f"{taken}/64",))
+    node.namespace.ip("link", "set", "port", "master", "cni0")
+    before = node.lease_files()
+    refused = node.cni("ADD", "c2", second, conf | {"runtimeConfig": {"ips": [taken]}})
     assert refused.error == 103, refused
-    assert added.ips[1] in refused.document["msg"]
-    assert node.lease_files("tenant-b") == set()
+    assert taken in refused.document["msg"]
+    assert node.lease_files() == before
     assert second.ip_json("link", "show", "dev", "eth0") == []
     assert len(node.records()) == 1
 

@@ -74,7 +74,11 @@ class MadeOfBridges:
         path = self._path / name
         file = locks.obtain(name, self._folder, path, busy=f"{path} is held by another call", seconds=_LOCK_SECONDS)
         try:
-            yield file
+            written = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._folder)
+            try:
+                yield written
+            finally:
+                os.close(written)
         finally:
             os.close(file)
 

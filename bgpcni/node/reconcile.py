@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from bgpcni import clock
 from bgpcni.convergence.ledger import Standing
-from bgpcni.errors import AlreadyAttached, IoFailure
+from bgpcni.errors import AlreadyAttached, CniError, IoFailure
 from bgpcni.model import Attachment, AttachmentKey, ExporterUse, State
 from bgpcni.node import boots, interface, plan, unrecorded
 from bgpcni.node.next_step import (
@@ -191,9 +192,12 @@ def take_back(node: Node, attachment: Attachment, held: Attachment | None) -> No
     told = tuple(
         use for use in attachment.exporters if node.convergence.standing(attachment, use) is not Standing.UNKNOWN
     )
+    attachment = attachment.model_copy(update={"exporters": told})
     try:
-        tear_down(node, attachment.model_copy(update={"exporters": told}), told=bool(told))
+        tear_down(node, attachment, told=bool(told))
     except BaseException:
+        with suppress(CniError):  # its DEL, or the next try, finds it as one that is to go
+            node.store.put(State.LEAVING, attachment)
         node.nudges.nudge(attachment.key, RETRY_SECONDS)
         raise
 
