@@ -269,6 +269,21 @@ def test_an_exporter_that_answers_for_too_few_is_not_believed(ledger: Ledger) ->
     assert ledger.dirty == 2
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+def test_what_an_earlier_life_announced_is_withdrawn_though_another_wants_it_newly(
+    ledger: Ledger, leaves: bool
+) -> None:
+    """B's route was never handed over in this life, but a peer may have it of A's record."""
+    ledger.want(B, [route(1)], NOW, fresh=True)
+    if leaves:
+        assert ledger.leave(A, [route(1)], NOW)
+    else:
+        ledger.want(A, [route(1)], NOW)
+        assert ledger.leave(A, [], NOW)
+    assert not ledger.leave(B, [], NOW)
+    assert taken(ledger, 10) == ([], [route(1)])
+
+
 def test_a_batch_is_bounded(ledger: Ledger) -> None:
     """Ten thousand routes are told in batches."""
     ledger.want(A, [route(number) for number in range(10)], NOW)
@@ -312,12 +327,16 @@ class LedgerMachine(RuleBasedStateMachine):
         self.withdrawn: set[Nlri] = set()  # in this life: no earlier one's announcement is at a peer any more
         self.speaker: dict[Nlri, Announcement] = {}
         self.flight: tuple[list[Announcement], list[Announcement], int] | None = None
+        self.not_given: set[Nlri] | None = None  # of `flight`, where the speaker was given none of it
 
     # ------------------------------------------------------------ wishes
 
     @rule(who=st.sampled_from(OWNERS), routes=ROUTES, fresh=st.booleans())
     def want(self, who: AttachmentKey, routes: list[Announcement], fresh: bool) -> None:
         free = self.ledger.want(who, routes, NOW, fresh=fresh)
+        if not fresh:  # an earlier life may have announced them
+            self.held.update({item.nlri for item in routes} - self.withdrawn)
+            self.not_given = None
         self.wants[who] = routes
         self.owes.setdefault(who, set()).update(item.nlri for item in routes)
         self.leaving.discard(who)
@@ -330,7 +349,9 @@ class LedgerMachine(RuleBasedStateMachine):
             routes = self.wants.pop(who)
         elif who not in self.leaving:  # a record of an earlier life: whatever it had may be at a peer
             self.held.update({item.nlri for item in routes} - self.withdrawn)
+            self.not_given = None
         self.owes.setdefault(who, set()).update(item.nlri for item in routes)
+        self.owes[who] &= self.held  # what no peer has now, none will have on its account
         self.leaving.add(who)
         self.hand_over()
         if self.ledger.leave(who, routes, NOW):
@@ -364,6 +385,7 @@ class LedgerMachine(RuleBasedStateMachine):
             for item in withdraw:
                 self.speaker.pop(item.nlri, None)
             self.speaker.update((item.nlri, item) for item in announce)
+        self.not_given = None if reached else {item.nlri for item in announce} - self.held
         self.held.update(item.nlri for item in announce)
 
     @precondition(lambda self: self.flight is not None)
@@ -389,6 +411,16 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.flight is not None
         self.ledger.failed([*self.flight[0], *self.flight[1]], "away")
         self.flight = None
+
+    @precondition(lambda self: self.flight is not None and self.not_given is not None)
+    @rule()
+    def turn_down(self) -> None:
+        """The speaker was certainly given nothing, and says so."""
+        assert self.flight is not None
+        assert self.not_given is not None
+        announce, self.flight = self.flight[0], None
+        self.held -= self.not_given
+        self.freed(self.ledger.hand_back(announce))
 
     @precondition(lambda self: self.flight is None)
     @rule(results=RESULTS)
@@ -459,7 +491,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.speaker == {nlri: entry.announcement for nlri, entry in self.ledger.entries.items()}
         for nlri, entry in self.ledger.entries.items():
             assert entry.announcement in [item for routes in self.wants.values() for item in routes]
-            assert entry.reach is Reach.ACKED
+            assert entry.reach >= self.ledger.settled
             assert nlri in self.held
         assert not self.leaving
         assert not self.ledger._leaving

@@ -104,7 +104,9 @@ class Ledger:
         for nlri, route in wanted.items():
             entry = self.entries.get(nlri)
             if entry is None:
-                entry = self.entries[nlri] = Entry(route, since=now, handed=not fresh)
+                entry = self.entries[nlri] = Entry(route, since=now, handed=False)
+            if not fresh:
+                _is_of_an_earlier_life(entry)
             if not entry.owners:
                 entry.asked = asked
             entry.owners[owner] = route
@@ -124,12 +126,15 @@ class Ledger:
         for nlri in owned:
             self._disown(owner, nlri, now)
         for route in routes:
-            if route.nlri not in self.entries:
+            entry = self.entries.get(route.nlri)
+            if entry is None:
                 if route.nlri in owned:
                     continue  # never handed over
-                self.entries[route.nlri] = Entry(route, since=now)
+                entry = self.entries[route.nlri] = Entry(route, since=now)
                 self._touch(route.nlri, now)
-            if not self.entries[route.nlri].wanted:
+            if route.nlri not in owned:
+                _is_of_an_earlier_life(entry)
+            if not entry.wanted:
                 self._wait_for(owner, route.nlri)
         if owner in self._leaving:
             return False
@@ -362,3 +367,8 @@ class Ledger:
     def is_sent(self, owner: AttachmentKey) -> bool:
         """Every withdrawal on its account is on its way to the peers, confirmed or not."""
         return all(self.entries[nlri].reach >= self.settled for nlri in self._leaving.get(owner, ()))
+
+
+def _is_of_an_earlier_life(entry: Entry) -> None:
+    """The speaker may have it, whatever this life did: whoever leaves last has to withdraw it."""
+    entry.handed, entry.taken = True, False
