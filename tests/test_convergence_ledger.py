@@ -338,7 +338,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.held.update({item.nlri for item in routes} - self.withdrawn)
             self.not_given = None
         self.wants[who] = routes
-        self.owes.setdefault(who, set()).update(item.nlri for item in routes)
+        self.owes[who] = (self.owes.get(who, set()) & self.held) | {item.nlri for item in routes}
         self.leaving.discard(who)
         self.hand_over()
         self.freed(free)
