@@ -24,16 +24,17 @@ class Nudges:
         self._order = count()
         self._queue: list[tuple[float, int, AttachmentKey]] = []
         self._due: dict[AttachmentKey, float] = {}
-        self._attended: dict[AttachmentKey, bool] = {}
+        self._attended: dict[AttachmentKey, float | None] = {}
         self._closed = False
 
     def nudge(self, key: AttachmentKey, after: float = 0.0) -> None:
         """Have the attachment looked at in `after` seconds, or sooner where somebody else asks for that."""
         with self._change:
-            if key in self._attended:
-                self._attended[key] = True
-                return
             due = clock.monotonic() + after
+            if key in self._attended:
+                known = self._attended[key]
+                self._attended[key] = due if known is None else min(due, known)
+                return
             if self._due.get(key, due + 1) <= due:
                 return
             self._due[key] = due
@@ -48,21 +49,21 @@ class Nudges:
         `settled` within it forgets them.
         """
         with self._change:
-            self._attended[key] = False
+            self._attended[key] = None
         try:
             yield
         finally:
             with self._change:
-                nudged = self._attended.pop(key, False)
-            if nudged:
-                self.nudge(key)
+                due = self._attended.pop(key, None)
+            if due is not None:
+                self.nudge(key, max(0.0, due - clock.monotonic()))
 
     def settled(self, key: AttachmentKey) -> None:
         """There is nothing left of it to look at."""
         with self._change:
             self._due.pop(key, None)
             if key in self._attended:
-                self._attended[key] = False
+                self._attended[key] = None
 
     def take(self) -> AttachmentKey | None:
         """Wait for the next attachment whose time has come; None once the queue is closed."""
