@@ -59,7 +59,6 @@ class Agent:
         self._socket_path = socket_path
         self._metrics = metrics
         self._beyond_loopback = beyond_loopback
-        self._changing = threading.Lock()
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises CniError when the agent cannot start."""
@@ -315,19 +314,6 @@ def _measures(where: str | None, *, beyond_loopback: bool) -> Unmeasured | Measu
     from bgpcni.agent.metrics import Measures
 
     return Measures(where, beyond_loopback=beyond_loopback)
-
-
-def _keep_run_dir(store: Store, writers: locks.WriterLocks, server: Server) -> str:
-    """What somebody removed from run_dir is made again: the folders first, then the locks, then the way in."""
-    made = ["folders"] if store.renew() else []
-    try:
-        made += writers.renew()
-    except locks.Busy:
-        return f"a lock of {store.run_path} was removed, and another process has the new one"
-    made += ["socket"] if server.renew() else []
-    if made:
-        log.warning("%s: somebody removed the agent's files; made again: %s", store.run_path, ", ".join(made))
-    return ""
 
 
 def _redefined(old: AgentConfig, new: AgentConfig) -> bool:
