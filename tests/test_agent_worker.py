@@ -19,7 +19,7 @@ from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import IoFailure
-from bgpcni.model import Address, Attachment, AttachmentKey, ExporterUse, State
+from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, State
 from bgpcni.node import interface, reconcile
 from bgpcni.node.node import Node
 from bgpcni.nudges import Nudges
@@ -261,3 +261,51 @@ def test_behind_another_plugin_a_del_that_leaves_no_trace_is_an_error(
     refusing(place, monkeypatch, 1000)
     with place.store.locked(item.key, SECONDS), pytest.raises(IoFailure, match="read-only"):
         reconcile.tear_down(place.node, item)
+
+
+def test_the_worker_lingers_for_no_link_that_is_gone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand records wait for a peer, the agent starts again: what others need of the worker comes at once."""
+    naps = list[float]()
+    monkeypatch.setattr(reconcile.time, "sleep", naps.append)
+    bgp = Bgp(drain_seconds=3600)
+    gone = place.attachment(chained=False, host_veth="vethgone", host_index=NO_LINK, bgp=bgp)
+    here = place.attachment(container_id="c2", host_veth="lo", host_index=1, bgp=bgp)
+    for item in (gone, here):
+        place.store.put(State.LEAVING, item)
+        place.nudges.nudge(item.key)
+    until(lambda: place.store.find(here.key) is None and place.store.find(gone.key) is None)
+    assert naps == [3600]
+
+
+def test_the_name_of_a_dead_container_is_taken_down_also_without_a_grace(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+    monkeypatch.setattr(attach, "take_down_name", lambda folders, key: asked.set())
+    place.node.agent = AgentConfig(orphan_grace=0)
+    dead = place.attachment(host_index=NO_LINK, host_veth="veth0", exporters=())
+    place.store.put(State.UP, dead)
+    place.nudges.nudge(dead.key)
+    assert asked.wait(SECONDS)
+
+
+def test_nothing_is_remembered_of_an_attachment_that_made_trouble_and_went_by_a_call(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = place.attachment(exporters=())
+    place.store.put(State.LEAVING, item)
+    release, failing = place.node.addressing.release, threading.Event()
+
+    def refuse(attachment: Attachment) -> None:
+        failing.set()
+        raise IoFailure("disk")
+
+    monkeypatch.setattr(place.node.addressing, "release", refuse)
+    monkeypatch.setattr(module, "FIRST_RETRY", 3600)
+    place.looked_at(item.key)
+    assert failing.wait(SECONDS)
+    monkeypatch.setattr(place.node.addressing, "release", release)
+    with place.store.locked(item.key, SECONDS):
+        assert reconcile.tear_down(place.node, item).released
+    assert item.key not in place.node.seen
+    assert not place.nudges._due

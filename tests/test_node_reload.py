@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,7 +17,8 @@ from bgpcni.agent.worker import Worker
 from bgpcni.config.agent import AgentConfig, ExporterTable, NetworkTable
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
-from bgpcni.errors import CheckFailed, InvalidConfiguration
+from bgpcni.convergence.ledger import Standing
+from bgpcni.errors import CheckFailed, InvalidConfiguration, TryAgain
 from bgpcni.exporter import NotThereYet
 from bgpcni.model import Address, Attachment, ExporterUse, State
 from bgpcni.node import check, interface, next_step, reconcile, reload
@@ -261,3 +262,64 @@ def test_an_exporter_that_the_new_facts_rule_out(place: Place, monkeypatch: pyte
     with pytest.raises(InvalidConfiguration, match=r"exporters: old: no \[bgp\], and .* net/c1/eth0"):
         reload.refuse(place.node, config("old"), facts)
     reload.refuse(place.node, config(), facts)
+
+
+def test_what_a_container_had_before_is_withdrawn_also_through_an_exporter_that_it_has_no_more(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DEL while `old` is away, another configuration, ADD again: the record names `old` until it has withdrawn."""
+    monkeypatch.setattr(next_step, "VAIN_SECONDS", 3600)
+    monkeypatch.setattr(interface, "reach", lambda netlink, attachment: None)
+    before = place.up()
+    old = place.exporter("old")
+    until(lambda: len(old.table) == 1)
+    place.away("old")
+    with place.store.locked(before.key, SECONDS):
+        assert not reconcile.tear_down(place.node, before).released
+    place.reload(config("new"))
+    again = before.model_copy(update={"exporters": (ExporterUse(name="new", type="memory"),), "created": "later"})
+    with place.store.locked(before.key, SECONDS):
+        held = reconcile.clear_the_way(place.node, before.key)
+        reconcile.begin(place.node, again, held)
+        place.node.announce(again, held)
+    place.convergence.wake()
+    assert place.named(again) == ["new", "old"]
+    place.back("old")
+    until(lambda: place.named(again) == ["new"])
+    assert not old.table
+    assert len(place.exporter("new").table) == 1
+
+
+def test_exporters_are_let_go_of_that_nobody_needs_since_it_was_last_looked(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hand-over ends while those of an earlier one are let go of, which takes its time."""
+    begun, go_on, retired = threading.Event(), threading.Event(), list[str]()
+    real = place.convergence.retire
+
+    def retire(*questions: Callable[[], Collection[ExporterUse]]) -> list[str]:
+        found = real(*questions)
+        retired.extend(found)
+        if not begun.is_set():
+            begun.set()
+            assert go_on.wait(SECONDS)
+        return found
+
+    monkeypatch.setattr(place.convergence, "retire", retire)
+    place.worker.retire_soon()
+    assert begun.wait(SECONDS)
+    place.exporter("unneeded")
+    place.worker.retire_soon()
+    go_on.set()
+    until(lambda: "unneeded" in retired)
+
+
+def test_an_add_that_a_drain_overtakes_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record came after the drain had read all: nobody would withdraw it."""
+    monkeypatch.setattr(interface, "reach", lambda netlink, attachment: None)
+    item = place.up().model_copy(update={"container_id": "c2"})
+    reconcile.begin(place.node, item, None)
+    place.node.drained = True
+    with pytest.raises(TryAgain, match="drained"):
+        place.node.announce(item)
+    assert place.convergence.standing(item, item.exporters[0]) is Standing.UNKNOWN

@@ -14,6 +14,7 @@ from bgpcni.model import AttachmentKey, ExporterUse, State
 from bgpcni.node import plan, reconcile
 from bgpcni.node.next_step import Wait
 from bgpcni.node.node import Node
+from bgpcni.node.reconcile import Seen
 
 log = logging.getLogger(__name__)
 BUSY_SECONDS = 0.1
@@ -29,7 +30,6 @@ class Worker:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._trouble: dict[AttachmentKey, tuple[str, float]] = {}
         self._handed_over = node.handed_over
         self._retirement: threading.Timer | None = None
         self.retiring = threading.Lock()
@@ -39,27 +39,27 @@ class Worker:
         """Until the nudges are closed; for a thread of its own."""
         while (key := self._node.nudges.take()) is not None:
             self.look_at(key)
-        if self._retirement is not None:
-            self._retirement.cancel()
+        if (last := self._retirement) is not None:
+            last.cancel()
 
     def look_at(self, key: AttachmentKey) -> None:
         """Take this attachment as far as it goes, and see to it that it is looked at again if need be."""
         nudges = self._node.nudges
+        seen = self._node.seen.setdefault(key, Seen())
         try:
             outcome = reconcile.settle(self._node, key)
+            if seen.gone is not None:
+                self._take_down_name(key)
         except TryAgain:  # a call has the attachment, and may do it itself
             nudges.nudge(key, BUSY_SECONDS)
             return
         except (CniError, OSError) as error:
-            nudges.nudge(key, self._note(key, str(error)))
+            nudges.nudge(key, _note(seen, key, str(error)))
             return
         except Exception as error:  # a defect of ours: one broken attachment never blocks the rest
             log.exception("%s", key)
-            nudges.nudge(key, self._note(key, f"{type(error).__name__}: {error}"))
+            nudges.nudge(key, _note(seen, key, f"{type(error).__name__}: {error}"))
             return
-        self._trouble.pop(key, None)
-        if (seen := self._node.seen.get(key)) is not None and seen.gone is not None:
-            self._take_down_name(key)
         if isinstance(outcome, Wait) and outcome.seconds is not None:
             nudges.nudge(key, outcome.seconds)
         if self._handed_over != self._node.handed_over:
@@ -71,15 +71,6 @@ class Worker:
         from bgpcni.operator import attach  # only who attaches by hand pays for it
 
         attach.take_down_name({self._node.store.path / "attached", attach.memory_folder(os.environ)}, key)
-
-    def _note(self, key: AttachmentKey, trouble: str) -> float:
-        """Say what is wrong, once; how many seconds until the next try."""
-        before, pause = self._trouble.get(key, ("", FIRST_RETRY / 2))
-        if trouble != before:
-            log.warning("%s: %s; trying again", key, trouble)
-        pause = min(2 * pause, LONGEST_RETRY)
-        self._trouble[key] = (trouble, pause)
-        return pause
 
     # ---------------------------------------------------------------- what the kernel tells, from any thread
 
@@ -107,7 +98,7 @@ class Worker:
 
     def retire_soon(self) -> None:
         """Not in this thread: a speaker takes its time to end."""
-        if self._retirement is None or not self._retirement.is_alive():
+        if (last := self._retirement) is None or not last.is_alive():
             self._retirement = threading.Timer(REST_SECONDS, self._retire)
             self._retirement.daemon = True
             self._retirement.start()
@@ -116,6 +107,7 @@ class Worker:
         """Let go of the exporters that neither the configuration nor a record names."""
         node = self._node
         with self.retiring:
+            self._retirement = None  # what is over from here on may be for the next one
             for name in node.convergence.retire(lambda: plan.configured(node.agent), self._recorded):
                 log.info("exporter %s is not used any more", name)
                 if node.dataplane is not None:
@@ -131,3 +123,11 @@ class Worker:
             for use in stored.attachment.exporters
             if stored.state is not State.LEAVING or node.convergence.is_leaving(stored.attachment, use)
         ]
+
+
+def _note(seen: Seen, key: AttachmentKey, trouble: str) -> float:
+    """Say what is wrong, once; how many seconds until the next try."""
+    if trouble != seen.trouble:
+        log.warning("%s: %s; trying again", key, trouble)
+    seen.trouble, seen.pause = trouble, min(2 * seen.pause or FIRST_RETRY, LONGEST_RETRY)
+    return seen.pause

@@ -144,6 +144,7 @@ class Node:
         is not up says that routes may be out. `held`: what the same container had before and is not withdrawn yet; its
         exporters stay in the record until they have. Raises CniError, and then the caller takes everything back.
         """
+        self.refuse_drained()  # its record is written by now: either we see the drain here, or the drain sees that
         if self.dataplane is not None:
             self.dataplane.shield(attachment)
         reason = interface.reach(self.netlink, attachment)
@@ -158,8 +159,7 @@ class Node:
             self.dataplane.attach(attachment)
         attachment = attachment.model_copy(update={"since": clock.now(), "mobility": mobility})
         told_first = bool(attachment.exporters) and not self.resident
-        owing = tuple(use for use in held.exporters if use not in attachment.exporters) if held is not None else ()
-        recorded = attachment.model_copy(update={"exporters": (*attachment.exporters, *owing)}) if owing else attachment
+        recorded = attachment if held is None else owing(attachment, held)
         self.store.put(State.ADDING if told_first else State.UP, recorded)
         self.remember(attachment)
         if attachment.exporters:
@@ -174,6 +174,11 @@ class Node:
         if self.resident and recorded.exporters != target:  # a reload came in between, or it had others before
             self.nudges.nudge(attachment.key)
         return attachment
+
+    def refuse_drained(self) -> None:
+        """Raises TryAgain where nothing is announced any more."""
+        if self.drained:
+            raise TryAgain("this node is drained: nothing is announced until bgpcni agent is started again")
 
     def settle(self, attachment: Attachment) -> None:
         """Its addresses are nobody else's on its bridge, before anything is built with them.
@@ -256,3 +261,9 @@ class Node:
         if self.dataplane is not None:
             self.dataplane.detach(attachment)
             self.dataplane.leave(attachment)
+
+
+def owing(attachment: Attachment, held: Attachment) -> Attachment:
+    """The attachment, also with the exporters that an earlier one of the same container has to be withdrawn through."""
+    more = tuple(use for use in held.exporters if use not in attachment.exporters)
+    return attachment.model_copy(update={"exporters": (*attachment.exporters, *more)})

@@ -34,7 +34,7 @@ from bgpcni.node.next_step import (
     Withdraw,
     next_step,
 )
-from bgpcni.node.node import CONFIRM_SECONDS, Node
+from bgpcni.node.node import CONFIRM_SECONDS, Node, owing
 from bgpcni.store import Stored
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,8 @@ class Seen:
     """What this process remembers of one attachment between two looks; times of `clock.monotonic`.
 
     `leaving`: it is, also where the disk did not let its record say so. `torn_down`: its link is gone, we made sure;
-    `had_link`: it was there until then.
+    `had_link`: it was there until then. `trouble`, `pause`: the error that the last look ended with, and for how many
+    seconds it is left alone then.
     """
 
     leaving: bool = False
@@ -58,6 +59,8 @@ class Seen:
     announced: float | None = None
     vain: float | None = None
     waits: float | None = None
+    trouble: str = ""
+    pause: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_on
         view = _look(node, subject, seen)
         step = next_step(view)
         if isinstance(step, (Wait, Done)):
+            seen.trouble, seen.pause = "", 0.0
             if isinstance(step, Done):
                 seen.waits = None
             if subject.state is None or seen == Seen():
@@ -134,10 +138,11 @@ def tear_down(
         marked = _leave(node, attachment, told=told)
         # a record that is up tells by its link that is gone; behind another plugin the link is not ours to remove
         evident = marked or not attachment.chained
+        record = Stored(State.LEAVING, key.network, key.digest, attachment)
         try:
-            outcome = run(node, key, Stored(State.LEAVING, key.network, key.digest, attachment))
+            outcome = run(node, key, record)
             if isinstance(outcome, Wait) and node.convergence.wait_sent(key, deadline):
-                outcome = run(node, key)
+                outcome = run(node, key, record)
         except IoFailure as error:
             if not evident or not seen.torn_down:
                 raise
@@ -204,11 +209,10 @@ def take_back(node: Node, attachment: Attachment, held: Attachment | None) -> No
 
 def _with(attachment: Attachment, held: Attachment) -> Attachment:
     """The attachment, with what an earlier one of the same container still owes."""
-    owing = tuple(use for use in held.exporters if use not in attachment.exporters)
-    update: dict[str, object] = {"exporters": (*attachment.exporters, *owing), "since": attachment.since or held.since}
+    update: dict[str, object] = {"since": attachment.since or held.since}
     if not attachment.addresses:
         update |= {"addresses": held.addresses, "ipam": held.ipam, "mac": attachment.mac or held.mac}
-    return attachment.model_copy(update=update)
+    return owing(attachment, held).model_copy(update=update)
 
 
 def settle(node: Node, key: AttachmentKey, seconds: float = 0.0) -> Wait | Done:
@@ -382,7 +386,8 @@ def _remove(node: Node, attachment: Attachment, linger: float) -> bool:
     Returns whether the link was there.
     """
     node.forget(attachment)
-    if linger and node.convergence.wait_sent(attachment.key, clock.monotonic() + CONFIRM_SECONDS):
+    there = linger and not interface.vanished(node.netlink, attachment)  # else there is no traffic to move
+    if there and node.convergence.wait_sent(attachment.key, clock.monotonic() + CONFIRM_SECONDS):
         time.sleep(linger)  # the peers move their traffic away before the link goes
     had_link = interface.remove(node.netlink, node.reaper, attachment)
     node.disconnect(attachment)

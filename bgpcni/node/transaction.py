@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from bgpcni.cni.result import Dns, Interface, IpConfig, Result
 from bgpcni.convergence.derive import left_out
-from bgpcni.errors import TryAgain
 from bgpcni.kernel import bridge, links, masquerade, vlans
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, Bgp, Gateway, State
@@ -67,8 +66,7 @@ def add(node: Node, request: Request) -> Answer:
 
 
 def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, Dns]:
-    if node.drained:
-        raise TryAgain("this node is drained: nothing is announced until bgpcni agent is started again")
+    node.refuse_drained()
     if request.prev_result is not None:
         return chain.attach(node, request, answer.warnings)
     config = request.settings
@@ -112,7 +110,7 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         if tagging:
             interface.tag(node.netlink, attachment, tagging)
         if options.uses(attachment):
-            attachment = _install_options(node, attachment, space)
+            attachment = _install_options(node, attachment, held, space)
         if config.disable_container_interface:
             attachment = interface.read_back(space, attachment)
         else:
@@ -164,10 +162,10 @@ def _in_vlan(
     return attachment.model_copy(update={"vlan": tagging.untagged, "vlan_filtering": filtering, "gateway": own})
 
 
-def _install_options(node: Node, attachment: Attachment, space: Namespace) -> Attachment:
+def _install_options(node: Node, attachment: Attachment, held: Attachment | None, space: Namespace) -> Attachment:
     """ipMasq and macspoofchk, before the container's end is up; the record names first what a kill would leave."""
     attachment = interface.read_back(space, attachment)
-    node.store.put(State.ADDING, attachment)
+    reconcile.begin(node, attachment, held)
     options.install(attachment)
     return attachment
 
