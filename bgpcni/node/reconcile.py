@@ -265,8 +265,8 @@ def _look(node: Node, subject: _Subject, seen: Seen) -> View:
         if one.wanted
     )
     seen.announced = _since(seen.announced, now, all_announced)
-    owing = [one for one in exporters if one.standing is Standing.LEAVING and not one.configured]
-    seen.vain = _since(seen.vain, now, bool(owing) and all(one.vain for one in owing))
+    removed = [one for one in exporters if one.standing is Standing.LEAVING and not one.configured]
+    seen.vain = _since(seen.vain, now, bool(removed) and all(one.vain for one in removed))
     seen.waits = seen.waits or now
     return View(
         state=state,
