@@ -475,7 +475,7 @@ class World:
         self.lost: set[str] = set()
         """Addresses that a power cut made the node forget."""
         self.draining = self.drained = False
-        self.silenced = False
+        self.silenced = self.may_fill = False
         self.exporters: tuple[str, ...] = ("a",)
         global _world
         _world = self
@@ -548,8 +548,8 @@ class World:
         """agent.toml changes; the speaker that it does not name any more may be uninstalled at once."""
 
         def run(agent: Agent) -> None:
-            if "c" in names and agent.replies:
-                return  # a record that is written while its exporter is renamed keeps the old name until the next start
+            if "c" in (*names, *self.exporters) and (agent.replies or self.may_fill):
+                return  # left out: a rename whose records cannot be written, or are being written by an ADD
             self.silenced |= not names
             before, self.exporters = self.exporters, names  # agent.toml is changed first
             try:
