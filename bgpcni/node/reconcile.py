@@ -346,6 +346,7 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
                 node.convergence.forget(key, use)
             log.info("%s: not announced through %s any more", key, _names(going))
         case Release():
+            node.forget(attachment)
             node.addressing.release(attachment)
             node.store.drop(key)
             node.convergence.forget(key)

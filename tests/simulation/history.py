@@ -166,6 +166,7 @@ def run(plan: Plan) -> Result:
     sched.patience = plan.patience
     world = World(plan.containers)
     models.trouble = plan.trouble
+    world.may_fill = any(fault.kind == "full disk" for fault in plan.faults)
     sched.faults = [
         (fault.step, lambda fault=fault: strike(world, fault))
         for fault in reversed(plan.faults)  # type: ignore[misc]

@@ -472,11 +472,11 @@ class Bridge:
         return switch, switch
 
 
-def remove_inside(request: Any) -> list[str] | None:
+def remove_inside(node: object, request: Any, cookie: int | None = None) -> list[str] | None:
     """In place of `unrecorded._remove_inside`."""
     sched.point()
     path = request.environment.netns
-    if path not in models.kernel.spaces:
+    if path not in models.kernel.spaces or cookie not in (None, models.kernel.spaces[path]):
         return None
     for link in list(models.kernel.links.values()):
         if link.path == path and link.key.ifname == request.environment.ifname:

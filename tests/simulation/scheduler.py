@@ -315,6 +315,14 @@ class Condition(RLock):
                     sched.block(self.queue, None)
                 self.owner, self.depth = sched.actor, depth
 
+    def wait_for(self, holds: Callable[[], bool], timeout: float | None = None) -> bool:
+        deadline = None if timeout is None else sched.now + timeout
+        while not holds():
+            if deadline is not None and sched.now >= deadline:
+                return False
+            self.wait(None if deadline is None else deadline - sched.now)
+        return True
+
     def notify(self) -> None:
         if self.sleepers:
             sched.wake(self.sleepers[0])

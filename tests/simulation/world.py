@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -148,7 +149,7 @@ def _remembered_routes(attachment: Attachment, facts: NodeFacts) -> list[Announc
 def _patches() -> list[tuple[Any, str, Any]]:
     interface = m.Interface
     found: list[tuple[Any, str, Any]] = [(clock, "monotonic", Time.monotonic), (clock, "now", text_of_now)]
-    for module in (announcer, convergence, nudges, claims, workers, node, failures):
+    for module in (announcer, convergence, nudges, claims, workers, node, failures, addressing):
         found.append((module, "threading", Threading))
     for module in (announcer, convergence, transaction, reconcile, addressing, agents, answers):
         found.append((module, "time", Time))
@@ -181,6 +182,7 @@ def _patches() -> list[tuple[Any, str, Any]]:
         (unrecorded, "options", SimpleNamespace(remove_unrecorded=lambda *_: None)),
         (unreadable, "options", SimpleNamespace(remove_of=lambda *_: None)),
         (agents, "facts", SimpleNamespace(refuse_passwords=lambda config: None, resolve=lambda config: FACTS)),
+        (agents, "load", lambda path: agent_config(world().exporters)),
         (workers.Worker, "_take_down_name", lambda self, key: None),
         (vlans, "require", lambda tagging: None),
     ]
@@ -278,6 +280,7 @@ class Agent:
         nudges = Nudges()
         made = convergence.Convergence(FACTS, nudges, spare=store.unreadable)
         running._changing = Threading.Lock()
+        running._config_path = Path("agent.toml")
         running._dataplane = NoDataPlane()  # type: ignore[assignment]
         running.node = node.Node(store, self.config, FACTS, made, nudges)
         running.worker = workers.Worker(running.node)
@@ -472,7 +475,7 @@ class World:
         self.lost: set[str] = set()
         """Addresses that a power cut made the node forget."""
         self.draining = self.drained = False
-        self.silenced = False
+        self.silenced = self.may_fill = False
         self.exporters: tuple[str, ...] = ("a",)
         global _world
         _world = self
@@ -545,12 +548,12 @@ class World:
         """agent.toml changes; the speaker that it does not name any more may be uninstalled at once."""
 
         def run(agent: Agent) -> None:
-            if "c" in names and agent.replies:
-                return  # a record that is written while its exporter is renamed keeps the old name until the next start
+            if "c" in (*names, *self.exporters) and (agent.replies or self.may_fill):
+                return  # left out: a rename whose records cannot be written, or are being written by an ADD
             self.silenced |= not names
             before, self.exporters = self.exporters, names  # agent.toml is changed first
             try:
-                agent.running.reload(agent_config(names))
+                agent.running.reload()
             except CniError:
                 self.exporters = before
                 raise
