@@ -277,7 +277,7 @@ def a_nudge_is_lost_while_a_call_attends() -> list[Patch]:
     @contextmanager
     def attended(self: Nudges, key: AttachmentKey) -> Iterator[None]:
         with self._change:
-            self._attended[key] = False
+            self._attended[key] = None
         try:
             yield
         finally:
