@@ -148,7 +148,7 @@ def test_one_that_is_away_does_not_keep_a_del_from_waiting_for_the_others(
 def test_a_del_answers_at_sent_and_the_address_waits_for_the_acknowledgement(
     convergence: Convergence, nudges: Nudges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The peers' TCP acknowledges after the answer: the attachment is nudged then, once, and not before."""
+    """The peers' TCP acknowledges after the answer: the attachment is nudged by each exporter then, and not before."""
     monkeypatch.setattr(Memory, "acks", "acked")
     item = attachment("memory1", "memory2")
     convergence.want(item)
@@ -158,15 +158,16 @@ def test_a_del_answers_at_sent_and_the_address_waits_for_the_acknowledgement(
     assert leaving(convergence, item)
     assert nudges.poll() is None
     confirm = [Outcome(Reach.ACKED)]
+    pause = threading.Event()
     for name in ("memory1", "memory2"):
+        assert leaving(convergence, item)
         assert nudges.poll() is None
         monkeypatch.setattr(exporter(convergence, name), "progress", lambda routes: confirm * len(routes))
         convergence.announcers()[name]._book.progress()
         assert convergence.announcers()[name].wait_quiet(deadline())
-    pause = threading.Event()
-    while (told := nudges.poll()) is None:
-        pause.wait(0.002)
-    assert told == item.key
+        while (told := nudges.poll()) is None:
+            pause.wait(0.002)
+        assert told == item.key
     assert nudges.poll() is None
     assert not leaving(convergence, item)
 
