@@ -66,8 +66,8 @@ def test_an_evpn_add_waits_for_the_acknowledgement_of_the_last_address(tmp_path:
     thread = threading.Thread(target=lambda: given.append(node.allocate(new, node.plan(new)).addresses[0].address))
     thread.start()
     assert waits.wait(SECONDS)
-    store.drop(item.key)
     node.release(item)
+    store.drop(item.key)
     thread.join(SECONDS)
     assert given == ["10.1.2.10/24"]
 

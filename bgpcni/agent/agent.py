@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 WORKER_SECONDS = 10.0
+RENAME_SECONDS = 1.0
+"""For so long each record may be held by a call while exporters are renamed."""
 GARBAGE = 20_000
 """Objects after which Python looks for cycles: a few ADDs' worth, instead of several times in each."""
 
@@ -147,7 +149,7 @@ class Running:
     def _restore(self) -> None:
         """Read the records: every exporter is told what to announce and what to withdraw, before any is driven."""
         node = self.node
-        renames.follow(node.store, plan.configured(node.agent), LOCK_SECONDS)
+        renames.follow(node.store, plan.configured(node.agent), RENAME_SECONDS)
         self._employ()
         records = [stored for each in node.store.all() if (stored := boots.settled(node, each)) is not None]
         up = [

@@ -306,11 +306,10 @@ class Addressing:
 
         Of EVPN nothing that is held can be had before; mostly the peers are about to acknowledge its withdrawal.
         """
-        if not self._resident or not any(self._leaving(network, data_dir)):
-            return False
-        with self._change:
+        held = self._resident and any(self._leaving(network, data_dir))
+        with self._change:  # asked after the records: an address is released before its record goes
             left = deadline - time.monotonic()
-            return self._change.wait_for(lambda: self._released != released, left) if left > 0 else False
+            return left > 0 and self._change.wait_for(lambda: self._released != released, left if held else 0)
 
     def _held(self, network: str, data_dir: str) -> dict[str, tuple[str, str]]:
         """Addresses of attachments that are gone but not confirmed withdrawn, the oldest first.

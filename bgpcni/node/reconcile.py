@@ -17,7 +17,7 @@ from bgpcni import clock
 from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import AlreadyAttached, CniError, IoFailure
 from bgpcni.model import Attachment, AttachmentKey, ExporterUse, State
-from bgpcni.node import boots, interface, plan, unrecorded
+from bgpcni.node import boots, interface, plan, renames, unrecorded
 from bgpcni.node.next_step import (
     Announce,
     AtExporter,
@@ -95,7 +95,7 @@ def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_on
         if stored is None:
             node.claims.drop(key)  # of an ADD whose record could not be written, and that could not be taken back
         return Done()
-    subject = _Subject(key, stored.state, stored.attachment)
+    subject = _Subject(key, stored.state, _by_names_of_now(node, stored.attachment))
     seen = node.seen.setdefault(key, Seen())
     for _ in range(_MOST_STEPS):
         view = _look(node, subject, seen)
@@ -111,6 +111,14 @@ def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_on
             return Wait(0.0)
         _take(node, subject, seen, view, step)
     raise RuntimeError(f"{key}: no end after {_MOST_STEPS} steps")
+
+
+def _by_names_of_now(node: Node, attachment: Attachment) -> Attachment:
+    """An exporter that agent.toml only calls by another name now is the same; the next record written says so."""
+    if not node.resident:
+        return attachment
+    names = renames.renamed(attachment.exporters, plan.configured(node.agent))
+    return attachment if names == attachment.exporters else attachment.model_copy(update={"exporters": names})
 
 
 def tear_down(

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from bgpcni.convergence import catalog
-from bgpcni.errors import InvalidConfiguration
+from bgpcni.errors import CniError, InvalidConfiguration
 from bgpcni.model import ExporterUse
 from bgpcni.store import Store
 
@@ -51,15 +51,22 @@ def concerned(store: Store, configured: Sequence[ExporterUse]) -> bool:
 
 
 def follow(store: Store, configured: Sequence[ExporterUse], seconds: float) -> None:
-    """Write the names of now into every record that has others. Before any exporter is told of one. Raises CniError."""
+    """Write the names of now into every record that has others, before any exporter is told of one.
+
+    One that cannot be written now, or that a call holds for longer than `seconds`, keeps its names on disk; the
+    reconciler takes it by the names of now all the same.
+    """
     for stored in store.all():
         if stored.attachment is None or renamed(stored.attachment.exporters, configured) == stored.attachment.exporters:
             continue
         key = stored.attachment.key
-        with store.locked(key, seconds):
-            again = store.find(key)
-            if again is None or again.attachment is None:
-                continue
-            names = renamed(again.attachment.exporters, configured)
-            store.put(again.state, again.attachment.model_copy(update={"exporters": names}))
-            log.info("%s: its exporters are called %s now", key, ", ".join(use.name for use in names))
+        try:
+            with store.locked(key, seconds):
+                again = store.find(key)
+                if again is None or again.attachment is None:
+                    continue
+                names = renamed(again.attachment.exporters, configured)
+                store.put(again.state, again.attachment.model_copy(update={"exporters": names}))
+                log.info("%s: its exporters are called %s now", key, ", ".join(use.name for use in names))
+        except CniError as error:
+            log.warning("%s: its record keeps the old names of its exporters: %s", key, error.msg)

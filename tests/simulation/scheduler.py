@@ -381,6 +381,10 @@ class Threading:
 
     Lock, RLock, Condition, Thread, Timer, local = Lock, RLock, Condition, Thread, Timer, Local
 
+    @staticmethod
+    def get_ident() -> int:
+        return id(getcurrent())
+
 
 class Time:
     """The module `time`, as the core uses it."""
