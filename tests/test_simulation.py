@@ -23,6 +23,7 @@ SEEDS: tuple[int, ...] = (740, 1278, 1562, 1820, 1854, 1895, 1955, 2968)
 ENOUGH = 1000
 """Histories in which each mutant has to be found, and all branches to be taken."""
 FIRST = {
+    "a_withdrawal_is_handed_back": 1300,
     "not_handed_until_the_verb_returns": 200,
     "handed_back_although_touched": 1600,
     "an_outcome_from_before_a_replay_counts": 480,

@@ -187,7 +187,7 @@ class Scheduler:
                 process.actors.pop(actor, None)
         finally:
             self.unwinding, self._next_stop = False, before
-        self.ready = [one for one in self.ready if not (isinstance(one, Actor) and not one.process.alive)]
+        self.ready[:] = [one for one in self.ready if not (isinstance(one, Actor) and not one.process.alive)]
 
     # ---------------------------------------------------------------- the hub
 

@@ -512,6 +512,7 @@ class World:
 
     def _start(self) -> None:
         if not self.agent.process.alive:
+            self.install()
             self.agent = Agent(agent_config(self.exporters))
             self.agent.start()
 
@@ -557,16 +558,23 @@ class World:
             except CniError:
                 self.exporters = before
                 raise
-            named = {"b" if name[-1] == "b" else "a" for name in self.exporters}
-            if uninstalled is not None and uninstalled.name not in named:
+            if uninstalled is not None and uninstalled.name not in self.named():
                 uninstalled.die()
                 uninstalled.gone = True
-            for speaker in models.speakers.values():
-                if speaker.gone and speaker.name in named:
-                    speaker.gone = False
-                    sched.at(sched.now + 1, speaker.revive)
+            self.install()
 
         self.command(run)
+
+    def named(self) -> set[str]:
+        """The speakers that agent.toml names."""
+        return {"b" if name[-1] == "b" else "a" for name in self.exporters}
+
+    def install(self) -> None:
+        """What agent.toml names is there."""
+        for speaker in models.speakers.values():
+            if speaker.gone and speaker.name in self.named():
+                speaker.gone = False
+                sched.at(sched.now + 1, speaker.revive)
 
     def hurry(self, name: str) -> None:
         """A container's life ends sooner."""
