@@ -257,7 +257,8 @@ class Situations:
 
     def elsewhere(self) -> None:
         assert self.other
-        self.ask("ADD", self.usual | {"name": "elsewhere"}, f"{self.id}b", self.other)
+        ipam = self.usual["ipam"] | {"ranges": [[{"subnet": "10.3.0.0/16"}]]}
+        self.ask("ADD", self.usual | {"name": "elsewhere", "isGateway": False, "ipam": ipam}, f"{self.id}b", self.other)
 
     def deleted(self) -> None:
         self.ask("DEL", self.usual, self.id, self.container)

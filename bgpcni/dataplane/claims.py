@@ -86,6 +86,14 @@ class Claims:
         with self._lock:
             self._load(None)
 
+    def drop_digest(self, digest: str) -> None:
+        """`drop`, for an attachment of which only its key's digest is known: its record cannot be read."""
+        with self._lock:
+            keys = {*self._claims, *self._places}
+        for key in keys:
+            if key.digest == digest:
+                self.drop(key)
+
     def drop(self, key: AttachmentKey) -> None:
         with self._lock:
             self._drop(key)

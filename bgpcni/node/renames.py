@@ -19,7 +19,12 @@ log = logging.getLogger(__name__)
 
 def renamed(uses: Iterable[ExporterUse], configured: Sequence[ExporterUse]) -> tuple[ExporterUse, ...]:
     """The exporters of a record by the names that the configuration has for them, each once."""
-    return tuple({use.name: use for use in (_successor(use, configured) for use in uses)}.values())
+    found: list[ExporterUse] = []
+    for use in uses:
+        successor = _successor(use, configured)
+        if successor not in found:  # two may have one name: it was given to another speaker by a reload
+            found.append(successor)
+    return tuple(found)
 
 
 def _successor(use: ExporterUse, configured: Sequence[ExporterUse]) -> ExporterUse:

@@ -20,4 +20,5 @@ def release(node: Node, stored: Stored, warnings: list[str]) -> None:
     the caller's, who knows whose they are. Raises CniError, OSError."""
     interface.remove_by_digest(node.netlink, stored.digest)
     options.remove_of(stored.digest, interface.host_veths(stored.digest), warnings)
+    node.claims.drop_digest(stored.digest)
     node.store.drop_digest(stored.network, stored.digest)
