@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from ipaddress import ip_address
 from struct import pack
@@ -117,6 +118,16 @@ class HandPeer:
         until(lambda: self._connection is not None, "a session with the peer written by hand")
         assert self._connection is not None
         self._connection.sendall(b"".join(octets))
+
+    def wait_asked(self, families: int, seconds: float = 10.0) -> None:
+        """Until it is asked again for so many families, which it does not answer: what is said from then on is heard.
+
+        A speaker that listened before the session came up does not ask; so it is not waited for any longer.
+        """
+        ends = time.monotonic() + seconds
+        pause = threading.Event()
+        while sum(kind == ROUTE_REFRESH for kind, _ in list(self.got)) < families and time.monotonic() < ends:
+            pause.wait(0.01)
 
     def hang_up(self) -> None:
         """Close the connection without a word."""

@@ -213,6 +213,8 @@ def stage(lab: Lab, request: pytest.FixtureRequest) -> Stage:
     ears = speaker.listen()
     speaker.prune()
     until(lambda: speaker.exporter.peers()[0].state == "Established", "the session")
+    if fields.get("refresh", True):
+        peer.wait_asked(len(families))
     return Stage(place, peer, speaker, ears)
 
 
