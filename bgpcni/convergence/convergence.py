@@ -83,8 +83,6 @@ class Convergence:
         self._uses: dict[str, ExporterUse] = {}
         self._ending: set[tuple[str, str]] = set()
         self._started = False
-        self._restoring: int | None = None
-        """The thread that puts other exporters in the place of those that were let go of."""
         self._unreachable: dict[AttachmentKey, set[str]] = {}
         """The exporters that could not be had when an attachment was to be withdrawn: nobody confirms it."""
 
@@ -92,7 +90,6 @@ class Convergence:
         """The records were read: from here on the exporters are driven."""
         with self._lock:
             self._started = True
-            self._restoring = None
             waiting = list(self._announcers.values())
             late = [*self._unreachable]
             self._unreachable.clear()
@@ -110,12 +107,7 @@ class Convergence:
             thread.join()
 
     def reset(self, facts: NodeFacts) -> None:
-        """Let go of every exporter, and have others made for what this node is now: each knows nothing yet.
-
-        Until `start` this thread alone may make them: it tells them of every record first, under the names of now.
-        """
-        with self._lock:
-            self._restoring = threading.get_ident()
+        """Let go of every exporter, and have others made for what this node is now: each knows nothing yet."""
         self.stop()
         with self._lock:
             self.facts = facts
@@ -140,8 +132,6 @@ class Convergence:
             known = self._announcers.get(name)
             if known is not None:
                 return known
-            if self._restoring not in (None, threading.get_ident()):
-                raise TryAgain(f"exporters: {use.name}: agent.toml is being applied; try again")
             catalog.refuse_rivals([*self._uses.values(), use])
             if (use.type, catalog.owned(use)) in self._ending:
                 raise TryAgain(f"exporters: {use.name}: {catalog.owned(use)} is being let go of; try again")
