@@ -27,7 +27,9 @@ REPOSITORY = Path(__file__).parents[1]
 UNIT = REPOSITORY / "conf/systemd/bgpcni.service"
 DOUBLE = Path(__file__).with_name("ipam_double.py")
 DEBIANS_CONTAINERD = Path("/etc/containerd/config.toml")
-CAPABILITIES = {"net_admin": 12, "sys_admin": 21, "net_raw": 13, "net_bind_service": 10, "dac_override": 1}
+CAPABILITIES = {
+    "net_admin": 12, "sys_admin": 21, "net_raw": 13, "net_bind_service": 10, "net_broadcast": 11, "dac_override": 1,
+}  # fmt: skip
 
 
 @pytest.fixture
