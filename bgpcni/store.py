@@ -51,6 +51,11 @@ class Stored:
     attachment: Attachment | None
     problem: str = ""
 
+    @property
+    def told(self) -> bool:
+        """Whether exporters may have been told of it: the ADD that its record is of got that far, or an earlier one."""
+        return self.state is not State.ADDING or (self.attachment is not None and bool(self.attachment.since))
+
 
 @dataclass(slots=True)
 class _Turn:

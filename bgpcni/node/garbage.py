@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bgpcni.errors import CniError, Delegated, InvalidConfiguration
 from bgpcni.kernel import links
-from bgpcni.model import AttachmentKey, State
+from bgpcni.model import AttachmentKey
 from bgpcni.node import reconcile, unreadable, unrecorded
 from bgpcni.store import Stored
 
@@ -59,8 +59,7 @@ def _release(node: Node, stored: Stored, warnings: list[str]) -> None:
     with node.store.locked(stored.attachment.key, _SECONDS):
         again = node.store.find(stored.attachment.key)
         if again is not None and again.attachment is not None:
-            told = again.state is not State.ADDING or bool(again.attachment.since)
-            reconcile.tear_down(node, again.attachment, told=told, warnings=warnings)
+            reconcile.tear_down(node, again.attachment, told=again.told, warnings=warnings)
 
 
 def _remove_links(node: Node, network: str, kept: set[str], marked: list[links.Link], warnings: list[str]) -> None:

@@ -188,8 +188,7 @@ def clear_the_way(node: Node, key: AttachmentKey) -> Attachment | None:
     attachment = stored.attachment
     if stored.state is State.UP and boots.lives(node, attachment):
         raise AlreadyAttached(f"{key} is attached already, since {attachment.since}")
-    told = stored.state is not State.ADDING or bool(attachment.since)
-    return None if tear_down(node, attachment, told=told).released else attachment
+    return None if tear_down(node, attachment, told=stored.told).released else attachment
 
 
 def begin(node: Node, attachment: Attachment, held: Attachment | None) -> None:

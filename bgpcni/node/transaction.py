@@ -16,7 +16,7 @@ from bgpcni.cni.result import Dns, Interface, IpConfig, Result
 from bgpcni.convergence.derive import left_out
 from bgpcni.kernel import bridge, links, masquerade, vlans
 from bgpcni.kernel.namespace import Namespace
-from bgpcni.model import Attachment, Bgp, Gateway, State
+from bgpcni.model import Attachment, Bgp, Gateway
 from bgpcni.node import (
     chain,
     check,
@@ -204,8 +204,7 @@ def delete(node: Node, request: Request) -> Answer:
     with node.store.locked(key, LOCK_SECONDS):
         stored = node.store.find(key)
         if stored is not None and stored.attachment is not None:
-            told = stored.state is not State.ADDING or bool(stored.attachment.since)
-            ended = reconcile.tear_down(node, stored.attachment, told=told, warnings=answer.warnings)
+            ended = reconcile.tear_down(node, stored.attachment, told=stored.told, warnings=answer.warnings)
             if not ended.had_link and not stored.attachment.chained:
                 unrecorded.finish(node, request, stored.attachment, answer.warnings, released=ended.released)
             return answer
