@@ -15,7 +15,8 @@ from ipaddress import IPv4Address
 from bgpcni.ip import ip_address, ip_network
 
 MAX_VNI = (1 << 24) - 1
-MAX_LABEL = (1 << 20) - 1
+FIRST_LABEL, MAX_LABEL = 16, (1 << 20) - 1
+"""MPLS labels that may be given out: those below are reserved (RFC 3032 section 2.1)."""
 MAX_SEQUENCE = (1 << 32) - 1
 VXLAN = 8
 """The tunnel type (RFC 8365 section 5.1.3)."""

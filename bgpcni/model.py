@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bgpcni.cni.result import Route
-from bgpcni.ip import ip_network
 
 
 class Family(StrEnum):
@@ -37,44 +36,99 @@ class State(StrEnum):
     LEAVING = "leaving"
 
 
-Kind = Literal["unicast", "vpn", "mac-ip", "multicast", "ip-prefix"]
-
-
-@dataclass(frozen=True, slots=True)
-class Nlri:
-    """What identifies a route: same Nlri, same route, whatever its label, next hop or attributes.
-
-    unicast: `prefix`. vpn (RFC 4364): `rd`, `prefix`. EVPN (RFC 7432 section 7, RFC 9136): `rd`, `tag` and
-    `mac` with an optional host `prefix` (type 2, mac-ip), `originator` (type 3, multicast), `prefix` (type 5,
-    ip-prefix). Prefixes are canonical: `10.1.2.3/32`, `2001:db8::1/128`; MACs lower case with colons. An RD `0:n`
-    is of a node without a router ID: it only keeps VPNs apart, the speaker has RDs of its own.
-    """
+class UnicastNlri(NamedTuple):
+    """RFC 4271, RFC 4760. `of` chooses the family."""
 
     family: Family
-    kind: Kind
-    prefix: str | None = None
-    rd: str | None = None
-    mac: str | None = None
-    originator: str | None = None
-    tag: int = 0
+    prefix: str
+    kind: Literal["unicast"] = "unicast"
+
+    @classmethod
+    def of(cls, prefix: str) -> Self:
+        return cls(Family.IPV6_UNICAST if ":" in prefix else Family.IPV4_UNICAST, prefix)
 
     def __str__(self) -> str:
-        """As FRR prints it, the RD in front."""
-        if self.kind == "unicast":
-            return str(self.prefix)
-        if self.kind == "vpn":
-            return f"{self.rd}:{self.prefix}"
-        if self.kind == "multicast":
-            address = str(self.originator)
-            return f"{self.rd}:[3]:[{self.tag}]:[{128 if ':' in address else 32}]:[{address}]"
-        if self.kind == "mac-ip":
-            host = ""
-            if self.prefix:
-                network = ip_network(self.prefix)
-                host = f":[{network.prefixlen}]:[{network.network_address}]"
-            return f"{self.rd}:[2]:[{self.tag}]:[48]:[{self.mac}]{host}"
-        network = ip_network(str(self.prefix))
-        return f"{self.rd}:[5]:[{self.tag}]:[{network.prefixlen}]:[{network.network_address}]"
+        return self.prefix
+
+
+class VpnNlri(NamedTuple):
+    """RFC 4364, RFC 4659. `of` chooses the family."""
+
+    family: Family
+    prefix: str
+    rd: str
+    kind: Literal["vpn"] = "vpn"
+
+    @classmethod
+    def of(cls, prefix: str, rd: str) -> Self:
+        return cls(Family.IPV6_VPN if ":" in prefix else Family.IPV4_VPN, prefix, rd)
+
+    def __str__(self) -> str:
+        return f"{self.rd}:{self.prefix}"
+
+
+class MacIpNlri(NamedTuple):
+    """EVPN type 2, MAC/IP Advertisement (RFC 7432 section 7.2). `prefix`: that of one host, None: the MAC alone."""
+
+    rd: str
+    mac: str
+    prefix: str | None = None
+    tag: int = 0
+    kind: Literal["mac-ip"] = "mac-ip"
+    family: Literal[Family.L2VPN_EVPN] = Family.L2VPN_EVPN
+
+    def __str__(self) -> str:
+        host = f":{_bracketed(self.prefix)}" if self.prefix else ""
+        return f"{self.rd}:[2]:[{self.tag}]:[48]:[{self.mac}]{host}"
+
+
+class MulticastNlri(NamedTuple):
+    """EVPN type 3, Inclusive Multicast Ethernet Tag (RFC 7432 section 7.3). `originator`: the VTEP's address."""
+
+    rd: str
+    originator: str
+    tag: int = 0
+    kind: Literal["multicast"] = "multicast"
+    family: Literal[Family.L2VPN_EVPN] = Family.L2VPN_EVPN
+
+    @property
+    def prefix(self) -> None:
+        """It has none."""
+
+    def __str__(self) -> str:
+        bits = 128 if ":" in self.originator else 32
+        return f"{self.rd}:[3]:[{self.tag}]:[{bits}]:[{self.originator}]"
+
+
+class IpPrefixNlri(NamedTuple):
+    """EVPN type 5, IP Prefix (RFC 9136 section 3.1)."""
+
+    rd: str
+    prefix: str
+    tag: int = 0
+    kind: Literal["ip-prefix"] = "ip-prefix"
+    family: Literal[Family.L2VPN_EVPN] = Family.L2VPN_EVPN
+
+    def __str__(self) -> str:
+        return f"{self.rd}:[5]:[{self.tag}]:{_bracketed(self.prefix)}"
+
+
+Nlri = UnicastNlri | VpnNlri | MacIpNlri | MulticastNlri | IpPrefixNlri
+"""What identifies a route: the same Nlri is the same route, whatever its label, next hop or attributes.
+
+There is one class for each route type. Each has `family`, `kind`, `prefix` (None if it has none), and prints as FRR
+does, with the RD in front. `kind` never varies within a class: it keeps tuples of two classes from being equal.
+Prefixes are canonical (`10.1.2.3/32`, `2001:db8::1/128`), MACs are lower case with colons. An RD `0:n` belongs to a
+node without a router ID: it only keeps VPNs apart, because the speaker has RDs of its own.
+
+A further route type needs its class in this union, and a line in `EVPN_TYPES` of `wire/nlri.py` to be sent and
+received.
+"""
+
+
+def _bracketed(prefix: str) -> str:
+    address, _, bits = prefix.partition("/")
+    return f"[{bits}]:[{address}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, TypeAdapter
 
 from bgpcni import locks
+from bgpcni.bgp import FIRST_LABEL
 from bgpcni.errors import IoFailure, TryAgain
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SECONDS = 30.0
 LAST = 65535
-FIRST_LABEL = 16
-"""Labels 0 to 15 mean something of their own (RFC 3032 section 2.1)."""
 _FILE, _LOCK = "numbers.json", "numbers.lock"
 _NUMBERS = TypeAdapter(dict[str, Annotated[int, Field(ge=1, le=LAST)]])
 Recorded = Callable[[], Iterator["Attachment | str"]]

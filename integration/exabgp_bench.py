@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, NotThereYet, Outcome, Reach, SessionDown
-from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts
+from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts, UnicastNlri
 from bgpcni.testing import Woken
 from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import ExaBGP
@@ -184,7 +184,7 @@ def facts(node: Bench, *neighbors: Neighbor, **fields: Any) -> NodeFacts:
 
 def unicast(node: Bench, prefix: str, network: str = "net", **fields: Any) -> Announcement:
     six = ":" in prefix
-    nlri = Nlri(Family.IPV6_UNICAST if six else Family.IPV4_UNICAST, "unicast", prefix=prefix)
+    nlri = UnicastNlri.of(prefix)
     return Announcement(nlri, network, node.address6 if six else node.address, **fields)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bgpcni.exporter import Reach
-from bgpcni.model import Announcement, Family, Neighbor, Nlri
+from bgpcni.model import Announcement, Family, IpPrefixNlri, MacIpNlri, MulticastNlri, Neighbor, VpnNlri
 from integration.exabgp_bench import Bench, Ears, Speaker, bench, facts, unicast
 from integration.hand_peer import UPDATE, HandPeer, message, prefix, update
 from integration.lab import Frr, Lab, link, until
@@ -35,23 +35,23 @@ def other(lab: Lab, frr: Frr) -> Bench:
 
 def of_every_family(place: Bench) -> list[Announcement]:
     """One route of each kind, with all that it can carry."""
-    rd, mac, evpn = f"{place.address}:7", "02:00:00:00:00:01", Family.L2VPN_EVPN
+    rd, mac = f"{place.address}:7", "02:00:00:00:00:01"
     rt = ("64512:5001", "4200000000:7", "192.0.2.9:3")
     communities = ("64512:100", "64512:1:2")
     return [
         unicast(place, "10.1.2.3/32", export_rt=rt, communities=communities),
         unicast(place, "2001:db8:1::/64", communities=communities),
-        Announcement(Nlri(Family.IPV4_VPN, "vpn", "10.9.0.0/24", rd), "v", place.address, rt, label=4711),
-        Announcement(Nlri(Family.IPV6_VPN, "vpn", "2001:db8:9::/64", rd), "v", place.address6, rt, label=4712),
+        Announcement(VpnNlri.of("10.9.0.0/24", rd), "v", place.address, rt, label=4711),
+        Announcement(VpnNlri.of("2001:db8:9::/64", rd), "v", place.address6, rt, label=4712),
         *(
             Announcement(nlri, "e", place.address, rt, (), communities, vni=5001, mobility=3 * (nlri.kind == "mac-ip"))
             for nlri in (
-                Nlri(evpn, "mac-ip", rd=rd, mac=mac),
-                Nlri(evpn, "mac-ip", rd=rd, mac=mac, prefix="10.9.0.5/32"),
-                Nlri(evpn, "mac-ip", rd=rd, mac=mac, prefix="2001:db8:9::5/128"),
-                Nlri(evpn, "multicast", rd=rd, originator=place.address),
-                Nlri(evpn, "ip-prefix", rd=rd, prefix="10.9.1.0/24"),
-                Nlri(evpn, "ip-prefix", rd=rd, prefix="2001:db8:9:1::/64"),
+                MacIpNlri(rd, mac),
+                MacIpNlri(rd, mac, "10.9.0.5/32"),
+                MacIpNlri(rd, mac, "2001:db8:9::5/128"),
+                MulticastNlri(rd, place.address),
+                IpPrefixNlri(rd, "10.9.1.0/24"),
+                IpPrefixNlri(rd, "2001:db8:9:1::/64"),
             )
         ),
     ]

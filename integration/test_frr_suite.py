@@ -13,7 +13,15 @@ import pytest
 
 from bgpcni.exporter import Exporter, Reach, Wake
 from bgpcni.kernel.links import alias_of
-from bgpcni.model import Announcement, AttachmentKey, Endpoint, Family, Nlri, NodeFacts
+from bgpcni.model import (
+    Announcement,
+    AttachmentKey,
+    Endpoint,
+    IpPrefixNlri,
+    MacIpNlri,
+    MulticastNlri,
+    NodeFacts,
+)
 from bgpcni.testing import ExporterSuite
 from bgpcni.testing.speaker import until
 from bgpcni.testing.suite import Life, reached, shows
@@ -70,11 +78,11 @@ class Host(SpeakerInside):
 
     def at(self, mac: str, prefix: str | None, network: str = "net", port: int = 0) -> Announcement:
         endpoint = Endpoint("c1", "eth0", mac, prefix or "", None, "cni0", "veth1", port or self.port)
-        nlri = Nlri(Family.L2VPN_EVPN, "mac-ip", prefix, rd=f"{HOST}:1", mac=mac)
+        nlri = MacIpNlri(f"{HOST}:1", mac, prefix)
         return Announcement(nlri, network, HOST, (TARGET,), (TARGET,), vni=VNI, endpoint=endpoint)
 
     def type3(self) -> Announcement:
-        nlri = Nlri(Family.L2VPN_EVPN, "multicast", rd=f"{HOST}:1", originator=HOST)
+        nlri = MulticastNlri(f"{HOST}:1", HOST)
         return Announcement(nlri, "net", HOST, (TARGET,), (TARGET,), vni=VNI)
 
     def table(self) -> set[str]:
@@ -270,7 +278,7 @@ def test_other_route_targets_are_an_error_in_words(speaker: Host, life: Life) ->
 
 def test_what_frr_cannot_announce_is_refused(speaker: Host, life: Life) -> None:
     """Type 5, communities of an attachment, a VNI that somebody else has: refused, each in words."""
-    five = replace(speaker.route(0), nlri=Nlri(Family.L2VPN_EVPN, "ip-prefix", "10.0.0.0/24", rd=f"{HOST}:1"))
+    five = replace(speaker.route(0), nlri=IpPrefixNlri(f"{HOST}:1", "10.0.0.0/24"))
     coloured = replace(speaker.route(2), communities=("64512:1",))
     speaker.foreign()
     theirs = replace(speaker.route(4), vni=9, export_rt=("64512:9",), import_rt=("64512:9",))

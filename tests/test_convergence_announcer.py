@@ -15,7 +15,7 @@ from memory_exporter import MISHAPS, Memory, Mishap
 from bgpcni.convergence import announcer as module
 from bgpcni.convergence.announcer import Announcer, Book
 from bgpcni.exporter import NotThereYet, Outcome, Reach
-from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
+from bgpcni.model import Announcement, AttachmentKey, Nlri, UnicastNlri
 from bgpcni.testing.patience import SECONDS
 
 
@@ -32,7 +32,7 @@ def owner(name: str) -> AttachmentKey:
 
 
 def route(number: int, next_hop: str = "192.0.2.1", network: str = "net") -> Announcement:
-    return Announcement(Nlri(Family.IPV4_UNICAST, "unicast", f"10.0.0.{number}/32"), network, next_hop)
+    return Announcement(UnicastNlri.of(f"10.0.0.{number}/32"), network, next_hop)
 
 
 A, B = owner("a"), owner("b")

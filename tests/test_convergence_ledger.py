@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from bgpcni.convergence.ledger import Ledger, Standing
 from bgpcni.exporter import Outcome, Reach
-from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
+from bgpcni.model import Announcement, AttachmentKey, Nlri, UnicastNlri
 
 
 def taken(ledger: Ledger, limit: int) -> tuple[list[Announcement], list[Announcement]]:
@@ -31,7 +31,7 @@ def owner(name: str) -> AttachmentKey:
 
 
 def route(number: int, next_hop: str = "192.0.2.1") -> Announcement:
-    return Announcement(Nlri(Family.IPV4_UNICAST, "unicast", f"10.0.0.{number}/32"), "net", next_hop)
+    return Announcement(UnicastNlri.of(f"10.0.0.{number}/32"), "net", next_hop)
 
 
 A, B = owner("a"), owner("b")

@@ -14,7 +14,7 @@ from bgpcni.dataplane.segment import Segment, member_of
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import Gone, Learned, PathAttributes
 from bgpcni.kernel.netlink import RTM_DELNEIGH, RTM_NEWNEIGH
-from bgpcni.model import Address, Attachment, Bgp, Family, Nlri, NodeFacts
+from bgpcni.model import Address, Attachment, Bgp, IpPrefixNlri, MacIpNlri, NodeFacts
 
 RT = "64512:5001"
 GATEWAY_MAC = "02:00:5e:00:13:89"
@@ -34,7 +34,7 @@ def attachment(number: int = 1, **fields: object) -> Attachment:
 def remote(mac: str = REMOTE_MAC, ip: str = "10.1.2.9", vtep: str = "192.0.2.9", **fields: object) -> Learned:
     values: dict[str, object] = {"route_targets": (RT,)} | fields
     vni = values.pop("vni", 5001)
-    nlri = Nlri(Family.L2VPN_EVPN, "mac-ip", prefix=f"{ip}/32", rd=f"{vtep}:1", mac=mac)
+    nlri = MacIpNlri(f"{vtep}:1", mac, f"{ip}/32")
     return Learned("192.0.2.254", nlri, PathAttributes(vtep, **values), vni=vni)  # type: ignore[arg-type]
 
 
@@ -291,4 +291,4 @@ def test_type_5_is_the_vrfs_where_there_is_one() -> None:
     """A VNI whose bridge is in a VRF leaves type 5 to it."""
     plain = World(attachment())
     routed = World(attachment(bgp=Bgp(family="evpn", vni=5001, vrf="red", l3vni=4001, table=182001, import_rt=(RT,))))
-    assert plain.segment.rule(Own(), Bounds()).kinds - routed.segment.rule(Own(), Bounds()).kinds == {"ip-prefix"}
+    assert plain.segment.rule(Own(), Bounds()).kinds - routed.segment.rule(Own(), Bounds()).kinds == {IpPrefixNlri}

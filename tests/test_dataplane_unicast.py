@@ -18,7 +18,7 @@ from bgpcni.dataplane.rib import Bounds, Own, Rib, UnicastRule
 from bgpcni.dataplane.unicast import Unicast
 from bgpcni.exporter import Gone, Learned, PathAttributes
 from bgpcni.kernel import routes
-from bgpcni.model import Address, Attachment, Bgp, Family, Nlri
+from bgpcni.model import Address, Attachment, Bgp, UnicastNlri
 
 PEER, HOP, PEER6 = "192.0.2.254", "192.0.2.9", "2001:db8::254"
 ALL = ("0.0.0.0/0", "::/0")
@@ -26,7 +26,7 @@ ALL = ("0.0.0.0/0", "::/0")
 
 def unicast(prefix: str, hop: str = "", peer: str = PEER) -> Learned:
     six = ":" in prefix
-    nlri = Nlri(Family.IPV6_UNICAST if six else Family.IPV4_UNICAST, "unicast", prefix=prefix)
+    nlri = UnicastNlri.of(prefix)
     return Learned(peer, nlri, PathAttributes(hop or ("2001:db8::9" if six else HOP)))
 
 

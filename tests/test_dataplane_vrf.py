@@ -14,7 +14,7 @@ from bgpcni.exporter import Gone, Learned, PathAttributes
 from bgpcni.kernel import vrf
 from bgpcni.kernel.netlink import RTM_DELNEIGH, RTM_NEWNEIGH, RTM_NEWROUTE
 from bgpcni.kernel.routes import RTM_DELROUTE
-from bgpcni.model import Address, Attachment, Bgp, Family, Nlri
+from bgpcni.model import Address, Attachment, Bgp, Family, IpPrefixNlri, VpnNlri
 
 RT = "64512:4001"
 MAC, OTHER_MAC = "02:5e:c0:00:02:09", "02:5e:c0:00:02:0a"
@@ -36,13 +36,13 @@ def five(prefix: str, vtep: str = "192.0.2.9", mac: str | None = MAC, **fields: 
     """A type 5 route."""
     values: dict[str, object] = {"vni": 4001} | fields
     attributes = PathAttributes(vtep, route_targets=(RT,), router_mac=mac, encapsulation=values.pop("encapsulation", 8))  # type: ignore[arg-type]
-    nlri = Nlri(Family.L2VPN_EVPN, "ip-prefix", prefix=prefix, rd=f"{vtep}:1")
+    nlri = IpPrefixNlri(f"{vtep}:1", prefix)
     return Learned("192.0.2.254", nlri, attributes, **values)  # type: ignore[arg-type]
 
 
 def vpn(prefix: str, hop: str = "192.0.2.9", label: int = 80) -> Learned:
     family = Family.IPV6_VPN if ":" in prefix else Family.IPV4_VPN
-    nlri = Nlri(family, "vpn", prefix=prefix, rd="192.0.2.9:1")
+    nlri = VpnNlri(family, prefix, "192.0.2.9:1")
     return Learned("192.0.2.254", nlri, PathAttributes(hop, route_targets=(RT,)), label=label)
 
 
@@ -175,8 +175,8 @@ def test_import_names_what_is_special_and_bounds_the_rest() -> None:
 
 def test_a_vrf_is_told_of_what_its_networks_ask_for() -> None:
     """EVPN, L3VPN or both; each route's kind alone decides, not who told it."""
-    assert VrfRule(frozenset({RT}), l3vni=4001).kinds == {"ip-prefix"}
-    assert VrfRule(frozenset({RT}), mpls=True).kinds == {"vpn"}
+    assert VrfRule(frozenset({RT}), l3vni=4001).kinds == {IpPrefixNlri}
+    assert VrfRule(frozenset({RT}), mpls=True).kinds == {VpnNlri}
     assert World(attachment()).vrf.families == {Family.L2VPN_EVPN}
     assert World(attachment(bgp=VPN)).vrf.families == {Family.IPV4_VPN, Family.IPV6_VPN}
     assert len(World(attachment(), attachment(2, VPN)).vrf.families) == 3

@@ -12,7 +12,7 @@ import pytest
 from waiting import SECONDS, until
 
 from bgpcni.exporter import Reach
-from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts
+from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts, UnicastNlri
 from bgpcni.testing import Woken
 from bgpcni_exabgp import ExaBGP
 from bgpcni_exabgp.lines import PROTOCOLS, Line
@@ -22,7 +22,7 @@ ONE, TWO = "192.0.2.1", "192.0.2.2"
 
 
 def route(number: int) -> Announcement:
-    return Announcement(Nlri(Family.IPV4_UNICAST, "unicast", prefix=f"10.0.0.{number}/32"), "net", "192.0.2.9")
+    return Announcement(UnicastNlri.of(f"10.0.0.{number}/32"), "net", "192.0.2.9")
 
 
 class Lock:

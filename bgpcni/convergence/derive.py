@@ -11,10 +11,18 @@ from dataclasses import replace
 from bgpcni import bgp
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.ip import ip_interface
-from bgpcni.model import Announcement, Attachment, Endpoint, Family, Nlri, NodeFacts
-
-_UNICAST = {4: Family.IPV4_UNICAST, 6: Family.IPV6_UNICAST}
-_VPN = {4: Family.IPV4_VPN, 6: Family.IPV6_VPN}
+from bgpcni.model import (
+    Announcement,
+    Attachment,
+    Endpoint,
+    IpPrefixNlri,
+    MacIpNlri,
+    MulticastNlri,
+    Nlri,
+    NodeFacts,
+    UnicastNlri,
+    VpnNlri,
+)
 
 
 def next_hop(node: NodeFacts, version: int) -> str:
@@ -71,7 +79,7 @@ def left_out(attachment: Attachment, node: NodeFacts) -> list[tuple[Announcement
 
 def _of_address(attachment: Attachment, address: str, gateway: str | None, node: NodeFacts) -> list[Announcement]:
     version = ip_interface(address).version
-    intent = attachment.bgp
+    intent, rd = attachment.bgp, attachment.bgp.rd or ""
     host, subnet = bgp.host_prefix(address), bgp.subnet(address)
     prefix = host if intent.advertise == "host" else subnet
     endpoint = _endpoint(attachment, address, gateway)
@@ -92,15 +100,15 @@ def _of_address(attachment: Attachment, address: str, gateway: str | None, node:
 
     single = intent.advertise == "host"
     if intent.family == "unicast":
-        return [route(Nlri(_UNICAST[version], "unicast", prefix), next_hop(node, version), host_route=single)]
+        return [route(UnicastNlri.of(prefix), next_hop(node, version), host_route=single)]
     forwards = intent.table is not None
     if intent.family == "vpn":
-        nlri = Nlri(_VPN[version], "vpn", prefix, rd=intent.rd)
+        nlri = VpnNlri.of(prefix, rd)
         return [route(nlri, next_hop(node, version), datapath=forwards, host_route=single)]
     vtep = _vtep(node)
-    mac_ip = route(Nlri(Family.L2VPN_EVPN, "mac-ip", host, rd=intent.rd, mac=attachment.mac), vtep)
+    mac_ip = route(MacIpNlri(rd, attachment.mac or "", host), vtep)
     routes = [replace(mac_ip, mobility=attachment.mobility)]
-    five = route(Nlri(Family.L2VPN_EVPN, "ip-prefix", prefix, rd=intent.rd), vtep, datapath=forwards, host_route=single)
+    five = route(IpPrefixNlri(rd, prefix), vtep, datapath=forwards, host_route=single)
     if intent.l3vni is not None:  # the VRF's own VNI, at this node's own router
         routes.append(replace(five, vni=intent.l3vni, router_mac=bgp.router_mac(vtep) if vtep else None))
     elif not single:
@@ -113,14 +121,13 @@ def _of_network(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
 
     Without a VTEP there is no type 3: the speaker knows its own and announces it by itself.
     """
-    intent = attachment.bgp
+    intent, rd = attachment.bgp, attachment.bgp.rd or ""
     vtep = _vtep(node)
     found: list[tuple[Nlri, Endpoint | None]] = []
     if vtep:
-        found.append((Nlri(Family.L2VPN_EVPN, "multicast", rd=intent.rd, originator=vtep), None))
+        found.append((MulticastNlri(rd, vtep), None))
     if not attachment.addresses and attachment.mac:
-        nlri = Nlri(Family.L2VPN_EVPN, "mac-ip", rd=intent.rd, mac=attachment.mac)
-        found.append((nlri, _endpoint(attachment, "", None)))
+        found.append((MacIpNlri(rd, attachment.mac), _endpoint(attachment, "", None)))
     return [
         Announcement(
             nlri=nlri,

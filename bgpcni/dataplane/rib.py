@@ -17,22 +17,21 @@ from functools import lru_cache
 from ipaddress import ip_network
 from typing import NamedTuple, Protocol, TypeVar
 
-from bgpcni.bgp import VXLAN
+from bgpcni.bgp import FIRST_LABEL, VXLAN
 from bgpcni.dataplane.guard import SPECIAL, Guard
 from bgpcni.dataplane.prefixes import Address, Network, PrefixIndex
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, SessionDown
 from bgpcni.ip import ip_address
-from bgpcni.model import Family, Kind, Nlri
+from bgpcni.model import Family, IpPrefixNlri, MacIpNlri, MulticastNlri, Nlri, UnicastNlri, VpnNlri
 
 DEFAULT_LOCAL_PREF = 100
-FIRST_LABEL = 16
-"""Below are MPLS's reserved labels, RFC 3032 section 2.1."""
 GATEWAY = "it is the anycast gateway"
 THIS_NETWORK = 8
 """The length of 0.0.0.0/8 (RFC 6890) and ::/8: shorter ones from there on are default routes, or halves of one."""
 UNICAST = (Family.IPV4_UNICAST, Family.IPV6_UNICAST)
-ROUTED: frozenset[Kind] = frozenset[Kind]({"unicast", "vpn", "ip-prefix"})
-"""Kinds of routes to prefixes."""
+ROUTED = (UnicastNlri, VpnNlri, IpPrefixNlri)
+"""Routes to prefixes."""
+Kinds = frozenset[type[Nlri]]
 K = TypeVar("K")
 
 
@@ -61,7 +60,7 @@ class Rule(Protocol):
     @property
     def targets(self) -> frozenset[str] | None: ...
     @property
-    def kinds(self) -> frozenset[Kind]: ...
+    def kinds(self) -> Kinds: ...
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
         """Raises Refused."""
         ...
@@ -107,7 +106,7 @@ class EvpnRule:
     own: Own = Own()
     bounds: Bounds = Bounds()
     reserved: frozenset[str] = frozenset()
-    kinds: frozenset[Kind] = frozenset[Kind]({"mac-ip", "multicast", "ip-prefix"})
+    kinds: Kinds = frozenset({MacIpNlri, MulticastNlri, IpPrefixNlri})
 
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
         self.own.refuse(route)
@@ -115,27 +114,26 @@ class EvpnRule:
         if found.encapsulation not in (None, VXLAN):
             raise Refused("its encapsulation is not VXLAN")
         _refuse_next_hop(found.next_hop)
-        if nlri.kind == "ip-prefix":
-            self.bounds.refuse(str(nlri.prefix))
-            return (Destination("prefix", str(nlri.prefix)),)
+        if isinstance(nlri, IpPrefixNlri):
+            self.bounds.refuse(nlri.prefix)
+            return (Destination("prefix", nlri.prefix),)
         if not route.vni:
             raise Refused("it has no VNI")
-        if nlri.kind == "multicast":
+        if not isinstance(nlri, MacIpNlri):
             return (Destination("flood", found.next_hop),)
-        mac = str(nlri.mac)
-        if mac in self.reserved:
+        if nlri.mac in self.reserved:
             raise Refused(GATEWAY)
-        if _is_of_many(mac):
+        if _is_of_many(nlri.mac):
             raise Refused("its MAC is not of one host")
         if nlri.prefix is None:
-            return (Destination("mac", mac),)
+            return (Destination("mac", nlri.mac),)
         self.bounds.refuse(nlri.prefix)
         address = nlri.prefix.partition("/")[0]
         if address in self.reserved:
             raise Refused(GATEWAY)
         if _is_special(_network(nlri.prefix), link_local=False):
             raise Refused("its address is not of one host")
-        return (Destination("mac", mac), Destination("ip", address))
+        return (Destination("mac", nlri.mac), Destination("ip", address))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +143,7 @@ class UnicastRule:
     accept: frozenset[str]
     own: Own = Own()
     bounds: Bounds = Bounds()
-    kinds: frozenset[Kind] = frozenset[Kind]({"unicast"})
+    kinds: Kinds = frozenset({UnicastNlri})
     targets: None = None
 
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
@@ -178,8 +176,8 @@ class VrfRule:
     accept: frozenset[str] = frozenset()
 
     @property
-    def kinds(self) -> frozenset[Kind]:
-        wanted: dict[Kind, bool] = {"ip-prefix": self.l3vni is not None, "vpn": self.mpls}
+    def kinds(self) -> Kinds:
+        wanted: dict[type[Nlri], bool] = {IpPrefixNlri: self.l3vni is not None, VpnNlri: self.mpls}
         return frozenset(kind for kind, asked in wanted.items() if asked)
 
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
@@ -189,7 +187,7 @@ class VrfRule:
             raise Refused("bgp.import does not name it")
         self.bounds.refuse(prefix)
         _refuse_next_hop(route.attributes.next_hop)
-        if route.nlri.kind == "vpn":
+        if isinstance(route.nlri, VpnNlri):
             if not route.label or route.label < FIRST_LABEL:
                 raise Refused("it has no label of its next hop's own")
             if ":" not in prefix and ":" in route.attributes.next_hop:
@@ -219,7 +217,7 @@ class VpnRule:
     targets: frozenset[str]
     own: Own = Own()
     bounds: Bounds = Bounds()
-    kinds: frozenset[Kind] = frozenset[Kind]({"vpn"})
+    kinds: Kinds = frozenset({VpnNlri})
 
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
         self.own.refuse(route)
@@ -335,7 +333,8 @@ def _mobile(route_id: RouteId, route: Learned) -> tuple[object, ...]:
     found = route.attributes
     return (
         not found.sticky, -found.mobility, _rank(found.next_hop),
-        str(route.nlri.mac), route_id.exporter, _rank(route_id.peer), str(route.nlri),
+        route.nlri.mac if isinstance(route.nlri, MacIpNlri) else "",
+        route_id.exporter, _rank(route_id.peer), str(route.nlri),
     )  # fmt: skip
 
 
@@ -404,7 +403,7 @@ class Rib:
             self._by_target.setdefault(target, {})[route_id] = None
         for host in _hosts(route.nlri):
             self._by_host.setdefault(host, {})[route_id] = None
-        if route.nlri.kind in ROUTED:
+        if isinstance(route.nlri, ROUTED):
             self._by_prefix.add(_network(str(route.nlri.prefix)), route_id)
         for table in self.tables.values():
             if _concerns(table.rule, route):
@@ -427,7 +426,7 @@ class Rib:
             _discard(self._by_target, target, route_id)
         for host in _hosts(route.nlri):
             _discard(self._by_host, host, route_id)
-        if route.nlri.kind in ROUTED:
+        if isinstance(route.nlri, ROUTED):
             self._by_prefix.discard(_network(str(route.nlri.prefix)), route_id)
         for table in self.tables.values():
             table.retract(route_id)
@@ -516,7 +515,7 @@ class Rib:
         if rule.targets is None:
             return [route_id for family in UNICAST for route_id in self._by_family.get(family, ())]
         found = {route_id: None for target in rule.targets for route_id in self._by_target.get(target, ())}
-        return [route_id for route_id in found if route_id.nlri.kind in rule.kinds]
+        return [route_id for route_id in found if type(route_id.nlri) in rule.kinds]
 
     def claims(self, destinations: Iterable[Destination], targets: Iterable[str]) -> list[Learned]:
         """Type 2 routes with any of these route targets that name one of these MACs or addresses.
@@ -539,16 +538,16 @@ def _moved_imports(before: Rule, after: Rule) -> list[Network] | None:
 
 
 def _concerns(rule: Rule, route: Learned) -> bool:
-    if route.nlri.kind not in rule.kinds:
+    if type(route.nlri) not in rule.kinds:
         return False
     return rule.targets is None or not rule.targets.isdisjoint(route.attributes.route_targets)
 
 
 def _hosts(nlri: Nlri) -> tuple[Destination, ...]:
     """The MAC and the address that a type 2 route names."""
-    if nlri.kind != "mac-ip":
+    if not isinstance(nlri, MacIpNlri):
         return ()
-    mac = Destination("mac", str(nlri.mac))
+    mac = Destination("mac", nlri.mac)
     return (mac, Destination("ip", nlri.prefix.partition("/")[0])) if nlri.prefix else (mac,)
 
 

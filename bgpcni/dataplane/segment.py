@@ -16,7 +16,7 @@ from bgpcni.dataplane.program import At, Key, Local, Program, Remote, Value
 from bgpcni.dataplane.rib import GATEWAY, Bounds, Destination, EvpnRule, Own, Table
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import Learned
-from bgpcni.model import Attachment, AttachmentKey
+from bgpcni.model import Attachment, AttachmentKey, IpPrefixNlri, MacIpNlri
 
 SEEN = 1 << 16
 """Addresses remembered in a VNI, beyond those that are there."""
@@ -139,7 +139,7 @@ class Segment:
         reserved = self.gateways | {gateway_mac(self.vni)}
         rule = EvpnRule(frozenset(self._targets), own, bounds, reserved)
         routed = any(member.routed for member in self.members.values())
-        return replace(rule, kinds=rule.kinds - {"ip-prefix"}) if routed else rule
+        return replace(rule, kinds=rule.kinds - {IpPrefixNlri}) if routed else rule
 
     # ---------------------------------------------------------------- what is wanted
 
@@ -161,7 +161,7 @@ class Segment:
             if key.name in self._addresses:
                 return At(self._addresses[key.name])
             best = self.table.best(Destination("ip", key.name))
-            return At(str(best.nlri.mac)) if best else None
+            return At(best.nlri.mac) if best and isinstance(best.nlri, MacIpNlri) else None
         return self._remote(self.table.best(Destination("flood", key.name)))
 
     def _remote(self, route: Learned | None) -> Remote | None:
@@ -198,5 +198,6 @@ class Segment:
                 yield f"{destination.value} is announced by {hops} alike (VNI {self.vni})"
         gateway = gateway_mac(self.vni)
         for route_id, reason in self.table.refused.items():
-            if reason == GATEWAY and route_id.nlri.mac == gateway:  # its addresses are announced by routers, too
+            nlri = route_id.nlri  # routers announce the gateway's addresses, too
+            if reason == GATEWAY and isinstance(nlri, MacIpNlri) and nlri.mac == gateway:
                 yield f"{gateway} of the anycast gateway is announced by {route_id.peer} (VNI {self.vni}); refused"

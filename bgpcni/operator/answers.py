@@ -196,15 +196,15 @@ def received(node: Node) -> tuple[Document, int]:
 
 
 def _received(item: Received) -> Document:
-    route, nlri = item.route, item.route.nlri
+    route, nlri, fields = item.route, item.route.nlri, item.route.nlri._asdict()
     return {
         "exporter": item.route_id.exporter,
         "peer": route.peer,
         "family": nlri.family.value,
         "nlri": str(nlri),
         "prefix": nlri.prefix,
-        "mac": nlri.mac,
-        "rd": nlri.rd,
+        "mac": fields.get("mac"),
+        "rd": fields.get("rd"),
         "vni": route.vni,
         "nextHop": route.attributes.next_hop,
         "routeTargets": list(route.attributes.route_targets),
@@ -270,6 +270,7 @@ def _works_alone(use: ExporterUse) -> bool:
 
 
 def _route(attachment: Attachment, route: Announcement, states: Mapping[str, RouteState]) -> Document:
+    fields = route.nlri._asdict()
     return {
         "network": attachment.network,
         "containerID": attachment.container_id,
@@ -277,8 +278,8 @@ def _route(attachment: Attachment, route: Announcement, states: Mapping[str, Rou
         "family": route.nlri.family.value,
         "nlri": str(route.nlri),
         "prefix": route.nlri.prefix,
-        "mac": route.nlri.mac or (route.endpoint.mac if route.endpoint else None),
-        "rd": route.nlri.rd,
+        "mac": fields.get("mac") or (route.endpoint.mac if route.endpoint else None),
+        "rd": fields.get("rd"),
         "vni": route.vni,
         "nextHop": route.next_hop,
         "exportRT": list(route.export_rt),

@@ -18,7 +18,8 @@ from pydantic import BaseModel
 
 from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
-from bgpcni.wire.encode import Kind, Unencodable
+from bgpcni.wire.encode import Kind
+from bgpcni.wire.values import Unencodable
 from bgpcni_exabgp import lines
 from bgpcni_exabgp.configure import configure, read_passwords
 from bgpcni_exabgp.hearing import Hearing

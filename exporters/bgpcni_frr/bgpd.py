@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bgpcni.exporter import NotThereYet, Peer
-from bgpcni.model import Family, Nlri
+from bgpcni.model import Family, MacIpNlri, Nlri
 from bgpcni_frr.vty import Vty
 
 FAMILIES = {
@@ -51,12 +51,12 @@ def takes_all(vty: Vty, deadline: float) -> bool:
 
 def announces(vty: Vty, of: Vni, nlri: Nlri, deadline: float) -> bool:
     """Whether bgpd announces this route of type 2 or 3, whose RD is FRR's own. Raises NotThereYet."""
-    if nlri.kind == "multicast":
-        found = vty.ask(f"show bgp l2vpn evpn route rd {of.rd} type multicast", deadline)
-        inner = found.get(of.rd)
-        return isinstance(inner, dict) and str(nlri).removeprefix(f"{nlri.rd}:") in inner
-    address = f" ip {nlri.prefix.partition('/')[0]}" if nlri.prefix else ""
-    return bool(vty.ask(f"show bgp l2vpn evpn route rd {of.rd} mac {nlri.mac}{address}", deadline).get("paths"))
+    if isinstance(nlri, MacIpNlri):
+        address = f" ip {nlri.prefix.partition('/')[0]}" if nlri.prefix else ""
+        return bool(vty.ask(f"show bgp l2vpn evpn route rd {of.rd} mac {nlri.mac}{address}", deadline).get("paths"))
+    found = vty.ask(f"show bgp l2vpn evpn route rd {of.rd} type multicast", deadline)
+    inner, (_, bracket, rest) = found.get(of.rd), str(nlri).partition("[")
+    return isinstance(inner, dict) and bracket + rest in inner
 
 
 def peers(vty: Vty, deadline: float, now: float) -> list[Peer]:

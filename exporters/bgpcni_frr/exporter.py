@@ -345,7 +345,7 @@ def _entry(route: Announcement) -> Entry | Outcome | None:
         return Outcome(Reach.REFUSED, "bgp.communities: FRR announces by itself, set them in its route-map")
     if nlri.kind == "multicast":
         return None
-    if endpoint is None or not endpoint.bridge or nlri.mac is None:
+    if endpoint is None or not endpoint.bridge or not nlri.mac:
         return Outcome(Reach.REFUSED, "the container is on no bridge")
     bridge = datapath.index_of(endpoint.bridge)
     port = endpoint.host_index or datapath.index_of(endpoint.host_veth)

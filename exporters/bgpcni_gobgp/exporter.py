@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
-from bgpcni.wire.encode import Unencodable
+from bgpcni.wire.values import Unencodable
 from bgpcni_gobgp import gobgp_pb2 as api
 from bgpcni_gobgp.client import Client, Refused
 from bgpcni_gobgp.hearing import Hearing

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from bgpcni.model import Announcement, Family, Nlri
-from bgpcni.wire.decode import EXTENDED_LENGTH, FAMILIES, NEXT_HOP, Malformed, decode_nlri
+from bgpcni.wire.decode import EXTENDED_LENGTH, FAMILIES, NEXT_HOP, decode_nlri
 from bgpcni.wire.encode import attribute, encode, encode_withdrawal
+from bgpcni.wire.values import Malformed
 from bgpcni_gobgp import gobgp_pb2 as api
 
 NUMBERS = {family: api.Family(afi=numbers[0], safi=numbers[1]) for numbers, family in FAMILIES.items()}  # type: ignore[arg-type]
