@@ -1,7 +1,7 @@
-"""BGP's small values as people write them, validated: route targets, distinguishers, communities, VNIs. Pure.
+"""Checks the small values of BGP as people write them: route targets, distinguishers, communities, VNIs. Pure.
 
-Every function takes text and gives its canonical text back, or raises ValueError in words that fit behind a
-key's name (`importRT[0]: …`). What has passed here can be encoded.
+Most functions take text and return the canonical text, or raise ValueError with a message that fits after the name of
+a key (`importRT[0]: …`). What has passed here can be encoded.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def community(text: str) -> str:
 
 
 def vni(value: int) -> int:
-    """A VXLAN network identifier, 1 to 16777215 (RFC 7348 section 5; 0 is no network of ours)."""
+    """A VXLAN network identifier, 1 to 16777215 (RFC 7348 section 5; we do not use 0)."""
     if value < 1:
         raise ValueError(f"{value} is under 1")
     if value > MAX_VNI:
@@ -105,7 +105,7 @@ def vni(value: int) -> int:
 
 
 def vni_of(targets: Iterable[str]) -> int | None:
-    """The VNI that the first route target stands for (`64512:90` → 90), if its number can be one."""
+    """The VNI that the first route target stands for (`64512:90` → 90), or None if its number cannot be a VNI."""
     for target in targets:
         assigned = int(target.rpartition(":")[2])
         return assigned if 1 <= assigned <= MAX_VNI else None
@@ -113,17 +113,17 @@ def vni_of(targets: Iterable[str]) -> int | None:
 
 
 def gateway_mac(vni: int) -> str:
-    """The MAC of a VNI's anycast gateway, the same on every node; the Router's MAC of type 5 routes without a VRF."""
+    """The MAC of a VNI's anycast gateway, the same on every node; also the Router's MAC of type 5 without a VRF."""
     return "02:00:5e:" + vni.to_bytes(3, "big").hex(":")
 
 
 def next_sequence(sequence: int) -> int:
-    """The MAC mobility sequence above another (RFC 7432 section 7.7): 32 bits, and the last has none above it."""
+    """The next MAC mobility sequence (RFC 7432 section 7.7). It has 32 bits; the last one is followed by itself."""
     return min(sequence + 1, MAX_SEQUENCE)
 
 
 def router_mac(vtep: str) -> str:
-    """The Router's MAC of a VTEP (RFC 9135 section 8.1): of one node alone, and the same in all its lives."""
+    """The Router's MAC of a VTEP (RFC 9135 section 8.1). No other node has it, and it survives restarts."""
     packed = ip_address(vtep).packed
     if len(packed) == 16:
         packed = hashlib.sha256(packed).digest()[:4]

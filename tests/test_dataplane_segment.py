@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from bgpcni.config.agent import PolicyTable
-from bgpcni.dataplane.apply import in_segment, in_table
 from bgpcni.dataplane.claims import Claims
 from bgpcni.dataplane.dataplane import DataPlane, Inbox
+from bgpcni.dataplane.places.place import Surroundings
+from bgpcni.dataplane.places.unicast import route_messages
+from bgpcni.dataplane.places.vni import VniPlace
 from bgpcni.dataplane.program import At, Change, Key, Local, Remote, Via
 from bgpcni.dataplane.rib import Bounds, Own, Rib
 from bgpcni.dataplane.segment import Segment, member_of
@@ -17,6 +19,7 @@ from bgpcni.kernel.netlink import RTM_DELNEIGH, RTM_NEWNEIGH
 from bgpcni.model import Address, Attachment, Bgp, IpPrefixNlri, MacIpNlri, NodeFacts
 
 RT = "64512:5001"
+FACTS = NodeFacts(run_dir="/r", data_dir="/d", asn=64512, router_id="192.0.2.1", local_address="192.0.2.1")
 GATEWAY_MAC = "02:00:5e:00:13:89"
 REMOTE_MAC, LOCAL_MAC = "02:00:00:00:00:09", "02:00:00:00:00:01"
 
@@ -43,7 +46,7 @@ class World:
 
     def __init__(self, *members: Attachment) -> None:
         self.rib = Rib(120.0)
-        self.segment = Segment(5001, "cni0", 3, 1450)
+        self.segment = Segment(5001)
         for member in members:
             self.join(member)
 
@@ -152,11 +155,11 @@ def test_the_anycast_gateways_mac_is_refused_where_no_gateway_is() -> None:
     assert "anycast gateway" in next(world.segment.duplicates())
 
 
-def test_the_last_sequence_there_is_is_said() -> None:
+def test_the_highest_possible_sequence_is_reported() -> None:
     """RFC 7432 section 7.7 knows none above it: an operator has to look."""
     world = World(attachment())
     world.hear(remote(mac=LOCAL_MAC, mobility=4294967295))
-    assert "sequence 4294967295, the last there is: other nodes may go on sending there" in next(
+    assert "sequence 4294967295, the highest possible: other nodes may keep sending there" in next(
         world.segment.duplicates()
     )
 
@@ -170,12 +173,11 @@ def test_evpn_needs_a_bridge_and_a_link(missing: str) -> None:
 
 def test_messages_of_changes() -> None:
     """A move deletes before it makes; what makes comes last."""
-    segment = Segment(5001, "cni0", 3, 1450)
-    segment.device = 5
-    messages = in_segment(segment)
+    place = VniPlace(attachment(mtu=1450), Surroundings(FACTS, PolicyTable()))
+    place.device = 5
 
     def kinds(key: Key, old: object, new: object) -> list[int]:
-        return [message.kind for message in messages(Change(key, old, new))]  # type: ignore[arg-type]
+        return [message.kind for message in place.messages(Change(key, old, new))]  # type: ignore[arg-type]
 
     fdb, flood, neighbour = Key("fdb", REMOTE_MAC), Key("flood", "192.0.2.9"), Key("neighbour", "10.1.2.9")
     here, there = Local(11), Remote("192.0.2.9")
@@ -188,19 +190,18 @@ def test_messages_of_changes() -> None:
     assert kinds(flood, there, None) == [RTM_DELNEIGH]
     assert kinds(neighbour, None, At(REMOTE_MAC)) == [RTM_NEWNEIGH]
     assert kinds(neighbour, At(REMOTE_MAC), None) == [RTM_DELNEIGH]
-    assert len(list(in_table(Change(Key("route", "10.0.0.0/8"), Via(None, 2), Via("192.0.2.1", 3))))) == 1
+    assert len(list(route_messages(Change(Key("route", "10.0.0.0/8"), Via(None, 2), Via("192.0.2.1", 3))))) == 1
 
 
 @pytest.mark.parametrize(("told", "announced"), [(0, 1), (4294967294, 4294967295), (4294967295, 4294967295)])
 def test_the_sequence_of_what_moves_here_fits_into_its_32_bits(
     told: int, announced: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Above that of the node it comes from, up to the last there is; then the log says so."""
-    facts = NodeFacts(run_dir="/r", data_dir="/d", asn=64512, router_id="192.0.2.1", local_address="192.0.2.1")
-    plane = DataPlane(facts, PolicyTable(), Inbox(), print)
+    """Above that of the node it comes from, up to the highest possible; then the log says so."""
+    plane = DataPlane(FACTS, PolicyTable(), Inbox(), print)
     plane._rib.hear("e", remote(mac=LOCAL_MAC, ip="10.1.2.1", mobility=told), 0.0)
     assert plane.sequence(attachment()) == announced
-    assert ("the last sequence there is" in caplog.text) == (told == announced)
+    assert ("the highest possible sequence" in caplog.text) == (told == announced)
 
 
 def test_bridge_and_vni_are_one_to_one() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import pytest
+from memory_exporter import FACTS
 
-from bgpcni.dataplane.apply import in_vrf
+from bgpcni.config.agent import PolicyTable
+from bgpcni.dataplane.places.place import Surroundings
+from bgpcni.dataplane.places.vrf import VrfPlace
 from bgpcni.dataplane.program import At, Change, Key, Remote, Via
 from bgpcni.dataplane.rib import Bounds, Own, Rib, Table, VrfRule
 from bgpcni.dataplane.vrf import Vrf
@@ -58,7 +61,7 @@ class World:
         self.follow()
 
     def follow(self) -> None:
-        self.vrf.configure(Own(), Bounds())
+        self.vrf.follow(Own(), Bounds())
 
     def hear(self, *events: Learned | Gone) -> None:
         for event in events:
@@ -186,10 +189,10 @@ def test_a_way_that_changes_changes_the_routes() -> None:
     """A next hop that moved behind a router, or back."""
     world = World(attachment(bgp=VPN))
     world.hear(vpn("10.9.0.0/24"))
-    world.vrf._way = lambda hop: ("192.0.2.1", UPLINK)
+    world.vrf.find = lambda hop: ("192.0.2.1", UPLINK)
     world.vrf.look()
     assert set(world.wanted) == {Key("label", "16")}
-    world.vrf._way = lambda hop: (None, 5)
+    world.vrf.find = lambda hop: (None, 5)
     world.vrf.look()
     assert world.wanted[Key("route", "10.9.0.0/24")] == Via("192.0.2.9", 5, 80)
 
@@ -209,11 +212,11 @@ def test_an_empty_vrf_wants_nothing() -> None:
 
 def test_messages_of_changes() -> None:
     """Routes in the VRF's own table, routers on its device, the label on the VRF itself."""
-    instance = World().vrf
-    messages = in_vrf(instance)
+    place = VrfPlace(LINK, Surroundings(FACTS, PolicyTable()))
+    place.device = 9
 
     def kinds(key: Key, old: object, new: object) -> list[int]:
-        return [message.kind for message in messages(Change(key, old, new))]  # type: ignore[arg-type]
+        return [message.kind for message in place.messages(Change(key, old, new))]  # type: ignore[arg-type]
 
     route, label = Key("route", "10.9.0.0/24"), Key("label", "16")
     assert kinds(route, None, Via("192.0.2.9", 9)) == [RTM_NEWROUTE]

@@ -26,10 +26,10 @@ BOTH = {Family.IPV4_VPN, Family.IPV6_VPN, Family.IPV4_UNICAST, Family.IPV6_UNICA
 
 
 class Watched:
-    """A lock that tells when somebody has to wait for it."""
+    """A reentrant lock that tells when somebody has to wait for it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.awaited = threading.Event()
 
     def __enter__(self) -> None:

@@ -1,9 +1,9 @@
-"""What is one to one on a node: bridge and VNI, VRF and its VNI, a container and its MAC in a VNI, a container and its
-address on a bridge; and a bridge is in one VRF or in none. Who holds what, so that an ADD that would break this is
-refused.
+"""Refuses an ADD that would use for a second purpose what can have only one.
 
-Two networks may share all of it but the MACs and addresses. In memory, filled from the records when first asked; no
-I/O but that.
+A bridge has one VNI and a VNI one bridge; a VRF and its VNI likewise. A MAC in a VNI, and an address on a bridge,
+belong to one container. A bridge is in one VRF or in none. Two networks may share a bridge, a VNI or a VRF.
+
+All of it is in memory. It is read from the records when it is first needed; there is no other I/O.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from bgpcni.model import Attachment, AttachmentKey
 
 
 class Claim(NamedTuple):
-    """What an attachment says of a thing, in words that no other may gainsay. `field`: of the configuration."""
+    """`thing` is used by an attachment as `what` says, and no other may use it differently, because of `rule`.
+
+    `field`: the key of the configuration that asks for it.
+    """
 
     field: str
     thing: str
@@ -27,25 +30,25 @@ class Claim(NamedTuple):
     rule: str
 
 
-Place = tuple[str, int, str]
-"""Bridge, VLAN and address."""
+Spot = tuple[str, int, str]
+"""An address where it is used: bridge, VLAN and address."""
 
 
 class Claims:
-    """Safe for threads. `recorded` gives the attachments that are there, or on their way, at the first question."""
+    """Safe for threads. `recorded` returns all attachments that have a record; it is called when first needed."""
 
     def __init__(self, recorded: Callable[[], Iterable[Attachment]]) -> None:
         self._recorded: Callable[[], Iterable[Attachment]] | None = recorded
         self._lock = threading.Lock()
         self._claims: dict[AttachmentKey, tuple[Claim, ...]] = {}
         self._said: dict[tuple[str, str], dict[AttachmentKey, str]] = {}
-        self._places: dict[AttachmentKey, tuple[Place, ...]] = {}
-        self._holders: dict[Place, AttachmentKey] = {}
+        self._spots: dict[AttachmentKey, tuple[Spot, ...]] = {}
+        self._holders: dict[Spot, AttachmentKey] = {}
 
     def take(self, attachment: Attachment) -> None:
-        """Claim what it uses. Raises InvalidConfiguration; again by the same: no change.
+        """Claim what it uses. Raises InvalidConfiguration. Claims of the same attachment are replaced.
 
-        Asked twice in an ADD: a MAC that the kernel chooses is known when the link is there.
+        An ADD calls this twice: a MAC that the kernel chooses is known only when the link has been made.
         """
         vni, mac = attachment.bgp.vni, attachment.mac
         if vni is not None and mac == bgp.gateway_mac(vni):
@@ -68,28 +71,28 @@ class Claims:
             self._put(attachment.key, claims)
 
     def settle(self, attachment: Attachment) -> None:
-        """Claim its addresses on its bridge, whatever is announced. Raises InvalidConfiguration; again: no change."""
+        """Claim its addresses on its bridge, announced or not. Raises InvalidConfiguration. Can be repeated."""
         with self._lock:
             self._load(attachment.key)
-            for place in _places(attachment):
-                other = self._holders.get(place)
+            for spot in _spots(attachment):
+                other = self._holders.get(spot)
                 if other is not None and other != attachment.key:
                     raise InvalidConfiguration(
-                        f"{_taken(attachment, place[2], other)}; "
-                        f"give the networks of bridge {place[0]} ranges that do not overlap"
+                        f"{_taken(attachment, spot[2], other)}; "
+                        f"give the networks of bridge {spot[0]} ranges that do not overlap"
                     )
             self._move_out(attachment.key)
             self._move_in(attachment)
 
     def load(self) -> None:
-        """Read the records now, and not when an ADD first asks."""
+        """Read the records now instead of in the first ADD."""
         with self._lock:
             self._load(None)
 
     def drop_digest(self, digest: str) -> None:
-        """`drop`, for an attachment of which only its key's digest is known: its record cannot be read."""
+        """Like `drop`, for an attachment whose record cannot be read: only the digest of its key is known."""
         with self._lock:
-            keys = {*self._claims, *self._places}
+            keys = {*self._claims, *self._spots}
         for key in keys:
             if key.digest == digest:
                 self.drop(key)
@@ -114,15 +117,15 @@ class Claims:
             self._said.setdefault((claim.thing, claim.rule), {})[key] = claim.what
 
     def _move_in(self, attachment: Attachment) -> None:
-        if places := tuple(_places(attachment)):
-            self._places[attachment.key] = places
-            for place in places:
-                self._holders.setdefault(place, attachment.key)
+        if spots := tuple(_spots(attachment)):
+            self._spots[attachment.key] = spots
+            for spot in spots:
+                self._holders.setdefault(spot, attachment.key)
 
     def _move_out(self, key: AttachmentKey) -> None:
-        for place in self._places.pop(key, ()):
-            if self._holders.get(place) == key:
-                del self._holders[place]
+        for spot in self._spots.pop(key, ()):
+            if self._holders.get(spot) == key:
+                del self._holders[spot]
 
     def _drop(self, key: AttachmentKey) -> None:
         for claim in self._claims.pop(key, ()):
@@ -132,8 +135,8 @@ class Claims:
                 del self._said[claim.thing, claim.rule]
 
 
-def _places(attachment: Attachment) -> Iterator[Place]:
-    """Where it is on its bridge. Behind another plugin it may be in a VLAN that is not known here."""
+def _spots(attachment: Attachment) -> Iterator[Spot]:
+    """Its addresses on its bridge. An interface of another plugin may be in a VLAN that we do not know: none then."""
     if attachment.bridge and not (attachment.chained and attachment.vlan_filtering):
         for item in attachment.addresses:
             yield attachment.bridge, attachment.vlan, str(ip_interface(item.address).ip)

@@ -1,8 +1,8 @@
-"""Decodes UPDATE messages of the five families into the contract's typed values: the reverse of `encode`. Pure.
+"""Decodes UPDATE messages of the five families into the typed values of the exporter contract: the reverse of `encode`.
 
-What is wrong is handled as RFC 7606 asks: an attribute is discarded, the routes are treated as withdrawn, the
-family is given up for the rest of the session, or, where nothing less is allowed, `Unusable` asks for its end.
-No octets whatsoever make anything else of them, and none are copied back to a peer.
+Errors are handled as RFC 7606 asks: an attribute is discarded, the routes are treated as withdrawn, or the family is
+ignored for the rest of the session. If the RFC allows none of these, `Unusable` is raised, and the session has to end.
+No input raises anything else, and no octets are copied back to a peer. Pure.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ FLAGS = {
         (COMMUNITIES, EXTENDED_COMMUNITIES, AS4_PATH, PMSI_TUNNEL, LARGE_COMMUNITIES), OPTIONAL | TRANSITIVE
     ),
 }
-"""What the flags of a known attribute must be."""
+"""The flags that a known attribute must have."""
 INTERNAL = {LOCAL_PREF, ORIGINATOR_ID, CLUSTER_LIST}
-"""Discarded where an external peer sends them, RFC 7606 sections 7.5, 7.9 and 7.10."""
+"""Discarded if an external peer sends them, RFC 7606 sections 7.5, 7.9 and 7.10."""
 
 
 class Unusable(Malformed):
-    """Nothing of the message can be used, and RFC 7606 section 3 leaves the session's end only (NOTIFICATION 3/1)."""
+    """Nothing of the message can be used. By RFC 7606 section 3 the session has to end (NOTIFICATION 3/1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one UPDATE says. `faults`: what was wrong, in words. `given_up`: families of which no more can be read."""
+    """What one UPDATE says. `faults`: what was wrong, for the log. `given_up`: families to ignore from now on."""
 
     events: tuple[Learned | Gone | EndOfRib, ...] = ()
     faults: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ def decode_update(peer: str, body: bytes, *, internal: bool, asn4: bool = True) 
 
 
 def decode_attributes(wire: bytes, *, internal: bool = True, asn4: bool = True) -> PathAttributes:
-    """Path attributes alone, as they follow the Total Path Attribute Length; without a next hop. Raises `Malformed`."""
+    """Path attributes alone, without their total length and without a next hop. Raises `Malformed`."""
     found, faults = _walk(wire, internal)
     if faults:
         raise Malformed("; ".join(faults))
@@ -134,7 +134,7 @@ def _fields(body: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def _walk(wire: bytes, internal: bool) -> tuple[dict[int, bytes], list[str]]:
-    """Attributes by code; a fault means that the routes are to be treated as withdrawn. Raises `Unusable`."""
+    """The values by attribute code, and faults: if there is one, treat the routes as withdrawn. Raises `Unusable`."""
     found: dict[int, bytes] = {}
     faults: list[str] = []
     at = 0
@@ -178,7 +178,7 @@ class _Reading:
     def routes(
         self, family: Family, octets: bytes, attributes: PathAttributes | None, tunnel_vni: int | None = None
     ) -> None:
-        """NLRI of one family; without attributes they are withdrawn. A type 3 has its VNI in the P-MSI tunnel."""
+        """Read the NLRI of one family. Without attributes they are withdrawn. The VNI of a type 3 is in its tunnel."""
         faults: list[str] = []
         try:
             for route in read_nlris(family, octets, faults):
@@ -222,7 +222,7 @@ class _Reading:
             self.routes(family, value[3:], None)
 
     def _give_up(self, family: Family, why: str) -> None:
-        """What follows cannot be found any more: the family is disabled, RFC 7606 section 3 (j), RFC 4760 section 7."""
+        """The next NLRI cannot be found: the family is disabled, RFC 7606 section 3 (j), RFC 4760 section 7."""
         self.events = [e for e in self.events if not isinstance(e, Learned) or e.nlri.family is not family]
         self.faults.append(f"{family}: {why}: the family is ignored until the session is a new one")
         self.given_up.append(family)
@@ -233,7 +233,7 @@ class _Reading:
 
 @lru_cache(1024)
 def _attributes(found: tuple[tuple[int, bytes], ...], asn4: bool) -> tuple[PathAttributes, int | None]:
-    """Known attributes by code, and the VNI of the P-MSI tunnel. Raises `Malformed`: to be treated as withdrawn."""
+    """The known attributes, and the VNI of the P-MSI tunnel. Raises `Malformed`: treat the routes as withdrawn."""
     values = dict(found)
     targets: list[str] = []
     encapsulations: list[int] = []
@@ -277,7 +277,7 @@ def _attributes(found: tuple[tuple[int, bytes], ...], asn4: bool) -> tuple[PathA
 
 
 def _sized(values: dict[int, bytes], code: int) -> bytes | None:
-    """The four octets that the value has to be."""
+    """The value of an attribute that must have four octets; None if it is absent."""
     value = values.get(code)
     if value is not None and len(value) != 4:
         raise Malformed(f"attribute {code} of {len(value)} octets")
@@ -290,7 +290,7 @@ def _number(values: dict[int, bytes], code: int) -> int | None:
 
 
 def _pieces(what: str, value: bytes | None, size: int) -> list[bytes]:
-    """The values of a list, which is not empty where it is there at all (RFC 7606 sections 7.8, 7.10, 7.14)."""
+    """The values of a list. If the list is there, it must not be empty (RFC 7606 sections 7.8, 7.10, 7.14)."""
     if value is None:
         return []
     if not value or len(value) % size:
@@ -299,7 +299,7 @@ def _pieces(what: str, value: bytes | None, size: int) -> list[bytes]:
 
 
 def _tunnel(value: bytes) -> tuple[str | None, int]:
-    """P-MSI tunnel: its endpoint, if it is ingress replication, and its VNI (RFC 6514 section 5, RFC 8365 5.1.3)."""
+    """(endpoint, VNI) of the P-MSI tunnel; the endpoint only for ingress replication (RFC 6514 section 5, RFC 8365)."""
     if len(value) < 5:
         raise Malformed("the P-MSI tunnel is cut short")
     vni = int.from_bytes(value[2:5], "big")
@@ -307,7 +307,7 @@ def _tunnel(value: bytes) -> tuple[str | None, int]:
 
 
 def _whole_path(values: dict[int, bytes], asn4: bool) -> tuple[int, ...]:
-    """AS_PATH, with what AS4_PATH knows better (RFC 6793 section 4.2.3)."""
+    """AS_PATH, its end replaced by AS4_PATH if there is one (RFC 6793 section 4.2.3)."""
     path = _as_path(values.get(AS_PATH, b""), 4 if asn4 else 2)
     if asn4 or AS4_PATH not in values:
         return path
@@ -333,7 +333,7 @@ def _as_path(value: bytes, size: int) -> tuple[int, ...]:
 
 
 def _next_hop(family: Family, value: bytes) -> str:
-    """The global address: alone, after a zero RD, or before a link-local one (RFC 2545, RFC 4364, RFC 4659)."""
+    """The global address. An RD of zero may come before it, a link-local one after it (RFC 2545, 4364, 4659)."""
     size = len(value)
     if family in (Family.IPV4_VPN, Family.IPV6_VPN):
         if size not in (12, 24, 48):

@@ -47,7 +47,7 @@ def encode(route: Announcement, asn: int, kind: Kind) -> EncodedRoute:
         number("AS number", asn, 1, 0xFFFFFFFF),
         route.communities,
         route.export_rt,
-        _VXLAN + evpn.communities(route) if evpn else b"",
+        evpn.communities(route) if evpn else None,
         _tunnel(route.vni or 0, hop) if isinstance(route.nlri, MulticastNlri) else b"",
     )
     return EncodedRoute(route.nlri.family, hop, attributes, nlri, key)
@@ -64,13 +64,13 @@ def _attributes(
     asn: int,
     communities: tuple[str, ...],
     export_rt: tuple[str, ...],
-    of_type: bytes,
+    of_type: bytes | None,
     tunnel: bytes,
 ) -> bytes:
-    """The path attributes in ascending order of their type codes. `of_type`: further extended communities."""
+    """The path attributes in ascending order of their type codes. `of_type`: what an EVPN route needs beside."""
     standard = b"".join(pack("!I", community(c)) for c in communities if c.count(":") < 2)
     large = b"".join(large_community(c) for c in communities if c.count(":") >= 2)
-    extended = b"".join(route_target(rt) for rt in export_rt) + of_type
+    extended = b"".join(route_target(rt) for rt in export_rt) + (b"" if of_type is None else _VXLAN + of_type)
     parts = [
         attribute(0x40, 1, b"\x00"),  # ORIGIN IGP
         attribute(0x40, 2, pack("!BBI", 2, 1, asn) if kind == "ebgp" else b""),  # AS_PATH, four octets (RFC 6793)
@@ -91,6 +91,7 @@ def _attributes(
     return wire
 
 
+@lru_cache(1024)
 def _tunnel(vni: int, next_hop: str) -> bytes:
     """P-MSI tunnel, RFC 6514 section 5; its label is the VNI (RFC 8365 section 5.1.3)."""
     return bytes((0, INGRESS_REPLICATION)) + vni.to_bytes(3, "big") + ip_address(next_hop).packed

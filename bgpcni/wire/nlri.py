@@ -7,6 +7,7 @@ section 7, RFC 8277): what differs in nothing else is another state of the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from ipaddress import ip_address
 from struct import pack
 from typing import Any, NamedTuple
@@ -221,7 +222,12 @@ def _read_ip_prefix(value: bytes) -> ReadNlri:
 
 def _router_mac(route: Announcement) -> bytes:
     """RFC 9135 section 8.1."""
-    return b"\x06\x03" + mac_address(route.router_mac or gateway_mac(route.vni or 0))
+    return _router_mac_octets(route.router_mac, route.vni or 0)
+
+
+@lru_cache(1024)
+def _router_mac_octets(mac: str | None, vni: int) -> bytes:
+    return b"\x06\x03" + mac_address(mac or gateway_mac(vni))
 
 
 EVPN_TYPES: dict[type[Nlri], EvpnType] = {
@@ -237,6 +243,7 @@ def _rd(value: bytes) -> str:
     return read_administered(int.from_bytes(value[:2], "big"), value[2:])
 
 
+@lru_cache(256)
 def _tag(value: int) -> bytes:
     return pack("!I", number("Ethernet tag", value, 0, 0xFFFFFFFF))
 
