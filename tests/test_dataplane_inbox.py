@@ -17,6 +17,7 @@ from bgpcni.config.agent import PolicyTable
 from bgpcni.dataplane import dataplane as module
 from bgpcni.dataplane.dataplane import DataPlane, Inbox
 from bgpcni.dataplane.places.vpn import VpnPlace
+from bgpcni.errors import KernelRefused
 from bgpcni.exporter import Learned, PathAttributes
 from bgpcni.model import Address, Attachment, Bgp, VpnNlri
 
@@ -215,3 +216,22 @@ def test_the_thread_ends_in_the_middle_of_its_work(
     held.go_on.set()
     stopping.result(SECONDS)
     assert set(states(plane)) == {"10.8.0.0/24"}
+
+
+def test_a_place_that_cannot_be_opened_again_keeps_no_other_from_being_looked_at(
+    plane: DataPlane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel refuses the device of one network: that is logged, and all others are looked at as ever."""
+    looked: list[str] = []
+
+    def look(place: VpnPlace) -> None:
+        looked.append(place.name)
+        if place.name == "vpn first":
+            raise KernelRefused("no more devices")
+
+    for network in ("first", "second"):
+        plane.attach(attachment(network).model_copy(update={"container_id": network}))
+    monkeypatch.setattr(VpnPlace, "look", look)
+    plane.look_again()
+    assert looked[:2] == ["vpn first", "vpn second"]
+    assert "vpn first: no more devices" in caplog.text

@@ -71,11 +71,11 @@ def decode_update(peer: str, body: bytes, *, internal: bool, asn4: bool = True) 
     if unreach is not None and len(unreach) == 3 and not (found or reach or gone_octets or new_octets):
         family = FAMILIES.get((int.from_bytes(unreach[:2], "big"), unreach[2]))
         return Update(() if family is None else (EndOfRib(peer, family),))  # RFC 4724 section 2
-    reading = _Reading(peer, faults)
+    reader = _UpdateReader(peer, faults)
     if gone_octets:
-        reading.routes(Family.IPV4_UNICAST, gone_octets, None)
+        reader.routes(Family.IPV4_UNICAST, gone_octets, None)
     if unreach is not None:
-        reading.unreachable(unreach)
+        reader.unreachable(unreach)
     if reach is not None or new_octets:
         attributes: PathAttributes | None = None
         tunnel_vni: int | None = None
@@ -88,15 +88,15 @@ def decode_update(peer: str, body: bytes, *, internal: bool, asn4: bool = True) 
             faults.append(f"{error}: treated as withdrawn")
             intact = False
         if reach is not None:
-            reading.reachable(reach, attributes if intact else None, tunnel_vni)
+            reader.reachable(reach, attributes if intact else None, tunnel_vni)
         if new_octets:
             hop = found.get(NEXT_HOP, b"")
             if intact and len(hop) != 4:
                 faults.append("no NEXT_HOP of four octets: treated as withdrawn")
                 intact = False
             stated = replace(attributes, next_hop=read_address(hop)) if intact and attributes is not None else None
-            reading.routes(Family.IPV4_UNICAST, new_octets, stated)
-    return Update(tuple(reading.events), tuple(faults), tuple(reading.given_up))
+            reader.routes(Family.IPV4_UNICAST, new_octets, stated)
+    return Update(tuple(reader.events), tuple(faults), tuple(reader.given_up))
 
 
 def decode_attributes(wire: bytes, *, internal: bool = True, asn4: bool = True) -> PathAttributes:
@@ -166,7 +166,7 @@ def _walk(wire: bytes, internal: bool) -> tuple[dict[int, bytes], list[str]]:
     return found, faults
 
 
-class _Reading:
+class _UpdateReader:
     """Collects the events of one UPDATE."""
 
     def __init__(self, peer: str, faults: list[str]) -> None:

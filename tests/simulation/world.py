@@ -763,7 +763,7 @@ class World:
             self.violated(f"the reconciler remembers {key}: {node.seen[key]}")
         for key in [*node.nudges._due, *node.nudges._attended]:
             self.violated(f"{key} is nudged for")
-        for key in {*node.claims._claims, *node.claims._spots, *node.by_link.values()}:
+        for key in {*node.claims._claims, *node.by_link.values()}:
             if key.container_id not in alive:
                 self.violated(f"claims or watches of {key} are left")
         for name, at_work in node.convergence._announcers.items():
