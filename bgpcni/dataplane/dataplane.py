@@ -37,7 +37,7 @@ EVENTS = 500
 LOOK_SECONDS = 5.0
 """How often to look at what only the kernel knows, and to retry what it refused."""
 RETIRED_SECONDS = 120.0
-"""How long the routes of an exporter stay after a reload put it out of use, unless others have told all before."""
+"""How long the routes of an exporter stay after a reload put it out of use, if others do not tell all before that."""
 KINDS: tuple[type[Place], ...] = (VrfPlace, VpnPlace, UnicastPlace, VniPlace)
 """The kinds of places, in the order in which an attachment enters them."""
 
@@ -54,7 +54,7 @@ class Received:
 
 
 class Inbox:
-    """What the data path has to work off: the queue between the threads that learn something and its own.
+    """The queue between the threads that learn something and the thread of the data path.
 
     Made before exporters and data path, and given to both.
     """
@@ -66,7 +66,7 @@ class Inbox:
         self._asked = self._closed = False
 
     def heard(self, exporter: str, events: Sequence[Event]) -> None:
-        """What an exporter learned, in order."""
+        """An exporter learned this, in this order."""
         with self._wake:
             self._events.extend((exporter, event) for event in events)
             self._wake.notify()
@@ -77,7 +77,7 @@ class Inbox:
             self._wake.notify()
 
     def ask(self) -> None:
-        """There is something to do, though nothing was learned."""
+        """There is something to do, although nothing was learned."""
         with self._wake:
             self._asked = True
             self._wake.notify()
@@ -88,7 +88,7 @@ class Inbox:
             self._wake.notify()
 
     def take(self, until: float) -> tuple[list[tuple[str, Event]], set[int]] | None:
-        """A batch of events and the links that went; nothing at `until` (time.monotonic()). None: it is closed."""
+        """Wait until `until` (time.monotonic()) for a batch: events, and the links that are gone. None: closed."""
         with self._wake:
             if not (self._events or self._gone or self._asked or self._closed):
                 self._wake.wait(max(0.0, until - time.monotonic()))
@@ -105,7 +105,7 @@ class DataPlane:
     def __init__(
         self, facts: NodeFacts, policy: PolicyTable, inbox: Inbox, listen: Callable[[frozenset[Family]], None]
     ) -> None:
-        """`listen` has exporters tell of these families, into `inbox`; called by one thread at a time, unlocked."""
+        """`listen` makes exporters tell `inbox` of these families. One thread at a time calls it, without our lock."""
         self._listen = listen
         self._inbox = inbox
         self._lock = threading.RLock()
@@ -338,7 +338,7 @@ class DataPlane:
                 self._doubt(exporter)
             try:
                 self._rib.hear(exporter, event, now)
-            except Exception:  # what is wrong with one route is logged; the others go on
+            except Exception:  # one bad event must not keep the others from being worked off
                 log.exception("%s told of something that cannot be understood: %s", exporter, event)
         self._drop_retired(now)
         for place in self._places.values():

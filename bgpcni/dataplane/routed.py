@@ -1,7 +1,7 @@
 """Routes to prefixes: what a VRF and the node's own table have in common. Pure, but for the ways to next hops.
 
-Next hops need not be on a link: those of a reflector's clients are not. The kernel is asked for the way to each, and
-asked again from time to time. What is on this node is never learned: `guard` knows it.
+A next hop need not be on a link of this node: those of a route reflector's clients are not. The kernel is asked for the
+way to each, and asked again from time to time. `guard` refuses routes to what is on this node.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Routed(abc.ABC):
 
     @abc.abstractmethod
     def subnets(self, attachment: Attachment) -> set[tuple[Network, str]]:
-        """What of an attachment is never learned, and why."""
+        """The networks of an attachment that are never learned, and why."""
 
     @abc.abstractmethod
     def find_way(self, hop: str) -> Via | None:
@@ -43,10 +43,10 @@ class Routed(abc.ABC):
 
     @abc.abstractmethod
     def lead(self, prefix: str, best: Learned | None) -> None:
-        """Want what this route says of the prefix; None: nothing."""
+        """Want what this route says about the prefix; None: want nothing there."""
 
     def shield(self, attachment: Attachment) -> list[Key]:
-        """Its subnets are on this node from now on, whether it is announced or not. Returns the entries that go."""
+        """Refuse routes to the subnets of an attachment from now on. Returns the entries that have to be removed."""
         changed = self._guard.cover(attachment.key, self.subnets(attachment))
         if not changed or self.table is None:
             return []
@@ -62,7 +62,7 @@ class Routed(abc.ABC):
             self._want(destination.value for destination in changed)
 
     def look(self) -> None:
-        """The ways to next hops may be others now, which only the kernel knows."""
+        """Ask the kernel again for the ways to next hops."""
         known, self._ways = self._ways, {}
         hops = self.table.hops if self.table is not None else {}
         if any(self.way(hop) != via for hop, via in known.items() if hop in hops):
@@ -70,7 +70,7 @@ class Routed(abc.ABC):
         self.refresh()
 
     def again(self) -> None:
-        """Want everything once more: a device has another index, or a way is another."""
+        """Want everything once more, because a device has another index, or a way has changed."""
         if self.table is not None:
             self._want([destination.value for destination in self.table.candidates])
 

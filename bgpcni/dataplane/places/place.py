@@ -1,7 +1,7 @@
 """What every place can do, and what the places of a node share.
 
-A `Place` imports routes from the RIB into a `Program`, and has the kernel do what the program says. Which kind of place
-it is, nobody else needs to know. All of it is called with the data path's lock held.
+A `Place` imports routes from the RIB into its `Program`, and makes the kernel do what the program says. Nobody else
+needs to know which kind of place it is. All methods are called with the lock of the data path held.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _FAR = {4: "192.0.2.1", 6: "2001:db8::1"}
 
 
 class Surroundings:
-    """The RIB, the kernel, what the node is, and the places, which may matter to each other.
+    """What all places need: the RIB, the kernel, what the node is, and the other places.
 
-    `held`: families in which some peer has not told all since the agent started. What an earlier run of the agent left
-    in the kernel stays meanwhile.
+    `held`: the families in which some peer has not told all its routes since the agent started. Until then, what an
+    earlier run of the agent left in the kernel stays.
     """
 
     def __init__(self, facts: NodeFacts, policy: PolicyTable) -> None:
@@ -60,7 +60,7 @@ class Surroundings:
 
     @property
     def netlink(self) -> Netlink:
-        """A socket of the calling thread's own."""
+        """Each thread has a socket of its own."""
         found: Netlink | None = getattr(self._sockets, "netlink", None)
         if found is None:
             found = self._sockets.netlink = Netlink.open()
@@ -69,7 +69,7 @@ class Surroundings:
     # ---------------------------------------------------------------- the underlay
 
     def forget_ways(self) -> None:
-        """The underlay may be another one now."""
+        """Look at the underlay again when it matters next."""
         self._mtu: int | None = None
 
     def payload(self, family: str = "evpn") -> int:
@@ -95,11 +95,11 @@ class Surroundings:
     # ---------------------------------------------------------------- VXLAN devices
 
     def has(self, index: int) -> bool:
-        """Whether there is such a link. 0: there is none."""
+        """Whether there is a link with this index; 0: no."""
         return bool(index) and links.find(self.netlink, index=index) is not None
 
     def make_device(self, key: str, vni: int, master: int, mtu: int, *, routed: bool = False) -> int:
-        """The VXLAN device of a VNI, made, or taken over with all that it has; its index.
+        """Make the VXLAN device of a VNI, or adopt it with all that it has. Returns its index.
 
         `key`: what needs it in the network configuration. `routed`: it is no port of a bridge, but routes in the VRF
         `master`. Raises InvalidConfiguration, KernelRefused.
@@ -121,7 +121,7 @@ class Surroundings:
 
 
 class Place(abc.ABC):
-    """Where learned routes go. `name` is that of its table in the RIB, too."""
+    """Where learned routes go. Its table in the RIB has the same `name`."""
 
     name: str
     program: Program
@@ -146,7 +146,7 @@ class Place(abc.ABC):
     @property
     @abc.abstractmethod
     def families(self) -> Collection[Family]:
-        """What it has to be told of."""
+        """The families of the routes that it imports."""
 
     @property
     def links(self) -> set[int]:
@@ -155,19 +155,19 @@ class Place(abc.ABC):
 
     @abc.abstractmethod
     def attach(self, attachment: Attachment) -> None:
-        """One attachment more, its entries in the kernel when this returns. Raises CniError."""
+        """Add an attachment. Its entries are in the kernel when this returns. Raises CniError."""
 
     @abc.abstractmethod
     def detach(self, key: AttachmentKey) -> None:
-        """One attachment less. Unknown: nothing happens."""
+        """Remove an attachment. If it is unknown, nothing happens."""
 
     @abc.abstractmethod
     def configure(self) -> None:
-        """What it imports follows from its attachments, and from what the node is and may take."""
+        """Import what its attachments ask for, as far as this node may take it."""
 
     @abc.abstractmethod
     def refresh(self) -> None:
-        """Want what follows from the routes that changed. Asks the kernel for nothing but ways to next hops."""
+        """Want what follows from the routes that changed. The kernel is only asked for the ways to next hops."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """(code, text) of what an operator should look at."""
@@ -178,7 +178,7 @@ class Place(abc.ABC):
     # ---------------------------------------------------------------- the kernel
 
     def open(self) -> None:
-        """Make its devices, or take over what is there with all that it has. Raises CniError."""
+        """Make its devices, or adopt those that are there with all that they have. Raises CniError."""
 
     def present(self) -> Iterator[tuple[Key, Value]]:
         """The entries that the kernel has for it."""
@@ -189,7 +189,7 @@ class Place(abc.ABC):
         return iter(())
 
     def look(self) -> None:
-        """Find out what only the kernel knows: whether its devices are there, by which ways hosts are reached.
+        """Find out what only the kernel knows: whether its devices are there, and by which ways hosts are reached.
 
         Raises CniError.
         """
@@ -199,14 +199,14 @@ class Place(abc.ABC):
         self.around.rib.drop(self.name)
 
     def read(self) -> None:
-        """Go by what the kernel has, whatever was thought before."""
+        """Read from the kernel what is present, whatever was known before."""
         self.program.lost()
         for key, value in self.present():
             self.program.adopt(key, value)
         self.release()
 
     def release(self) -> None:
-        """What an earlier run of the agent left and nobody wants goes, unless not all peers have told all yet."""
+        """Remove what an earlier run of the agent left and nobody wants, once all peers have told all their routes."""
         if self.around.held.isdisjoint(self.families):
             self.program.release()
 
@@ -235,7 +235,7 @@ class Place(abc.ABC):
 
 
 def _refusal(change: Change, answers: list[bytes | NetlinkError]) -> str:
-    """Why the change was not made, "" if it was: to remove what is gone already is a success."""
+    """Why the change was not made, "" if it was. It is no error if what is to be removed is gone already."""
     for position, answer in enumerate(answers):
         makes = change.new is not None and position == len(answers) - 1
         if isinstance(answer, NetlinkError) and (makes or answer.errno not in _GONE):
@@ -244,7 +244,7 @@ def _refusal(change: Change, answers: list[bytes | NetlinkError]) -> str:
 
 
 def neighbour_message(change: Change, link: int) -> Message:
-    """A neighbour on this link, made or removed."""
+    """The message that adds or removes a neighbour on this link."""
     if isinstance(change.new, At):
         return vxlan.neighbour_message(link, change.key.name, change.new.mac)
     return vxlan.forget_neighbour_message(link, change.key.name)

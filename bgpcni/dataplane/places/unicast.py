@@ -1,6 +1,6 @@
-"""The node's own table: what unicast networks import, and by which way the kernel reaches it.
+"""The node's own table: the routes that unicast networks import, each by the way on which its next hop is reached.
 
-What is on this node, and what this node needs, is never learned: its subnets, and the ways to peers and next hops.
+A route is refused if it would lead this node's own subnets, or the ways to its peers and next hops, elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bgpcni.model import Attachment, AttachmentKey, Family
 
 
 class UnicastPlace(Routed, Place):
-    """Which prefixes are accepted follows from the attachments that import; the subnets of all are guarded."""
+    """It accepts the prefixes that its attachments import, and protects the subnets of all of them."""
 
     def __init__(self, around: Surroundings) -> None:
         super().__init__("unicast", around.rib, Guard())
@@ -33,7 +33,7 @@ class UnicastPlace(Routed, Place):
 
     @classmethod
     def of(cls, attachment: Attachment, around: Surroundings) -> UnicastPlace | None:
-        """A node has one, whether it is used or not."""
+        """Every node has exactly one."""
         place = around.places["unicast"] if attachment.bgp.family == "unicast" else None
         return place if isinstance(place, UnicastPlace) else None
 
@@ -81,7 +81,7 @@ class UnicastPlace(Routed, Place):
             super().refresh()
 
     def look(self) -> None:
-        """The node's subnets, and the ways to peers and next hops, may be others now."""
+        """The node's subnets, and the ways to peers and next hops, may have changed."""
         if self.asked and self.table is not None:
             self._see_connected()
             self._look_at(self._peers, PEER)

@@ -16,7 +16,7 @@ from bgpcni.model import Attachment, AttachmentKey, Family
 
 log = logging.getLogger(__name__)
 INTRODUCED = 32
-"""So many new addresses at a time are told to the containers here; if there are more, a whole table is learned."""
+"""Up to so many new addresses at a time are told to the containers; if there are more, a whole table is learned."""
 
 
 class VniPlace(Segment, Place):
@@ -64,7 +64,7 @@ class VniPlace(Segment, Place):
         return {self.device, self.bridge_index}
 
     def attach(self, attachment: Attachment) -> None:
-        """If it fails, nothing is left of this attachment."""
+        """If this fails, nothing is left of the attachment."""
         member = member_of(attachment)
         if not self.around.has(self.device):
             self.open()
@@ -83,7 +83,7 @@ class VniPlace(Segment, Place):
             self._follow(self.remove(key))
 
     def _follow(self, touched: Collection[Key]) -> None:
-        """The attachments are others now, and these entries may be."""
+        """Do what follows from a change of attachments, which may have changed these entries."""
         if self.members:
             self._guard()
             self.configure()
@@ -113,7 +113,7 @@ class VniPlace(Segment, Place):
             self.open()
 
     def close(self) -> None:
-        """The neighbours are the bridge's, and would stay."""
+        """The neighbours are on the bridge, where they would stay."""
         super().close()
         there = [key.name for key in self.program.present if key.what == "neighbour"]
         vxlan.send(self.around.netlink, [vxlan.forget_neighbour_message(self.bridge_index, name) for name in there])

@@ -11,7 +11,7 @@ from bgpcni.model import Attachment, AttachmentKey, Family
 
 
 class VpnPlace(Place):
-    """The kernel has nothing of it."""
+    """It has no entries in the kernel."""
 
     def __init__(self, name: str, around: Surroundings) -> None:
         self.name, self.around, self.program = name, around, Program()

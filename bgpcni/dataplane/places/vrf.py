@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 class VrfPlace(Vrf, Place):
-    """`users`: who needs the VRF, and the bridges in it; its members are those of them that import."""
+    """`users`: the attachments that need the VRF, and the bridge of each. `members`: those of them that import."""
 
     def __init__(self, link: vrf.Device, around: Surroundings) -> None:
-        """`link`: as it should be, its index 0 while it is not made."""
+        """`link`: the VRF as it should be. Its index is 0 as long as it has not been made."""
         super().__init__(link, around.rib, self._find)
         self.around = around
         self.users: dict[AttachmentKey, str | None] = {}
@@ -60,13 +60,13 @@ class VrfPlace(Vrf, Place):
         return {self.link.index, self.device}
 
     def enter(self, attachment: Attachment) -> vrf.Device:
-        """The VRF as the kernel has it, made if need be. `leave` is the reverse. Raises CniError."""
+        """The VRF as the kernel has it; made if there is none. `leave` is the reverse. Raises CniError."""
         self._ensure()
         self.users[attachment.key] = attachment.bridge
         return self.link
 
     def leave(self, key: AttachmentKey) -> None:
-        """The last one on a bridge takes that along, if it is ours. Unknown: nothing happens."""
+        """If it was the last one on its bridge, remove the bridge if it is ours. If it is unknown, nothing happens."""
         bridge = self.users.pop(key, None)
         if bridge is not None and bridge not in self.users.values():
             vrf.remove_bridge(self.around.netlink, bridge)
@@ -90,7 +90,7 @@ class VrfPlace(Vrf, Place):
             raise KernelRefused(f"VRF {self.link.name}: {self.program.failures[label]}")
 
     def detach(self, key: AttachmentKey) -> None:
-        """The last one takes all that was imported, and the device of the VRF's own VNI."""
+        """With the last one, remove all that was imported, and the device of the VRF's own VNI."""
         if key not in self.members:
             return
         self.remove(key)
@@ -127,7 +127,7 @@ class VrfPlace(Vrf, Place):
         vrf.remove(self.around.netlink, self.link.index)
 
     def _open_device(self) -> None:
-        """Make the VXLAN device of the VRF's own VNI, or take it over with all it has. Raises CniError."""
+        """Make or adopt the VXLAN device of the VRF's own VNI. Raises CniError."""
         if self.l3vni is not None:
             mtu = self.around.payload()
             self.device = self.around.make_device("bgp.l3vni:", self.l3vni, self.link.index, mtu, routed=True)
@@ -135,7 +135,7 @@ class VrfPlace(Vrf, Place):
             self.again()
 
     def _ensure(self) -> None:
-        """Make the VRF if it is not there. If it is another one now, its bridges and its own device belong in there."""
+        """Make the VRF if it is not there. If it has been replaced, put its bridges and its own device into it."""
         known, self.link = self.link, vrf.ensure(self.around.netlink, self.link.name, self.link.table)
         if known == self.link or not known.index:
             return
@@ -156,7 +156,7 @@ class VrfPlace(Vrf, Place):
         self.again()
 
     def _find(self, hop: str) -> tuple[str | None, int] | None:
-        """The way to the next hop of a VPN route. What it sends back comes in there, with our label."""
+        """The way to the next hop of a VPN route. Packets that it sends back come in there, with our label."""
         found = routes.way_to(self.around.netlink, hop)
         if found:
             routes.accept_mpls(found[1])
@@ -177,7 +177,7 @@ class VrfPlace(Vrf, Place):
                 yield Key("neighbour", address), At(mac)
 
     def messages(self, change: Change) -> Iterator[Message]:
-        """Its routes, the routers that they lead through, the labels that lead to it."""
+        """Its entries are routes, the routers that they lead through, and the labels that lead to it."""
         key, old, new = change.key, change.old, change.new
         if key.what == "route":
             yield from route_messages(change, self.link.table)
