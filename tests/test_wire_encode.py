@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,8 @@ from bgpcni.bgp import gateway_mac
 from bgpcni.model import Announcement, Family, IpPrefixNlri, MacIpNlri, MulticastNlri, UnicastNlri, VpnNlri
 from bgpcni.wire.decode import decode_attributes, decode_nlri
 from bgpcni.wire.encode import encode, encode_withdrawal
-from bgpcni.wire.nlri import write_nlri
-from bgpcni.wire.values import Malformed, Unencodable
+from bgpcni.wire.nlri import BY_CODE, EVPN_TYPES, EvpnType, ReadNlri, write_nlri
+from bgpcni.wire.values import Malformed, Unencodable, read_administered, route_distinguisher
 
 UNICAST = Announcement(UnicastNlri(Family.IPV4_UNICAST, "10.1.2.3/32"), "net", "192.0.2.1")
 
@@ -124,6 +125,31 @@ def test_octets_of_known_routes():
     assert write_nlri(mac, vni=5001, label=None)[0] == bytes.fromhex(
         "0225 0001c00002010003 00000000000000000000 00000000 30 020000000001 20 0a010203 001389"
     )
+
+
+def test_a_further_evpn_type_is_a_class_and_a_line(monkeypatch):
+    """Type 4, say (RFC 7432 section 7.4): whoever adds it to the table can announce it, withdraw it and learn it."""
+
+    class SegmentNlri(NamedTuple):
+        rd: str
+        esi: bytes
+        kind: str = "segment"
+        family: Family = F.L2VPN_EVPN
+
+    def written(nlri, vni):
+        return (route_distinguisher(nlri.rd) + nlri.esi,) * 2
+
+    def read(value):
+        return ReadNlri(SegmentNlri(read_administered(0, value[2:8]), value[8:]))
+
+    segment = EvpnType(4, written, read, lambda route: b"\x06\x02" + route.nlri.esi[1:7], has_vni=False)
+    monkeypatch.setitem(EVPN_TYPES, SegmentNlri, segment)
+    monkeypatch.setitem(BY_CODE, 4, segment)
+    route = Announcement(SegmentNlri("64512:7", bytes(range(10))), "net", "192.0.2.1")
+    wire = encode(route, 64512, "ibgp")
+    assert decode_nlri(wire.family, wire.nlri).nlri == route.nlri
+    assert encode_withdrawal(route.nlri) == (wire.nlri, wire.key)
+    assert bytes.fromhex("0602 010203040506") in wire.attributes
 
 
 def test_well_known_communities_have_names():

@@ -61,19 +61,22 @@ class EvpnType(NamedTuple):
 
     `write`: NLRI and the three octets of the VNI → (value, identity). `read`: value → NLRI; raises `Malformed`.
     `communities`: the extended communities that such a route needs beside its route targets and the encapsulation.
+    `has_vni`: whether the route must have a VNI.
     """
 
     code: int
     write: Callable[[Any, bytes], tuple[bytes, bytes]]
     read: Callable[[bytes], ReadNlri]
     communities: Callable[[Announcement], bytes]
+    has_vni: bool = True
 
 
 def write_nlri(nlri: Nlri, *, vni: int | None, label: int | None, withdrawn: bool = False) -> tuple[bytes, bytes]:
     """(NLRI, key). Raises `Unencodable`."""
     kind = EVPN_TYPES.get(type(nlri))
     if kind is not None:
-        value, identity = kind.write(nlri, bytes(3) if withdrawn else number("VNI", vni, 1, MAX_VNI).to_bytes(3, "big"))
+        known = 0 if withdrawn or not kind.has_vni else number("VNI", vni, 1, MAX_VNI)
+        value, identity = kind.write(nlri, known.to_bytes(3, "big"))
         return bytes((kind.code, len(value))) + value, bytes((kind.code,)) + identity
     size = _SIZES.get((type(nlri), nlri.family))
     if size is None:
@@ -135,7 +138,7 @@ def _read_evpn(wire: bytes, faults: list[str]) -> Iterator[ReadNlri]:
             raise Malformed("an EVPN NLRI is cut short")
         code, value = wire[at], wire[at + 2 : at + 2 + wire[at + 1]]
         at += 2 + wire[at + 1]
-        kind = _BY_CODE.get(code)
+        kind = BY_CODE.get(code)
         if kind is None:
             continue
         try:
@@ -236,7 +239,7 @@ EVPN_TYPES: dict[type[Nlri], EvpnType] = {
     IpPrefixNlri: EvpnType(5, _write_ip_prefix, _read_ip_prefix, _router_mac),
 }
 """EVPN's route types. A further one needs its line here and its class in `model.py`; encoder and decoder follow."""
-_BY_CODE = {kind.code: kind for kind in EVPN_TYPES.values()}
+BY_CODE = {kind.code: kind for kind in EVPN_TYPES.values()}
 
 
 def _rd(value: bytes) -> str:
