@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from test_dataplane_wishes import Watched
+from waiting import SECONDS
 
 from bgpcni.config.agent import PolicyTable
 from bgpcni.dataplane.claims import Claims
@@ -262,6 +267,28 @@ def test_an_address_is_of_one_attachment_on_its_bridge() -> None:
     claims.settle(plain(5, "10.1.2.10/24", chained=True, vlan_filtering=True))
     claims.drop(recorded.key)
     claims.settle(plain(6, "10.1.2.10/24"))
+
+
+def test_of_two_that_ask_at_once_the_second_is_refused() -> None:
+    """The second comes while the first is in the middle of its claim: it waits, and then sees what the first has."""
+    held, go_on = threading.Event(), threading.Event()
+
+    def recorded() -> list[Attachment]:
+        held.set()
+        assert go_on.wait(SECONDS)
+        return []
+
+    claims = Claims(recorded)
+    lock = claims._lock = Watched()  # type: ignore[assignment]
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(claims.take, attachment(1))
+        assert held.wait(SECONDS)
+        second = pool.submit(claims.take, attachment(2, mac=LOCAL_MAC))
+        assert lock.awaited.wait(SECONDS)
+        go_on.set()
+        first.result(SECONDS)
+        with pytest.raises(InvalidConfiguration, match="that of c1 eth0"):
+            second.result(SECONDS)
 
 
 def test_a_bridge_is_in_one_vrf_and_a_vrf_has_one_vni() -> None:
