@@ -266,7 +266,8 @@ def _digest(key: AttachmentKey) -> str:
 class Neighbor:
     """A BGP peer of this node, from `[[bgp.neighbors]]`. `hold_time`: seconds. `ttl_security`: RFC 5082.
 
-    `password`: another one for another password in the same file; not the password itself.
+    `password`: another one for another password in the same file; not the password itself. `exporter`: the name of the
+    exporter that has the session; None: this node has one speaker, whatever it is called.
     """
 
     address: str
@@ -277,6 +278,7 @@ class Neighbor:
     ttl_security: bool = False
     passive: bool = False
     password: str = ""
+    exporter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +286,9 @@ class NodeFacts:
     """What exporters and `derive` know of this node: `[bgp]` of the agent's configuration, resolved.
 
     `next_hop`/`next_hop6` are None where the node has no usable address of that family. `hold_time`,
-    `graceful_restart`: seconds. `maximum_prefix`: how many routes one peer may tell, None: any number.
+    `graceful_restart`: seconds. `maximum_prefix`: how many routes one peer may tell, None: any number. `speakers`: the
+    exporters of agent.toml that have neighbours of `[[bgp.neighbors]]`. An exporter is given `local_address` and
+    `neighbors` as they are for its own sessions.
     """
 
     run_dir: str
@@ -299,3 +303,4 @@ class NodeFacts:
     neighbors: Sequence[Neighbor] = field(default=())
     has_bgp: bool = False
     maximum_prefix: int | None = None
+    speakers: Sequence[str] = field(default=(), compare=False)

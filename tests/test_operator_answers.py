@@ -69,8 +69,8 @@ def test_a_healthy_node_has_no_problems(node: Node) -> None:
 
 def test_an_exporter_that_cannot_be_used_is_a_problem(node: Node) -> None:
     """Its place in agent.toml is named; the log of the agent's start may be long gone."""
-    broken = {"fabric": ExporterTable(type="memory", urll="x")}
-    node.agent = AgentConfig(default_exporters=("memory",), exporters=broken)
+    broken = {"fabric": ExporterTable(type="bagpipe", urll="x")}
+    node.agent = AgentConfig(default_exporters=("memory",), exporters={"memory": ExporterTable(), **broken})
     document, code = answers.status(node)
     assert code == 1
     assert [(problem["code"], problem["text"]) for problem in document["problems"]] == [

@@ -119,7 +119,7 @@ class Convergence:
         with self._lock:
             at_work = list(self._uses.values())
         if new := [use for use in uses if use not in at_work]:
-            catalog.refuse_rivals([*at_work, *new])
+            catalog.refuse_rivals([*at_work, *new], self.facts)
 
     def announcers(self) -> dict[str, Announcer]:
         with self._lock:
@@ -132,9 +132,9 @@ class Convergence:
             known = self._announcers.get(name)
             if known is not None:
                 return known
-            catalog.refuse_rivals([*self._uses.values(), use])
-            if (use.type, catalog.owned(use)) in self._ending:
-                raise TryAgain(f"exporters: {use.name}: {catalog.owned(use)} is being let go of; try again")
+            catalog.refuse_rivals([*self._uses.values(), use], self.facts)
+            if ending := self._owned([use]) & self._ending:
+                raise TryAgain(f"exporters: {use.name}: {min(ending)[1]} is being let go of; try again")
             book = Book()
             announcer = Announcer(
                 name,
@@ -149,6 +149,10 @@ class Convergence:
             if self.resident and self._started:
                 announcer.start()
             return announcer
+
+    def _owned(self, uses: Iterable[ExporterUse]) -> set[tuple[str, str]]:
+        """What these have to themselves, by their type."""
+        return {(use.type, what) for use in uses for what in catalog.owned(use, self.facts)}
 
     def _name(self, use: ExporterUse) -> str:
         """That of its announcer: its own, unless that is taken by a later use of the name, configured otherwise."""
@@ -368,7 +372,7 @@ class Convergence:
                 return []
             needed += recorded()
             gone = {name: self._announcers[name] for name, use in self._uses.items() if use not in needed}
-            self._ending = {(use.type, what) for name in gone if (what := catalog.owned(use := self._uses[name]))}
+            self._ending = self._owned(self._uses[name] for name in gone)
             for name in gone:
                 del self._announcers[name], self._uses[name]
         try:
