@@ -135,7 +135,7 @@ class Address(Record):
     gateway: str | None = None
 
 
-class Ipam(Record):
+class IpamRecord(Record):
     """How the addresses are given back: by our host-local on `data_dir`, or by running `type`'s DEL again."""
 
     type: str
@@ -226,7 +226,7 @@ class Attachment(Record):
     routes: tuple[Route, ...] = ()
     ip_masq: Literal["nftables", "iptables"] | None = None
     mac_spoof_check: bool = False
-    ipam: Ipam | None = None
+    ipam: IpamRecord | None = None
     bgp: Bgp = Bgp()
     exporters: tuple[ExporterUse, ...] = ()
     asked: tuple[ExporterUse, ...] | None = None

@@ -19,7 +19,8 @@ import pytest
 from bgpcni.cni.result import Dns
 from bgpcni.errors import CheckFailed, CniError, InvalidConfiguration, IoFailure
 from bgpcni.ipam.config import parse_host_local
-from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted, parse_resolv_conf
+from bgpcni.ipam.contract import AddressTaken, PoolExhausted
+from bgpcni.ipam.host_local import HostLocal, parse_resolv_conf
 from bgpcni.ipam.leases import Leases
 from bgpcni.testing.patience import SECONDS
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bgpcni.cni.result import Route
-from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, Family, Ipam, Nlri
+from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, Family, IpamRecord, Nlri
 
 RD = "10.0.0.1:5"
 EVPN = Family.L2VPN_EVPN
@@ -57,7 +57,7 @@ FULL = Attachment(
     cookie=7,
     addresses=(Address(address="10.1.2.3/24", gateway="10.1.2.1"),),
     routes=(Route(dst="0.0.0.0/0"),),
-    ipam=Ipam(type="host-local", data_dir="/var/lib/cni/networks"),
+    ipam=IpamRecord(type="host-local", data_dir="/var/lib/cni/networks"),
     bgp=Bgp(family="vpn", rd=RD, label=16, export_rt=("64512:1",)),
     exporters=(ExporterUse(name="fabric", type="bagpipe", config={"url": "http://127.0.0.1:8082"}),),
 )

@@ -26,6 +26,7 @@ from bgpcni.convergence.derive import derive
 from bgpcni.dataplane import claims
 from bgpcni.errors import CniError
 from bgpcni.handler import _VERBS
+from bgpcni.ipam import host_local
 from bgpcni.kernel import vlans
 from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Nlri, NodeFacts, State
 from bgpcni.node import addressing, boots, failures, node, plan, reconcile, transaction, unreadable, unrecorded
@@ -174,8 +175,8 @@ def _patches() -> list[tuple[Any, str, Any]]:
         (addressing, "_leases_dir", lambda store: "/run/sim/leases"),
         (addressing, "boot_id", lambda: models.kernel.boot_id),
         (addressing, "Reclaimer", m.Reclaimer),
-        (addressing, "Leases", m.ModelLeases),
-        (addressing, "HostLocal", m.ModelHostLocal),
+        (host_local, "Leases", m.ModelLeases),
+        (host_local, "HostLocal", m.ModelHostLocal),
         (boots, "boot_time_ns", lambda: models.kernel.booted_ns),
         (unrecorded, "_remove_inside", m.remove_inside),
         (unrecorded, "guests", SimpleNamespace(find=lambda *_: ())),
