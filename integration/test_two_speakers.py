@@ -27,8 +27,11 @@ class Pair:
         return {name: {"type": "exabgp", "local_address": self.seen[name]} for name in self.frrs}
 
     def neighbors(self) -> list[dict[str, Any]]:
-        peers = {"a": self.node.peer, "b": SECOND_PEER}
-        return [{"address": peers[name], "asn": frr.asn, "exporter": name} for name, frr in self.frrs.items()]
+        said = {"a": (self.node.peer, self.node.families), "b": (SECOND_PEER, ("ipv4-unicast",))}
+        return [
+            {"address": said[name][0], "asn": frr.asn, "families": list(said[name][1]), "exporter": name}
+            for name, frr in self.frrs.items()
+        ]
 
     def toml(self) -> dict[str, Any]:
         return {"exporters": self.exporters(), "bgp": {"neighbors": self.neighbors()}}

@@ -51,8 +51,11 @@ def test_what_is_not_certainly_the_same_stays_what_it_is(configured: list[Export
 
 
 def test_one_name_for_two_is_there_once() -> None:
-    """A record that names both, since an earlier hand-over between them was cut short."""
-    assert renames.renamed([OLD, NEW], [NEW], NODE) == (NEW,)
+    """A record that names both, since an earlier hand-over between them was cut short. Of two that have sessions the
+    one that is not configured any more is handed over."""
+    spelled = ExporterUse(name="table", type="kernel", config={"table": 100})
+    assert renames.renamed([KERNEL, spelled], [spelled], NODE) == (spelled,)
+    assert renames.renamed([OLD, NEW], [NEW], NODE) == (OLD, NEW)
 
 
 @pytest.fixture

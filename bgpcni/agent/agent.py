@@ -250,7 +250,8 @@ class Running:
             reload.refuse(node, config, known)
             moved = renames.concerned(node.store, plan.configured(config), known)
             if known == node.facts and not moved and not _redefined(node.agent, config):
-                node.agent = config
+                node.agent, node.facts = config, known
+                node.convergence.renew(known)
                 self._dataplane.configure(known, config.policy)
                 self._employ()
             else:

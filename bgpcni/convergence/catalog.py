@@ -101,7 +101,8 @@ def node_of(use: ExporterUse, node: NodeFacts) -> NodeFacts:
     address = source(use, node.local_address)
     if address is None:
         return replace(node, neighbors=())
-    neighbors = tuple(neighbor for neighbor in node.neighbors if neighbor.exporter in (None, use.name))
+    names = (use.name, None) if not node.speakers or use.name in node.speakers else (use.name,)
+    neighbors = tuple(neighbor for neighbor in node.neighbors if neighbor.exporter in names)
     return replace(node, local_address=address or None, neighbors=neighbors)
 
 

@@ -21,28 +21,34 @@ log = logging.getLogger(__name__)
 def renamed(uses: Iterable[ExporterUse], configured: Sequence[ExporterUse], node: NodeFacts) -> tuple[ExporterUse, ...]:
     """The exporters of a record by the names that the configuration has for them, each once."""
     found: list[ExporterUse] = []
+    uses = tuple(uses)
     for use in uses:
-        successor = _successor(use, configured, node)
+        successor = _successor(use, configured, node, uses)
         if successor not in found:  # two may have one name: it was given to another speaker by a reload
             found.append(successor)
     return tuple(found)
 
 
-def _successor(use: ExporterUse, configured: Sequence[ExporterUse], node: NodeFacts) -> ExporterUse:
-    """The one of the configuration that this one is; itself, where that is not certain or it owns nothing."""
+def _successor(
+    use: ExporterUse, configured: Sequence[ExporterUse], node: NodeFacts, uses: Sequence[ExporterUse]
+) -> ExporterUse:
+    """The one of the configuration that this one of `uses` is; itself, where that is not certain or it owns nothing."""
     if use in configured:
         return use
-    same = [other for other in configured if _is_same(use, other, node)]
+    same = [other for other in configured if _is_same(use, other, node, beside=other in uses)]
     return same[0] if len(same) == 1 else use
 
 
-def _is_same(one: ExporterUse, other: ExporterUse, node: NodeFacts) -> bool:
-    """Whether two names are for one speaker that it has to itself: its sessions, or what its configuration leads to."""
+def _is_same(one: ExporterUse, other: ExporterUse, node: NodeFacts, *, beside: bool) -> bool:
+    """Whether two names are for one speaker that it has to itself: its sessions, or what its configuration leads to.
+
+    `beside`: the record has both. Two speakers may have sessions from one address, so they are two then.
+    """
     if one.type != other.type:
         return False
     try:
         if (address := catalog.source(other, node.local_address)) is not None:
-            return address == catalog.source(one, node.local_address)
+            return not beside and address == catalog.source(one, node.local_address)
         place = f"exporters.{other.name}"
         return bool(catalog.owned(other, node)) and catalog.configure(one, place) == catalog.configure(other, place)
     except InvalidConfiguration:
