@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stevedore.extension import ExtensionManager
 
 from bgpcni.convergence import catalog
 from bgpcni.errors import InvalidConfiguration
@@ -63,6 +64,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(ExtensionManager, "ENTRY_POINT_CACHE", {})
     catalog.load.cache_clear()
     yield
     catalog.load.cache_clear()

@@ -15,6 +15,7 @@ from bgpcni.node import addressing as module
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.request import Request, parse_request
 from bgpcni.store import Store
+from bgpcni.testing.interleaving import Halt, Running
 from bgpcni.testing.patience import SECONDS
 
 
@@ -93,3 +94,32 @@ def test_a_unicast_address_that_is_held_is_had_at_once(tmp_path: Path, store: St
     node.allocate(old)
     leaving(tmp_path, store, "unicast")
     assert node.allocate(new).addresses[0].address == "10.1.2.10/24"
+
+
+def test_what_is_released_before_it_is_waited_for_is_had(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool was full, and the address is released in the moment before the ADD begins to wait."""
+    node = Addressing(store, resident=True)
+    node.allocate(request(tmp_path, "old"))
+    item = leaving(tmp_path, store, "evpn")
+    halt = Halt(monkeypatch, node, "_comes_free")
+    new = Running(lambda: node.allocate(request(tmp_path, "new")))
+    halt.reached()
+    node.release(item)
+    halt.go_on()
+    assert [item.address for item in new.result().addresses] == ["10.1.2.10/24"]
+
+
+def test_what_was_taken_goes_back_to_who_waits_for_its_withdrawal(tmp_path: Path, store: Store) -> None:
+    """An ADD took the address of one that is leaving, and failed: that one holds it again until it is confirmed."""
+    node = Addressing(store, resident=True)
+    node.allocate(request(tmp_path, "old"))
+    item = leaving(tmp_path, store, "unicast")
+    taker = item.model_copy(update={"container_id": "new"})
+    node.allocate(request(tmp_path, "new"))
+    assert not node.still_leased(item)
+    node.release(taker)
+    assert node.still_leased(item)
+    node.release(item)
+    assert not node.still_leased(item)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from memory_exporter import FACTS, Memory
 
 from bgpcni import paths
 from bgpcni.config.agent import AgentConfig, ExporterTable
@@ -24,6 +23,7 @@ from bgpcni.nudges import Nudges
 from bgpcni.operator import answers, render
 from bgpcni.operator.cli import main
 from bgpcni.store import Store
+from bgpcni.testing.memory import FACTS, Memory
 
 
 def attachment(container: str = "c1", address: str = "10.1.2.3/24", network: str = "net", **more: Any) -> Attachment:
