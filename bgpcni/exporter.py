@@ -223,6 +223,15 @@ class Exporter(abc.ABC):
         return None
 
     @classmethod
+    def source(cls, config: BaseModel, local_address: str) -> str | None:
+        """The address from which it opens its sessions with `[[bgp.neighbors]]`; None: its speaker has others.
+
+        `local_address`: that of `[bgp]`, which counts unless `config` has its own. Of two exporters that would have
+        the same session the second is refused (code 7).
+        """
+        return None
+
+    @classmethod
     def owns(cls, config: BaseModel) -> str:
         """What an exporter of this configuration has to itself, in words: `table 100`; "" if nothing.
 

@@ -189,7 +189,7 @@ class Address(Record):
     gateway: str | None = None
 
 
-class Ipam(Record):
+class IpamRecord(Record):
     """How the addresses are released: by our own host-local in `data_dir`, or by the DEL of the plugin `type`."""
 
     type: str
@@ -282,7 +282,7 @@ class Attachment(Record):
     routes: tuple[Route, ...] = ()
     ip_masq: Literal["nftables", "iptables"] | None = None
     mac_spoof_check: bool = False
-    ipam: Ipam | None = None
+    ipam: IpamRecord | None = None
     bgp: Bgp = Bgp()
     exporters: tuple[ExporterUse, ...] = ()
     asked: tuple[ExporterUse, ...] | None = None
@@ -322,7 +322,8 @@ def _digest(key: AttachmentKey) -> str:
 class Neighbor:
     """A BGP peer of this node, from `[[bgp.neighbors]]`. `hold_time`: seconds. `ttl_security`: RFC 5082.
 
-    `password`: a text that changes when the password in the file does; it is not the password itself.
+    `password`: a text that changes when the password in the file does; it is not the password itself. `exporter`: the
+    name of the exporter that has the session; None: this node has one speaker, whatever it is called.
     """
 
     address: str
@@ -333,6 +334,7 @@ class Neighbor:
     ttl_security: bool = False
     passive: bool = False
     password: str = ""
+    exporter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +342,9 @@ class NodeFacts:
     """What exporters and `derive` know of this node: `[bgp]` of agent.toml, with every default filled in.
 
     `next_hop`/`next_hop6` are None if the node has no usable address of that family. `hold_time`,
-    `graceful_restart`: seconds. `maximum_prefix`: how many routes one peer may announce, None: any number.
+    `graceful_restart`: seconds. `maximum_prefix`: how many routes one peer may announce, None: any number. `speakers`:
+    the exporters of agent.toml that have neighbours of `[[bgp.neighbors]]`. An exporter is given `local_address` and
+    `neighbors` as they are for its own sessions.
     """
 
     run_dir: str
@@ -355,3 +359,4 @@ class NodeFacts:
     neighbors: Sequence[Neighbor] = field(default=())
     has_bgp: bool = False
     maximum_prefix: int | None = None
+    speakers: Sequence[str] = field(default=(), compare=False)

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory_exporter import FACTS, Memory
-from waiting import until
 
 from bgpcni import locks
 from bgpcni.agent import agent as module
@@ -21,6 +19,8 @@ from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Address, Attachment, ExporterUse, NodeFacts, State
 from bgpcni.node import interface
 from bgpcni.store import Store
+from bgpcni.testing.memory import FACTS, Memory
+from bgpcni.testing.patience import until
 
 
 class Deaf:

@@ -9,51 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory_exporter import FACTS, Memory
-from waiting import SECONDS, until
 
 from bgpcni.agent import worker as module
-from bgpcni.agent.worker import Worker
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
-from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import IoFailure
-from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, State
+from bgpcni.model import Attachment, AttachmentKey, Bgp, State
 from bgpcni.node import interface, reconcile
-from bgpcni.node.node import Node
-from bgpcni.nudges import Nudges
 from bgpcni.operator import attach
-from bgpcni.store import Store
+from bgpcni.testing.at_work import AtWork
+from bgpcni.testing.memory import Memory
+from bgpcni.testing.patience import SECONDS, until
 
 NO_LINK = (1 << 31) - 7
 """An index that no link has."""
 
 
-class Place:
-    """A node on folders of its own, its worker running, its exporter in memory."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.store = Store(tmp_path / "data", tmp_path / "run")
-        self.nudges = Nudges()
-        self.convergence = Convergence(FACTS, self.nudges)
-        self.node = Node(self.store, AgentConfig(orphan_grace=0.01), FACTS, self.convergence, self.nudges)
-        self.worker = Worker(self.node)
-        self.thread = threading.Thread(target=self.worker.run)
-
-    def attachment(self, **more: object) -> Attachment:
-        values = {
-            "boot_id": self.node.boot_id, "network": "net", "container_id": "c1", "ifname": "eth0", "netns": "/x",
-            "chained": True, "addresses": (Address(address="10.1.2.3/24"),),
-            "exporters": (ExporterUse(name="memory", type="memory"),), **more,
-        }  # fmt: skip
-        return Attachment.model_validate(values)
-
-    @property
-    def exporter(self) -> Memory:
-        found = self.convergence.announcers()["memory"]._exporter
-        assert isinstance(found, Memory)
-        return found
+class Place(AtWork):
+    """The one whose worker is watched."""
 
     def looked_at(self, *keys: AttachmentKey) -> None:
         """Have these looked at, and wait until it was done, as far as it goes."""
@@ -69,14 +43,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(catalog, "load", lambda kind: Memory)
     for name in ("BUSY_SECONDS", "FIRST_RETRY"):
         monkeypatch.setattr(module, name, 0.005)
-    place = Place(tmp_path)
-    place.convergence.start()
-    place.thread.start()
-    yield place
-    place.nudges.close()
-    place.thread.join(SECONDS)
-    place.convergence.stop()
-    place.store.close()
+    made = Place(tmp_path, AgentConfig(orphan_grace=0.01))
+    with made:
+        yield made
 
 
 def test_a_broken_attachment_harms_no_other(
@@ -124,14 +93,14 @@ def test_a_confirmed_withdrawal_gives_the_record_back(place: Place) -> None:
     item = place.attachment()
     place.store.put(State.UP, item)
     place.convergence.want(item)
-    until(lambda: len(place.exporter.table) == 1)
-    place.exporter.established = False
+    until(lambda: len(place.exporter().table) == 1)
+    place.exporter().established = False
     place.store.move(item, State.LEAVING)
     place.convergence.leave(item)
-    until(lambda: not place.exporter.table)
+    until(lambda: not place.exporter().table)
     assert place.store.find(item.key) is not None
-    place.exporter.established = True
-    place.exporter.wake.progress()
+    place.exporter().established = True
+    place.exporter().wake.progress()
     until(lambda: place.store.find(item.key) is None)
 
 
@@ -178,10 +147,10 @@ def test_a_link_that_goes_without_a_del_takes_the_route_at_once_and_the_record_a
     place.store.put(State.UP, item)
     place.convergence.want(item)
     place.node.remember(item)
-    until(lambda: len(place.exporter.table) == 1)
+    until(lambda: len(place.exporter().table) == 1)
     place.worker.link_gone(NO_LINK - 1)  # somebody else's
     place.worker.link_gone(NO_LINK)
-    until(lambda: not place.exporter.table)
+    until(lambda: not place.exporter().table)
     until(lambda: place.store.find(item.key) is None)
 
 
@@ -195,7 +164,7 @@ def test_a_namespace_that_goes_without_a_del_takes_the_routes_of_those_without_a
     place.worker.namespace_changed(NO_LINK - 1)  # somebody else's
     place.worker.namespace_changed(NO_LINK)
     until(lambda: not any(place.store.find(item.key) for item in items))
-    until(lambda: not place.exporter.table)
+    until(lambda: not place.exporter().table)
     assert not place.node.namespaces
 
 
@@ -229,12 +198,12 @@ def test_what_the_disk_does_not_let_go_is_finished_when_it_can(place: Place, mon
     item = place.attachment(host_veth="vethgone", host_index=NO_LINK, chained=False)
     place.store.put(State.UP, item)
     place.convergence.want(item)
-    until(lambda: len(place.exporter.table) == 1)
+    until(lambda: len(place.exporter().table) == 1)
     refusals, warnings = refusing(place, monkeypatch, 3), list[str]()
     with place.store.locked(item.key, SECONDS):
         assert not reconcile.tear_down(place.node, item, warnings=warnings).released
     assert ["read-only" in warning for warning in warnings] == [True]
-    assert not place.exporter.table
+    assert not place.exporter().table
     until(lambda: place.store.find(item.key) is None)
     assert refusals == []
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_exporter import MISHAPS, Memory, Mishap
 
 from bgpcni.convergence import announcer as module
 from bgpcni.convergence.announcer import Announcer, Book
 from bgpcni.exporter import NotThereYet, Outcome, Reach
 from bgpcni.model import Announcement, AttachmentKey, Nlri, UnicastNlri
+from bgpcni.testing.memory import MISHAPS, Memory, Mishap
 from bgpcni.testing.patience import SECONDS
 
 

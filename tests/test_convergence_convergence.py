@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import pytest
-from memory_exporter import FACTS, Memory, void
 
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Announcer
@@ -18,6 +17,7 @@ from bgpcni.errors import InvalidConfiguration, TryAgain
 from bgpcni.exporter import NotThereYet, Outcome, Reach
 from bgpcni.model import Address, Announcement, Attachment, Bgp, ExporterUse, Nlri
 from bgpcni.nudges import Nudges
+from bgpcni.testing.memory import FACTS, Memory, void
 from bgpcni.testing.patience import SECONDS
 
 

@@ -9,9 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from memory_exporter import FACTS
 from test_dataplane_wishes import Watched
-from waiting import SECONDS, until
 
 from bgpcni.config.agent import PolicyTable
 from bgpcni.dataplane import dataplane as module
@@ -20,6 +18,8 @@ from bgpcni.dataplane.places.vpn import VpnPlace
 from bgpcni.errors import KernelRefused
 from bgpcni.exporter import Learned, PathAttributes
 from bgpcni.model import Address, Attachment, Bgp, VpnNlri
+from bgpcni.testing.memory import FACTS
+from bgpcni.testing.patience import SECONDS, until
 
 PEER, RT = "192.0.2.254", "64512:1"
 

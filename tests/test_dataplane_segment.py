@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from test_dataplane_wishes import Watched
-from waiting import SECONDS
 
 from bgpcni.config.agent import PolicyTable
 from bgpcni.dataplane.claims import Claims
@@ -22,6 +21,7 @@ from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import Gone, Learned, PathAttributes
 from bgpcni.kernel.netlink import RTM_DELNEIGH, RTM_NEWNEIGH
 from bgpcni.model import Address, Attachment, Bgp, IpPrefixNlri, MacIpNlri, NodeFacts
+from bgpcni.testing.patience import SECONDS
 
 RT = "64512:5001"
 FACTS = NodeFacts(run_dir="/r", data_dir="/d", asn=64512, router_id="192.0.2.1", local_address="192.0.2.1")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import pytest
-from memory_exporter import FACTS
 
 from bgpcni.config.agent import PolicyTable
 from bgpcni.dataplane.places.place import Surroundings
@@ -18,6 +17,7 @@ from bgpcni.kernel import vrf
 from bgpcni.kernel.netlink import RTM_DELNEIGH, RTM_NEWNEIGH, RTM_NEWROUTE
 from bgpcni.kernel.routes import RTM_DELROUTE
 from bgpcni.model import Address, Attachment, Bgp, Family, IpPrefixNlri, VpnNlri
+from bgpcni.testing.memory import FACTS
 
 RT = "64512:4001"
 MAC, OTHER_MAC = "02:5e:c0:00:02:09", "02:5e:c0:00:02:0a"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
-from memory_exporter import FACTS
-from waiting import SECONDS, until
-
 from bgpcni.config.agent import PolicyTable
 from bgpcni.dataplane.dataplane import DataPlane, Inbox
 from bgpcni.model import Address, Attachment, Bgp, Family
+from bgpcni.testing.memory import FACTS
+from bgpcni.testing.patience import SECONDS, until
 
 
 def attachment(network: str, bgp: Bgp) -> Attachment:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import SECONDS, until
 
 from bgpcni.exporter import Reach
 from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts, UnicastNlri
 from bgpcni.testing import Woken
+from bgpcni.testing.patience import SECONDS, until
 from bgpcni_exabgp import ExaBGP
 from bgpcni_exabgp.lines import PROTOCOLS, Line
 from bgpcni_exabgp.trial import Trial

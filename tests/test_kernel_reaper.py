@@ -11,12 +11,12 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 
 import pytest
-from waiting import until
 
 from bgpcni.kernel import links
 from bgpcni.kernel import reaper as module
 from bgpcni.kernel.netlink import RTM_DELLINK, RTM_GETLINK, Message, NetlinkError, attribute, attributes, u32
 from bgpcni.kernel.reaper import Reaper
+from bgpcni.testing.patience import until
 
 SECONDS = 60.0
 _PEER, _ALIAS, _GROUP, _NETNSID = 5, 20, 27, 37

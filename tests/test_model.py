@@ -18,7 +18,7 @@ from bgpcni.model import (
     Bgp,
     ExporterUse,
     Family,
-    Ipam,
+    IpamRecord,
     IpPrefixNlri,
     MacIpNlri,
     MulticastNlri,
@@ -84,7 +84,7 @@ FULL = Attachment(
     cookie=7,
     addresses=(Address(address="10.1.2.3/24", gateway="10.1.2.1"),),
     routes=(Route(dst="0.0.0.0/0"),),
-    ipam=Ipam(type="host-local", data_dir="/var/lib/cni/networks"),
+    ipam=IpamRecord(type="host-local", data_dir="/var/lib/cni/networks"),
     bgp=Bgp(family="vpn", rd=RD, label=16, export_rt=("64512:1",)),
     exporters=(ExporterUse(name="fabric", type="bagpipe", config={"url": "http://127.0.0.1:8082"}),),
 )

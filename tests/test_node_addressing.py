@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from bgpcni.ipam.host_local import PoolExhausted
-from bgpcni.model import Address, Attachment, Bgp, Ipam, State
+from bgpcni.ipam.contract import PoolExhausted
+from bgpcni.model import Address, Attachment, Bgp, IpamRecord, State
 from bgpcni.node import addressing as module
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.request import Request, parse_request
 from bgpcni.store import Store
+from bgpcni.testing.interleaving import Halt, Running
 from bgpcni.testing.patience import SECONDS
 
 
@@ -42,7 +43,7 @@ def leaving(tmp_path: Path, store: Store, family: str) -> Attachment:
     item = Attachment.model_validate({
         "boot_id": "b", "network": "net", "container_id": "old", "ifname": "eth0", "netns": "/x",
         "bgp": Bgp.model_validate({"family": family}), "addresses": (Address(address="10.1.2.10/24"),),
-        "ipam": Ipam(type="host-local", data_dir=str(tmp_path / "leases")),
+        "ipam": IpamRecord(type="host-local", data_dir=str(tmp_path / "leases")),
     })  # fmt: skip
     store.put(State.LEAVING, item)
     return item
@@ -52,18 +53,18 @@ def test_an_evpn_add_waits_for_the_acknowledgement_of_the_last_address(tmp_path:
     """DEL has answered, the peers' TCP is about to acknowledge: an ADD on a full pool does not fail over that."""
     node = Addressing(store, resident=True)
     old = request(tmp_path, "old")
-    node.allocate(old, node.plan(old))
+    node.allocate(old)
     item = leaving(tmp_path, store, "evpn")
     waits, new = threading.Event(), request(tmp_path, "new")
     real = node._comes_free
 
-    def comes_free(network: str, data_dir: str, released: int, deadline: float) -> bool:
+    def comes_free(folder: str, released: int, deadline: float) -> bool:
         waits.set()
-        return real(network, data_dir, released, deadline + SECONDS)
+        return real(folder, released, deadline + SECONDS)
 
     node._comes_free = comes_free  # type: ignore[method-assign]
     given: list[str] = []
-    thread = threading.Thread(target=lambda: given.append(node.allocate(new, node.plan(new)).addresses[0].address))
+    thread = threading.Thread(target=lambda: given.append(node.allocate(new).addresses[0].address))
     thread.start()
     assert waits.wait(SECONDS)
     node.release(item)
@@ -80,16 +81,45 @@ def test_what_stays_held_is_not_waited_for_long(
     monkeypatch.setattr(module, "HELD_SECONDS", 0.01)
     node = Addressing(store, resident=resident)
     old, new = request(tmp_path, "old"), request(tmp_path, "new")
-    node.allocate(old, node.plan(old))
+    node.allocate(old)
     leaving(tmp_path, store, "evpn")
     with pytest.raises(PoolExhausted):
-        node.allocate(new, node.plan(new))
+        node.allocate(new)
 
 
 def test_a_unicast_address_that_is_held_is_had_at_once(tmp_path: Path, store: Store) -> None:
     """The same NLRI with the same next hop: nothing has to be withdrawn before."""
     node = Addressing(store, resident=True)
     old, new = request(tmp_path, "old"), request(tmp_path, "new")
-    node.allocate(old, node.plan(old))
+    node.allocate(old)
     leaving(tmp_path, store, "unicast")
-    assert node.allocate(new, node.plan(new)).addresses[0].address == "10.1.2.10/24"
+    assert node.allocate(new).addresses[0].address == "10.1.2.10/24"
+
+
+def test_what_is_released_before_it_is_waited_for_is_had(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool was full, and the address is released in the moment before the ADD begins to wait."""
+    node = Addressing(store, resident=True)
+    node.allocate(request(tmp_path, "old"))
+    item = leaving(tmp_path, store, "evpn")
+    halt = Halt(monkeypatch, node, "_comes_free")
+    new = Running(lambda: node.allocate(request(tmp_path, "new")))
+    halt.reached()
+    node.release(item)
+    halt.go_on()
+    assert [item.address for item in new.result().addresses] == ["10.1.2.10/24"]
+
+
+def test_what_was_taken_goes_back_to_who_waits_for_its_withdrawal(tmp_path: Path, store: Store) -> None:
+    """An ADD took the address of one that is leaving, and failed: that one holds it again until it is confirmed."""
+    node = Addressing(store, resident=True)
+    node.allocate(request(tmp_path, "old"))
+    item = leaving(tmp_path, store, "unicast")
+    taker = item.model_copy(update={"container_id": "new"})
+    node.allocate(request(tmp_path, "new"))
+    assert not node.still_leased(item)
+    node.release(taker)
+    assert node.still_leased(item)
+    node.release(item)
+    assert not node.still_leased(item)

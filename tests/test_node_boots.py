@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from memory_exporter import FACTS
 
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence.convergence import Convergence
@@ -20,6 +19,7 @@ from bgpcni.node.next_step import Done
 from bgpcni.node.node import Node
 from bgpcni.nudges import Nudges
 from bgpcni.store import Store
+from bgpcni.testing.memory import FACTS
 
 NO_LINK = (1 << 31) - 7
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from memory_exporter import FACTS, Memory
 
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
@@ -21,6 +20,7 @@ from bgpcni.node.numbers import NumbersInUse
 from bgpcni.node.request import parse_request
 from bgpcni.nudges import Nudges
 from bgpcni.store import Store
+from bgpcni.testing.memory import FACTS, Memory
 from bgpcni.undo import Undo
 
 SECONDS = 60

@@ -8,24 +8,20 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from memory_exporter import FACTS, Memory
-from waiting import SECONDS, until
 
 from bgpcni import clock
 from bgpcni.agent import worker
-from bgpcni.agent.worker import Worker
 from bgpcni.config.agent import AgentConfig, ExporterTable, NetworkTable
 from bgpcni.convergence import catalog
-from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import CheckFailed, InvalidConfiguration, TryAgain
 from bgpcni.exporter import NotThereYet
 from bgpcni.model import Address, Attachment, ExporterUse, State
 from bgpcni.node import check, interface, next_step, reconcile, reload
-from bgpcni.node.node import Node
-from bgpcni.nudges import Nudges
 from bgpcni.operator import answers
-from bgpcni.store import Store
+from bgpcni.testing.at_work import AtWork
+from bgpcni.testing.memory import FACTS, Memory
+from bgpcni.testing.patience import SECONDS, until
 
 VERBS = ("announce", "withdraw", "prune")
 
@@ -40,21 +36,12 @@ def config(*exporters: str, **networks: list[str]) -> AgentConfig:
     )
 
 
-class Place:
-    """A node at work, on folders of its own, its speakers in memory."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.store = Store(tmp_path / "data", tmp_path / "run")
-        self.nudges = Nudges()
-        self.convergence = Convergence(FACTS, self.nudges)
-        self.node = Node(self.store, config("old"), FACTS, self.convergence, self.nudges)
-        self.worker = Worker(self.node)
-        self.thread = threading.Thread(target=self.worker.run)
+class Place(AtWork):
+    """The one that is reloaded, and whose speakers come and go."""
 
     def up(self, container: str = "c1", network: str = "net", exporter: str = "old", number: int = 3) -> Attachment:
-        item = Attachment(
-            boot_id=self.node.boot_id, network=network, container_id=container, ifname="eth0", netns="/x",
-            chained=True, addresses=(Address(address=f"10.1.2.{number}/24"),),
+        item = self.attachment(
+            network=network, container_id=container, addresses=(Address(address=f"10.1.2.{number}/24"),),
             exporters=(ExporterUse(name=exporter, type="memory"),),
         )  # fmt: skip
         self.store.put(State.UP, item)
@@ -67,11 +54,6 @@ class Place:
         for key in reconcile.concerned(self.node):
             self.nudges.nudge(key)
         self.worker.retire_soon()
-
-    def exporter(self, name: str) -> Memory:
-        found = self.convergence.ensure(ExporterUse(name=name, type="memory"))._exporter
-        assert isinstance(found, Memory)
-        return found
 
     def away(self, name: str) -> Memory:
         """Its speaker cannot be reached until `back`, and is given nothing."""
@@ -109,14 +91,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         monkeypatch.setattr(next_step, name, 0.005)
     monkeypatch.setattr(worker, "REST_SECONDS", 0.005)
     monkeypatch.setattr(next_step, "VAIN_SECONDS", 0.05)
-    place = Place(tmp_path)
-    place.convergence.start()
-    place.thread.start()
-    yield place
-    place.nudges.close()
-    place.thread.join(SECONDS)
-    place.convergence.stop()
-    place.store.close()
+    made = Place(tmp_path, config("old"))
+    with made:
+        yield made
 
 
 def test_an_exporter_that_does_not_come_is_waited_for_aloud(place: Place) -> None:

@@ -7,22 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from bgpcni.model import Attachment, ExporterUse, State
+from bgpcni.model import Attachment, ExporterUse, NodeFacts, State
 from bgpcni.node import renames
 from bgpcni.store import Store
 
 OLD, NEW = ExporterUse(name="exabgp", type="exabgp"), ExporterUse(name="fabric", type="exabgp")
 KERNEL = ExporterUse(name="kernel", type="kernel")
+NODE = NodeFacts(run_dir="/run", data_dir="/data", local_address="192.0.2.1")
 SECONDS = 60.0
 
 
 def test_the_same_speaker_under_another_name_is_the_same_exporter() -> None:
-    assert renames.renamed([OLD, KERNEL], [NEW, KERNEL]) == (NEW, KERNEL)
+    assert renames.renamed([OLD, KERNEL], [NEW, KERNEL], NODE) == (NEW, KERNEL)
+
+
+def test_the_same_sessions_are_the_same_speaker() -> None:
+    """A second speaker is added, and the first gets a name and its address: its sessions go on."""
+    first = ExporterUse(name="a", type="exabgp", config={"local_address": "192.0.2.1"})
+    second = ExporterUse(name="b", type="exabgp", config={"local_address": "192.0.2.2"})
+    assert renames.renamed([OLD], [first, second], NODE) == (first,)
 
 
 def test_a_default_that_is_spelled_out_is_the_same_configuration() -> None:
     spelled = ExporterUse(name="table", type="kernel", config={"table": 100})
-    assert renames.renamed([KERNEL], [spelled]) == (spelled,)
+    assert renames.renamed([KERNEL], [spelled], NODE) == (spelled,)
 
 
 @pytest.mark.parametrize(
@@ -39,12 +47,15 @@ def test_a_default_that_is_spelled_out_is_the_same_configuration() -> None:
 )
 def test_what_is_not_certainly_the_same_stays_what_it_is(configured: list[ExporterUse]) -> None:
     """Then it is a hand-over, or refused, as ever."""
-    assert renames.renamed([OLD], configured) == (OLD,)
+    assert renames.renamed([OLD], configured, NODE) == (OLD,)
 
 
 def test_one_name_for_two_is_there_once() -> None:
-    """A record that names both, since an earlier hand-over between them was cut short."""
-    assert renames.renamed([OLD, NEW], [NEW]) == (NEW,)
+    """A record that names both, since an earlier hand-over between them was cut short. Of two that have sessions the
+    one that is not configured any more is handed over."""
+    spelled = ExporterUse(name="table", type="kernel", config={"table": 100})
+    assert renames.renamed([KERNEL, spelled], [spelled], NODE) == (spelled,)
+    assert renames.renamed([OLD, NEW], [NEW], NODE) == (OLD, NEW)
 
 
 @pytest.fixture
@@ -61,9 +72,9 @@ def test_records_follow_in_whatever_state_they_are(store: Store) -> None:
             boot_id="b", network="net", container_id=state.value, ifname="e", netns="/x", exporters=(OLD,)
         )
         store.put(state, item)
-    assert renames.concerned(store, [NEW])
+    assert renames.concerned(store, [NEW], NODE)
     for name in (NEW, OLD):
-        renames.follow(store, [name], SECONDS)
-        assert not renames.concerned(store, [name])
+        renames.follow(store, [name], NODE, SECONDS)
+        assert not renames.concerned(store, [name], NODE)
         found = {stored.state: stored.attachment.exporters for stored in store.all() if stored.attachment}
         assert found == dict.fromkeys(State, (name,))

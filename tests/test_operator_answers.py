@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from memory_exporter import FACTS, Memory
 
 from bgpcni import paths
 from bgpcni.config.agent import AgentConfig, ExporterTable
@@ -24,6 +23,7 @@ from bgpcni.nudges import Nudges
 from bgpcni.operator import answers, render
 from bgpcni.operator.cli import main
 from bgpcni.store import Store
+from bgpcni.testing.memory import FACTS, Memory
 
 
 def attachment(container: str = "c1", address: str = "10.1.2.3/24", network: str = "net", **more: Any) -> Attachment:
@@ -69,8 +69,8 @@ def test_a_healthy_node_has_no_problems(node: Node) -> None:
 
 def test_an_exporter_that_cannot_be_used_is_a_problem(node: Node) -> None:
     """Its place in agent.toml is named; the log of the agent's start may be long gone."""
-    broken = {"fabric": ExporterTable(type="memory", urll="x")}
-    node.agent = AgentConfig(default_exporters=("memory",), exporters=broken)
+    broken = {"fabric": ExporterTable(type="bagpipe", urll="x")}
+    node.agent = AgentConfig(default_exporters=("memory",), exporters={"memory": ExporterTable(), **broken})
     document, code = answers.status(node)
     assert code == 1
     assert [(problem["code"], problem["text"]) for problem in document["problems"]] == [

@@ -20,6 +20,7 @@ from bgpcni import store as module
 from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.model import Address, Attachment, AttachmentKey, State
 from bgpcni.store import Store
+from bgpcni.testing.interleaving import Calls, Halt, Running
 from bgpcni.testing.patience import SECONDS
 
 
@@ -588,6 +589,17 @@ def test_networks_are_numbered_from_one_for_good(store: Store, tmp_path: Path) -
     again = Store(tmp_path / "data", tmp_path / "run")
     assert again.number_of("c") == 3
     again.close()
+
+
+def test_two_networks_that_come_at_once_get_two_numbers(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One has chosen its number, and the file does not say so yet: the other waits for it."""
+    halt, waits = Halt(monkeypatch, numbers.Numbers, "_write"), Calls(monkeypatch, locks, "acquire")
+    first = Running(lambda: store.number_of("a"))
+    halt.reached()
+    second = Running(lambda: store.number_of("b"))
+    waits.wait(2)
+    halt.go_on()
+    assert (first.result(), second.result()) == (1, 2)
 
 
 def vpn(network: str, rd: str, label: int | None = None, **more: object) -> Attachment:

@@ -72,7 +72,7 @@ class Agent:
         home(), home_cookie()
         store = Store(Path(config.data_dir), Path(config.run_dir))
         catalog.cache_in(store.run_path)
-        catalog.refuse_rivals(plan.configured(config))
+        catalog.refuse_rivals(plan.configured(config), facts.resolve(config))
         writers = locks.WriterLocks(store.run_fd, store.data_fd)
         try:
             writers.as_agent()
@@ -149,7 +149,7 @@ class Running:
     def _restore(self) -> None:
         """Read the records: every exporter is told what to announce and what to withdraw, before any is driven."""
         node = self.node
-        renames.follow(node.store, plan.configured(node.agent), RENAME_SECONDS)
+        renames.follow(node.store, plan.configured(node.agent), node.facts, RENAME_SECONDS)
         self._employ()
         records = [stored for each in node.store.all() if (stored := boots.settled(node, each)) is not None]
         up = [
@@ -216,7 +216,7 @@ class Running:
             if facts.hops_to_come(node.netlink, node.agent, node.facts):
                 log.info("an address that routes need as their next hop is here now")
                 self.reload(again=True)
-        return facts.absent(node.netlink, node.facts)
+        return facts.absent_everywhere(node.netlink, node.agent, node.facts)
 
     # ---------------------------------------------------------------- requests
 
@@ -248,9 +248,10 @@ class Running:
             facts.refuse_passwords(config)
             known = facts.resolve(config)
             reload.refuse(node, config, known)
-            moved = renames.concerned(node.store, plan.configured(config))
+            moved = renames.concerned(node.store, plan.configured(config), known)
             if known == node.facts and not moved and not _redefined(node.agent, config):
-                node.agent = config
+                node.agent, node.facts = config, known
+                node.convergence.renew(known)
                 self._dataplane.configure(known, config.policy)
                 self._employ()
             else:

@@ -1,4 +1,7 @@
-"""What this node is to its BGP neighbours: `[bgp]` of agent.toml, its next hops found in the kernel."""
+"""What this node is to its BGP neighbours: `[bgp]` of agent.toml, its next hops found in the kernel.
+
+Also which exporter has which neighbour, for that follows from what each exporter says of itself.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,13 @@ from ipaddress import ip_address
 
 from bgpcni.config.agent import AgentConfig, BgpTable
 from bgpcni.config.secret import read_secret
+from bgpcni.convergence import catalog
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.kernel import addresses
 from bgpcni.kernel.library import iproute
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.model import Neighbor, NodeFacts
+from bgpcni.node import plan
 
 
 def refuse_passwords(config: AgentConfig) -> None:
@@ -33,11 +38,23 @@ def _mark(path: str | None) -> str:
         return ""
 
 
-def absent(netlink: Netlink, known: NodeFacts) -> str:
-    """That `local_address` is not on this node, "" if it is: no session begins from it then, but it may come."""
-    if known.local_address is None or addresses.is_local(netlink, known.local_address):
+def absent(netlink: Netlink, local_address: str | None, place: str = "bgp") -> str:
+    """That this `local_address` is not on this node, "" if it is: no session begins from it then, but it may come.
+
+    `place`: the table of agent.toml that has it.
+    """
+    if local_address is None or addresses.is_local(netlink, local_address):
         return ""
-    return f"bgp.local_address: {known.local_address} is on no interface of this node: no session begins until it is"
+    return f"{place}.local_address: {local_address} is on no interface of this node: no session begins until it is"
+
+
+def absent_everywhere(netlink: Netlink, config: AgentConfig, known: NodeFacts) -> str:
+    """The same of `[bgp]` and of every exporter that has an address of its own."""
+    reasons = [absent(netlink, known.local_address)]
+    for name, address in _speakers(config).items():
+        if address != known.local_address:
+            reasons.append(absent(netlink, address, f"exporters.{name}"))
+    return "; ".join(filter(None, reasons))
 
 
 def hops_to_come(netlink: Netlink, config: AgentConfig, known: NodeFacts) -> bool:
@@ -52,11 +69,14 @@ def hops_to_come(netlink: Netlink, config: AgentConfig, known: NodeFacts) -> boo
 def resolve(config: AgentConfig) -> NodeFacts:
     """`next_hop` and `next_hop6`: as configured, else local_address, else its interface's first global address.
 
-    None where that interface has none of the family, or local_address is on no interface (yet).
+    None where that interface has none of the family, or local_address is on no interface (yet). Raises
+    InvalidConfiguration for a neighbour that belongs to no exporter, or cannot belong to the one that it names.
     """
     table = config.bgp
     if table is None:
         return NodeFacts(run_dir=config.run_dir, data_dir=config.data_dir)
+    speakers = _speakers(config)
+    _refuse_neighbors(config, table, speakers)
     neighbors = tuple(
         Neighbor(
             address=item.address,
@@ -67,6 +87,7 @@ def resolve(config: AgentConfig) -> NodeFacts:
             ttl_security=item.ttl_security,
             passive=item.passive,
             password=_mark(item.password_file),
+            exporter=item.exporter,
         )
         for item in table.neighbors
     )
@@ -83,7 +104,55 @@ def resolve(config: AgentConfig) -> NodeFacts:
         neighbors=neighbors,
         has_bgp=True,
         maximum_prefix=config.policy.maximum_prefix,
+        speakers=tuple(speakers),
     )
+
+
+def _speakers(config: AgentConfig) -> dict[str, str]:
+    """The exporters that have neighbours of `[[bgp.neighbors]]`, and each one's address. Broken ones have none."""
+    found: dict[str, str] = {}
+    local_address = config.bgp.local_address if config.bgp else None
+    for use in plan.configured(config):
+        try:
+            address = catalog.source(use, local_address)
+        except InvalidConfiguration:
+            continue
+        if address is not None:
+            found[use.name] = address
+    return found
+
+
+def _refuse_neighbors(config: AgentConfig, table: BgpTable, speakers: dict[str, str]) -> None:
+    listening: dict[str, str] = {}
+    for at, item in enumerate(table.neighbors):
+        place, name = f"bgp.neighbors[{at}]", item.exporter
+        if name is None and len(speakers) > 1:
+            raise InvalidConfiguration(
+                f"{place}.exporter: missing: say which of {', '.join(speakers)} has the session with {item.address}"
+            )
+        if name is not None and name not in speakers:
+            raise InvalidConfiguration(f"{place}.exporter: {_why_no_speaker(name, config, table)}")
+        owner = name or next(iter(speakers), "")
+        local = speakers.get(owner, table.local_address)
+        if item.address == local:
+            raise InvalidConfiguration(f"{place}.address: {item.address} is our own local_address")
+        if ip_address(item.address).version != ip_address(local).version:
+            raise InvalidConfiguration(
+                f"{place}.address: {item.address} is not of the family of {local}, its local_address"
+            )
+        if item.passive and listening.setdefault(local, owner) != owner:
+            raise InvalidConfiguration(
+                f"{place}.passive: {owner} cannot wait for connections to {local}, because {listening[local]} does: "
+                f"give [exporters.{owner}] a local_address of its own"
+            )
+
+
+def _why_no_speaker(name: str, config: AgentConfig, table: BgpTable) -> str:
+    for use in plan.configured(config):
+        if use.name == name:
+            catalog.source(use, table.local_address)  # a broken one says what is wrong with it
+            return f"{name} is of type {use.type} and takes no neighbours from agent.toml: its speaker has its own"
+    return f"no exporter is called {name}: add a table [exporters.{name}]"
 
 
 def _next_hop(table: BgpTable, version: int) -> str | None:

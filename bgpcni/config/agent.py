@@ -78,7 +78,7 @@ HoldTime = Annotated[int, Field(ge=3, le=65535)]
 
 
 class NeighborTable(Table):
-    """`[[bgp.neighbors]]`. `hold_time` in seconds; absent: that of `[bgp]`."""
+    """`[[bgp.neighbors]]`. `hold_time` in seconds; absent: that of `[bgp]`. `exporter`: the speaker it belongs to."""
 
     address: IpText
     asn: Asn
@@ -87,6 +87,7 @@ class NeighborTable(Table):
     hold_time: HoldTime | None = None
     ttl_security: bool = False
     passive: bool = False
+    exporter: str | None = None
 
 
 class BgpTable(Table):
@@ -107,15 +108,11 @@ class BgpTable(Table):
             value = getattr(self, name)
             if value and ip_address(value).version != version:
                 raise ValueError(f"{name} {value} is not an IPv{version} address")
-        seen: set[str] = set()
+        seen: set[tuple[str, str | None]] = set()
         for neighbor in self.neighbors:
-            if neighbor.address in seen:
+            if (neighbor.address, neighbor.exporter) in seen:
                 raise ValueError(f"neighbors: {neighbor.address} is there twice")
-            if neighbor.address == self.local_address:
-                raise ValueError(f"neighbors: {neighbor.address} is our own local_address")
-            if ip_address(neighbor.address).version != ip_address(self.local_address).version:
-                raise ValueError(f"neighbors: {neighbor.address} is not of local_address's family")
-            seen.add(neighbor.address)
+            seen.add((neighbor.address, neighbor.exporter))
         return self
 
 

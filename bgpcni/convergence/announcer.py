@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from bgpcni import clock
 from bgpcni.convergence.ledger import Entry, Ledger, Standing
 from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach
-from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
+from bgpcni.model import Announcement, AttachmentKey, Family, Nlri, NodeFacts
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +117,11 @@ class Announcer:
         self._unreached = ""  # without the thread: why the speaker was not reached in this process
         self._state = ExporterState("starting", clock.now(), "")
         self._thread: threading.Thread | None = None
+
+    @property
+    def node(self) -> NodeFacts:
+        """The node as its exporter sees it."""
+        return self._exporter.node
 
     def start(self) -> None:
         """From here on the exporter is called. What is already wanted was given by `want` and `leave` before."""

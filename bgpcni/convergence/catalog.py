@@ -9,11 +9,12 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +24,7 @@ from bgpcni.exporter import CONTRACT, Exporter, Wake
 from bgpcni.model import ExporterUse, Family, NodeFacts
 
 GROUP = "bgpcni.exporters"
+R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 
@@ -75,44 +77,70 @@ def unfit(found: object) -> str:
 
 def make(use: ExporterUse, node: NodeFacts, wake: Wake) -> Exporter:
     """An exporter, configured. Raises InvalidConfiguration, also for what its own code raises."""
-    kind = load(use.type)
-    config = configure(use, f"exporters.{use.name}")
-    try:
-        return kind(use.name, config, node, wake)
-    except Exception as error:  # an exporter's defect is its own
-        raise InvalidConfiguration(f"exporters: {use.name!r} cannot be made: {_words(error)}") from error
+    facts = node_of(use, node)
+    return _asked(use, f"exporters.{use.name}", "made", lambda kind, config: kind(use.name, config, facts, wake))
 
 
 def objection(use: ExporterUse, node: NodeFacts, place: str) -> str | None:
     """Why this exporter cannot be used on this node at all, or None. Raises InvalidConfiguration as `load` does."""
-    kind, config = load(use.type), configure(use, place)
-    try:
-        return kind.check(config, node)
-    except Exception as error:  # an exporter's defect is its own
-        raise InvalidConfiguration(f"exporters: {use.name!r} cannot be checked: {_words(error)}") from error
+    return _asked(use, place, "checked", lambda kind, config: kind.check(config, node))
 
 
-def owned(use: ExporterUse) -> str:
-    """What this exporter has to itself, "" if nothing. Raises InvalidConfiguration as `load` does."""
-    kind, config = load(use.type), configure(use, f"exporters.{use.name}")
-    try:
-        return kind.owns(config)
-    except Exception as error:  # an exporter's defect is its own
-        raise InvalidConfiguration(f"exporters: {use.name!r} cannot be asked what it owns: {_words(error)}") from error
+def source(use: ExporterUse, local_address: str | None) -> str | None:
+    """The address of its own sessions with `[[bgp.neighbors]]`, None if it has none. `local_address`: `[bgp]`'s.
+
+    Raises InvalidConfiguration as `load` does.
+    """
+    return _asked(
+        use, f"exporters.{use.name}", "asked for its address", lambda k, config: k.source(config, local_address or "")
+    )
 
 
-def refuse_rivals(uses: Iterable[ExporterUse]) -> None:
-    """Raises InvalidConfiguration where two of them would own the same; those that are broken own nothing."""
+def node_of(use: ExporterUse, node: NodeFacts) -> NodeFacts:
+    """The node as one exporter sees it: with its own address and neighbours. Raises InvalidConfiguration."""
+    address = source(use, node.local_address)
+    if address is None:
+        return replace(node, neighbors=())
+    names = (use.name, None) if not node.speakers or use.name in node.speakers else (use.name,)
+    neighbors = tuple(neighbor for neighbor in node.neighbors if neighbor.exporter in names)
+    return replace(node, local_address=address or None, neighbors=neighbors)
+
+
+def owned(use: ExporterUse, node: NodeFacts) -> frozenset[str]:
+    """What this exporter has to itself on this node, in words. Raises InvalidConfiguration as `load` does."""
+    what = _asked(use, f"exporters.{use.name}", "asked what it owns", lambda kind, config: kind.owns(config))
+    mine = node_of(use, node)
+    sessions = (f"the session between {mine.local_address} and {neighbor.address}" for neighbor in mine.neighbors)
+    return frozenset([*sessions, *filter(None, [what])])
+
+
+def refuse_rivals(
+    uses: Iterable[ExporterUse], node: NodeFacts, before: Iterable[tuple[ExporterUse, NodeFacts]] = ()
+) -> None:
+    """Raises InvalidConfiguration where two of them would own the same; those that are broken own nothing.
+
+    `before`: exporters that are at work until these have taken over, each with the node as it is for them.
+    """
     owners: dict[tuple[str, str], ExporterUse] = {}
-    for use in uses:
+    for use, facts in (*before, *((use, node) for use in uses)):
         try:
-            what = owned(use)
+            own = owned(use, facts)
         except InvalidConfiguration:
             continue
-        other = owners.setdefault((use.type, what), use) if what else use
-        if other != use:
-            before = " as it was before" if other.name == use.name else ""
-            raise InvalidConfiguration(f"exporters: {use.name} and {other.name}{before} would both own {what}")
+        for what in sorted(own):
+            other = owners.setdefault((use.type, what), use)
+            if other != use:
+                earlier = " as it was before" if other.name == use.name else ""
+                raise InvalidConfiguration(f"exporters: {use.name} and {other.name}{earlier} would both own {what}")
+
+
+def _asked(use: ExporterUse, place: str, what: str, ask: Callable[[type[Exporter], BaseModel], R]) -> R:
+    """What the class of an exporter answers for its configuration. Raises InvalidConfiguration as `load` does."""
+    kind, config = load(use.type), configure(use, place)
+    try:
+        return ask(kind, config)
+    except Exception as error:  # an exporter's defect is its own
+        raise InvalidConfiguration(f"exporters: {use.name!r} cannot be {what}: {_words(error)}") from error
 
 
 def _words(error: BaseException) -> str:

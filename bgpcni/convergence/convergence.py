@@ -81,6 +81,8 @@ class Convergence:
         self._lock = threading.RLock()
         self._announcers: dict[str, Announcer] = {}
         self._uses: dict[str, ExporterUse] = {}
+        self._before: list[tuple[ExporterUse, NodeFacts]] = []
+        """The node as it was for exporters that are at work only until they are handed over."""
         self._ending: set[tuple[str, str]] = set()
         self._started = False
         self._unreachable: dict[AttachmentKey, set[str]] = {}
@@ -106,10 +108,20 @@ class Convergence:
         for thread in threads:
             thread.join()
 
+    def renew(self, facts: NodeFacts) -> None:
+        """This node is what it was, but for the names of its speakers: exporters at work go on."""
+        self.facts = facts
+
     def reset(self, facts: NodeFacts) -> None:
-        """Let go of every exporter, and have others made for what this node is now: each knows nothing yet."""
+        """Let go of every exporter, and have others made for what this node is now: each knows nothing yet.
+
+        A speaker that is none any more keeps its neighbours until others have taken over from it.
+        """
         self.stop()
         with self._lock:
+            self._before = [
+                (use, node) for use, node in self._at_work_now() if node.neighbors and use.name not in facts.speakers
+            ]
             self.facts = facts
             self._announcers, self._uses, self._unreachable = {}, {}, {}
             self._started = False
@@ -117,9 +129,13 @@ class Convergence:
     def refuse_rivals(self, uses: Iterable[ExporterUse]) -> None:
         """Raises InvalidConfiguration if one of these cannot be at work beside those that are, or another of them."""
         with self._lock:
-            at_work = list(self._uses.values())
-        if new := [use for use in uses if use not in at_work]:
-            catalog.refuse_rivals([*at_work, *new])
+            at_work = self._at_work_now()
+        if new := [use for use in uses if all(use != other for other, _ in at_work)]:
+            catalog.refuse_rivals(new, self.facts, at_work)
+
+    def _at_work_now(self) -> list[tuple[ExporterUse, NodeFacts]]:
+        """The exporters at work, each with the node as it sees it."""
+        return [(use, self._announcers[name].node) for name, use in self._uses.items()]
 
     def announcers(self) -> dict[str, Announcer]:
         with self._lock:
@@ -132,13 +148,14 @@ class Convergence:
             known = self._announcers.get(name)
             if known is not None:
                 return known
-            catalog.refuse_rivals([*self._uses.values(), use])
-            if (use.type, catalog.owned(use)) in self._ending:
-                raise TryAgain(f"exporters: {use.name}: {catalog.owned(use)} is being let go of; try again")
+            facts = next((node for before, node in self._before if before == use), self.facts)
+            catalog.refuse_rivals([use], facts, self._at_work_now())
+            if ending := self._owned([(use, facts)]) & self._ending:
+                raise TryAgain(f"exporters: {use.name}: {min(ending)[1]} is being let go of; try again")
             book = Book()
             announcer = Announcer(
                 name,
-                catalog.make(use, self.facts, book),
+                catalog.make(use, facts, book),
                 book,
                 self._confirmed,
                 self._spare,
@@ -149,6 +166,11 @@ class Convergence:
             if self.resident and self._started:
                 announcer.start()
             return announcer
+
+    @staticmethod
+    def _owned(uses: Iterable[tuple[ExporterUse, NodeFacts]]) -> set[tuple[str, str]]:
+        """What these have to themselves, by their type."""
+        return {(use.type, what) for use, facts in uses for what in catalog.owned(use, facts)}
 
     def _name(self, use: ExporterUse) -> str:
         """That of its announcer: its own, unless that is taken by a later use of the name, configured otherwise."""
@@ -368,7 +390,7 @@ class Convergence:
                 return []
             needed += recorded()
             gone = {name: self._announcers[name] for name, use in self._uses.items() if use not in needed}
-            self._ending = {(use.type, what) for name in gone if (what := catalog.owned(use := self._uses[name]))}
+            self._ending = self._owned(each for each in self._at_work_now() if each[0] not in needed)
             for name in gone:
                 del self._announcers[name], self._uses[name]
         try:

@@ -13,7 +13,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +23,23 @@ from bgpcni.cni.versions import read_version
 from bgpcni.errors import (
     CniError,
     DecodingFailure,
+    Degraded,
     Delegated,
     InvalidConfiguration,
     InvalidEnvironment,
     IoFailure,
     TryAgain,
+    Unavailable,
 )
+from bgpcni.ipam.contract import Given, NotInstalled, Terms, Wish
+from bgpcni.ipam.leases import Entry, Holder, Leases, Owner
+from bgpcni.model import Address, IpamRecord
 
 OUTPUT_MAX = 1 << 20
 """Octets of stdout a plugin may write."""
+SECONDS = 30.0
+"""What a plugin may take for one command."""
+VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 _STDERR_MAX = 16 << 10
 _CHUNK = 64 << 10
 
@@ -44,7 +52,7 @@ def find_plugin(name: str, path: Sequence[str]) -> str:
         candidate = os.path.join(folder, name)
         if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
             return candidate
-    raise InvalidConfiguration(f'ipam.type: no executable "{name}" in {", ".join(path) or "CNI_PATH, which is empty"}')
+    raise NotInstalled(f'ipam.type: no executable "{name}" in {", ".join(path) or "CNI_PATH, which is empty"}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +112,13 @@ class Delegate:
         except (ValueError, RecursionError) as error:
             raise DecodingFailure(f"{self.type}: not JSON: {error}", _printable(text[:200])) from error
 
+    def executable(self) -> str:
+        """Where it is. Raises NotInstalled."""
+        folders = self.environment.get("CNI_PATH", "").split(":")
+        return find_plugin(self.type, [folder for folder in folders if folder])
+
     def _run(self, command: Command, stdin: bytes, deadline: float) -> bytes:
-        executable = find_plugin(
-            self.type, [folder for folder in self.environment.get("CNI_PATH", "").split(":") if folder]
-        )
+        executable = self.executable()
         environment = {"PATH": os.environ.get("PATH", os.defpath), **self.environment, "CNI_COMMAND": command.value}
         try:
             child = subprocess.Popen(
@@ -148,6 +159,59 @@ class Delegate:
         return Delegated(
             999, f"{self.type} {command}: {how} and no CNI error" + (f": {story[-500:]}" if story else ""), story
         )
+
+
+class DelegatedIpam:
+    """A plugin that another call's configuration or a record names, for one network. Fulfils `Ipam`."""
+
+    leases: Leases | None = None
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self._plugin = Delegate(terms.type, terms.environment, terms.stdin)
+
+    def record(self) -> IpamRecord:
+        """Raises NotInstalled: a plugin that is not there can take nothing back either."""
+        self._plugin.executable()
+        terms = self._terms
+        return IpamRecord(type=terms.type, stdin=terms.stdin.decode(), environment=dict(terms.environment))
+
+    def example(self) -> tuple[Address, ...]:
+        return ()
+
+    def add(self, owner: Holder, wish: Wish) -> Given:
+        result = self._plugin.add(_deadline())
+        if not result.ips:
+            raise InvalidConfiguration(f"ipam: {self._terms.type} gave no address")
+        addresses = tuple(Address(address=item.address, gateway=item.gateway) for item in result.ips)
+        return Given(addresses, result.routes, result.dns)
+
+    def check(self, owner: Holder, addresses: Sequence[str]) -> None:
+        self._plugin.check(_deadline())
+
+    def release(
+        self, owner: Holder, addresses: Sequence[str] | None, spared: Callable[[str, Entry], bool] | None = None
+    ) -> None:
+        self._plugin.delete(_deadline())
+
+    def gc(self, valid: Collection[Holder], stay: Collection[Owner]) -> None:
+        """With a list of `valid` alone: an address whose route is not withdrawn yet must not go."""
+        document = json.loads(self._terms.stdin)
+        kept = {key: value for key, value in document.items() if key.lower() != VALID_ATTACHMENTS}
+        listed = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in sorted(valid)]
+        stdin = json.dumps(kept | {VALID_ATTACHMENTS: listed}).encode()
+        Delegate(self._terms.type, self._terms.environment, stdin).gc(_deadline())
+
+    def status(self) -> None:
+        try:
+            self._plugin.status(_deadline())
+        except CniError as error:
+            kind = Degraded if error.code == Degraded.code else Unavailable
+            raise kind(f"ipam: {error.msg}", error.details) from None
+
+
+def _deadline() -> float:
+    return time.monotonic() + SECONDS
 
 
 class _Overdue(Exception):

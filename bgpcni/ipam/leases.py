@@ -21,8 +21,10 @@ from bgpcni.files import Unfit, require_plain
 from bgpcni.ip import ip_address
 from bgpcni.ipam.config import DEFAULT_DATA_DIR
 
+Holder = tuple[str, str]
+"""Container ID and interface name of who holds an address."""
 Owner = tuple[str, str | None]
-"""Container ID and interface name; None in entries that old versions wrote."""
+"""The same as a lease says it; no interface name in entries that old versions wrote."""
 
 LOCK_SECONDS = 30.0
 _SEPARATOR = "\r\n"
@@ -56,13 +58,9 @@ class Leases:
     does not let go of the lock for LOCK_SECONDS. Only `add`, in the subclass, creates anything.
     """
 
-    def __init__(
-        self, data_dir: str | None, network: str, recorded: Callable[[], Mapping[str, tuple[str, str]]] = dict
-    ) -> None:
-        if not network or "/" in network or "\0" in network or network in (".", ".."):
-            raise InvalidConfiguration(f"name: {network!a} cannot name a folder")
+    def __init__(self, data_dir: str | None, network: str, recorded: Callable[[], Mapping[str, Holder]] = dict) -> None:
         self.network = network
-        self.folder = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
+        self.folder = folder_of(data_dir, network)
         self._recorded = recorded
 
     def is_leased_elsewhere(self, addresses: Iterable[str]) -> bool:
@@ -79,7 +77,7 @@ class Leases:
         container_id: str,
         ifname: str,
         addresses: Sequence[str] | None = None,
-        spared: Callable[[str, Entry], bool] = lambda address, entry: False,
+        spared: Callable[[str, Entry], bool] | None = None,
     ) -> list[str]:
         """Give back what (container_id, ifname) holds; return the addresses, without prefix length.
 
@@ -98,9 +96,9 @@ class Leases:
             mine = _of_owner(entries, container_id, ifname)
             if addresses is not None:
                 mine |= {name: entry for name, entry in entries.items() if not entry.content.strip()}
-            return [n for n, entry in mine.items() if not spared(n, entry) and self._unlink(folder, n)]
+            return [n for n, entry in mine.items() if not (spared and spared(n, entry)) and self._unlink(folder, n)]
 
-    def hand_back(self, address: str, owner: tuple[str, str], holder: tuple[str, str]) -> bool:
+    def hand_back(self, address: str, owner: Holder, holder: Holder) -> bool:
         """Undo that `owner` took an address from `holder`, without its ever being free; False if `owner` has it not."""
         with self._locked() as folder:
             return folder is not None and self._hand_over(folder, bare(address), owner, holder)
@@ -134,7 +132,7 @@ class Leases:
                 found = "there is none" if owner is None else f"it is held by {owner[0]}"
                 raise CheckFailed(f"no lease of {bare(address)} for {container_id} {ifname} in {self.folder}: {found}")
 
-    def gc(self, valid: Collection[tuple[str, str]], stay: Collection[Owner] = ()) -> list[str]:
+    def gc(self, valid: Collection[Holder], stay: Collection[Owner] = ()) -> list[str]:
         """Release all whose owner is not among `valid` (container ID, interface name); return the addresses.
 
         `stay`: owners whose leases are kept all the same.
@@ -305,7 +303,7 @@ class Leases:
         finally:
             os.close(file)
 
-    def _hand_over(self, folder: int, name: str, old: tuple[str, str], new: tuple[str, str]) -> bool:
+    def _hand_over(self, folder: int, name: str, old: Holder, new: Holder) -> bool:
         """Give a lease to another owner without the address ever being free; False if `old` has it not."""
         entry = self._read(folder, name)
         if entry is None or entry.owner not in (old, (old[0], None)):
@@ -321,7 +319,14 @@ class Leases:
         return IoFailure(f"{self.folder}/{name}: {error.strerror}")
 
 
-def is_among(owner: Owner, valid: Collection[tuple[str, str]]) -> bool:
+def folder_of(data_dir: str | None, network: str) -> str:
+    """The folder of a network's leases. Raises InvalidConfiguration for a name that is no folder's."""
+    if not network or "/" in network or "\0" in network or network in (".", ".."):
+        raise InvalidConfiguration(f"name: {network!a} cannot name a folder")
+    return os.path.join(data_dir or DEFAULT_DATA_DIR, network)
+
+
+def is_among(owner: Owner, valid: Collection[Holder]) -> bool:
     """Whether a lease's owner is listed; one without interface, if its container is with any."""
     return any(owner[0] == listed for listed, _ in valid) if owner[1] is None else owner in valid
 

@@ -252,6 +252,11 @@ class Node:
             kind = catalog.load(use.type)
             if kind.needs_agent and not self.resident:
                 raise InvalidConfiguration(f"exporters: {use.name} needs the agent: start bgpcni agent")
+            if use.name not in (use.type, *self.agent.exporters) and catalog.source(use, "") is not None:
+                raise InvalidConfiguration(
+                    f"exporters: {use.name} would be one more {use.type} with the neighbours of this node: name one of "
+                    "agent.toml"
+                )
             if reason := catalog.objection(use, self.facts, f"exporters[{place}]"):
                 raise InvalidConfiguration(f"exporters: {use.name}: {reason}")
 

@@ -99,11 +99,11 @@ def exporters_now(
     """The same from what a record keeps of the network's configuration (`Attachment.asked`)."""
     table = agent.networks.get(network)
     if table is not None and table.exporters is not None:
-        return tuple(_named(name, agent) for name in dict.fromkeys(table.exporters))
+        return _named(table.exporters, agent)
     if asked is not None:
-        uses = [use if use.config or use.name != use.type else _named(use.name, agent) for use in asked]
-        return tuple({use.name: use for use in uses}.values())
-    return tuple(_named(name, agent) for name in agent.default_exporters) if resident else ()
+        uses = [(use,) if use.config or use.name != use.type else _named([use.name], agent) for use in asked]
+        return tuple({use.name: use for found in uses for use in found}.values())
+    return _named(agent.default_exporters, agent) if resident else ()
 
 
 def asked_of(config: NetworkConfig) -> tuple[ExporterUse, ...] | None:
@@ -118,7 +118,7 @@ def configured(agent: AgentConfig) -> tuple[ExporterUse, ...]:
     names = [*agent.default_exporters, *agent.exporters]
     for table in agent.networks.values():
         names += table.exporters or ()
-    return tuple(_named(name, agent) for name in dict.fromkeys(names))
+    return _named(names, agent)
 
 
 def _of_section(section: ExporterSection, place: str) -> ExporterUse:
@@ -163,11 +163,16 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _named(name: str, agent: AgentConfig) -> ExporterUse:
-    table = agent.exporters.get(name)
-    if table is None:
-        return ExporterUse(name=name, type=name)
-    return ExporterUse(name=name, type=table.type or name, config=table.options)
+def _named(names: Iterable[str], agent: AgentConfig) -> tuple[ExporterUse, ...]:
+    """What agent.toml means by these names, each once: a name of its own, and every exporter of the type so called."""
+    found: dict[str, ExporterUse] = {}
+    for name in names:
+        tables = {key: table for key, table in agent.exporters.items() if name in (key, table.type)}
+        for key, table in tables.items():
+            found[key] = ExporterUse(name=key, type=table.type or key, config=table.options)
+        if not tables:
+            found[name] = ExporterUse(name=name, type=name)
+    return tuple(found.values())
 
 
 def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int, *, resident: bool) -> Routing:
@@ -196,7 +201,9 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
     policy.refuse_names("communities", config.bgp.communities, policy.communities, "bgp.communities")
     if config.bgp.rd != "auto" and family != "unicast":
         policy.refuse_names("rd", [config.bgp.rd], policy.rd, "bgp.rd")
-    policy.refuse_names("exporters", [use.name for use in exporters], policy.exporters, "exporters")
+    allowed_types = policy.exporters or ()  # a type in the list allows all that agent.toml has of it
+    strangers = [use.name for use in exporters if use.name not in agent.exporters or use.type not in allowed_types]
+    policy.refuse_names("exporters", strangers, policy.exporters, "exporters")
     _refuse_paths(config, agent)
     policy.refuse_vni(vni)
     policy.refuse_vni(config.bgp.l3vni, "bgp.l3vni")

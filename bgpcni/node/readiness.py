@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 
 from bgpcni.errors import CniError, Degraded, IoFailure, Unavailable
 from bgpcni.kernel import links, vlans
-from bgpcni.model import Address, Attachment, ExporterUse
+from bgpcni.model import Attachment, ExporterUse
 from bgpcni.node import plan
-from bgpcni.node.addressing import BUILT_IN
-from bgpcni.node.request import host_local_of
 
 if TYPE_CHECKING:
     from bgpcni.node.node import Node
@@ -60,11 +58,9 @@ def _servable(node: Node, request: Request) -> tuple[ExporterUse, ...]:
 
 def _sample(node: Node, request: Request, routing: plan.Routing) -> Attachment:
     """What an ADD would announce, with an address of each family that is known to be given."""
-    ranges = host_local_of(request).range_sets if request.settings.ipam_type == BUILT_IN else ()
-    addresses = tuple(Address(address=f"{each[0].start}/{each[0].subnet.prefixlen}") for each in ranges)
     return Attachment(
         boot_id=node.boot_id, network=request.name, container_id="", ifname="", netns="",
-        addresses=addresses, bgp=routing.bgp, exporters=routing.exporters,
+        addresses=node.addressing.examples(request), bgp=routing.bgp, exporters=routing.exporters,
     )  # fmt: skip
 
 

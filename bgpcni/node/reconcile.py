@@ -117,7 +117,7 @@ def _by_names_of_now(node: Node, attachment: Attachment) -> Attachment:
     """An exporter that agent.toml only calls by another name now is the same; the next record written says so."""
     if not node.resident:
         return attachment
-    names = renames.renamed(attachment.exporters, plan.configured(node.agent))
+    names = renames.renamed(attachment.exporters, plan.configured(node.agent), node.facts)
     return attachment if names == attachment.exporters else attachment.model_copy(update={"exporters": names})
 
 

@@ -26,11 +26,11 @@ def refuse(node: Node, config: AgentConfig, facts: NodeFacts) -> None:
         use
         for stored in node.store.all()
         if stored.attachment
-        for use in renames.renamed(stored.attachment.exporters, configured)
+        for use in renames.renamed(stored.attachment.exporters, configured, facts)
     ]
-    catalog.refuse_rivals([*recorded, *configured])
+    catalog.refuse_rivals(configured, facts, [(use, node.facts) for use in recorded if use not in configured])
     for found in _up(node):
-        exporters = renames.renamed(found.exporters, configured)
+        exporters = renames.renamed(found.exporters, configured, facts)
         attachment = found.model_copy(update={"exporters": exporters})
         target = _target(attachment, config)
         added = _added(attachment, target)

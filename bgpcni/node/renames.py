@@ -1,7 +1,8 @@
 """Exporters that agent.toml has under another name now: the records follow, and nothing is withdrawn.
 
-What owns a speaker is its type and configuration, and a name is only what the operator calls it. So a name that
-changed is no hand-over, in which the one would have to announce before the other withdraws: it is the same speaker.
+What makes a speaker the same is its type, and its configuration or the address of its sessions; a name is only what
+the operator calls it. So a name that changed is no hand-over, in which the one would have to announce before the other
+withdraws.
 """
 
 from __future__ import annotations
@@ -11,66 +12,75 @@ from collections.abc import Iterable, Sequence
 
 from bgpcni.convergence import catalog
 from bgpcni.errors import CniError, InvalidConfiguration
-from bgpcni.model import ExporterUse
+from bgpcni.model import ExporterUse, NodeFacts
 from bgpcni.store import Store
 
 log = logging.getLogger(__name__)
 
 
-def renamed(uses: Iterable[ExporterUse], configured: Sequence[ExporterUse]) -> tuple[ExporterUse, ...]:
+def renamed(uses: Iterable[ExporterUse], configured: Sequence[ExporterUse], node: NodeFacts) -> tuple[ExporterUse, ...]:
     """The exporters of a record by the names that the configuration has for them, each once."""
     found: list[ExporterUse] = []
+    uses = tuple(uses)
     for use in uses:
-        successor = _successor(use, configured)
+        successor = _successor(use, configured, node, uses)
         if successor not in found:  # two may have one name: it was given to another speaker by a reload
             found.append(successor)
     return tuple(found)
 
 
-def _successor(use: ExporterUse, configured: Sequence[ExporterUse]) -> ExporterUse:
-    """The one of the configuration that this one is; itself, where that is not certain or it owns nothing."""
+def _successor(
+    use: ExporterUse, configured: Sequence[ExporterUse], node: NodeFacts, uses: Sequence[ExporterUse]
+) -> ExporterUse:
+    """The one of the configuration that this one of `uses` is; itself, where that is not certain or it owns nothing."""
     if use in configured:
         return use
-    same = [other for other in configured if _is_same(use, other)]
+    same = [other for other in configured if _is_same(use, other, node, beside=other in uses)]
     return same[0] if len(same) == 1 else use
 
 
-def _is_same(one: ExporterUse, other: ExporterUse) -> bool:
-    """Whether two names are for one speaker that it has to itself, configured alike."""
+def _is_same(one: ExporterUse, other: ExporterUse, node: NodeFacts, *, beside: bool) -> bool:
+    """Whether two names are for one speaker that it has to itself: its sessions, or what its configuration leads to.
+
+    `beside`: the record has both. Two speakers may have sessions from one address, so they are two then.
+    """
     if one.type != other.type:
         return False
     try:
+        if (address := catalog.source(other, node.local_address)) is not None:
+            return not beside and address == catalog.source(one, node.local_address)
         place = f"exporters.{other.name}"
-        return bool(catalog.owned(other)) and catalog.configure(one, place) == catalog.configure(other, place)
+        return bool(catalog.owned(other, node)) and catalog.configure(one, place) == catalog.configure(other, place)
     except InvalidConfiguration:
         return False
 
 
-def concerned(store: Store, configured: Sequence[ExporterUse]) -> bool:
+def concerned(store: Store, configured: Sequence[ExporterUse], node: NodeFacts) -> bool:
     """Whether some record has an exporter by another name than the configuration."""
     return any(
-        renamed(stored.attachment.exporters, configured) != stored.attachment.exporters
+        renamed(stored.attachment.exporters, configured, node) != stored.attachment.exporters
         for stored in store.all()
         if stored.attachment is not None
     )
 
 
-def follow(store: Store, configured: Sequence[ExporterUse], seconds: float) -> None:
+def follow(store: Store, configured: Sequence[ExporterUse], node: NodeFacts, seconds: float) -> None:
     """Write the names of now into every record that has others, before any exporter is told of one.
 
     One that cannot be written now, or that a call holds for longer than `seconds`, keeps its names on disk; the
     reconciler takes it by the names of now all the same.
     """
     for stored in store.all():
-        if stored.attachment is None or renamed(stored.attachment.exporters, configured) == stored.attachment.exporters:
+        found = stored.attachment
+        if found is None or renamed(found.exporters, configured, node) == found.exporters:
             continue
-        key = stored.attachment.key
+        key = found.key
         try:
             with store.locked(key, seconds):
                 again = store.find(key)
                 if again is None or again.attachment is None:
                     continue
-                names = renamed(again.attachment.exporters, configured)
+                names = renamed(again.attachment.exporters, configured, node)
                 store.put(again.state, again.attachment.model_copy(update={"exporters": names}))
                 log.info("%s: its exporters are called %s now", key, ", ".join(use.name for use in names))
         except CniError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from bgpcni.cni import result
 from bgpcni.cni.environment import Command, Environment, parse_environment
@@ -13,9 +13,10 @@ from bgpcni.cni.versions import read_version, require_command
 from bgpcni.config import network
 from bgpcni.config.network import NetworkConfig
 from bgpcni.errors import CniError, DecodingFailure, InvalidConfiguration, TryAgain
-from bgpcni.ipam.config import HostLocalConfig, parse_host_local
 from bgpcni.model import AttachmentKey
 from bgpcni.steps import step
+
+R = TypeVar("R")
 
 
 def _waits() -> bool:
@@ -32,16 +33,18 @@ class Body:
     def __init__(self, stdin: bytes) -> None:
         self.document: Mapping[str, Any] = network.decode(stdin)
         self._escaped = b"\\u" in stdin
+        self._parts: dict[object, object] = {}
 
     @cached_property
     def network(self) -> tuple[NetworkConfig, tuple[str, ...]]:
         """The configuration, and warnings. Raises InvalidConfiguration (7)."""
         return network.parse(self.document, escaped=self._escaped)
 
-    @cached_property
-    def host_local(self) -> HostLocalConfig:
-        """host-local's part of it. Raises InvalidConfiguration (7)."""
-        return parse_host_local(self.document)
+    def part(self, parse: Callable[[Mapping[str, Any]], R]) -> R:
+        """What `parse` makes of the document, an IPAM's part of it."""
+        if parse not in self._parts:
+            self._parts[parse] = parse(self.document)
+        return cast(R, self._parts[parse])
 
 
 # A runtime sends the same configuration for every container of a network, so what was decoded is kept, by its octets.
@@ -149,11 +152,6 @@ def parse_request(
         warnings=warnings,
         hung_up=hung_up,
     )
-
-
-def host_local_of(request: Request) -> HostLocalConfig:
-    """host-local's part of the configuration. Raises InvalidConfiguration."""
-    return request.body.host_local
 
 
 def asked_version(stdin: bytes) -> str | None:

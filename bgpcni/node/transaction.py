@@ -82,7 +82,7 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         node.claims.take(attachment)
         reconcile.begin(node, attachment, held)
 
-        given = node.addressing.allocate(request, attachment.ipam, held)
+        given = node.addressing.allocate(request, held)
         addresses = plan.with_gateways(config, given.addresses)
         attachment, vrf = node.enter_vrf(attachment)
         wanted = plan.bridge_of(config, addresses, attachment.bgp, vrf)

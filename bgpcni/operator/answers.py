@@ -311,8 +311,10 @@ def _peers(node: Node, announcer: Announcer) -> list[Peer]:
     found = announcer.peers()
     if all(peer.state == "Established" for peer in found):
         return found
-    reason = facts.absent(node.netlink, node.facts)
-    ours = {neighbor.address for neighbor in node.facts.neighbors} if reason else ()
+    mine = announcer.node
+    place = "bgp" if mine.local_address == node.facts.local_address else f"exporters.{announcer.name}"
+    reason = facts.absent(node.netlink, mine.local_address, place) if mine.neighbors else ""
+    ours = {neighbor.address for neighbor in mine.neighbors} if reason else ()
     return [
         replace(peer, last_error="; ".join(filter(None, (reason, peer.last_error))))
         if peer.address in ours and peer.state != "Established"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -26,6 +26,7 @@ from bgpcni.convergence.derive import derive
 from bgpcni.dataplane import claims
 from bgpcni.errors import CniError
 from bgpcni.handler import _VERBS
+from bgpcni.ipam import host_local
 from bgpcni.kernel import vlans
 from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Nlri, NodeFacts, State
 from bgpcni.node import addressing, boots, failures, node, plan, reconcile, transaction, unreadable, unrecorded
@@ -120,16 +121,16 @@ _NOTHING = Nothing()
 
 
 # What is pure is reckoned once for the same values: a history asks the same again and again.
-_named = cache(lambda name, place: _really_named(name, _agents[place]))
+_named = cache(lambda names, place: _really_named(names, _agents[place]))
 _agents: dict[int, AgentConfig] = {}
 _really_named, _really_configured = plan._named, catalog.configure
 _configured_by_speaker: dict[str, Any] = {}
 _derived: dict[int, tuple[Attachment, list[Announcement]]] = {}
 
 
-def _remembered_name(name: str, agent: AgentConfig) -> ExporterUse:
+def _remembered_names(names: Iterable[str], agent: AgentConfig) -> tuple[ExporterUse, ...]:
     _agents.setdefault(id(agent), agent)
-    return _named(name, id(agent))
+    return _named(tuple(names), id(agent))
 
 
 def _remembered_configuration(use: ExporterUse, place: str) -> Any:
@@ -161,7 +162,7 @@ def _patches() -> list[tuple[Any, str, Any]]:
         (announcer, "random", SimpleNamespace(uniform=lambda low, high: low + (high - low) * sched.chance())),
         (catalog, "load", lambda kind: m.ModelExporter),
         (catalog, "configure", _remembered_configuration),
-        (plan, "_named", _remembered_name),
+        (plan, "_named", _remembered_names),
         (convergence, "derive", _remembered_routes),
         (transaction, "Namespace", m.Space),
         (transaction, "bridge", m.Bridge),
@@ -174,8 +175,8 @@ def _patches() -> list[tuple[Any, str, Any]]:
         (addressing, "_leases_dir", lambda store: "/run/sim/leases"),
         (addressing, "boot_id", lambda: models.kernel.boot_id),
         (addressing, "Reclaimer", m.Reclaimer),
-        (addressing, "Leases", m.ModelLeases),
-        (addressing, "HostLocal", m.ModelHostLocal),
+        (host_local, "Leases", m.ModelLeases),
+        (host_local, "HostLocal", m.ModelHostLocal),
         (boots, "boot_time_ns", lambda: models.kernel.booted_ns),
         (unrecorded, "_remove_inside", m.remove_inside),
         (unrecorded, "guests", SimpleNamespace(find=lambda *_: ())),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
@@ -24,7 +24,7 @@ class Memory(Exporter):
     """`table`: what the speaker announces for us. `foreign`: what it announces for others."""
 
     families = frozenset(Family)
-    acks: ClassVar[Literal["accepted", "sent", "acked"]] = "sent"
+    acks: Literal["accepted", "sent", "acked"] = "sent"
 
     class Config(Exporter.Config):
         url: str = ""
