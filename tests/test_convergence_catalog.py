@@ -160,3 +160,36 @@ def test_what_leads_elsewhere_is_no_rival(kind: str, one: dict[str, object], two
     catalog.refuse_rivals([first, second])
     with pytest.raises(InvalidConfiguration):
         catalog.refuse_rivals([first, ExporterUse(name="again", type=kind, config=one)])
+
+
+OLD, NEW = ExporterUse(name="exabgp", type="exabgp"), ExporterUse(name="fabric", type="exabgp")
+KERNEL = ExporterUse(name="kernel", type="kernel")
+
+
+def test_the_same_speaker_under_another_name_is_the_same_exporter() -> None:
+    """An operator may call an exporter otherwise, and spell out what is its default."""
+    assert catalog.counterparts([OLD, KERNEL], [NEW, KERNEL]) == (NEW, KERNEL)
+    spelled = ExporterUse(name="table", type="kernel", config={"table": 100})
+    assert catalog.counterparts([KERNEL], [spelled]) == (spelled,)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        [OLD, NEW],  # both are there, which is refused elsewhere
+        [ExporterUse(name="fabric", type="exabgp", config={"socket": "/s"})],  # another speaker
+        [ExporterUse(name="fabric", type="kernel")],
+        [NEW, ExporterUse(name="second", type="exabgp")],  # which of them?
+        [ExporterUse(name="fabric", type="none-such")],
+        [],
+    ],
+    ids=["both", "elsewhere", "type", "two", "broken", "none"],
+)
+def test_what_is_not_certainly_the_same_stays_what_it_is(known: list[ExporterUse]) -> None:
+    """Then it is a hand-over, or refused, as ever."""
+    assert catalog.counterparts([OLD], known) == (OLD,)
+
+
+def test_one_name_for_two_is_there_once() -> None:
+    """A record that names both, since an earlier hand-over between them was cut short."""
+    assert catalog.counterparts([OLD, NEW], [NEW]) == (NEW,)

@@ -115,6 +115,39 @@ def refuse_rivals(uses: Iterable[ExporterUse]) -> None:
             raise InvalidConfiguration(f"exporters: {use.name} and {other.name}{before} would both own {what}")
 
 
+def counterpart(use: ExporterUse, known: Iterable[ExporterUse]) -> ExporterUse:
+    """The one of `known` that has the same speaker, configured alike; `use` itself, where none or several have.
+
+    What owns a speaker is its type and configuration, and a name is only what the operator calls it. So a name that
+    changed is no hand-over, in which the one would have to announce before the other withdraws.
+    """
+    known = list(known)
+    if use in known:
+        return use
+    same = [other for other in known if _is_same(use, other)]
+    return same[0] if len(same) == 1 else use
+
+
+def counterparts(uses: Iterable[ExporterUse], known: Iterable[ExporterUse]) -> tuple[ExporterUse, ...]:
+    """Exporters by the names that they have among `known`, each once: two may have one speaker now."""
+    known, found = list(known), list[ExporterUse]()
+    for use in uses:
+        if (now := counterpart(use, known)) not in found:
+            found.append(now)
+    return tuple(found)
+
+
+def _is_same(one: ExporterUse, other: ExporterUse) -> bool:
+    """Whether two names are for one speaker that it has to itself, configured alike."""
+    if one.type != other.type:
+        return False
+    try:
+        place = f"exporters.{other.name}"
+        return bool(owned(other)) and configure(one, place) == configure(other, place)
+    except InvalidConfiguration:
+        return False
+
+
 def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 

@@ -85,6 +85,8 @@ class Convergence:
         self._started = False
         self._unreachable: dict[AttachmentKey, set[str]] = {}
         """The exporters that could not be had when an attachment was to be withdrawn: nobody confirms it."""
+        self._untold: dict[AttachmentKey, None] = {}
+        """What a record says of these no exporter knows yet: their networks' routes are not pruned."""
 
     def start(self) -> None:
         """The records were read: from here on the exporters are driven."""
@@ -106,13 +108,32 @@ class Convergence:
         for thread in threads:
             thread.join()
 
-    def reset(self, facts: NodeFacts) -> None:
-        """Let go of every exporter, and have others made for what this node is now: each knows nothing yet."""
-        self.stop()
+    def reset(self, facts: NodeFacts, uses: Iterable[ExporterUse]) -> None:
+        """Let go of every exporter, and have these in their place for what this node is now: each knows nothing yet.
+
+        Whoever asks for an exporter meanwhile waits, some seconds at most, and gets one of these: a name of before
+        must not take a speaker from its name of now.
+        """
         with self._lock:
+            self.stop()
             self.facts = facts
-            self._announcers, self._uses, self._unreachable = {}, {}, {}
+            self._announcers, self._uses, self._unreachable, self._untold = {}, {}, {}, {}
             self._started = False
+            self.employ(uses)
+
+    def employ(self, uses: Iterable[ExporterUse]) -> None:
+        """Have these at work from now on: sessions come up before the first ADD. What cannot be is logged."""
+        for use in uses:
+            try:
+                if not catalog.objection(use, self.facts, f"exporters.{use.name}"):
+                    self.ensure(use)
+            except CniError as error:
+                log.error("exporter %s: %s", use.name, error.msg)
+
+    def renames(self, uses: Collection[ExporterUse]) -> bool:
+        """Whether one that is at work is called otherwise among these."""
+        with self._lock:
+            return any(catalog.counterpart(use, uses) != use for use in self._uses.values())
 
     def refuse_rivals(self, uses: Iterable[ExporterUse]) -> None:
         """Raises InvalidConfiguration if one of these cannot be at work beside those that are, or another of them."""
@@ -141,7 +162,7 @@ class Convergence:
                 catalog.make(use, self.facts, book),
                 book,
                 self._confirmed,
-                self._spare,
+                self._spared,
                 functools.partial(self._announced, name),
             )
             self._announcers[name], self._uses[name] = announcer, use
@@ -151,10 +172,33 @@ class Convergence:
             return announcer
 
     def _name(self, use: ExporterUse) -> str:
-        """That of its announcer: its own, unless that is taken by a later use of the name, configured otherwise."""
-        if self._uses.get(use.name, use) == use:
-            return use.name
-        return f"{use.name}@{hashlib.sha256(use.model_dump_json().encode()).hexdigest()[:8]}"
+        """That of its announcer: its own, unless that is taken by another use of the name, configured otherwise.
+
+        One that agent.toml called otherwise before, or will in a moment, is at work under that name.
+        """
+        name, known = use.name, self._uses.get(use.name)
+        if known is not None and known != use:
+            name = f"{use.name}@{hashlib.sha256(use.model_dump_json().encode()).hexdigest()[:8]}"
+        if name not in self._uses:
+            same = catalog.counterpart(use, self._uses.values())
+            name = next((other for other, known in self._uses.items() if known == same), name)
+        return name
+
+    def untold(self, key: AttachmentKey) -> None:
+        """Its record could not be looked at: nothing of its network is pruned before it is `told`."""
+        with self._lock:
+            self._untold[key] = None
+
+    def told(self, key: AttachmentKey) -> None:
+        """Exporters know what there is to know of it."""
+        if key in self._untold:
+            with self._lock:
+                self._untold.pop(key, None)
+            self.prune()
+
+    def _spared(self) -> set[str]:
+        """The networks that are not to be pruned. Takes no lock: `reset` waits for the announcers with ours."""
+        return {*self._spare(), *(key.network for key in list(self._untold))}
 
     def listen(self, families: frozenset[Family]) -> None:
         """Every exporter that learns routes tells of these families, also those made later. One thread at a time."""
@@ -363,11 +407,11 @@ class Convergence:
         records, and is asked only if it matters.
         """
         with self._lock:
-            needed = list(kept())
-            if all(use in needed for use in self._uses.values()):
+            needed = {self._name(use) for use in kept()}
+            if needed >= self._uses.keys():
                 return []
-            needed += recorded()
-            gone = {name: self._announcers[name] for name, use in self._uses.items() if use not in needed}
+            needed |= {self._name(use) for use in recorded()}
+            gone = {name: announcer for name, announcer in self._announcers.items() if name not in needed}
             self._ending = {(use.type, what) for name in gone if (what := catalog.owned(use := self._uses[name]))}
             for name in gone:
                 del self._announcers[name], self._uses[name]
@@ -419,10 +463,9 @@ class Convergence:
         """For each route of an attachment: its state at each of its exporters."""
         found: dict[Nlri, dict[str, RouteState]] = {}
         for use in attachment.exporters:
-            announcer = self.announcers().get(self._name(use))
-            states = announcer.route_states(attachment.key) if announcer else {}
-            for nlri, state in states.items():
-                found.setdefault(nlri, {})[self._name(use)] = state
+            if (announcer := self._at_work(use)) is not None:
+                for nlri, state in announcer.route_states(attachment.key).items():
+                    found.setdefault(nlri, {})[announcer.name] = state
         return found
 
     def prune(self) -> None:

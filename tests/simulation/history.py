@@ -15,8 +15,7 @@ KINDS = (
     "silence", "mishap", "refuse", "full disk", "stall", "stall", "deaf", "reload", "reload", "reload", "reload",
     "reload", "power cut", "release", "sync", "end space", "drain", "delete by another", "uninstall", "hurry", "hurry",
 )  # fmt: skip
-# Not among them: a rename, ("c",), which races with calls and the worker while `reload` puts exporters in place.
-CONFIGURATIONS = (("a",), ("b",), ("a", "b"), ("a",), ("b", "a"), ("b", "-a"), ("a", "-b"), (), ("b",), ("a",))
+CONFIGURATIONS = (("a",), ("b",), ("a", "b"), ("c",), ("b", "c"), ("b", "-a"), ("a", "-b"), (), ("b",), ("c",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +166,6 @@ def run(plan: Plan) -> Result:
     sched.patience = plan.patience
     world = World(plan.containers)
     models.trouble = plan.trouble
-    world.may_fill = any(fault.kind == "full disk" for fault in plan.faults)
     sched.faults = [
         (fault.step, lambda fault=fault: strike(world, fault))
         for fault in reversed(plan.faults)  # type: ignore[misc]

@@ -280,6 +280,7 @@ class Agent:
         nudges = Nudges()
         made = convergence.Convergence(FACTS, nudges, spare=store.unreadable)
         running._changing = Threading.Lock()
+        running._applied = True
         running._config_path = Path("agent.toml")
         running._dataplane = NoDataPlane()  # type: ignore[assignment]
         running.node = node.Node(store, self.config, FACTS, made, nudges)
@@ -287,6 +288,7 @@ class Agent:
         self.running = running
         store.sweep()
         models.kernel.listener = self._link_gone
+        made.employ(plan.configured(self.config))
         try:
             running._restore()
         except CniError:  # it ends, and is started again
@@ -475,7 +477,7 @@ class World:
         self.lost: set[str] = set()
         """Addresses that a power cut made the node forget."""
         self.draining = self.drained = False
-        self.silenced = self.may_fill = False
+        self.silenced = False
         self.exporters: tuple[str, ...] = ("a",)
         global _world
         _world = self
@@ -549,8 +551,6 @@ class World:
         """agent.toml changes; the speaker that it does not name any more may be uninstalled at once."""
 
         def run(agent: Agent) -> None:
-            if "c" in (*names, *self.exporters) and (agent.replies or self.may_fill):
-                return  # left out: a rename whose records cannot be written, or are being written by an ADD
             self.silenced |= not names
             before, self.exporters = self.exporters, names  # agent.toml is changed first
             try:
