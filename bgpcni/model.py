@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -239,8 +239,7 @@ class Attachment(Record):
         return AttachmentKey(self.network, self.container_id, self.ifname)
 
 
-@dataclass(frozen=True, slots=True)
-class AttachmentKey:
+class AttachmentKey(NamedTuple):
     """What identifies an attachment (CNI specification: container ID and interface name, within a network)."""
 
     network: str

@@ -162,8 +162,6 @@ class Running:
             if stored.attachment is not None and stored.state is State.UP and stored.attachment.boot_id == node.boot_id
         ]
         self._dataplane.restore(attachment for attachment in up if attachment.exporters)
-        for attachment in up:
-            node.remember(attachment)
         late = 0
         for stored in records:
             if stored.attachment is None:
@@ -249,34 +247,35 @@ class Running:
             facts.refuse_passwords(config)
             known = facts.resolve(config)
             reload.refuse(node, config, known)
-            configured = plan.configured(config)
-            other = known != node.facts or _redefined(node.agent, config) or node.convergence.renames(configured)
-            if self._applied and not other:
-                node.agent = config
-                self._dataplane.configure(known, config.policy)
-                node.convergence.employ(configured)
-            else:
-                before = node.agent, node.facts
-                try:
-                    self._become(config, known)
-                except Exception as error:
-                    log.exception("the configuration cannot be applied; back to the one before")
-                    self._become(*before)
-                    raise InvalidConfiguration(f"the configuration cannot be applied: {error}") from error
+            renamed = node.convergence.renames(plan.configured(config))
+            anew = not self._applied or known != node.facts or renamed or _redefined(node.agent, config)
+            before = node.agent, node.facts
+            try:
+                self._apply(config, known, anew=anew)
+            except Exception as error:
+                defect = not isinstance(error, CniError)
+                log.error("the configuration cannot be applied; back to the one before: %s", error, exc_info=defect)
+                self._apply(*before, anew=anew)
+                self.worker.retire_soon()
+                raise InvalidConfiguration(f"the configuration cannot be applied: {error}") from error
             for key in reconcile.concerned(node):
                 node.nudges.nudge(key)
             self.worker.retire_soon()
 
-    def _become(self, config: AgentConfig, known: NodeFacts) -> None:
-        """Be this node from now on: exporters made anew, told of every record, then driven."""
+    def _apply(self, config: AgentConfig, known: NodeFacts, *, anew: bool) -> None:
+        """Be this node from now on. `anew`: its exporters are made anew, told of every record, then driven."""
         node = self.node
         self._applied = False
         node.agent, node.facts = config, known
-        node.convergence.reset(known, plan.configured(config))
+        if anew:
+            node.convergence.reset(known, plan.configured(config))
+        else:
+            node.convergence.employ(plan.configured(config))
         self._dataplane.configure(known, config.policy)
-        self._restore()
-        self._dataplane.relisten()
-        node.convergence.start()
+        if anew:
+            self._restore()
+            self._dataplane.relisten()
+            node.convergence.start()
         self._applied = True
 
     def drain(self, seconds: float) -> list[str]:

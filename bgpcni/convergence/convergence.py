@@ -177,7 +177,7 @@ class Convergence:
         One that agent.toml called otherwise before, or will in a moment, is at work under that name.
         """
         name, known = use.name, self._uses.get(use.name)
-        if known is not None and known != use:
+        if known is not None and known is not use and known != use:
             name = f"{use.name}@{hashlib.sha256(use.model_dump_json().encode()).hexdigest()[:8]}"
         if name not in self._uses:
             same = catalog.counterpart(use, self._uses.values())

@@ -263,6 +263,8 @@ def _look(node: Node, subject: _Subject, seen: Seen) -> View:
     this_boot = state is not State.UP or boots.is_of_this_boot(node, attachment)
     link = Link.TORN_DOWN if seen.torn_down else Link.GONE
     if state is State.UP and this_boot:
+        if not seen.torn_down:
+            node.remember(attachment)  # first: what goes after the look is told
         if not interface.vanished(node.netlink, attachment):
             link = Link.PRESENT
         seen.gone = None if link is Link.PRESENT else seen.gone or now
@@ -372,7 +374,6 @@ def _leave(node: Node, attachment: Attachment, *, told: bool) -> bool:
 
 def _announce(node: Node, attachment: Attachment, uses: tuple[ExporterUse, ...]) -> Attachment:
     """What the record names already goes on, whatever the disk says; new: the record first, then the routes."""
-    node.remember(attachment)
     if known := tuple(use for use in uses if use in attachment.exporters):
         node.convergence.want(attachment, known)
     if new := tuple(use for use in uses if use not in attachment.exporters):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from . import world as worlds
@@ -135,6 +137,7 @@ def strike(world: World, fault: Fault) -> None:
                 for number, each in enumerate(names):
                     delay = 0.002 + (how * 1000 + number * 0.37) % 1 * (0.03 if how < 0.5 else 2.5)
                     sched.at(sched.now + delay, lambda each=each: world.hurry(each))  # type: ignore[misc]
+            models.kernel.unfit = max(0, int(how * 1000) % 10 - 7)
             if how * 10 % 1 < 0.4:
                 models.speakers["b"].mishaps.append(MISHAPS[1 + int(how * 100) % 3])
         case "hurry":
@@ -188,6 +191,21 @@ def run(plan: Plan) -> Result:
     for runtime in world.runtimes.values():
         sched.kill(runtime.process)
     return Result(plan, world.violations, steps, sched.turns, sched.now - 1000, world.cause)
+
+
+def each(seeds: Iterable[int]) -> Iterator[Result]:
+    """Run them in turn. What a history leaves goes with it, but for circles: those are collected now and then."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        for number, seed in enumerate(seeds):
+            yield run(plan_of(seed))
+            if number % 400 == 399:
+                gc.collect()
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def _rest(world: World) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import announcer, catalog, convergence
 from bgpcni.convergence.derive import derive
 from bgpcni.dataplane import claims
-from bgpcni.errors import CniError
+from bgpcni.errors import CniError, KernelRefused
 from bgpcni.handler import _VERBS
 from bgpcni.kernel import vlans
 from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Nlri, NodeFacts, State
@@ -60,7 +60,7 @@ def told(what: str) -> None:
 class SilentLog:
     """In place of a module's `log`: nothing is formatted; what is logged as a defect is one."""
 
-    def debug(self, text: object, *arguments: object) -> None:
+    def debug(self, text: object, *arguments: object, exc_info: bool = False) -> None:
         if TRACE:
             told(str(text) % arguments)
 
@@ -82,9 +82,12 @@ class NoDataPlane:
         pass
 
     def configure(self, *_: object) -> None:
-        pass
+        if models.kernel.unfit:
+            models.kernel.unfit -= 1
+            raise KernelRefused("opening VNI 100: Cannot allocate memory")
 
-    relisten = start = configure
+    def relisten(self) -> None:
+        pass
 
 
 class NumbersInUse:
@@ -120,16 +123,27 @@ _NOTHING = Nothing()
 
 
 # What is pure is reckoned once for the same values: a history asks the same again and again.
-_named = cache(lambda name, place: _really_named(name, _agents[place]))
-_agents: dict[int, AgentConfig] = {}
-_really_named, _really_configured = plan._named, catalog.configure
+_named: dict[tuple[str, int], ExporterUse] = {}
+_agents: dict[int, tuple[AgentConfig, tuple[ExporterUse, ...]]] = {}
+_really_named, _really_configured, _really_all = plan._named, catalog.configure, plan.configured
 _configured_by_speaker: dict[str, Any] = {}
 _derived: dict[int, tuple[Attachment, list[Announcement]]] = {}
 
 
 def _remembered_name(name: str, agent: AgentConfig) -> ExporterUse:
-    _agents.setdefault(id(agent), agent)
-    return _named(name, id(agent))
+    found = _named.get((name, id(agent)))
+    if found is None:
+        _remembered_all(agent)  # which keeps it, and with it its id
+        found = _named[name, id(agent)] = _really_named(name, agent)
+    return found
+
+
+def _remembered_all(agent: AgentConfig) -> tuple[ExporterUse, ...]:
+    found = _agents.get(id(agent))
+    if found is None:
+        _agents[id(agent)] = agent, ()
+        found = _agents[id(agent)] = agent, _really_all(agent)
+    return found[1]
 
 
 def _remembered_configuration(use: ExporterUse, place: str) -> Any:
@@ -162,6 +176,7 @@ def _patches() -> list[tuple[Any, str, Any]]:
         (catalog, "load", lambda kind: m.ModelExporter),
         (catalog, "configure", _remembered_configuration),
         (plan, "_named", _remembered_name),
+        (plan, "configured", _remembered_all),
         (convergence, "derive", _remembered_routes),
         (transaction, "Namespace", m.Space),
         (transaction, "bridge", m.Bridge),
@@ -526,10 +541,11 @@ class World:
             sched.at(sched.now + seconds + 1, speaker.revive)
         models.kernel.reboot()
         models.disk.power_cut(sched.chance)
-        after = {d for folder in models.disk.records.values() for d, (_, item) in folder.items() if item is not None}
+        store = m.Store(models.disk)
         for runtime in self.runtimes.values():
             runtime.reboot()
-            if runtime.container.key.digest in before - after:
+            digest = runtime.container.key.digest
+            if digest in before and ((stored := store.find_digest(digest)) is None or stored.attachment is None):
                 self.lost.add(runtime.container.name)
         sched.at(sched.now + seconds, self._start)
 
@@ -557,6 +573,10 @@ class World:
                 agent.running.reload()
             except CniError:
                 self.exporters = before
+                while not agent.running._applied:
+                    sched.sleep(1.0)
+                    with suppress(CniError):
+                        agent.running._keep_configuration()
                 raise
             if uninstalled is not None and uninstalled.name not in self.named():
                 uninstalled.die()
