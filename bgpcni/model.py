@@ -295,8 +295,7 @@ class Attachment(Record):
         return AttachmentKey(self.network, self.container_id, self.ifname)
 
 
-@dataclass(frozen=True, slots=True)
-class AttachmentKey:
+class AttachmentKey(NamedTuple):
     """What identifies an attachment: the container ID and interface name of the CNI specification, and the network."""
 
     network: str

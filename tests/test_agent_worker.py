@@ -278,3 +278,14 @@ def test_nothing_is_remembered_of_an_attachment_that_made_trouble_and_went_by_a_
         assert reconcile.tear_down(place.node, item).released
     assert item.key not in place.node.seen
     assert not place.nudges._due
+
+
+def test_nothing_is_remembered_of_an_attachment_that_a_call_has(place: Place) -> None:
+    """A nudge that comes while a call ends it is forgotten with it."""
+    item = place.attachment(exporters=())
+    place.store.put(State.LEAVING, item)
+    with place.store.locked(item.key, SECONDS):
+        assert reconcile.tear_down(place.node, item).released
+        place.worker.look_at(item.key)
+        place.nudges.settled(item.key)
+    assert place.node.seen == {}

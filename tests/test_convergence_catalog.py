@@ -217,3 +217,49 @@ def test_what_leads_elsewhere_is_no_rival(kind: str, one: dict[str, object], two
     catalog.refuse_rivals([first, second], node())
     with pytest.raises(InvalidConfiguration):
         catalog.refuse_rivals([first, ExporterUse(name="again", type=kind, config=one)], node())
+
+
+OLD, NEW = ExporterUse(name="exabgp", type="exabgp"), ExporterUse(name="fabric", type="exabgp")
+KERNEL = ExporterUse(name="kernel", type="kernel")
+NODE = NodeFacts(run_dir="/run", data_dir="/data", local_address="192.0.2.1")
+
+
+def test_the_same_speaker_under_another_name_is_the_same_exporter() -> None:
+    assert catalog.counterparts([OLD, KERNEL], [NEW, KERNEL], NODE) == (NEW, KERNEL)
+
+
+def test_the_same_sessions_are_the_same_speaker() -> None:
+    """A second speaker is added, and the first gets a name and its address: its sessions go on."""
+    first = ExporterUse(name="a", type="exabgp", config={"local_address": "192.0.2.1"})
+    second = ExporterUse(name="b", type="exabgp", config={"local_address": "192.0.2.2"})
+    assert catalog.counterparts([OLD], [first, second], NODE) == (first,)
+
+
+def test_a_default_that_is_spelled_out_is_the_same_configuration() -> None:
+    spelled = ExporterUse(name="table", type="kernel", config={"table": 100})
+    assert catalog.counterparts([KERNEL], [spelled], NODE) == (spelled,)
+
+
+@pytest.mark.parametrize(
+    "configured",
+    [
+        [OLD, NEW],  # both are there, which is refused elsewhere
+        [ExporterUse(name="fabric", type="exabgp", config={"socket": "/s"})],  # another speaker
+        [ExporterUse(name="fabric", type="kernel")],
+        [NEW, ExporterUse(name="second", type="exabgp")],  # which of them?
+        [ExporterUse(name="fabric", type="none-such")],
+        [],
+    ],
+    ids=["both", "elsewhere", "type", "two", "broken", "none"],
+)
+def test_what_is_not_certainly_the_same_stays_what_it_is(configured: list[ExporterUse]) -> None:
+    """Then it is a hand-over, or refused, as ever."""
+    assert catalog.counterparts([OLD], configured, NODE) == (OLD,)
+
+
+def test_one_name_for_two_is_there_once() -> None:
+    """A record that names both, since an earlier hand-over between them was cut short. Of two that have sessions the
+    one that is not configured any more is handed over."""
+    spelled = ExporterUse(name="table", type="kernel", config={"table": 100})
+    assert catalog.counterparts([KERNEL, spelled], [spelled], NODE) == (spelled,)
+    assert catalog.counterparts([OLD, NEW], [NEW], NODE) == (OLD, NEW)

@@ -135,6 +135,13 @@ def test_a_record_names_every_exporter_that_may_have_it(views: list[View]) -> No
                 assert one.use in step.uses or one.standing is Standing.GONE, view
 
 
+def test_a_record_follows_a_name_once_all_is_done() -> None:
+    """An exporter that is only called otherwise: nothing is announced or withdrawn, the record says its name."""
+    view = View(State.UP, exporters=(AtExporter(USES[0], Standing.ANNOUNCED),), renamed=True)
+    assert next_step(view) == Record((USES[0],))
+    assert next_step(replace(view, renamed=False)) == Done()
+
+
 def test_every_situation_comes_to_an_end(views: list[View]) -> None:
     """Each step, taken, leads on: after a few of them the attachment is as it should be, waits, or is gone."""
     for first in views:

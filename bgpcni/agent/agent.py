@@ -31,7 +31,7 @@ from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import home, home_cookie
 from bgpcni.model import AttachmentKey, NodeFacts, State
-from bgpcni.node import boots, plan, reconcile, reload, renames
+from bgpcni.node import boots, plan, reconcile, reload
 from bgpcni.node.next_step import Wait
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.nudges import Nudges
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 WORKER_SECONDS = 10.0
-RENAME_SECONDS = 1.0
-"""For so long each record may be held by a call while exporters are renamed."""
 GARBAGE = 20_000
 """Objects after which Python looks for cycles: a few ADDs' worth, instead of several times in each."""
 
@@ -103,6 +101,8 @@ class Running:
         self._socket_path = socket_path
         self._writers = writers
         self._changing = threading.Lock()
+        self._applied = True
+        """What was last read of agent.toml is in force."""
         self._next_hops_due = time.monotonic() + NEXT_HOP_SECONDS
         known = facts.resolve(config)
         nudges = Nudges()
@@ -114,13 +114,19 @@ class Running:
         self.worker = Worker(self.node)
         self._monitor = Monitor(self.worker.link_gone, self.worker.namespace_changed, self.worker.look_at_all)
         self._server = Server(measures.counted(self.call), self.command)
-        self._watch = Watch({"run-dir": self._keep_run_dir, "local-address": self._keep_local_address}, amiss)
+        looks = {
+            "run-dir": self._keep_run_dir,
+            "configuration": self._keep_configuration,
+            "local-address": self._keep_local_address,
+        }
+        self._watch = Watch(looks, amiss)
         measures.watch(self.node)
 
     def run(self, signals: Signals) -> None:
         """Serve until a signal other than SIGHUP."""
         self._server.listen(self._socket_path)
         self._watch.look()
+        self.node.convergence.employ(plan.configured(self.node.agent))
         self._restore()
         self.node.claims.load()
         gc.freeze()  # what is here stays: no collection has to look at it again
@@ -149,8 +155,6 @@ class Running:
     def _restore(self) -> None:
         """Read the records: every exporter is told what to announce and what to withdraw, before any is driven."""
         node = self.node
-        renames.follow(node.store, plan.configured(node.agent), node.facts, RENAME_SECONDS)
-        self._employ()
         records = [stored for each in node.store.all() if (stored := boots.settled(node, each)) is not None]
         up = [
             stored.attachment
@@ -158,8 +162,6 @@ class Running:
             if stored.attachment is not None and stored.state is State.UP and stored.attachment.boot_id == node.boot_id
         ]
         self._dataplane.restore(attachment for attachment in up if attachment.exporters)
-        for attachment in up:
-            node.remember(attachment)
         late = 0
         for stored in records:
             if stored.attachment is None:
@@ -176,20 +178,11 @@ class Running:
                 outcome = reconcile.run(node, key, tell_only=True)
         except (CniError, OSError) as error:  # one broken attachment never blocks the rest
             log.error("%s: %s", key, error)
+            node.convergence.untold(key)
             outcome = Wait(1.0)
         if isinstance(outcome, Wait) and outcome.seconds is not None:
             node.nudges.nudge(key, outcome.seconds)
         return isinstance(outcome, Wait)
-
-    def _employ(self) -> None:
-        """Have every exporter that the configuration names at work from the start: sessions come up before ADDs."""
-        node = self.node
-        for use in plan.configured(node.agent):
-            try:
-                if not catalog.objection(use, node.facts, f"exporters.{use.name}"):
-                    node.convergence.ensure(use)
-            except CniError as error:
-                log.error("exporter %s: %s", use.name, error.msg)
 
     # ---------------------------------------------------------------- what is looked after
 
@@ -204,6 +197,12 @@ class Running:
         made += ["socket"] if self._server.renew() else []
         if made:
             log.warning("%s: somebody removed the agent's files; made again: %s", store.run_path, ", ".join(made))
+        return ""
+
+    def _keep_configuration(self) -> str:
+        """Where neither a new configuration nor the one before could be applied, the one before is tried again."""
+        if not self._applied:
+            self.reload(again=True)
         return ""
 
     def _keep_local_address(self) -> str:
@@ -248,33 +247,36 @@ class Running:
             facts.refuse_passwords(config)
             known = facts.resolve(config)
             reload.refuse(node, config, known)
-            moved = renames.concerned(node.store, plan.configured(config), known)
-            if known == node.facts and not moved and not _redefined(node.agent, config):
-                node.agent, node.facts = config, known
-                node.convergence.renew(known)
-                self._dataplane.configure(known, config.policy)
-                self._employ()
-            else:
-                before = node.agent, node.facts
-                try:
-                    self._become(config, known)
-                except Exception as error:
-                    log.exception("the new configuration cannot be applied; back to the one before")
-                    self._become(*before)
-                    raise InvalidConfiguration(f"the new configuration cannot be applied: {error}") from error
+            renamed = node.convergence.renames(known, plan.configured(config))
+            anew = not self._applied or known != node.facts or renamed or _redefined(node.agent, config)
+            before = node.agent, node.facts
+            try:
+                self._apply(config, known, anew=anew)
+            except Exception as error:
+                defect = not isinstance(error, CniError)
+                log.error("the configuration cannot be applied; back to the one before: %s", error, exc_info=defect)
+                self._apply(*before, anew=anew)
+                self.worker.retire_soon()
+                raise InvalidConfiguration(f"the configuration cannot be applied: {error}") from error
             for key in reconcile.concerned(node):
                 node.nudges.nudge(key)
             self.worker.retire_soon()
 
-    def _become(self, config: AgentConfig, known: NodeFacts) -> None:
-        """Be this node from now on: exporters made anew, told of every record, then driven."""
+    def _apply(self, config: AgentConfig, known: NodeFacts, *, anew: bool) -> None:
+        """Be this node from now on. `anew`: its exporters are made anew, told of every record, then driven."""
         node = self.node
-        node.convergence.reset(known)
+        self._applied = False
+        if anew:
+            node.convergence.reset(known, plan.configured(config))
+        else:
+            node.convergence.renew(known, plan.configured(config))
         node.agent, node.facts = config, known
         self._dataplane.configure(known, config.policy)
-        self._restore()
-        self._dataplane.relisten()
-        node.convergence.start()
+        if anew:
+            self._restore()
+            self._dataplane.relisten()
+            node.convergence.start()
+        self._applied = True
 
     def drain(self, seconds: float) -> list[str]:
         """Withdraw everything and end the speakers that are ours; the exporters that did not make it."""

@@ -44,27 +44,36 @@ class Worker:
 
     def look_at(self, key: AttachmentKey) -> None:
         """Take this attachment as far as it goes, and see to it that it is looked at again if need be."""
-        nudges = self._node.nudges
-        seen = self._node.seen.setdefault(key, Seen())
+        node, nudges = self._node, self._node.nudges
         try:
-            outcome = reconcile.settle(self._node, key)
+            with node.store.locked(key, 0.0):
+                seen = node.seen.setdefault(key, Seen())
+                outcome = reconcile.run(node, key)
             if seen.gone is not None:
                 self._take_down_name(key)
         except TryAgain:  # a call has the attachment, and may do it itself
             nudges.nudge(key, BUSY_SECONDS)
             return
         except (CniError, OSError) as error:
-            nudges.nudge(key, _note(seen, key, str(error)))
+            nudges.nudge(key, self._note(key, str(error)))
             return
         except Exception as error:  # a defect of ours: one broken attachment never blocks the rest
             log.exception("%s", key)
-            nudges.nudge(key, _note(seen, key, f"{type(error).__name__}: {error}"))
+            nudges.nudge(key, self._note(key, f"{type(error).__name__}: {error}"))
             return
         if isinstance(outcome, Wait) and outcome.seconds is not None:
             nudges.nudge(key, outcome.seconds)
         if self._handed_over != self._node.handed_over:
             self._handed_over = self._node.handed_over
             self.retire_soon()
+
+    def _note(self, key: AttachmentKey, trouble: str) -> float:
+        """Say what is wrong, once; how many seconds until the next try."""
+        seen = self._node.seen.setdefault(key, Seen())
+        if trouble != seen.trouble:
+            log.warning("%s: %s; trying again", key, trouble)
+        seen.trouble, seen.pause = trouble, min(2 * seen.pause or FIRST_RETRY, LONGEST_RETRY)
+        return seen.pause
 
     def _take_down_name(self, key: AttachmentKey) -> None:
         """The name that `bgpcni attach` gave its namespace: in either folder that attach may have kept it in."""
@@ -108,10 +117,13 @@ class Worker:
         node = self._node
         with self.retiring:
             self._retirement = None  # what is over from here on may be for the next one
-            for name in node.convergence.retire(lambda: plan.configured(node.agent), self._recorded):
+            gone = node.convergence.retire(lambda: plan.configured(node.agent), self._recorded)
+            for name in gone:
                 log.info("exporter %s is not used any more", name)
                 if node.dataplane is not None:
                     node.dataplane.retired(name)
+            if gone:  # one that has the same speaker can be at work from now on
+                node.convergence.employ(plan.configured(node.agent))
 
     def _recorded(self) -> list[ExporterUse]:
         """Those that some record names, but for what is gone and waits for others."""
@@ -123,11 +135,3 @@ class Worker:
             for use in stored.attachment.exporters
             if stored.state is not State.LEAVING or node.convergence.is_leaving(stored.attachment, use)
         ]
-
-
-def _note(seen: Seen, key: AttachmentKey, trouble: str) -> float:
-    """Say what is wrong, once; how many seconds until the next try."""
-    if trouble != seen.trouble:
-        log.warning("%s: %s; trying again", key, trouble)
-    seen.trouble, seen.pause = trouble, min(2 * seen.pause or FIRST_RETRY, LONGEST_RETRY)
-    return seen.pause

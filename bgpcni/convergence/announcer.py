@@ -424,20 +424,21 @@ class Announcer:
 
     def _prune_once_told(self) -> None:
         with self._change:
-            whole = self._book.replay and not self._ledger.dirty
-            keep = self._ledger.kept() if whole else []
-            if whole:
-                self._book.replay = False
-        if whole:
-            try:
-                with self._in_call("prune"):
-                    self._exporter.prune(keep, self._spare(), time.monotonic() + CALL_SECONDS)
-                if not self._book.replay:
-                    self._exporter.replayed()
-            except BaseException:
-                with self._change:
-                    self._book.replay = True
-                raise
+            if not self._book.replay or self._ledger.dirty:
+                return
+        spare = self._spare()  # before what is kept: what is told in between is in one of the two
+        with self._change:
+            keep = self._ledger.kept()
+            self._book.replay = False
+        try:
+            with self._in_call("prune"):
+                self._exporter.prune(keep, spare, time.monotonic() + CALL_SECONDS)
+            if not self._book.replay:
+                self._exporter.replayed()
+        except BaseException:
+            with self._change:
+                self._book.replay = True
+            raise
 
     @contextmanager
     def _in_call(self, verb: str) -> Iterator[None]:

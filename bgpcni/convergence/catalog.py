@@ -143,6 +143,47 @@ def _asked(use: ExporterUse, place: str, what: str, ask: Callable[[type[Exporter
         raise InvalidConfiguration(f"exporters: {use.name!r} cannot be {what}: {_words(error)}") from error
 
 
+def counterpart(
+    use: ExporterUse, known: Iterable[ExporterUse], node: NodeFacts, beside: Iterable[ExporterUse] = ()
+) -> ExporterUse:
+    """The one of `known` that has the same speaker; `use` itself, where none or several have.
+
+    What makes a speaker the same is its type, and its configuration or the address of its sessions; a name is only what
+    the operator calls it. So a name that changed is no hand-over, in which the one would have to announce before the
+    other withdraws. `beside`: others that are certainly not the same, since both were used at once.
+    """
+    known, beside = list(known), list(beside)
+    if use in known:
+        return use
+    same = [other for other in known if _is_same(use, other, node, beside=other in beside)]
+    return same[0] if len(same) == 1 else use
+
+
+def counterparts(uses: Iterable[ExporterUse], known: Iterable[ExporterUse], node: NodeFacts) -> tuple[ExporterUse, ...]:
+    """The exporters of a record by the names that they have among `known`, each once: two may have one speaker now."""
+    uses, known, found = list(uses), list(known), list[ExporterUse]()
+    for use in uses:
+        if (now := counterpart(use, known, node, uses)) not in found:
+            found.append(now)
+    return tuple(found)
+
+
+def _is_same(one: ExporterUse, other: ExporterUse, node: NodeFacts, *, beside: bool) -> bool:
+    """Whether two names are for one speaker that it has to itself: its sessions, or what its configuration leads to.
+
+    Two that are `beside` each other may have sessions from one address, and are two speakers then.
+    """
+    if one.type != other.type:
+        return False
+    try:
+        if (address := source(other, node.local_address)) is not None:
+            return not beside and address == source(one, node.local_address)
+        place = f"exporters.{other.name}"
+        return bool(owned(other, node)) and configure(one, place) == configure(other, place)
+    except InvalidConfiguration:
+        return False
+
+
 def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -81,12 +81,16 @@ class Convergence:
         self._lock = threading.RLock()
         self._announcers: dict[str, Announcer] = {}
         self._uses: dict[str, ExporterUse] = {}
+        self._renamed: list[tuple[ExporterUse, ExporterUse]] = []
+        """What the last `reset` found at work under another name, and its name of now."""
         self._before: list[tuple[ExporterUse, NodeFacts]] = []
         """The node as it was for exporters that are at work only until they are handed over."""
         self._ending: set[tuple[str, str]] = set()
         self._started = False
         self._unreachable: dict[AttachmentKey, set[str]] = {}
         """The exporters that could not be had when an attachment was to be withdrawn: nobody confirms it."""
+        self._untold: dict[AttachmentKey, None] = {}
+        """What a record says of these no exporter knows yet: their networks' routes are not pruned."""
 
     def start(self) -> None:
         """The records were read: from here on the exporters are driven."""
@@ -108,23 +112,53 @@ class Convergence:
         for thread in threads:
             thread.join()
 
-    def renew(self, facts: NodeFacts) -> None:
-        """This node is what it was, but for the names of its speakers: exporters at work go on."""
+    def renew(self, facts: NodeFacts, uses: Iterable[ExporterUse]) -> None:
+        """This node is what it was, but for the names of its speakers: exporters at work go on, beside these."""
         self.facts = facts
+        self.employ(uses)
 
-    def reset(self, facts: NodeFacts) -> None:
-        """Let go of every exporter, and have others made for what this node is now: each knows nothing yet.
+    def reset(self, facts: NodeFacts, uses: Collection[ExporterUse]) -> None:
+        """Let go of every exporter, and have these in their place for what this node is now: each knows nothing yet.
 
-        A speaker that is none any more keeps its neighbours until others have taken over from it.
+        Whoever asks for an exporter meanwhile waits, some seconds at most, and gets one of these: a name of before
+        must not take a speaker from its name of now. A speaker that is none any more keeps its neighbours until others
+        have taken over from it.
         """
-        self.stop()
         with self._lock:
+            self.stop()
+            at_work = self._at_work_now()
+            self._renamed = list(self._now_called(facts, uses))
+            renamed = [use for use, _ in self._renamed]
             self._before = [
-                (use, node) for use, node in self._at_work_now() if node.neighbors and use.name not in facts.speakers
+                (use, node)
+                for use, node in at_work
+                if node.neighbors and use.name not in facts.speakers and use not in renamed
             ]
             self.facts = facts
-            self._announcers, self._uses, self._unreachable = {}, {}, {}
+            self._announcers, self._uses, self._unreachable, self._untold = {}, {}, {}, {}
             self._started = False
+            self.employ(uses)
+
+    def employ(self, uses: Iterable[ExporterUse]) -> None:
+        """Have these at work from now on: sessions come up before the first ADD. What cannot be is logged."""
+        for use in uses:
+            try:
+                if not catalog.objection(use, self.facts, f"exporters.{use.name}"):
+                    self.ensure(use)
+            except CniError as error:
+                log.error("exporter %s: %s", use.name, error.msg)
+
+    def renames(self, facts: NodeFacts, uses: Collection[ExporterUse]) -> bool:
+        """Whether one that is at work is called otherwise among these."""
+        with self._lock:
+            return any(self._now_called(facts, uses))
+
+    def _now_called(self, facts: NodeFacts, uses: Collection[ExporterUse]) -> Iterator[tuple[ExporterUse, ExporterUse]]:
+        """Those at work that are called otherwise among these, and as what."""
+        at_work = list(self._uses.values())
+        for use in at_work:
+            if (now := catalog.counterpart(use, uses, facts, at_work)) != use:
+                yield use, now
 
     def refuse_rivals(self, uses: Iterable[ExporterUse]) -> None:
         """Raises InvalidConfiguration if one of these cannot be at work beside those that are, or another of them."""
@@ -158,7 +192,7 @@ class Convergence:
                 catalog.make(use, facts, book),
                 book,
                 self._confirmed,
-                self._spare,
+                self._spared,
                 functools.partial(self._announced, name),
             )
             self._announcers[name], self._uses[name] = announcer, use
@@ -173,10 +207,33 @@ class Convergence:
         return {(use.type, what) for use, facts in uses for what in catalog.owned(use, facts)}
 
     def _name(self, use: ExporterUse) -> str:
-        """That of its announcer: its own, unless that is taken by a later use of the name, configured otherwise."""
-        if self._uses.get(use.name, use) == use:
-            return use.name
-        return f"{use.name}@{hashlib.sha256(use.model_dump_json().encode()).hexdigest()[:8]}"
+        """That of its announcer: its own, unless that is taken by another use of the name, configured otherwise.
+
+        One that agent.toml called otherwise before the last `reset` is at work under its name of now.
+        """
+        name, known = use.name, self._uses.get(use.name)
+        if known is not None and known is not use and known != use:
+            name = f"{use.name}@{hashlib.sha256(use.model_dump_json().encode()).hexdigest()[:8]}"
+        if name not in self._uses:
+            now = next((now for old, now in self._renamed if old == use), use)
+            name = now.name if now.name in self._uses else name
+        return name
+
+    def untold(self, key: AttachmentKey) -> None:
+        """Its record could not be looked at: nothing of its network is pruned before it is `told`."""
+        with self._lock:
+            self._untold[key] = None
+
+    def told(self, key: AttachmentKey) -> None:
+        """Exporters know what there is to know of it."""
+        if key in self._untold:
+            with self._lock:
+                self._untold.pop(key, None)
+            self.prune()
+
+    def _spared(self) -> set[str]:
+        """The networks that are not to be pruned. Takes no lock: `reset` waits for the announcers with ours."""
+        return {*self._spare(), *(key.network for key in list(self._untold))}
 
     def listen(self, families: frozenset[Family]) -> None:
         """Every exporter that learns routes tells of these families, also those made later. One thread at a time."""
@@ -385,12 +442,12 @@ class Convergence:
         records, and is asked only if it matters.
         """
         with self._lock:
-            needed = list(kept())
-            if all(use in needed for use in self._uses.values()):
+            needed = {self._name(use) for use in kept()}
+            if needed >= self._uses.keys():
                 return []
-            needed += recorded()
-            gone = {name: self._announcers[name] for name, use in self._uses.items() if use not in needed}
-            self._ending = self._owned(each for each in self._at_work_now() if each[0] not in needed)
+            needed |= {self._name(use) for use in recorded()}
+            gone = {name: announcer for name, announcer in self._announcers.items() if name not in needed}
+            self._ending = self._owned((self._uses[name], announcer.node) for name, announcer in gone.items())
             for name in gone:
                 del self._announcers[name], self._uses[name]
         try:
@@ -441,10 +498,9 @@ class Convergence:
         """For each route of an attachment: its state at each of its exporters."""
         found: dict[Nlri, dict[str, RouteState]] = {}
         for use in attachment.exporters:
-            announcer = self.announcers().get(self._name(use))
-            states = announcer.route_states(attachment.key) if announcer else {}
-            for nlri, state in states.items():
-                found.setdefault(nlri, {})[self._name(use)] = state
+            if (announcer := self._at_work(use)) is not None:
+                for nlri, state in announcer.route_states(attachment.key).items():
+                    found.setdefault(nlri, {})[announcer.name] = state
         return found
 
     def prune(self) -> None:

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def is_of_this_boot(node: Node, attachment: Attachment) -> bool:
+    """Whether its namespace may be there: a record of another boot is of this one only if it can be seen."""
+    return attachment.boot_id == node.boot_id or interface.present(node.netlink, attachment)
+
+
 def lives(node: Node, attachment: Attachment) -> bool:
-    """Whether the attachment of a record that is up is on this node; one of another boot only if it can be seen."""
-    if attachment.boot_id == node.boot_id:
-        return not interface.vanished(node.netlink, attachment)
-    return interface.present(node.netlink, attachment)
+    """Whether the attachment of a record that is up is on this node."""
+    return is_of_this_boot(node, attachment) and not interface.vanished(node.netlink, attachment)
 
 
 def settled(node: Node, stored: Stored) -> Stored | None:
@@ -60,7 +63,7 @@ def settled(node: Node, stored: Stored) -> Stored | None:
 
 
 def _misdated(node: Node, attachment: Attachment) -> bool:
-    return attachment.boot_id != node.boot_id and interface.present(node.netlink, attachment)
+    return attachment.boot_id != node.boot_id and is_of_this_boot(node, attachment)
 
 
 def _removed_as_earlier(node: Node, stored: Stored) -> bool:

@@ -59,16 +59,17 @@ class View:
     """All that decides on the next step. Durations are in seconds.
 
     `state`: of its record, None where there is none. `this_boot`: the record is of this boot, so its namespace may be
-    there. `told`: exporters may have been told of it. `gone_for`, `announced_for`, `vain_for`, `waited`: for how long
-    its link is gone; every wanted exporter has announced it; nothing that removed exporters owe can be confirmed;
-    it waits for the same thing. `grace`: how long an attachment without a link waits for its DEL. `deleted`: another
-    plugin had that DEL. `linger`: between
+    there. `told`: exporters may have been told of it. `renamed`: the record calls exporters by names that agent.toml
+    had earlier. `gone_for`, `announced_for`, `vain_for`, `waited`: for how long its link is gone; every wanted exporter
+    has announced it; nothing that removed exporters owe can be confirmed; it waits for the same thing. `grace`: how
+    long an attachment without a link waits for its DEL. `deleted`: another plugin had that DEL. `linger`: between
     withdrawal and tearing down. `drained`: nothing is announced on this node any more.
     """
 
     state: State | None
     this_boot: bool = True
     told: bool = True
+    renamed: bool = False
     link: Link = Link.PRESENT
     exporters: tuple[AtExporter, ...] = ()
     gone_for: float = 0.0
@@ -193,7 +194,7 @@ def _keep(view: View) -> Step:
     if lacking:
         return Announce(tuple(lacking))
     if not going:
-        return Done()
+        return Record(tuple(one.use for one in wanted)) if view.renamed else Done()
     if view.announced_for is None:
         return Wait(_look_again(view))
     if wanted and view.announced_for < PAUSE_SECONDS:

@@ -175,6 +175,13 @@ class Node:
             self.nudges.nudge(attachment.key)
         return attachment
 
+    def by_names_of_now(self, attachment: Attachment) -> Attachment:
+        """An exporter that agent.toml only calls by another name now is the same."""
+        if not self.resident:
+            return attachment
+        names = catalog.counterparts(attachment.exporters, plan.configured(self.agent), self.facts)
+        return attachment if names == attachment.exporters else attachment.model_copy(update={"exporters": names})
+
     def refuse_drained(self) -> None:
         """Raises TryAgain where nothing is announced any more."""
         if self.drained:
@@ -225,10 +232,11 @@ class Node:
 
     def routing(self, request: Request, warnings: list[str], undo: Undo) -> plan.Routing:
         """What is announced through whom, each exporter loaded and its configuration validated."""
+        agent = self.agent  # of two, where a reload comes in between, the one that planned
         number = 0 if plan.family_of(request.settings) == "unicast" else self.numbers.of(request.name, undo)
-        routing = plan.routing(request, self.agent, self.facts, number, resident=self.resident)
+        routing = plan.routing(request, agent, self.facts, number, resident=self.resident)
         warnings += routing.warnings
-        self.refuse_exporters(routing)
+        self.refuse_exporters(routing, agent)
         for use in routing.exporters:
             if not catalog.load(use.type).targets_per_route and plan.has_own_targets(request):
                 raise InvalidConfiguration(
@@ -245,9 +253,14 @@ class Node:
         warnings += more
         return replace(routing, bgp=intent)
 
-    def refuse_exporters(self, routing: plan.Routing) -> None:
-        """Raises InvalidConfiguration for an exporter that cannot be used here: not installed, misconfigured, …"""
-        self.convergence.refuse_rivals(routing.exporters)
+    def refuse_exporters(self, routing: plan.Routing, agent: AgentConfig) -> None:
+        """Raises InvalidConfiguration for an exporter that cannot be used here: not installed, misconfigured, …
+
+        Rivals among those of agent.toml were refused when it was read.
+        """
+        known = plan.configured(agent)
+        if not all(use in known for use in routing.exporters):
+            self.convergence.refuse_rivals(routing.exporters)
         for place, use in enumerate(routing.exporters):
             kind = catalog.load(use.type)
             if kind.needs_agent and not self.resident:

@@ -43,7 +43,7 @@ def _servable(node: Node, request: Request) -> tuple[ExporterUse, ...]:
     node.agent.policy.refuse_names("bridges", [config.bridge], node.agent.policy.bridges, "bridge")
     routing = plan.routing(request, node.agent, node.facts, 1, resident=node.resident)
     plan.refuse_vlan_with(config, routing.bgp, routing.exporters)
-    node.refuse_exporters(routing)
+    node.refuse_exporters(routing, node.agent)
     switch = links.find(node.netlink, name=config.bridge)
     if switch is not None and switch.kind != "bridge":
         raise Unavailable(f"bridge: {config.bridge} is a {switch.kind or 'physical'} link, not a bridge")

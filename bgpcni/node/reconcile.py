@@ -17,7 +17,7 @@ from bgpcni import clock
 from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import AlreadyAttached, CniError, IoFailure
 from bgpcni.model import Attachment, AttachmentKey, ExporterUse, State
-from bgpcni.node import boots, interface, plan, renames, unrecorded
+from bgpcni.node import boots, interface, plan, unrecorded
 from bgpcni.node.next_step import (
     Announce,
     AtExporter,
@@ -74,11 +74,13 @@ class Ended:
 
 @dataclass(slots=True)
 class _Subject:
-    """The attachment that is worked on, and where its record is. `begun`: its ADD never answered."""
+    """The attachment that is worked on, and where its record is. `renamed`: the record calls its exporters as an
+    earlier agent.toml did. `begun`: its ADD never answered."""
 
     key: AttachmentKey
     state: State | None
-    attachment: Attachment | None
+    attachment: Attachment
+    renamed: bool
     begun: bool = False
 
 
@@ -90,12 +92,20 @@ def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_on
     CniError and OSError; what was done until then stays done, and the next run goes on from there.
     """
     stored = stored or node.store.find(key)
+    outcome: Wait | Done = Done()
+    if stored is None:
+        node.claims.drop(key)  # of an ADD whose record could not be written, and that could not be taken back
     if stored is None or stored.attachment is None:
         node.seen.pop(key, None)
-        if stored is None:
-            node.claims.drop(key)  # of an ADD whose record could not be written, and that could not be taken back
-        return Done()
-    subject = _Subject(key, stored.state, _by_names_of_now(node, stored.attachment))
+    else:
+        outcome = _run(node, key, stored.state, stored.attachment, tell_only=tell_only)
+    node.convergence.told(key)
+    return outcome
+
+
+def _run(node: Node, key: AttachmentKey, state: State, recorded: Attachment, *, tell_only: bool) -> Wait | Done:
+    attachment = node.by_names_of_now(recorded)
+    subject = _Subject(key, state, attachment, renamed=attachment is not recorded)
     seen = node.seen.setdefault(key, Seen())
     for _ in range(_MOST_STEPS):
         view = _look(node, subject, seen)
@@ -111,14 +121,6 @@ def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_on
             return Wait(0.0)
         _take(node, subject, seen, view, step)
     raise RuntimeError(f"{key}: no end after {_MOST_STEPS} steps")
-
-
-def _by_names_of_now(node: Node, attachment: Attachment) -> Attachment:
-    """An exporter that agent.toml only calls by another name now is the same; the next record written says so."""
-    if not node.resident:
-        return attachment
-    names = renames.renamed(attachment.exporters, plan.configured(node.agent), node.facts)
-    return attachment if names == attachment.exporters else attachment.model_copy(update={"exporters": names})
 
 
 def tear_down(
@@ -254,13 +256,15 @@ def target_of(node: Node, attachment: Attachment) -> tuple[ExporterUse, ...]:
 
 def _look(node: Node, subject: _Subject, seen: Seen) -> View:
     attachment = subject.attachment
-    if subject.state is None or attachment is None:
+    if subject.state is None:
         return View(None)
     now = clock.monotonic()
     state = State.LEAVING if seen.leaving else subject.state
-    this_boot = state is not State.UP or is_of_this_boot(node, attachment)
+    this_boot = state is not State.UP or boots.is_of_this_boot(node, attachment)
     link = Link.TORN_DOWN if seen.torn_down else Link.GONE
     if state is State.UP and this_boot:
+        if not seen.torn_down:
+            node.remember(attachment)  # first: what goes after the look is told
         if not interface.vanished(node.netlink, attachment):
             link = Link.PRESENT
         seen.gone = None if link is Link.PRESENT else seen.gone or now
@@ -279,6 +283,7 @@ def _look(node: Node, subject: _Subject, seen: Seen) -> View:
         state=state,
         this_boot=this_boot,
         told=bool(attachment.since),
+        renamed=subject.renamed,
         link=link,
         exporters=exporters,
         gone_for=now - (seen.gone or now),
@@ -290,11 +295,6 @@ def _look(node: Node, subject: _Subject, seen: Seen) -> View:
         linger=attachment.bgp.drain_seconds,
         drained=node.drained,
     )
-
-
-def is_of_this_boot(node: Node, attachment: Attachment) -> bool:
-    """Whether its namespace may be there. A boot ID can lie (a /proc of somebody's own): a link of ours cannot."""
-    return attachment.boot_id == node.boot_id or interface.present(node.netlink, attachment)
 
 
 def _since(before: float | None, now: float, holds: bool) -> float | None:
@@ -321,9 +321,7 @@ def _exporters(node: Node, attachment: Attachment, state: State) -> Iterator[AtE
 
 
 def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> None:
-    attachment = subject.attachment
-    assert attachment is not None
-    key = subject.key
+    attachment, key = subject.attachment, subject.key
     seen.waits = None  # it gets further
     match step:
         case Leave(told):
@@ -334,6 +332,7 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
             subject.attachment = attachment if told else attachment.model_copy(update={"exporters": ()})
         case Announce(uses):
             subject.attachment = _announce(node, attachment, uses)
+            subject.renamed &= subject.attachment is attachment  # else it was written
         case Withdraw(uses):
             node.convergence.leave(attachment, uses)
         case TearDown(linger):
@@ -348,10 +347,11 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
         case Record(uses):
             subject.attachment = attachment.model_copy(update={"exporters": uses})
             node.store.put(State.UP, subject.attachment)
-            going = [use for use in attachment.exporters if use not in uses]
-            for use in going:
-                node.convergence.forget(key, use)
-            log.info("%s: not announced through %s any more", key, _names(going))
+            subject.renamed = False
+            for use in attachment.exporters:
+                if use not in uses:
+                    node.convergence.forget(key, use)
+            log.info("%s: announced through %s alone now", key, _names(uses) or "nobody")
         case Release():
             node.forget(attachment)
             node.addressing.release(attachment)
@@ -374,7 +374,6 @@ def _leave(node: Node, attachment: Attachment, *, told: bool) -> bool:
 
 def _announce(node: Node, attachment: Attachment, uses: tuple[ExporterUse, ...]) -> Attachment:
     """What the record names already goes on, whatever the disk says; new: the record first, then the routes."""
-    node.remember(attachment)
     if known := tuple(use for use in uses if use in attachment.exporters):
         node.convergence.want(attachment, known)
     if new := tuple(use for use in uses if use not in attachment.exporters):
@@ -402,5 +401,5 @@ def _remove(node: Node, attachment: Attachment, linger: float) -> bool:
     return had_link
 
 
-def _names(uses: tuple[ExporterUse, ...] | list[ExporterUse]) -> str:
+def _names(uses: tuple[ExporterUse, ...]) -> str:
     return ", ".join(use.name for use in uses)

@@ -13,7 +13,7 @@ from bgpcni.convergence import catalog
 from bgpcni.convergence.derive import derive, left_out
 from bgpcni.errors import CniError, InvalidConfiguration
 from bgpcni.model import Attachment, ExporterUse, NodeFacts, State
-from bgpcni.node import plan, renames
+from bgpcni.node import plan
 from bgpcni.node.node import Node
 
 
@@ -26,11 +26,11 @@ def refuse(node: Node, config: AgentConfig, facts: NodeFacts) -> None:
         use
         for stored in node.store.all()
         if stored.attachment
-        for use in renames.renamed(stored.attachment.exporters, configured, facts)
+        for use in catalog.counterparts(stored.attachment.exporters, configured, facts)
     ]
     catalog.refuse_rivals(configured, facts, [(use, node.facts) for use in recorded if use not in configured])
     for found in _up(node):
-        exporters = renames.renamed(found.exporters, configured, facts)
+        exporters = catalog.counterparts(found.exporters, configured, facts)
         attachment = found.model_copy(update={"exporters": exporters})
         target = _target(attachment, config)
         added = _added(attachment, target)
@@ -92,7 +92,7 @@ def _is_new_objection(node: Node, use: ExporterUse, facts: NodeFacts) -> bool:
 
 def waits_for(node: Node, attachment: Attachment) -> str:
     """What the hand-over of an attachment that is up waits for, "" if its exporters are what they should be."""
-    target = _target(attachment, node.agent)
+    target, attachment = _target(attachment, node.agent), node.by_names_of_now(attachment)
     if attachment.exporters == target:
         return ""
     going = [use for use in attachment.exporters if use not in target]

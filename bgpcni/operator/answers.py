@@ -223,9 +223,9 @@ def _received(item: Received) -> Document:
 
 
 def _routes_of(node: Node, stored: Stored) -> list[Document]:
-    attachment = stored.attachment
-    if attachment is None or not attachment.exporters or stored.state is State.ADDING:
+    if stored.attachment is None or not stored.attachment.exporters or stored.state is State.ADDING:
         return []
+    attachment = node.by_names_of_now(stored.attachment)
     try:
         announcements = derive(attachment, node.facts)
     except CniError:

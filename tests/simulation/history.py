@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from . import world as worlds
@@ -15,8 +17,7 @@ KINDS = (
     "silence", "mishap", "refuse", "full disk", "stall", "stall", "deaf", "reload", "reload", "reload", "reload",
     "reload", "power cut", "release", "sync", "end space", "drain", "delete by another", "uninstall", "hurry", "hurry",
 )  # fmt: skip
-# Not among them: a rename, ("c",), which races with calls and the worker while `reload` puts exporters in place.
-CONFIGURATIONS = (("a",), ("b",), ("a", "b"), ("a",), ("b", "a"), ("b", "-a"), ("a", "-b"), (), ("b",), ("a",))
+CONFIGURATIONS = (("a",), ("b",), ("a", "b"), ("c",), ("b", "c"), ("b", "-a"), ("a", "-b"), (), ("b",), ("c",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,7 @@ def strike(world: World, fault: Fault) -> None:
                 for number, each in enumerate(names):
                     delay = 0.002 + (how * 1000 + number * 0.37) % 1 * (0.03 if how < 0.5 else 2.5)
                     sched.at(sched.now + delay, lambda each=each: world.hurry(each))  # type: ignore[misc]
+            models.kernel.unfit = max(0, int(how * 1000) % 10 - 7)
             if how * 10 % 1 < 0.4:
                 models.speakers["b"].mishaps.append(MISHAPS[1 + int(how * 100) % 3])
         case "hurry":
@@ -167,7 +169,6 @@ def run(plan: Plan) -> Result:
     sched.patience = plan.patience
     world = World(plan.containers)
     models.trouble = plan.trouble
-    world.may_fill = any(fault.kind == "full disk" for fault in plan.faults)
     sched.faults = [
         (fault.step, lambda fault=fault: strike(world, fault))
         for fault in reversed(plan.faults)  # type: ignore[misc]
@@ -190,6 +191,21 @@ def run(plan: Plan) -> Result:
     for runtime in world.runtimes.values():
         sched.kill(runtime.process)
     return Result(plan, world.violations, steps, sched.turns, sched.now - 1000, world.cause)
+
+
+def each(seeds: Iterable[int]) -> Iterator[Result]:
+    """Run them in turn. What a history leaves goes with it, but for circles: those are collected now and then."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        for number, seed in enumerate(seeds):
+            yield run(plan_of(seed))
+            if number % 400 == 399:
+                gc.collect()
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def _rest(world: World) -> None:

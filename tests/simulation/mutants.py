@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from bgpcni.nudges import Nudges
 from bgpcni.operator import answers
 
 from . import models as m
+from .scheduler import sched
 
 Patch = tuple[object, str, object]
 _MUTANTS: dict[str, Callable[[], list[Patch]]] = {}
@@ -267,7 +268,13 @@ def a_container_that_vanishes_keeps_its_route() -> list[Patch]:
 @mutant
 def work_without_the_lock() -> list[Patch]:
     """The worker does not take the attachment's lock."""
-    return [(reconcile, "settle", lambda node, key, seconds=0.0: reconcile.run(node, key))]
+    locked = m.Store.locked
+
+    def unlocked(self: m.Store, key: AttachmentKey, seconds: float) -> Any:
+        is_worker = sched.actor is not None and sched.actor.name == "worker"
+        return nullcontext() if is_worker else locked(self, key, seconds)
+
+    return [(m.Store, "locked", unlocked)]
 
 
 @mutant

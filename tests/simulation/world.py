@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import announcer, catalog, convergence
 from bgpcni.convergence.derive import derive
 from bgpcni.dataplane import claims
-from bgpcni.errors import CniError
+from bgpcni.errors import CniError, KernelRefused
 from bgpcni.handler import _VERBS
 from bgpcni.ipam import host_local
 from bgpcni.kernel import vlans
@@ -61,7 +61,7 @@ def told(what: str) -> None:
 class SilentLog:
     """In place of a module's `log`: nothing is formatted; what is logged as a defect is one."""
 
-    def debug(self, text: object, *arguments: object) -> None:
+    def debug(self, text: object, *arguments: object, exc_info: bool = False) -> None:
         if TRACE:
             told(str(text) % arguments)
 
@@ -83,9 +83,12 @@ class NoDataPlane:
         pass
 
     def configure(self, *_: object) -> None:
-        pass
+        if models.kernel.unfit:
+            models.kernel.unfit -= 1
+            raise KernelRefused("opening VNI 100: Cannot allocate memory")
 
-    relisten = start = configure
+    def relisten(self) -> None:
+        pass
 
 
 class NumbersInUse:
@@ -121,16 +124,27 @@ _NOTHING = Nothing()
 
 
 # What is pure is reckoned once for the same values: a history asks the same again and again.
-_named = cache(lambda names, place: _really_named(names, _agents[place]))
-_agents: dict[int, AgentConfig] = {}
-_really_named, _really_configured = plan._named, catalog.configure
+_named: dict[tuple[tuple[str, ...], int], tuple[ExporterUse, ...]] = {}
+_agents: dict[int, tuple[AgentConfig, tuple[ExporterUse, ...]]] = {}
+_really_named, _really_configured, _really_all = plan._named, catalog.configure, plan.configured
 _configured_by_speaker: dict[str, Any] = {}
 _derived: dict[int, tuple[Attachment, list[Announcement]]] = {}
 
 
 def _remembered_names(names: Iterable[str], agent: AgentConfig) -> tuple[ExporterUse, ...]:
-    _agents.setdefault(id(agent), agent)
-    return _named(tuple(names), id(agent))
+    key = tuple(names), id(agent)
+    found = _named.get(key)
+    if found is None:
+        _agents.setdefault(id(agent), (agent, ()))  # which keeps it, and with it its id
+        found = _named[key] = _really_named(key[0], agent)
+    return found
+
+
+def _remembered_all(agent: AgentConfig) -> tuple[ExporterUse, ...]:
+    found = _agents.get(id(agent))
+    if found is None or not found[1]:
+        found = _agents[id(agent)] = agent, _really_all(agent)
+    return found[1]
 
 
 def _remembered_configuration(use: ExporterUse, place: str) -> Any:
@@ -163,6 +177,7 @@ def _patches() -> list[tuple[Any, str, Any]]:
         (catalog, "load", lambda kind: m.ModelExporter),
         (catalog, "configure", _remembered_configuration),
         (plan, "_named", _remembered_names),
+        (plan, "configured", _remembered_all),
         (convergence, "derive", _remembered_routes),
         (transaction, "Namespace", m.Space),
         (transaction, "bridge", m.Bridge),
@@ -281,6 +296,7 @@ class Agent:
         nudges = Nudges()
         made = convergence.Convergence(FACTS, nudges, spare=store.unreadable)
         running._changing = Threading.Lock()
+        running._applied = True
         running._config_path = Path("agent.toml")
         running._dataplane = NoDataPlane()  # type: ignore[assignment]
         running.node = node.Node(store, self.config, FACTS, made, nudges)
@@ -288,6 +304,7 @@ class Agent:
         self.running = running
         store.sweep()
         models.kernel.listener = self._link_gone
+        made.employ(plan.configured(self.config))
         try:
             running._restore()
         except CniError:  # it ends, and is started again
@@ -476,7 +493,7 @@ class World:
         self.lost: set[str] = set()
         """Addresses that a power cut made the node forget."""
         self.draining = self.drained = False
-        self.silenced = self.may_fill = False
+        self.silenced = False
         self.exporters: tuple[str, ...] = ("a",)
         global _world
         _world = self
@@ -525,10 +542,11 @@ class World:
             sched.at(sched.now + seconds + 1, speaker.revive)
         models.kernel.reboot()
         models.disk.power_cut(sched.chance)
-        after = {d for folder in models.disk.records.values() for d, (_, item) in folder.items() if item is not None}
+        store = m.Store(models.disk)
         for runtime in self.runtimes.values():
             runtime.reboot()
-            if runtime.container.key.digest in before - after:
+            digest = runtime.container.key.digest
+            if digest in before and ((stored := store.find_digest(digest)) is None or stored.attachment is None):
                 self.lost.add(runtime.container.name)
         sched.at(sched.now + seconds, self._start)
 
@@ -550,14 +568,16 @@ class World:
         """agent.toml changes; the speaker that it does not name any more may be uninstalled at once."""
 
         def run(agent: Agent) -> None:
-            if "c" in (*names, *self.exporters) and (agent.replies or self.may_fill):
-                return  # left out: a rename whose records cannot be written, or are being written by an ADD
             self.silenced |= not names
             before, self.exporters = self.exporters, names  # agent.toml is changed first
             try:
                 agent.running.reload()
             except CniError:
                 self.exporters = before
+                while not agent.running._applied:
+                    sched.sleep(1.0)
+                    with suppress(CniError):
+                        agent.running._keep_configuration()
                 raise
             if uninstalled is not None and uninstalled.name not in self.named():
                 uninstalled.die()
