@@ -5,10 +5,11 @@ This module knows records and networks. Nobody else gets an address before the w
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -218,7 +219,7 @@ class Addressing:
 
     def _asked(self, request: Request) -> Ipam | None:
         """The IPAM that a call's configuration names, however broken the rest of it is. None: it names none."""
-        kind, data_dir = _section(request.document)
+        kind, data_dir = request.body.part(_section)
         if not kind:
             return None
         return open_ipam(
@@ -228,7 +229,7 @@ class Addressing:
                 data_dir=data_dir,
                 stdin=request.stdin,
                 environment=request.variables,
-                recorded=self._in_use(folder_of(data_dir, request.name)),
+                recorded=functools.partial(self._in_use, data_dir, request.name),
                 asked=request.body,
                 args=request.environment.args,
             )
@@ -246,7 +247,7 @@ class Addressing:
                 data_dir=kept.data_dir,
                 stdin=(kept.stdin or "").encode() if call is None else call.stdin,
                 environment=kept.environment if call is None else call.variables,
-                recorded=self._in_use(folder_of(kept.data_dir, attachment.network)),
+                recorded=functools.partial(self._in_use, kept.data_dir, attachment.network),
             )
         )
 
@@ -272,9 +273,9 @@ class Addressing:
             log.info("network %s: lease of %s was left by an earlier boot; reclaimed", leases.network, address)
         self._reclaimed.add(leases.folder)
 
-    def _in_use(self, folder: str) -> Callable[[], dict[str, Holder]]:
-        """A function that reads the records: the addresses they have from this folder, with their owners."""
-        return lambda: _holders(attachment for _, attachment in self._of_folder(folder))
+    def _in_use(self, data_dir: str | None, network: str) -> dict[str, Holder]:
+        """The addresses that records have from a folder, with their owners."""
+        return _holders(attachment for _, attachment in self._of_folder(folder_of(data_dir, network)))
 
     def _comes_free(self, folder: str, released: int, deadline: float) -> bool:
         """Wait until an address is released, if some are held. `released`: the count when nothing was free.
