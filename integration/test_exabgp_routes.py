@@ -141,39 +141,6 @@ def test_a_new_agent_adopts_exabgp(lab: Lab, frr: Frr, node: Bench, speaker: Spe
     until(lambda: frr.received(node.address) == 1, "only the spared route")
 
 
-def test_a_killed_exabgp_loses_no_route(frr: Frr, node: Bench, speaker: Speaker) -> None:
-    """kill -9 of ExaBGP: it is started again, kept routes never leave FRR, and a route deleted meanwhile goes."""
-    routes = many(node, 200)
-    deleted, kept = routes[0], routes[1:]
-    speaker.announce(*routes)
-    speaker.prune(*routes)
-    until(lambda: frr.received(node.address) == 200, "200 routes")
-    speaker.wait(Reach.SENT, *routes)
-    emptied, pid = speaker.wake.emptied, speaker.pid
-    os.kill(pid, signal.SIGKILL)
-    lost = 0
-
-    def back() -> bool:
-        nonlocal lost
-        lost += not frr.paths(str(kept[0].nlri.prefix))
-        return speaker.wake.emptied > emptied
-
-    until(back, "the new ExaBGP")
-    speaker.withdraw(deleted)
-    speaker.announce(*kept)
-    speaker.prune(*kept)
-
-    def settled() -> bool:
-        nonlocal lost
-        lost += not frr.paths(str(kept[0].nlri.prefix))
-        return speaker.reach(deleted, *kept) == {Reach.ACKED} and not frr.paths(str(deleted.nlri.prefix))
-
-    until(settled, "the end of the deleted route")
-    assert lost == 0
-    assert frr.received(node.address) == 199
-    assert speaker.pid != pid
-
-
 def test_an_exabgp_that_hangs_is_replaced(
     frr: Frr, node: Bench, speaker: Speaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,38 +269,6 @@ def test_a_neighbour_taken_out_of_the_configuration(lab: Lab, frr: Frr, node: Be
     fourth.prune()
     until(lambda: not frr.paths("10.1.2.3/32"), "the end of the route")
     until(lambda: not Path(f"/proc/{pid}").exists(), "the end of ExaBGP")
-
-
-def test_drain_ends_exabgp(frr: Frr, node: Bench, speaker: Speaker) -> None:
-    """Drain withdraws what is left and ends ExaBGP; nothing of it stays."""
-    route = unicast(node, "10.1.2.3/32")
-    speaker.announce(route)
-    speaker.prune(route)
-    until(lambda: frr.paths("10.1.2.3/32"), "the route")
-    pid = speaker.pid
-    speaker.drain()
-    until(lambda: not frr.paths("10.1.2.3/32"), "the end of the route")
-    assert not Path(f"/proc/{pid}").exists()
-    assert not speaker.exporter._home.socket.exists()
-
-
-def test_a_changed_configuration_touches_only_its_sessions(lab: Lab, frr: Frr, node: Bench, speaker: Speaker) -> None:
-    """A neighbour more in agent.toml: the session that was there stays up, and the new one gets the routes."""
-    route = unicast(node, "10.1.2.3/32")
-    speaker.announce(route)
-    speaker.prune(route)
-    until(lambda: frr.paths("10.1.2.3/32"), "the route")
-    before, pid = frr.neighbor(node.address), speaker.pid
-    speaker.close()
-    old = facts(node).neighbors[0]
-    more = Neighbor("198.18.200.1", 64999, (Family.IPV4_UNICAST,), 90)
-    second = Speaker(lab, node.namespace, facts(node, old, more))
-    second.announce(route)
-    second.prune(route)
-    second.wait(Reach.ACKED, route)
-    assert frr.neighbor(node.address)["connectionsEstablished"] == before["connectionsEstablished"]
-    assert {p.address for p in second.exporter.peers()} == {node.peer, "198.18.200.1"}
-    assert second.pid == pid
 
 
 def test_a_killed_relay_touches_no_session(frr: Frr, node: Bench, speaker: Speaker) -> None:

@@ -296,19 +296,6 @@ def test_another_users_socket_is_not_asked(lab: Lab) -> None:
 # ---------------------------------------------------------------- the folders
 
 
-def link(path: Path) -> None:
-    path.rename(path.with_name("elsewhere"))
-    path.symlink_to("elsewhere")
-
-
-FOLDERS: list[tuple[str, Callable[[Path], object], str]] = [
-    ("a link", link, "Not a directory"),
-    ("another user's", lambda path: os.chown(path, NOBODY, NOBODY), "belongs to user 65534"),
-    ("open to the group", lambda path: path.chmod(0o770), "chmod 0700"),
-    ("open to all", lambda path: path.chmod(0o1777), "chmod 0700"),
-]
-
-
 @pytest.fixture(params=["alone", "agent"])
 def asked(request: pytest.FixtureRequest, lab: Lab) -> tuple[Node, Callable[[], tuple[int | None, str]]]:
     """A node that has worked once, and a question to it: the error's code and the words, (None, "") if all is well."""
@@ -327,19 +314,6 @@ def asked(request: pytest.FixtureRequest, lab: Lab) -> tuple[Node, Callable[[], 
         return None, node.log.read_text()
 
     return node, (alone if request.param == "alone" else agent)
-
-
-@pytest.mark.parametrize("name", ["run_dir", "data_dir"])
-@pytest.mark.parametrize(("change", "words"), [case[1:] for case in FOLDERS], ids=[case[0] for case in FOLDERS])
-def test_a_folder_that_another_could_write_is_not_used(
-    asked: Any, name: str, change: Callable[[Path], object], words: str
-) -> None:
-    """Error 5 and words for the operator, with an agent and without."""
-    node, ask = asked
-    change(getattr(node, name))
-    code, text = ask()
-    assert code == 5
-    assert words in text
 
 
 def test_a_folder_that_others_can_read_is_used_with_a_warning(asked: Any) -> None:

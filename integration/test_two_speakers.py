@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bgpcni.testing.patience import SECONDS
 from integration.lab import Frr, Lab, Neighbor, Node, link, until
 
 SECOND, SECOND_PEER = "198.18.2.2", "198.18.2.1"
@@ -125,6 +126,35 @@ def test_one_speaker_becomes_two_and_one_again(lab: Lab, pair: Pair) -> None:
     until(lambda: set(node.operator("status").document["exporters"]) == {"exabgp"}, "the end of the second speaker")
     until(lambda: node.operator("status").code == 0, "that all is well again")
     assert pair.begun("a") == 1
+
+
+@pytest.mark.parametrize("pair", ["one address"], indirect=True)
+def test_a_speaker_gets_another_address(lab: Lab, pair: Pair) -> None:
+    """By reload, while a container runs: its session from the new address has the route before that from the old one
+    ends, and the agent's restart changes nothing of it."""
+    node, frr, another = pair.node, pair.frrs["a"], "198.18.1.3"
+    node.namespace.ip("address", "add", f"{another}/24", "dev", "uplink")
+    frr.add_neighbor(Neighbor(another, node.asn, node.families))
+    node.agent(exporters={"a": {"type": "exabgp"}})
+    frr.wait_established(node.address)
+    prefix = pair.add(lab, "c1")
+    until(lambda: frr.paths(prefix), "the route")
+    log = lab.folder / "routes"
+    monitor = frr.namespace.popen("ip", "monitor", "route", log=log)
+    until(lambda: frr.kernel_route(prefix), "the route in FRR's kernel")
+    pair.reload(exporters={"a": {"type": "exabgp", "local_address": another}})
+    frr.wait_established(another)
+    until(lambda: [path["peer"]["peerId"] for path in frr.paths(prefix)] == [another], "the route from there alone")
+    until(lambda: not frr.established(node.address), "the end of the old session")
+    until(lambda: node.operator("status").code == 0, "that all is well")
+    begun = frr.neighbor(another)["connectionsEstablished"]
+    node.restart_agent()
+    second = pair.add(lab, "c2")
+    until(lambda: frr.paths(second), "another route")
+    assert frr.neighbor(another)["connectionsEstablished"] == begun == 1
+    monitor.terminate()
+    monitor.wait(SECONDS)
+    assert [line for line in log.read_text().splitlines() if line.startswith("Deleted") and "10.1.2." in line] == []
 
 
 @pytest.mark.parametrize("pair", ["one address"], indirect=True)

@@ -202,7 +202,9 @@ class TestTaking:
         assert self.taken("new", self.facts(tmp_path, "192.0.2.253")) == "exabgp-new"
         moved = replace(self.facts(tmp_path, "192.0.2.254"), local_address="192.0.2.2")
         assert self.taken("new", moved) == "exabgp-new"
-        assert self.taken("old", moved) == old.name, "its neighbours changed while nobody looked"
+        assert self.taken("old", moved) == f"{old.name}@2", "the other one is handed over, or ends"
+        assert self.taken("old", self.facts(tmp_path, "192.0.2.253")) == old.name, "it has other neighbours now"
+        assert self.taken("old", self.facts(tmp_path)) == old.name, "it has none now, and is to end"
 
     def test_a_speaker_of_another_exporter_stays(self, old: Home, tmp_path: Path) -> None:
         """A neighbour moved from one to the other: the other lets it go when it reads its configuration."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
-from bgpcni.ipam.contract import PoolExhausted
+from bgpcni.ipam import kinds
+from bgpcni.ipam.contract import Given, PoolExhausted, Terms, Wish
+from bgpcni.ipam.leases import Entry, Holder, Owner
 from bgpcni.model import Address, Attachment, Bgp, IpamRecord, State
 from bgpcni.node import addressing as module
 from bgpcni.node.addressing import Addressing
@@ -26,13 +29,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def request(tmp_path: Path, container: str) -> Request:
-    """An ADD on a network with one address."""
+def request(tmp_path: Path, container: str, ipam: dict[str, Any] | None = None) -> Request:
+    """An ADD on a network with one address, or with another IPAM."""
     variables = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": container, "CNI_NETNS": "/x", "CNI_IFNAME": "eth0",
                  "CNI_PATH": "/o"}  # fmt: skip
     body = {
         "cniVersion": "1.0.0", "name": "net", "type": "bgpcni", "bgp": {"family": "evpn", "vni": 5001},
-        "ipam": {"type": "host-local", "dataDir": str(tmp_path / "leases"), "ranges": [
+        "ipam": ipam or {"type": "host-local", "dataDir": str(tmp_path / "leases"), "ranges": [
             [{"subnet": "10.1.2.0/24", "rangeStart": "10.1.2.10", "rangeEnd": "10.1.2.10"}]]},
     }  # fmt: skip
     return parse_request(variables, json.dumps(body).encode())
@@ -123,3 +126,61 @@ def test_what_was_taken_goes_back_to_who_waits_for_its_withdrawal(tmp_path: Path
     assert node.still_leased(item)
     node.release(item)
     assert not node.still_leased(item)
+
+
+class Ticket:
+    """An IPAM of another kind: it has one address, and nobody on this node sees who holds it."""
+
+    leases = None
+    calls: ClassVar[list[str]] = []
+
+    def __init__(self, terms: Terms) -> None:
+        self._type = terms.type
+
+    def record(self) -> IpamRecord:
+        return IpamRecord(type=self._type)
+
+    def example(self) -> tuple[Address, ...]:
+        return (Address(address="10.9.0.1/24"),)
+
+    def add(self, owner: Holder, wish: Wish) -> Given:
+        self.calls.append(f"add {owner[0]}")
+        return Given(self.example())
+
+    def check(self, owner: Holder, addresses: Sequence[str]) -> None:
+        self.calls.append(f"check {owner[0]} {addresses[0]}")
+
+    def release(
+        self, owner: Holder, addresses: Sequence[str] | None, spared: Callable[[str, Entry], bool] | None = None
+    ) -> None:
+        self.calls.append(f"release {owner[0]}")
+
+    def gc(self, valid: Collection[Holder], stay: Collection[Owner]) -> None:
+        self.calls.append("gc")
+
+    def status(self) -> None:
+        self.calls.append("status")
+
+
+def test_an_ipam_of_another_kind_is_a_module_and_a_line(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ADD, CHECK, DEL, GC and STATUS go to it as to any other; nothing else has to know it."""
+    monkeypatch.setattr(kinds, "BUILT_IN", {**kinds.BUILT_IN, "ticket": Ticket})
+    monkeypatch.setattr(Ticket, "calls", [])
+    node = Addressing(store, resident=True)
+    call = request(tmp_path, "c1", {"type": "ticket"})
+    kept = node.plan(call)
+    given = node.allocate(call)
+    item = Attachment(
+        boot_id="b", network="net", container_id="c1", ifname="eth0", netns="/x", addresses=given.addresses, ipam=kept
+    )
+    node.status(call)
+    node.check(call, item)
+    node.collect(call, set())
+    node.release(item)
+    warnings: list[str] = []
+    node.release_unrecorded(call, node.leases_of(call, warnings), warnings)
+    assert node.examples(call) == given.addresses
+    assert (node.still_leased(item), node.unlisted(call, set()), warnings) == (None, {}, [])
+    assert Ticket.calls == ["add c1", "status", "check c1 10.9.0.1/24", "gc", "release c1", "release c1"]

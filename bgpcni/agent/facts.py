@@ -1,6 +1,6 @@
 """What this node is to its BGP neighbours: `[bgp]` of agent.toml, its next hops found in the kernel.
 
-Also which exporter has which neighbour, for that follows from what each exporter says of itself.
+It also checks which exporter has which neighbour, since only the exporters know whether they take neighbours.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def resolve(config: AgentConfig) -> NodeFacts:
 
 
 def _speakers(config: AgentConfig) -> dict[str, str]:
-    """The exporters that have neighbours of `[[bgp.neighbors]]`, and each one's address. Broken ones have none."""
+    """The exporters that take neighbours of `[[bgp.neighbors]]`, and the address of each. Broken ones take none."""
     found: dict[str, str] = {}
     local_address = config.bgp.local_address if config.bgp else None
     for use in plan.configured(config):

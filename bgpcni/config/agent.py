@@ -1,6 +1,6 @@
-"""agent.toml: what the operator says of this node, validated into one frozen model. Reads one file, no more.
+"""agent.toml, the operator's configuration of this node, validated into one frozen model. Reads that file only.
 
-Unknown keys are errors here: this file has one owner.
+Unknown keys are errors here, because the file has one owner.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _is_number(annotation: Any) -> bool:
 
 
 class Table(BaseModel):
-    """Base of the tables that are ours: frozen, unknown keys refused."""
+    """Base class of our tables. They are frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
 
@@ -53,7 +53,7 @@ class Table(BaseModel):
 
 
 def _address(value: str) -> str:
-    if "%" in value:  # may hold any character; no speaker of ours takes one
+    if "%" in value:  # a zone may have any character, and no speaker of ours accepts one
         raise ValueError(f"{value!r} has a zone")
     return str(ip_address(value))
 
@@ -117,7 +117,7 @@ class BgpTable(Table):
 
 
 class ExporterTable(BaseModel):
-    """`[exporters.NAME]`: `type` (absent: NAME), the rest is that exporter's own configuration."""
+    """`[exporters.NAME]`: `type` (default: NAME). All other keys are the configuration of that exporter."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     type: str | None = None
@@ -128,7 +128,7 @@ class ExporterTable(BaseModel):
 
 
 class NetworkTable(Table):
-    """`[networks.NAME]`: what the operator says of a network wins over the CNI configuration."""
+    """`[networks.NAME]`: what the operator decides for a network. It has priority over the CNI configuration."""
 
     exporters: tuple[str, ...] | None = None
 
@@ -141,14 +141,14 @@ def _range(value: str) -> str:
 
 
 def _community(pattern: str) -> str:
-    """A pattern, or a well-known name, whose number is compared as in the configurations."""
+    """A pattern, or the number of a well-known name, since configurations have the number too."""
     return bgp.community(pattern) if pattern in bgp.WELL_KNOWN else pattern
 
 
 class PolicyTable(Table):
-    """`[policy]`: allow-lists for what network configurations may ask; absent: anything.
+    """`[policy]`: lists of what network configurations may ask for. An absent list allows anything.
 
-    `annotations` is the other way round: those of pods that are heeded; absent: none.
+    `annotations` is different: it lists the annotations of pods that we obey. If it is absent, we obey none.
     """
 
     import_rt: tuple[str, ...] | None = None

@@ -27,7 +27,7 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 def _texts(value: Any) -> Any:
-    """A string, a comma-separated string or a list: the article's configuration used all three."""
+    """A string, a string with commas, or a list: the configuration of the article has all three."""
     if value is None:
         return ()
     if isinstance(value, str):
@@ -43,7 +43,7 @@ def _each(check: Callable[[str], str]) -> Callable[[tuple[str, ...]], tuple[str,
 
 
 def _number(value: Any) -> Any:
-    """The article's plugin wanted `"mtu": "1500"`: digits in a string are a number too. `true` is none."""
+    """Digits in a string are a number too, because the article has `"mtu": "1500"`. `true` is no number."""
     if isinstance(value, bool):
         raise ValueError("should be a number")
     return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()) else value
@@ -79,7 +79,7 @@ def mac_address(value: str) -> str:
 
 
 def _prefix(value: str) -> str:
-    if "%" in value:  # a zone may hold any character, and means nothing to a peer
+    if "%" in value:  # a zone may have any character, and a peer cannot use it
         raise ValueError(f"{value!r} has a zone")
     return str(ip_network(value))
 
@@ -119,7 +119,7 @@ class BgpSection(Section):
 
 
 class RuntimeSection(Section):
-    """`runtimeConfig`: what the runtime fills in for declared capabilities (CNI conventions)."""
+    """`runtimeConfig`: what the runtime sets for the capabilities that the configuration declares (CNI conventions)."""
 
     mac: Mac | None = None
     ips: tuple[str, ...] = ()
@@ -128,7 +128,7 @@ class RuntimeSection(Section):
 
 
 class DnsSection(Section):
-    """`dns`: what the container's resolv.conf shall say."""
+    """`dns`: what is to be in the resolv.conf of the container."""
 
     nameservers: Texts = ()
     domain: str | None = None
@@ -137,7 +137,7 @@ class DnsSection(Section):
 
 
 class CniArgs(Section):
-    """`args.cni`: per-attachment wishes (CNI conventions), route targets among them."""
+    """`args.cni`: what one attachment asks for (CNI conventions), such as its own route targets."""
 
     import_rt: RouteTargets | None = Field(default=None, alias="importRT")
     export_rt: RouteTargets | None = Field(default=None, alias="exportRT")
@@ -190,7 +190,7 @@ def _exporters(value: Any) -> Any:
 
 
 class NetworkConfig(Section):
-    """The whole configuration of one plugin call (CNI specification section 1, plus ours)."""
+    """The configuration of one call: the keys of the CNI specification (section 1) and ours."""
 
     cni_version: str = Field(default="0.1.0", alias="cniVersion")
     name: str
@@ -239,7 +239,7 @@ class NetworkConfig(Section):
 _FOREIGN = frozenset(
     ["capabilities", "cni.dev/attachments", "disablecheck", "disablegc", "loadonlyinlinedplugins", "cniversions"]
 )
-"""Keys that belong to the runtime or to the list; never a misspelling of ours."""
+"""Keys of the runtime or of the list; they are no misspellings of our keys."""
 
 
 def parse(document: Mapping[str, Any], *, escaped: bool = True) -> tuple[NetworkConfig, tuple[str, ...]]:
@@ -264,7 +264,7 @@ def parse(document: Mapping[str, Any], *, escaped: bool = True) -> tuple[Network
 
 
 def _look_at_ipam(ipam: Mapping[str, Any], warnings: list[str]) -> None:
-    """Its type is a name, and of host-local, which is done here, no key looks misspelt."""
+    """Check that `type` is a name; for host-local, which is built in, also note the keys that look misspelt."""
     kind = next((value for key, value in ipam.items() if key.lower() == "type"), None)
     if kind is not None and not isinstance(kind, str):
         raise InvalidConfiguration("ipam.type: should be a string")
@@ -354,13 +354,13 @@ _WORDS = {
     "too_short": "has {actual_length} entries, at least {min_length} must be there",
     "too_long": "has {actual_length} entries, at most {max_length} may be there",
 }
-"""pydantic's types of errors in a reader's words; braces are filled with the number and what pydantic says of it."""
+"""How we word the errors of pydantic, by their type. The braces are filled with the value and what pydantic gives."""
 
 
 def describe(error: ValidationError, prefix: str = "", model: type[BaseModel] | None = None) -> str:
-    """pydantic's findings in one line: `bgp.vni: 16777216 is over 16777215; mtu: …`.
+    """The errors of pydantic in one line: `bgp.vni: 16777216 is over 16777215; mtu: …`.
 
-    With the `model` that refuses unknown keys, the one that was probably meant is named too.
+    With the `model` that refused an unknown key, the key that was probably meant is named too.
     """
     return "; ".join(dict.fromkeys(_findings(error, prefix, model)))
 
@@ -388,7 +388,7 @@ def _meant(model: type[BaseModel], place: Sequence[int | str]) -> str:
     for part in path:
         field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
         if field is None:
-            continue  # a place in a list or a table of them, whose model we have
+            continue  # an index of a list, or a name in a table of tables: the model stays the same
         found = _model_in(field.annotation)
         if found is None:
             return ""
@@ -405,7 +405,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _fold(document: Mapping[str, Any], model: type[BaseModel], place: str, warnings: list[str]) -> dict[str, Any]:
-    """Give the keys their spelling in `model`, deeper sections too; note what looks misspelt."""
+    """Spell the keys as `model` does, in nested sections too, and note the keys that look misspelt."""
     names = {(field.alias or name): field for name, field in model.model_fields.items()}
     spelling = {name.lower(): name for name in names}
     folded: dict[str, Any] = {}
@@ -424,7 +424,7 @@ def _fold(document: Mapping[str, Any], model: type[BaseModel], place: str, warni
                 for at, item in enumerate(value)
             ]
         if value is None and names[name].default is not None:
-            continue  # JSON null is Go's "not given"
+            continue  # Go reads null as if the key were not given
         folded[name] = value
     return folded
 

@@ -1,4 +1,4 @@
-"""Files that hold a secret: read only where nobody else can read or change them."""
+"""Files with a secret. We read one only if no other user can read or change it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LONGEST = 4096
 
 
 def read_secret(path: str) -> str:
-    """The file's text without the end of the line. Raises ValueError in words: missing, not 0600, another user's."""
+    """The text of the file without the end of the line. Raises ValueError, which says why the file cannot be used."""
     try:
         with opened(path, follow=False) as (file, found):
             mode = stat.S_IMODE(found.st_mode)

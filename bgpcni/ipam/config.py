@@ -23,9 +23,9 @@ Ip = IPv4Address | IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Addresses to give out, `start` and `end` included; all but the gateway and those that are no host's.
+    """The addresses from `start` to `end`, except the gateway's and those that no host can have.
 
-    The gateway may lie outside `subnet` (an on-link one, such as 169.254.1.1): the stock plugin takes it too.
+    The gateway may be outside `subnet` (on-link, such as 169.254.1.1): the stock plugin accepts that too.
     """
 
     subnet: IPv4Network | IPv6Network
@@ -40,7 +40,7 @@ class Range:
         return f"{self.start}-{self.end}"
 
     def spared(self) -> frozenset[int]:
-        """Addresses never given to a container: the gateway, the network's own and IPv4's broadcast."""
+        """Addresses that no container gets: the gateway, the network address, and the broadcast address of IPv4."""
         spared = {int(self.subnet.network_address)}
         if self.subnet.version == 4:
             spared.add(int(self.subnet.broadcast_address))
@@ -49,7 +49,7 @@ class Range:
         return frozenset(spared)
 
     def size(self) -> int:
-        """How many addresses it can give."""
+        """How many containers can have an address of this range."""
         whole = int(self.end) - int(self.start) + 1
         return whole - sum(int(self.start) <= number <= int(self.end) for number in self.spared())
 
@@ -62,7 +62,7 @@ RangeSet = tuple[Range, ...]
 
 @dataclass(frozen=True, slots=True)
 class HostLocalConfig:
-    """A container gets one address of each set, in this order; index in `range_sets` = N of `last_reserved_ip.N`."""
+    """A container gets one address of each set, in this order. The index of a set is the N of `last_reserved_ip.N`."""
 
     range_sets: tuple[RangeSet, ...]
     routes: tuple[Route, ...] = ()

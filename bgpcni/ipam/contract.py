@@ -53,10 +53,10 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What an ADD may be given although somebody holds it, by address without prefix length.
+    """Addresses that an ADD may have although somebody holds them; by address without prefix length, the holder.
 
-    `own`: what the container had before; where there is any, it gets these or none. `leaving`: what may be had if
-    nothing else is free, the first of them first; asked only then, while nobody else can take or release addresses.
+    `own`: what the container had before. If there are any, it gets these or none. `leaving`: which addresses it may
+    have if nothing else is free, the first of them first. It is called only then, with the lock of the leases held.
     """
 
     own: Mapping[str, Holder] = field(default_factory=dict)
@@ -69,17 +69,17 @@ class Configuration(Protocol):
     document: Mapping[str, Any]
 
     def part(self, parse: Callable[[Mapping[str, Any]], R]) -> R:
-        """What `parse` makes of the document; kept for the next call that has the same one."""
+        """The result of `parse(document)`. It is kept for the next call with the same configuration."""
         ...  # pragma: no cover
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What an IPAM is opened with, by a call's configuration or by what a record kept of it.
+    """What an IPAM needs to begin: from the configuration of a call, or from a record.
 
-    `type`: the IPAM's name. `data_dir`: where its leases are on this node, None: where it puts them by default.
-    `stdin`, `environment`: the call as it came (the CNI_* variables). `recorded`: the addresses known to be in use, by
-    the records. `asked`, `args`: the configuration and CNI_ARGS, which giving needs; a record has none.
+    `type`: its name. `data_dir`: where its leases are on this node; None: at its default place. `stdin`, `environment`:
+    the call as it came, with the CNI_* variables. `recorded`: the addresses that records say are in use. `asked`,
+    `args`: the configuration and CNI_ARGS, without which no address can be given; a record has none.
     """
 
     network: str
@@ -93,19 +93,19 @@ class Terms:
 
 
 class Ipam(Protocol):
-    """One network's IPAM. Blocking, with deadlines; every method may raise CniError."""
+    """The IPAM of one network. Its methods block, within deadlines; each may raise CniError."""
 
     @property
     def leases(self) -> Leases | None:
-        """Who holds which address, where that is seen on this node; None: another plugin alone knows."""
+        """Who holds which address, if this node can know; None: only another plugin knows."""
         ...  # pragma: no cover
 
     def record(self) -> IpamRecord:
-        """What a record has to keep, so that the addresses can be given back."""
+        """What a record has to keep so that the addresses can be released."""
         ...  # pragma: no cover
 
     def example(self) -> tuple[Address, ...]:
-        """One address of each family that `add` is known to give; nothing is taken."""
+        """An address of each family that `add` would give, as far as that is known. Nothing is taken."""
         ...  # pragma: no cover
 
     def add(self, owner: Holder, wish: Wish) -> Given:
@@ -119,13 +119,16 @@ class Ipam(Protocol):
     def release(
         self, owner: Holder, addresses: Sequence[str] | None, spared: Callable[[str, Entry], bool] | None = None
     ) -> None:
-        """Give back what `owner` holds of these, None: all of it. `spared`: which leases stay. Idempotent."""
+        """Release the addresses that `owner` holds of these; None: all of them. `spared` says which leases stay.
+
+        Idempotent.
+        """
         ...  # pragma: no cover
 
     def gc(self, valid: Collection[Holder], stay: Collection[Owner]) -> None:
-        """Give back what is neither held by one of `valid` nor by one of `stay`."""
+        """Release every address that is held by none of `valid` and none of `stay`."""
         ...  # pragma: no cover
 
     def status(self) -> None:
-        """Raise PoolExhausted where no address is free, or Unavailable or Degraded as the plugin says."""
+        """Raise PoolExhausted if no address is free, or Unavailable or Degraded if the plugin says so."""
         ...  # pragma: no cover

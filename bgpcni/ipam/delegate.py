@@ -1,7 +1,7 @@
 """Any other IPAM plugin, run as the specification says (section 4, "Plugin Delegation").
 
-It gets exactly the environment and the configuration it is given here. It knows no networks, records or routes:
-when which command is due is decided elsewhere. Blocking; each run has a deadline.
+The plugin gets exactly the environment and the configuration that are given here. This module knows no networks,
+records or routes, and does not decide when a command is due. It blocks; each run has a deadline.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Delegate:
     stdin: bytes
 
     def add(self, deadline: float) -> Result:
-        """Its result, in whatever version it answers; the configuration's if it does not say."""
+        """The result of the plugin, in the version that it names, else in the version of the configuration."""
         document = self._json(self._run(Command.ADD, self.stdin, deadline))
         version = read_version(_member(document, "cniVersion") or self._version(), f"{self.type}: cniVersion")
         return decode(document, version, place=f"{self.type}: result")
@@ -77,7 +77,7 @@ class Delegate:
         self._run(Command.DEL, self.stdin, deadline)
 
     def check(self, deadline: float) -> bool:
-        """False if the plugin knows no CHECK: it says so in the reference library's words."""
+        """False if the plugin does not know CHECK. We see that by the error text of the reference library."""
         try:
             self._run(Command.CHECK, self.stdin, deadline)
         except Delegated as error:
@@ -87,15 +87,15 @@ class Delegate:
         return True
 
     def gc(self, deadline: float) -> bool:
-        """False, and nothing was asked of it, if the plugin does not know GC."""
+        """False if the plugin does not know GC; then it is not called."""
         return self._run_if_known(Command.GC, deadline)
 
     def status(self, deadline: float) -> bool:
-        """False, and nothing was asked of it, if the plugin does not know STATUS."""
+        """False if the plugin does not know STATUS; then it is not called."""
         return self._run_if_known(Command.STATUS, deadline)
 
     def _run_if_known(self, command: Command, deadline: float) -> bool:
-        """GC and STATUS exist from 1.1.0 on; VERSION tells whether the plugin is of that age."""
+        """GC and STATUS exist since version 1.1.0; VERSION says whether the plugin supports that."""
         question = json.dumps({"cniVersion": self._version()}).encode()
         supported = _member(self._json(self._run(Command.VERSION, question, deadline)), "supportedVersions")
         if not isinstance(supported, list) or self._version() not in supported:
@@ -162,7 +162,7 @@ class Delegate:
 
 
 class DelegatedIpam:
-    """A plugin that another call's configuration or a record names, for one network. Fulfils `Ipam`."""
+    """The IPAM of a network whose configuration, or a record of it, names another plugin. Fulfils `Ipam`."""
 
     leases: Leases | None = None
 
@@ -195,7 +195,7 @@ class DelegatedIpam:
         self._plugin.delete(_deadline())
 
     def gc(self, valid: Collection[Holder], stay: Collection[Owner]) -> None:
-        """With a list of `valid` alone: an address whose route is not withdrawn yet must not go."""
+        """The plugin gets the list of `valid` in place of the runtime's: it must not release what is not withdrawn."""
         document = json.loads(self._terms.stdin)
         kept = {key: value for key, value in document.items() if key.lower() != VALID_ATTACHMENTS}
         listed = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in sorted(valid)]
@@ -219,11 +219,11 @@ class _Overdue(Exception):
 
 
 class _TooMuch(Exception):
-    """More output than is taken."""
+    """The plugin wrote more than OUTPUT_MAX octets."""
 
 
 def _converse(child: subprocess.Popen[bytes], stdin: bytes, deadline: float) -> tuple[bytes, bytes]:
-    """Feed and read a child until it ends; its status is collected. What it leaves running holds nobody up."""
+    """Write to a child and read from it until it ends. We do not wait for processes that it leaves behind."""
     assert child.stdin is not None
     assert child.stdout is not None
     assert child.stderr is not None
@@ -270,7 +270,7 @@ def _converse(child: subprocess.Popen[bytes], stdin: bytes, deadline: float) -> 
 
 
 def _send(file: int, data: memoryview) -> memoryview:
-    """Write some; what is left. A child that does not read its stdin to the end may do so."""
+    """Write a part and return the rest. It is no error if the child does not read its stdin to the end."""
     try:
         return data[os.write(file, data[:_CHUNK]) :]
     except BlockingIOError:
@@ -282,7 +282,7 @@ def _send(file: int, data: memoryview) -> memoryview:
 
 
 def _receive(file: int, buffer: bytearray, *, patient: bool = True) -> bool:
-    """Read some into `buffer`; False at the end, and without `patient` also where there is nothing yet."""
+    """Read a part into `buffer`; False at the end of the file; without `patient` also if there is nothing yet."""
     try:
         data = os.read(file, _CHUNK)
     except BlockingIOError:
@@ -292,7 +292,7 @@ def _receive(file: int, buffer: bytearray, *, patient: bool = True) -> bool:
 
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:
-    """The child was not waited for yet, so its number, and its group's, are still its own."""
+    """Kill the child's process group. We have not waited for the child yet, so nobody else can have its number."""
     try:
         os.killpg(child.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,6 +1,6 @@
-"""Addresses given out as the stock host-local does, from the same folder and in the same order.
+"""Gives addresses as the stock host-local does: from the same folder and in the same order.
 
-Blocking; one object serves one call or many, from any thread. What is kept is in the folder (`leases`).
+It blocks. One object may serve many calls, from any thread. All state is in the folder (`leases`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from bgpcni.model import Address, IpamRecord
 RESOLV_CONF_MAX = 1 << 16
 """Octets of a file that `resolvConf` names."""
 _TRIES = 64
-"""After so many taken addresses in a row the folder is listed once, in place of asking for each of the rest."""
+"""After so many taken addresses in a row we list the folder once, instead of trying each of the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One address given out: with its subnet's prefix length (`10.1.2.3/24`), and which set it is from.
+    """One address that was given, with the prefix length of its subnet (`10.1.2.3/24`), and the set it is from.
 
-    `taken_from`: who held it until now, where it was one of `held`.
+    `taken_from`: who held it until now, if it was one of `held`.
     """
 
     address: str
@@ -133,7 +133,7 @@ class HostLocal(Leases):
         return leases
 
     def exhausted(self) -> PoolExhausted | None:
-        """The error that `add` would raise now without a wish; None if each set has a free address. Changes nothing."""
+        """The error that `add` would raise now; None if each set has a free address. Changes nothing."""
         with self._locked() as folder:
             found = {name: self._read(folder, name) for name in self._names(folder)} if folder is not None else {}
         without = {name for name, entry in found.items() if entry is None or not entry.content.strip()}
@@ -183,7 +183,7 @@ class HostLocal(Leases):
         return Lease(f"{ip}/{range_.subnet.prefixlen}", str(range_.gateway), index, taken_from)
 
     def _give_back(self, folder: int, lease: Lease, owner: Holder) -> None:
-        """Undo one lease. The error that is on its way is the one to be told, so this one is not."""
+        """Undo one lease. An error here is not raised: the caller already raises the one that counts."""
         try:
             self._return(folder, lease, owner)
         except IoFailure:
@@ -246,7 +246,7 @@ class HostLocal(Leases):
 
 
 def _round(ranges: RangeSet, last: Ip | None) -> Iterator[Ip]:
-    """All addresses of a set once, from the one after `last` on and round to it."""
+    """Every address of a set once, beginning after `last` and ending with it."""
     at = next((i for i, range_ in enumerate(ranges) if last is not None and last in range_), None)
     if at is None or last is None:
         for range_ in ranges:

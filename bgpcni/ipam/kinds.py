@@ -1,4 +1,4 @@
-"""Which IPAM a name stands for: one that is built in, else the plugin of that name."""
+"""Which IPAM a name stands for: one that is built in, or else the plugin with that name."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ BUILT_IN: Mapping[str, Callable[[Terms], Ipam]] = {"host-local": HostLocalIpam}
 
 
 def open_ipam(terms: Terms) -> Ipam:
-    """Opens nothing yet, in the system's sense: no file is touched."""
+    """The IPAM for these terms. No file is opened yet."""
     return BUILT_IN.get(terms.type, DelegatedIpam)(terms)

@@ -1,14 +1,15 @@
-"""When an attachment's addresses may be given, and when they are released; `bgpcni.ipam` does both.
+"""Decides when an attachment may get addresses, and when they are released. `bgpcni.ipam` then does it.
 
-Knows records and networks. An address is given to nobody else before the withdrawal of its routes is confirmed.
+This module knows records and networks. Nobody else gets an address before the withdrawal of its routes is confirmed.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,9 @@ from bgpcni.store import Store
 
 log = logging.getLogger(__name__)
 HELD_SECONDS = 1.0
-"""For so long an ADD waits for an address, where all that are not in use are held."""
+"""Seconds that an ADD waits for an address if all addresses are in use or held."""
 HAND_BACK_SECONDS = 3.0
-"""More than a DEL waits for its withdrawals."""
+"""Seconds to wait for the lock of an attachment; a DEL that waits for its withdrawals takes less."""
 _MILLISECOND = 1_000_000
 
 
@@ -38,7 +39,7 @@ class Addressing:
     """The addresses of one node's attachments. Safe for threads."""
 
     def __init__(self, store: Store, *, resident: bool) -> None:
-        """`resident`: in the agent, where held addresses are released while an ADD waits for one."""
+        """`resident`: we are in the agent, which releases held addresses while an ADD waits for one."""
         self._store = store
         self._resident = resident
         self._change = threading.Condition()
@@ -51,16 +52,16 @@ class Addressing:
     # ---------------------------------------------------------------- ADD
 
     def plan(self, request: Request) -> IpamRecord | None:
-        """How the addresses will be given back, known before any is taken. None: layer 2 only."""
+        """How the addresses will be released. The record has it before an address is taken. None: layer 2 only."""
         ipam = self._asked(request)
         return None if ipam is None else ipam.record()
 
     @step("addresses")
     def allocate(self, request: Request, held: Attachment | None = None) -> Given:
-        """Take the addresses; the caller has the record written that `release` acts by, and so undoes this.
+        """Take the addresses. The caller has written the record before, so that `release` can undo this.
 
-        `held`: this container's earlier attachment whose withdrawal is not confirmed: it gets the same addresses
-        again or none. Raises the IPAM's own error.
+        `held`: an earlier attachment of the same container whose withdrawal is not confirmed. The container gets the
+        same addresses again, or an error. Raises the error of the IPAM.
         """
         ipam = self._asked(request)
         before = None if held is None else self._recorded(held)
@@ -89,7 +90,7 @@ class Addressing:
         return given
 
     def is_leased_elsewhere(self, attachment: Attachment) -> bool:
-        """Whether another network of the same folder of leases has one of its addresses, on whatever bridge."""
+        """Whether another network in the same `dataDir` has a lease of one of its addresses, on whatever bridge."""
         ipam = self._recorded(attachment)
         if ipam is None or ipam.leases is None:
             return False
@@ -99,7 +100,7 @@ class Addressing:
 
     @step("release")
     def release(self, attachment: Attachment) -> None:
-        """Give the addresses of a record back. Gone already is success."""
+        """Release the addresses of a record. It is no error if they were released before."""
         ipam = self._recorded(attachment)
         if ipam is None:
             return
@@ -108,14 +109,14 @@ class Addressing:
             self._hand_back(ipam.leases, owner)
         try:
             ipam.release(owner, [item.address for item in attachment.addresses] or None, _Remade(attachment))
-        except NotInstalled as error:  # a DEL that fails for ever would help nobody
+        except NotInstalled as error:  # if this failed, the DEL could never succeed
             log.warning("%s: its addresses were not given back: %s", attachment.key, error.msg)
         with self._change:
             self._released += 1
             self._change.notify_all()
 
     def _hand_back(self, leases: Leases, owner: Holder) -> None:
-        """What was taken from an attachment that waits for its withdrawal still is that one's to hold."""
+        """Return the addresses that `owner` took from attachments whose withdrawal is still not confirmed."""
         for (folder, address), (taker, holder) in list(self._taken.items()):
             if (folder, taker) != (leases.folder, owner):
                 continue
@@ -129,10 +130,10 @@ class Addressing:
                     if address in (bare(item.address) for item in stored.attachment.addresses):
                         leases.hand_back(address, owner, holder)
             except TryAgain:
-                pass  # it is coming again, or its DEL takes long: the next one may have the address, as this one might
+                pass  # an ADD or DEL of it is at work: the next ADD may have the address, as this one might
 
     def still_leased(self, attachment: Attachment) -> bool | None:
-        """Whether it holds one of its leases yet, as its ADD took them; None: they are not ours to see."""
+        """Whether it still holds one of the leases that its ADD took. None: another plugin has them, we cannot know."""
         ipam = self._recorded(attachment)
         if ipam is None or ipam.leases is None or not attachment.addresses:
             return None
@@ -160,13 +161,13 @@ class Addressing:
             return []
 
     def is_leased_to_another(self, request: Request, addresses: Sequence[str]) -> bool:
-        """Whether a lease of one of these, in this network, is another container's. Raises CniError."""
+        """Whether another container has a lease of one of these addresses in this network. Raises CniError."""
         leases = self._leases(request)
         entries = {} if leases is None else leases.entries(addresses)
         return any(entry.owner[0] != request.environment.container_id for entry in entries.values())
 
     def release_unrecorded(self, request: Request, leases: Sequence[str], warnings: list[str]) -> None:
-        """What (container ID, interface name) holds goes. `leases`: as `leases_of` says."""
+        """Release what (container ID, interface name) holds. `leases`: the answer of `leases_of`."""
         ipam = self._asked(request)
         if ipam is None or (ipam.leases is not None and not leases):
             return
@@ -187,7 +188,7 @@ class Addressing:
         return owners
 
     def collect(self, request: Request, valid: Collection[Holder], stay: Collection[Owner] = ()) -> None:
-        """GC: what neither `valid` nor `stay` hold goes, in this network; another plugin is asked to do its part."""
+        """GC: release what neither `valid` nor `stay` hold in this network; another plugin does so by its own GC."""
         if (ipam := self._asked(request)) is not None:
             ipam.gc(valid, stay)
 
@@ -217,8 +218,8 @@ class Addressing:
     # ---------------------------------------------------------------- which IPAM
 
     def _asked(self, request: Request) -> Ipam | None:
-        """That of a call's configuration, read as far as a broken one lets it be read; None: it has none."""
-        kind, data_dir = _section(request.document)
+        """The IPAM that a call's configuration names, however broken the rest of it is. None: it names none."""
+        kind, data_dir = request.body.part(_section)
         if not kind:
             return None
         return open_ipam(
@@ -228,14 +229,14 @@ class Addressing:
                 data_dir=data_dir,
                 stdin=request.stdin,
                 environment=request.variables,
-                recorded=self._in_use(folder_of(data_dir, request.name)),
+                recorded=functools.partial(self._in_use, data_dir, request.name),
                 asked=request.body,
                 args=request.environment.args,
             )
         )
 
     def _recorded(self, attachment: Attachment, call: Request | None = None) -> Ipam | None:
-        """That of a record. `call`: another plugin gets its configuration and environment in place of the record's."""
+        """The IPAM in a record. `call`: another plugin gets its configuration and environment, not the record's."""
         kept = attachment.ipam
         if kept is None:
             return None
@@ -246,7 +247,7 @@ class Addressing:
                 data_dir=kept.data_dir,
                 stdin=(kept.stdin or "").encode() if call is None else call.stdin,
                 environment=kept.environment if call is None else call.variables,
-                recorded=self._in_use(folder_of(kept.data_dir, attachment.network)),
+                recorded=functools.partial(self._in_use, kept.data_dir, attachment.network),
             )
         )
 
@@ -272,14 +273,14 @@ class Addressing:
             log.info("network %s: lease of %s was left by an earlier boot; reclaimed", leases.network, address)
         self._reclaimed.add(leases.folder)
 
-    def _in_use(self, folder: str) -> Callable[[], dict[str, Holder]]:
-        """To be called by who must know: the addresses that records have from this folder, with their owners."""
-        return lambda: _holders(attachment for _, attachment in self._of_folder(folder))
+    def _in_use(self, data_dir: str | None, network: str) -> dict[str, Holder]:
+        """The addresses that records have from a folder, with their owners."""
+        return _holders(attachment for _, attachment in self._of_folder(folder_of(data_dir, network)))
 
     def _comes_free(self, folder: str, released: int, deadline: float) -> bool:
-        """Wait until an address is released, where some are held. `released`: how many were when nothing was free.
+        """Wait until an address is released, if some are held. `released`: the count when nothing was free.
 
-        Of EVPN nothing that is held can be had before; mostly the peers are about to acknowledge its withdrawal.
+        With EVPN nobody can have a held address before; usually the peers are about to acknowledge its withdrawal.
         """
         held = self._resident and any(state is State.LEAVING for state, _ in self._of_folder(folder))
         with self._change:  # asked after the records: an address is released before its record goes
@@ -287,9 +288,9 @@ class Addressing:
             return left > 0 and self._change.wait_for(lambda: self._released != released, left if held else 0)
 
     def _held(self, folder: str) -> dict[str, Holder]:
-        """Addresses of attachments that are gone but not confirmed withdrawn, the oldest first.
+        """The held addresses that another container may have, the oldest first.
 
-        Unicast and vpn only, whose NLRI and next hop stay the same on this node: EVPN's key has the MAC.
+        Unicast and vpn only, because their NLRI and next hop stay the same on this node. The NLRI of EVPN has the MAC.
         """
         gone = [a for state, a in self._of_folder(folder) if state is State.LEAVING and a.bgp.family != "evpn"]
         return _holders(sorted(gone, key=lambda item: item.since))
@@ -305,9 +306,9 @@ class Addressing:
 
 
 class _Remade:
-    """Of a record's leases those that another plugin took anew for the same container, whose interface has them.
+    """Tells which leases of a record another plugin took again for the same container, and its interface uses.
 
-    A lease of ours is as old as its ADD; only where one is not is the node looked at.
+    A lease of ours is as old as its ADD. We look at the interfaces of the node only if a lease is not.
     """
 
     def __init__(self, attachment: Attachment) -> None:
@@ -318,7 +319,7 @@ class _Remade:
         return self.is_doubtful(entry) and address in self._in_use()
 
     def is_doubtful(self, entry: Entry) -> bool:
-        """Written after the ADD that took the addresses; or before, where it took none yet. Clocks may step."""
+        """Whether it was written after the ADD that took the addresses, or before an ADD that took none yet."""
         item = self._attachment
         if not item.addresses:
             return not item.created or entry.mtime_ns < _nanoseconds(item.created)
@@ -333,7 +334,7 @@ class _Remade:
 
 
 def _nanoseconds(time_of: str) -> int:
-    """RFC 3339 as a file's time."""
+    """A time of RFC 3339 in nanoseconds since the epoch, as the times of files are."""
     return int(datetime.fromisoformat(time_of).timestamp() * 1000) * _MILLISECOND
 
 

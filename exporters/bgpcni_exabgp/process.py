@@ -117,13 +117,22 @@ class Home:
         self.lasting = Path(data_dir) / f"{name}.claim"
 
     def take(self) -> Home:
-        """The home to use until `leave`: that of a live ExaBGP with one of our sessions, else the one of our name.
+        """The home to use until `leave`: that of a live ExaBGP with one of our sessions, else one of our name.
 
         So a speaker whose exporter got another name keeps its sessions. Another ExaBGP that has one of them is ended.
+        One of our name whose sessions come from another address is left to the exporter that is handed over.
         """
         with _taking:
-            alike = [home for home in self._alive() if home.sessions & self.sessions or home.sessions == _UNKNOWN]
-            home = alike[0] if alike else next(home for home in self._by_name() if home.configuration not in _taken)
+            alive = self._alive()
+            alike = [home for home in alive if home.sessions & self.sessions or home.sessions == _UNKNOWN]
+            here = {address for _, address in self.sessions}
+            named = [
+                home for home in alive
+                if self._is_ours(home.name) and (not here or not here.isdisjoint(at for _, at in home.sessions))
+            ]  # fmt: skip
+            used = {*_taken, *(home.configuration for home in alive)}
+            fresh = (home for home in self._by_name() if home.configuration not in used)
+            home = next(itertools.chain(alike, named, fresh))
             _taken.add(home.configuration)
         for other in alike[1:]:
             if (running := other.adopt()) is not None:
@@ -154,7 +163,7 @@ class Home:
         return name.partition("@")[0] == self.name
 
     def _by_name(self) -> Iterator[Home]:
-        """Ours by name: a second one, where an exporter of this name with other sessions is at work yet."""
+        """Homes of our name. There are several only while one exporter of this name is handed over to another."""
         yield self
         for number in itertools.count(2):
             yield Home(str(self.folder), f"{self.name}@{number}", str(self.lasting.parent))
