@@ -16,6 +16,7 @@ from bgpcni.agent import worker
 from bgpcni.agent.worker import Worker
 from bgpcni.config.agent import AgentConfig, ExporterTable, NetworkTable
 from bgpcni.convergence import catalog
+from bgpcni.convergence.announcer import Announcer
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import CheckFailed, InvalidConfiguration, TryAgain
@@ -323,3 +324,22 @@ def test_an_add_that_a_drain_overtakes_is_refused(place: Place, monkeypatch: pyt
     with pytest.raises(TryAgain, match="drained"):
         place.node.announce(item)
     assert place.convergence.standing(item, item.exporters[0]) is Standing.UNKNOWN
+
+
+def test_an_exporter_that_is_back_when_it_is_let_go_of_withdraws(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was removed and away for so long that nobody waits for it any more: its routes go all the same."""
+    place.up()
+    old = place.exporter("old")
+    until(lambda: old.table)
+    place.away("old")
+    retry = Announcer.retry
+
+    def back(self: Announcer) -> None:
+        for verb in VERBS:
+            vars(self._exporter).pop(verb, None)
+        retry(self)
+
+    monkeypatch.setattr(Announcer, "retry", back)
+    place.reload(config("new"))
+    until(lambda: "old" not in place.convergence.announcers())
+    until(lambda: not old.table)
