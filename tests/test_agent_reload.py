@@ -219,3 +219,25 @@ def test_the_facts_of_these_tests_are_others(running: Running) -> None:
     """Else the two tests above would reload nothing."""
     assert changed(running.node.agent) != running.node.facts
     assert FACTS.asn is None
+
+
+def test_a_reload_that_touches_no_exporter_goes_back_too(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the data path refuses is in force nowhere."""
+    before, path, configure = running.node.agent, running._config_path, DataPlane.configure
+    path.write_text(f"orphan_grace = 7\n{path.read_text()}")
+    given: list[object] = []
+
+    def once(self: DataPlane, *arguments: Any) -> None:
+        given.append(arguments)
+        if len(given) == 1:
+            refuse()
+        configure(self, *arguments)
+
+    monkeypatch.setattr(DataPlane, "configure", once)
+    at_work = running.node.convergence.announcers()
+    with pytest.raises(InvalidConfiguration, match="Cannot allocate memory"):
+        running.reload()
+    assert running.node.agent == before
+    assert running.node.convergence.announcers() == at_work
+    running.reload()
+    assert running.node.agent.orphan_grace == 7

@@ -13,6 +13,7 @@ from bgpcni import clock
 from bgpcni.agent import worker
 from bgpcni.config.agent import AgentConfig, ExporterTable, NetworkTable
 from bgpcni.convergence import catalog
+from bgpcni.convergence.announcer import Announcer
 from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import CheckFailed, InvalidConfiguration, TryAgain
 from bgpcni.exporter import NotThereYet
@@ -300,3 +301,22 @@ def test_an_add_that_a_drain_overtakes_is_refused(place: Place, monkeypatch: pyt
     with pytest.raises(TryAgain, match="drained"):
         place.node.announce(item)
     assert place.convergence.standing(item, item.exporters[0]) is Standing.UNKNOWN
+
+
+def test_an_exporter_that_is_back_when_it_is_let_go_of_withdraws(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was removed and away for so long that nobody waits for it any more: its routes go all the same."""
+    place.up()
+    old = place.exporter("old")
+    until(lambda: old.table)
+    place.away("old")
+    retry = Announcer.retry
+
+    def back(self: Announcer) -> None:
+        for verb in VERBS:
+            vars(self._exporter).pop(verb, None)
+        retry(self)
+
+    monkeypatch.setattr(Announcer, "retry", back)
+    place.reload(config("new"))
+    until(lambda: "old" not in place.convergence.announcers())
+    until(lambda: not old.table)

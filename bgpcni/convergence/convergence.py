@@ -26,6 +26,8 @@ from bgpcni.steps import step
 
 log = logging.getLogger(__name__)
 RETIRE_SECONDS = 5.0
+LAST_SECONDS = 1.0
+"""For so long an exporter that is let go of may take to withdraw what nobody waits for any longer."""
 LEVELS = {"sent": Reach.SENT, "acked": Reach.ACKED}
 
 
@@ -451,7 +453,11 @@ class Convergence:
             for name in gone:
                 del self._announcers[name], self._uses[name]
         try:
+            for announcer in gone.values():  # what it owes was given up, but it may be back
+                announcer.retry()
+            last = time.monotonic() + LAST_SECONDS
             for announcer in gone.values():
+                announcer.wait_quiet(last)
                 announcer.drain(time.monotonic() + RETIRE_SECONDS)
                 announcer.stop()
         finally:

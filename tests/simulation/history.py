@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import random
 from collections.abc import Iterable, Iterator
@@ -136,10 +137,12 @@ def strike(world: World, fault: Fault) -> None:
             if how < 0.7:  # and some containers' lives end in the middle of the hand-over
                 for number, each in enumerate(names):
                     delay = 0.002 + (how * 1000 + number * 0.37) % 1 * (0.03 if how < 0.5 else 2.5)
-                    sched.at(sched.now + delay, lambda each=each: world.hurry(each))  # type: ignore[misc]
+                    # the withdrawal that follows may not be taken, the first time
+                    untaken = ["untouched"] * (int(how * 1e5 + number) % 3)
+                    sched.at(sched.now + delay, functools.partial(_hurry, world, each, untaken))
             models.kernel.unfit = max(0, int(how * 1000) % 10 - 7)
-            if how * 10 % 1 < 0.4:
-                models.speakers["b"].mishaps.append(MISHAPS[1 + int(how * 100) % 3])
+            if how * 1000 % 1 < 0.5:
+                models.speakers["b"].mishaps += [MISHAPS[2 + int(how * 1e5) % 3]] * (1 + int(how * 1e4) % 3)
         case "hurry":
             for each in names[: 1 + int(how * 3)]:
                 world.hurry(each)
@@ -150,7 +153,11 @@ def strike(world: World, fault: Fault) -> None:
         case "power cut":
             world.power_cut(how * 10)
         case "release":
-            world.force(name)
+            actor = world.force(name)
+            if actor is not None and how * 100 % 1 < 0.6:  # meanwhile it is deleted, and perhaps added again
+                sched.at(sched.now + 0.001, functools.partial(world.hurry, name))
+                slow = functools.partial(setattr, actor, "stalled_until", sched.now + 0.3)
+                sched.at(sched.now + how * 1000 % 1 * 0.006, slow)
         case "sync":
             from bgpcni.operator import answers
 
@@ -161,6 +168,11 @@ def strike(world: World, fault: Fault) -> None:
             runtime = world.runtimes[name]
             runtime.up = False
             models.kernel.end_space(runtime.container.path)
+
+
+def _hurry(world: World, name: str, mishaps: list[str]) -> None:
+    world.hurry(name)
+    models.speakers["b"].mishaps = models.speakers["b"].mishaps or mishaps
 
 
 def run(plan: Plan) -> Result:

@@ -734,7 +734,8 @@ class Speaker:
             self.client.tell("sessions")
 
 
-MISHAPS = ("untouched", "before", "half", "after", "short")
+SLOW = 0.03
+MISHAPS = ("untouched", "before", "half", "after", "slow", "short")
 """What a verb may come to: the speaker was given nothing; it is not known what it was given."""
 
 
@@ -816,12 +817,15 @@ class ModelExporter(Exporter):
         life = self.speaker.life
         for index, route in enumerate(routes):
             if mishap == "half" and index >= len(routes) // 2:
+                sched.sleep(SLOW)
                 raise NotThereYet("no answer to the rest")
             if self.speaker.life != life or not self.speaker.alive:
                 raise NotThereYet("the speaker went away")
             change(route)
             if index % 2 == 0:
                 sched.point()
+        if mishap in ("after", "slow"):
+            sched.sleep(SLOW)
         if mishap == "after":
             raise NotThereYet("the answer was lost")
         outcomes = self.progress(routes)

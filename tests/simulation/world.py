@@ -550,11 +550,11 @@ class World:
                 self.lost.add(runtime.container.name)
         sched.at(sched.now + seconds, self._start)
 
-    def command(self, what: Callable[[Agent], object]) -> None:
+    def command(self, what: Callable[[Agent], object]) -> Actor | None:
         """The operator says something to the agent, if there is one; errors are for the operator."""
         agent = self.agent
         if not agent.serving:
-            return
+            return None
 
         def run() -> None:
             try:
@@ -562,7 +562,7 @@ class World:
             except CniError:
                 pass
 
-        sched.spawn(run, agent.process, "operator")
+        return sched.spawn(run, agent.process, "operator")
 
     def reload(self, names: tuple[str, ...], uninstalled: Speaker | None = None) -> None:
         """agent.toml changes; the speaker that it does not name any more may be uninstalled at once."""
@@ -618,14 +618,14 @@ class World:
             del folder[address]
         self.lost.add(name)  # the other plugin does not wait for any withdrawal
 
-    def force(self, name: str) -> None:
+    def force(self, name: str) -> Actor | None:
         runtime = self.runtimes[name]
 
         def run(agent: Agent) -> None:
             runtime.forced = True
             answers.release(agent.node, name, force=True)
 
-        self.command(run)
+        return self.command(run)
 
     def drain(self) -> None:
         def run(agent: Agent) -> None:
