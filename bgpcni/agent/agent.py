@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bgpcni import locks
-from bgpcni.agent import commands, facts
+from bgpcni.agent import commands
 from bgpcni.agent.server import Server
 from bgpcni.agent.signals import Signals
 from bgpcni.agent.watch import Watch
@@ -31,7 +31,7 @@ from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import home, home_cookie
 from bgpcni.model import AttachmentKey, NodeFacts, State
-from bgpcni.node import boots, plan, reconcile, reload, renames
+from bgpcni.node import boots, facts, plan, reconcile, reload, renames
 from bgpcni.node.next_step import Wait
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.nudges import Nudges
