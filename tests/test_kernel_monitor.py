@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 import struct
 
+from bgpcni.kernel import uapi
 from bgpcni.kernel.monitor import gone
-from bgpcni.kernel.netlink import HEADER, RTM_DELLINK, RTM_DELNSID, RTM_NEWLINK, RTM_NEWNSID
 
 
 def event(kind: int, body: bytes) -> bytes:
-    return HEADER.pack(len(body) + 16, kind, 0, 0, 0) + body
+    return uapi.NLMSGHDR.pack(len(body) + 16, kind, 0, 0, 0) + body
 
 
 def link_event(kind: int, index: int, family: int = socket.AF_UNSPEC) -> bytes:
@@ -27,8 +27,9 @@ def nsid_event(kind: int, nsid: int) -> bytes:
 def test_links_and_namespaces_that_are_gone_are_told_of() -> None:
     """All in one datagram; not what is new, and not a port that left its bridge."""
     data = (
-        link_event(RTM_NEWLINK, 5) + link_event(RTM_DELLINK, 7) + link_event(RTM_DELLINK, 8, socket.AF_BRIDGE)
-        + nsid_event(RTM_NEWNSID, 3) + nsid_event(RTM_DELNSID, 0) + nsid_event(RTM_DELNSID, 70000)
+        link_event(uapi.RTM_NEWLINK, 5) + link_event(uapi.RTM_DELLINK, 7)
+        + link_event(uapi.RTM_DELLINK, 8, uapi.AF_BRIDGE)
+        + nsid_event(uapi.RTM_NEWNSID, 3) + nsid_event(uapi.RTM_DELNSID, 0) + nsid_event(uapi.RTM_DELNSID, 70000)
     )  # fmt: skip
-    assert list(gone(data)) == [(RTM_DELLINK, 7), (RTM_DELNSID, 0), (RTM_DELNSID, 70000)]
+    assert list(gone(data)) == [(uapi.RTM_DELLINK, 7), (uapi.RTM_DELNSID, 0), (uapi.RTM_DELNSID, 70000)]
     assert list(gone(b"")) == []

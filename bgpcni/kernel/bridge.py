@@ -1,4 +1,4 @@
-"""The bridge of a network: found, or made as the configuration says, with its gateway addresses, or those of a VLAN.
+"""A bridge: found, or made as its plan says, with its gateway addresses, or those of a VLAN.
 
 Finding it is on the hot path (packed messages, one link); making it happens once and is pyroute2's.
 """
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface
 
-from bgpcni.errors import InvalidConfiguration, KernelRefused
+from bgpcni.errors import KernelRefused, Unfit
 from bgpcni.ip import ip_interface
-from bgpcni.kernel import addresses, links, sysctl, vlans
+from bgpcni.kernel import addresses, links, sysctl, uapi, vlans
 from bgpcni.kernel.library import iproute
 from bgpcni.kernel.netlink import Netlink, NetlinkError
 from bgpcni.kernel.vrf import Device, enslave_message, is_our_bridge
@@ -70,21 +70,22 @@ def ensure(netlink: Netlink, plan: BridgePlan, added: Added) -> tuple[links.Link
         link = _make(netlink, plan)
         added(Made(link.name, link.index))
     if link.kind != "bridge":
-        raise InvalidConfiguration(f"bridge: {plan.name} exists and is a {link.kind or 'physical'} link, not a bridge")
+        raise Unfit("bridge", f"{plan.name} exists and is a {link.kind or 'physical'} link, not a bridge")
     if plan.vrf and link.master != plan.vrf.index:
         if not is_our_bridge(link):
-            raise InvalidConfiguration(
-                f"bridge: {plan.name} is there and not in VRF {plan.vrf.name}: put it in (ip link set {plan.name} "
-                f"master {plan.vrf.name}), or name one that is not there yet"
+            raise Unfit(
+                "bridge",
+                f"{plan.name} exists and is not in VRF {plan.vrf.name}: put it in (ip link set {plan.name} "
+                f"master {plan.vrf.name}), or name a bridge that does not exist yet",
             )
         netlink.run(enslave_message(link.index, plan.vrf))
     if plan.mtu > link.mtu:
-        raise InvalidConfiguration(f"mtu: {plan.mtu} is over the {link.mtu} of bridge {plan.name}")
+        raise Unfit("MTU", f"{plan.mtu} is over the {link.mtu} of bridge {plan.name}")
     if not link.up or (plan.promiscuous and not link.promiscuous):
         with _making, iproute() as library:
             library.link("set", index=link.index, state="up")
             if plan.promiscuous:
-                flags = links.IFF_PROMISC
+                flags = uapi.IFF_PROMISC
                 library.link("set", index=link.index, flags=flags, change=flags)
     if plan.anycast_mac and link.mac != plan.anycast_mac:
         log.warning("bridge %s: its MAC is %s from now on, that of the anycast gateway", plan.name, plan.anycast_mac,
@@ -114,7 +115,7 @@ def _refuse_to_lose_ipv6(netlink: Netlink, link: links.Link | None, plan: Bridge
     assigned = [item.address for item in addresses.assigned(netlink, link.index)] if link else []
     present = [ip_interface(text) for text in (*plan.gateways, *assigned)]
     if any(item.version == 6 and not item.is_link_local for item in present):
-        raise InvalidConfiguration(f"mtu: {plan.mtu} is under {IPV6_LEAST_MTU}: bridge {plan.name} would lose its IPv6")
+        raise Unfit("MTU", f"{plan.mtu} is under {IPV6_LEAST_MTU}: bridge {plan.name} would lose its IPv6")
 
 
 def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
@@ -178,7 +179,7 @@ def _ensure_addresses(netlink: Netlink, link: links.Link, plan: BridgePlan, adde
             with iproute() as library:
                 library.addr("del", index=link.index, address=str(other.ip), prefixlen=other.network.prefixlen)
         elif blocked:
-            raise InvalidConfiguration(f"ipam: {name} has {other}, so it cannot have the gateway address {blocked}")
+            raise Unfit("address", f"{name} has {other}, so it cannot have the gateway address {blocked}")
     for gateway in missing:
         try:
             netlink.run(addresses.address_message(link.index, gateway))

@@ -12,11 +12,10 @@ import time
 from collections.abc import Collection
 
 from bgpcni.errors import DuplicateAddress, TryAgain
-from bgpcni.kernel import addresses
+from bgpcni.kernel import addresses, uapi
 from bgpcni.kernel.namespace import Namespace, inside
 from bgpcni.kernel.netlink import open_socket
 
-_RTMGRP_IPV6_IFADDR = 0x100
 SECONDS = 10.0
 
 
@@ -27,7 +26,7 @@ class Detection:
         self._space = space
         with inside(space.fd):
             self._events = open_socket()
-        self._events.bind((0, _RTMGRP_IPV6_IFADDR))
+        self._events.bind((0, 1 << uapi.RTNLGRP_IPV6_IFADDR - 1))
 
     def __enter__(self) -> Detection:
         return self
@@ -44,9 +43,9 @@ class Detection:
         while True:
             flags = {item.address: item.flags for item in addresses.assigned(self._space.netlink, index)}
             for address in wanted:
-                if flags.get(address, addresses.DAD_FAILED) & addresses.DAD_FAILED:
+                if flags.get(address, uapi.IFA_F_DADFAILED) & uapi.IFA_F_DADFAILED:
                     raise DuplicateAddress(f"{address.partition('/')[0]}: another host has it (duplicate detection)")
-            pending = [address for address in wanted if flags[address] & addresses.TENTATIVE]
+            pending = [address for address in wanted if flags[address] & uapi.IFA_F_TENTATIVE]
             if not pending:
                 return
             left = deadline - time.monotonic()

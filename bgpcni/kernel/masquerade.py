@@ -1,4 +1,4 @@
-"""ipMasq: what a container sends beyond its own subnet, and not to a multicast group, leaves with the node's address.
+"""Masquerading: what a container sends beyond its own subnet, but not to a multicast group, has the node's address.
 
 The meaning is the stock bridge plugin's. With nftables one table holds a verdict map from container address to
 its subnet's chain, so an attachment is an element of it; chains and table stay, as the bridge does. With iptables,
@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from ipaddress import ip_interface
 from typing import Any, Literal
 
-from bgpcni.errors import CheckFailed, KernelRefused, UnsupportedField
-from bgpcni.kernel import nftables
-from bgpcni.kernel.nftables import INET, TABLE, Element
+from bgpcni.errors import CheckFailed, KernelRefused, Unsupported
+from bgpcni.kernel import iptables, nftables, uapi
+from bgpcni.kernel.nftables import TABLE, Element
 
 Backend = Literal["nftables", "iptables"]
-_SECONDS = 30
 _FAMILIES: dict[int, tuple[str, str, str]] = {
     4: ("ip", "ipv4_addr", "224.0.0.0/4"),
     6: ("ip6", "ipv6_addr", "ff00::/8"),
@@ -29,12 +27,12 @@ _FAMILIES: dict[int, tuple[str, str, str]] = {
 
 
 def choose(asked: Backend | None) -> Backend:
-    """The back end: what was asked for, else nftables, else iptables. Raises UnsupportedField where there is none."""
+    """The back end: what was asked for, else nftables, else iptables. Raises Unsupported if there is none."""
     if asked != "iptables" and nftables.available():
         return "nftables"
     if asked != "nftables" and shutil.which("iptables"):
         return "iptables"
-    raise UnsupportedField(f"ipMasq: {asked or 'nft or iptables'} is not installed on this node")
+    raise Unsupported(f"{asked or 'nft or iptables'} is not installed on this node")
 
 
 def install(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
@@ -62,7 +60,7 @@ def remove(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
 def remove_of(is_owner: Callable[[str], bool]) -> None:
     """What is masqueraded with nftables for an owner that is known when it is seen."""
     for version in _FAMILIES:
-        found = nftables.elements(INET, f"masquerade{version}")
+        found = nftables.elements(uapi.NFPROTO_INET, f"masquerade{version}")
         nftables.remove([element for element in found if element.comment.count("/") == 2 and is_owner(element.comment)])
 
 
@@ -71,7 +69,7 @@ def remove_found(owner: str, addresses: Sequence[str]) -> None:
     if nftables.available():
         nftables.remove(_elements(owner, addresses))
     for version in _versions(addresses):
-        if shutil.which(_program(version)) and not _iptables(version, "-S", _chain(owner)).returncode:
+        if shutil.which(iptables.PROGRAMS[version]) and not iptables.run(version, "-S", _chain(owner)).returncode:
             _remove_iptables(owner, [one for one in addresses if ip_interface(one).version == version])
 
 
@@ -80,16 +78,16 @@ def check(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
     if backend == "iptables":
         for version in _versions(addresses):
             for argv in _iptables_rules(owner, addresses, version):
-                if _iptables(version, "-C", *argv).returncode:
-                    raise CheckFailed(f"ipMasq: the {_program(version)} rule '{' '.join(argv)}' is missing")
+                if iptables.run(version, "-C", *argv).returncode:
+                    raise CheckFailed(f"the {iptables.PROGRAMS[version]} rule '{' '.join(argv)}' is missing")
         return
     for element, address in zip(_elements(owner, addresses), addresses, strict=True):
         found = nftables.get(element)
         if found is None or found.goto != element.goto:
-            raise CheckFailed(f"ipMasq: {address} is not in map {element.name} of nftables table inet {TABLE}")
+            raise CheckFailed(f"{address} is not in map {element.name} of nftables table inet {TABLE}")
         for chain in ("postrouting", str(element.goto)):
             if not nftables.rules("inet", chain):
-                raise CheckFailed(f"ipMasq: chain {chain} of nftables table inet {TABLE} is empty or missing")
+                raise CheckFailed(f"chain {chain} of nftables table inet {TABLE} is empty or missing")
 
 
 # ---------------------------------------------------------------- nftables
@@ -145,7 +143,7 @@ def _beyond(protocol: str, prefix: str) -> dict[str, Any]:
 
 def _elements(owner: str, addresses: Sequence[str]) -> list[Element]:
     return [
-        Element(INET, f"masquerade{one.version}", one.ip.packed, chain_of(str(one)), owner[:100])
+        Element(uapi.NFPROTO_INET, f"masquerade{one.version}", one.ip.packed, chain_of(str(one)), owner[:100])
         for one in map(ip_interface, addresses)
     ]
 
@@ -153,23 +151,8 @@ def _elements(owner: str, addresses: Sequence[str]) -> list[Element]:
 # ---------------------------------------------------------------- iptables
 
 
-def _program(version: int) -> str:
-    return "iptables" if version == 4 else "ip6tables"
-
-
 def _versions(addresses: Sequence[str]) -> list[int]:
     return sorted({ip_interface(address).version for address in addresses})
-
-
-def _iptables(version: int, *argv: str) -> subprocess.CompletedProcess[str]:
-    """Run on the nat table, waiting for the lock. No value reaches a shell."""
-    try:
-        return subprocess.run(
-            [_program(version), "-w", "-t", "nat", *argv],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_SECONDS,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise KernelRefused(f"ipMasq: {_program(version)}: {error}") from None
 
 
 def _chain(owner: str) -> str:
@@ -192,16 +175,16 @@ def _install_iptables(owner: str, addresses: Sequence[str]) -> None:
     for version in _versions(addresses):
         steps = [["-N", _chain(owner)], *(["-A", *rule] for rule in _iptables_rules(owner, addresses, version))]
         for argv in steps:
-            done = _iptables(version, *argv)
+            done = iptables.run(version, *argv)
             if done.returncode:
-                raise KernelRefused(f"ipMasq: {_program(version)} {' '.join(argv)}: {done.stderr.strip()}")
+                raise KernelRefused(f"{iptables.PROGRAMS[version]} {' '.join(argv)}: {done.stderr.strip()}")
 
 
 def _remove_iptables(owner: str, addresses: Sequence[str]) -> None:
     for version in _versions(addresses):
         for rule in _iptables_rules(owner, addresses, version):
             if rule[0] == "POSTROUTING":
-                while not _iptables(version, "-D", *rule).returncode:
+                while not iptables.run(version, "-D", *rule).returncode:
                     pass  # as often as it is there
-        _iptables(version, "-F", _chain(owner))
-        _iptables(version, "-X", _chain(owner))
+        iptables.run(version, "-F", _chain(owner))
+        iptables.run(version, "-X", _chain(owner))

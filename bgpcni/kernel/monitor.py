@@ -16,22 +16,12 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 
-from bgpcni.kernel.netlink import (
-    NETNSA_NSID,
-    RTM_DELLINK,
-    RTM_DELNSID,
-    SOL_NETLINK,
-    attributes,
-    open_socket,
-    split,
-    u32,
-)
+from bgpcni.kernel import uapi
+from bgpcni.kernel.netlink import attributes, open_socket, split, u32
 
 log = logging.getLogger(__name__)
-_GROUPS = {RTM_DELLINK: 1, RTM_DELNSID: 28}
-"""Type of event → the multicast group that tells of it: RTNLGRP_LINK, RTNLGRP_NSID."""
-_LISTEN_ALL_NSID = 8
-_SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
+_GROUPS = {uapi.RTM_DELLINK: uapi.RTNLGRP_LINK, uapi.RTM_DELNSID: uapi.RTNLGRP_NSID}
+"""Type of event → the multicast group that tells of it."""
 _BUFFER = 8 << 20
 """Octets of events the kernel may hold for us: a burst of a thousand containers fits."""
 
@@ -44,7 +34,7 @@ class Monitor:
         self._link = link
         self._namespace = namespace
         self._lost = lost
-        self._socket = open_events(RTM_DELLINK, RTM_DELNSID)
+        self._socket = open_events(uapi.RTM_DELLINK, uapi.RTM_DELNSID)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
 
     def run(self) -> None:
@@ -63,7 +53,7 @@ class Monitor:
                 for nsid, kind, number in events:
                     if nsid is not None:
                         self._namespace(nsid)
-                    elif kind == RTM_DELLINK:
+                    elif kind == uapi.RTM_DELLINK:
                         self._link(number)
                     else:
                         self._namespace(number)
@@ -72,21 +62,21 @@ class Monitor:
         os.eventfd_write(self._stop, 1)
 
 
-_NSID_OF_EVENT = (SOL_NETLINK, _LISTEN_ALL_NSID)
+_NSID_OF_EVENT = (uapi.SOL_NETLINK, uapi.NETLINK_LISTEN_ALL_NSID)
 """Level and type of what goes with an event of another namespace: its nsid."""
 
 
 def open_events(*kinds: int) -> socket.socket:
-    """A socket that hears of these types of RTM_DELLINK and RTM_DELNSID alone, from now on.
+    """A socket that hears of these types of uapi.RTM_DELLINK and uapi.RTM_DELNSID alone, from now on.
 
     It hears of namespaces that this one knows by an nsid, too; without CAP_NET_BROADCAST only of their end.
     """
     sock = open_socket()
     try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, uapi.SO_RCVBUFFORCE, _BUFFER)
         _admit(sock, *kinds)
         with contextlib.suppress(PermissionError):
-            sock.setsockopt(SOL_NETLINK, _LISTEN_ALL_NSID, 1)
+            sock.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_LISTEN_ALL_NSID, 1)
         sock.bind((0, sum(1 << _GROUPS[kind] - 1 for kind in kinds)))
     except BaseException:
         sock.close()
@@ -107,13 +97,13 @@ def received(sock: socket.socket) -> list[tuple[int | None, int, int]] | None:
 
 
 def gone(data: bytes) -> Iterator[tuple[int, int]]:
-    """What the events say is gone: RTM_DELLINK with an index, RTM_DELNSID with an nsid."""
+    """What the events say is gone: uapi.RTM_DELLINK with an index, uapi.RTM_DELNSID with an nsid."""
     for kind, _, _, body in split(data):
-        # AF_UNSPEC only: the bridge announces a port's departure with AF_BRIDGE, the link itself lives on
-        if kind == RTM_DELLINK and body[0] == socket.AF_UNSPEC:
+        # AF_UNSPEC only: the bridge announces a port's departure with uapi.AF_BRIDGE, the link itself lives on
+        if kind == uapi.RTM_DELLINK and body[0] == socket.AF_UNSPEC:
             yield kind, int(struct.unpack_from("=i", body, 4)[0])
-        elif kind == RTM_DELNSID:
-            yield kind, u32(attributes(body, 4)[NETNSA_NSID])
+        elif kind == uapi.RTM_DELNSID:
+            yield kind, u32(attributes(body, 4)[uapi.NETNSA_NSID])
 
 
 def _admit(sock: socket.socket, *kinds: int) -> None:
@@ -123,4 +113,6 @@ def _admit(sock: socket.socket, *kinds: int) -> None:
     program += [(0x15, len(kinds) - place, 0, socket.htons(kind)) for place, kind in enumerate(kinds)]
     program += [(0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF)]
     octets = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(octets)))
+    sock.setsockopt(
+        socket.SOL_SOCKET, uapi.SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(octets))
+    )

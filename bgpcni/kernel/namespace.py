@@ -17,31 +17,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from bgpcni.errors import InvalidNamespace
-from bgpcni.kernel.netlink import (
-    NETNSA_FD,
-    NETNSA_NSID,
-    RTM_GETNSID,
-    RTM_NEWNSID,
-    Message,
-    Netlink,
-    NetlinkError,
-    attribute,
-    attributes,
-    open_socket,
-)
+from bgpcni.kernel import uapi
+from bgpcni.kernel.netlink import Message, Netlink, NetlinkError, attribute, attributes, open_socket
 
 CLONE_NEWNET = 0x40000000
 _NSFS_MAGIC = 0x6E736673
 _NS_GET_NSTYPE = 0xB703
-_SO_NETNS_COOKIE = 71
 
 _libc = ctypes.CDLL(None, use_errno=True)
 log = logging.getLogger(__name__)
 
 
 class NotANamespace(Exception):
-    """The path or descriptor is no network namespace; the message says what it is."""
+    """The path or descriptor is no network namespace of a container; the message says what it is."""
 
 
 def setns(fd: int) -> None:
@@ -59,7 +47,7 @@ def unshare() -> None:
 
 
 def open_path(path: str) -> int:
-    """Open CNI_NETNS. The caller closes. Raises NotANamespace with the reason."""
+    """Open the path of a namespace. The caller closes it. Raises NotANamespace with the reason."""
     try:
         # not blocking: it may be a FIFO, which is refused by `verify`, not waited for
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
@@ -116,23 +104,23 @@ def netlink_inside(fd: int) -> Netlink:
 
 def cookie_of(sock: socket.socket) -> int:
     """SO_NETNS_COOKIE: identifies a network namespace, never reused within a boot."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    raw = sock.getsockopt(socket.SOL_SOCKET, uapi.SO_NETNS_COOKIE, 8)
     return int(struct.unpack("=Q", raw)[0])
 
 
 def nsid_of(netlink: Netlink, fd: int) -> int:
     """The number by which the namespace of `netlink` knows the one behind `fd`; it gets one if it has none.
 
-    It lasts as long as that namespace does, is then announced as gone (RTM_DELNSID), and may be given to another.
+    It lasts as long as that namespace does, is then announced as gone (uapi.RTM_DELNSID), and may be given to another.
     Raises NetlinkError.
     """
-    asked = bytes(4) + attribute(NETNSA_FD, fd)
-    any_number = attribute(NETNSA_NSID, struct.pack("=i", -1))
+    asked = bytes(4) + attribute(uapi.NETNSA_FD, fd)
+    any_number = attribute(uapi.NETNSA_NSID, struct.pack("=i", -1))
     # EEXIST where it has one: it got it with the first link that was moved there
-    given, found = netlink.send(Message(RTM_NEWNSID, 0, asked + any_number), Message(RTM_GETNSID, 0, asked))
+    given, found = netlink.send(Message(uapi.RTM_NEWNSID, 0, asked + any_number), Message(uapi.RTM_GETNSID, 0, asked))
     if isinstance(found, NetlinkError):
         raise found
-    number = int(struct.unpack("=i", attributes(found, 4)[NETNSA_NSID])[0])
+    number = int(struct.unpack("=i", attributes(found, 4)[uapi.NETNSA_NSID])[0])
     if number < 0:
         raise given if isinstance(given, NetlinkError) else NetlinkError(errno.ENOENT, "no nsid was given")
     return number
@@ -173,14 +161,11 @@ class Namespace:
 
     @classmethod
     def of_container(cls, path: str, fd: int | None = None) -> Namespace:
-        """As `open`, for ADD and CHECK: error 8 when it is no network namespace, or the node's own."""
-        try:
-            space = cls.open(path, fd)
-        except NotANamespace as error:
-            raise InvalidNamespace(f"CNI_NETNS: {error}") from None
+        """As `open`; raises NotANamespace also for the node's own, where no container is."""
+        space = cls.open(path, fd)
         if space.cookie == home_cookie():
             space.close()
-            raise InvalidNamespace(f"CNI_NETNS: {path} is the node's own network namespace")
+            raise NotANamespace(f"{path} is the node's own network namespace")
         return space
 
     def close(self) -> None:

@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
-from bgpcni.kernel import links
+from bgpcni.kernel import links, uapi
 from bgpcni.kernel.monitor import open_events, received
-from bgpcni.kernel.netlink import RTM_DELLINK, Message, Netlink, NetlinkError
+from bgpcni.kernel.netlink import Message, Netlink, NetlinkError
 
 log = logging.getLogger(__name__)
 FIRST_GROUP, LAST_GROUP = 0xB6000001, 0xB6FFFFFF
@@ -113,7 +113,7 @@ class Reaper:
         if self._listening:
             return
         try:
-            sock = open_events(RTM_DELLINK)
+            sock = open_events(uapi.RTM_DELLINK)
             try:
                 threading.Thread(target=self._hear, args=[sock], name="reaper-events", daemon=True).start()
             except BaseException:
@@ -177,7 +177,7 @@ class Reaper:
 
     def _still_ours(self, netlink: Netlink, batch: Sequence[_Order]) -> list[_Order]:
         """Those that are there with their alias; the others are answered. Both ends are listened for from here on."""
-        answers = _in_chunks(netlink, [links.get_message(index=order.index) for order in batch])
+        answers = netlink.send_all([links.get_message(index=order.index) for order in batch], _CHUNK)
         ours = []
         for order, answer in zip(batch, answers, strict=True):
             if isinstance(answer, NetlinkError):
@@ -196,7 +196,7 @@ class Reaper:
     def _delete_group(self, netlink: Netlink, orders: Sequence[_Order]) -> list[_Order]:
         """Delete several at once. Returns those that are to be deleted one by one: the kernel refused them together."""
         group = FIRST_GROUP + secrets.randbelow(LAST_GROUP - FIRST_GROUP + 1)
-        answers = _in_chunks(netlink, [links.group_message(order.index, group) for order in orders])
+        answers = netlink.send_all([links.group_message(order.index, group) for order in orders], _CHUNK)
         members = []
         for order, answer in zip(orders, answers, strict=True):
             if not isinstance(answer, NetlinkError):
@@ -206,7 +206,7 @@ class Reaper:
         assert FIRST_GROUP <= group <= LAST_GROUP
         if members:
             try:
-                netlink.run(Message(RTM_DELLINK, 0, links.header() + links.group_attribute(group)))
+                netlink.run(Message(uapi.RTM_DELLINK, 0, links.header() + links.group_attribute(group)))
             except NetlinkError as error:
                 if error.errno != errno.ENODEV:  # else every member went by itself meanwhile
                     return members
@@ -223,11 +223,3 @@ def _told(error: BaseException) -> OSError:
         return error
     log.error("deleting links failed in a way that should not happen", exc_info=error)
     return OSError(errno.EIO, f"deleting the link: {type(error).__name__}: {error}")
-
-
-def _in_chunks(netlink: Netlink, messages: list[Message]) -> list[bytes | NetlinkError]:
-    """As `send`, in portions whose answers fit the socket's buffer: the kernel answers all before we read any."""
-    answers: list[bytes | NetlinkError] = []
-    for start in range(0, len(messages), _CHUNK):
-        answers += netlink.send(*messages[start : start + _CHUNK])
-    return answers

@@ -1,4 +1,4 @@
-"""macspoofchk: a container's port takes frames from that container's MAC address alone.
+"""The MAC check: a container's port takes frames from that container's MAC address alone.
 
 One nftables table of the bridge family holds two sets, the ports that are checked and the pairs of port and MAC
 that may pass; an attachment is an element of each.
@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from bgpcni.errors import CheckFailed, KernelRefused, UnsupportedField
-from bgpcni.kernel import nftables
+from bgpcni.errors import CheckFailed, KernelRefused, Unsupported
+from bgpcni.kernel import nftables, uapi
 from bgpcni.kernel.links import mac_bytes
-from bgpcni.kernel.nftables import BRIDGE, TABLE, Element
+from bgpcni.kernel.nftables import TABLE, Element
 
 _NAME_OCTETS = 16
 _OWNER_MAX = 100
 
 
 def install(owner: str, port: str, mac: str) -> None:
-    """Check `port`, the host end's name. Idempotent. Raises UnsupportedField where this node cannot."""
+    """Check `port`, the host end's name. Idempotent. Raises Unsupported where this node cannot."""
     if not nftables.available():
-        raise UnsupportedField("macspoofchk: needs nftables: the nft executable is not installed")
+        raise Unsupported("it needs nftables, and the nft executable is not installed")
     elements = _elements(owner, port, mac)
     try:
         nftables.add(elements)
@@ -29,9 +29,7 @@ def install(owner: str, port: str, mac: str) -> None:
         try:
             nftables.apply(table_commands())
         except KernelRefused as error:
-            raise UnsupportedField(
-                f"macspoofchk: this kernel's nftables cannot filter on a bridge: {error.msg}"
-            ) from None
+            raise Unsupported(f"this kernel's nftables cannot filter on a bridge: {error.msg}") from None
         nftables.add(elements)
 
 
@@ -44,7 +42,7 @@ def remove_of(ports: Collection[str]) -> None:
     """Whatever is there for these ports: the pairs first, as their MACs are not known otherwise."""
     names = {port.encode().ljust(_NAME_OCTETS, b"\0") for port in ports}
     for set_name in ("allowed", "checked"):
-        found = nftables.elements(BRIDGE, set_name)
+        found = nftables.elements(uapi.NFPROTO_BRIDGE, set_name)
         nftables.remove([element for element in found if element.key[:_NAME_OCTETS] in names])
 
 
@@ -62,9 +60,9 @@ def check(owner: str, port: str, mac: str) -> None:
     """Raise CheckFailed where the port is not checked any more."""
     for element in _elements(owner, port, mac):
         if nftables.get(element) is None:
-            raise CheckFailed(f"macspoofchk: {port} is not in set {element.name} of nftables table bridge {TABLE}")
+            raise CheckFailed(f"{port} is not in set {element.name} of nftables table bridge {TABLE}")
     if not nftables.rules("bridge", "prerouting"):
-        raise CheckFailed(f"macspoofchk: chain prerouting of nftables table bridge {TABLE} is empty or missing")
+        raise CheckFailed(f"chain prerouting of nftables table bridge {TABLE} is empty or missing")
 
 
 def table_commands() -> list[dict[str, Any]]:
@@ -92,6 +90,6 @@ def _elements(owner: str, port: str, mac: str) -> list[Element]:
     """The pair first: a port that is checked always has its MAC."""
     name = port.encode().ljust(_NAME_OCTETS, b"\0")
     return [
-        Element(BRIDGE, "allowed", name + mac_bytes(mac) + b"\0\0", comment=owner[:_OWNER_MAX]),
-        Element(BRIDGE, "checked", name, comment=owner[:_OWNER_MAX]),
+        Element(uapi.NFPROTO_BRIDGE, "allowed", name + mac_bytes(mac) + b"\0\0", comment=owner[:_OWNER_MAX]),
+        Element(uapi.NFPROTO_BRIDGE, "checked", name, comment=owner[:_OWNER_MAX]),
     ]

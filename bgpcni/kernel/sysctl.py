@@ -8,11 +8,11 @@ import socket
 from pathlib import Path
 
 from bgpcni.errors import KernelRefused
+from bgpcni.kernel import uapi
 from bgpcni.kernel.library import iproute
 
 log = logging.getLogger(__name__)
 _ROOT = Path("/proc/sys")
-_RTPROT_RA = 9
 
 
 def read(name: str) -> str:
@@ -75,7 +75,7 @@ def enable_forwarding(version: int) -> None:
         return
     with iproute() as library:
         for route in library.get_routes(family=socket.AF_INET6):
-            if route["proto"] == _RTPROT_RA and route["dst_len"] == 0:
+            if route["proto"] == uapi.RTPROT_RA and route["dst_len"] == 0:
                 device = socket.if_indextoname(route.get_attr("RTA_OIF"))
                 log.warning("IPv6 forwarding: %s has a default route by RA; setting accept_ra=2 there first", device,
                             extra={"link": device})  # fmt: skip

@@ -9,37 +9,19 @@ from __future__ import annotations
 import errno
 import secrets
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 
-from bgpcni.errors import KernelRefused, UnsupportedField
-from bgpcni.kernel import links, namespace, sysctl
-from bgpcni.kernel.netlink import (
-    ATTRIBUTE,
-    RTM_DELLINK,
-    RTM_GETVLAN,
-    RTM_SETLINK,
-    Message,
-    Netlink,
-    NetlinkError,
-    attribute,
-    attributes,
-    nested,
-)
+from bgpcni.errors import KernelRefused, Unsupported
+from bgpcni.kernel import links, namespace, sysctl, uapi
+from bgpcni.kernel.netlink import Message, Netlink, NetlinkError, attribute, attributes, each_attribute, nested
 
-PVID, UNTAGGED = 0x2, 0x4
-"""BRIDGE_VLAN_INFO_*: frames without a tag come in in this VLAN; its frames go out without one."""
+PVID, UNTAGGED = uapi.BRIDGE_VLAN_INFO_PVID, uapi.BRIDGE_VLAN_INFO_UNTAGGED
+"""Frames that come in without a tag are in this VLAN; frames of this VLAN go out without a tag."""
 LARGEST = 4094
-
-_AF_BRIDGE = 7
-_IFLA_AF_SPEC, _IFLA_BRIDGE_FLAGS, _IFLA_BRIDGE_VLAN_INFO = 26, 0, 2
-_OF_THE_MASTER = struct.pack("=H", 1)
-_RANGE_BEGIN, _RANGE_END = 0x8, 0x10
-_INFO, _VLANMSG = struct.Struct("=HH"), struct.Struct("=BxxxI")
-_ENTRY, _ENTRY_INFO, _ENTRY_RANGE = 1, 1, 2
-_BR_VLAN_FILTERING, _VLAN_ID = 7, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +35,14 @@ class Tagging:
     tagged: tuple[int, ...] = ()
     keep_default: bool = False
 
-    @property
-    def key(self) -> str:
-        """The key of the network configuration that asks for it."""
-        return "vlan" if self.untagged else "vlanTrunk"
-
 
 # ---------------------------------------------------------------- the kernel's part
 
 
-def require(tagging: Tagging | None) -> None:
-    """Raises UnsupportedField where VLANs are asked for and this kernel's bridge has none. Changes nothing."""
-    if tagging is not None and not supported():
-        raise UnsupportedField(f"{tagging.key}: this kernel's bridge cannot filter VLANs")
+def require() -> None:
+    """Raises Unsupported if this kernel's bridge cannot filter VLANs. Changes nothing."""
+    if not supported():
+        raise Unsupported("this kernel's bridge cannot filter VLANs")
 
 
 @cache
@@ -81,7 +58,7 @@ def _try() -> bool:
     try:
         namespace.unshare()
         with Netlink.open() as netlink:
-            netlink.run(links.bridge_message(attribute(_BR_VLAN_FILTERING, b"\1")))
+            netlink.run(links.bridge_message(attribute(uapi.IFLA_BR_VLAN_FILTERING, b"\1")))
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             return False
@@ -91,7 +68,7 @@ def _try() -> bool:
 
 def filters(bridge: links.Link) -> bool:
     """Whether it keeps VLANs apart (vlan_filtering); one that does not forwards every frame to every port."""
-    return attributes(bridge.details, 0).get(_BR_VLAN_FILTERING) == b"\1"
+    return attributes(bridge.details, 0).get(uapi.IFLA_BR_VLAN_FILTERING) == b"\1"
 
 
 # ---------------------------------------------------------------- ports
@@ -105,11 +82,11 @@ def port_messages(index: int, tagging: Tagging) -> list[Message]:
         wanted.append((PVID | UNTAGGED, tagging.untagged))
     if not wanted:
         return []
-    join = Message(RTM_SETLINK, 0, _of_port(index, wanted))
+    join = Message(uapi.RTM_SETLINK, 0, _of_port(index, wanted))
     if tagging.keep_default:
         return [join]
     others = set(range(1, LARGEST + 1)) - {tagging.untagged, *tagging.tagged}
-    return [Message(RTM_DELLINK, 0, _of_port(index, _infos(others))), join]
+    return [Message(uapi.RTM_DELLINK, 0, _of_port(index, _infos(others))), join]
 
 
 def _infos(vlans: Iterable[int]) -> Iterator[tuple[int, int]]:
@@ -119,35 +96,26 @@ def _infos(vlans: Iterable[int]) -> Iterator[tuple[int, int]]:
         if len(found) == 1:
             yield 0, found[0]
         else:
-            yield from ((_RANGE_BEGIN, found[0]), (_RANGE_END, found[-1]))
+            yield from ((uapi.BRIDGE_VLAN_INFO_RANGE_BEGIN, found[0]), (uapi.BRIDGE_VLAN_INFO_RANGE_END, found[-1]))
 
 
 def _of_port(index: int, infos: Iterable[tuple[int, int]]) -> bytes:
-    body = b"".join(attribute(_IFLA_BRIDGE_VLAN_INFO, _INFO.pack(*info)) for info in infos)
-    spec = nested(_IFLA_AF_SPEC, attribute(_IFLA_BRIDGE_FLAGS, _OF_THE_MASTER), body)
-    return links.header(index, family=_AF_BRIDGE) + spec
+    where = attribute(uapi.IFLA_BRIDGE_FLAGS, struct.pack("=H", uapi.BRIDGE_FLAGS_MASTER))
+    vlans = (attribute(uapi.IFLA_BRIDGE_VLAN_INFO, uapi.BRIDGE_VLAN_INFO.pack(*info)) for info in infos)
+    return links.header(index, family=uapi.AF_BRIDGE) + nested(uapi.IFLA_AF_SPEC, where, *vlans)
 
 
 def of(netlink: Netlink, index: int) -> dict[int, int]:
     """VLAN → flags of a port, or of the bridge itself as a port of its own."""
     found: dict[int, int] = {}
-    for data in netlink.dump(Message(RTM_GETVLAN, 0, _VLANMSG.pack(_AF_BRIDGE, index))):
-        for entry in _entries(data):
-            flags, first = _INFO.unpack(entry[_ENTRY_INFO])
-            (last,) = struct.unpack("=H", entry[_ENTRY_RANGE]) if _ENTRY_RANGE in entry else (first,)
-            found |= dict.fromkeys(range(first, last + 1), flags)
+    for data in netlink.dump(Message(uapi.RTM_GETVLAN, 0, uapi.BR_VLAN_MSG.pack(uapi.AF_BRIDGE, index))):
+        for kind, value in each_attribute(data, uapi.BR_VLAN_MSG.size):
+            if kind == uapi.BRIDGE_VLANDB_ENTRY:
+                entry = attributes(value, 0)
+                flags, first = uapi.BRIDGE_VLAN_INFO.unpack(entry[uapi.BRIDGE_VLANDB_ENTRY_INFO])
+                last = int.from_bytes(entry.get(uapi.BRIDGE_VLANDB_ENTRY_RANGE, b""), sys.byteorder) or first
+                found |= dict.fromkeys(range(first, last + 1), flags)
     return found
-
-
-def _entries(data: bytes) -> Iterator[dict[int, bytes]]:
-    at = _VLANMSG.size
-    while at + ATTRIBUTE.size <= len(data):
-        length, kind = ATTRIBUTE.unpack_from(data, at)
-        if length < ATTRIBUTE.size:
-            return
-        if kind & 0x3FFF == _ENTRY:
-            yield attributes(data[at + ATTRIBUTE.size : at + length], 0)
-        at += (length + 3) & ~3
 
 
 def is_untagged(flags: int) -> bool:
@@ -190,7 +158,7 @@ def ensure_gateway(netlink: Netlink, bridge: links.Link, tagging: Tagging) -> li
     except NetlinkError as error:
         if error.errno == links.EXFULL:
             raise links.no_port_left(bridge.name) from None
-        raise KernelRefused(f"{tagging.key}: {name}: {error.strerror}") from None
+        raise KernelRefused(f"VLAN interface {name}: {error.strerror}") from None
     return link
 
 
@@ -206,7 +174,7 @@ def _make(netlink: Netlink, bridge: links.Link, name: str, tagging: Tagging) -> 
             raise
     link = links.find(netlink, name=name)
     if link is None:
-        raise KernelRefused(f"{tagging.key}: {name} vanished while it was made")
+        raise KernelRefused(f"VLAN interface {name} vanished while it was made")
     return link
 
 
@@ -226,7 +194,7 @@ def leads(netlink: Netlink, device: int, bridge: int, port: int) -> bool:
         return False
     keeps_apart = filters(switch)
     if via.kind == "vlan" and via.peer == bridge:
-        (vlan,) = struct.unpack("=H", attributes(via.details, 0)[_VLAN_ID])
+        (vlan,) = struct.unpack("=H", attributes(via.details, 0)[uapi.IFLA_VLAN_ID])
         own = of(netlink, bridge)
         return keeps_apart and vlan in own and not own[vlan] & UNTAGGED and vlan == _untagged(netlink, port)
     entry = via if device == bridge else _other_end(netlink, via)

@@ -28,6 +28,7 @@ from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
 from bgpcni.node import interface, plan
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.failures import Failures
+from bgpcni.node.keys import asked_by
 from bgpcni.node.made import MadeOfBridges
 from bgpcni.node.numbers import NumbersInUse
 from bgpcni.node.request import Request
@@ -199,7 +200,8 @@ class Node:
         """The VRF it asks for, made if need be, with the table that it has; None if it has none."""
         if self.dataplane is None or attachment.bgp.table is None:
             return attachment, None
-        found = self.dataplane.enter(attachment)
+        with asked_by():
+            found = self.dataplane.enter(attachment)
         intent = attachment.bgp.model_copy(update={"table": found.table})
         return attachment.model_copy(update={"bgp": intent}), found
 

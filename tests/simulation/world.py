@@ -60,16 +60,16 @@ def told(what: str) -> None:
 class SilentLog:
     """In place of a module's `log`: nothing is formatted; what is logged as a defect is one."""
 
-    def debug(self, text: object, *arguments: object) -> None:
+    def debug(self, text: object, *arguments: object, extra: object = None) -> None:
         if TRACE:
             told(str(text) % arguments)
 
     info = warning = error = debug
 
-    def log(self, level: int, text: str, *arguments: object) -> None:
+    def log(self, level: int, text: str, *arguments: object, extra: object = None) -> None:
         self.debug(text, *arguments)
 
-    def exception(self, text: str, *arguments: object) -> None:
+    def exception(self, text: str, *arguments: object, extra: object = None) -> None:
         import sys
 
         error = sys.exc_info()[1]
@@ -184,7 +184,7 @@ def _patches() -> list[tuple[Any, str, Any]]:
         (agents, "facts", SimpleNamespace(refuse_passwords=lambda config: None, resolve=lambda config: FACTS)),
         (agents, "load", lambda path: agent_config(world().exporters)),
         (workers.Worker, "_take_down_name", lambda self, key: None),
-        (vlans, "require", lambda tagging: None),
+        (vlans, "require", lambda: None),
     ]
     return found
 
