@@ -12,6 +12,7 @@ import pytest
 from memory_exporter import FACTS, Memory
 from waiting import SECONDS, until
 
+from bgpcni import attached
 from bgpcni.agent import worker as module
 from bgpcni.agent.worker import Worker
 from bgpcni.config.agent import AgentConfig
@@ -23,7 +24,6 @@ from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, S
 from bgpcni.node import interface, reconcile
 from bgpcni.node.node import Node
 from bgpcni.nudges import Nudges
-from bgpcni.operator import attach
 from bgpcni.store import Store
 
 NO_LINK = (1 << 31) - 7
@@ -110,7 +110,7 @@ def test_the_name_of_a_dead_container_is_taken_down(place: Place, monkeypatch: p
         asked.append(tuple(folders))
         told.set()
 
-    monkeypatch.setattr(attach, "take_down_name", take_down)
+    monkeypatch.setattr(attached, "take_down_name", take_down)
     place.node.agent = AgentConfig(orphan_grace=3600)
     dead = place.attachment(chained=False, host_index=NO_LINK, host_veth="veth0")
     place.store.put(State.UP, dead)
@@ -281,7 +281,7 @@ def test_the_name_of_a_dead_container_is_taken_down_also_without_a_grace(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = threading.Event()
-    monkeypatch.setattr(attach, "take_down_name", lambda folders, key: asked.set())
+    monkeypatch.setattr(attached, "take_down_name", lambda folders, key: asked.set())
     place.node.agent = AgentConfig(orphan_grace=0)
     dead = place.attachment(host_index=NO_LINK, host_veth="veth0", exporters=())
     place.store.put(State.UP, dead)

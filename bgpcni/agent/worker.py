@@ -9,12 +9,13 @@ import logging
 import os
 import threading
 
+from bgpcni import attached
 from bgpcni.errors import CniError, TryAgain
 from bgpcni.model import AttachmentKey, ExporterUse, State
 from bgpcni.node import plan, reconcile
 from bgpcni.node.next_step import Wait
 from bgpcni.node.node import Node
-from bgpcni.node.reconcile import Seen
+from bgpcni.node.seen import Seen
 
 log = logging.getLogger(__name__)
 BUSY_SECONDS = 0.1
@@ -68,9 +69,7 @@ class Worker:
 
     def _take_down_name(self, key: AttachmentKey) -> None:
         """The name that `bgpcni attach` gave its namespace: in either folder that attach may have kept it in."""
-        from bgpcni.operator import attach  # only who attaches by hand pays for it
-
-        attach.take_down_name({self._node.store.path / "attached", attach.memory_folder(os.environ)}, key)
+        attached.take_down_name({self._node.store.path / "attached", attached.memory_folder(os.environ)}, key)
 
     # ---------------------------------------------------------------- what the kernel tells, from any thread
 

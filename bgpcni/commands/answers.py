@@ -15,7 +15,7 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Protocol
 
 from bgpcni import __version__
-from bgpcni.commands.table import Document
+from bgpcni.commands import Document
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Announcer, RouteState
 from bgpcni.convergence.derive import derive, left_out

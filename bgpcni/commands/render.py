@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bgpcni.commands.table import Document
+from bgpcni.commands import Document
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

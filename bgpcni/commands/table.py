@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-Document = dict[str, Any]
+from bgpcni.commands import Document
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from bgpcni.node.keys import asked_by
 from bgpcni.node.made import MadeOfBridges
 from bgpcni.node.numbers import NumbersInUse
 from bgpcni.node.request import Request
+from bgpcni.node.seen import Seen
 from bgpcni.nudges import Nudges
 from bgpcni.numbers import vrf_name
 from bgpcni.store import Store
@@ -39,7 +40,6 @@ from bgpcni.undo import Undo
 
 if TYPE_CHECKING:
     from bgpcni.dataplane.dataplane import DataPlane
-    from bgpcni.node.reconcile import Seen
 
 log = logging.getLogger(__name__)
 LOCK_SECONDS = 30.0

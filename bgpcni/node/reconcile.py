@@ -35,32 +35,13 @@ from bgpcni.node.next_step import (
     next_step,
 )
 from bgpcni.node.node import CONFIRM_SECONDS, Node, owing
+from bgpcni.node.seen import Seen
 from bgpcni.store import Stored
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 _MOST_STEPS = 64
 """In one run; more is a defect of ours, and must not become a loop without an end."""
-
-
-@dataclass(slots=True)
-class Seen:
-    """What this process remembers of one attachment between two looks; times of `clock.monotonic`.
-
-    `leaving`: it is, also where the disk did not let its record say so. `torn_down`: its link is gone, we made sure;
-    `had_link`: it was there until then. `trouble`, `pause`: the error that the last look ended with, and for how many
-    seconds it is left alone then.
-    """
-
-    leaving: bool = False
-    torn_down: bool = False
-    had_link: bool = False
-    gone: float | None = None
-    announced: float | None = None
-    vain: float | None = None
-    waits: float | None = None
-    trouble: str = ""
-    pause: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from bgpcni import __version__, paths
-from bgpcni.commands import render
-from bgpcni.commands.table import COMMANDS, Command, Document
+from bgpcni.commands import Document, render
+from bgpcni.commands.table import COMMANDS, Command
 from bgpcni.errors import CniError
 from bgpcni.operator import client
 
@@ -130,13 +130,14 @@ def _listed(socket_path: Path | None, name: str) -> list[Document]:
 
 
 def _place(conf_dir: Path, bin_dir: str | None, socket_path: Path | None) -> Any:
+    from bgpcni.attached import open_memory
     from bgpcni.operator import attach as attaching
 
     environment = dict(os.environ) | ({"BGPCNI_SOCKET": str(socket_path)} if socket_path else {})
     return attaching.Place(
         conf_dir,
         attaching.plugin_folders(bin_dir, environment),
-        attaching.open_memory(environment),
+        open_memory(environment),
         environment,
         lambda text: click.echo(text, nl=False, err=True),
     )
