@@ -541,13 +541,9 @@ class Announcer:
             if (self._state.state, self._state.reason) != (state, reason):
                 since = self._state.since if self._state.state == state else clock.now()
                 if state != self._state.state:
-                    log.log(
-                        logging.INFO if state == "ok" else logging.WARNING,
-                        "exporter %s is %s%s",
-                        self.name,
-                        state,
-                        f": {reason}" if reason else "",
-                    )
+                    level = logging.INFO if state == "ok" else logging.WARNING
+                    why = f": {reason}" if reason else ""
+                    log.log(level, "exporter %s is %s%s", self.name, state, why, extra={"exporter": self.name})
                 self._state = ExporterState(state, since, reason)
 
 
