@@ -78,11 +78,11 @@ class Memory:
             return None
 
     def of_network(self, network: str) -> list[Kept]:
-        """Raises IoFailure for one that cannot be read."""
+        """What is kept for one network. Raises IoFailure if a file cannot be read."""
         return list(self._all(f"{network}@"))
 
     def elsewhere(self, network: str) -> Iterator[Kept]:
-        """Those of other networks, without what cannot be read: nobody asked for that one."""
+        """What is kept for other networks. Files that cannot be read are left out, since nobody asked for them."""
         for name in self._names(""):
             if not name.startswith(f"{network}@"):
                 try:
@@ -102,7 +102,7 @@ class Memory:
         return sorted(name for name in names if name.startswith(prefix) and name.endswith(".json") and name[0] != ".")
 
     def put(self, kept: Kept) -> None:
-        """Whole or not at all. Raises IoFailure."""
+        """Write it, whole or not at all. Raises IoFailure."""
         name = _file(kept.key)
         data = kept.model_dump_json(by_alias=True).encode() + b"\n"
         try:
@@ -147,7 +147,7 @@ class Sign:
     targets: tuple[str, ...]
 
     def make(self, target: str) -> bool:
-        """Put it up if the name is free."""
+        """Make the symlink if the name is free. Returns whether it was."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             os.symlink(target, self.path)
@@ -160,7 +160,7 @@ class Sign:
         return True
 
     def turn(self, target: str) -> None:
-        """Have it lead elsewhere, at no moment missing. Left alone if it is not ours any more."""
+        """Change where it leads; it is never missing meanwhile. If it is not ours any more, it stays."""
         if self.ours():
             fresh = self.path.with_name(f".{self.path.name[:200]}.{os.getpid()}")
             try:
@@ -223,7 +223,7 @@ def namespace_of(pid: int) -> Iterator[Namespace]:
 
 @contextmanager
 def still(kept: Kept) -> Iterator[str]:
-    """CNI_NETNS for a DEL: a path to the namespace that was attached, "" where that one is gone."""
+    """CNI_NETNS for a DEL: a path to the namespace that was attached, "" if it has gone."""
     with ExitStack() as stack:
         netns = ""
         if kept.boot_id == boot_id():
@@ -237,7 +237,7 @@ def still(kept: Kept) -> Iterator[str]:
 
 
 def take_down_name(memory_folders: Iterable[Path], key: AttachmentKey) -> None:
-    """The link of `key` is gone: where its namespace is gone as well, so is the name that `attach` gave that one.
+    """Remove the name that `attach` gave a namespace, if that has gone. `key`: an attachment whose link has gone.
 
     What else `attach` keeps stays for detach, which has the rest of the chain to undo. Of an attachment that another
     made there is nothing. Never raises: a name that stays is a nuisance, and detach removes it too.

@@ -63,7 +63,7 @@ def failure(text: str) -> Document:
 
 
 def status(node: Node) -> tuple[Document, int]:
-    """Exit 1 if there are problems."""
+    """The state of the node and of its exporters, with every problem; exit 1 if there is one."""
     problems = list(_problems(node))
     exporters = {}
     for name, announcer in node.convergence.announcers().items():
@@ -82,7 +82,10 @@ def status(node: Node) -> tuple[Document, int]:
 
 def _problems(node: Node) -> Iterator[Document]:
     if node.drained:
-        yield {"code": "drained", "text": "everything was withdrawn by `bgpcni drain`; restart the agent to go on"}
+        yield {
+            "code": "drained",
+            "text": "`bgpcni drain` has withdrawn everything; restart the agent to announce again",
+        }
     if reason := node.store.unwritable():
         yield {"code": "disk", "text": f"no ADD is served: {reason}"}
     try:
@@ -137,9 +140,12 @@ def _problems(node: Node) -> Iterator[Document]:
     if orphans:
         yield {"code": "orphans", "text": f"{orphans} attachments lost their link without a DEL"}
     if leaving:
-        yield {"code": "leaving", "text": f"{leaving} attachments are gone, their addresses held: not withdrawn yet"}
+        yield {
+            "code": "leaving",
+            "text": f"{leaving} attachments have ended, but their addresses are held until the withdrawal is confirmed",
+        }
     if begun and not node.resident:
-        yield {"code": "cut-short", "text": f"{begun} ADDs were cut short; the next call undoes them"}
+        yield {"code": "cut-short", "text": f"{begun} ADDs did not finish; the next call undoes them"}
 
 
 def _unusable(node: Node) -> Iterator[Document]:
@@ -162,7 +168,7 @@ def _unusable(node: Node) -> Iterator[Document]:
 
 
 def attachments(node: Node) -> tuple[Document, int]:
-    """Every record that can be read, whatever its state; `gone`: up by its record, but its link is not; exit 0."""
+    """Every record that can be read, in any state; exit 0. `gone`: the record says up, but the link has gone."""
     found = []
     for stored in node.store.all():
         item = stored.attachment
@@ -185,7 +191,7 @@ def attachments(node: Node) -> tuple[Document, int]:
 
 
 def state_of(node: Node, state: State, attachment: Attachment | None) -> str:
-    """That of the record, but for what is up and has lost its link."""
+    """The state of the record, or GONE if that is up and the link has gone."""
     gone = state is State.UP and attachment is not None and interface.vanished(node.netlink, attachment)
     return GONE if gone else state.value
 
@@ -254,7 +260,7 @@ def _routes_of(node: Node, stored: Stored) -> list[Document]:
     found = []
     for route in announcements:
         told = known.get(route.nlri, {})
-        # an exporter at work that does not know a route of what is gone has withdrawn it
+        # an exporter that is at work and does not know a route of an attachment that has ended has withdrawn it
         uses = [use for use in attachment.exporters if not gone or use.name in told or use.name not in at_work]
         if uses:
             states = {use.name: told.get(use.name) or _unasked(node, attachment, use, gone=gone) for use in uses}
@@ -266,7 +272,7 @@ def _routes_of(node: Node, stored: Stored) -> list[Document]:
 
 
 def _unasked(node: Node, attachment: Attachment, use: ExporterUse, *, gone: bool) -> RouteState:
-    """A route without an exporter's word on it: what the record says is all that is known.
+    """The state of a route of which the exporter says nothing: only the record is known.
 
     Without an agent the record of an exporter that needs none is up when the speaker has taken the routes.
     """
@@ -312,7 +318,7 @@ def _route(attachment: Attachment, route: Announcement, states: Mapping[str, Rou
 
 
 def peers(node: Node) -> tuple[Document, int]:
-    """Exit 1 if any session is not Established."""
+    """The BGP sessions of all exporters; exit 1 if one is not Established."""
     found = []
     for name, announcer in node.convergence.announcers().items():
         for peer in _peers(node, announcer):
@@ -324,7 +330,7 @@ def peers(node: Node) -> tuple[Document, int]:
 
 
 def _peers(node: Node, announcer: Announcer) -> list[Peer]:
-    """An exporter's peers; of those in agent.toml it is said why no session can begin, where the node lacks that."""
+    """An exporter's peers. If the node lacks what sessions need, it is said for the peers that agent.toml names."""
     found = announcer.peers()
     if all(peer.state == "Established" for peer in found):
         return found
@@ -460,7 +466,7 @@ def _step(name: str, state: str, since: str, detail: str) -> Document:
 
 
 def sync(node: Node) -> tuple[Document, int]:
-    """Retry what is late, once; exit 1 if something still is."""
+    """Try once more whatever is late; exit 1 if something is still late."""
     deadline = time.monotonic() + (SYNC_SECONDS if node.resident else 0)
     node.convergence.retry()
     if node.dataplane is not None:
@@ -477,14 +483,14 @@ def sync(node: Node) -> tuple[Document, int]:
 
 
 def _settle(node: Node) -> None:
-    """Take every attachment that is not as it should be as far as it goes."""
+    """Reconcile every attachment that is not as it should be."""
     if not node.resident:
         without_agent.settle_all(node)
         return
     for key in list(reconcile.concerned(node)):
         try:
             reconcile.settle(node, key)
-        except (CniError, OSError):  # the worker has it, or says what is wrong
+        except (CniError, OSError):  # the worker does it, or reports what is wrong
             node.nudges.nudge(key)
 
 
@@ -501,9 +507,9 @@ def reload(agent: Resident) -> tuple[Document, int]:
 
 
 def release(node: Node, container_id: str, *, force: bool) -> tuple[Document, int]:
-    """Give up waiting for the confirmation of a container's withdrawals: addresses and records go now."""
+    """Stop waiting until a container's withdrawals are confirmed, and release its addresses and records now."""
     if not force:
-        raise InvalidConfiguration("release gives an address back that a peer may still have a route to: add --force")
+        raise InvalidConfiguration("release gives back an address to which a peer may still have a route: add --force")
     released = []
     for stored in list(node.store.all()):
         attachment = stored.attachment

@@ -8,7 +8,7 @@ from bgpcni.commands import Document
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns under their heads; an empty cell is `-`."""
+    """A table with aligned columns. An empty cell becomes `-`."""
     cells = [list(head), *([str(cell) if cell not in (None, "", []) else "-" for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
@@ -53,7 +53,7 @@ def routes(document: Document) -> str:
 
 
 def _received(document: Document) -> str:
-    """One line a route; below, how many were refused and why."""
+    """One line for each route; then how many were refused, and why."""
     rows = []
     for route in document["received"]:
         into = [f"{item['table']}: {item['reason'] or item['state']}" for item in route["imported"]]
@@ -109,7 +109,7 @@ def reload(document: Document) -> str:
 
 
 def attach(document: Document) -> str:
-    """Interface, peer index and routes: what `ip` and `ethtool -S` show of it."""
+    """Interface, index of the other end, and routes, as `ip` and `ethtool -S` show them."""
     interface, peer = document["interface"] or {}, document["peer"]
     lines = [f"{document['containerID']}: {document['ifname']} in {document['netns']} is on {document['network']}"]
     if interface:

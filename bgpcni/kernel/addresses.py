@@ -20,14 +20,14 @@ def family_of(version: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """One address as the kernel has it, with prefix length; `flags`: IFA_F_*."""
+    """One address of a link, with its prefix length. `flags`: IFA_F_*."""
 
     address: str
     flags: int
 
 
 def address_message(index: int, address: str, *, dad: bool = False) -> Message:
-    """Add `10.1.2.3/24` to a link. IPv6 without duplicate address detection unless `dad`: the pool is unique."""
+    """Add `10.1.2.3/24` to a link. `dad`: with duplicate address detection; addresses from a pool do without."""
     interface = ip_interface(address)
     packed = interface.ip.packed
     flags = 0 if dad or interface.version == 4 else uapi.IFA_F_NODAD
@@ -39,7 +39,7 @@ def address_message(index: int, address: str, *, dad: bool = False) -> Message:
 
 
 def assigned(netlink: Netlink, index: int, nsid: int | None = None, versions: Iterable[int] = (4, 6)) -> list[Assigned]:
-    """Addresses of one link (a strict dump: the kernel looks at that link alone), of namespace `nsid` if given."""
+    """The addresses of one link, in namespace `nsid` if given. A strict dump: the kernel looks at that link alone."""
     found = []
     there = b"" if nsid is None else attribute(uapi.IFA_TARGET_NETNSID, nsid)
     for version in versions:
@@ -97,7 +97,7 @@ def route_message(
 
 
 def has_route(netlink: Netlink, index: int, destination: str, gateway: str | None, table: int | None) -> bool:
-    """Whether the link has this very route (a dump of one namespace's few routes: a container's)."""
+    """Whether the link has exactly this route. It dumps all routes of the namespace; a container has few."""
     target = ip_network(destination)
     table = uapi.RT_TABLE_MAIN if table is None else table
     body = uapi.RTMSG.pack(family_of(target.version), 0, 0, 0, 0, 0, 0, 0, 0)
@@ -114,7 +114,7 @@ def has_route(netlink: Netlink, index: int, destination: str, gateway: str | Non
 
 
 def _next_hops(found: dict[int, bytes]) -> list[tuple[int, bytes | None]]:
-    """Interface and gateway of each next hop: others may have added theirs to a route of ours (RTA_MULTIPATH)."""
+    """The link and gateway of each next hop. Others may have added next hops to a route of ours (RTA_MULTIPATH)."""
     if uapi.RTA_MULTIPATH not in found:
         return [(u32(found.get(uapi.RTA_OIF, bytes(4))), found.get(uapi.RTA_GATEWAY))]
     hops: list[tuple[int, bytes | None]] = []
@@ -129,7 +129,10 @@ def _next_hops(found: dict[int, bytes]) -> list[tuple[int, bytes | None]]:
 
 
 def not_on(answer: bytes | NetlinkError, leads: Callable[[int], bool]) -> str | None:
-    """The answer to `way_message`: why the node does not itself reach it on a device that `leads` there, else None."""
+    """Why the node does not reach the address directly, as the answer to `way_message` says; None if it does.
+
+    `leads`: whether a device, by its index, is the right one.
+    """
     if isinstance(answer, NetlinkError):
         known = {errno.ENETUNREACH: "no route", errno.EINVAL: "a blackhole route", errno.EACCES: "a prohibit route"}
         return known.get(answer.errno or 0, os.strerror(answer.errno or 0).lower())
@@ -150,7 +153,7 @@ def not_on(answer: bytes | NetlinkError, leads: Callable[[int], bool]) -> str | 
 
 
 def way_message(address: str, within: int = 0) -> Message:
-    """Ask for the kernel's choice for an address (uapi.RTM_GETROUTE). `within`: the index of a VRF, 0: none."""
+    """Ask which route the kernel takes to an address (RTM_GETROUTE). `within`: the index of a VRF, 0 for none."""
     target = ip_address(address)
     bits = 32 if target.version == 4 else 128
     body = uapi.RTMSG.pack(family_of(target.version), bits, 0, 0, 0, 0, 0, 0, 0) + attribute(
@@ -160,24 +163,24 @@ def way_message(address: str, within: int = 0) -> Message:
 
 
 def way_of(data: bytes) -> tuple[int, dict[int, bytes]]:
-    """The answer to it: route type and attributes."""
+    """The answer to `way_message`: the type of the route (RTN_*) and its attributes."""
     return uapi.RTMSG.unpack_from(data)[7], attributes(data, uapi.RTMSG.size)
 
 
 def device_of(netlink: Netlink, address: str) -> int:
-    """The index of the device by which the node reaches an address, 0 where it does not."""
+    """The index of the device by which the node reaches an address, 0 if it does not."""
     (answer,) = netlink.send(way_message(address))
     return 0 if isinstance(answer, NetlinkError) else u32(way_of(answer)[1].get(uapi.RTA_OIF, bytes(4)))
 
 
 def is_local(netlink: Netlink, address: str) -> bool:
-    """Whether an address is this node's own, on whatever interface."""
+    """Whether an address is one of this node's own, on any interface."""
     (answer,) = netlink.send(way_message(address))
     return not isinstance(answer, NetlinkError) and way_of(answer)[0] == uapi.RTN_LOCAL
 
 
 def forget_neighbour(index: int, address: str) -> Message:
-    """Drop the neighbour entry of an address that may have another MAC now; ENOENT means there was none."""
+    """Delete the neighbour entry of an address, which may have another MAC now. ENOENT: there was no entry."""
     target = ip_address(address)
     body = uapi.NDMSG.pack(family_of(target.version), index, 0, 0, 0)
     return Message(uapi.RTM_DELNEIGH, 0, body + attribute(uapi.NDA_DST, target.packed))

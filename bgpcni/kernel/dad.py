@@ -1,6 +1,6 @@
-"""Duplicate address detection (RFC 4862 section 5.4), waited for by the kernel's own events, never by looking again.
+"""Waits for duplicate address detection (RFC 4862 section 5.4). The kernel's events end the wait; nothing is polled.
 
-Only for attachments that ask for it (`enabledad`): the addresses of a pool are unique, and are used at once.
+Only for interfaces that ask for it: addresses from a pool are unique and can be used at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SECONDS = 10.0
 
 
 class Detection:
-    """Listens in the container's namespace from before the addresses are given, so that no verdict is missed."""
+    """Listens in the container's namespace. Make it before the addresses are added, so that it misses no result."""
 
     def __init__(self, space: Namespace) -> None:
         self._space = space
@@ -35,9 +35,9 @@ class Detection:
         self._events.close()
 
     def wait(self, index: int, wanted: Collection[str], seconds: float = SECONDS) -> None:
-        """Until no address of `wanted` (`fd00::2/64`) on link `index` is tentative.
+        """Wait until no address of `wanted` (`fd00::2/64`) on link `index` is tentative.
 
-        Raises DuplicateAddress where another host has one; TryAgain after `seconds`.
+        Raises DuplicateAddress if another host has one of them, TryAgain after `seconds`.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -55,7 +55,7 @@ class Detection:
                 self._drain()
 
     def _drain(self) -> None:
-        """All that has come; that events were lost says no more than that some came."""
+        """Read all events that have come. Lost events (ENOBUFS) mean no more than that some came."""
         while True:
             try:
                 self._events.recv(1 << 16, socket.MSG_DONTWAIT)

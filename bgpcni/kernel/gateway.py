@@ -21,7 +21,7 @@ def table_of(device: str) -> str:
 
 
 def rules(device: str, mac: str, addresses: Iterable[str]) -> str:
-    """The table as nft(8) reads it, replacing the one that may be there."""
+    """A script for nft(8) that makes the table, or replaces it."""
     mac = mac_bytes(mac).hex(":")
     found = sorted((ip_address(address) for address in addresses), key=lambda item: (item.version, int(item)))
     four = ", ".join(str(item) for item in found if item.version == 4)
@@ -50,7 +50,7 @@ def keep_local(device: str, mac: str, addresses: Iterable[str]) -> None:
 
 
 def forget(device: str) -> None:
-    """Remove it; none there is success. Raises KernelRefused."""
+    """Remove the table. It is no error if there is none. Raises KernelRefused."""
     name = table_of(device)
     nftables.load(f"table netdev {name} {{}}\ndelete table netdev {name}\n")
 

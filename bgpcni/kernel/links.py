@@ -1,8 +1,8 @@
-"""Links: the veth pair of an attachment, looked up, marked as ours, removed only if it is.
+"""Links: veth pairs are made, marked as ours, looked up, and removed only if they are ours.
 
-Ownership is written on the link (its alias). The kernel ignores an alias in the creating message, so a link is
-born in our group and gets its alias by index in a second send, never by name: had the create failed, the name
-would be somebody else's.
+The alias of a link says whose it is. The kernel ignores an alias in the message that makes the link, so a link is
+made in our group and gets its alias in a second message. That message names the link by index, never by name: if the
+first message failed, the name belongs to somebody else's link.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GROUP = 0xB6000000
 EXFULL = errno.EXFULL
 """The bridge has no port left."""
 ALIAS_LIMIT = 255
-"""Octets the kernel takes (IFALIASZ less its NUL)."""
+"""The longest alias, in octets (IFALIASZ without its NUL)."""
 MARK = 20
 """Digits of the digest in an alias."""
 _ALIAS_FORM = re.compile(r"bgpcni:([0-9a-f]{20}) ([^/]+/.*)", re.DOTALL)
@@ -31,11 +31,12 @@ _ALIAS_FORM = re.compile(r"bgpcni:([0-9a-f]{20}) ([^/]+/.*)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What RTM_GETLINK says. `peer`: IFLA_LINK, for a veth the other end's index in its own namespace; `peer_nsid`:
-    the nsid of that namespace, None if it is the same.
+    """What RTM_GETLINK says of a link.
 
-    `nsid`: the number by which the node's namespace knows that one, None: it is the node's own, or has no number.
-    `hairpin`, `isolated`: of a bridge's port. `details`: its kind's own attributes (IFLA_INFO_DATA), unparsed.
+    `peer`: IFLA_LINK, which for a veth is the index of the other end in the other end's namespace. `nsid`: the number
+    by which this namespace knows that one; None if it is the same one, or has no number. `peer_nsid`: the same as the
+    kernel wrote it. `hairpin`, `isolated`: how it behaves as a bridge's port. `details`: the attributes of its kind
+    (IFLA_INFO_DATA), not parsed.
     """
 
     index: int
@@ -84,7 +85,7 @@ def is_ours(link: Link, digest: str) -> bool:
 
 
 def header(index: int = 0, flags: int = 0, change: int = 0, *, family: int = 0) -> bytes:
-    """struct ifinfomsg, which every link message begins with. `change`: which of the IFF_* in `flags` are meant."""
+    """The struct ifinfomsg at the start of every link message. `change`: which of the IFF_* flags are to be set."""
     return uapi.IFINFOMSG.pack(family, 0, index, flags, change)
 
 
@@ -173,7 +174,7 @@ def find_in(netlink: Netlink, nsid: int, index: int) -> Link | None:
 
 
 def dump(netlink: Netlink) -> list[Link]:
-    """Every link: for recovery only, its cost grows with the node."""
+    """Every link. Only for recovery: the cost grows with the number of links."""
     return [parse(data) for data in netlink.dump(Message(uapi.RTM_GETLINK, 0, header()))]
 
 
@@ -188,14 +189,14 @@ def create_veth(
     mac: str | None = None,
     group: int = GROUP,
 ) -> int:
-    """Both ends in one message: the host end up and on the bridge, the other in `namespace` with its final name.
+    """Make both ends with one message: the host end is up and on the bridge, the other one is in `namespace`.
 
-    `namespace` None: it stays with the host end. The peer cannot be up yet (its open would find no partner). Returns
-    the host end's index. Raises NetlinkError, and then nothing is left: EEXIST, a name is taken (which one is for the
-    caller to find out); EXFULL, the bridge has no port left.
+    `namespace` None: the other end stays beside the host end. It cannot be set up in the same message. Returns the
+    index of the host end. Raises NetlinkError, and then nothing was made. EEXIST: one of the two names is taken.
+    EXFULL: the bridge has no port left.
     """
-    # One queue each way, as the kernel uses of the many it makes unless told how many: shrinking them to one is a wait
-    # for RCU, twice for each pair, and all the while the kernel's lock is held.
+    # One queue in each direction. Otherwise the kernel makes many, uses one and shrinks the rest: for that it waits for
+    # RCU twice for each pair, and holds its lock all the time.
     queues = attribute(uapi.IFLA_NUM_TX_QUEUES, 1) + attribute(uapi.IFLA_NUM_RX_QUEUES, 1)
     peer = header() + attribute(uapi.IFLA_IFNAME, inside) + queues
     if namespace is not None:
@@ -218,7 +219,7 @@ def create_veth(
 
 
 def no_port_left(bridge: str) -> TryAgain:
-    """What EXFULL means."""
+    """The error to answer EXFULL with."""
     return TryAgain(f"bridge {bridge} has no port left (1023 is the kernel's limit)")
 
 
@@ -272,9 +273,9 @@ def set_up_message(index: int) -> Message:
 
 
 def up_message(name: str, *, arp_notify: bool = False) -> Message:
-    """Set a link up by name: only inside a container's namespace, where the name is the request's own.
+    """Set a link up by name. Only for a container's namespace, where the request itself chose the name.
 
-    `arp_notify`: it tells its neighbours when its address or its MAC changes (sysctl net.ipv4.conf.IF.arp_notify).
+    `arp_notify`: the link tells its neighbours when its address or MAC changes (sysctl net.ipv4.conf.IF.arp_notify).
     """
     body = header(flags=uapi.IFF_UP, change=uapi.IFF_UP) + attribute(uapi.IFLA_IFNAME, name)
     if arp_notify:
@@ -284,7 +285,7 @@ def up_message(name: str, *, arp_notify: bool = False) -> Message:
 
 
 def remove(netlink: Netlink, index: int) -> None:
-    """Delete one link by index; gone already is success. The caller has read whose it is."""
+    """Delete one link by index; it is no error if it has gone. The caller has made sure whose link it is."""
     assert index > 0
     try:
         netlink.run(Message(uapi.RTM_DELLINK, 0, header(index)))

@@ -23,7 +23,7 @@ _FAMILIES: dict[int, tuple[str, str, str]] = {
     4: ("ip", "ipv4_addr", "224.0.0.0/4"),
     6: ("ip6", "ipv6_addr", "ff00::/8"),
 }
-"""IP version → nft's protocol, its type of address, and what is multicast."""
+"""IP version → nft's name of the protocol, nft's name of the address type, the multicast prefix."""
 
 
 def choose(asked: Backend | None) -> Backend:
@@ -50,7 +50,7 @@ def install(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
 
 
 def remove(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
-    """Take that away again, as far as it is still `owner`'s; missing is success."""
+    """Undo `install`, as far as it is still `owner`'s. It is no error if nothing is there."""
     if backend == "iptables":
         _remove_iptables(owner, addresses)
     else:
@@ -58,14 +58,14 @@ def remove(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
 
 
 def remove_of(is_owner: Callable[[str], bool]) -> None:
-    """What is masqueraded with nftables for an owner that is known when it is seen."""
+    """Undo `install` (nftables alone) for the owners for which `is_owner` is true."""
     for version in _FAMILIES:
         found = nftables.elements(uapi.NFPROTO_INET, f"masquerade{version}")
         nftables.remove([element for element in found if element.comment.count("/") == 2 and is_owner(element.comment)])
 
 
 def remove_found(owner: str, addresses: Sequence[str]) -> None:
-    """The same where it is not known whether there is anything, nor with which back end. Raises KernelRefused."""
+    """Undo `install` if it was done at all, with whichever back end. Raises KernelRefused."""
     if nftables.available():
         nftables.remove(_elements(owner, addresses))
     for version in _versions(addresses):
@@ -74,7 +74,7 @@ def remove_found(owner: str, addresses: Sequence[str]) -> None:
 
 
 def check(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
-    """Raise CheckFailed where an address is not masqueraded any more."""
+    """Raises CheckFailed if an address is not masqueraded any more."""
     if backend == "iptables":
         for version in _versions(addresses):
             for argv in _iptables_rules(owner, addresses, version):
@@ -185,6 +185,6 @@ def _remove_iptables(owner: str, addresses: Sequence[str]) -> None:
         for rule in _iptables_rules(owner, addresses, version):
             if rule[0] == "POSTROUTING":
                 while not iptables.run(version, "-D", *rule).returncode:
-                    pass  # as often as it is there
+                    pass  # until it is not there any more
         iptables.run(version, "-F", _chain(owner))
         iptables.run(version, "-X", _chain(owner))

@@ -1,7 +1,7 @@
-"""Tells when a link or a namespace is gone: how we learn of a container that went without a DEL.
+"""Reports links and namespaces that are gone, so that the agent learns of a container that ended without a DEL.
 
-A link of the node's namespace is told of by its index. Of a namespace that the node's knows by an nsid, it is told
-that it ended, or that a link left it.
+A link of the node's own namespace is reported by its index. A namespace that the node knows by an nsid is reported
+when it ends, and when a link leaves it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 _GROUPS = {uapi.RTM_DELLINK: uapi.RTNLGRP_LINK, uapi.RTM_DELNSID: uapi.RTNLGRP_NSID}
 """Type of event → the multicast group that tells of it."""
 _BUFFER = 8 << 20
-"""Octets of events the kernel may hold for us: a burst of a thousand containers fits."""
+"""How many octets of events the kernel may keep for us: enough for a thousand containers at once."""
 
 
 class Monitor:
-    """Calls `link(index)` for each deleted link of this namespace, `namespace(nsid)` for each that ended or lost a
-    link, and `lost()` when the kernel dropped events (look at all then)."""
+    """Calls `link(index)` for each deleted link of this namespace, and `namespace(nsid)` for each namespace that ended
+    or lost a link. `lost()` means that the kernel dropped events: then everything has to be looked at."""
 
     def __init__(self, link: Callable[[int], None], namespace: Callable[[int], None], lost: Callable[[], None]) -> None:
         self._link = link
@@ -38,7 +38,7 @@ class Monitor:
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
 
     def run(self) -> None:
-        """Until `stop`; for a thread of its own."""
+        """Runs until `stop`, in a thread of its own."""
         with self._socket:
             while True:
                 ready, _, _ = select.select([self._socket.fileno(), self._stop], [], [])
@@ -63,13 +63,13 @@ class Monitor:
 
 
 _NSID_OF_EVENT = (uapi.SOL_NETLINK, uapi.NETLINK_LISTEN_ALL_NSID)
-"""Level and type of what goes with an event of another namespace: its nsid."""
+"""Level and type of the control message that gives the nsid of an event from another namespace."""
 
 
 def open_events(*kinds: int) -> socket.socket:
-    """A socket that hears of these types of uapi.RTM_DELLINK and uapi.RTM_DELNSID alone, from now on.
+    """A socket that receives these events from now on, out of RTM_DELLINK and RTM_DELNSID, and no others.
 
-    It hears of namespaces that this one knows by an nsid, too; without CAP_NET_BROADCAST only of their end.
+    It also receives those of namespaces that this one knows by an nsid; without CAP_NET_BROADCAST only their end.
     """
     sock = open_socket()
     try:
@@ -85,7 +85,8 @@ def open_events(*kinds: int) -> socket.socket:
 
 
 def received(sock: socket.socket) -> list[tuple[int | None, int, int]] | None:
-    """Wait for events: each one's nsid (None: this namespace), type, and what `gone` says; None: some were dropped."""
+    """Wait for events. Returns for each the nsid (None: this namespace), the type and the number that `gone` gives.
+    Returns None if the kernel dropped some."""
     try:
         data, ancillary, _, _ = sock.recvmsg(1 << 18, socket.CMSG_SPACE(4))
     except OSError as error:
@@ -97,9 +98,9 @@ def received(sock: socket.socket) -> list[tuple[int | None, int, int]] | None:
 
 
 def gone(data: bytes) -> Iterator[tuple[int, int]]:
-    """What the events say is gone: uapi.RTM_DELLINK with an index, uapi.RTM_DELNSID with an nsid."""
+    """What is gone, as the events say: RTM_DELLINK with an index, RTM_DELNSID with an nsid."""
     for kind, _, _, body in split(data):
-        # AF_UNSPEC only: the bridge announces a port's departure with uapi.AF_BRIDGE, the link itself lives on
+        # AF_UNSPEC only: a bridge reports with AF_BRIDGE that a port left it, and that link still exists
         if kind == uapi.RTM_DELLINK and body[0] == socket.AF_UNSPEC:
             yield kind, int(struct.unpack_from("=i", body, 4)[0])
         elif kind == uapi.RTM_DELNSID:
@@ -107,7 +108,7 @@ def gone(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _admit(sock: socket.socket, *kinds: int) -> None:
-    """Have the kernel wake us for messages of these types alone (socket(7), SO_ATTACH_FILTER): an ADD makes a dozen."""
+    """Have the kernel deliver these types alone (socket(7), SO_ATTACH_FILTER). Each ADD causes a dozen others."""
     # load the type, which is in host order where BPF reads network order; equal to one of ours: take it, else nothing
     program = [(0x28, 0, 0, 4)]
     program += [(0x15, len(kinds) - place, 0, socket.htons(kind)) for place, kind in enumerate(kinds)]

@@ -1,4 +1,4 @@
-"""Who answers for an address on a link: asked as the kernel itself asks before it sends (ARP, neighbour discovery)."""
+"""Finds out which MAC answers for an address on a link, with the kernel's own ARP and neighbour discovery."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOOK_SECONDS = 0.01
 def resolve(netlink: Netlink, index: int, address: str, seconds: float) -> str | None:
     """The MAC address that answers for `address` on link `index` within `seconds`, None if none does.
 
-    What was known before is forgotten first: the answer is of now.
+    An older neighbour entry is deleted first, so the answer is a fresh one.
     """
     target = ip_address(address)
     destination = attribute(uapi.NDA_DST, target.packed)

@@ -44,12 +44,12 @@ def nested(kind: int, *attributes: bytes) -> bytes:
 
 
 def attributes(data: bytes, at: int) -> dict[int, bytes]:
-    """The attributes from offset `at` on, nested flag removed; of several of one type the last."""
+    """The attributes from offset `at` on, without their nested flag. Of several of one type the last one counts."""
     return dict(each_attribute(data, at))
 
 
 def each_attribute(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    """The same one after the other, for lists of attributes of one type."""
+    """As `attributes`, but one after the other: some attributes are lists of one type."""
     end = len(data)
     while at + 4 <= end:
         length, kind = uapi.NLATTR.unpack_from(data, at)
@@ -100,9 +100,9 @@ class Netlink:
         self.close()
 
     def send(self, *messages: Message) -> list[bytes | NetlinkError]:
-        """Send all in one system call; for each the object it returned (b"" if none), or its error.
+        """Send all in one system call. Returns for each the object that came back (b"" if none did), or its error.
 
-        The kernel runs every message, also behind one that failed: batch only what may run regardless.
+        The kernel runs every message, even after one that failed: send only those together that may run regardless.
         """
         packed, first = [], self._sequence + 1
         for message in messages:
@@ -148,7 +148,7 @@ class Netlink:
         return [answer for answer in answers if isinstance(answer, bytes)]
 
     def dump(self, message: Message) -> list[bytes]:
-        """Every object of a dump; asked again when the kernel says it was interrupted."""
+        """Every object of a dump. The dump is repeated if the kernel says that it was interrupted."""
         for _ in range(10):
             self.socket.send(self._packed(message, uapi.NLM_F_REQUEST | uapi.NLM_F_DUMP))
             found, interrupted = self._collect(self._sequence)

@@ -60,7 +60,7 @@ def add(elements: Sequence[Element]) -> None:
 
 
 def remove(elements: Sequence[Element]) -> None:
-    """Remove those that are there with their own comment; missing is success."""
+    """Remove the elements that are there with the same comment. It is no error if they are not."""
     for element in elements:
         found = get(element)
         if found is not None and found.comment == element.comment:
@@ -71,7 +71,7 @@ def remove(elements: Sequence[Element]) -> None:
 
 
 def get(element: Element) -> Element | None:
-    """The element with this one's key as the kernel has it, None if there is none (or no such set)."""
+    """The element that the kernel has with this key, None if there is none or no such set."""
     with _socket() as sock:
         sock.send(_message(_GET, 0, element.family, 1, _body(element, key_only=True)))
         data = sock.recv(1 << 16)
@@ -86,7 +86,7 @@ def get(element: Element) -> Element | None:
 
 
 def elements(family: int, name: str) -> list[Element]:
-    """All elements of a set or map of ours; none where there is no such set, or no nf_tables in this kernel."""
+    """All elements of a set or map of ours. None if there is no such set, or this kernel has no nf_tables."""
     try:
         sock = _socket()
     except KernelRefused:
@@ -138,12 +138,12 @@ def load(script: str) -> None:
 
 
 def tables(family: str) -> list[str]:
-    """The names of a family's tables, anybody's; none where nft is missing."""
+    """The names of all tables of a family, whoever made them. None if nft is missing."""
     return [item["name"] for item in listed("tables", family)]
 
 
 def listed(*what: str, kind: str = "") -> list[dict[str, Any]]:
-    """What `nft list` says of it, anybody's; empty where nft is missing or there is no such thing."""
+    """What `nft list` says. Empty if nft is missing or there is no such thing."""
     wanted = kind or what[0].rstrip("s")
     if not available():
         return []
@@ -154,7 +154,7 @@ def listed(*what: str, kind: str = "") -> list[dict[str, Any]]:
 
 
 def text(*argv: str) -> str:
-    """What nft prints, "" where it fails."""
+    """What nft prints, "" if it fails."""
     done = _nft(argv)
     return done.stdout if not done.returncode else ""
 
@@ -165,7 +165,7 @@ def rules(family: str, chain: str) -> int:
 
 
 def listed_chain(family: str, table: str, chain: str) -> list[dict[str, Any]]:
-    """The rules of a chain, anybody's, as libnftables-json(5) has them; none where there is no such chain."""
+    """The rules of a chain, whoever made it, as libnftables-json(5) has them. None if there is no such chain."""
     done = _nft(["-j", "list", "chain", family, table, chain])
     if done.returncode:
         return []
@@ -199,7 +199,7 @@ def _first_line(text: str) -> str:
 
 
 def _replace(element: Element) -> None:
-    """One element anew, in one transaction; made if it has gone meanwhile."""
+    """Replace one element in one transaction, or make it if it has gone."""
     try:
         _commit([(_DELETE, 0, element), (_NEW, uapi.NLM_F_CREATE, element)])
     except FileNotFoundError:

@@ -21,9 +21,9 @@ from bgpcni.kernel.vxlan import PROTOCOL
 log = logging.getLogger(__name__)
 MAIN = uapi.RT_TABLE_MAIN
 METRIC = 20182
-"""The priority of our routes: what the kernel or an administrator gives a route is lower, and wins."""
+"""The priority of our routes. Those of the kernel and of administrators are lower numbers, and win."""
 LAST_METRIC = 4278198272
-"""That of a VRF's unreachable default: after every other route, so nothing leaves the VRF by the main table."""
+"""The priority of a VRF's unreachable default route: it comes last, and keeps packets out of the main table."""
 _BOTTOM = 0x100
 """The bottom of a label stack, RFC 3032 section 2.1; the label is in the upper 20 bits."""
 
@@ -69,22 +69,22 @@ def _stack(label: int) -> bytes:
 
 
 def add_message(route: Route, table: int = MAIN) -> Message:
-    """EEXIST: somebody has a route of this prefix and metric, and it is not touched."""
+    """Add a route. EEXIST: somebody has a route with this prefix and metric, and it stays."""
     return Message(uapi.RTM_NEWROUTE, MAKE, _body(route, table))
 
 
 def replace_message(route: Route, table: int = MAIN) -> Message:
-    """Another way for a prefix whose route of this metric is known to be ours."""
+    """Change the route of a prefix. The caller knows that the one with this metric is ours."""
     return Message(uapi.RTM_NEWROUTE, PUT, _body(route, table))
 
 
 def delete_message(route: Route, table: int = MAIN) -> Message:
-    """This very route; ESRCH: it was not there."""
+    """Delete exactly this route. ESRCH: it was not there."""
     return Message(uapi.RTM_DELROUTE, 0, _body(route, table))
 
 
 def last_messages(table: int, *, make: bool) -> Iterator[Message]:
-    """What of a VRF has no other way is unreachable: without this the lookup would go on in the main table."""
+    """A VRF's last route makes the rest unreachable. Without it the kernel would go on looking in the main table."""
     for version in (4, 6) if sysctl.exists("net/ipv6") else (4,):
         body = _head(version, 0, table, uapi.RT_SCOPE_UNIVERSE, uapi.RTN_UNREACHABLE)
         body += attribute(uapi.RTA_PRIORITY, LAST_METRIC)
@@ -151,13 +151,13 @@ def forwards_mpls(netlink: Netlink) -> bool:
 
 
 def accept_labels(last: int) -> None:
-    """Have the kernel know labels up to this one. Raises KernelRefused."""
+    """Let the kernel use MPLS labels up to this one. Raises KernelRefused."""
     if int(sysctl.read("net/mpls/platform_labels")) <= last:
         sysctl.write("net/mpls/platform_labels", str(last + 1))
 
 
 def accept_mpls(device: int) -> None:
-    """Have the kernel take MPLS packets that come in by this link."""
+    """Let the kernel accept MPLS packets that come in by this link."""
     try:
         name = f"net/mpls/conf/{socket.if_indextoname(device)}/input"
     except OSError:
@@ -167,7 +167,7 @@ def accept_mpls(device: int) -> None:
 
 
 def way_to(netlink: Netlink, address: str) -> tuple[str | None, int] | None:
-    """(gateway, device) by which the node reaches an address now; None: it does not, or the address is its own."""
+    """(gateway, device) by which the node reaches an address; None if it does not, or the address is its own."""
     (answer,) = netlink.send(way_message(address))
     if isinstance(answer, NetlinkError):
         return None

@@ -34,12 +34,12 @@ def install(owner: str, port: str, mac: str) -> None:
 
 
 def remove(owner: str, port: str, mac: str) -> None:
-    """Check it no more; missing is success."""
+    """Stop checking a port. It is no error if nothing is there."""
     nftables.remove(_elements(owner, port, mac))
 
 
 def remove_of(ports: Collection[str]) -> None:
-    """Whatever is there for these ports: the pairs first, as their MACs are not known otherwise."""
+    """Stop checking these ports, whatever their MACs are."""
     names = {port.encode().ljust(_NAME_OCTETS, b"\0") for port in ports}
     for set_name in ("allowed", "checked"):
         found = nftables.elements(uapi.NFPROTO_BRIDGE, set_name)
@@ -47,7 +47,7 @@ def remove_of(ports: Collection[str]) -> None:
 
 
 def remove_found(owner: str) -> None:
-    """The same where port and MAC are not known: they are looked for. Raises KernelRefused."""
+    """Stop checking an owner's ports, which are looked up. Raises KernelRefused."""
     if not nftables.available():
         return
     for element in nftables.listed_set("bridge", "allowed"):
@@ -57,7 +57,7 @@ def remove_found(owner: str) -> None:
 
 
 def check(owner: str, port: str, mac: str) -> None:
-    """Raise CheckFailed where the port is not checked any more."""
+    """Raises CheckFailed if the port is not checked any more."""
     for element in _elements(owner, port, mac):
         if nftables.get(element) is None:
             raise CheckFailed(f"{port} is not in set {element.name} of nftables table bridge {TABLE}")
@@ -87,7 +87,7 @@ def table_commands() -> list[dict[str, Any]]:
 
 
 def _elements(owner: str, port: str, mac: str) -> list[Element]:
-    """The pair first: a port that is checked always has its MAC."""
+    """The pair comes first, so that no port is checked before its MAC may pass."""
     name = port.encode().ljust(_NAME_OCTETS, b"\0")
     return [
         Element(uapi.NFPROTO_BRIDGE, "allowed", name + mac_bytes(mac) + b"\0\0", comment=owner[:_OWNER_MAX]),

@@ -26,9 +26,9 @@ LARGEST = 4094
 
 @dataclass(frozen=True, slots=True)
 class Tagging:
-    """What a port carries. `untagged`: its one VLAN, or a trunk's native one, 0: none; `tagged`: a trunk's others.
+    """The VLANs of a port. `untagged`: its only VLAN, or the native one of a trunk, 0 for none. `tagged`: the others.
 
-    `keep_default`: it stays in the bridge's default VLAN as well.
+    `keep_default`: the port also stays in the bridge's default VLAN.
     """
 
     untagged: int = 0
@@ -47,10 +47,10 @@ def require() -> None:
 
 @cache
 def supported() -> bool:
-    """Whether this kernel's bridge filters VLANs: one is asked to, in a network namespace that goes with it."""
-    from concurrent.futures import ThreadPoolExecutor  # here, for most calls do without
+    """Whether this kernel's bridge can filter VLANs. It is tried with a bridge in a network namespace of its own."""
+    from concurrent.futures import ThreadPoolExecutor  # imported here, because most calls do not need it
 
-    with ThreadPoolExecutor(1) as pool:  # the thread ends in there
+    with ThreadPoolExecutor(1) as pool:  # the thread stays in the new namespace, and both end
         return pool.submit(_try).result()
 
 
@@ -67,7 +67,7 @@ def _try() -> bool:
 
 
 def filters(bridge: links.Link) -> bool:
-    """Whether it keeps VLANs apart (vlan_filtering); one that does not forwards every frame to every port."""
+    """Whether it keeps VLANs apart (vlan_filtering). A bridge that does not sends every frame to every port."""
     return attributes(bridge.details, 0).get(uapi.IFLA_BR_VLAN_FILTERING) == b"\1"
 
 
@@ -75,7 +75,7 @@ def filters(bridge: links.Link) -> bool:
 
 
 def port_messages(index: int, tagging: Tagging) -> list[Message]:
-    """Have a port carry this; none where nothing is to be changed. A VLAN that it is in already is no error."""
+    """The messages that put a port into its VLANs; none if nothing is to change. It may be in them already."""
     assert index > 0
     wanted = list(_infos(tagging.tagged))
     if tagging.untagged:
@@ -90,7 +90,7 @@ def port_messages(index: int, tagging: Tagging) -> list[Message]:
 
 
 def _infos(vlans: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """(flags, VLAN) as struct bridge_vlan_info has them, neighbours as ranges."""
+    """(flags, VLAN) for each struct bridge_vlan_info. Consecutive VLANs become a range."""
     for _, run in groupby(enumerate(sorted(vlans)), lambda item: item[1] - item[0]):
         found = [vlan for _, vlan in run]
         if len(found) == 1:
@@ -106,7 +106,7 @@ def _of_port(index: int, infos: Iterable[tuple[int, int]]) -> bytes:
 
 
 def of(netlink: Netlink, index: int) -> dict[int, int]:
-    """VLAN → flags of a port, or of the bridge itself as a port of its own."""
+    """The VLANs of a port, with their flags; or of the bridge itself, which is a port of its own."""
     found: dict[int, int] = {}
     for data in netlink.dump(Message(uapi.RTM_GETVLAN, 0, uapi.BR_VLAN_MSG.pack(uapi.AF_BRIDGE, index))):
         for kind, value in each_attribute(data, uapi.BR_VLAN_MSG.size):
@@ -119,7 +119,7 @@ def of(netlink: Netlink, index: int) -> dict[int, int]:
 
 
 def is_untagged(flags: int) -> bool:
-    """Both ways: what a port without VLANs of its own sends and receives."""
+    """Whether frames of this VLAN have no tag in both directions."""
     return flags & (PVID | UNTAGGED) == PVID | UNTAGGED
 
 
@@ -131,12 +131,12 @@ def _untagged(netlink: Netlink, index: int) -> int | None:
 
 
 def gateway_name(bridge: str, vlan: int) -> str:
-    """As the stock bridge plugin calls it."""
+    """The name that the stock bridge plugin gives it."""
     return f"{bridge}.{vlan}"
 
 
 def ensure_gateway(netlink: Netlink, bridge: links.Link, tagging: Tagging) -> links.Link:
-    """The node's interface in the VLAN, up. Idempotent: what a kill, or the bridge's deletion, left is completed.
+    """Make sure that the node has an interface in the VLAN, and that it is up. It completes what was cut short.
 
     One that is no veth pair on this bridge (a VLAN device that the operator made) is used as it is. Raises
     KernelRefused, TryAgain where the bridge has no port left.
@@ -147,12 +147,12 @@ def ensure_gateway(netlink: Netlink, bridge: links.Link, tagging: Tagging) -> li
         port = _other_end(netlink, link)
         if port is not None and port.master in (0, bridge.index):
             keep = True
-            if not port.master:  # the bridge puts it into its default VLAN anew
+            if not port.master:  # the bridge puts it into its default VLAN again
                 netlink.run(links.port_message(port.index, bridge.index))
                 keep = tagging.keep_default
             netlink.run(*port_messages(port.index, Tagging(tagging.untagged, keep_default=keep)))
         if not link.up:
-            for setting in ("accept_dad", "accept_ra"):  # as of a bridge that we make
+            for setting in ("accept_dad", "accept_ra"):  # as on a bridge that we make
                 sysctl.put(f"net/ipv6/conf/{name}/{setting}", "0")
             netlink.run(links.set_up_message(link.index))
     except NetlinkError as error:

@@ -1,4 +1,4 @@
-"""VRF devices and the bridges in them: found, made, removed only if ours. Packed messages, off the hot path but one.
+"""VRF devices and the bridges in them: finds them, makes them, and removes them only if they are ours.
 
 A VRF that an operator made is used as it is, with the table that he gave it, and stays. One of ours has our alias
 (`bgpcni:vrf NAME`) and a default route to nowhere; a bridge that was made in a VRF says so (`bgpcni:bridge NAME`).
@@ -19,7 +19,7 @@ MARK, BRIDGE_MARK = "bgpcni:vrf ", "bgpcni:bridge "
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A VRF device as the kernel has it."""
+    """A VRF device, and the number of its routing table."""
 
     name: str
     index: int
@@ -46,7 +46,7 @@ def _device(link: links.Link) -> Device:
 
 
 def ensure(netlink: Netlink, name: str, table: int) -> Device:
-    """The VRF, up; made with this table if it is not there. Raises Unfit, KernelRefused."""
+    """Make sure that the VRF is there and up. A new one gets this table. Raises Unfit, KernelRefused."""
     try:
         link = links.find(netlink, name=name)
         if link is None:
@@ -72,19 +72,19 @@ def _refuse_taken(netlink: Netlink, table: int) -> None:
 
 
 def is_ours(link: links.Link) -> bool:
-    """The alias says so; or it has none yet and was born in our group (killed between the two sends)."""
+    """The alias says so; or it has none yet and is in our group, because its maker was killed between two sends."""
     return link.kind == "vrf" and (link.alias.startswith(MARK) or (not link.alias and link.group == links.GROUP))
 
 
 def is_our_bridge(link: links.Link) -> bool:
-    """A bridge that was made in a VRF, by us."""
+    """Whether it is a bridge that we made for a VRF."""
     return link.kind == "bridge" and (
         link.alias.startswith(BRIDGE_MARK) or (not link.alias and link.group == links.GROUP)
     )
 
 
 def enslave_message(bridge: int, vrf: Device) -> Message:
-    """Into the VRF, and marked as ours: before it is up or has an address, which it would lose."""
+    """Put a bridge into the VRF and mark it as ours. It must not be up, nor have an address: it would lose that."""
     assert min(bridge, vrf.index) > 0
     alias = attribute(uapi.IFLA_IFALIAS, f"{BRIDGE_MARK}{vrf.name}".encode())
     return links.change(bridge, alias, attribute(uapi.IFLA_MASTER, vrf.index))
@@ -98,14 +98,14 @@ def within(netlink: Netlink, master: int) -> list[links.Link]:
 
 
 def remove_bridge(netlink: Netlink, name: str) -> None:
-    """A bridge of ours goes when nothing is in it any more. Gone already is success."""
+    """Remove a bridge of ours if it has no port any more. It is no error if it has gone."""
     link = links.find(netlink, name=name)
     if link is not None and is_our_bridge(link) and not within(netlink, link.index):
         links.remove(netlink, link.index)
 
 
 def remove(netlink: Netlink, index: int) -> bool:
-    """A VRF of ours goes, with what is ours in its table, unless somebody's link is in it. False: it is not ours."""
+    """Remove a VRF of ours and our routes in its table, unless a link is in it. Returns whether it was removed."""
     found = links.find(netlink, index=index)
     if found is None or not is_ours(found) or within(netlink, index):
         return False
@@ -115,6 +115,6 @@ def remove(netlink: Netlink, index: int) -> bool:
 
 
 def clear(netlink: Netlink, table: int) -> None:
-    """Remove our routes from a table: those by devices outside of the VRF would outlive it."""
+    """Remove our routes from a table. Those through devices outside the VRF would outlive it."""
     messages = [routes.delete_message(route, table) for route in routes.ours(netlink, table)]
     vxlan.send(netlink, [*messages, *routes.last_messages(table, make=False)])

@@ -1,4 +1,4 @@
-"""VXLAN devices and what is programmed behind them: forwarding entries, flood lists, neighbours. Packed messages.
+"""VXLAN devices and what is programmed for them: forwarding entries, flood lists, neighbours.
 
 One device for each VNI: a port of the network's bridge, or itself in a VRF, whose own VNI it has. Learning is off
 everywhere: the kernel forwards to where BGP says and asks nobody. A device of ours has our alias (`bgpcni:vxlan …`);
@@ -21,12 +21,12 @@ from bgpcni.kernel.netlink import PUT, Message, Netlink, NetlinkError, attribute
 PORT = 4789
 """RFC 7348 section 5."""
 PROTOCOL = 0xB6
-"""Who made a neighbour or a route, rtnetlink(7): ours."""
+"""The protocol number that says that we made a neighbour or a route (rtnetlink(7))."""
 OVERHEAD = {4: 50, 6: 70}
 """Octets that VXLAN adds to an Ethernet frame's payload, by the version of the underlay (RFC 7348 section 5)."""
 MARK = "bgpcni:vxlan "
 CHUNK = 128
-"""Messages in one send: the kernel answers all before any answer is read, and they must fit the socket."""
+"""Messages in one send: their answers have to fit the buffer of the socket."""
 
 _FLOOD = "00:00:00:00:00:00"
 """The MAC under which the kernel keeps a device's flood list."""
@@ -90,7 +90,7 @@ def ensure(netlink: Netlink, device: Device) -> int:
 
 
 def _settings(device: Device, index: int) -> tuple[Message, ...]:
-    """By index: mark it, make it a port of the bridge, say how the port behaves, and only then set it up."""
+    """Mark the device, make it a port of the bridge, set how the port behaves, and only then set it up."""
     settings = [
         attribute(uapi.IFLA_IFALIAS, f"{device.mark}{device.vni}".encode()),
         attribute(uapi.IFLA_MASTER, device.master),
@@ -107,7 +107,7 @@ def _settings(device: Device, index: int) -> tuple[Message, ...]:
 
 
 def is_ours(link: links.Link, mark: str = MARK, group: int = links.GROUP) -> bool:
-    """The alias says so; or it has none yet and was born in our group (killed between the two sends)."""
+    """The alias says so; or it has none yet and is in our group, because its maker was killed between two sends."""
     return link.kind == "vxlan" and (link.alias.startswith(mark) or (not link.alias and link.group == group))
 
 
@@ -118,7 +118,7 @@ def _local_of(link: links.Link) -> str | None:
 
 
 def ours(netlink: Netlink, mark: str = MARK, group: int = links.GROUP) -> list[links.Link]:
-    """Every VXLAN device of ours: at the agent's start, for the dump is of all links."""
+    """Every VXLAN device of ours. Only at the agent's start: it dumps all links."""
     return [link for link in links.dump(netlink) if is_ours(link, mark, group)]
 
 

@@ -36,7 +36,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where configurations, plugins and the memory are; `environment` is inherited by the plugins."""
+    """Where configurations, plugins and the memory are. The plugins inherit `environment`."""
 
     conf_dir: Path
     folders: tuple[str, ...]
@@ -49,7 +49,7 @@ class Place:
 
 
 def default_id(pid: int) -> str:
-    """The container ID of a process for which none was given."""
+    """The container ID that is used if none was given."""
     return f"pid-{pid}"
 
 
@@ -65,7 +65,7 @@ def attach(place: Place, pid: int, network: str, ifname: str, container_id: str)
         earlier = place.memory.find(key)
         if earlier is not None:
             if earlier.result is not None and (earlier.boot_id, earlier.cookie) == (boot_id(), space.cookie):
-                raise AlreadyAttached(f"{key} is attached already, to this very namespace: detach it first")
+                raise AlreadyAttached(f"{key} is attached to this namespace already: detach it first")
             _undo(place, earlier)  # the container was started anew, or an attach was cut short
         if links.find(space.netlink, name=ifname):
             raise AlreadyAttached(f"process {pid} has an interface {ifname} already")
@@ -101,7 +101,7 @@ def _attach(place: Place, chain: Network, key: AttachmentKey, pid: int, space: N
 
 
 def _roll_back(place: Place, kept: Kept, runtime: Runtime, chain: Network, error: BaseException) -> None:
-    """After a failed ADD the chain's DEL is due (section 3), unless the attachment was there before and is alive.
+    """Run the chain's DEL after a failed ADD (section 3), unless the attachment was there before and is alive.
 
     Whatever comes of it is told behind the cause, in the same error.
     """
@@ -127,7 +127,7 @@ def _forget(place: Place, kept: Kept) -> None:
 
 
 def _renamed(result: Document, opened: str, lasting: str) -> Document:
-    """The result with the namespace under a name that outlives this process."""
+    """The result, in which the namespace has a name that stays valid after this process."""
     interfaces = result.get("interfaces")
     if not isinstance(interfaces, list):
         return result
@@ -139,7 +139,7 @@ def _renamed(result: Document, opened: str, lasting: str) -> Document:
 
 
 def _story(key: AttachmentKey, kept: Kept, result: Document, space: Namespace) -> Document:
-    """What an operator wants to see: interface, peer and routes, read from the namespace itself."""
+    """What is shown to the operator: interface, other end and routes, read from the namespace itself."""
     link = links.find(space.netlink, name=key.ifname)
     peer: Document | None = None
     if link is not None and link.kind == "veth" and link.peer:
@@ -165,7 +165,7 @@ def _story(key: AttachmentKey, kept: Kept, result: Document, space: Namespace) -
 
 
 def _addresses(result: Document) -> list[Document]:
-    """`ips` of a result of any version: address and gateway."""
+    """Address and gateway of each IP of a result, whatever its version."""
     found = [entry for entry in result.get("ips") or [] if isinstance(entry, dict)]
     old = [result[name] for name in ("ip4", "ip6") if isinstance(result.get(name), dict)]
     return [{"address": entry.get("address"), "gateway": entry.get("gateway")} for entry in found] + [
@@ -190,7 +190,7 @@ def detach(
     ifname: str | None,
     known: Callable[[], Sequence[Document]] = lambda: (),
 ) -> Document:
-    """Disconnect what `attach` connected: all of it in this network, or one interface. Nothing there: success.
+    """Disconnect what `attach` connected to this network: everything, or one interface. Nothing there is no error.
 
     What was attached is taken back by the configuration of then; of what is not remembered (another's attach, a
     lost file) by that of now, as a runtime's second DEL does. A container that is on other networks only was not
@@ -226,7 +226,7 @@ def detach(
 def _refuse_other_network(
     place: Place, network: str, pid: int | None, container_id: str | None, known: Callable[[], Sequence[Document]]
 ) -> None:
-    """Raises InvalidConfiguration where the container is not on this network, as far as is known, but on others."""
+    """Raises InvalidConfiguration if the container is known to be on other networks, and not on this one."""
     wanted = container_id or default_id(pid or 0)
     others = [
         entry.network["name"]
@@ -241,7 +241,7 @@ def _refuse_other_network(
 
 
 def _undo(place: Place, kept: Kept) -> None:
-    """The chain's DEL with what was kept, in the namespace if it is still the same one."""
+    """Run the chain's DEL with what was kept, inside the namespace if it is still the same one."""
     chain = Network.parse(kept.network, "what attach kept")
     with attached.still(kept) as netns:
         place.runtime(kept.key, netns).delete(chain, kept.result)
@@ -264,7 +264,7 @@ def _detach_unknown(
 
 
 def plugin_folders(bin_dir: str | None, environment: Mapping[str, str], root: Path = Path("/")) -> tuple[str, ...]:
-    """--bin-dir, else $CNI_PATH, folders separated by colons; else where `bgpcni install` puts the plugin."""
+    """The folders in --bin-dir, else in $CNI_PATH (separated by colons), else those where `bgpcni install` would go."""
     if text := bin_dir or environment.get("CNI_PATH"):
         return tuple(folder for folder in text.split(":") if folder)
     found = runtimes.find(root).folders
@@ -272,6 +272,6 @@ def plugin_folders(bin_dir: str | None, environment: Mapping[str, str], root: Pa
 
 
 def announcements(routes: Sequence[Document], key: Mapping[str, Any]) -> list[Document]:
-    """Of `bgpcni routes`, those of one attachment."""
+    """The routes of one attachment, out of those of `bgpcni routes`."""
     wanted = [key[name] for name in ("network", "containerID", "ifname")]
     return [route for route in routes if [route[name] for name in ("network", "containerID", "ifname")] == wanted]

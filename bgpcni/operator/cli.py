@@ -111,9 +111,9 @@ def _runs_plugins(command: F) -> F:
     """The options of commands that run a network's plugins themselves, as a runtime does."""
     for option in (
         click.option("--bin-dir", default=None, metavar="DIR[:DIR]",
-                     help="Where the plugins are; else $CNI_PATH, else where runtimes look."),
+                     help="Folders of the plugins. Default: $CNI_PATH, or where runtimes look."),
         click.option("--conf-dir", type=click.Path(path_type=Path), default=Path("/etc/cni/net.d"), show_default=True,
-                     help="Where the network's configuration or list is."),
+                     help="Folder of the network's configuration."),
         click.option("--network", required=True, metavar="NAME", help="The network's name in its configuration."),
     ):  # fmt: skip
         command = option(command)
@@ -121,7 +121,7 @@ def _runs_plugins(command: F) -> F:
 
 
 def _listed(socket_path: Path | None, name: str) -> list[Document]:
-    """The list that is the agent's answer to a command, empty where no agent answers."""
+    """The list in the agent's answer to a command. Empty if no agent answers."""
     try:
         document, _ = client.ask(_socket(socket_path), name)
     except client.NoAgent:
@@ -145,8 +145,8 @@ def _place(conf_dir: Path, bin_dir: str | None, socket_path: Path | None) -> Any
 
 @main.command()
 @click.option("--pid", type=click.IntRange(min=1), required=True, metavar="N", help="A process in the container.")
-@click.option("--ifname", default="eth0", show_default=True, metavar="NAME", help="The interface to make there.")
-@click.option("--id", "container_id", default=None, metavar="ID", help="The container's ID; else pid-N.")
+@click.option("--ifname", default="eth0", show_default=True, metavar="NAME", help="The interface to make.")
+@click.option("--id", "container_id", default=None, metavar="ID", help="The container's ID. Default: pid-N.")
 @_runs_plugins
 @_asks
 def attach(
@@ -161,8 +161,8 @@ def attach(
 ) -> None:
     """Connect the network namespace of a process, such as of a container started with --network none.
 
-    Runs the network's configuration, or its whole list, as a runtime does; shows the namespace to `ip netns` under
-    the container's ID if that name is free.
+    It runs the plugins of the network as a runtime does. `ip netns` shows the namespace under the container's ID, if
+    that name is free.
     """
     from bgpcni.operator import attach as attaching
 
@@ -176,9 +176,11 @@ def attach(
 
 
 @main.command()
-@click.option("--pid", type=click.IntRange(min=1), default=None, metavar="N", help="The process given to attach.")
+@click.option("--pid", type=click.IntRange(min=1), default=None, metavar="N", help="The process that attach was given.")
 @click.option("--id", "container_id", default=None, metavar="ID", help="The container's ID.")
-@click.option("--ifname", default=None, metavar="NAME", help="One interface alone; else all of this network.")
+@click.option(
+    "--ifname", default=None, metavar="NAME", help="Only this interface. Default: all interfaces in this network."
+)
 @_runs_plugins
 @_asks
 def detach(
@@ -191,7 +193,10 @@ def detach(
     socket_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Take back what attach did, also when the process or its namespace is gone. Nothing there is success."""
+    """Undo what attach did, even if the process or its namespace has gone.
+
+    It is no error if nothing is there.
+    """
     from bgpcni.operator import attach as attaching
 
     if (pid is None) == (container_id is None):
@@ -209,10 +214,10 @@ def detach(
 @main.command()
 @click.option("--config", type=click.Path(path_type=Path), default=paths.AGENT_CONFIG, show_default=True)
 @click.option("--socket", "socket_path", type=click.Path(path_type=Path), default=None, metavar="PATH",
-              help=f"Where to listen; else $BGPCNI_SOCKET, else {paths.SOCKET}.")  # fmt: skip
-@click.option("--metrics", metavar="ADDR:PORT", help="Serve Prometheus metrics there, on a loopback address.")
-@click.option("--metrics-beyond-loopback", is_flag=True, help="Let --metrics be an address that others reach.")
-@click.option("--log-json", is_flag=True, help="Log lines as JSON objects.")
+              help=f"Where to listen. Default: $BGPCNI_SOCKET, or {paths.SOCKET}.")  # fmt: skip
+@click.option("--metrics", metavar="ADDR:PORT", help="Serve Prometheus metrics on this loopback address.")
+@click.option("--metrics-beyond-loopback", is_flag=True, help="Allow --metrics an address that other hosts can reach.")
+@click.option("--log-json", is_flag=True, help="Log JSON objects, one for each line.")
 def agent(
     config: Path, socket_path: Path | None, metrics: str | None, metrics_beyond_loopback: bool, log_json: bool
 ) -> None:
@@ -232,18 +237,18 @@ def _places(command: F) -> F:
     """The options of commands that put the plugin in place or take it away."""
     command = click.option(
         "--conf-dir", type=click.Path(path_type=Path), default=Path("/etc/cni/net.d"), show_default=True,
-        help="Where the sample configuration belongs, under a name that runtimes ignore.",
+        help="Folder for the sample configuration, which gets a name that runtimes ignore.",
     )(command)  # fmt: skip
     return click.option(
         "--bin-dir", type=click.Path(path_type=Path), default=None, metavar="DIR",
-        help="The folder of plugins; else where the runtimes of this host look, else /opt/cni/bin.",
+        help="Folder for the plugin. Default: where the runtimes of this host look, or /opt/cni/bin.",
     )(command)  # fmt: skip
 
 
 @main.command()
 @_places
 def install(bin_dir: Path | None, conf_dir: Path) -> None:
-    """Put the plugin executable (as bgpcni, bagpipe and bgpcni-ipam) and the sample configuration in place."""
+    """Install the plugin executable (as bgpcni, bagpipe and bgpcni-ipam) and a sample configuration."""
     from bgpcni.launcher import install as installer
 
     try:
@@ -260,7 +265,7 @@ def install(bin_dir: Path | None, conf_dir: Path) -> None:
 @main.command()
 @_places
 def uninstall(bin_dir: Path | None, conf_dir: Path) -> None:
-    """Remove what install put in place. Configurations that somebody changed, and records, stay."""
+    """Remove what install has installed. Changed configurations and records stay."""
     from bgpcni.launcher import install as installer
 
     try:
@@ -275,7 +280,7 @@ def uninstall(bin_dir: Path | None, conf_dir: Path) -> None:
 
 
 def _data_dir() -> Path:
-    """agent.toml's, the default where that cannot be read."""
+    """The data_dir of agent.toml, or the default if that cannot be read."""
     from bgpcni.config.agent import load
 
     try:

@@ -76,7 +76,7 @@ class Watch:
 
 
 def _attach_filter(sock: socket.socket, protocol: int) -> None:
-    """A classic BPF program: links, and uapi.RTM_DELROUTE with our rtm_protocol. nlmsg_type is in host order."""
+    """A classic BPF program: links, and RTM_DELROUTE with our rtm_protocol. nlmsg_type is in host order."""
     load_half, load_byte, equal, leave = 0x28, 0x30, 0x15, 0x06
     kinds = [socket.htons(kind) for kind in (uapi.RTM_NEWLINK, uapi.RTM_DELLINK, uapi.RTM_DELROUTE)]
     program = [
