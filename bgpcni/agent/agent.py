@@ -1,7 +1,7 @@
-"""The agent: one node's resident process, put together and taken apart in order.
+"""The agent: the resident process of one node. It is put together, and taken apart, in this order.
 
-lock → records read → routes wanted → exporters started → requests served → … → SIGTERM: requests end,
-exporters let go of their speakers, which go on announcing.
+Start: locks → read the records → ask the exporters for their routes → start the exporters → serve requests.
+SIGTERM: the requests end → the exporters let go of their speakers, which go on announcing.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 WORKER_SECONDS = 10.0
 RENAME_SECONDS = 1.0
-"""For so long each record may be held by a call while exporters are renamed."""
+"""How many seconds to wait for a record that a call holds, while exporters are renamed."""
 GARBAGE = 20_000
-"""Objects after which Python looks for cycles: a few ADDs' worth, instead of several times in each."""
+"""How many new objects make Python look for cycles: once in a few ADDs, instead of several times in each."""
 
 NEXT_HOP_SECONDS = 10.0
-"""Between looks for the addresses of the node, where it lacks a next hop."""
+"""Seconds between two looks at the addresses of the node, if it lacks a next hop."""
 
 
 class Agent:
-    """Owns the locks, the store, the node and its threads."""
+    """Checks that it is the only agent, and runs it."""
 
     def __init__(
         self, config_path: Path, socket_path: Path, metrics: str | None = None, *, beyond_loopback: bool = False
@@ -88,7 +88,7 @@ class Agent:
 
 
 class Running:
-    """An agent that is the only one: the node and the threads around it, made in one direction."""
+    """The only agent of the node: the node and its threads. Each part is given those that were made before it."""
 
     def __init__(
         self,
@@ -118,12 +118,12 @@ class Running:
         measures.watch(self.node)
 
     def run(self, signals: Signals) -> None:
-        """Serve until a signal other than SIGHUP."""
+        """Serve until SIGTERM or SIGINT. SIGHUP reloads."""
         self._server.listen(self._socket_path)
         self._watch.look()
         self._restore()
         self.node.claims.load()
-        gc.freeze()  # what is here stays: no collection has to look at it again
+        gc.freeze()  # all of this stays, so no collection has to look at it
         gc.set_threshold(GARBAGE)
         self._dataplane.start()
         self.node.convergence.start()
@@ -170,12 +170,12 @@ class Running:
         log.info("records: %d up, %d others, %d to be looked at", len(up), len(records) - len(up), late)
 
     def _tell(self, key: AttachmentKey) -> bool:
-        """What one record says; on a reload a DEL may run, and then it has the last word. True: there is more to do."""
+        """Tell the exporters what one record says, unless a DEL has it. Returns whether there is more to do."""
         node = self.node
         try:
             with node.store.locked(key, LOCK_SECONDS):
                 outcome = reconcile.run(node, key, tell_only=True)
-        except (CniError, OSError) as error:  # one broken attachment never blocks the rest
+        except (CniError, OSError) as error:  # one broken attachment does not stop the others
             log.error("%s: %s", key, error, extra=key.fields)
             outcome = Wait(1.0)
         if isinstance(outcome, Wait) and outcome.seconds is not None:
@@ -183,7 +183,7 @@ class Running:
         return isinstance(outcome, Wait)
 
     def _employ(self) -> None:
-        """Have every exporter that the configuration names at work from the start: sessions come up before ADDs."""
+        """Start every exporter that the configuration names, so that its sessions are up before the first ADD."""
         node = self.node
         for use in plan.configured(node.agent):
             try:
@@ -195,7 +195,7 @@ class Running:
     # ---------------------------------------------------------------- what is looked after
 
     def _keep_run_dir(self) -> str:
-        """What somebody removed from run_dir is made again: the folders first, then the locks, then the way in."""
+        """Make again what somebody removed from run_dir: the folders first, then the locks, then the socket."""
         store = self.node.store
         made = ["folders"] if store.renew() else []
         try:
@@ -204,11 +204,11 @@ class Running:
             return f"a lock of {store.run_path} was removed, and another process has the new one"
         made += ["socket"] if self._server.renew() else []
         if made:
-            log.warning("%s: somebody removed the agent's files; made again: %s", store.run_path, ", ".join(made))
+            log.warning("%s: somebody removed %s; the agent made them again", store.run_path, ", ".join(made))
         return ""
 
     def _keep_local_address(self) -> str:
-        """Next hops that come with an address of the node are taken up; what has none is said."""
+        """Use a next hop as soon as the node has its address. Returns what is wrong with local_address."""
         node = self.node
         if node.drained:
             return ""
@@ -240,7 +240,7 @@ class Running:
         """
         with self._changing, self.worker.retiring:
             node = self.node
-            # in here: of two reloads the later one must have the later file
+            # within the locks, so that the later one of two reloads has the later file
             config = node.agent if again else load(self._config_path)
             if node.drained:
                 raise TryAgain("this node is drained: restart the agent, which reads its configuration anew")
@@ -277,7 +277,7 @@ class Running:
         node.convergence.start()
 
     def drain(self, seconds: float) -> list[str]:
-        """Withdraw everything and end the speakers that are ours; the exporters that did not make it."""
+        """Withdraw everything and end the speakers that are ours. Returns the exporters that are late."""
         node = self.node
         node.drained = True
         for stored in node.store.all():
@@ -299,7 +299,7 @@ class Running:
 
 
 class Unmeasured:
-    """No metrics: nobody asked for them, and their library costs 10 MB."""
+    """In place of metrics when nobody asked for them: their library needs 10 MB."""
 
     def announced(self, exporter: str, seconds: float) -> None:
         pass
@@ -320,5 +320,5 @@ def _measures(where: str | None, *, beyond_loopback: bool) -> Unmeasured | Measu
 
 
 def _redefined(old: AgentConfig, new: AgentConfig) -> bool:
-    """Whether an exporter of the same name is another one now, or configured otherwise."""
+    """Whether an exporter has the same name and another type or configuration now."""
     return any(new.exporters[name] != table for name, table in old.exporters.items() if name in new.exporters)
