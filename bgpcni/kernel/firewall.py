@@ -1,8 +1,8 @@
-"""Would this node's firewall let a packet through? Its forward chains are read and followed, as far as they are known.
+"""Tells whether this node's firewall lets a packet through, by reading its forward chains and following their rules.
 
-Both nf_tables (and so iptables-nft) and the older iptables' own tables are read, in one form: libnftables-json(5)'s.
-What a rule asks for that is not known here may be so or not: a packet is said to be dropped only where every way
-through the chains ends so. For operators' questions; nothing on the way of an ADD asks this.
+It reads nf_tables (and so iptables-nft) and the tables of the older iptables, and has both in the form of
+libnftables-json(5). A condition that is not known here may be true or false: a packet counts as dropped only if every
+way through the chains drops it. This is for operators' questions; no ADD needs it.
 """
 
 from __future__ import annotations

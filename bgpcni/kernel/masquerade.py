@@ -1,9 +1,8 @@
 """Masquerading: what a container sends beyond its own subnet, but not to a multicast group, has the node's address.
 
-The meaning is the stock bridge plugin's. With nftables one table holds a verdict map from container address to
-its subnet's chain, so an attachment is an element of it; chains and table stay, as the bridge does. With iptables,
-where that is what the host has, a chain for each attachment, as stock. Every value was an address before it got
-here.
+It does what the stock bridge plugin does. With nftables one table has a map from each container's address to the chain
+of its subnet, so a container is one element of the map; table and chains stay. With iptables, if the host has only
+that, each container has a chain of its own. Every value was parsed as an address before it is used here.
 """
 
 from __future__ import annotations

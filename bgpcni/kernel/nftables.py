@@ -1,8 +1,8 @@
 """nf_tables: elements of our own sets and maps, one packed message each, and tables made through `nft -j -f -`.
 
-An attachment is one element of a set or map, so adding or removing it costs the same however many there are, and
-nothing is dumped. What holds the elements (table, chains, rules) is made once, as a JSON document
-(libnftables-json(5)), by the nft executable. The elements' table is called `bgpcni`.
+A container is one element of a set or map, so adding or removing it always costs the same, and nothing is dumped. The
+nft executable makes the table, the chains and the rules once, from a JSON document (libnftables-json(5)). Our table is
+called `bgpcni`.
 """
 
 from __future__ import annotations

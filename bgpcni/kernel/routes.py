@@ -1,6 +1,6 @@
-"""Routes learned by BGP, in the node's main table or a VRF's, with our protocol number: made, changed, removed, found.
+"""Routes learned by BGP, in the main table or in that of a VRF. They have our protocol number.
 
-Only ours are ever replaced or deleted: a route is created with NLM_F_EXCL, so one that somebody else has stays his.
+Only our own routes are replaced or deleted. A new route is made with NLM_F_EXCL, so it never replaces somebody else's.
 """
 
 from __future__ import annotations

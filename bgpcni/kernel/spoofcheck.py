@@ -1,7 +1,7 @@
 """The MAC check: a container's port takes frames from that container's MAC address alone.
 
-One nftables table of the bridge family holds two sets, the ports that are checked and the pairs of port and MAC
-that may pass; an attachment is an element of each.
+One nftables table (family bridge) has two sets: the ports that are checked, and the pairs of port and MAC that may
+pass. A container is one element of each.
 """
 
 from __future__ import annotations

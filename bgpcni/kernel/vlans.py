@@ -1,7 +1,7 @@
-"""VLANs of a bridge: whether the kernel can filter them, what a port carries, the node's own interface in one.
+"""VLANs of a bridge: whether the kernel can filter them, which ones a port is in, the node's own interface in one.
 
-As the stock bridge plugin has it, a VLAN's gateway is a veth pair whose one end is a port of the bridge in that VLAN,
-and whose other, `BRIDGE.VLAN`, has the addresses; like the bridge it stays when the last container goes.
+The node's interface is a veth pair, as with the stock bridge plugin: one end is a port of the bridge in that VLAN, the
+other end, `BRIDGE.VLAN`, has the addresses. It stays when the last container goes, as the bridge does.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def gateway_name(bridge: str, vlan: int) -> str:
 def ensure_gateway(netlink: Netlink, bridge: links.Link, tagging: Tagging) -> links.Link:
     """Make sure that the node has an interface in the VLAN, and that it is up. It completes what was cut short.
 
-    One that is no veth pair on this bridge (a VLAN device that the operator made) is used as it is. Raises
-    KernelRefused, TryAgain where the bridge has no port left.
+    An interface that is no veth pair on this bridge (a VLAN device that the operator made) is used as it is. Raises
+    KernelRefused; TryAgain if the bridge has no port left.
     """
     name = gateway_name(bridge.name, tagging.untagged)
     try:
@@ -185,9 +185,9 @@ def _other_end(netlink: Netlink, link: links.Link) -> links.Link | None:
 
 
 def leads(netlink: Netlink, device: int, bridge: int, port: int) -> bool:
-    """Whether what leaves by `device` comes out of the bridge's `port` as an untagged frame, and back.
+    """Whether frames between `device` and the bridge's `port` pass without a tag, in both directions.
 
-    `device`: the bridge itself, a veth whose other end is its port, or a VLAN device upon it.
+    `device`: the bridge itself, a veth whose other end is a port of the bridge, or a VLAN device on the bridge.
     """
     via, switch = links.find(netlink, index=device), links.find(netlink, index=bridge)
     if via is None or switch is None:

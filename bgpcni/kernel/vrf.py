@@ -1,7 +1,7 @@
 """VRF devices and the bridges in them: finds them, makes them, and removes them only if they are ours.
 
-A VRF that an operator made is used as it is, with the table that he gave it, and stays. One of ours has our alias
-(`bgpcni:vrf NAME`) and a default route to nowhere; a bridge that was made in a VRF says so (`bgpcni:bridge NAME`).
+A VRF that an operator made is used as it is, with its own table, and stays. A VRF of ours has an alias (`bgpcni:vrf
+NAME`) and an unreachable default route. A bridge that we made for a VRF has the alias `bgpcni:bridge NAME`.
 """
 
 from __future__ import annotations

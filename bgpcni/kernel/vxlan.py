@@ -1,9 +1,9 @@
 """VXLAN devices and what is programmed for them: forwarding entries, flood lists, neighbours.
 
-One device for each VNI: a port of the network's bridge, or itself in a VRF, whose own VNI it has. Learning is off
-everywhere: the kernel forwards to where BGP says and asks nobody. A device of ours has our alias (`bgpcni:vxlan …`);
-its entries are ours with it. Neighbours are on the bridge or the VRF's device, where others may have some too: ours
-carry our protocol number.
+There is one device for each VNI: a port of a bridge, or a device of its own in a VRF. The kernel learns nothing from
+packets: it forwards as its entries say. A device of ours has the alias `bgpcni:vxlan …`, and all its entries are ours.
+Neighbours are on the bridge, or on the device in the VRF. Others may have neighbours there too; ours have our protocol
+number.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """A small libcni: finds a network's configuration in a folder and runs its plugins as the CNI specification says.
 
-Sections 1 ("Network configuration format") and 3 ("Execution of Network Configurations"). It knows neither
-processes nor what an attachment is for, and remembers nothing: what an ADD gave is the caller's to keep. No
-capability is offered, so no plugin gets a `runtimeConfig`.
+Sections 1 ("Network configuration format") and 3 ("Execution of Network Configurations"). It remembers nothing: the
+caller keeps the result of an ADD. It offers no capability, so no plugin gets a `runtimeConfig`.
 """
 
 from __future__ import annotations
