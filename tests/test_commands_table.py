@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from bgpcni.commands import answers, render
-from bgpcni.commands.table import COMMANDS, Command
+from bgpcni.commands.table import COMMANDS, OperatorCommand
 from bgpcni.operator.cli import main
 
 FIXED = ["status", "attachments", "routes", "peers", "explain", "reload", "drain", "sync", "release"]
@@ -21,7 +21,7 @@ def test_the_commands_that_scripts_rely_on_are_there() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_every_command_has_an_answer_a_text_and_a_line_of_help(command: Command) -> None:
+def test_every_command_has_an_answer_a_text_and_a_line_of_help(command: OperatorCommand) -> None:
     """The answer takes exactly the parameters of the row, so that no command fails only when it is typed."""
     subject, *rest = inspect.signature(getattr(answers, command.name)).parameters
     assert subject == ("agent" if command.needs_agent else "node")

@@ -16,7 +16,7 @@ from bgpcni.commands import Document
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class OperatorCommand:
     """`help`: the first line says what it does. `parameters` reach the answer as keyword arguments of their names.
 
     `needs_agent`: it works on the running agent. The others work on a node, and so also without an agent.
@@ -64,21 +64,21 @@ class Command:
 COMMANDS = {
     command.name: command
     for command in (
-        Command("status", "Is everything in order? The exit code is 1 if there are problems."),
-        Command("attachments", "Every interface that bgpcni made or announces."),
-        Command(
+        OperatorCommand("status", "Is everything in order? The exit code is 1 if there are problems."),
+        OperatorCommand("attachments", "Every interface that bgpcni made or announces."),
+        OperatorCommand(
             "routes",
             "Every route that should be announced, and how far it got. The exit code is 1 if one is not announced.",
             (click.Option(["--received"], is_flag=True, help="Show the routes that peers announced to this node."),),
         ),
-        Command("peers", "The BGP sessions. The exit code is 1 if one is not Established."),
-        Command(
+        OperatorCommand("peers", "The BGP sessions. The exit code is 1 if one is not Established."),
+        OperatorCommand(
             "explain",
             "Every step from the request to the route of WHAT: a container ID, address, prefix or network.",
             (click.Argument(["what"]),),
         ),
-        Command("sync", "Try once more whatever is late. The exit code is 1 if something is still late."),
-        Command(
+        OperatorCommand("sync", "Try once more whatever is late. The exit code is 1 if something is still late."),
+        OperatorCommand(
             "release",
             "Give back the addresses of container ID although its withdrawal is not confirmed.",
             (
@@ -86,7 +86,7 @@ COMMANDS = {
                 click.Option(["--force"], is_flag=True, help="Do it although a peer may still route to the address."),
             ),
         ),
-        Command("drain", "Withdraw every route and end the speaker.", needs_agent=True),
-        Command("reload", "Read agent.toml again. A file with an error changes nothing.", needs_agent=True),
+        OperatorCommand("drain", "Withdraw every route and end the speaker.", needs_agent=True),
+        OperatorCommand("reload", "Read agent.toml again. A file with an error changes nothing.", needs_agent=True),
     )
 }

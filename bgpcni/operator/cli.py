@@ -17,7 +17,7 @@ import click
 
 from bgpcni import __version__, paths
 from bgpcni.commands import Document, render
-from bgpcni.commands.table import COMMANDS, Command
+from bgpcni.commands.table import COMMANDS, OperatorCommand
 from bgpcni.errors import CniError
 from bgpcni.operator import client
 
@@ -56,7 +56,7 @@ def _socket(given: Path | None) -> Path:
 # ---------------------------------------------------------------- commands about a node
 
 
-def _asking(command: Command) -> click.Command:
+def _asking(command: OperatorCommand) -> click.Command:
     """The parser of a command of the table, with what it does."""
 
     @_asks
@@ -78,7 +78,7 @@ def _failure(text: str) -> Document:
     return {"schema": 1, "error": text}
 
 
-def _without_agent(command: Command, arguments: Mapping[str, Any], reason: str) -> tuple[Document, int]:
+def _without_agent(command: OperatorCommand, arguments: Mapping[str, Any], reason: str) -> tuple[Document, int]:
     """The answer from the records, if this node has no agent and is not meant to have one."""
     from bgpcni import locks, plugin
 
