@@ -13,7 +13,7 @@ help:
 	@echo 'make unit         the tests that need neither root nor other programs'
 	@echo 'make integration  the tests with the real parts (root)'
 	@echo 'make soak         chaos for longer: ten seeds, twelve rounds each (root); see integration/README.md'
-	@echo 'make lint         ruff and mypy --strict'
+	@echo 'make lint         ruff, mypy --strict, and import-linter for the layers'
 	@echo 'make format       let ruff format the code'
 	@echo 'make bench        ratios against the stock plugins, bench.json (root)'
 	@echo 'make setup        only what the others do first: packages (root) and .venv'
@@ -47,6 +47,7 @@ lint: venv
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: venv
 	$(BIN)/ruff check --fix
@@ -57,5 +58,5 @@ bench: setup
 
 clean:
 	@if [ -x $(BIN)/python ] && [ "$$(id -u)" = 0 ]; then $(BIN)/python -m integration.lab; fi
-	rm -rf .venv .venv-bagpipe build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis bench.json bench.svg
+	rm -rf .venv .venv-bagpipe build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis bench.json bench.svg
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -90,6 +90,18 @@ class KernelRefused(CniError):
     code = 101
 
 
+class Unfit(KernelRefused):
+    """What is there cannot be what is wanted. `about`: what it is, in the kernel's terms: "bridge", "MTU", …"""
+
+    def __init__(self, about: str, msg: str) -> None:
+        super().__init__(msg)
+        self.about = about
+
+
+class Unsupported(KernelRefused):
+    """This kernel, or this node without some program, cannot do what is wanted."""
+
+
 class CheckFailed(CniError):
     """CHECK found something missing or different from what ADD made."""
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SECONDS = 30.0
 LAST = 65535
+TABLES = 182000
+"""A VRF's table, and its MPLS label, is this plus its number: far from those that other programs give out first."""
 _FILE, _LOCK = "numbers.json", "numbers.lock"
 _NUMBERS = TypeAdapter(dict[str, Annotated[int, Field(ge=1, le=LAST)]])
 Recorded = Callable[[], Iterator["Attachment | str"]]
@@ -162,8 +164,6 @@ def numbers_in(attachment: Attachment) -> Iterator[tuple[str, int]]:
 
     An RD of the user's own may look like one with a number; then that number stays unused, which does no harm.
     """
-    from bgpcni.kernel.vrf import TABLES
-
     intent = attachment.bgp
     if intent.family == "unicast":
         return

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from bgpcni.attached import namespace_of
 from bgpcni.errors import InvalidNamespace
 from bgpcni.kernel.namespace import Namespace
-from bgpcni.operator.attach import namespace_of
 from bgpcni.testing.patience import SECONDS
 from integration.lab import Lab, until
 from integration.lab.namespace import Argument

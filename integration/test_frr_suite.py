@@ -43,6 +43,12 @@ def speaks_evpn(lab: Lab, neighbor: str) -> Frr:
     return lab.frr(router_id=HOST, neighbors=[Neighbor(neighbor, 64512, FAMILIES)], extra=EVPN)
 
 
+def alias_for(container: str) -> str:
+    """The alias of a container's root-side link, as the agent writes it."""
+    key = AttachmentKey("net", container, "eth0")
+    return alias_of(key.digest, str(key))
+
+
 class Host(SpeakerInside):
     """A host with FRR, a bridge, and one container's port on it; its peer sees the routes."""
 
@@ -52,7 +58,7 @@ class Host(SpeakerInside):
         super().__init__(lab, self.frr.namespace)
         link(self.namespace, self.peer.namespace, "uplink", "host", (f"{HOST}/24",), (f"{PEER}/24",))
         self.folder = str(lab.folder)
-        self.port = self.container("veth1", alias_of(AttachmentKey("net", "c1", "eth0")))
+        self.port = self.container("veth1", alias_for("c1"))
         self.peer.wait_established(HOST)
 
     def container(self, name: str, alias: str) -> int:
@@ -326,7 +332,7 @@ def test_ports_that_went_before_their_routes(speaker: Host, life: Life) -> None:
     kept = speaker.route(9999)
     routes = []
     for number in range(40):
-        port = speaker.container(f"gone{number}", alias_of(AttachmentKey("net", f"gone{number}", "eth0")))
+        port = speaker.container(f"gone{number}", alias_for(f"gone{number}"))
         mac = f"02:00:00:00:aa:{number:02x}"
         routes += [
             speaker.at(mac, f"10.0.7.{number + 1}/32", port=port),

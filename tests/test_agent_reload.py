@@ -11,14 +11,13 @@ import pytest
 
 from bgpcni import locks
 from bgpcni.agent import agent as module
-from bgpcni.agent import facts
 from bgpcni.agent.agent import Running, Unmeasured
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.dataplane.dataplane import DataPlane
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Address, Announcement, Attachment, ExporterUse, Nlri, NodeFacts, State
-from bgpcni.node import interface, plan
+from bgpcni.node import facts, interface, plan
 from bgpcni.store import Store
 from bgpcni.testing.memory import FACTS, Memory
 from bgpcni.testing.patience import SECONDS, until
@@ -241,3 +240,48 @@ def test_a_reload_that_touches_no_exporter_goes_back_too(running: Running, monke
     assert running.node.convergence.announcers() == at_work
     running.reload()
     assert running.node.agent.orphan_grace == 7
+
+
+def test_of_two_reloads_at_once_the_later_one_has_the_later_file(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file changes while the first reload is under way: what it says last is what holds in the end."""
+    file = running._config_path
+    under_way, go_on = threading.Event(), threading.Event()
+
+    def slow(config: AgentConfig) -> None:
+        if not under_way.is_set():
+            under_way.set()
+            assert go_on.wait(SECONDS)
+
+    monkeypatch.setattr(facts, "refuse_passwords", slow)
+    text = file.read_text()
+    file.write_text(f"orphan_grace = 61\n{text}")
+    threads = [threading.Thread(target=running.reload) for _ in range(2)]
+    threads[0].start()
+    assert under_way.wait(SECONDS)
+    file.write_text(f"orphan_grace = 62\n{text}")
+    threads[1].start()
+    threads[1].join(0.2)  # were it not kept waiting, it would be through by then, and the first would overwrite it
+    go_on.set()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert running.node.agent.orphan_grace == 62
+
+
+def test_a_reload_waits_while_exporters_are_let_go_of(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It might put the very exporter to use that is on its way out."""
+    order = []
+    reload = threading.Thread(target=running.reload)
+
+    def retire(*_: object) -> list[str]:
+        reload.start()
+        reload.join(0.2)  # were it not kept waiting, it would be through by then
+        order.append("let go")
+        return []
+
+    monkeypatch.setattr(running.node.convergence, "retire", retire)
+    monkeypatch.setattr(facts, "refuse_passwords", lambda config: order.append("reloaded"))
+    running.worker._retire()
+    reload.join(SECONDS)
+    assert order == ["let go", "reloaded"]

@@ -18,7 +18,7 @@ from bgpcni.agent.server import Server
 from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.handler import Call, Reply
 from bgpcni.launcher import protocol
-from bgpcni.testing.patience import SECONDS
+from bgpcni.testing.patience import SECONDS, until
 
 
 class Running:
@@ -327,3 +327,21 @@ def test_the_socket_of_another_is_left_alone(tmp_path: Path) -> None:
     finally:
         one.close()
         two.close()
+
+
+def test_a_socket_that_is_removed_while_the_agent_ends_stays_away(running: Running) -> None:
+    """A look at run_dir that comes after the end has begun makes no socket that nobody would serve."""
+    running.hold.clear()
+    with running.connect() as last:
+        assert last.recv(1) == protocol.HELLO
+        last.sendall(request(b"{}"))
+        ending = threading.Thread(target=running.server.close)
+        ending.start()
+        until(lambda: running.server._closing)
+        running.path.unlink()
+        assert not running.server.renew()
+        assert not running.path.exists()
+        running.hold.set()
+        assert last.recv(1 << 16)
+        ending.join(SECONDS)
+    assert not ending.is_alive()

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from at_work import AtWork
 
+from bgpcni import attached
 from bgpcni.agent import worker as module
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
@@ -17,8 +19,6 @@ from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import IoFailure
 from bgpcni.model import Attachment, AttachmentKey, Bgp, State
 from bgpcni.node import interface, reconcile
-from bgpcni.operator import attach
-from bgpcni.testing.at_work import AtWork
 from bgpcni.testing.memory import Memory
 from bgpcni.testing.patience import SECONDS, until
 
@@ -79,7 +79,7 @@ def test_the_name_of_a_dead_container_is_taken_down(place: Place, monkeypatch: p
         asked.append(tuple(folders))
         told.set()
 
-    monkeypatch.setattr(attach, "take_down_name", take_down)
+    monkeypatch.setattr(attached, "take_down_name", take_down)
     place.node.agent = AgentConfig(orphan_grace=3600)
     dead = place.attachment(chained=False, host_index=NO_LINK, host_veth="veth0")
     place.store.put(State.UP, dead)
@@ -250,7 +250,7 @@ def test_the_name_of_a_dead_container_is_taken_down_also_without_a_grace(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = threading.Event()
-    monkeypatch.setattr(attach, "take_down_name", lambda folders, key: asked.set())
+    monkeypatch.setattr(attached, "take_down_name", lambda folders, key: asked.set())
     place.node.agent = AgentConfig(orphan_grace=0)
     dead = place.attachment(host_index=NO_LINK, host_veth="veth0", exporters=())
     place.store.put(State.UP, dead)

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from bgpcni import attached
+from bgpcni.attached import Kept, Memory, Sign
 from bgpcni.errors import CniError, InvalidConfiguration, InvalidNamespace, IoFailure, KernelRefused
 from bgpcni.kernel.namespace import boot_id
 from bgpcni.model import AttachmentKey
 from bgpcni.operator import attach
-from bgpcni.operator.attach import Kept, Memory, Place, Sign
+from bgpcni.operator.attach import Place
 from bgpcni.operator.libcni import Network
 
 
@@ -70,7 +72,7 @@ def test_a_folder_that_others_write_is_refused(tmp_path: Path) -> None:
 
 def test_one_at_a_time(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second attach of the same attachment waits, in the end in vain; another's does not."""
-    monkeypatch.setattr(attach, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(attached, "LOCK_SECONDS", 0.05)
     with memory.locked(kept().key):
         with memory.locked(kept("other").key):
             pass
@@ -112,14 +114,14 @@ def test_a_name_that_is_too_long_is_not_free(tmp_path: Path) -> None:
 
 def test_a_process_that_is_not_there() -> None:
     """The number of no process is refused in words."""
-    with pytest.raises(InvalidNamespace, match=r"process 2147483646: "), attach.namespace_of(2147483646):
+    with pytest.raises(InvalidNamespace, match=r"process 2147483646: "), attached.namespace_of(2147483646):
         pass
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="looking into a namespace needs root")
 def test_our_own_namespace_is_refused() -> None:
     """A process in the node's own namespace is nothing to attach."""
-    with pytest.raises(InvalidNamespace), attach.namespace_of(os.getpid()):
+    with pytest.raises(InvalidNamespace), attached.namespace_of(os.getpid()):
         pass
 
 
@@ -226,21 +228,21 @@ class TestTheNameOfADeadContainer:
     def test_it_goes(self, memory: Memory, tmp_path: Path) -> None:
         """What attach keeps stays for detach."""
         sign = self.keep(memory, tmp_path, 2147483646)
-        attach.take_down_name([tmp_path / "none", tmp_path / "attached"], self.KEY)
+        attached.take_down_name([tmp_path / "none", tmp_path / "attached"], self.KEY)
         assert not os.path.lexists(sign.path)
         assert memory.find(self.KEY) is not None
         assert not (tmp_path / "none").exists()
 
     def test_another_containers_stays(self, memory: Memory, tmp_path: Path) -> None:
         sign = self.keep(memory, tmp_path, 2147483646)
-        attach.take_down_name([tmp_path / "attached"], AttachmentKey("blue", "other", "eth0"))
+        attached.take_down_name([tmp_path / "attached"], AttachmentKey("blue", "other", "eth0"))
         assert os.path.lexists(sign.path)
 
     def test_a_living_ones_stays(self, memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Its interface alone was removed, by hand."""
         sign = self.keep(memory, tmp_path, 7)
-        monkeypatch.setattr(attach, "_still", lambda entry: nullcontext("/proc/1/fd/3"))
-        attach.take_down_name([tmp_path / "attached"], self.KEY)
+        monkeypatch.setattr(attached, "still", lambda entry: nullcontext("/proc/1/fd/3"))
+        attached.take_down_name([tmp_path / "attached"], self.KEY)
         assert os.path.lexists(sign.path)
 
     def test_trouble_is_nobodys(self, memory: Memory, tmp_path: Path) -> None:
@@ -248,5 +250,5 @@ class TestTheNameOfADeadContainer:
         sign = self.keep(memory, tmp_path, 2147483646)
         (file,) = (tmp_path / "attached").glob("*.json")
         file.write_text("{")
-        attach.take_down_name([tmp_path / "attached"], self.KEY)
+        attached.take_down_name([tmp_path / "attached"], self.KEY)
         assert os.path.lexists(sign.path)

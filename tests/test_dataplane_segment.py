@@ -19,7 +19,7 @@ from bgpcni.dataplane.rib import Bounds, Own, Rib
 from bgpcni.dataplane.segment import Segment, member_of
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import Gone, Learned, PathAttributes
-from bgpcni.kernel.netlink import RTM_DELNEIGH, RTM_NEWNEIGH
+from bgpcni.kernel import uapi
 from bgpcni.model import Address, Attachment, Bgp, IpPrefixNlri, MacIpNlri, NodeFacts
 from bgpcni.testing.patience import SECONDS
 
@@ -186,15 +186,15 @@ def test_messages_of_changes() -> None:
 
     fdb, flood, neighbour = Key("fdb", REMOTE_MAC), Key("flood", "192.0.2.9"), Key("neighbour", "10.1.2.9")
     here, there = Local(11), Remote("192.0.2.9")
-    assert kinds(fdb, None, there) == [RTM_NEWNEIGH]
-    assert kinds(fdb, there, Remote("192.0.2.10")) == [RTM_NEWNEIGH]
-    assert kinds(fdb, there, here) == [RTM_DELNEIGH, RTM_DELNEIGH, RTM_NEWNEIGH]
-    assert kinds(fdb, here, there) == [RTM_DELNEIGH, RTM_NEWNEIGH]
-    assert kinds(fdb, there, None) == [RTM_DELNEIGH, RTM_DELNEIGH]
-    assert kinds(flood, None, there) == [RTM_NEWNEIGH]
-    assert kinds(flood, there, None) == [RTM_DELNEIGH]
-    assert kinds(neighbour, None, At(REMOTE_MAC)) == [RTM_NEWNEIGH]
-    assert kinds(neighbour, At(REMOTE_MAC), None) == [RTM_DELNEIGH]
+    assert kinds(fdb, None, there) == [uapi.RTM_NEWNEIGH]
+    assert kinds(fdb, there, Remote("192.0.2.10")) == [uapi.RTM_NEWNEIGH]
+    assert kinds(fdb, there, here) == [uapi.RTM_DELNEIGH, uapi.RTM_DELNEIGH, uapi.RTM_NEWNEIGH]
+    assert kinds(fdb, here, there) == [uapi.RTM_DELNEIGH, uapi.RTM_NEWNEIGH]
+    assert kinds(fdb, there, None) == [uapi.RTM_DELNEIGH, uapi.RTM_DELNEIGH]
+    assert kinds(flood, None, there) == [uapi.RTM_NEWNEIGH]
+    assert kinds(flood, there, None) == [uapi.RTM_DELNEIGH]
+    assert kinds(neighbour, None, At(REMOTE_MAC)) == [uapi.RTM_NEWNEIGH]
+    assert kinds(neighbour, At(REMOTE_MAC), None) == [uapi.RTM_DELNEIGH]
     assert len(list(route_messages(Change(Key("route", "10.0.0.0/8"), Via(None, 2), Via("192.0.2.1", 3))))) == 1
 
 

@@ -13,9 +13,7 @@ from bgpcni.dataplane.program import At, Change, Key, Remote, Via
 from bgpcni.dataplane.rib import Bounds, Own, Rib, Table, VrfRule
 from bgpcni.dataplane.vrf import Vrf
 from bgpcni.exporter import Gone, Learned, PathAttributes
-from bgpcni.kernel import vrf
-from bgpcni.kernel.netlink import RTM_DELNEIGH, RTM_NEWNEIGH, RTM_NEWROUTE
-from bgpcni.kernel.routes import RTM_DELROUTE
+from bgpcni.kernel import uapi, vrf
 from bgpcni.model import Address, Attachment, Bgp, Family, IpPrefixNlri, VpnNlri
 from bgpcni.testing.memory import FACTS
 
@@ -219,14 +217,14 @@ def test_messages_of_changes() -> None:
         return [message.kind for message in place.messages(Change(key, old, new))]  # type: ignore[arg-type]
 
     route, label = Key("route", "10.9.0.0/24"), Key("label", "16")
-    assert kinds(route, None, Via("192.0.2.9", 9)) == [RTM_NEWROUTE]
-    assert kinds(route, Via("192.0.2.9", 9), Via("192.0.2.9", 2, 80)) == [RTM_NEWROUTE]
-    assert kinds(route, Via("192.0.2.9", 2, 80), None) == [RTM_DELROUTE]
-    assert kinds(label, Via(None, 6), Via(None, 7)) == [RTM_DELROUTE, RTM_NEWROUTE]
-    assert kinds(Key("neighbour", "192.0.2.9"), None, At(MAC)) == [RTM_NEWNEIGH]
-    assert kinds(Key("neighbour", "192.0.2.9"), At(MAC), None) == [RTM_DELNEIGH]
-    assert kinds(Key("fdb", MAC), None, Remote("192.0.2.9")) == [RTM_NEWNEIGH]
-    assert kinds(Key("fdb", MAC), Remote("192.0.2.9"), None) == [RTM_DELNEIGH]
+    assert kinds(route, None, Via("192.0.2.9", 9)) == [uapi.RTM_NEWROUTE]
+    assert kinds(route, Via("192.0.2.9", 9), Via("192.0.2.9", 2, 80)) == [uapi.RTM_NEWROUTE]
+    assert kinds(route, Via("192.0.2.9", 2, 80), None) == [uapi.RTM_DELROUTE]
+    assert kinds(label, Via(None, 6), Via(None, 7)) == [uapi.RTM_DELROUTE, uapi.RTM_NEWROUTE]
+    assert kinds(Key("neighbour", "192.0.2.9"), None, At(MAC)) == [uapi.RTM_NEWNEIGH]
+    assert kinds(Key("neighbour", "192.0.2.9"), At(MAC), None) == [uapi.RTM_DELNEIGH]
+    assert kinds(Key("fdb", MAC), None, Remote("192.0.2.9")) == [uapi.RTM_NEWNEIGH]
+    assert kinds(Key("fdb", MAC), Remote("192.0.2.9"), None) == [uapi.RTM_DELNEIGH]
 
 
 def test_what_a_family_brought_goes_with_its_last_attachment() -> None:

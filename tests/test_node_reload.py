@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from at_work import AtWork
 
 from bgpcni import clock
 from bgpcni.agent import worker
+from bgpcni.commands import answers
 from bgpcni.config.agent import AgentConfig, ExporterTable, NetworkTable
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Announcer
@@ -19,8 +21,6 @@ from bgpcni.errors import CheckFailed, InvalidConfiguration, TryAgain
 from bgpcni.exporter import NotThereYet
 from bgpcni.model import Address, Attachment, ExporterUse, State
 from bgpcni.node import check, interface, next_step, reconcile, reload
-from bgpcni.operator import answers
-from bgpcni.testing.at_work import AtWork
 from bgpcni.testing.memory import FACTS, Memory
 from bgpcni.testing.patience import SECONDS, until
 

@@ -1,7 +1,7 @@
-"""The agent: one node's resident process, put together and taken apart in order.
+"""The agent: the resident process of one node. It is put together, and taken apart, in this order.
 
-lock → records read → routes wanted → exporters started → requests served → … → SIGTERM: requests end,
-exporters let go of their speakers, which go on announcing.
+Start: locks → read the records → ask the exporters for their routes → start the exporters → serve requests.
+SIGTERM: the requests end → the exporters let go of their speakers, which go on announcing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bgpcni import locks
-from bgpcni.agent import commands, facts
+from bgpcni.agent import commands
 from bgpcni.agent.server import Server
 from bgpcni.agent.signals import Signals
 from bgpcni.agent.watch import Watch
@@ -31,7 +31,7 @@ from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import home, home_cookie
 from bgpcni.model import AttachmentKey, NodeFacts, State
-from bgpcni.node import boots, plan, reconcile, reload
+from bgpcni.node import boots, facts, plan, reconcile, reload
 from bgpcni.node.next_step import Wait
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.nudges import Nudges
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 WORKER_SECONDS = 10.0
 GARBAGE = 20_000
-"""Objects after which Python looks for cycles: a few ADDs' worth, instead of several times in each."""
+"""How many new objects make Python look for cycles: once in a few ADDs, instead of several times in each."""
 
 NEXT_HOP_SECONDS = 10.0
-"""Between looks for the addresses of the node, where it lacks a next hop."""
+"""Seconds between two looks at the addresses of the node, if it lacks a next hop."""
 
 
 class Agent:
-    """Owns the locks, the store, the node and its threads."""
+    """Checks that it is the only agent, and runs it."""
 
     def __init__(
         self, config_path: Path, socket_path: Path, metrics: str | None = None, *, beyond_loopback: bool = False
@@ -86,7 +86,7 @@ class Agent:
 
 
 class Running:
-    """An agent that is the only one: the node and the threads around it, made in one direction."""
+    """The only agent of the node: the node and its threads. Each part is given those that were made before it."""
 
     def __init__(
         self,
@@ -123,13 +123,13 @@ class Running:
         measures.watch(self.node)
 
     def run(self, signals: Signals) -> None:
-        """Serve until a signal other than SIGHUP."""
+        """Serve until SIGTERM or SIGINT. SIGHUP reloads."""
         self._server.listen(self._socket_path)
         self._watch.look()
         self.node.convergence.employ(plan.configured(self.node.agent))
         self._restore()
         self.node.claims.load()
-        gc.freeze()  # what is here stays: no collection has to look at it again
+        gc.freeze()  # all of this stays, so no collection has to look at it
         gc.set_threshold(GARBAGE)
         self._dataplane.start()
         self.node.convergence.start()
@@ -165,19 +165,20 @@ class Running:
         late = 0
         for stored in records:
             if stored.attachment is None:
-                log.error("%s; its network's routes are not pruned until a DEL removes it", stored.problem)
+                log.error("%s; its network's routes are not pruned until a DEL removes it", stored.problem,
+                          extra={"network": stored.network})  # fmt: skip
             else:
                 late += self._tell(stored.attachment.key)
         log.info("records: %d up, %d others, %d to be looked at", len(up), len(records) - len(up), late)
 
     def _tell(self, key: AttachmentKey) -> bool:
-        """What one record says; on a reload a DEL may run, and then it has the last word. True: there is more to do."""
+        """Tell the exporters what one record says, unless a DEL has it. Returns whether there is more to do."""
         node = self.node
         try:
             with node.store.locked(key, LOCK_SECONDS):
                 outcome = reconcile.run(node, key, tell_only=True)
-        except (CniError, OSError) as error:  # one broken attachment never blocks the rest
-            log.error("%s: %s", key, error)
+        except (CniError, OSError) as error:  # one broken attachment does not stop the others
+            log.error("%s: %s", key, error, extra=key.fields)
             node.convergence.untold(key)
             outcome = Wait(1.0)
         if isinstance(outcome, Wait) and outcome.seconds is not None:
@@ -187,7 +188,7 @@ class Running:
     # ---------------------------------------------------------------- what is looked after
 
     def _keep_run_dir(self) -> str:
-        """What somebody removed from run_dir is made again: the folders first, then the locks, then the way in."""
+        """Make again what somebody removed from run_dir: the folders first, then the locks, then the socket."""
         store = self.node.store
         made = ["folders"] if store.renew() else []
         try:
@@ -196,7 +197,7 @@ class Running:
             return f"a lock of {store.run_path} was removed, and another process has the new one"
         made += ["socket"] if self._server.renew() else []
         if made:
-            log.warning("%s: somebody removed the agent's files; made again: %s", store.run_path, ", ".join(made))
+            log.warning("%s: somebody removed %s; the agent made them again", store.run_path, ", ".join(made))
         return ""
 
     def _keep_configuration(self) -> str:
@@ -206,7 +207,7 @@ class Running:
         return ""
 
     def _keep_local_address(self) -> str:
-        """Next hops that come with an address of the node are taken up; what has none is said."""
+        """Use a next hop as soon as the node has its address. Returns what is wrong with local_address."""
         node = self.node
         if node.drained:
             return ""
@@ -238,7 +239,7 @@ class Running:
         """
         with self._changing, self.worker.retiring:
             node = self.node
-            # in here: of two reloads the later one must have the later file
+            # within the locks, so that the later one of two reloads has the later file
             config = node.agent if again else load(self._config_path)
             if node.drained:
                 raise TryAgain("this node is drained: restart the agent, which reads its configuration anew")
@@ -279,7 +280,7 @@ class Running:
         self._applied = True
 
     def drain(self, seconds: float) -> list[str]:
-        """Withdraw everything and end the speakers that are ours; the exporters that did not make it."""
+        """Withdraw everything and end the speakers that are ours. Returns the exporters that are late."""
         node = self.node
         node.drained = True
         for stored in node.store.all():
@@ -301,7 +302,7 @@ class Running:
 
 
 class Unmeasured:
-    """No metrics: nobody asked for them, and their library costs 10 MB."""
+    """In place of metrics when nobody asked for them: their library needs 10 MB."""
 
     def announced(self, exporter: str, seconds: float) -> None:
         pass
@@ -322,5 +323,5 @@ def _measures(where: str | None, *, beyond_loopback: bool) -> Unmeasured | Measu
 
 
 def _redefined(old: AgentConfig, new: AgentConfig) -> bool:
-    """Whether an exporter of the same name is another one now, or configured otherwise."""
+    """Whether an exporter has the same name and another type or configuration now."""
     return any(new.exporters[name] != table for name, table in old.exporters.items() if name in new.exporters)

@@ -344,7 +344,7 @@ class Announcer:
             self._unreached = str(error) or "not there yet"
             raise
         except Exception as error:  # one exporter's defect is its own, and no reason for a DEL to fail
-            log.exception("exporter %s failed", self.name)
+            log.exception("exporter %s failed", self.name, extra={"exporter": self.name})
             self._unreached = f"{self.name} failed: {error}"
             raise NotThereYet(self._unreached) from error
 
@@ -382,7 +382,7 @@ class Announcer:
             except NotThereYet as error:
                 self._fail(str(error) or "not there yet")
             except Exception as error:  # one exporter's defect is its own
-                log.exception("exporter %s failed", self.name)
+                log.exception("exporter %s failed", self.name, extra={"exporter": self.name})
                 self._fail(f"{self.name} failed: {error}")
 
     def _pause(self) -> float | None:
@@ -547,13 +547,9 @@ class Announcer:
             if (self._state.state, self._state.reason) != (state, reason):
                 since = self._state.since if self._state.state == state else clock.now()
                 if state != self._state.state:
-                    log.log(
-                        logging.INFO if state == "ok" else logging.WARNING,
-                        "exporter %s is %s%s",
-                        self.name,
-                        state,
-                        f": {reason}" if reason else "",
-                    )
+                    level = logging.INFO if state == "ok" else logging.WARNING
+                    why = f": {reason}" if reason else ""
+                    log.log(level, "exporter %s is %s%s", self.name, state, why, extra={"exporter": self.name})
                 self._state = ExporterState(state, since, reason)
 
 

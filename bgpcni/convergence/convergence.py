@@ -148,7 +148,7 @@ class Convergence:
                 if not catalog.objection(use, self.facts, f"exporters.{use.name}"):
                     self.ensure(use)
             except CniError as error:
-                log.error("exporter %s: %s", use.name, error.msg)
+                log.error("exporter %s: %s", use.name, error.msg, extra={"exporter": use.name})
 
     def renames(self, facts: NodeFacts, uses: Collection[ExporterUse]) -> bool:
         """Whether one that is at work is called otherwise among these."""
@@ -327,7 +327,7 @@ class Convergence:
             with self._among(attachment, routes) as others:
                 self._leave(attachment, uses, routes, others)
         except CniError as error:
-            log.warning("%s: not withdrawn yet: %s", attachment.key, error.msg)
+            log.warning("%s: not withdrawn yet: %s", attachment.key, error.msg, extra=attachment.key.fields)
             with self._lock:
                 self._unreachable.setdefault(attachment.key, set()).update(self._name(use) for use in uses)
 
@@ -343,7 +343,8 @@ class Convergence:
             try:
                 announcer = self.ensure(use)
             except CniError as error:  # an exporter that was uninstalled must not wedge a DEL
-                log.error("%s: cannot withdraw through %s: %s", key, use.name, error)
+                log.error("%s: cannot withdraw through %s: %s", key, use.name, error,
+                          extra={**key.fields, "exporter": use.name})  # fmt: skip
                 with self._lock:
                     self._unreachable.setdefault(key, set()).add(self._name(use))
                 continue
@@ -353,13 +354,14 @@ class Convergence:
                 try:
                     self._drive(announcer)
                 except NotThereYet as error:
-                    log.warning("%s: not withdrawn through %s yet: %s", key, use.name, error)
+                    log.warning("%s: not withdrawn through %s yet: %s", key, use.name, error,
+                                extra={**key.fields, "exporter": use.name})  # fmt: skip
 
     def _routes_of(self, attachment: Attachment) -> list[Announcement]:
         try:
             return derive(attachment, self.facts)
         except CniError as error:  # the node lost its next hop: what was announced is in the ledger
-            log.warning("%s: %s", attachment.key, error)
+            log.warning("%s: %s", attachment.key, error, extra=attachment.key.fields)
             return []
 
     def excuse(self, key: AttachmentKey, use: ExporterUse) -> None:
@@ -524,7 +526,7 @@ class Convergence:
                 try:
                     self._drive(announcer)
                 except NotThereYet as error:
-                    log.warning("%s: %s", announcer.name, error)
+                    log.warning("%s: %s", announcer.name, error, extra={"exporter": announcer.name})
 
     def wait_quiet(self, seconds: float) -> list[str]:
         """Until nothing is late anywhere; the names of the exporters that still are."""

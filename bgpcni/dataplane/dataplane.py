@@ -165,7 +165,7 @@ class DataPlane:
             try:
                 self.attach(attachment)
             except CniError as error:  # one broken network never blocks the rest
-                log.error("%s: %s", attachment.key, error.msg)
+                log.error("%s: %s", attachment.key, error.msg, extra=attachment.key.fields)
         with self._lock:
             for kind in reversed(KINDS):
                 kind.sweep(self._around)
@@ -216,9 +216,10 @@ class DataPlane:
         sequence = next_sequence(newest.mobility)
         if sequence == newest.mobility:
             log.warning("%s: %s has the highest possible sequence, %d: other nodes may keep sending to it",
-                        attachment.key, newest.next_hop, sequence)  # fmt: skip
+                        attachment.key, newest.next_hop, sequence, extra=attachment.key.fields)  # fmt: skip
             return sequence
-        log.info("%s: moves here from %s, sequence %d", attachment.key, newest.next_hop, sequence)
+        key = attachment.key
+        log.info("%s: moves here from %s, sequence %d", key, newest.next_hop, sequence, extra=key.fields)
         return sequence
 
     def shield(self, attachment: Attachment) -> None:
@@ -386,7 +387,7 @@ class DataPlane:
         try:
             place.look()
         except CniError as error:  # the other places go on
-            log.error("%s: %s", place.name, error.msg)
+            log.error("%s: %s", place.name, error.msg, extra={"link": place.name})
 
     # ---------------------------------------------------------------- questions
 

@@ -377,5 +377,5 @@ int main(int count, char **arguments)
         if (code == NOBODY && command && input_size > 0)
             code = refuse(command);
     }
-    return code == NOBODY ? become_python(input_size, ipam ? "bgpcni.ipam.executable" : "bgpcni.plugin") : code;
+    return code == NOBODY ? become_python(input_size, ipam ? "bgpcni.ipam_plugin" : "bgpcni.plugin") : code;
 }

@@ -210,7 +210,7 @@ def main() -> int:
     variables = b"".join(b"%b=%b\0" % pair for pair in os.environb.items() if pair[0].startswith(b"CNI_"))
     stdin = read_stdin(limit + 1)
     ipam = sys.argv[0].rpartition("/")[2] == "bgpcni-ipam"
-    module = "bgpcni.ipam.executable" if ipam else "bgpcni.plugin"
+    module = "bgpcni.ipam_plugin" if ipam else "bgpcni.plugin"
     if ipam or len(variables) + len(stdin) > limit:
         return become_python(stdin, module)
     try:

@@ -110,7 +110,8 @@ class Addressing:
         try:
             ipam.release(owner, [item.address for item in attachment.addresses] or None, _Remade(attachment))
         except NotInstalled as error:  # if this failed, the DEL could never succeed
-            log.warning("%s: its addresses were not given back: %s", attachment.key, error.msg)
+            key = attachment.key
+            log.warning("%s: its addresses were not given back: %s", key, error.msg, extra=key.fields)
         with self._change:
             self._released += 1
             self._change.notify_all()
@@ -270,7 +271,8 @@ class Addressing:
             if stored.attachment is not None and stored.network == leases.network
         }
         for address in self._reclaimer.run(leases, recorded):
-            log.info("network %s: lease of %s was left by an earlier boot; reclaimed", leases.network, address)
+            log.info("network %s: lease of %s was left by an earlier boot; reclaimed", leases.network, address,
+                     extra={"network": leases.network})  # fmt: skip
         self._reclaimed.add(leases.folder)
 
     def _in_use(self, data_dir: str | None, network: str) -> dict[str, Holder]:

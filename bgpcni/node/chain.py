@@ -12,6 +12,7 @@ from bgpcni.kernel.namespace import Namespace, nsid_of
 from bgpcni.kernel.netlink import Netlink, NetlinkError
 from bgpcni.model import Address, Attachment, Gateway
 from bgpcni.node import plan, reconcile
+from bgpcni.node.keys import asked_by
 from bgpcni.undo import Undo
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
     if request.settings.ipam:
         raise InvalidConfiguration("ipam: given together with prevResult; behind another plugin it must be absent")
     held = reconcile.clear_the_way(node, request.key)
-    with Namespace.of_container(request.environment.netns, request.netns_fd) as space, Undo() as undo:
+    with asked_by():
+        container = Namespace.of_container(request.environment.netns, request.netns_fd)
+    with container as space, Undo() as undo:
         attachment = node.begin(request, space, warnings, undo)
         found = verify(node.netlink, space, request.prev_result, request.environment.ifname)
         plan.refuse_by_policy(node.agent.policy, request.settings, found.addresses)

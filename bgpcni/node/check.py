@@ -15,6 +15,7 @@ from bgpcni.kernel import addresses, links, sysctl, vlans, vrf, vxlan
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, State
 from bgpcni.node import chain, options, plan
+from bgpcni.node.keys import asked_by
 
 if TYPE_CHECKING:
     from bgpcni.node.node import Node
@@ -31,7 +32,9 @@ def run(node: Node, request: Request) -> None:
     if stored.state is not State.UP:
         raise CheckFailed(f"{request.key} is {stored.state}")
     attachment = stored.attachment
-    with Namespace.of_container(request.environment.netns, request.netns_fd) as space:
+    with asked_by():
+        container = Namespace.of_container(request.environment.netns, request.netns_fd)
+    with container as space:
         if attachment.cookie != space.cookie:
             raise CheckFailed(f"{space.path} is another namespace than the one of ADD")
         assert request.prev_result is not None
@@ -64,7 +67,7 @@ def _inside(space: Namespace, attachment: Attachment, prev: Result, *, disabled:
     if attachment.chained:
         return
     for route in plan.through_gateways(_routes(attachment, prev), mine):
-        if not addresses.has_route(space.netlink, link.index, route):
+        if not addresses.has_route(space.netlink, link.index, route.dst, route.gw, route.table):
             raise CheckFailed(f"route {route.dst} via {route.gw or attachment.ifname} is missing")
 
 
@@ -78,7 +81,7 @@ def _routes(attachment: Attachment, prev: Result) -> list[Route]:
 
 def _outside(node: Node, request: Request, attachment: Attachment) -> None:
     host = links.find(node.netlink, index=attachment.host_index or 0)
-    if host is None or not links.is_ours(host, attachment.key):
+    if host is None or not links.is_ours(host, attachment.key.digest):
         raise CheckFailed(f"host end {attachment.host_veth} is missing")
     if not host.up:
         raise CheckFailed(f"host end {host.name} is down")
@@ -123,7 +126,7 @@ def _outside(node: Node, request: Request, attachment: Attachment) -> None:
 def _tagged(node: Node, attachment: Attachment, host: links.Link, switch: links.Link, tagging: vlans.Tagging) -> None:
     """The host end is in its VLANs as it should be; others may have put it into more."""
     if attachment.vlan_filtering and not vlans.filters(switch):
-        raise CheckFailed(f"{tagging.key}: vlan_filtering of bridge {switch.name} is off")
+        raise CheckFailed(f"{plan.vlan_key(tagging)}: vlan_filtering of bridge {switch.name} is off")
     present = vlans.of(node.netlink, host.index)
     if tagging.untagged and not vlans.is_untagged(present.get(tagging.untagged, 0)):
         raise CheckFailed(f"vlan: {tagging.untagged} is not the untagged VLAN of {host.name}")
@@ -147,7 +150,8 @@ def _vlan_gateway(node: Node, host: links.Link, switch: links.Link, tagging: vla
 def _routed(node: Node, attachment: Attachment, switch: links.Link) -> None:
     """The VRF, its own VXLAN device, and the bridge in it."""
     intent = attachment.bgp
-    found = vrf.find(node.netlink, intent.vrf or "")
+    with asked_by():
+        found = vrf.find(node.netlink, intent.vrf or "")
     if found is None:
         raise CheckFailed(f"VRF {intent.vrf} is missing")
     if switch.master != found.index:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bgpcni.errors import CniError, Delegated, InvalidConfiguration
 from bgpcni.kernel import links
 from bgpcni.model import AttachmentKey
-from bgpcni.node import reconcile, unreadable, unrecorded
+from bgpcni.node import interface, reconcile, unreadable, unrecorded
 from bgpcni.store import Stored
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def collect(node: Node, request: Request, warnings: list[str]) -> None:
     """
     valid = _valid(request)
     kept = {AttachmentKey(request.name, container_id, ifname).digest for container_id, ifname in valid}
-    marked = [link for link in links.dump(node.netlink) if links.network_of(link) == request.name]
+    marked = [link for link in links.dump(node.netlink) if interface.network_of(link) == request.name]
     for stored in node.store.all():
         if stored.network == request.name and stored.digest not in kept:
             try:

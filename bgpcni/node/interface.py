@@ -10,6 +10,7 @@ import errno
 import logging
 from collections.abc import Iterator
 
+from bgpcni.cni.result import Route
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, KernelRefused
 from bgpcni.ip import ip_interface
 from bgpcni.kernel import addresses, frames, links, sysctl, vlans, vrf
@@ -62,7 +63,7 @@ def create(
             if attempt + 1 == _NAMES_TRIED:
                 raise KernelRefused(f"no free name for the host end of {key}") from None
             continue
-        mark = links.mark_message(index, links.alias_of(key), hairpin=hairpin, isolated=isolated)
+        mark = links.mark_message(index, links.alias_of(key.digest, str(key)), hairpin=hairpin, isolated=isolated)
         try:
             _, data = netlink.run(mark, links.get_message(index=index))
         except BaseException:
@@ -83,7 +84,7 @@ def tag(netlink: Netlink, attachment: Attachment, tagging: vlans.Tagging) -> Non
         if messages:
             netlink.run(*messages)
     except NetlinkError as error:
-        raise KernelRefused(f"{tagging.key}: {attachment.host_veth}: {error.strerror}") from None
+        raise KernelRefused(f"{plan.vlan_key(tagging)}: {attachment.host_veth}: {error.strerror}") from None
 
 
 def _refusal(error: NetlinkError, bridge: links.Link) -> Exception:
@@ -155,7 +156,7 @@ def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) 
         for item in attachment.addresses
     ]
     steps += [
-        (f"route {route.dst}", addresses.route_message(index, route))
+        (f"route {route.dst}", _route_message(index, route))
         for route in plan.through_gateways(attachment.routes, attachment.addresses)
     ]
     answers = space.netlink.send(*(message for _, message in steps))
@@ -176,6 +177,13 @@ def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) 
         raise KernelRefused(f"{what} on {attachment.ifname}: {error.strerror}")
 
 
+def _route_message(index: int, route: Route) -> Message:
+    return addresses.route_message(
+        index, route.dst, route.gw, mtu=route.mtu, advmss=route.advmss, priority=route.priority,
+        table=route.table, scope=route.scope,
+    )  # fmt: skip
+
+
 @step("introduce")
 def introduce(herald: frames.Herald, attachment: Attachment) -> None:
     """Tell the neighbours whose address it is now."""
@@ -185,7 +193,8 @@ def introduce(herald: frames.Herald, attachment: Attachment) -> None:
     try:
         herald.announce(on[1], attachment.mac, _plain(attachment))
     except OSError as error:
-        log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
+        key = attachment.key
+        log.warning("%s: gratuitous ARP/NA: %s", key, error.strerror, extra=key.fields)
 
 
 def introduce_itself(space: Namespace, attachment: Attachment) -> None:
@@ -196,7 +205,8 @@ def introduce_itself(space: Namespace, attachment: Attachment) -> None:
         with inside(space.fd), frames.Herald() as own:
             own.announce(attachment.ifname, attachment.mac, _plain(attachment))
     except OSError as error:
-        log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
+        key = attachment.key
+        log.warning("%s: gratuitous ARP/NA: %s", key, error.strerror, extra=key.fields)
 
 
 @step("reach")
@@ -254,7 +264,7 @@ def vanished(netlink: Netlink, attachment: Attachment) -> bool:
     link = links.find(netlink, index=attachment.host_index)
     if link is None or link.name != attachment.host_veth:
         return True
-    return not attachment.chained and not links.is_ours(link, attachment.key)
+    return not attachment.chained and not links.is_ours(link, attachment.key.digest)
 
 
 def present(netlink: Netlink, attachment: Attachment) -> bool:
@@ -267,7 +277,7 @@ def present(netlink: Netlink, attachment: Attachment) -> bool:
         link = links.find(netlink, index=attachment.host_index)
         if link is None or link.name != attachment.host_veth:
             return False
-        return link.mac == attachment.host_mac if attachment.chained else links.is_ours(link, attachment.key)
+        return link.mac == attachment.host_mac if attachment.chained else links.is_ours(link, attachment.key.digest)
     if not attachment.chained:
         return is_there(netlink, attachment.key.digest)
     known = attachment.nsid is not None and attachment.peer_index is not None and bool(attachment.addresses)
@@ -307,11 +317,16 @@ def remove(netlink: Netlink, reaper: Reaper, attachment: Attachment) -> bool:
         there = remove_by_name(netlink, attachment.key)
     else:
         link = links.find(netlink, index=attachment.host_index)
-        there = link is not None and links.is_ours(link, attachment.key)
+        there = link is not None and links.is_ours(link, attachment.key.digest)
         if link is not None and there:
             reaper.delete(netlink, link.index, link.alias)
     options.remove(attachment)
     return there
+
+
+def network_of(link: links.Link) -> str:
+    """The network of a root-side link of ours, "" if it is none. A network's name has no slash, and fits whole."""
+    return links.words_of(link).partition("/")[0]
 
 
 def remove_by_name(netlink: Netlink, key: AttachmentKey) -> bool:
@@ -337,7 +352,7 @@ def _named_after(netlink: Netlink, digest: str) -> Iterator[links.Link]:
         link = links.find(netlink, name=name)
         if link is None:
             break
-        if links.carries(link, digest):
+        if links.is_ours(link, digest):
             yield link
 
 

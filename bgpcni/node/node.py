@@ -28,9 +28,11 @@ from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
 from bgpcni.node import interface, plan
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.failures import Failures
+from bgpcni.node.keys import asked_by
 from bgpcni.node.made import MadeOfBridges
 from bgpcni.node.numbers import NumbersInUse
 from bgpcni.node.request import Request
+from bgpcni.node.seen import Seen
 from bgpcni.nudges import Nudges
 from bgpcni.numbers import vrf_name
 from bgpcni.store import Store
@@ -38,7 +40,6 @@ from bgpcni.undo import Undo
 
 if TYPE_CHECKING:
     from bgpcni.dataplane.dataplane import DataPlane
-    from bgpcni.node.reconcile import Seen
 
 log = logging.getLogger(__name__)
 LOCK_SECONDS = 30.0
@@ -206,7 +207,8 @@ class Node:
         """The VRF it asks for, made if need be, with the table that it has; None if it has none."""
         if self.dataplane is None or attachment.bgp.table is None:
             return attachment, None
-        found = self.dataplane.enter(attachment)
+        with asked_by():
+            found = self.dataplane.enter(attachment)
         intent = attachment.bgp.model_copy(update={"table": found.table})
         return attachment.model_copy(update={"bgp": intent}), found
 

@@ -1,4 +1,4 @@
-"""What an attachment may ask for besides its link: ipMasq and macspoofchk, put in, compared and taken out.
+"""What an attachment may ask for besides its link: VLANs, ipMasq and macspoofchk, put in, compared and taken out.
 
 Who asks for neither pays nothing: no system call is made for them.
 """
@@ -8,9 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
+from bgpcni.config.network import NetworkConfig
 from bgpcni.errors import CniError
-from bgpcni.kernel import masquerade, spoofcheck, stock
+from bgpcni.kernel import masquerade, spoofcheck, vlans
 from bgpcni.model import Attachment, AttachmentKey
+from bgpcni.node import plan, stock
+from bgpcni.node.keys import asked_by
+
+
+def require(tagging: vlans.Tagging | None) -> None:
+    """Raises UnsupportedField if VLANs are asked for and this kernel's bridge cannot filter them."""
+    if tagging is not None:
+        with asked_by(plan.vlan_key(tagging)):
+            vlans.require()
+
+
+def masquerading(config: NetworkConfig) -> masquerade.Backend | None:
+    """How its packets are to be masqueraded, None: not at all. Raises UnsupportedField where nothing here can."""
+    if not (config.ip_masq and config.ipam_type):
+        return None
+    with asked_by("ipMasq"):
+        return masquerade.choose(config.ip_masq_backend)
 
 
 def uses(attachment: Attachment) -> bool:
@@ -21,7 +39,8 @@ def uses(attachment: Attachment) -> bool:
 def install(attachment: Attachment) -> None:
     """Between the pair's creation and its use: no frame passes unchecked, no packet unmasqueraded. Idempotent."""
     if attachment.mac_spoof_check and attachment.host_veth and attachment.mac:
-        spoofcheck.install(str(attachment.key), attachment.host_veth, attachment.mac)
+        with asked_by("macspoofchk"):
+            spoofcheck.install(str(attachment.key), attachment.host_veth, attachment.mac)
     if attachment.ip_masq:
         masquerade.install(attachment.ip_masq, str(attachment.key), _addresses(attachment))
 
@@ -64,9 +83,11 @@ def remove_of(digest: str, ports: Collection[str], warnings: list[str]) -> None:
 def check(attachment: Attachment) -> None:
     """Raises CheckFailed naming what is missing."""
     if attachment.mac_spoof_check and attachment.host_veth and attachment.mac:
-        spoofcheck.check(str(attachment.key), attachment.host_veth, attachment.mac)
+        with asked_by("macspoofchk"):
+            spoofcheck.check(str(attachment.key), attachment.host_veth, attachment.mac)
     if attachment.ip_masq:
-        masquerade.check(attachment.ip_masq, str(attachment.key), _addresses(attachment))
+        with asked_by("ipMasq"):
+            masquerade.check(attachment.ip_masq, str(attachment.key), _addresses(attachment))
 
 
 def _addresses(attachment: Attachment) -> list[str]:

@@ -21,10 +21,10 @@ from bgpcni.ip import ip_address, ip_interface, ip_network
 from bgpcni.ipam.config import DEFAULT_DATA_DIR
 from bgpcni.kernel.bridge import BridgePlan
 from bgpcni.kernel.vlans import Tagging, gateway_name
-from bgpcni.kernel.vrf import TABLES, Device
+from bgpcni.kernel.vrf import Device
 from bgpcni.model import Address, AttachmentKey, Bgp, ExporterUse, NodeFacts
 from bgpcni.node.request import Request
-from bgpcni.numbers import label_of
+from bgpcni.numbers import TABLES, label_of
 
 LINK_NAME_LIMIT = 15
 _NAMES_A_PATH = re.compile(r"(socket|file|path|dir)$", re.IGNORECASE)
@@ -84,7 +84,7 @@ def refuse_vlan_with(config: NetworkConfig, intent: Bgp, exporters: Sequence[Exp
         if intent.family == "evpn":
             what, why = "bgp.family evpn", "bridge and VNI are one to one"
         raise InvalidConfiguration(
-            f"{tagging.key}: cannot be used together with {what}: {why}, so give this network a bridge of its own"
+            f"{vlan_key(tagging)}: cannot be used together with {what}: {why}, so give this network a bridge of its own"
         )
 
 
@@ -386,6 +386,11 @@ def tagging_of(config: NetworkConfig) -> Tagging | None:
         return None
     trunk = frozenset[int]().union(*(item.vlans for item in config.vlan_trunk or ()))
     return Tagging(config.vlan, tuple(sorted(trunk - {config.vlan})), config.preserve_default_vlan)
+
+
+def vlan_key(tagging: Tagging) -> str:
+    """The key of the network configuration that asks for these VLANs."""
+    return "vlan" if tagging.untagged else "vlanTrunk"
 
 
 def mac_of(request: Request) -> str | None:

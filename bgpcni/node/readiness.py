@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bgpcni.errors import CniError, Degraded, IoFailure, Unavailable
-from bgpcni.kernel import links, vlans
+from bgpcni.kernel import links
 from bgpcni.model import Attachment, ExporterUse
-from bgpcni.node import plan
+from bgpcni.node import options, plan
 
 if TYPE_CHECKING:
     from bgpcni.node.node import Node
@@ -39,7 +39,7 @@ def _servable(node: Node, request: Request) -> tuple[ExporterUse, ...]:
     """What would make ADD fail, as far as it can be known without a container. Raises CniError."""
     config = request.settings
     plan.refuse_unsupported(config)
-    vlans.require(plan.tagging_of(config))
+    options.require(plan.tagging_of(config))
     node.agent.policy.refuse_names("bridges", [config.bridge], node.agent.policy.bridges, "bridge")
     routing = plan.routing(request, node.agent, node.facts, 1, resident=node.resident)
     plan.refuse_vlan_with(config, routing.bgp, routing.exporters)

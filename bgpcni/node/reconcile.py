@@ -35,32 +35,13 @@ from bgpcni.node.next_step import (
     next_step,
 )
 from bgpcni.node.node import CONFIRM_SECONDS, Node, owing
+from bgpcni.node.seen import Seen
 from bgpcni.store import Stored
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 _MOST_STEPS = 64
 """In one run; more is a defect of ours, and must not become a loop without an end."""
-
-
-@dataclass(slots=True)
-class Seen:
-    """What this process remembers of one attachment between two looks; times of `clock.monotonic`.
-
-    `leaving`: it is, also where the disk did not let its record say so. `torn_down`: its link is gone, we made sure;
-    `had_link`: it was there until then. `trouble`, `pause`: the error that the last look ended with, and for how many
-    seconds it is left alone then.
-    """
-
-    leaving: bool = False
-    torn_down: bool = False
-    had_link: bool = False
-    gone: float | None = None
-    announced: float | None = None
-    vain: float | None = None
-    waits: float | None = None
-    trouble: str = ""
-    pause: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,12 +318,14 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
             node.convergence.leave(attachment, uses)
         case TearDown(linger):
             if view.state is State.UP:
-                log.warning("%s: its link is gone without a DEL; released in %g s", key, view.grace - view.gone_for)
+                left = view.grace - view.gone_for
+                log.warning("%s: its link is gone without a DEL; released in %g s", key, left, extra=key.fields)
             seen.had_link = _remove(node, attachment, linger)
             seen.torn_down = True
         case Excuse(uses):
             for use in uses:
-                log.warning("%s: %s was removed, its withdrawal is not waited for any longer", key, use.name)
+                log.warning("%s: exporter %s was removed, so nobody waits for its withdrawal any more", key, use.name,
+                            extra={**key.fields, "exporter": use.name})  # fmt: skip
                 node.convergence.excuse(key, use)
         case Record(uses):
             subject.attachment = attachment.model_copy(update={"exporters": uses})
@@ -351,7 +334,7 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
             for use in attachment.exporters:
                 if use not in uses:
                     node.convergence.forget(key, use)
-            log.info("%s: announced through %s alone now", key, _names(uses) or "nobody")
+            log.info("%s: announced through %s alone now", key, _names(uses) or "nobody", extra=key.fields)
         case Release():
             node.forget(attachment)
             node.addressing.release(attachment)
@@ -382,7 +365,8 @@ def _announce(node: Node, attachment: Attachment, uses: tuple[ExporterUse, ...])
         for use in new:
             node.convergence.ensure(use)
         node.store.put(State.UP, attachment)
-        log.info("%s: announced through %s from now on", attachment.key, _names(new))
+        key = attachment.key
+        log.info("%s: announced through %s from now on", key, _names(new), extra=key.fields)
         node.convergence.want(attachment, new, fresh=True)
     return attachment
 

@@ -82,6 +82,7 @@ def follow(store: Store, configured: Sequence[ExporterUse], node: NodeFacts, sec
                     continue
                 names = renamed(again.attachment.exporters, configured, node)
                 store.put(again.state, again.attachment.model_copy(update={"exporters": names}))
-                log.info("%s: its exporters are called %s now", key, ", ".join(use.name for use in names))
+                called = ", ".join(use.name for use in names)
+                log.info("%s: its exporters are called %s now", key, called, extra=key.fields)
         except CniError as error:
-            log.warning("%s: its record keeps the old names of its exporters: %s", key, error.msg)
+            log.warning("%s: its record keeps the old exporter names: %s", key, error.msg, extra=key.fields)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from bgpcni.cni.result import Dns, Interface, IpConfig, Result
 from bgpcni.convergence.derive import left_out
-from bgpcni.kernel import bridge, links, masquerade, vlans
+from bgpcni.kernel import bridge, links, vlans
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, Bgp, Gateway
 from bgpcni.node import (
@@ -30,6 +30,7 @@ from bgpcni.node import (
     unrecorded,
     uplink,
 )
+from bgpcni.node.keys import asked_by
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.node.request import Request
 from bgpcni.undo import Undo
@@ -72,9 +73,10 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
     config = request.settings
     plan.refuse_unsupported(config)
     tagging = plan.tagging_of(config)
-    vlans.require(tagging)
+    options.require(tagging)
     held = reconcile.clear_the_way(node, request.key)
-    container = Namespace.of_container(request.environment.netns, request.netns_fd)
+    with asked_by():
+        container = Namespace.of_container(request.environment.netns, request.netns_fd)
     with container as space, Undo() as undo:
         attachment = _planned(node, request, space, answer.warnings, undo)
         undo.push("what was made of the bridge", lambda: node.take_bridge_away(attachment))
@@ -91,7 +93,8 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         if wanted.gateways and vrf is None:
             uplink.refuse_peers(node.netlink, wanted.gateways, plan.gateway_device(config), node.peers())
         made = functools.partial(node.made.add, node.netlink, config.bridge)
-        switch, gateway = bridge.ensure(node.netlink, wanted, made)
+        with asked_by():
+            switch, gateway = bridge.ensure(node.netlink, wanted, made)
         attachment = attachment.model_copy(
             update={
                 "addresses": addresses,
@@ -134,7 +137,7 @@ def _planned(node: Node, request: Request, space: Namespace, warnings: list[str]
             "bridge": config.bridge,
             "mac": plan.mac_of(request),
             "is_gateway": plan.is_gateway(config),
-            "ip_masq": masquerade.choose(config.ip_masq_backend) if config.ip_masq and config.ipam_type else None,
+            "ip_masq": options.masquerading(config),
             "mac_spoof_check": config.macspoofchk,
             "ipam": node.addressing.plan(request),
         }
@@ -157,7 +160,9 @@ def _in_vlan(
     """The attachment with what its port's VLANs mean for the node. A bridge that others made stays as it is."""
     filtering = vlans.filters(switch)
     if not filtering:
-        warnings.append(f"{tagging.key}: bridge {switch.name} has vlan_filtering off, so it does not keep VLANs apart")
+        warnings.append(
+            f"{plan.vlan_key(tagging)}: bridge {switch.name} has vlan_filtering off, so it does not keep VLANs apart"
+        )
     own = Gateway(name=gateway.name, index=gateway.index, mac=gateway.mac) if gateway is not switch else None
     return attachment.model_copy(update={"vlan": tagging.untagged, "vlan_filtering": filtering, "gateway": own})
 

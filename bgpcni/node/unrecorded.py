@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from bgpcni.errors import CniError, KernelRefused
 from bgpcni.ipam.leases import Owner
-from bgpcni.kernel import addresses, guests, links, stock
+from bgpcni.kernel import addresses, guests, links
 from bgpcni.kernel.namespace import Namespace, NotANamespace, home_cookie
 from bgpcni.kernel.netlink import NetlinkError
 from bgpcni.model import Attachment, AttachmentKey
-from bgpcni.node import interface, options
+from bgpcni.node import interface, options, stock
 
 if TYPE_CHECKING:
     from bgpcni.node.node import Node
@@ -43,7 +43,7 @@ def release(node: Node, request: Request, had: Sequence[str] | None, warnings: l
     """
     leases = node.addressing.leases_of(request, warnings)
     if had is None and leases:
-        there = list(guests.find(node.netlink, lambda host: links.is_ours(host, request.key)))
+        there = list(guests.find(node.netlink, lambda host: links.is_ours(host, request.key.digest)))
         key = request.key
         if reason := _evict(node, request, _theirs(there, request.name, key.container_id, key.ifname, set(leases))):
             warnings.append(f"{key}: {', '.join(leases)} stays leased: {reason}")
@@ -108,7 +108,7 @@ def _is_anothers(node: Node, request: Request, link: links.Link, had: Sequence[s
     """Its end on this node has the mark of another attachment, or another container has the lease of its address."""
     host = links.find(node.netlink, index=link.peer) if link.kind == "veth" and link.peer else None
     if host is not None and host.kind == "veth" and host.peer == link.index and links.mark_of(host):
-        return not links.is_ours(host, request.key)
+        return not links.is_ours(host, request.key.digest)
     return node.addressing.is_leased_to_another(request, had)
 
 
@@ -124,7 +124,7 @@ def collect(node: Node, request: Request, valid: Collection[tuple[str, str]], wa
     """
     stay: set[Owner] = set()
     owners = node.addressing.unlisted(request, valid)
-    there = list(guests.find(node.netlink, lambda host: links.network_of(host) == request.name)) if owners else []
+    there = list(guests.find(node.netlink, lambda host: interface.network_of(host) == request.name)) if owners else []
     for (container_id, ifname), leased in owners.items():
         theirs = _theirs(there, request.name, container_id, ifname, leased)
         names = {guest.name for guest in theirs} | ({ifname} if ifname else set())
@@ -152,7 +152,7 @@ def _theirs(
     for guest in there:
         if ifname in (None, guest.name) and not guest.addresses.isdisjoint(leased):
             key = AttachmentKey(network, container_id, guest.name)
-            if not links.mark_of(guest.host) or links.is_ours(guest.host, key):
+            if not links.mark_of(guest.host) or links.is_ours(guest.host, key.digest):
                 found.append(guest)
     return found
 

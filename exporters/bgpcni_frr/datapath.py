@@ -9,25 +9,13 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from bgpcni.kernel import links, vxlan
+from bgpcni.kernel import links, uapi, vxlan
 from bgpcni.kernel.addresses import family_of
-from bgpcni.kernel.netlink import (
-    CREATE,
-    EXCL,
-    RTM_DELNEIGH,
-    RTM_NEWLINK,
-    RTM_NEWNEIGH,
-    Message,
-    Netlink,
-    NetlinkError,
-    attribute,
-    attributes,
-)
+from bgpcni.kernel.netlink import Message, Netlink, NetlinkError, attribute, attributes
 
 MARK = "bgpcni:frr "
 """What the alias of a device of ours begins with. Not the agent's own mark: it removes what it has no segment for."""
@@ -35,12 +23,6 @@ GROUP = links.GROUP + 1
 """The link group a device is born in, before it has the alias."""
 PROTOCOL = 45
 """Who made a neighbour, rtnetlink(7): we. Free in the lists of iproute2, the kernel and FRR."""
-
-_NDMSG = struct.Struct("=BxxxiHBB")
-_DST, _LLADDR, _MASTER, _PROTOCOL = 1, 2, 9, 12
-_NOARP, _PERMANENT = 0x40, 0x80
-_SELF, _EXT_LEARNED = 0x02, 0x10
-_LINK_ADDRESS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +42,8 @@ def open_device(netlink: Netlink, vni: int, local: str, bridge: links.Link) -> i
     this one from now on. Said once more than needed it would cost the neighbours too.
     """
     if any(link.master == bridge.index and link.mac == bridge.mac for link in links.dump(netlink)):
-        mac = attribute(_LINK_ADDRESS, links.mac_bytes(bridge.mac))
-        netlink.run(Message(RTM_NEWLINK, 0, links.header(bridge.index) + mac))
+        mac = attribute(uapi.IFLA_ADDRESS, links.mac_bytes(bridge.mac))
+        netlink.run(Message(uapi.RTM_NEWLINK, 0, links.header(bridge.index) + mac))
     return vxlan.ensure(netlink, vxlan.Device(vni, local, bridge.index, bridge.mtu, MARK, GROUP))
 
 
@@ -113,7 +95,13 @@ def _show_gone(netlink: Netlink, bridge: int, macs: list[str]) -> None:
     port = next(ports, None)
     if port is None:
         return
-    made = _send(netlink, [[replace(m, flags=CREATE | EXCL) for m in vxlan.local_messages(port, mac)] for mac in macs])
+    made = _send(
+        netlink,
+        [
+            [replace(m, flags=uapi.NLM_F_CREATE | uapi.NLM_F_EXCL) for m in vxlan.local_messages(port, mac)]
+            for mac in macs
+        ],
+    )
     shown = [mac for mac, code in zip(macs, made, strict=True) if not code]
     _send(netlink, [list(vxlan.forget_local_messages(port, mac)) for mac in shown])
 
@@ -147,26 +135,26 @@ def present(netlink: Netlink) -> list[Entry]:
 
 def _static(netlink: Netlink, bridge: int) -> Iterator[tuple[int, str]]:
     """(port, MAC) of the static entries of a bridge."""
-    body = _NDMSG.pack(vxlan.AF_BRIDGE, 0, 0, 0, 0) + attribute(_MASTER, bridge)
-    for data in netlink.dump(Message(vxlan.RTM_GETNEIGH, 0, body)):
-        _, port, state, flags, _ = _NDMSG.unpack_from(data)
-        if state == _NOARP and not flags & (_SELF | _EXT_LEARNED):
-            yield port, attributes(data, _NDMSG.size).get(_LLADDR, b"").hex(":")
+    body = uapi.NDMSG.pack(uapi.AF_BRIDGE, 0, 0, 0, 0) + attribute(uapi.NDA_MASTER, bridge)
+    for data in netlink.dump(Message(uapi.RTM_GETNEIGH, 0, body)):
+        _, port, state, flags, _ = uapi.NDMSG.unpack_from(data)
+        if state == uapi.NUD_NOARP and not flags & (uapi.NTF_SELF | uapi.NTF_EXT_LEARNED):
+            yield port, attributes(data, uapi.NDMSG.size).get(uapi.NDA_LLADDR, b"").hex(":")
 
 
 def _those_of_ours(netlink: Netlink, entries: list[Entry]) -> set[Entry]:
     """Those whose neighbour is there as we made it, or as the kernel learned it by itself from the container."""
     asked = [entry for entry in entries if entry.address]
-    messages = [Message(vxlan.RTM_GETNEIGH, 0, _address(entry.bridge, entry.address, 0)) for entry in asked]
+    messages = [Message(uapi.RTM_GETNEIGH, 0, _address(entry.bridge, entry.address, 0)) for entry in asked]
     ours = set()
     for entry, answer in zip(asked, vxlan.send(netlink, messages), strict=True):
-        if isinstance(answer, NetlinkError) or len(answer) < _NDMSG.size:
+        if isinstance(answer, NetlinkError) or len(answer) < uapi.NDMSG.size:
             continue
-        _, _, state, flags, _ = _NDMSG.unpack_from(answer)
-        found = attributes(answer, _NDMSG.size)
-        mine = found.get(_PROTOCOL) == bytes([PROTOCOL])
-        learned = not state & (_NOARP | _PERMANENT) and not flags & _EXT_LEARNED
-        if found.get(_LLADDR, b"").hex(":") == entry.mac and (mine or learned):
+        _, _, state, flags, _ = uapi.NDMSG.unpack_from(answer)
+        found = attributes(answer, uapi.NDMSG.size)
+        mine = found.get(uapi.NDA_PROTOCOL) == bytes([PROTOCOL])
+        learned = not state & (uapi.NUD_NOARP | uapi.NUD_PERMANENT) and not flags & uapi.NTF_EXT_LEARNED
+        if found.get(uapi.NDA_LLADDR, b"").hex(":") == entry.mac and (mine or learned):
             ours.add(entry)
     return ours
 
@@ -174,18 +162,24 @@ def _those_of_ours(netlink: Netlink, entries: list[Entry]) -> set[Entry]:
 def _neighbour(entry: Entry) -> Message:
     """Permanent: of anything less the kernel keeps a thousand and forgets the rest (net.ipv4.neigh.default.gc_thresh3);
     what is marked as learned elsewhere FRR takes for another node's."""
-    body = _address(entry.bridge, entry.address, _PERMANENT) + attribute(_LLADDR, links.mac_bytes(entry.mac))
-    return Message(RTM_NEWNEIGH, CREATE | vxlan.REPLACE, body + attribute(_PROTOCOL, bytes([PROTOCOL])))
+    body = _address(entry.bridge, entry.address, uapi.NUD_PERMANENT) + attribute(
+        uapi.NDA_LLADDR, links.mac_bytes(entry.mac)
+    )
+    return Message(
+        uapi.RTM_NEWNEIGH,
+        uapi.NLM_F_CREATE | uapi.NLM_F_REPLACE,
+        body + attribute(uapi.NDA_PROTOCOL, bytes([PROTOCOL])),
+    )
 
 
 def _forget_neighbour(bridge: int, address: str) -> Message:
-    return Message(RTM_DELNEIGH, 0, _address(bridge, address, 0))
+    return Message(uapi.RTM_DELNEIGH, 0, _address(bridge, address, 0))
 
 
 def _address(bridge: int, address: str, state: int) -> bytes:
     assert bridge > 0
     target = ip_address(address)
-    return _NDMSG.pack(family_of(target.version), bridge, state, 0, 0) + attribute(_DST, target.packed)
+    return uapi.NDMSG.pack(family_of(target.version), bridge, state, 0, 0) + attribute(uapi.NDA_DST, target.packed)
 
 
 def _send(netlink: Netlink, groups: list[list[Message]]) -> list[int]:

@@ -12,13 +12,11 @@ import errno
 import socket
 import struct
 
-from bgpcni.kernel.netlink import HEADER, RTM_DELLINK, open_socket
-from bgpcni_kernel.routes import RTM_DELROUTE, Place, Route, read
+from bgpcni.kernel import uapi
+from bgpcni.kernel.netlink import open_socket
+from bgpcni_kernel.routes import Place, Route, read
 
-_RTMGRP_LINK, _RTMGRP_IPV4_ROUTE, _RTMGRP_IPV6_ROUTE = 0x1, 0x40, 0x400
-_SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
-_RTM_NEWLINK = 16
-_IFF_UP = 1
+_GROUPS = (uapi.RTNLGRP_LINK, uapi.RTNLGRP_IPV4_ROUTE, uapi.RTNLGRP_IPV6_ROUTE)
 _BUFFER = 4 << 20
 
 
@@ -30,9 +28,9 @@ class Watch:
         self._links: dict[int, bool] = {}
         self._socket = open_socket()
         self._socket.setblocking(False)
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        self._socket.setsockopt(socket.SOL_SOCKET, uapi.SO_RCVBUFFORCE, _BUFFER)
         _attach_filter(self._socket, place.protocol)
-        self._socket.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE))
+        self._socket.bind((0, sum(1 << group - 1 for group in _GROUPS)))
 
     def close(self) -> None:
         self._socket.close()
@@ -56,23 +54,23 @@ class Watch:
                 moved = True  # something was dropped: whatever it was
                 continue
             at = 0
-            while at + HEADER.size <= len(data):
-                length, kind, *_ = HEADER.unpack_from(data, at)
-                body = data[at + HEADER.size : at + length]
-                if kind == RTM_DELROUTE:
+            while at + uapi.NLMSGHDR.size <= len(data):
+                length, kind, *_ = uapi.NLMSGHDR.unpack_from(data, at)
+                body = data[at + uapi.NLMSGHDR.size : at + length]
+                if kind == uapi.RTM_DELROUTE:
                     deleted += [route] if (route := read(self._place, body)) else []
-                elif kind in (_RTM_NEWLINK, RTM_DELLINK):
+                elif kind in (uapi.RTM_NEWLINK, uapi.RTM_DELLINK):
                     moved |= self._note(kind, body)
                 at += (length + 3) & ~3
 
     def _note(self, kind: int, body: bytes) -> bool:
-        family, _, index, flags = struct.unpack_from("=BxHiI", body)
+        family, _, index, flags, _ = uapi.IFINFOMSG.unpack_from(body)
         if family != socket.AF_UNSPEC or index not in self._links:
             return False
-        if kind == RTM_DELLINK:
+        if kind == uapi.RTM_DELLINK:
             del self._links[index]
             return True
-        up = bool(flags & _IFF_UP)
+        up = bool(flags & uapi.IFF_UP)
         changed, self._links[index] = up != self._links[index], up
         return changed
 
@@ -80,16 +78,16 @@ class Watch:
 def _attach_filter(sock: socket.socket, protocol: int) -> None:
     """A classic BPF program: links, and RTM_DELROUTE with our rtm_protocol. nlmsg_type is in host order."""
     load_half, load_byte, equal, leave = 0x28, 0x30, 0x15, 0x06
-    kinds = [socket.htons(kind) for kind in (_RTM_NEWLINK, RTM_DELLINK, RTM_DELROUTE)]
+    kinds = [socket.htons(kind) for kind in (uapi.RTM_NEWLINK, uapi.RTM_DELLINK, uapi.RTM_DELROUTE)]
     program = [
         (load_half, 0, 0, 4),  # nlmsghdr.nlmsg_type
         (equal, 4, 0, kinds[0]),
         (equal, 3, 0, kinds[1]),
         (equal, 0, 3, kinds[2]),
-        (load_byte, 0, 0, HEADER.size + 5),  # rtmsg.rtm_protocol
+        (load_byte, 0, 0, uapi.NLMSGHDR.size + 5),  # rtmsg.rtm_protocol
         (equal, 0, 1, protocol),
         (leave, 0, 0, 0xFFFFFFFF),
         (leave, 0, 0, 0),
     ]
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(code)))
+    sock.setsockopt(socket.SOL_SOCKET, uapi.SO_ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(code)))

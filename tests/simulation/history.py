@@ -159,7 +159,7 @@ def strike(world: World, fault: Fault) -> None:
                 slow = functools.partial(setattr, actor, "stalled_until", sched.now + 0.3)
                 sched.at(sched.now + how * 1000 % 1 * 0.006, slow)
         case "sync":
-            from bgpcni.operator import answers
+            from bgpcni.commands import answers
 
             world.command(lambda agent: answers.sync(agent.node))
         case "drain":

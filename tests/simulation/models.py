@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Protocol
 
-from bgpcni.errors import InvalidEnvironment, InvalidNamespace, IoFailure, KernelRefused, TryAgain
+from bgpcni.errors import InvalidEnvironment, IoFailure, KernelRefused, TryAgain
 from bgpcni.exporter import Exporter, NotThereYet, Outcome, Reach
 from bgpcni.ipam.host_local import HostLocal
 from bgpcni.ipam.leases import Entry, Leases, content_of
+from bgpcni.kernel.namespace import NotANamespace
 from bgpcni.model import Announcement, Attachment, AttachmentKey, Family, Nlri, State
 from bgpcni.node import plan
 from bgpcni.store import Stored
@@ -304,7 +305,7 @@ class Space:
     def of_container(cls, path: str, fd: int | None = None) -> Space:
         sched.point()
         if path not in models.kernel.spaces:
-            raise InvalidNamespace(f"CNI_NETNS: {path} is no namespace")
+            raise NotANamespace(f"{path} is no namespace")
         return cls(path)
 
     def __enter__(self) -> Space:

@@ -20,6 +20,7 @@ from bgpcni import clock, nudges
 from bgpcni.agent import agent as agents
 from bgpcni.agent import worker as workers
 from bgpcni.cni.environment import Command
+from bgpcni.commands import answers
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import announcer, catalog, convergence
 from bgpcni.convergence.derive import derive
@@ -32,7 +33,6 @@ from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, N
 from bgpcni.node import addressing, boots, failures, node, plan, reconcile, transaction, unreadable, unrecorded
 from bgpcni.node.request import Request, parse_request
 from bgpcni.nudges import Nudges
-from bgpcni.operator import answers
 
 from . import models as m
 from .models import Link, Peer, Speaker, models
@@ -61,16 +61,16 @@ def told(what: str) -> None:
 class SilentLog:
     """In place of a module's `log`: nothing is formatted; what is logged as a defect is one."""
 
-    def debug(self, text: object, *arguments: object, exc_info: bool = False) -> None:
+    def debug(self, text: object, *arguments: object, extra: object = None, exc_info: bool = False) -> None:
         if TRACE:
             told(str(text) % arguments)
 
     info = warning = error = debug
 
-    def log(self, level: int, text: str, *arguments: object) -> None:
+    def log(self, level: int, text: str, *arguments: object, extra: object = None) -> None:
         self.debug(text, *arguments)
 
-    def exception(self, text: str, *arguments: object) -> None:
+    def exception(self, text: str, *arguments: object, extra: object = None) -> None:
         import sys
 
         error = sys.exc_info()[1]
@@ -200,7 +200,7 @@ def _patches() -> list[tuple[Any, str, Any]]:
         (agents, "facts", SimpleNamespace(refuse_passwords=lambda config: None, resolve=lambda config: FACTS)),
         (agents, "load", lambda path: agent_config(world().exporters)),
         (workers.Worker, "_take_down_name", lambda self, key: None),
-        (vlans, "require", lambda tagging: None),
+        (vlans, "require", lambda: None),
     ]
     return found
 

@@ -227,7 +227,7 @@ class Place(abc.ABC):
             reason = _refusal(change, answers[start:end])
             if reason:
                 self.program.failed(change, f"{change.key.what} {change.key.name}: {reason}")
-                log.warning("%s: %s", self.name, self.program.failures[change.key])
+                log.warning("%s: %s", self.name, self.program.failures[change.key], extra={"link": self.name})
             else:
                 self.program.done(change)
                 made.append(change)

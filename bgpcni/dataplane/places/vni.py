@@ -45,7 +45,7 @@ class VniPlace(Segment, Place):
         in_use = {index for place in around.places.values() for index in place.links}
         for link in vxlan.ours(around.netlink):
             if link.index not in in_use:
-                log.info("%s: no attachment needs it any more; removed", link.name)
+                log.info("%s: no attachment needs it any more; removed", link.name, extra={"link": link.name})
                 links.remove(around.netlink, link.index)
         stray = [found for found in vxlan.neighbours(around.netlink) if found[0] not in in_use]
         vxlan.send(around.netlink, [vxlan.forget_neighbour_message(index, address) for index, address, _ in stray])
@@ -109,7 +109,7 @@ class VniPlace(Segment, Place):
 
     def look(self) -> None:
         if not self.around.has(self.device):
-            log.warning("%s was deleted; made again", vxlan.name_of(self.vni))
+            log.warning("%s was deleted; made again", self.name, extra={"link": self.name})
             self.open()
 
     def close(self) -> None:
@@ -177,4 +177,4 @@ class VniPlace(Segment, Place):
         try:
             self.around.herald.announce(self.bridge, mac, [address])
         except OSError as error:
-            log.warning("%s: telling of %s: %s", self.name, address, error.strerror)
+            log.warning("%s: telling of %s: %s", self.name, address, error.strerror, extra={"link": self.name})

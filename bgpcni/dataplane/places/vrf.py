@@ -47,7 +47,7 @@ class VrfPlace(Vrf, Place):
                 vrf.remove_bridge(around.netlink, link.name)
         for link in found:
             if vrf.is_ours(link) and link.index not in kept and vrf.remove(around.netlink, link.index):
-                log.info("%s: no attachment needs it any more; removed", link.name)
+                log.info("%s: no attachment needs it any more; removed", link.name, extra={"link": link.name})
         stray = [entry for entry in routes.labels(around.netlink) if entry[1] not in kept]
         vxlan.send(around.netlink, [routes.label_message(*entry, make=False) for entry in stray])
 
@@ -118,7 +118,8 @@ class VrfPlace(Vrf, Place):
         if not self.around.has(self.link.index):
             self._ensure()
         elif self.l3vni is not None and not self.around.has(self.device):
-            log.warning("%s was deleted; made again", vxlan.name_of(self.l3vni))
+            name = vxlan.name_of(self.l3vni)
+            log.warning("%s was deleted; made again", name, extra={"link": name})
             self._open_device()
         super().look()
 
@@ -139,7 +140,7 @@ class VrfPlace(Vrf, Place):
         known, self.link = self.link, vrf.ensure(self.around.netlink, self.link.name, self.link.table)
         if known == self.link or not known.index:
             return
-        log.warning("VRF %s was deleted; made again", self.link.name)
+        log.warning("VRF %s was deleted; made again", self.link.name, extra={"link": self.link.name})
         netlink, bridges = self.around.netlink, {name for name in self.users.values() if name}
         for name in bridges:
             found = links.find(netlink, name=name)

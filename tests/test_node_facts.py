@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from bgpcni.agent import facts
 from bgpcni.config.agent import AgentConfig
 from bgpcni.errors import InvalidConfiguration
+from bgpcni.node import facts
 
 ONE: dict[str, Any] = {}
 TWO = {"a": {"type": "exabgp", "local_address": "192.0.2.1"}, "b": {"type": "exabgp", "local_address": "192.0.2.2"}}

@@ -12,7 +12,7 @@ import pytest
 
 from bgpcni.cni.versions import SUPPORTED
 from bgpcni.handler import Call, Reply
-from bgpcni.ipam.executable import answer
+from bgpcni.ipam_plugin import answer
 
 MACVLAN = {"cniVersion": "1.1.0", "name": "n", "type": "macvlan", "master": "eth0", "ipam": {"type": "bgpcni-ipam"}}
 VARIABLES = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
@@ -63,7 +63,7 @@ def test_a_call_that_is_wrong_is_told_so_first() -> None:
 
 def test_it_runs_as_the_launcher_executes_it() -> None:
     environment = {"PATH": os.defpath, "CNI_COMMAND": "ADD"} | VARIABLES
-    command = [sys.executable, "-I", "-m", "bgpcni.ipam.executable"]
+    command = [sys.executable, "-I", "-m", "bgpcni.ipam_plugin"]
     done = subprocess.run(
         command, env=environment, input=json.dumps(MACVLAN).encode(), capture_output=True, timeout=120, check=False
     )

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from bgpcni import paths
+from bgpcni.commands import answers, render
 from bgpcni.config.agent import AgentConfig, ExporterTable
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
@@ -20,7 +21,6 @@ from bgpcni.node.node import Node
 from bgpcni.node.reachability import Reachability
 from bgpcni.node.without_agent import Others
 from bgpcni.nudges import Nudges
-from bgpcni.operator import answers, render
 from bgpcni.operator.cli import main
 from bgpcni.store import Store
 from bgpcni.testing.memory import FACTS, Memory

@@ -1,15 +1,14 @@
-"""The documents of `answers` as text for people: what they would want to read first, first. Pure."""
+"""The documents of `answers` as text for people, the most important first. Pure: nothing is looked up here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-Document = dict[str, Any]
+from bgpcni.commands import Document
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns under their heads; an empty cell is `-`."""
+    """A table with aligned columns. An empty cell becomes `-`."""
     cells = [list(head), *([str(cell) if cell not in (None, "", []) else "-" for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
@@ -39,6 +38,9 @@ def attachments(document: Document) -> str:
 
 
 def routes(document: Document) -> str:
+    """One line for each route and exporter, or what peers announced if the document is about that."""
+    if "received" in document:
+        return _received(document)
     return table(
         ("ROUTE", "NEXT HOP", "NETWORK", "CONTAINER", "EXPORTER", "STATE", "SINCE", "REASON"),
         [
@@ -50,8 +52,8 @@ def routes(document: Document) -> str:
     )  # fmt: skip
 
 
-def received(document: Document) -> str:
-    """One line a route; below, how many were refused and why."""
+def _received(document: Document) -> str:
+    """One line for each route; then how many were refused, and why."""
     rows = []
     for route in document["received"]:
         into = [f"{item['table']}: {item['reason'] or item['state']}" for item in route["imported"]]
@@ -107,7 +109,7 @@ def reload(document: Document) -> str:
 
 
 def attach(document: Document) -> str:
-    """Interface, peer index and routes: what `ip` and `ethtool -S` show of it."""
+    """Interface, index of the other end, and routes, as `ip` and `ethtool -S` show them."""
     interface, peer = document["interface"] or {}, document["peer"]
     lines = [f"{document['containerID']}: {document['ifname']} in {document['netns']} is on {document['network']}"]
     if interface:
@@ -129,19 +131,3 @@ def attach(document: Document) -> str:
 def detach(document: Document) -> str:
     network = document["network"]
     return "".join(f"{item['containerID']}: {item['ifname']} is off {network}\n" for item in document["detached"])
-
-
-RENDERERS: dict[str, Callable[[Document], str]] = {
-    "status": status,
-    "attachments": attachments,
-    "routes": routes,
-    "received": received,
-    "peers": peers,
-    "explain": explain,
-    "sync": sync,
-    "release": release,
-    "drain": drain,
-    "reload": reload,
-    "attach": attach,
-    "detach": detach,
-}
