@@ -15,7 +15,7 @@ from bgpcni.agent.agent import Running, Unmeasured
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.dataplane.dataplane import DataPlane
-from bgpcni.errors import InvalidConfiguration
+from bgpcni.errors import InvalidConfiguration, IoFailure
 from bgpcni.model import Address, Announcement, Attachment, ExporterUse, Nlri, NodeFacts, State
 from bgpcni.node import facts, interface, plan
 from bgpcni.store import Store
@@ -127,7 +127,7 @@ def test_an_agent_that_cannot_go_back_either_goes_on_trying(running: Running, mo
     monkeypatch.setattr(facts, "resolve", changed)
     with monkeypatch.context() as patch:
         patch.setattr(DataPlane, "configure", refuse)
-        with pytest.raises(OSError, match="Cannot allocate memory"):
+        with pytest.raises(IoFailure, match=r"nor the one before can be applied: .*Cannot allocate memory"):
             running.reload()
         running._watch.look()
         assert "Cannot allocate memory" in running.node.amiss["configuration"]

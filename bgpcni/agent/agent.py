@@ -26,7 +26,7 @@ from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.dataplane.dataplane import DataPlane, Inbox
-from bgpcni.errors import CniError, InvalidConfiguration, TryAgain
+from bgpcni.errors import CniError, InvalidConfiguration, IoFailure, TryAgain
 from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import home, home_cookie
@@ -256,7 +256,11 @@ class Running:
             except Exception as error:
                 defect = not isinstance(error, CniError)
                 log.error("the configuration cannot be applied; back to the one before: %s", error, exc_info=defect)
-                self._apply(*before, anew=anew)
+                try:
+                    self._apply(*before, anew=anew)
+                except Exception as worse:  # noqa: BLE001 - whatever it is, the operator is told
+                    words = f"neither this configuration nor the one before can be applied: {worse}; it is tried again"
+                    raise IoFailure(words) from error
                 self.worker.retire_soon()
                 raise InvalidConfiguration(f"the configuration cannot be applied: {error}") from error
             for key in reconcile.concerned(node):
