@@ -178,6 +178,17 @@ class Bgp(Record):
     drain_seconds: float = 0.0
 
 
+class Pod(Record):
+    """The pod that a container belongs to, as the runtime named it; `uid` is empty where it did not say it."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
 class ExporterUse(Record):
     """An exporter an attachment was handed to, with the configuration used."""
 
@@ -194,7 +205,8 @@ class Attachment(Record):
     is another plugin's; we only announce it. `vlan`: of its port, 0: none of its own; `vlan_filtering`: its bridge
     keeps VLANs apart; `gateway`: the node's interface in the VLAN. `is_gateway`: the node is that of its subnets, on
     the bridge or on that interface. `ip_masq`: the back end that masquerades for it.
-    `mobility`: EVPN's sequence, above that of the node it came from. `asked`: the exporters that its network
+    `mobility`: EVPN's sequence, above that of the node it came from. `pod`: None outside of Kubernetes.
+    `asked`: the exporters that its network
     configuration names, one of agent.toml by name and type alone; None: it names none. `created`: when ADD began,
     `since`: when its record went up, both RFC 3339, UTC. `mtu`: octets, None: the kernel's default.
     """
@@ -231,6 +243,7 @@ class Attachment(Record):
     exporters: tuple[ExporterUse, ...] = ()
     asked: tuple[ExporterUse, ...] | None = None
     mobility: int = 0
+    pod: Pod | None = None
     created: str = ""
     since: str = ""
 

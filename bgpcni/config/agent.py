@@ -27,6 +27,7 @@ from pydantic import (
 
 from bgpcni import bgp, paths
 from bgpcni.config.network import Prefixes, describe
+from bgpcni.config.pod_annotations import PREFIX
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.files import read_plain
 from bgpcni.model import Family
@@ -168,6 +169,11 @@ class PolicyTable(Table):
     resolv_conf: tuple[str, ...] | None = None
     annotations: tuple[str, ...] | None = None
     maximum_prefix: Annotated[int, Field(ge=1)] | None = None
+
+    def obeys(self, annotation: str) -> bool:
+        """Whether `[policy] annotations` has it (`export-rt`), with or without the prefix, or by a pattern."""
+        names = (annotation, PREFIX + annotation)
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.annotations or () for name in names)
 
     def refuse_names(self, key: str, values: Iterable[str], allowed: tuple[str, ...] | None, place: str) -> None:
         """Raise error 7 for the first of `values` that no pattern of `[policy] key` matches."""

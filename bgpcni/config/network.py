@@ -125,6 +125,7 @@ class RuntimeSection(Section):
     ips: tuple[str, ...] = ()
     ip_ranges: Any = Field(default=None, alias="ipRanges")
     dns: dict[str, Any] | None = None
+    annotations: dict[str, str] | None = Field(default=None, alias="io.kubernetes.cri.pod-annotations")
 
 
 class DnsSection(Section):

@@ -94,7 +94,7 @@ class Addressing:
         leases = HostLocal(config, request.name, self._recorded(request.name, config.data_dir))
         self._reclaim(leases)
         container_id, ifname = request.environment.container_id, request.environment.ifname
-        requested = requested_addresses(request.document, request.environment.args)
+        requested = requested_addresses(request.document, request.environment.args, request.annotations.ips)
         own: dict[str, tuple[str, str]] = {}
         if held is not None:
             own = {bare(item.address): (container_id, ifname) for item in held.addresses}

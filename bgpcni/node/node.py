@@ -122,6 +122,7 @@ class Node:
     def begin(self, request: Request, space: Namespace, warnings: list[str], undo: Undo) -> Attachment:
         """An attachment as every ADD begins it: whose it is, in which namespace, what is announced through whom."""
         plan.refuse_wishes(self.agent.policy, request)
+        warnings += request.annotations.warnings
         routing = self.routing(request, warnings, undo)
         return Attachment(
             boot_id=self.boot_id,
@@ -134,6 +135,7 @@ class Node:
             bgp=routing.bgp,
             exporters=routing.exporters,
             asked=plan.asked_of(request.settings),
+            pod=plan.pod_of(request.environment.args),
             created=clock.now(),
         )
 

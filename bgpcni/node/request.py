@@ -10,8 +10,9 @@ from typing import Any
 from bgpcni.cni import result
 from bgpcni.cni.environment import Command, Environment, parse_environment
 from bgpcni.cni.versions import read_version, require_command
-from bgpcni.config import network
+from bgpcni.config import network, pod_annotations
 from bgpcni.config.network import NetworkConfig
+from bgpcni.config.pod_annotations import Annotations
 from bgpcni.errors import CniError, DecodingFailure, InvalidConfiguration, TryAgain
 from bgpcni.ipam.config import HostLocalConfig, parse_host_local
 from bgpcni.model import AttachmentKey
@@ -37,6 +38,11 @@ class Body:
     def network(self) -> tuple[NetworkConfig, tuple[str, ...]]:
         """The configuration, and warnings. Raises InvalidConfiguration (7)."""
         return network.parse(self.document, escaped=self._escaped)
+
+    @cached_property
+    def annotations(self) -> Annotations:
+        """Those of the pod that are ours. Raises InvalidConfiguration (7)."""
+        return pod_annotations.read(self.network[0].runtime.annotations)
 
     @cached_property
     def host_local(self) -> HostLocalConfig:
@@ -80,6 +86,11 @@ class Request:
     def document(self) -> Mapping[str, Any]:
         """stdin, decoded. Nobody changes it."""
         return self.body.document
+
+    @property
+    def annotations(self) -> Annotations:
+        """What the pod itself asks for. Raises InvalidConfiguration (7)."""
+        return self.body.annotations
 
     @property
     def command(self) -> Command:
