@@ -125,7 +125,7 @@ class Announcement:
 class Record(BaseModel):
     """Base of everything that is kept on disk: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
 
 class Address(Record):

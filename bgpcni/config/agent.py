@@ -8,7 +8,6 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-import tomllib
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -42,7 +41,9 @@ def _is_number(annotation: Any) -> bool:
 class Table(BaseModel):
     """Base of the tables that are ours: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True, defer_build=True
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -123,7 +124,7 @@ class BgpTable(Table):
 class ExporterTable(BaseModel):
     """`[exporters.NAME]`: `type` (absent: NAME), the rest is that exporter's own configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
     type: str | None = None
 
     @property
@@ -232,11 +233,13 @@ class AgentConfig(Table):
     bgp: BgpTable | None = None
     exporters: dict[str, ExporterTable] = Field(default_factory=dict)
     networks: dict[str, NetworkTable] = Field(default_factory=dict)
-    policy: PolicyTable = PolicyTable()
+    policy: PolicyTable = Field(default_factory=PolicyTable.model_construct)
 
 
 def load(path: Path) -> AgentConfig:
     """Read and validate agent.toml. Raises InvalidConfiguration naming file, place and what is wrong there."""
+    import tomllib  # a call without an agent reads no agent.toml
+
     try:
         document = tomllib.loads(read_plain(path, _FILE_MAX).decode())
     except FileNotFoundError:

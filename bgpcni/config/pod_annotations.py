@@ -6,13 +6,12 @@ A runtime passes a pod's annotations in `runtimeConfig` when the configuration d
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bgpcni import bgp
-from bgpcni.config.network import NEAR, mac_address
+from bgpcni.config.network import mac_address, nearest
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.ip import ip_address
 
@@ -73,5 +72,5 @@ def read(annotations: Mapping[str, str] | None) -> Annotations:
 
 
 def _meant(name: str) -> str:
-    near = difflib.get_close_matches(name, _READERS, 1, NEAR)
-    return f"; did you mean {PREFIX}{near[0]}?" if near else ""
+    near = nearest(name, _READERS)
+    return f"; did you mean {PREFIX}{near}?" if near else ""
