@@ -206,6 +206,8 @@ class Exporter(abc.ABC):
     imports: ClassVar[Literal["none", "routes", "datapath"]] = "none"
     needs_agent: ClassVar[bool] = False
     """True: works only in the resident agent. False: also within one call of the plugin."""
+    takes_neighbors: ClassVar[bool] = False
+    """True: its peers are the `[[bgp.neighbors]]` of agent.toml, and without any it is not started."""
     targets_per_route: ClassVar[bool] = True
     """False: route targets belong to the speaker's VPN; an attachment with its own is refused (code 7)."""
     look_every: ClassVar[float] = 0.0

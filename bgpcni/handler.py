@@ -64,7 +64,8 @@ def handle(call: Call, node: Callable[[Request], Node]) -> Reply:
     except CniError as error:
         return failure(call, error)
     except Exception as error:  # whatever went wrong, the runtime gets JSON
-        log.exception("a CNI call failed in a way that should not happen")
+        about = {"container": call.variables.get("CNI_CONTAINERID", ""), "ifname": call.variables.get("CNI_IFNAME", "")}
+        log.exception("a CNI call failed because of a defect of bgpcni", extra=about)
         return failure(call, CniError(f"internal error: {type(error).__name__}: {error}"))
 
 

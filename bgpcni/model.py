@@ -265,6 +265,11 @@ class AttachmentKey:
         """40 hexadecimal digits; names of files, locks and links are cut from it."""
         return _digest(self)
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of a log event about this attachment: `log.info("%s: up", key, extra=key.fields)`."""
+        return {"network": self.network, "container": self.container_id, "ifname": self.ifname}
+
     def __str__(self) -> str:
         return f"{self.network}/{self.container_id}/{self.ifname}"
 

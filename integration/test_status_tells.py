@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bgpcni.operator import render
+from bgpcni.commands import render
 from integration.lab import Lab, Node, until
 from integration.seen import add, announced, delete, dual, pinged, ready, settled
 

@@ -12,14 +12,13 @@ from waiting import until
 
 from bgpcni import locks
 from bgpcni.agent import agent as module
-from bgpcni.agent import facts
 from bgpcni.agent.agent import Running, Unmeasured
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.dataplane.dataplane import DataPlane
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Address, Attachment, ExporterUse, NodeFacts, State
-from bgpcni.node import interface
+from bgpcni.node import facts, interface
 from bgpcni.store import Store
 
 

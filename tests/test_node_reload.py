@@ -14,6 +14,7 @@ from waiting import SECONDS, until
 from bgpcni import clock
 from bgpcni.agent import worker
 from bgpcni.agent.worker import Worker
+from bgpcni.commands import answers
 from bgpcni.config.agent import AgentConfig, ExporterTable, NetworkTable
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
@@ -24,7 +25,6 @@ from bgpcni.model import Address, Attachment, ExporterUse, State
 from bgpcni.node import check, interface, next_step, reconcile, reload
 from bgpcni.node.node import Node
 from bgpcni.nudges import Nudges
-from bgpcni.operator import answers
 from bgpcni.store import Store
 
 VERBS = ("announce", "withdraw", "prune")

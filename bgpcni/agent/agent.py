@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bgpcni import locks
-from bgpcni.agent import commands, facts
+from bgpcni.agent import commands
 from bgpcni.agent.server import Server
 from bgpcni.agent.signals import Signals
 from bgpcni.agent.watch import Watch
@@ -31,7 +31,7 @@ from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import home, home_cookie
 from bgpcni.model import AttachmentKey, NodeFacts, State
-from bgpcni.node import boots, plan, reconcile, reload, renames
+from bgpcni.node import boots, facts, plan, reconcile, reload, renames
 from bgpcni.node.next_step import Wait
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.nudges import Nudges
@@ -163,7 +163,8 @@ class Running:
         late = 0
         for stored in records:
             if stored.attachment is None:
-                log.error("%s; its network's routes are not pruned until a DEL removes it", stored.problem)
+                log.error("%s; its network's routes are not pruned until a DEL removes it", stored.problem,
+                          extra={"network": stored.network})  # fmt: skip
             else:
                 late += self._tell(stored.attachment.key)
         log.info("records: %d up, %d others, %d to be looked at", len(up), len(records) - len(up), late)
@@ -175,7 +176,7 @@ class Running:
             with node.store.locked(key, LOCK_SECONDS):
                 outcome = reconcile.run(node, key, tell_only=True)
         except (CniError, OSError) as error:  # one broken attachment never blocks the rest
-            log.error("%s: %s", key, error)
+            log.error("%s: %s", key, error, extra=key.fields)
             outcome = Wait(1.0)
         if isinstance(outcome, Wait) and outcome.seconds is not None:
             node.nudges.nudge(key, outcome.seconds)
@@ -189,7 +190,7 @@ class Running:
                 if not catalog.objection(use, node.facts, f"exporters.{use.name}"):
                     node.convergence.ensure(use)
             except CniError as error:
-                log.error("exporter %s: %s", use.name, error.msg)
+                log.error("exporter %s: %s", use.name, error.msg, extra={"exporter": use.name})
 
     # ---------------------------------------------------------------- what is looked after
 

@@ -12,13 +12,13 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
 
 from bgpcni import steps
+from bgpcni.commands import answers
 from bgpcni.convergence.announcer import ROUTE_STATES
 from bgpcni.dataplane.guard import HARMFUL
 from bgpcni.errors import InvalidConfiguration, IoFailure
 from bgpcni.handler import Call, Reply
 from bgpcni.model import State
 from bgpcni.node.node import Node
-from bgpcni.operator import answers
 
 log = logging.getLogger(__name__)
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

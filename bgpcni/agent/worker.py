@@ -57,7 +57,7 @@ class Worker:
             nudges.nudge(key, _note(seen, key, str(error)))
             return
         except Exception as error:  # a defect of ours: one broken attachment never blocks the rest
-            log.exception("%s", key)
+            log.exception("%s: a defect of bgpcni", key, extra=key.fields)
             nudges.nudge(key, _note(seen, key, f"{type(error).__name__}: {error}"))
             return
         if isinstance(outcome, Wait) and outcome.seconds is not None:
@@ -109,7 +109,7 @@ class Worker:
         with self.retiring:
             self._retirement = None  # what is over from here on may be for the next one
             for name in node.convergence.retire(lambda: plan.configured(node.agent), self._recorded):
-                log.info("exporter %s is not used any more", name)
+                log.info("exporter %s is not used any more", name, extra={"exporter": name})
                 if node.dataplane is not None:
                     node.dataplane.retired(name)
 
@@ -128,6 +128,6 @@ class Worker:
 def _note(seen: Seen, key: AttachmentKey, trouble: str) -> float:
     """Say what is wrong, once; how many seconds until the next try."""
     if trouble != seen.trouble:
-        log.warning("%s: %s; trying again", key, trouble)
+        log.warning("%s: %s; trying again", key, trouble, extra=key.fields)
     seen.trouble, seen.pause = trouble, min(2 * seen.pause or FIRST_RETRY, LONGEST_RETRY)
     return seen.pause

@@ -339,7 +339,7 @@ class Announcer:
             self._unreached = str(error) or "not there yet"
             raise
         except Exception as error:  # one exporter's defect is its own, and no reason for a DEL to fail
-            log.exception("exporter %s failed", self.name)
+            log.exception("exporter %s failed", self.name, extra={"exporter": self.name})
             self._unreached = f"{self.name} failed: {error}"
             raise NotThereYet(self._unreached) from error
 
@@ -377,7 +377,7 @@ class Announcer:
             except NotThereYet as error:
                 self._fail(str(error) or "not there yet")
             except Exception as error:  # one exporter's defect is its own
-                log.exception("exporter %s failed", self.name)
+                log.exception("exporter %s failed", self.name, extra={"exporter": self.name})
                 self._fail(f"{self.name} failed: {error}")
 
     def _pause(self) -> float | None:

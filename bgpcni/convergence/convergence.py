@@ -246,7 +246,7 @@ class Convergence:
             with self._among(attachment, routes) as others:
                 self._leave(attachment, uses, routes, others)
         except CniError as error:
-            log.warning("%s: not withdrawn yet: %s", attachment.key, error.msg)
+            log.warning("%s: not withdrawn yet: %s", attachment.key, error.msg, extra=attachment.key.fields)
             with self._lock:
                 self._unreachable.setdefault(attachment.key, set()).update(self._name(use) for use in uses)
 
@@ -262,7 +262,8 @@ class Convergence:
             try:
                 announcer = self.ensure(use)
             except CniError as error:  # an exporter that was uninstalled must not wedge a DEL
-                log.error("%s: cannot withdraw through %s: %s", key, use.name, error)
+                log.error("%s: cannot withdraw through %s: %s", key, use.name, error,
+                          extra={**key.fields, "exporter": use.name})  # fmt: skip
                 with self._lock:
                     self._unreachable.setdefault(key, set()).add(self._name(use))
                 continue
@@ -272,13 +273,14 @@ class Convergence:
                 try:
                     self._drive(announcer)
                 except NotThereYet as error:
-                    log.warning("%s: not withdrawn through %s yet: %s", key, use.name, error)
+                    log.warning("%s: not withdrawn through %s yet: %s", key, use.name, error,
+                                extra={**key.fields, "exporter": use.name})  # fmt: skip
 
     def _routes_of(self, attachment: Attachment) -> list[Announcement]:
         try:
             return derive(attachment, self.facts)
         except CniError as error:  # the node lost its next hop: what was announced is in the ledger
-            log.warning("%s: %s", attachment.key, error)
+            log.warning("%s: %s", attachment.key, error, extra=attachment.key.fields)
             return []
 
     def excuse(self, key: AttachmentKey, use: ExporterUse) -> None:
@@ -440,7 +442,7 @@ class Convergence:
                 try:
                     self._drive(announcer)
                 except NotThereYet as error:
-                    log.warning("%s: %s", announcer.name, error)
+                    log.warning("%s: %s", announcer.name, error, extra={"exporter": announcer.name})
 
     def wait_quiet(self, seconds: float) -> list[str]:
         """Until nothing is late anywhere; the names of the exporters that still are."""

@@ -171,7 +171,7 @@ class DataPlane:
             try:
                 self.attach(attachment)
             except CniError as error:  # one broken network never blocks the rest
-                log.error("%s: %s", attachment.key, error.msg)
+                log.error("%s: %s", attachment.key, error.msg, extra=attachment.key.fields)
         with self._lock:
             self._sweep()
             self._read_table()
@@ -184,7 +184,7 @@ class DataPlane:
         bridges = {segment.bridge_index for segment in self._segments.values()} | routers
         for link in vxlan.ours(self._netlink):
             if link.index not in devices:
-                log.info("%s: no attachment is behind it; removed", link.name)
+                log.info("%s: no attachment is behind it; removed", link.name, extra={"link": link.name})
                 links.remove(self._netlink, link.index)
         self._sweep_vrfs()
         stray = [found for found in vxlan.neighbours(self._netlink) if found[0] not in bridges]
@@ -203,7 +203,7 @@ class DataPlane:
                 vrf.remove_bridge(self._netlink, link.name)
         for link in found:
             if vrf.is_ours(link) and link.index not in kept and vrf.remove(self._netlink, link.index):
-                log.info("%s: no attachment is in it; removed", link.name)
+                log.info("%s: no attachment is in it; removed", link.name, extra={"link": link.name})
         stray = [entry for entry in routes.labels(self._netlink) if entry[1] not in kept]
         vxlan.send(self._netlink, [routes.label_message(*entry, make=False) for entry in stray])
 
@@ -278,9 +278,10 @@ class DataPlane:
         sequence = next_sequence(newest.mobility)
         if sequence == newest.mobility:
             log.warning("%s: %s has the last sequence there is, %d: other nodes may go on sending to it",
-                        attachment.key, newest.next_hop, sequence)  # fmt: skip
+                        attachment.key, newest.next_hop, sequence, extra=attachment.key.fields)  # fmt: skip
             return sequence
-        log.info("%s: moves here from %s, sequence %d", attachment.key, newest.next_hop, sequence)
+        key = attachment.key
+        log.info("%s: moves here from %s, sequence %d", key, newest.next_hop, sequence, extra=key.fields)
         return sequence
 
     def shield(self, attachment: Attachment) -> None:
@@ -442,7 +443,7 @@ class DataPlane:
 
     def _reenter(self, instance: Vrf, link: vrf.Device) -> None:
         """The VRF was deleted and is another one now: its bridges and its own device belong in there."""
-        log.warning("VRF %s was deleted; made again", link.name)
+        log.warning("VRF %s was deleted; made again", link.name, extra={"link": link.name})
         instance.link = link
         for name in {name for name in instance.users.values() if name}:
             found = links.find(self._netlink, name=name)
@@ -657,13 +658,15 @@ class DataPlane:
     def _reopen(self) -> None:
         for segment in self._segments.values():
             if links.find(self._netlink, index=segment.device) is None:
-                log.warning("%s was deleted; made again", vxlan.name_of(segment.vni))
+                name = vxlan.name_of(segment.vni)
+                log.warning("%s was deleted; made again", name, extra={"link": name})
                 self._open(segment)
         for instance in self._vrfs.values():
             if links.find(self._netlink, index=instance.link.index) is None:
                 self._reenter(instance, vrf.ensure(self._netlink, instance.link.name, instance.link.table))
             elif instance.l3vni is not None and not self._is_there(instance):
-                log.warning("%s was deleted; made again", vxlan.name_of(instance.l3vni))
+                name = vxlan.name_of(instance.l3vni)
+                log.warning("%s was deleted; made again", name, extra={"link": name})
                 self._open_l3(instance)
 
     def _refresh(self) -> None:
@@ -735,7 +738,8 @@ class DataPlane:
         try:
             self._herald.announce(segment.bridge, mac, [address])
         except OSError as error:
-            log.warning("%s: telling of %s: %s", segment.name, address, error.strerror)
+            words = error.strerror
+            log.warning("%s: telling of %s: %s", segment.name, address, words, extra={"link": segment.bridge})
 
     def _programs(self) -> dict[str, Program]:
         places: list[Segment | Vrf] = [*self._segments.values(), *self._vrfs.values()]

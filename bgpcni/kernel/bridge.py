@@ -87,7 +87,8 @@ def ensure(netlink: Netlink, plan: BridgePlan, added: Added) -> tuple[links.Link
                 flags = links.IFF_PROMISC
                 library.link("set", index=link.index, flags=flags, change=flags)
     if plan.anycast_mac and link.mac != plan.anycast_mac:
-        log.warning("bridge %s: its MAC is %s from now on, that of the anycast gateway", plan.name, plan.anycast_mac)
+        log.warning("bridge %s: its MAC is %s from now on, that of the anycast gateway", plan.name, plan.anycast_mac,
+                    extra={"link": plan.name})  # fmt: skip
         netlink.run(links.anycast_message(link.index, plan.anycast_mac))
         link = replace(link, mac=plan.anycast_mac)
     gateway = link

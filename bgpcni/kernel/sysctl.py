@@ -77,7 +77,8 @@ def enable_forwarding(version: int) -> None:
         for route in library.get_routes(family=socket.AF_INET6):
             if route["proto"] == _RTPROT_RA and route["dst_len"] == 0:
                 device = socket.if_indextoname(route.get_attr("RTA_OIF"))
-                log.warning("IPv6 forwarding: %s has a default route by RA; setting accept_ra=2 there first", device)
+                log.warning("IPv6 forwarding: %s has a default route by RA; setting accept_ra=2 there first", device,
+                            extra={"link": device})  # fmt: skip
                 write(f"net/ipv6/conf/{device}/accept_ra", "2")
     log.info("enabling IPv6 forwarding")
     write("net/ipv6/conf/all/forwarding", "1")

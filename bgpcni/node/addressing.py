@@ -133,7 +133,9 @@ class Addressing:
             try:
                 self._delegate(ipam).delete(_deadline())
             except InvalidConfiguration as error:  # uninstalled: a DEL that fails for ever would help nobody
-                log.warning("%s: its addresses were not given back: %s", attachment.key, error.msg)
+                log.warning(
+                    "%s: its addresses were not given back: %s", attachment.key, error.msg, extra=attachment.key.fields
+                )
             return
         known = [item.address for item in attachment.addresses] or None
         leases = self._leases(ipam.data_dir, attachment.network)
@@ -278,7 +280,8 @@ class Addressing:
             if stored.attachment is not None and stored.network == leases.network
         }
         for address in self._reclaimer.run(leases, recorded):
-            log.info("network %s: lease of %s was left by an earlier boot; reclaimed", leases.network, address)
+            log.info("network %s: lease of %s was left by an earlier boot; reclaimed", leases.network, address,
+                     extra={"network": leases.network})  # fmt: skip
         self._reclaimed.add(leases.folder)
 
     def _leases(self, data_dir: str | None, network: str) -> Leases:

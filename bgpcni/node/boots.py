@@ -47,13 +47,13 @@ def settled(node: Node, stored: Stored) -> Stored | None:
                 return again
             log.warning(
                 "%s: the record has boot ID %s, the node has %s, but the attachment is there: it is kept",
-                again.attachment.key, again.attachment.boot_id, node.boot_id,
+                again.attachment.key, again.attachment.boot_id, node.boot_id, extra=again.attachment.key.fields,
             )  # fmt: skip
             of_now = again.attachment.model_copy(update={"boot_id": node.boot_id})
             try:
                 node.store.put(again.state, of_now)
             except IoFailure as error:
-                log.warning("%s: %s", of_now.key, error.msg)
+                log.warning("%s: %s", of_now.key, error.msg, extra=of_now.key.fields)
             return replace(again, attachment=of_now)
     except TryAgain:
         return None
@@ -71,10 +71,11 @@ def _removed_as_earlier(node: Node, stored: Stored) -> bool:
     written = node.store.written(stored)
     if written is None or written >= boot_time_ns() or interface.is_there(node.netlink, stored.digest):
         return False
-    log.warning("%s; it was written before this boot, so its container is gone: removed", stored.problem)
+    log.warning("%s; it was written before this boot, so its container is gone: removed", stored.problem,
+                extra={"network": stored.network})  # fmt: skip
     try:
         node.store.drop_digest(stored.network, stored.digest)
     except IoFailure as error:
-        log.warning("%s", error.msg)
+        log.warning("%s", error.msg, extra={"network": stored.network})
         return False
     return True

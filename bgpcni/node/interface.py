@@ -185,7 +185,8 @@ def introduce(herald: frames.Herald, attachment: Attachment) -> None:
     try:
         herald.announce(on[1], attachment.mac, _plain(attachment))
     except OSError as error:
-        log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
+        key = attachment.key
+        log.warning("%s: gratuitous ARP/NA: %s", key, error.strerror, extra=key.fields)
 
 
 def introduce_itself(space: Namespace, attachment: Attachment) -> None:
@@ -196,7 +197,8 @@ def introduce_itself(space: Namespace, attachment: Attachment) -> None:
         with inside(space.fd), frames.Herald() as own:
             own.announce(attachment.ifname, attachment.mac, _plain(attachment))
     except OSError as error:
-        log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
+        key = attachment.key
+        log.warning("%s: gratuitous ARP/NA: %s", key, error.strerror, extra=key.fields)
 
 
 @step("reach")

@@ -60,7 +60,7 @@ class MadeOfBridges:
                     bridge.take_away(netlink, Made(**json.loads(line)))
                 self.keep(name)
         except (CniError, OSError, ValueError, TypeError) as error:
-            log.error("could not take away what was made of bridge %s: %s", name, error)
+            log.error("could not take away what was made of bridge %s: %s", name, error, extra={"link": name})
 
     def _has(self, name: str) -> bool:
         try:

@@ -338,12 +338,14 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
             node.convergence.leave(attachment, uses)
         case TearDown(linger):
             if view.state is State.UP:
-                log.warning("%s: its link is gone without a DEL; released in %g s", key, view.grace - view.gone_for)
+                left = view.grace - view.gone_for
+                log.warning("%s: its link is gone without a DEL; released in %g s", key, left, extra=key.fields)
             seen.had_link = _remove(node, attachment, linger)
             seen.torn_down = True
         case Excuse(uses):
             for use in uses:
-                log.warning("%s: %s was removed, its withdrawal is not waited for any longer", key, use.name)
+                log.warning("%s: exporter %s was removed, so nobody waits for its withdrawal any more", key, use.name,
+                            extra={**key.fields, "exporter": use.name})  # fmt: skip
                 node.convergence.excuse(key, use)
         case Record(uses):
             subject.attachment = attachment.model_copy(update={"exporters": uses})
@@ -351,7 +353,7 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
             going = [use for use in attachment.exporters if use not in uses]
             for use in going:
                 node.convergence.forget(key, use)
-            log.info("%s: not announced through %s any more", key, _names(going))
+            log.info("%s: not announced through %s any more", key, _names(going), extra=key.fields)
         case Release():
             node.forget(attachment)
             node.addressing.release(attachment)
@@ -383,7 +385,8 @@ def _announce(node: Node, attachment: Attachment, uses: tuple[ExporterUse, ...])
         for use in new:
             node.convergence.ensure(use)
         node.store.put(State.UP, attachment)
-        log.info("%s: announced through %s from now on", attachment.key, _names(new))
+        key = attachment.key
+        log.info("%s: announced through %s from now on", key, _names(new), extra=key.fields)
         node.convergence.want(attachment, new, fresh=True)
     return attachment
 

@@ -72,6 +72,7 @@ def follow(store: Store, configured: Sequence[ExporterUse], seconds: float) -> N
                     continue
                 names = renamed(again.attachment.exporters, configured)
                 store.put(again.state, again.attachment.model_copy(update={"exporters": names}))
-                log.info("%s: its exporters are called %s now", key, ", ".join(use.name for use in names))
+                called = ", ".join(use.name for use in names)
+                log.info("%s: its exporters are called %s now", key, called, extra=key.fields)
         except CniError as error:
-            log.warning("%s: its record keeps the old names of its exporters: %s", key, error.msg)
+            log.warning("%s: its record keeps the old exporter names: %s", key, error.msg, extra=key.fields)

@@ -41,7 +41,8 @@ class Others:
                         announcer.want(attachment.key, derive(again.attachment, self._facts))
                         announcer.drive_now()
             except CniError as error:  # busy, or broken: never in the way of the rest
-                log.info("%s: not told again: %s", attachment.key, error.msg)
+                key = attachment.key
+                log.info("%s: not told again: %s", key, error.msg, extra={**key.fields, "exporter": announcer.name})
         announcer.drive_now()
         if not announcer.emptied:
             announcer.replayed()
@@ -80,7 +81,8 @@ def settle_all(node: Node) -> list[str]:
             continue
         attachment = stored.attachment
         if attachment is None:
-            log.error("%s; its network's routes are not pruned until a DEL removes it", stored.problem)
+            log.error("%s; its network's routes are not pruned until a DEL removes it", stored.problem,
+                      extra={"network": stored.network})  # fmt: skip
             continue
         try:
             if stored.state is State.UP and boots.lives(node, attachment):
@@ -89,7 +91,7 @@ def settle_all(node: Node) -> list[str]:
         except TryAgain:
             continue  # another call has it
         except (CniError, OSError) as error:
-            log.warning("%s: %s", attachment.key, error)
+            log.warning("%s: %s", attachment.key, error, extra=attachment.key.fields)
             outcome = Wait()
         if isinstance(outcome, Wait):
             late.append(f"{attachment.key} is not withdrawn yet")

@@ -462,7 +462,7 @@ def take_down_name(memory_folders: Iterable[Path], key: AttachmentKey) -> None:
             if kept is not None and kept.name is not None and _is_gone(kept):
                 Sign(Path(kept.name), kept.targets).take_down()
         except (OSError, CniError) as error:
-            log.info("%s: its name under %s stays: %s", key, NETNS, error)
+            log.info("%s: its name under %s stays: %s", key, NETNS, error, extra=key.fields)
 
 
 def _is_gone(kept: Kept) -> bool:

@@ -59,6 +59,7 @@ class ExaBGP(Exporter):
     acks: Literal["accepted", "sent", "acked"] = "acked"
     imports: ClassVar[Literal["none", "routes", "datapath"]] = "routes"
     needs_agent: ClassVar[bool] = True
+    takes_neighbors: ClassVar[bool] = True
 
     def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:
         super().__init__(name, config, node, wake)

@@ -115,10 +115,12 @@ class Hearing:
                     if events:
                         heard(events)
                 except (NotThereYet, Refused) as error:
-                    log.info("%s: cannot list what its peers told: %s", self._name, error)
+                    about = {"exporter": self._name}
+                    log.info("%s: cannot list what its peers told: %s", self._name, error, extra=about)
                     waiting = True
                 except Exception:  # what is wrong with one answer ends no thread
-                    log.exception("%s: what its peers told cannot be read", self._name)
+                    about = {"exporter": self._name}
+                    log.exception("%s: what its peers told cannot be read", self._name, extra=about)
                     waiting = True
             with self._change:
                 self._change.wait_for(lambda: self._closed, max(PAUSE, SHARE * (time.monotonic() - began)))

@@ -150,7 +150,7 @@ def strike(world: World, fault: Fault) -> None:
         case "release":
             world.force(name)
         case "sync":
-            from bgpcni.operator import answers
+            from bgpcni.commands import answers
 
             world.command(lambda agent: answers.sync(agent.node))
         case "drain":

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from bgpcni.agent import agent as agents
+from bgpcni.commands import answers
 from bgpcni.convergence import announcer
 from bgpcni.convergence.announcer import Announcer, Book
 from bgpcni.convergence.convergence import Convergence
@@ -19,7 +20,6 @@ from bgpcni.node import reconcile
 from bgpcni.node.node import Node
 from bgpcni.node.request import Request
 from bgpcni.nudges import Nudges
-from bgpcni.operator import answers
 
 from . import models as m
 

@@ -20,6 +20,7 @@ from bgpcni import clock, nudges
 from bgpcni.agent import agent as agents
 from bgpcni.agent import worker as workers
 from bgpcni.cni.environment import Command
+from bgpcni.commands import answers
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import announcer, catalog, convergence
 from bgpcni.convergence.derive import derive
@@ -31,7 +32,6 @@ from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, N
 from bgpcni.node import addressing, boots, failures, node, plan, reconcile, transaction, unreadable, unrecorded
 from bgpcni.node.request import Request, parse_request
 from bgpcni.nudges import Nudges
-from bgpcni.operator import answers
 
 from . import models as m
 from .models import Link, Peer, Speaker, models

@@ -1,7 +1,7 @@
-"""The answers to operators' commands, as JSON documents: one function each, from a node's records and convergence.
+"""The answers to operators' commands: one function for each row of `table`, which makes a JSON document.
 
-`schema` is 1 in every document. The same functions serve the agent and, where it makes sense, the command without
-one. Text is rendered from these documents by `render`, so text and `--json` cannot differ.
+`schema` is 1 in every document. The same functions serve the agent and a command without one. `render` makes the text
+from these documents, so text and `--json` cannot differ. Nothing here knows the command line or the agent's threads.
 """
 
 from __future__ import annotations
@@ -12,31 +12,46 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from bgpcni import __version__
-from bgpcni.agent import facts
+from bgpcni.commands.table import Document
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Announcer, RouteState
 from bgpcni.convergence.derive import derive, left_out
 from bgpcni.errors import CniError, InvalidConfiguration, IoFailure
 from bgpcni.kernel import links, vxlan
 from bgpcni.model import Announcement, Attachment, ExporterUse, State
-from bgpcni.node import interface, plan, reconcile, reload, without_agent
+from bgpcni.node import facts, interface, plan, reconcile, without_agent
 from bgpcni.node.failures import Failure
 from bgpcni.node.node import Node
 from bgpcni.node.reachability import Reachability
+from bgpcni.node.reload import waits_for
 from bgpcni.store import Stored
 
 if TYPE_CHECKING:
     from bgpcni.dataplane.dataplane import Received
     from bgpcni.exporter import Peer
 
-Document = dict[str, Any]
 SYNC_SECONDS = 10.0
-_REACHED = re.compile(r"maximum_prefix( \d+)? is reached[^;]*")
-"""What an exporter, or a table, says of a peer that has told more routes than are taken."""
+DRAIN_SECONDS = 30.0
 GONE = "gone"
+"""The state of an attachment that is up by its record, but has lost its link."""
+_REACHED = re.compile(r"maximum_prefix( \d+)? is reached[^;]*")
+"""How an exporter, or a table, says that a peer announced more routes than the configuration allows."""
+
+
+class Resident(Protocol):
+    """The agent, as far as commands need it."""
+
+    node: Node
+
+    def reload(self) -> None:
+        """Read agent.toml again. Raises CniError, and then nothing has changed."""
+
+    def drain(self, seconds: float) -> list[str]:
+        """Withdraw everything; the names of the exporters that are late."""
+        ...
 
 
 def failure(text: str) -> Document:
@@ -68,10 +83,6 @@ def status(node: Node) -> tuple[Document, int]:
 def _problems(node: Node) -> Iterator[Document]:
     if node.drained:
         yield {"code": "drained", "text": "everything was withdrawn by `bgpcni drain`; restart the agent to go on"}
-    if node.resident and not node.facts.has_bgp and "exabgp" in node.agent.default_exporters:
-        yield {"code": "no-bgp", "text": "agent.toml has no [bgp]: ExaBGP is not started, nothing is announced by it"}
-    elif node.resident and node.facts.has_bgp and not node.facts.neighbors:
-        yield {"code": "no-neighbors", "text": "agent.toml has no [[bgp.neighbors]]: ExaBGP is not started"}
     if reason := node.store.unwritable():
         yield {"code": "disk", "text": f"no ADD is served: {reason}"}
     try:
@@ -112,7 +123,7 @@ def _problems(node: Node) -> Iterator[Document]:
             orphans += 1
         else:
             present.append(stored.attachment)
-            if node.resident and (reason := reload.waits_for(node, stored.attachment)):
+            if node.resident and (reason := waits_for(node, stored.attachment)):
                 handed[reason] += 1
     lacking = Counter(
         reason for item in present if item.exporters for reason in {why for _, why in left_out(item, node.facts)}
@@ -132,14 +143,19 @@ def _problems(node: Node) -> Iterator[Document]:
 
 
 def _unusable(node: Node) -> Iterator[Document]:
-    """Exporters that agent.toml names and that cannot be used; ExaBGP without [bgp] has a word of its own."""
+    """The exporters that agent.toml names and that announce nothing, because they cannot be used or have no peers."""
     for use in plan.configured(node.agent) if node.resident else ():
+        code = "exporter-unusable"
         try:
             reason = catalog.objection(use, node.facts, f"exporters.{use.name}")
+            if catalog.load(use.type).takes_neighbors and not node.facts.has_bgp:
+                code, reason = "no-bgp", "agent.toml has no [bgp], so it is not started"
+            elif catalog.load(use.type).takes_neighbors and not node.facts.neighbors:
+                code, reason = "no-neighbors", "agent.toml has no [[bgp.neighbors]], so it is not started"
         except CniError as error:
             reason = error.msg
-        if reason and (use.type != "exabgp" or node.facts.has_bgp):
-            yield {"code": "exporter-unusable", "text": f"{use.name}: {reason}"}
+        if reason:
+            yield {"code": code, "text": f"{use.name}: {reason}"}
 
 
 # ---------------------------------------------------------------- attachments
@@ -177,14 +193,16 @@ def state_of(node: Node, state: State, attachment: Attachment | None) -> str:
 # ---------------------------------------------------------------- routes
 
 
-def routes(node: Node) -> tuple[Document, int]:
-    """Exit 1 if any route is not announced."""
+def routes(node: Node, *, received: bool = False) -> tuple[Document, int]:
+    """This node's routes; exit 1 if any is not announced. `received`: those that peers announced to it."""
+    if received:
+        return _routes_received(node)
     found = [document for stored in node.store.all() for document in _routes_of(node, stored)]
     late = any(state["state"] != "announced" for route in found for state in route["exporters"].values())
     return {"schema": 1, "routes": found}, 1 if late else 0
 
 
-def received(node: Node) -> tuple[Document, int]:
+def _routes_received(node: Node) -> tuple[Document, int]:
     """The routes that peers announced, and what became of each; how many were refused, by reason."""
     if node.dataplane is None:
         return failure("only the agent learns routes, and none is running"), 1
@@ -468,6 +486,18 @@ def _settle(node: Node) -> None:
             reconcile.settle(node, key)
         except (CniError, OSError):  # the worker has it, or says what is wrong
             node.nudges.nudge(key)
+
+
+def drain(agent: Resident) -> tuple[Document, int]:
+    """Withdraw every route and end the speaker; exit 1 if an exporter is late."""
+    late = agent.drain(DRAIN_SECONDS)
+    return {"schema": 1, "drained": not late, "late": late}, 1 if late else 0
+
+
+def reload(agent: Resident) -> tuple[Document, int]:
+    """Read agent.toml again and apply it."""
+    agent.reload()
+    return {"schema": 1, "reloaded": True}, 0
 
 
 def release(node: Node, container_id: str, *, force: bool) -> tuple[Document, int]:

@@ -1,11 +1,10 @@
-"""The documents of `answers` as text for people: what they would want to read first, first. Pure."""
+"""The documents of `answers` as text for people, the most important first. Pure: nothing is looked up here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-Document = dict[str, Any]
+from bgpcni.commands.table import Document
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -39,6 +38,9 @@ def attachments(document: Document) -> str:
 
 
 def routes(document: Document) -> str:
+    """One line for each route and exporter, or what peers announced if the document is about that."""
+    if "received" in document:
+        return _received(document)
     return table(
         ("ROUTE", "NEXT HOP", "NETWORK", "CONTAINER", "EXPORTER", "STATE", "SINCE", "REASON"),
         [
@@ -50,7 +52,7 @@ def routes(document: Document) -> str:
     )  # fmt: skip
 
 
-def received(document: Document) -> str:
+def _received(document: Document) -> str:
     """One line a route; below, how many were refused and why."""
     rows = []
     for route in document["received"]:
@@ -129,19 +131,3 @@ def attach(document: Document) -> str:
 def detach(document: Document) -> str:
     network = document["network"]
     return "".join(f"{item['containerID']}: {item['ifname']} is off {network}\n" for item in document["detached"])
-
-
-RENDERERS: dict[str, Callable[[Document], str]] = {
-    "status": status,
-    "attachments": attachments,
-    "routes": routes,
-    "received": received,
-    "peers": peers,
-    "explain": explain,
-    "sync": sync,
-    "release": release,
-    "drain": drain,
-    "reload": reload,
-    "attach": attach,
-    "detach": detach,
-}

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from memory_exporter import FACTS, Memory
 
 from bgpcni import paths
+from bgpcni.commands import answers, render
 from bgpcni.config.agent import AgentConfig, ExporterTable
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
@@ -21,7 +22,6 @@ from bgpcni.node.node import Node
 from bgpcni.node.reachability import Reachability
 from bgpcni.node.without_agent import Others
 from bgpcni.nudges import Nudges
-from bgpcni.operator import answers, render
 from bgpcni.operator.cli import main
 from bgpcni.store import Store
 

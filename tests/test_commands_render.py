@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bgpcni.operator import render
+from bgpcni.commands import render
 
 
 def test_columns_stand_under_their_heads() -> None:
@@ -31,8 +31,3 @@ def test_drain_names_who_is_late() -> None:
     assert render.drain({"drained": True, "late": []}) == "everything is withdrawn; the speaker has ended\n"
     assert render.drain({"drained": False, "late": ["a", "b"]}) == "not everything is withdrawn: a, b is late\n"
     assert render.reload({}) == "configuration reloaded\n"
-
-
-def test_every_command_with_a_document_has_a_text() -> None:
-    expected = {"status", "attachments", "routes", "peers", "explain", "sync", "release", "drain", "reload"}
-    assert expected <= set(render.RENDERERS)
