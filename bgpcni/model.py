@@ -251,6 +251,16 @@ class Attachment(Record):
     def key(self) -> AttachmentKey:
         return AttachmentKey(self.network, self.container_id, self.ifname)
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of a log event about this attachment: `log.info("%s: up", item.title, extra=item.fields)`."""
+        return self.key.fields | ({"pod": str(self.pod)} if self.pod else {})
+
+    @property
+    def title(self) -> str:
+        """Its name in a sentence for operators, with the pod where there is one."""
+        return f"{self.key} (pod {self.pod})" if self.pod else str(self.key)
+
 
 @dataclass(frozen=True, slots=True)
 class AttachmentKey:
@@ -267,7 +277,7 @@ class AttachmentKey:
 
     @property
     def fields(self) -> dict[str, str]:
-        """The fields of a log event about this attachment: `log.info("%s: up", key, extra=key.fields)`."""
+        """The fields of a log event where no more than the key is known of the attachment."""
         return {"network": self.network, "container": self.container_id, "ifname": self.ifname}
 
     def __str__(self) -> str:

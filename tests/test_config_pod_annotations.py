@@ -15,7 +15,7 @@ from bgpcni.config.pod_annotations import read
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import NodeFacts, Pod
 from bgpcni.node import plan
-from bgpcni.node.request import Request, parse_request
+from bgpcni.node.request import Request, parse_request, pod_of
 
 FACTS = NodeFacts(run_dir="/r", data_dir="/d", asn=64512, router_id="192.0.2.9", has_bgp=True)
 EVERYTHING = {"annotations": ["*"], "prefixes": ["10.0.0.0/8", "2001:db8::/32"]}
@@ -141,8 +141,8 @@ def test_whatever_a_pod_says_is_an_error_or_is_understood(name: str, text: str) 
 
 def test_the_pod_is_kept_as_the_runtime_names_it() -> None:
     args = {"IgnoreUnknown": "1", "K8S_POD_NAMESPACE": "shop", "K8S_POD_NAME": "web-0", "K8S_POD_UID": "1b-2c"}
-    assert plan.pod_of(args) == Pod(namespace="shop", name="web-0", uid="1b-2c")
-    assert str(plan.pod_of(args)) == "shop/web-0"
-    assert plan.pod_of({}) is None
-    assert plan.pod_of(args | {"K8S_POD_NAME": "<b>"}) is None
-    assert plan.pod_of({**args, "K8S_POD_UID": "\n"}) == Pod(namespace="shop", name="web-0")
+    assert pod_of(args) == Pod(namespace="shop", name="web-0", uid="1b-2c")
+    assert str(pod_of(args)) == "shop/web-0"
+    assert pod_of({}) is None
+    assert pod_of(args | {"K8S_POD_NAME": "<b>"}) is None
+    assert pod_of({**args, "K8S_POD_UID": "\n"}) == Pod(namespace="shop", name="web-0")

@@ -30,7 +30,7 @@ from bgpcni.node.addressing import Addressing
 from bgpcni.node.failures import Failures
 from bgpcni.node.made import MadeOfBridges
 from bgpcni.node.numbers import NumbersInUse
-from bgpcni.node.request import Request
+from bgpcni.node.request import Request, pod_of
 from bgpcni.nudges import Nudges
 from bgpcni.numbers import vrf_name
 from bgpcni.store import Store
@@ -135,7 +135,7 @@ class Node:
             bgp=routing.bgp,
             exporters=routing.exporters,
             asked=plan.asked_of(request.settings),
-            pod=plan.pod_of(request.environment.args),
+            pod=pod_of(request.environment.args),
             created=clock.now(),
         )
 

@@ -23,7 +23,7 @@ from bgpcni.ipam.config import DEFAULT_DATA_DIR
 from bgpcni.kernel.bridge import BridgePlan
 from bgpcni.kernel.vlans import Tagging, gateway_name
 from bgpcni.kernel.vrf import TABLES, Device
-from bgpcni.model import Address, AttachmentKey, Bgp, ExporterUse, NodeFacts, Pod
+from bgpcni.model import Address, AttachmentKey, Bgp, ExporterUse, NodeFacts
 from bgpcni.node.request import Request
 from bgpcni.numbers import label_of
 
@@ -445,18 +445,6 @@ def _refuse_annotations(policy: PolicyTable, request: Request) -> None:
         raise InvalidConfiguration(f"annotation {PREFIX}ips: not allowed while [policy] has no prefixes on this node")
     if request.settings.ipam_type != "host-local":
         raise InvalidConfiguration(f"annotation {PREFIX}ips: ipam.type must be host-local for it")
-
-
-_POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-
-
-def pod_of(args: Mapping[str, str]) -> Pod | None:
-    """The pod that a Kubernetes runtime names in CNI_ARGS; None where it names none, or what is no pod's name."""
-    namespace, name = args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", "")
-    if not (_POD_NAME.fullmatch(namespace) and _POD_NAME.fullmatch(name)):
-        return None
-    uid = args.get("K8S_POD_UID", "")
-    return Pod(namespace=namespace, name=name, uid=uid if re.fullmatch(r"[-0-9A-Za-z]{1,64}", uid) else "")
 
 
 def dns_of(config: NetworkConfig, given: Dns) -> Dns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -15,7 +16,7 @@ from bgpcni.config.network import NetworkConfig
 from bgpcni.config.pod_annotations import Annotations
 from bgpcni.errors import CniError, DecodingFailure, InvalidConfiguration, TryAgain
 from bgpcni.ipam.config import HostLocalConfig, parse_host_local
-from bgpcni.model import AttachmentKey
+from bgpcni.model import AttachmentKey, Pod
 from bgpcni.steps import step
 
 
@@ -59,6 +60,9 @@ _kept = lru_cache(64)(Body)
 def body_of(stdin: bytes) -> Body:
     """What stdin says. Raises DecodingFailure (6)."""
     return _kept(stdin) if len(stdin) <= _KEPT else Body(stdin)
+
+
+_POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,15 @@ def parse_request(
         warnings=warnings,
         hung_up=hung_up,
     )
+
+
+def pod_of(args: Mapping[str, str]) -> Pod | None:
+    """The pod that a Kubernetes runtime names in CNI_ARGS; None where it names none, or what is no pod's name."""
+    namespace, name = args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", "")
+    if not (_POD_NAME.fullmatch(namespace) and _POD_NAME.fullmatch(name)):
+        return None
+    uid = args.get("K8S_POD_UID", "")
+    return Pod(namespace=namespace, name=name, uid=uid if re.fullmatch(r"[-0-9A-Za-z]{1,64}", uid) else "")
 
 
 def host_local_of(request: Request) -> HostLocalConfig:
