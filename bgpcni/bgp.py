@@ -6,7 +6,6 @@ a key (`importRT[0]: …`). What has passed here can be encoded.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Iterable
@@ -85,6 +84,8 @@ def community(text: str) -> str:
         return WELL_KNOWN[text.lower()]
     parts = text.split(":")
     if len(parts) not in (2, 3):
+        import difflib  # needed only where something is misspelt
+
         near = difflib.get_close_matches(text.lower(), WELL_KNOWN, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{text!r} is not a community: it takes the form 64512:100 or 64512:1:2{hint}")

@@ -179,7 +179,7 @@ class Announcement:
 class Record(BaseModel):
     """Base class of everything that is kept on disk. Records are frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
 
 class Address(Record):
@@ -233,6 +233,17 @@ class Bgp(Record):
     drain_seconds: float = 0.0
 
 
+class Pod(Record):
+    """The pod that a container belongs to, as the runtime named it; `uid` is empty where it did not say it."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
 class ExporterUse(Record):
     """An exporter that announces an attachment, and the configuration that it had."""
 
@@ -250,6 +261,7 @@ class Attachment(Record):
     none of its own. `vlan_filtering`: its bridge keeps VLANs apart. `gateway`: the node's interface in the VLAN.
     `is_gateway`: the node is the gateway of its subnets, on the bridge or on that interface. `ip_masq`: the back end
     that masquerades for it. `mobility`: the sequence number of EVPN, higher than that of the node it came from.
+    `pod`: the pod that the runtime named; None outside of Kubernetes.
     `asked`: the exporters that its network configuration names; one that agent.toml defines has only name and type
     here. None: the configuration names none. `created`: when the ADD began. `since`: when the record was moved to `up`;
     both are RFC 3339, UTC. `mtu`: octets, None: the kernel's default.
@@ -287,12 +299,23 @@ class Attachment(Record):
     exporters: tuple[ExporterUse, ...] = ()
     asked: tuple[ExporterUse, ...] | None = None
     mobility: int = 0
+    pod: Pod | None = None
     created: str = ""
     since: str = ""
 
     @property
     def key(self) -> AttachmentKey:
         return AttachmentKey(self.network, self.container_id, self.ifname)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of a log event about this attachment: `log.info("%s: up", item.title, extra=item.fields)`."""
+        return self.key.fields | ({"pod": str(self.pod)} if self.pod else {})
+
+    @property
+    def title(self) -> str:
+        """Its name in a sentence for operators, with the pod where there is one."""
+        return f"{self.key} (pod {self.pod})" if self.pod else str(self.key)
 
 
 class AttachmentKey(NamedTuple):
@@ -309,7 +332,7 @@ class AttachmentKey(NamedTuple):
 
     @property
     def fields(self) -> dict[str, str]:
-        """The fields of a log event about this attachment: `log.info("%s: up", key, extra=key.fields)`."""
+        """The fields of a log event where no more than the key is known of the attachment."""
         return {"network": self.network, "container": self.container_id, "ifname": self.ifname}
 
     def __str__(self) -> str:

@@ -122,7 +122,7 @@ def open_node(environment: Mapping[str, str]) -> Node:
     facts = NodeFacts(run_dir=run_dir, data_dir=data_dir)
     nudges = Nudges()
     convergence = Convergence(facts, nudges, others=Others(store, boot_id(), facts))
-    return Node(store, AgentConfig(run_dir=run_dir, data_dir=data_dir), facts, convergence, nudges)
+    return Node(store, AgentConfig.model_construct(run_dir=run_dir, data_dir=data_dir), facts, convergence, nudges)
 
 
 if __name__ == "__main__":

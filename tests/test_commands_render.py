@@ -31,3 +31,17 @@ def test_drain_names_who_is_late() -> None:
     assert render.drain({"drained": True, "late": []}) == "everything is withdrawn; the speaker has ended\n"
     assert render.drain({"drained": False, "late": ["a", "b"]}) == "not everything is withdrawn: a, b is late\n"
     assert render.reload({}) == "configuration reloaded\n"
+
+
+def test_pods_have_a_column_where_there_are_any() -> None:
+    """A node without Kubernetes needs none."""
+    row = {"network": "n", "containerID": "c1", "ifname": "eth0", "state": "up", "ips": [], "mac": "", "hostVeth": "v",
+           "since": "T"}  # fmt: skip
+    pod = {"namespace": "shop", "name": "web-0", "uid": ""}
+    assert "POD" not in render.attachments({"attachments": [row]})
+    head, *rows = render.attachments({"attachments": [row, row | {"pod": pod}]}).splitlines()
+    assert head.split()[:3] == ["NETWORK", "POD", "CONTAINER"]
+    assert [line.split()[1] for line in rows] == ["-", "shop/web-0"]
+    assert render.explain({"attachments": [{**row, "pod": pod, "steps": []}]}).startswith(
+        "n/c1/eth0 (pod shop/web-0)\n"
+    )

@@ -105,11 +105,19 @@ class _State(Collector):
         addresses = GaugeMetricFamily(
             "bgpcni_leases", "Addresses leased to attachments, held ones included, by network.", labels=["network"]
         )
+        info = GaugeMetricFamily(
+            "bgpcni_attachment_info", "1 for each attachment, with the pod where the runtime named one.",
+            labels=["network", "container", "ifname", "state", "namespace", "pod"],
+        )  # fmt: skip
         by_state = dict.fromkeys([*(state.value for state in State), answers.GONE], 0)
         by_network: dict[str, int] = {}
         for stored in node.store.all():
-            by_state[answers.state_of(node, stored.state, stored.attachment)] += 1
-            held = len(stored.attachment.addresses) if stored.attachment and stored.attachment.ipam else 0
+            item, state = stored.attachment, answers.state_of(node, stored.state, stored.attachment)
+            by_state[state] += 1
+            if item is not None:
+                pod = (item.pod.namespace, item.pod.name) if item.pod else ("", "")
+                info.add_metric([item.network, item.container_id, item.ifname, state, *pod], 1)
+            held = len(item.addresses) if item and item.ipam else 0
             by_network[stored.network] = by_network.get(stored.network, 0) + held
         for state, count in by_state.items():
             attachments.add_metric([state], count)
@@ -132,4 +140,4 @@ class _State(Collector):
         if node.dataplane is not None:
             for reason, count in (dict.fromkeys(HARMFUL, 0) | node.dataplane.refused()).items():
                 refused.add_metric([reason], count)
-        yield from (attachments, addresses, routes, late, sessions, refused)
+        yield from (attachments, info, addresses, routes, late, sessions, refused)

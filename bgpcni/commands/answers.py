@@ -175,10 +175,8 @@ def attachments(node: Node) -> tuple[Document, int]:
         if item is None:
             continue
         found.append(
-            {
-                "network": item.network,
-                "containerID": item.container_id,
-                "ifname": item.ifname,
+            _named(item)
+            | {
                 "state": state_of(node, stored.state, item),
                 "netns": item.netns,
                 "hostVeth": item.host_veth,
@@ -188,6 +186,16 @@ def attachments(node: Node) -> tuple[Document, int]:
             }
         )
     return {"schema": 1, "attachments": found}, 0
+
+
+def _named(attachment: Attachment) -> Document:
+    """What an attachment is called in every document: its key, and its pod where the runtime named one."""
+    named: Document = {
+        "network": attachment.network,
+        "containerID": attachment.container_id,
+        "ifname": attachment.ifname,
+    }
+    return named | ({"pod": attachment.pod.model_dump()} if attachment.pod else {})
 
 
 def state_of(node: Node, state: State, attachment: Attachment | None) -> str:
@@ -295,10 +303,7 @@ def _works_alone(use: ExporterUse) -> bool:
 
 def _route(attachment: Attachment, route: Announcement, states: Mapping[str, RouteState]) -> Document:
     fields = route.nlri._asdict()
-    return {
-        "network": attachment.network,
-        "containerID": attachment.container_id,
-        "ifname": attachment.ifname,
+    return _named(attachment) | {
         "family": route.nlri.family.value,
         "nlri": str(route.nlri),
         "prefix": route.nlri.prefix,
@@ -364,10 +369,14 @@ def explain(node: Node, what: str) -> tuple[Document, int]:
                 item["steps"].append(_failed(failed))
             found.append(item)
     for failed in failures.values():
-        named = {"network": failed.network or "?", "containerID": failed.container_id, "ifname": failed.ifname}
+        named: Document = {
+            "network": failed.network or "?", "containerID": failed.container_id, "ifname": failed.ifname,
+            **({"pod": failed.pod.model_dump()} if failed.pod else {}),
+        }  # fmt: skip
         found.append({**named, "steps": [_failed(failed)]})
     if not found:
-        text = f"nothing here matches {what!r}: no container ID, address, prefix, network, MAC or veth"
+        kinds = "container ID, pod (NAMESPACE/NAME), address, prefix, network, MAC or veth"
+        text = f"nothing here matches {what!r}: no {kinds}"
         if not node.resident:
             text += (
                 "; no agent is running, so ADDs that failed are not remembered: their errors are in the runtime's log"
@@ -384,7 +393,7 @@ def _matches(stored: Stored, what: str) -> bool:
         return False
     if len(what) >= 6 and attachment.container_id.startswith(what):
         return True
-    if what.lower() == attachment.mac or what == attachment.host_veth:
+    if what.lower() == attachment.mac or what in (attachment.host_veth, attachment.pod and str(attachment.pod)):
         return True
     own = [ip_address(item.address.partition("/")[0]) for item in attachment.addresses]
     try:
@@ -435,12 +444,7 @@ def _explain(node: Node, stored: Stored) -> Document:
             steps.append(_step("route", state["state"], state["since"], detail))
     if not attachment.exporters:
         steps.append(_step("route", "none", "", "this network has no exporters"))
-    return {
-        "network": attachment.network,
-        "containerID": attachment.container_id,
-        "ifname": attachment.ifname,
-        "steps": steps,
-    }
+    return {**_named(attachment), "steps": steps}
 
 
 def _failed(failed: Failure) -> Document:

@@ -27,25 +27,36 @@ def status(document: Document) -> str:
 
 
 def attachments(document: Document) -> str:
+    pods = _has_pods(document["attachments"])
     return table(
-        ("NETWORK", "CONTAINER", "IFNAME", "STATE", "ADDRESSES", "MAC", "VETH", "SINCE"),
+        ("NETWORK", *pods, "CONTAINER", "IFNAME", "STATE", "ADDRESSES", "MAC", "VETH", "SINCE"),
         [
-            (a["network"], a["containerID"], a["ifname"], a["state"], ",".join(a["ips"]), a["mac"], a["hostVeth"],
-             a["since"])
+            (a["network"], *(_pod(a) for _ in pods), a["containerID"], a["ifname"], a["state"], ",".join(a["ips"]),
+             a["mac"], a["hostVeth"], a["since"])
             for a in document["attachments"]
         ],
     )  # fmt: skip
+
+
+def _has_pods(rows: Sequence[Document]) -> tuple[str, ...]:
+    """The head of the column of pods, where a row has one: a node without Kubernetes needs no such column."""
+    return ("POD",) if any("pod" in row for row in rows) else ()
+
+
+def _pod(row: Document) -> str:
+    return f"{row['pod']['namespace']}/{row['pod']['name']}" if "pod" in row else ""
 
 
 def routes(document: Document) -> str:
     """One line for each route and exporter, or what peers announced if the document is about that."""
     if "received" in document:
         return _received(document)
+    pods = _has_pods(document["routes"])
     return table(
-        ("ROUTE", "NEXT HOP", "NETWORK", "CONTAINER", "EXPORTER", "STATE", "SINCE", "REASON"),
+        ("ROUTE", "NEXT HOP", "NETWORK", *pods, "CONTAINER", "EXPORTER", "STATE", "SINCE", "REASON"),
         [
-            (r["nlri"], r["nextHop"], r["network"], r["containerID"][:24], name, state["state"], state["since"],
-             state["reason"])
+            (r["nlri"], r["nextHop"], r["network"], *(_pod(r) for _ in pods), r["containerID"][:24], name,
+             state["state"], state["since"], state["reason"])
             for r in document["routes"]
             for name, state in r["exporters"].items()
         ],
@@ -81,7 +92,8 @@ def peers(document: Document) -> str:
 def explain(document: Document) -> str:
     parts = []
     for item in document["attachments"]:
-        parts.append(f"{item['network']}/{item.get('containerID', '?')}/{item.get('ifname', '?')}\n")
+        pod = f" (pod {_pod(item)})" if "pod" in item else ""
+        parts.append(f"{item['network']}/{item.get('containerID', '?')}/{item.get('ifname', '?')}{pod}\n")
         rows = [(step["step"], step["state"], step["since"], step["detail"]) for step in item["steps"]]
         body = table(("STEP", "STATE", "SINCE", "DETAIL"), rows)
         parts.append("".join(f"  {line}\n" for line in body.splitlines()))

@@ -74,7 +74,7 @@ COMMANDS = {
         OperatorCommand("peers", "The BGP sessions. The exit code is 1 if one is not Established."),
         OperatorCommand(
             "explain",
-            "Every step from the request to the route of WHAT: a container ID, address, prefix or network.",
+            "Every step from the request to the route of WHAT: a container ID, pod, address, prefix or network.",
             (click.Argument(["what"]),),
         ),
         OperatorCommand("sync", "Try once more whatever is late. The exit code is 1 if something is still late."),

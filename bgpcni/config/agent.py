@@ -8,7 +8,6 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-import tomllib
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -27,6 +26,7 @@ from pydantic import (
 
 from bgpcni import bgp, paths
 from bgpcni.config.network import Prefixes, describe
+from bgpcni.config.pod_annotations import PREFIX
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.files import read_plain
 from bgpcni.model import Family
@@ -41,7 +41,9 @@ def _is_number(annotation: Any) -> bool:
 class Table(BaseModel):
     """Base class of our tables. They are frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True, defer_build=True
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -119,7 +121,7 @@ class BgpTable(Table):
 class ExporterTable(BaseModel):
     """`[exporters.NAME]`: `type` (default: NAME). All other keys are the configuration of that exporter."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
     type: str | None = None
 
     @property
@@ -165,6 +167,11 @@ class PolicyTable(Table):
     resolv_conf: tuple[str, ...] | None = None
     annotations: tuple[str, ...] | None = None
     maximum_prefix: Annotated[int, Field(ge=1)] | None = None
+
+    def obeys(self, annotation: str) -> bool:
+        """Whether `[policy] annotations` has it (`export-rt`), with or without the prefix, or by a pattern."""
+        names = (annotation, PREFIX + annotation)
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.annotations or () for name in names)
 
     def refuse_names(self, key: str, values: Iterable[str], allowed: tuple[str, ...] | None, place: str) -> None:
         """Raise error 7 for the first of `values` that no pattern of `[policy] key` matches."""
@@ -223,11 +230,13 @@ class AgentConfig(Table):
     bgp: BgpTable | None = None
     exporters: dict[str, ExporterTable] = Field(default_factory=dict)
     networks: dict[str, NetworkTable] = Field(default_factory=dict)
-    policy: PolicyTable = PolicyTable()
+    policy: PolicyTable = Field(default_factory=PolicyTable.model_construct)
 
 
 def load(path: Path) -> AgentConfig:
     """Read and validate agent.toml. Raises InvalidConfiguration naming file, place and what is wrong there."""
+    import tomllib  # a call without an agent reads no agent.toml
+
     try:
         document = tomllib.loads(read_plain(path, _FILE_MAX).decode())
     except FileNotFoundError:

@@ -6,7 +6,6 @@ specification, section 1, asks for it); those that look like a misspelling of ou
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -96,7 +95,9 @@ Vlan = Annotated[int, BeforeValidator(_number), Field(ge=1, le=4094)]
 class Section(BaseModel):
     """One object of the configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="allow", populate_by_name=True, hide_input_in_errors=True, defer_build=True
+    )
 
 
 class BgpSection(Section):
@@ -125,6 +126,7 @@ class RuntimeSection(Section):
     ips: tuple[str, ...] = ()
     ip_ranges: Any = Field(default=None, alias="ipRanges")
     dns: dict[str, Any] | None = None
+    annotations: dict[str, str] | None = Field(default=None, alias="io.kubernetes.cri.pod-annotations")
 
 
 class DnsSection(Section):
@@ -286,9 +288,15 @@ def _look_at_keys(section: Iterable[str], known: Iterable[str], place: str, warn
     """Note the keys that look like a misspelling of a known one."""
     spelling = {name.lower(): name for name in known}
     for key in section:
-        near = difflib.get_close_matches(key.lower(), spelling, 1, NEAR)
-        if near and key.lower() not in spelling and key.lower() not in _FOREIGN:
-            warnings.append(f"{place}{ascii(key)[1:-1]}: unknown key; did you mean {spelling[near[0]]!r}?")
+        if key.lower() not in spelling and key.lower() not in _FOREIGN and (near := nearest(key.lower(), spelling)):
+            warnings.append(f"{place}{ascii(key)[1:-1]}: unknown key; did you mean {spelling[near]!r}?")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The one of `known` that was probably meant by `word`, "" if none comes near."""
+    import difflib  # needed only where something is misspelt
+
+    return next(iter(difflib.get_close_matches(word, known, 1, NEAR)), "")
 
 
 _HOST_LOCAL = ("type", "ranges", "routes", "dataDir", "resolvConf")
@@ -394,8 +402,8 @@ def _meant(model: type[BaseModel], place: Sequence[int | str]) -> str:
             return ""
         model = found
     names = {(field.alias or name).lower(): field.alias or name for name, field in model.model_fields.items()}
-    near = difflib.get_close_matches(str(key).lower(), names, 1, NEAR)
-    return f"; did you mean {names[near[0]]!r}?" if near else ""
+    near = nearest(str(key).lower(), names)
+    return f"; did you mean {names[near]!r}?" if near else ""
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

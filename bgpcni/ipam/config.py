@@ -104,8 +104,10 @@ def parse_host_local(configuration: Mapping[str, Any]) -> HostLocalConfig:
     )
 
 
-def requested_addresses(configuration: Mapping[str, Any], args: Mapping[str, str]) -> tuple[str, ...]:
-    """Addresses asked for: `IP` of CNI_ARGS, `args.cni.ips`, and the `ips` capability; each once, no prefix length.
+def requested_addresses(
+    configuration: Mapping[str, Any], args: Mapping[str, str], more: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Addresses asked for: `IP` of CNI_ARGS, `args.cni.ips`, the `ips` capability, `more`; each once, no prefix length.
 
     Raises InvalidConfiguration, or InvalidEnvironment for CNI_ARGS.
     """
@@ -114,7 +116,7 @@ def requested_addresses(configuration: Mapping[str, Any], args: Mapping[str, str
     if (arguments := top.optional("args")) and (cni := arguments.object().optional("cni")):
         places += cni.object().items("ips")
     places += _of_runtime(top, "ips")
-    return tuple(dict.fromkeys(str(_ip_of(place)) for place in places if place.value != ""))
+    return tuple(dict.fromkeys((*(str(_ip_of(place)) for place in places if place.value != ""), *more)))
 
 
 def _top(configuration: Mapping[str, Any]) -> Object:

@@ -57,10 +57,12 @@ class Wish:
 
     `own`: what the container had before. If there are any, it gets these or none. `leaving`: which addresses it may
     have if nothing else is free, the first of them first. It is called only then, with the lock of the leases held.
+    `ips`: addresses that the container's pod asks for, besides those of the call.
     """
 
     own: Mapping[str, Holder] = field(default_factory=dict)
     leaving: Callable[[], Mapping[str, Holder]] = dict
+    ips: tuple[str, ...] = ()
 
 
 class Configuration(Protocol):

@@ -64,7 +64,7 @@ class HostLocalIpam:
     def add(self, owner: Holder, wish: Wish) -> Given:
         pool = self._pool()
         assert self._terms.asked is not None
-        asked = requested_addresses(self._terms.asked.document, self._terms.args)
+        asked = requested_addresses(self._terms.asked.document, self._terms.args, wish.ips)
         taken = pool.add(*owner, tuple(wish.own) or asked, wish.own, wish.leaving)
         addresses = tuple(Address(address=lease.address, gateway=lease.gateway) for lease in taken)
         taken_from = {bare(lease.address): lease.taken_from for lease in taken if lease.taken_from is not None}

@@ -71,7 +71,7 @@ class Addressing:
             return Given()
         owner = _holder(request)
         if ipam.leases is None:
-            return ipam.add(owner, Wish())
+            return ipam.add(owner, Wish(ips=request.annotations.ips))
         folder = ipam.leases.folder
         self._reclaim(ipam.leases)
         own = {} if held is None else {bare(item.address): owner for item in held.addresses}
@@ -79,7 +79,7 @@ class Addressing:
         while True:
             released = self._released
             try:
-                given = ipam.add(owner, Wish(own, lambda: self._held(folder)))
+                given = ipam.add(owner, Wish(own, lambda: self._held(folder), request.annotations.ips))
                 break
             except (PoolExhausted, AddressTaken):
                 if not self._comes_free(folder, released, deadline):

@@ -11,6 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bgpcni import clock
+from bgpcni.cni.environment import parse_args
+from bgpcni.errors import CniError
+from bgpcni.model import Pod
+from bgpcni.node.request import pod_of
 
 MOST = 256
 """Attachments of which a failure is kept; the oldest go first."""
@@ -20,7 +24,10 @@ LONGEST = 2000
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """`network` is "" where not even that could be read. `code`, `msg` and `details` as the runtime got them."""
+    """`code`, `msg` and `details` are those that the runtime got.
+
+    `network` is "" where not even that could be read, `pod` is None outside of Kubernetes.
+    """
 
     network: str
     container_id: str
@@ -29,10 +36,11 @@ class Failure:
     code: int
     msg: str
     details: str = ""
+    pod: Pod | None = None
 
     def names(self, what: str) -> bool:
-        """Whether an operator's word means this: its network, its container's ID or the first 6 characters of that."""
-        same = what in (self.network, self.container_id)
+        """Whether an operator's word means this: its network, pod, container ID or the first 6 characters of that."""
+        same = what in (self.network, self.container_id, str(self.pod or ""))
         return bool(what) and (same or (len(what) >= 6 and self.container_id.startswith(what)))
 
 
@@ -54,6 +62,7 @@ class Failures:
             code=error["code"],
             msg=error["msg"][:LONGEST],
             details=error.get("details", "")[:LONGEST],
+            pod=_pod(variables.get("CNI_ARGS", "")),
         )
         key = failure.network, failure.container_id, failure.ifname
         with self._lock:
@@ -83,3 +92,10 @@ def _network(stdin: bytes) -> str:
     except (ValueError, RecursionError, KeyError, TypeError):
         return ""
     return name if isinstance(name, str) else ""
+
+
+def _pod(args: str) -> Pod | None:
+    try:
+        return pod_of(parse_args(args))
+    except CniError:
+        return None

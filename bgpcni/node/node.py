@@ -31,7 +31,7 @@ from bgpcni.node.failures import Failures
 from bgpcni.node.keys import asked_by
 from bgpcni.node.made import MadeOfBridges
 from bgpcni.node.numbers import NumbersInUse
-from bgpcni.node.request import Request
+from bgpcni.node.request import Request, pod_of
 from bgpcni.node.seen import Seen
 from bgpcni.nudges import Nudges
 from bgpcni.numbers import vrf_name
@@ -123,6 +123,7 @@ class Node:
     def begin(self, request: Request, space: Namespace, warnings: list[str], undo: Undo) -> Attachment:
         """An attachment as every ADD begins it: whose it is, in which namespace, what is announced through whom."""
         plan.refuse_wishes(self.agent.policy, request)
+        warnings += request.annotations.warnings
         routing = self.routing(request, warnings, undo)
         return Attachment(
             boot_id=self.boot_id,
@@ -135,6 +136,7 @@ class Node:
             bgp=routing.bgp,
             exporters=routing.exporters,
             asked=plan.asked_of(request.settings),
+            pod=pod_of(request.environment.args),
             created=clock.now(),
         )
 

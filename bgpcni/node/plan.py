@@ -14,6 +14,7 @@ from bgpcni import bgp
 from bgpcni.cni.result import Dns, IpConfig, Route
 from bgpcni.config.agent import AgentConfig, PolicyTable
 from bgpcni.config.network import ExporterSection, NetworkConfig, mac_address
+from bgpcni.config.pod_annotations import PREFIX
 from bgpcni.config.urls import loopback_url
 from bgpcni.convergence import catalog
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment
@@ -195,7 +196,10 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
         export_rt = (_automatic_target(facts, vni),)
     if not export_rt and family == "vpn":
         raise InvalidConfiguration("exportRT: missing, bgp.family vpn needs at least one route target")
-    policy = agent.policy
+    policy, pod = agent.policy, request.annotations
+    policy.refuse_names("import_rt", pod.import_rt, policy.import_rt, f"annotation {PREFIX}import-rt")
+    policy.refuse_names("export_rt", pod.export_rt, policy.export_rt, f"annotation {PREFIX}export-rt")
+    policy.refuse_names("communities", pod.communities, policy.communities, f"annotation {PREFIX}communities")
     policy.refuse_names("import_rt", import_rt, policy.import_rt, "importRT")
     policy.refuse_names("export_rt", export_rt, policy.export_rt, "exportRT")
     policy.refuse_names("communities", config.bgp.communities, policy.communities, "bgp.communities")
@@ -222,7 +226,7 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
         import_rt=import_rt,
         export_rt=export_rt,
         import_prefixes=config.bgp.import_ if family == "unicast" or config.bgp.vrf else (),
-        communities=config.bgp.communities,
+        communities=tuple(dict.fromkeys((*config.bgp.communities, *pod.communities))),
         drain_seconds=config.bgp.drain_seconds,
     )
     return Routing(intent, exporters, warnings)
@@ -291,11 +295,15 @@ def has_own_targets(request: Request) -> bool:
     """Whether this attachment asks for route targets that are not its network's."""
     own = request.settings.args.cni
     named = {key.upper() for key, value in request.environment.args.items() if value}
-    return bool(own.import_rt or own.export_rt or named & {"IMPORT_RT", "EXPORT_RT"})
+    pod = request.annotations
+    return bool(own.import_rt or own.export_rt or pod.import_rt or pod.export_rt or named & {"IMPORT_RT", "EXPORT_RT"})
 
 
 def _targets(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Import and export route targets: an attachment's own exportRT replaces the network's, its importRT joins."""
+    """Import and export route targets: an attachment's own exportRT replaces the network's, its importRT joins.
+
+    For exportRT, CNI_ARGS count before `args.cni` before the pod's annotation: the runtime's word before the pod's.
+    """
     config = request.settings
     own_import: tuple[str, ...] = config.args.cni.import_rt or ()
     own_export: tuple[str, ...] = config.args.cni.export_rt or ()
@@ -310,8 +318,9 @@ def _targets(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
             own_import = targets
         else:
             own_export = targets
-    merged = tuple(dict.fromkeys((*config.import_rt, *own_import)))
-    return merged, own_export or config.export_rt
+    pod = request.annotations
+    merged = tuple(dict.fromkeys((*config.import_rt, *own_import, *pod.import_rt)))
+    return merged, own_export or pod.export_rt or config.export_rt
 
 
 def _vni(config: NetworkConfig, family: str, targets: Sequence[str]) -> int | None:
@@ -394,7 +403,7 @@ def vlan_key(tagging: Tagging) -> str:
 
 
 def mac_of(request: Request) -> str | None:
-    """The MAC asked for: the runtime's word before `args.cni` before CNI_ARGS before the configuration."""
+    """The MAC asked for: the runtime's word, then `args.cni`, CNI_ARGS, the pod's annotation, the configuration."""
     return next(_macs(request), (None, ""))[0]
 
 
@@ -411,12 +420,15 @@ def _macs(request: Request) -> Iterator[tuple[str, str]]:
                 yield mac_address(value), "CNI_ARGS: MAC"
             except ValueError as error:
                 raise InvalidEnvironment(f"CNI_ARGS: MAC: {error}") from None
+    if request.annotations.mac:
+        yield request.annotations.mac, f"annotation {PREFIX}mac"
     if config.mac:
         yield config.mac, "mac"
 
 
 def refuse_wishes(policy: PolicyTable, request: Request) -> None:
     """`[policy]` for what a configuration asks of the node besides routes. Raises InvalidConfiguration."""
+    _refuse_annotations(policy, request)
     if policy.mac is not None:
         for mac, place in _macs(request):
             policy.refuse_names("mac", [mac], policy.mac, place)
@@ -428,6 +440,23 @@ def refuse_wishes(policy: PolicyTable, request: Request) -> None:
         path = ipam.get(key.lower())
         if isinstance(path, str) and path and path != default:
             policy.refuse_path(name, path, allowed, f"ipam.{key}")
+
+
+def _refuse_annotations(policy: PolicyTable, request: Request) -> None:
+    """The pod's annotations that this node does not obey, or that cannot be obeyed in this network."""
+    for name in request.annotations.names:
+        if not policy.obeys(name):
+            raise InvalidConfiguration(f"annotation {PREFIX}{name}: not allowed by [policy] annotations of this node")
+        if name in ("ips", "mac") and request.prev_result is not None:
+            raise InvalidConfiguration(
+                f"annotation {PREFIX}{name}: the interface is made by another plugin of the chain"
+            )
+    if not request.annotations.ips:
+        return
+    if policy.prefixes is None:
+        raise InvalidConfiguration(f"annotation {PREFIX}ips: not allowed while [policy] has no prefixes on this node")
+    if request.settings.ipam_type != "host-local":
+        raise InvalidConfiguration(f"annotation {PREFIX}ips: ipam.type must be host-local for it")
 
 
 def dns_of(config: NetworkConfig, given: Dns) -> Dns:

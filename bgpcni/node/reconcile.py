@@ -319,13 +319,14 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
         case TearDown(linger):
             if view.state is State.UP:
                 left = view.grace - view.gone_for
-                log.warning("%s: its link is gone without a DEL; released in %g s", key, left, extra=key.fields)
+                log.warning("%s: its link is gone without a DEL; released in %g s", attachment.title, left,
+                            extra=attachment.fields)  # fmt: skip
             seen.had_link = _remove(node, attachment, linger)
             seen.torn_down = True
         case Excuse(uses):
             for use in uses:
-                log.warning("%s: exporter %s was removed, so nobody waits for its withdrawal any more", key, use.name,
-                            extra={**key.fields, "exporter": use.name})  # fmt: skip
+                log.warning("%s: exporter %s was removed, so nobody waits for its withdrawal any more",
+                            attachment.title, use.name, extra={**attachment.fields, "exporter": use.name})  # fmt: skip
                 node.convergence.excuse(key, use)
         case Record(uses):
             subject.attachment = attachment.model_copy(update={"exporters": uses})
@@ -334,7 +335,8 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
             for use in attachment.exporters:
                 if use not in uses:
                     node.convergence.forget(key, use)
-            log.info("%s: announced through %s alone now", key, _names(uses) or "nobody", extra=key.fields)
+            log.info("%s: announced through %s alone now", attachment.title, _names(uses) or "nobody",
+                     extra=attachment.fields)  # fmt: skip
         case Release():
             node.forget(attachment)
             node.addressing.release(attachment)
@@ -365,8 +367,7 @@ def _announce(node: Node, attachment: Attachment, uses: tuple[ExporterUse, ...])
         for use in new:
             node.convergence.ensure(use)
         node.store.put(State.UP, attachment)
-        key = attachment.key
-        log.info("%s: announced through %s from now on", key, _names(new), extra=key.fields)
+        log.info("%s: announced through %s from now on", attachment.title, _names(new), extra=attachment.fields)
         node.convergence.want(attachment, new, fresh=True)
     return attachment
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -10,10 +11,11 @@ from typing import Any, TypeVar, cast
 from bgpcni.cni import result
 from bgpcni.cni.environment import Command, Environment, parse_environment
 from bgpcni.cni.versions import read_version, require_command
-from bgpcni.config import network
+from bgpcni.config import network, pod_annotations
 from bgpcni.config.network import NetworkConfig
+from bgpcni.config.pod_annotations import Annotations
 from bgpcni.errors import CniError, DecodingFailure, InvalidConfiguration, TryAgain
-from bgpcni.model import AttachmentKey
+from bgpcni.model import AttachmentKey, Pod
 from bgpcni.steps import step
 
 R = TypeVar("R")
@@ -40,6 +42,11 @@ class Body:
         """The configuration, and warnings. Raises InvalidConfiguration (7)."""
         return network.parse(self.document, escaped=self._escaped)
 
+    @cached_property
+    def annotations(self) -> Annotations:
+        """Those of the pod that are ours. Raises InvalidConfiguration (7)."""
+        return pod_annotations.read(self.network[0].runtime.annotations)
+
     def part(self, parse: Callable[[Mapping[str, Any]], R]) -> R:
         """What `parse` makes of the document, an IPAM's part of it."""
         if parse not in self._parts:
@@ -56,6 +63,9 @@ _kept = lru_cache(64)(Body)
 def body_of(stdin: bytes) -> Body:
     """What stdin says. Raises DecodingFailure (6)."""
     return _kept(stdin) if len(stdin) <= _KEPT else Body(stdin)
+
+
+_POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +93,11 @@ class Request:
     def document(self) -> Mapping[str, Any]:
         """stdin, decoded. Nobody changes it."""
         return self.body.document
+
+    @property
+    def annotations(self) -> Annotations:
+        """What the pod itself asks for. Raises InvalidConfiguration (7)."""
+        return self.body.annotations
 
     @property
     def command(self) -> Command:
@@ -152,6 +167,15 @@ def parse_request(
         warnings=warnings,
         hung_up=hung_up,
     )
+
+
+def pod_of(args: Mapping[str, str]) -> Pod | None:
+    """The pod that a Kubernetes runtime names in CNI_ARGS; None where it names none, or what is no pod's name."""
+    namespace, name = args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", "")
+    if not (_POD_NAME.fullmatch(namespace) and _POD_NAME.fullmatch(name)):
+        return None
+    uid = args.get("K8S_POD_UID", "")
+    return Pod(namespace=namespace, name=name, uid=uid if re.fullmatch(r"[-0-9A-Za-z]{1,64}", uid) else "")
 
 
 def asked_version(stdin: bytes) -> str | None:
