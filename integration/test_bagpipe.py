@@ -174,7 +174,7 @@ def test_route_targets_of_one_attachment_are_refused(lab: Lab, frr: Frr, hosts: 
     conf = json.loads(ARTICLE.read_text())
     answer = one.node.cni("ADD", "c1", space, json.dumps(conf), args="EXPORT_RT=64512:7", plugin=one.plugin)
     assert answer.error == 7
-    assert "route targets are the VPN's there" in answer.document["msg"]
+    assert "there they belong to the VPN" in answer.document["msg"]
     answer = one.cni("ADD", "c1", space, conf | {"args": {"cni": {"importRT": ["64512:7"]}}})
     assert answer.error == 7
     one.nothing_left(frr)

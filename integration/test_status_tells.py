@@ -145,7 +145,7 @@ def test_a_family_without_a_next_hop(lab: Lab) -> None:
     until(lambda: node.cni("STATUS", conf=conf | {"cniVersion": "1.1.0"}).ok, "STATUS without an error")
     one = add(node, "c1", space, conf)
     words = "this node has no next hop for IPv6: set [bgp] next_hop6"
-    assert f"not every address is announced: bgp: {words}" in one.stderr
+    assert f"some addresses are not announced: bgp: {words}" in one.stderr
 
     def states() -> dict[str, Any]:
         return {route["family"]: route["exporters"]["exabgp"] for route in node.routes()}

@@ -1,6 +1,7 @@
-"""Where an attachment's addresses come from and how they go back: host-local in process, any other plugin run.
+"""Where an attachment's addresses come from and how they are released: host-local runs in this process, any other
+IPAM plugin is executed.
 
-Knows records and networks; the files and the running are `bgpcni.ipam`'s.
+This module knows records and networks; lease files and executables are the business of `bgpcni.ipam`.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ BUILT_IN = "host-local"
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 DELEGATE_SECONDS = 30.0
 HELD_SECONDS = 1.0
-"""For so long an ADD waits for an address, where all that are not in use are held."""
+"""How long an ADD waits for an address when each one that is not in use is held."""
 HAND_BACK_SECONDS = 3.0
-"""More than a DEL waits for its withdrawals."""
+"""How long we wait for the lock of an attachment: longer than a DEL waits for its withdrawals."""
 _MILLISECOND = 1_000_000
 Holder = tuple[str, str]
 """Container ID and interface name."""
@@ -46,7 +47,7 @@ Holder = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What IPAM gave."""
+    """What the IPAM plugin gave for one attachment."""
 
     addresses: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
@@ -57,7 +58,7 @@ class Addressing:
     """IPAM for one node's attachments. Safe for threads."""
 
     def __init__(self, store: Store, *, resident: bool) -> None:
-        """`resident`: in the agent, where held addresses are released while an ADD waits for one."""
+        """`resident`: this process is the agent, where held addresses are released while an ADD waits for one."""
         self._store = store
         self._resident = resident
         self._change = threading.Condition()
@@ -65,27 +66,28 @@ class Addressing:
         self._reclaimer = Reclaimer(str(_leases_dir(store)), boot_id())
         self._reclaimed: set[str] = set()
         self._taken: dict[tuple[str, str], tuple[Holder, Holder]] = {}
-        """By folder and address: who took it from whom, when nothing else was free."""
+        """(folder, address) → (taker, holder): held addresses that a new container took because nothing else was
+        free."""
 
     def plan(self, request: Request) -> Ipam | None:
-        """How the addresses will be given back, known before any is taken. None: layer 2 only."""
+        """How the addresses will be released; the record says so before any is taken. None: layer 2 only."""
         kind = request.settings.ipam_type
         if not kind:
             return None
         if kind == BUILT_IN:
             return Ipam(type=kind, data_dir=host_local_of(request).data_dir)
-        find_plugin(kind, request.environment.path)  # one that is not there can take nothing back either
+        find_plugin(kind, request.environment.path)  # if it is not installed, it could not release anything
         return Ipam(type=kind, stdin=request.stdin.decode(), environment=dict(request.variables))
 
     @step("addresses")
     def allocate(self, request: Request, ipam: Ipam | None, held: Attachment | None = None) -> Given:
-        """Take the addresses; the caller has the record written that `release` acts by, and so undoes this.
+        """Take the addresses. The caller has written the record by which `release` undoes this.
 
-        `held`: this container's earlier attachment whose withdrawal is not confirmed: it gets the same addresses
-        again or none. Raises the IPAM's own error.
+        `held`: this container's earlier attachment, whose withdrawal is not confirmed: the container gets the same
+        addresses again or none. Raises the IPAM plugin's own error.
         """
         if held is not None and held.ipam is not None and not _same_pool(held.ipam, ipam):
-            raise TryAgain(f"{request.key}: its earlier addresses are held until their withdrawal is confirmed")
+            raise TryAgain(f"{request.key}: its earlier addresses are held until peers confirm their withdrawal")
         if ipam is None:
             return Given()
         if ipam.type != BUILT_IN:
@@ -117,7 +119,7 @@ class Addressing:
         return Given(addresses, config.routes, leases.dns())
 
     def is_leased_elsewhere(self, attachment: Attachment) -> bool:
-        """Whether another network of the same folder of leases has one of its addresses, on whatever bridge."""
+        """Whether another network in the same folder of leases has leased one of its addresses, on whatever bridge."""
         if attachment.ipam is None or attachment.ipam.type != BUILT_IN:
             return False
         addresses = [bare(item.address) for item in attachment.addresses]
@@ -125,15 +127,15 @@ class Addressing:
 
     @step("release")
     def release(self, attachment: Attachment) -> None:
-        """Give the addresses of a record back. Gone already is success."""
+        """Release the addresses of a record. Addresses that are released already are no error."""
         ipam = attachment.ipam
         if ipam is None:
             return
         if ipam.type != BUILT_IN:
             try:
                 self._delegate(ipam).delete(_deadline())
-            except InvalidConfiguration as error:  # uninstalled: a DEL that fails for ever would help nobody
-                log.warning("%s: its addresses were not given back: %s", attachment.key, error.msg)
+            except InvalidConfiguration as error:  # uninstalled; a DEL that always fails would help nobody
+                log.warning("%s: its addresses were not released: %s", attachment.key, error.msg)
             return
         known = [item.address for item in attachment.addresses] or None
         leases = self._leases(ipam.data_dir, attachment.network)
@@ -144,7 +146,8 @@ class Addressing:
             self._change.notify_all()
 
     def _hand_back(self, leases: Leases, owner: Holder) -> None:
-        """What was taken from an attachment that waits for its withdrawal still is that one's to hold."""
+        """Return addresses that were taken from an attachment whose withdrawal is still not confirmed to that
+        attachment."""
         for (folder, address), (taker, holder) in list(self._taken.items()):
             if (folder, taker) != (leases.folder, owner):
                 continue
@@ -158,10 +161,10 @@ class Addressing:
                     if address in (bare(item.address) for item in stored.attachment.addresses):
                         leases.hand_back(address, owner, holder)
             except TryAgain:
-                pass  # it is coming again, or its DEL takes long: the next one may have the address, as this one might
+                pass  # the holder is being added again, or its DEL takes long: the next container may get the address
 
     def still_leased(self, attachment: Attachment) -> bool | None:
-        """Whether it holds one of its leases yet, as its ADD took them; None: they are not ours to see."""
+        """Whether it still has one of the leases that its ADD took. None: another IPAM plugin has the leases."""
         ipam = attachment.ipam
         if ipam is None or ipam.type != BUILT_IN or not attachment.addresses:
             return None
@@ -171,14 +174,15 @@ class Addressing:
         return any(entry.owner in owners and not remade.is_doubtful(entry) for entry in entries.values())
 
     def is_asked_for(self, request: Request) -> bool:
-        """Whether the configuration of a call has an `ipam`, whatever else is wrong with it.
+        """Whether the configuration of a call has an `ipam` section, even if something else in it is wrong.
 
-        Without one, as behind another plugin, the leases of (container ID, interface name) are that plugin's.
+        Without one, as behind another plugin, that plugin owns the leases of (container ID, interface name).
         """
         return bool(_ipam_of(request)[0])
 
     def leases_of(self, request: Request, warnings: list[str]) -> list[str]:
-        """DEL without a record: the addresses that (container ID, interface name) holds, as far as they are known."""
+        """DEL without a record: the addresses that (container ID, interface name) has leased, as far as they are
+        known."""
         kind, data_dir = _ipam_of(request)
         if kind != BUILT_IN:
             return []
@@ -190,7 +194,7 @@ class Addressing:
             return []
 
     def is_leased_to_another(self, request: Request, addresses: Sequence[str]) -> bool:
-        """Whether a lease of one of these, in this network, is another container's. Raises CniError."""
+        """Whether another container of this network has leased one of these addresses. Raises CniError."""
         kind, data_dir = _ipam_of(request)
         if kind != BUILT_IN:
             return False
@@ -198,7 +202,8 @@ class Addressing:
         return any(entry.owner[0] != request.environment.container_id for entry in entries.values())
 
     def release_unrecorded(self, request: Request, leases: Sequence[str], warnings: list[str]) -> None:
-        """DEL without a record: what (container ID, interface name) holds goes. `leases`: as `leases_of` says."""
+        """DEL without a record: release what (container ID, interface name) has leased. `leases`: as from
+        `leases_of`."""
         kind, data_dir = _ipam_of(request)
         if not kind or (kind == BUILT_IN and not leases):
             return
@@ -212,7 +217,7 @@ class Addressing:
             warnings.append(f"ipam: {error.msg}")
 
     def unlisted(self, request: Request, valid: Collection[tuple[str, str]]) -> dict[Owner, set[str]]:
-        """GC: whose leases are going to be released, and which. Raises CniError."""
+        """GC: the owners whose leases will be released, with their addresses. Raises CniError."""
         kind, data_dir = _ipam_of(request)
         owners: dict[Owner, set[str]] = {}
         entries = Leases(data_dir, request.name).entries() if kind == BUILT_IN else {}
@@ -222,7 +227,7 @@ class Addressing:
         return owners
 
     def check(self, request: Request, attachment: Attachment) -> None:
-        """CHECK of the IPAM; another plugin is asked with this call's configuration, for that has prevResult.
+        """CHECK the addresses. Another IPAM plugin gets the configuration of this call, because that has prevResult.
 
         Raises CniError.
         """
@@ -236,9 +241,9 @@ class Addressing:
         Leases(ipam.data_dir, attachment.network).check(attachment.container_id, attachment.ifname, addresses)
 
     def collect(self, request: Request, valid: Collection[tuple[str, str]], stay: Collection[Owner] = ()) -> list[str]:
-        """GC: leases of this network whose owner is not in `valid` go; a delegated plugin is asked to do its part.
+        """GC: release the leases of this network whose owner is not in `valid`; a delegated plugin is called with GC.
 
-        `stay`: owners whose leases are kept all the same.
+        `stay`: owners whose leases are kept although they are not in `valid`.
         """
         kind, data_dir = _ipam_of(request)
         if kind == BUILT_IN:
@@ -248,7 +253,7 @@ class Addressing:
         return []
 
     def status(self, request: Request) -> None:
-        """STATUS: raises CniError where addresses could not be given."""
+        """STATUS: raises CniError if an ADD could get no address."""
         kind = request.settings.ipam_type
         if kind == BUILT_IN:
             config = host_local_of(request)
@@ -266,7 +271,7 @@ class Addressing:
         return Delegate(ipam.type, ipam.environment, (ipam.stdin or "").encode())
 
     def _reclaim(self, leases: HostLocal) -> None:
-        """What a reboot left in this network's folder, once per boot."""
+        """Release the leases that a reboot left in this network's folder, once per boot."""
         if leases.folder in self._reclaimed:
             return
         if self._reclaimer.done(leases):
@@ -278,14 +283,14 @@ class Addressing:
             if stored.attachment is not None and stored.network == leases.network
         }
         for address in self._reclaimer.run(leases, recorded):
-            log.info("network %s: lease of %s was left by an earlier boot; reclaimed", leases.network, address)
+            log.info("network %s: released the lease of %s, which was left by an earlier boot", leases.network, address)
         self._reclaimed.add(leases.folder)
 
     def _leases(self, data_dir: str | None, network: str) -> Leases:
         return Leases(data_dir, network, self._recorded(network, data_dir))
 
     def _recorded(self, network: str, data_dir: str | None) -> Callable[[], dict[str, tuple[str, str]]]:
-        """To be called by who must know: the addresses that records have from this folder, with their owners."""
+        """A function that reads from the records which addresses of this folder are in use, and by whom."""
 
         def look() -> dict[str, tuple[str, str]]:
             folder = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
@@ -302,19 +307,19 @@ class Addressing:
         return look
 
     def _comes_free(self, network: str, data_dir: str, released: int, deadline: float) -> bool:
-        """Wait until an address is released, where some are held. `released`: how many were when nothing was free.
+        """If some addresses are held, wait until one is released. `released`: the count when none was free.
 
-        Of EVPN nothing that is held can be had before; mostly the peers are about to acknowledge its withdrawal.
+        An EVPN address cannot be taken while it is held; usually the peers are about to acknowledge its withdrawal.
         """
         held = self._resident and any(self._leaving(network, data_dir))
-        with self._change:  # asked after the records: an address is released before its record goes
+        with self._change:  # read after the records: an address is released before its record is deleted
             left = deadline - time.monotonic()
             return left > 0 and self._change.wait_for(lambda: self._released != released, left if held else 0)
 
     def _held(self, network: str, data_dir: str) -> dict[str, tuple[str, str]]:
-        """Addresses of attachments that are gone but not confirmed withdrawn, the oldest first.
+        """Addresses of attachments that have ended but whose withdrawal is not confirmed, the oldest first.
 
-        Unicast and vpn only, whose NLRI and next hop stay the same on this node: EVPN's key has the MAC.
+        Unicast and vpn only: there a new container has the same NLRI and next hop. An EVPN NLRI contains the MAC.
         """
         gone = [item for item in self._leaving(network, data_dir) if item.bgp.family != "evpn"]
         return {
@@ -324,7 +329,7 @@ class Addressing:
         }
 
     def _leaving(self, network: str, data_dir: str) -> Iterator[Attachment]:
-        """The attachments of one folder of leases that are gone but not confirmed withdrawn."""
+        """The attachments of one folder of leases that have ended but whose withdrawal is not confirmed."""
         for stored in self._store.all():
             attachment = stored.attachment
             if (
@@ -338,9 +343,9 @@ class Addressing:
 
 
 class _Remade:
-    """Of a record's leases those that another plugin took anew for the same container, whose interface has them.
+    """Tells which leases of a record another plugin has taken again for the same container, whose interface uses them.
 
-    A lease of ours is as old as its ADD; only where one is not is the node looked at.
+    A lease that we took is as old as its ADD. The interfaces of the node are read only if a lease is not.
     """
 
     def __init__(self, attachment: Attachment) -> None:
@@ -351,7 +356,11 @@ class _Remade:
         return self.is_doubtful(entry) and address in self._in_use()
 
     def is_doubtful(self, entry: Entry) -> bool:
-        """Written after the ADD that took the addresses; or before, where it took none yet. Clocks may step."""
+        """Whether the lease was written after the ADD that took the addresses, or, if that has taken none yet, before
+        it.
+
+        Clocks may step.
+        """
         item = self._attachment
         if not item.addresses:
             return not item.created or entry.mtime_ns < _nanoseconds(item.created)
@@ -366,7 +375,7 @@ class _Remade:
 
 
 def _nanoseconds(time_of: str) -> int:
-    """RFC 3339 as a file's time."""
+    """A time in RFC 3339 as nanoseconds since the epoch, as `st_mtime_ns` counts."""
     return int(datetime.fromisoformat(time_of).timestamp() * 1000) * _MILLISECOND
 
 
@@ -381,12 +390,12 @@ def _deadline() -> float:
 
 
 def _same_pool(held: Ipam, wanted: Ipam | None) -> bool:
-    """Whether an address that is held can be had again: from our own leases, in the same folder."""
+    """Whether a held address can be taken again: both are leases of our own, in the same folder."""
     return wanted is not None and held.type == wanted.type == BUILT_IN and held.data_dir == wanted.data_dir
 
 
 def _ipam_of(request: Request) -> tuple[str, str | None]:
-    """Type ("": there is none) and dataDir of `ipam`, read as far as a broken configuration lets it be read."""
+    """Type ("" if there is none) and dataDir of `ipam`, as far as they can be read in a broken configuration."""
     ipam = _fold(request.document).get("ipam")
     section = _fold(ipam) if isinstance(ipam, dict) else {}
     kind, data_dir = section.get("type"), section.get("datadir")
@@ -398,7 +407,8 @@ def _fold(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_valid(document: Mapping[str, Any], valid: Collection[tuple[str, str]]) -> bytes:
-    """The configuration of a GC that spares `valid`: an address whose route is not withdrawn yet must not go."""
+    """The configuration of a GC that keeps `valid`: an address whose route is not withdrawn yet must not be
+    released."""
     listed = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in sorted(valid)]
     kept = {key: value for key, value in document.items() if key.lower() != VALID_ATTACHMENTS}
     return json.dumps(kept | {VALID_ATTACHMENTS: listed}).encode()

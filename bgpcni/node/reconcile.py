@@ -1,8 +1,8 @@
-"""One reconciler for each attachment: looks, asks `next_step`, does it, until there is nothing to be done now.
+"""The reconciler of an attachment: it looks, asks `next_step`, takes that step, until nothing is left to be done now.
 
-`run` is the whole loop; whoever runs it holds the attachment's lock. In the agent the worker runs it for every nudge,
-and DEL, GC and a failed ADD run it themselves, as everything does in a call without an agent. `tear_down` is the one
-way in which an attachment ends.
+`run` is the whole loop; its caller holds the attachment's lock. In the agent the worker runs it for every nudge. DEL,
+GC and a failed ADD run it themselves, and so does everything in a call without an agent. `tear_down` is the only way
+in which an attachment ends.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from bgpcni.store import Stored
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 _MOST_STEPS = 64
-"""In one run; more is a defect of ours, and must not become a loop without an end."""
+"""The most steps of one run. More would be a defect of ours, and must not become an endless loop."""
 
 
 @dataclass(slots=True)
 class Seen:
-    """What this process remembers of one attachment between two looks; times of `clock.monotonic`.
+    """What this process remembers of one attachment between two looks; times are of `clock.monotonic`.
 
-    `leaving`: it is, also where the disk did not let its record say so. `torn_down`: its link is gone, we made sure;
-    `had_link`: it was there until then. `trouble`, `pause`: the error that the last look ended with, and for how many
-    seconds it is left alone then.
+    `leaving`: the attachment is ending, even if its record could not be moved. `torn_down`: we have removed its link;
+    `had_link`: it had one until then. `trouble`, `pause`: the error of the last look, and after how many seconds the
+    attachment is tried again.
     """
 
     leaving: bool = False
@@ -65,7 +65,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What `tear_down` came to. `released`: nothing is left of it; else its addresses are held. `had_link`: its link
+    """The outcome of `tear_down`. `released`: nothing is left; otherwise the addresses are held. `had_link`: the link
     was there."""
 
     released: bool
@@ -74,7 +74,7 @@ class Ended:
 
 @dataclass(slots=True)
 class _Subject:
-    """The attachment that is worked on, and where its record is. `begun`: its ADD never answered."""
+    """The attachment that a run works on, and the state of its record. `begun`: its ADD never answered."""
 
     key: AttachmentKey
     state: State | None
@@ -83,17 +83,17 @@ class _Subject:
 
 
 def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_only: bool = False) -> Wait | Done:
-    """Take every step that can be taken now, and say what the attachment waits for. Its lock is held by the caller.
+    """Take every step that can be taken now, and return what the attachment waits for. The caller holds its lock.
 
-    `stored`: its record, where the caller has just read it. `tell_only`: tell the exporters, and no more (an agent
-    that starts has to, before anything can be pruned). A record that cannot be read is left to its DEL. Raises
-    CniError and OSError; what was done until then stays done, and the next run goes on from there.
+    `stored`: its record, if the caller has just read it. `tell_only`: only announce and withdraw, as an agent that
+    starts must do before anything is pruned. A record that cannot be read is left to its DEL. Raises CniError and
+    OSError; what was done until then stays, and the next run continues from there.
     """
     stored = stored or node.store.find(key)
     if stored is None or stored.attachment is None:
         node.seen.pop(key, None)
         if stored is None:
-            node.claims.drop(key)  # of an ADD whose record could not be written, and that could not be taken back
+            node.claims.drop(key)  # a claim of an ADD whose record could not be written and which could not be undone
         return Done()
     subject = _Subject(key, stored.state, _by_names_of_now(node, stored.attachment))
     seen = node.seen.setdefault(key, Seen())
@@ -114,7 +114,7 @@ def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_on
 
 
 def _by_names_of_now(node: Node, attachment: Attachment) -> Attachment:
-    """An exporter that agent.toml only calls by another name now is the same; the next record written says so."""
+    """The attachment with its exporters' present names: agent.toml may have renamed one. The next record has them."""
     if not node.resident:
         return attachment
     names = renames.renamed(attachment.exporters, plan.configured(node.agent))
@@ -129,12 +129,12 @@ def tear_down(
     seconds: float = CONFIRM_SECONDS,
     warnings: list[str] | None = None,
 ) -> Ended:
-    """End an attachment, from whatever state it is in. Its lock is held by the caller.
+    """End an attachment, whatever state it is in. The caller holds its lock.
 
-    `told` False: no exporter was ever told of it. Where its addresses are held a peer may still route to it. It waits
-    `seconds` at most for the withdrawals to be in the sockets, and not at all where no session is up. Where the disk
-    does not let record or addresses go, `warnings` has why and it is tried again by itself; IoFailure is raised only
-    where nobody could tell later that it was to go. Raises CniError and OSError; the next run goes on from there.
+    `told` False: no exporter was ever given its routes. While its addresses are held, a peer may still route to it.
+    This waits at most `seconds` until the withdrawals are in the sockets, and not at all if no session is up. If the
+    disk refuses to delete leases or record, `warnings` gets the reason and the agent retries. IoFailure is raised only
+    if a later run could not know that the attachment has ended. Raises CniError and OSError; the next run continues.
     """
     key = attachment.key
     deadline = clock.monotonic() + seconds
@@ -144,7 +144,7 @@ def tear_down(
         if not told:
             attachment = attachment.model_copy(update={"exporters": ()})
         marked = _leave(node, attachment, told=told)
-        # a record that is up tells by its link that is gone; behind another plugin the link is not ours to remove
+        # even a record in `up` shows the end: its link is gone; but behind another plugin we do not remove the link
         evident = marked or not attachment.chained
         record = Stored(State.LEAVING, key.network, key.digest, attachment)
         try:
@@ -155,7 +155,9 @@ def tear_down(
             if not evident or not seen.torn_down:
                 raise
             if warnings is not None:
-                warnings.append(f"routes and link are gone; the rest goes when the disk can be written: {error.msg}")
+                warnings.append(
+                    f"routes and link are gone; addresses and record follow when the disk can be written: {error.msg}"
+                )
             outcome = Wait(RETRY_SECONDS)
         if isinstance(outcome, Done):
             node.nudges.settled(key)
@@ -175,10 +177,10 @@ def give_up(node: Node, attachment: Attachment) -> None:
 
 
 def clear_the_way(node: Node, key: AttachmentKey) -> Attachment | None:
-    """Before an ADD: an attachment that is up is error 100; what a kill or an earlier DEL left is finished.
+    """Before an ADD: if the attachment is up, raise error 100; end what a kill or an earlier DEL left.
 
-    Returns the earlier attachment where its withdrawal is not confirmed: its addresses may be had again by this
-    container alone. The attachment's lock is held by the caller.
+    Returns the earlier attachment if its withdrawal is not confirmed: then only this container may get its addresses
+    again. The caller holds the attachment's lock.
     """
     stored = node.store.find(key)
     if stored is None:
@@ -192,13 +194,13 @@ def clear_the_way(node: Node, key: AttachmentKey) -> Attachment | None:
 
 
 def begin(node: Node, attachment: Attachment, held: Attachment | None) -> None:
-    """Write the record of an ADD. What the container had before, and is not withdrawn yet, stays in it."""
+    """Write the record of an ADD. It keeps what an earlier attachment of the container still has to withdraw."""
     node.seen.pop(attachment.key, None)
     node.store.put(State.ADDING, attachment if held is None else _with(attachment, held))
 
 
 def take_back(node: Node, attachment: Attachment, held: Attachment | None) -> None:
-    """An ADD failed: what there is of it goes, as with a DEL. `held`: as `clear_the_way` gave it."""
+    """An ADD failed: end what it has made, like a DEL. `held`: what `clear_the_way` returned."""
     if held is not None:
         attachment = _with(attachment, held)
     told = tuple(
@@ -208,14 +210,14 @@ def take_back(node: Node, attachment: Attachment, held: Attachment | None) -> No
     try:
         tear_down(node, attachment, told=bool(told))
     except BaseException:
-        with suppress(CniError):  # its DEL, or the next try, finds it as one that is to go
+        with suppress(CniError):  # its DEL, or the next try, then sees that it has to end
             node.store.put(State.LEAVING, attachment)
         node.nudges.nudge(attachment.key, RETRY_SECONDS)
         raise
 
 
 def _with(attachment: Attachment, held: Attachment) -> Attachment:
-    """The attachment, with what an earlier one of the same container still owes."""
+    """The attachment, with what an earlier one of the same container still has to withdraw and release."""
     update: dict[str, object] = {"since": attachment.since or held.since}
     if not attachment.addresses:
         update |= {"addresses": held.addresses, "ipam": held.ipam, "mac": attachment.mac or held.mac}
@@ -223,13 +225,13 @@ def _with(attachment: Attachment, held: Attachment) -> Attachment:
 
 
 def settle(node: Node, key: AttachmentKey, seconds: float = 0.0) -> Wait | Done:
-    """`run`, with the lock taken. Raises TryAgain where somebody else has the attachment, and CniError, OSError."""
+    """Take the lock and `run`. Raises TryAgain if someone else works on the attachment; also CniError and OSError."""
     with node.store.locked(key, seconds):
         return run(node, key)
 
 
 def concerned(node: Node) -> Iterator[AttachmentKey]:
-    """The attachments that are not as they should be by their records and the configuration alone."""
+    """The attachments that, judged by records and configuration alone, are not as they should be."""
     for stored in node.store.all():
         attachment = stored.attachment
         if attachment is None:
@@ -243,7 +245,7 @@ def concerned(node: Node) -> Iterator[AttachmentKey]:
 
 
 def target_of(node: Node, attachment: Attachment) -> tuple[ExporterUse, ...]:
-    """Through whom it is to be announced by the configuration of now. A call without an agent changes nothing."""
+    """The exporters that must announce it by the present configuration. A call without an agent changes none."""
     if not node.resident:
         return attachment.exporters
     return plan.exporters_now(attachment.network, attachment.asked, node.agent, resident=True)
@@ -293,7 +295,7 @@ def _look(node: Node, subject: _Subject, seen: Seen) -> View:
 
 
 def is_of_this_boot(node: Node, attachment: Attachment) -> bool:
-    """Whether its namespace may be there. A boot ID can lie (a /proc of somebody's own): a link of ours cannot."""
+    """Whether its namespace may exist. A boot ID can be wrong (a sandbox may have its own /proc); our link cannot."""
     return attachment.boot_id == node.boot_id or interface.present(node.netlink, attachment)
 
 
@@ -324,7 +326,7 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
     attachment = subject.attachment
     assert attachment is not None
     key = subject.key
-    seen.waits = None  # it gets further
+    seen.waits = None  # a step is taken, so the wait starts anew
     match step:
         case Leave(told):
             seen.leaving = True
@@ -338,12 +340,18 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
             node.convergence.leave(attachment, uses)
         case TearDown(linger):
             if view.state is State.UP:
-                log.warning("%s: its link is gone without a DEL; released in %g s", key, view.grace - view.gone_for)
+                log.warning(
+                    "%s: its link is gone without a DEL; its addresses will be released in %g s",
+                    key,
+                    view.grace - view.gone_for,
+                )
             seen.had_link = _remove(node, attachment, linger)
             seen.torn_down = True
         case Excuse(uses):
             for use in uses:
-                log.warning("%s: %s was removed, its withdrawal is not waited for any longer", key, use.name)
+                log.warning(
+                    "%s: no longer waiting for %s to confirm the withdrawal, because it was removed", key, use.name
+                )
                 node.convergence.excuse(key, use)
         case Record(uses):
             subject.attachment = attachment.model_copy(update={"exporters": uses})
@@ -351,7 +359,7 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
             going = [use for use in attachment.exporters if use not in uses]
             for use in going:
                 node.convergence.forget(key, use)
-            log.info("%s: not announced through %s any more", key, _names(going))
+            log.info("%s: no longer announced through %s", key, _names(going))
         case Release():
             node.forget(attachment)
             node.addressing.release(attachment)
@@ -365,15 +373,15 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
 
 
 def _leave(node: Node, attachment: Attachment, *, told: bool) -> bool:
-    """Have the record say that it is leaving; False where the disk refuses: then it goes on from where it is.
+    """Move the record to `leaving`. False if the disk refuses; the end then goes on with the record where it is.
 
-    One that nobody was told of is undone by the record of its ADD.
+    If no exporter was given its routes, the record of its ADD is enough to undo it.
     """
     return not told or node.store.move(attachment, State.LEAVING)
 
 
 def _announce(node: Node, attachment: Attachment, uses: tuple[ExporterUse, ...]) -> Attachment:
-    """What the record names already goes on, whatever the disk says; new: the record first, then the routes."""
+    """Announce through `uses`. Exporters in the record need no write; a new one is written into the record first."""
     node.remember(attachment)
     if known := tuple(use for use in uses if use in attachment.exporters):
         node.convergence.want(attachment, known)
@@ -389,12 +397,12 @@ def _announce(node: Node, attachment: Attachment, uses: tuple[ExporterUse, ...])
 
 
 def _remove(node: Node, attachment: Attachment, linger: float) -> bool:
-    """The link, what was installed for it, and its part of what connects this node with others. Idempotent.
+    """Remove the link, what was installed for it, and its part of the data path to other nodes. Idempotent.
 
     Returns whether the link was there.
     """
     node.forget(attachment)
-    there = linger and not interface.vanished(node.netlink, attachment)  # else there is no traffic to move
+    there = linger and not interface.vanished(node.netlink, attachment)  # without a link there is no traffic to move
     if there and node.convergence.wait_sent(attachment.key, clock.monotonic() + CONFIRM_SECONDS):
         time.sleep(linger)  # the peers move their traffic away before the link goes
     had_link = interface.remove(node.netlink, node.reaper, attachment)

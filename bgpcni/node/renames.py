@@ -1,7 +1,7 @@
-"""Exporters that agent.toml has under another name now: the records follow, and nothing is withdrawn.
+"""Exporters that agent.toml has renamed: the records get the new name, and nothing is withdrawn.
 
-What owns a speaker is its type and configuration, and a name is only what the operator calls it. So a name that
-changed is no hand-over, in which the one would have to announce before the other withdraws: it is the same speaker.
+Type and configuration identify a speaker; the name is only the operator's label. So a changed name is the same
+speaker, and not a hand-over in which one exporter has to announce before the other withdraws.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ log = logging.getLogger(__name__)
 
 
 def renamed(uses: Iterable[ExporterUse], configured: Sequence[ExporterUse]) -> tuple[ExporterUse, ...]:
-    """The exporters of a record by the names that the configuration has for them, each once."""
+    """The exporters of a record, under the names that the configuration gives them, each once."""
     found: list[ExporterUse] = []
     for use in uses:
         successor = _successor(use, configured)
-        if successor not in found:  # two may have one name: it was given to another speaker by a reload
+        if successor not in found:  # two may have one name, if a reload gave it to another speaker
             found.append(successor)
     return tuple(found)
 
 
 def _successor(use: ExporterUse, configured: Sequence[ExporterUse]) -> ExporterUse:
-    """The one of the configuration that this one is; itself, where that is not certain or it owns nothing."""
+    """The exporter of the configuration that is the same as `use`; `use` itself if that is uncertain or it owns
+    nothing."""
     if use in configured:
         return use
     same = [other for other in configured if _is_same(use, other)]
@@ -36,7 +37,7 @@ def _successor(use: ExporterUse, configured: Sequence[ExporterUse]) -> ExporterU
 
 
 def _is_same(one: ExporterUse, other: ExporterUse) -> bool:
-    """Whether two names are for one speaker that it has to itself, configured alike."""
+    """Whether two names stand for one speaker: same configuration, and no other exporter may use that speaker."""
     if one.type != other.type:
         return False
     try:
@@ -47,7 +48,7 @@ def _is_same(one: ExporterUse, other: ExporterUse) -> bool:
 
 
 def concerned(store: Store, configured: Sequence[ExporterUse]) -> bool:
-    """Whether some record has an exporter by another name than the configuration."""
+    """Whether a record names an exporter differently from the configuration."""
     return any(
         renamed(stored.attachment.exporters, configured) != stored.attachment.exporters
         for stored in store.all()
@@ -56,10 +57,10 @@ def concerned(store: Store, configured: Sequence[ExporterUse]) -> bool:
 
 
 def follow(store: Store, configured: Sequence[ExporterUse], seconds: float) -> None:
-    """Write the names of now into every record that has others, before any exporter is told of one.
+    """Write the present names into every record that has others, before any exporter is given its routes.
 
-    One that cannot be written now, or that a call holds for longer than `seconds`, keeps its names on disk; the
-    reconciler takes it by the names of now all the same.
+    A record that cannot be written now, or that a call holds for longer than `seconds`, keeps its names on disk; the
+    reconciler uses the present names all the same.
     """
     for stored in store.all():
         if stored.attachment is None or renamed(stored.attachment.exporters, configured) == stored.attachment.exporters:
@@ -72,6 +73,6 @@ def follow(store: Store, configured: Sequence[ExporterUse], seconds: float) -> N
                     continue
                 names = renamed(again.attachment.exporters, configured)
                 store.put(again.state, again.attachment.model_copy(update={"exporters": names}))
-                log.info("%s: its exporters are called %s now", key, ", ".join(use.name for use in names))
+                log.info("%s: its exporters are now called %s", key, ", ".join(use.name for use in names))
         except CniError as error:
             log.warning("%s: its record keeps the old names of its exporters: %s", key, error.msg)
