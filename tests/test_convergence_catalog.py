@@ -98,7 +98,7 @@ class TestStrangers:
             ("x-silent", "'x-silent' does not say which contract it is written for; this is contract 1"),
             ("x-short", "'x-short' lacks close, prune, withdraw"),
             ("x-vague", "'x-vague' does not say which families it can announce"),
-            ("x-loose", "'x-loose' has a Config that is no pydantic model"),
+            ("x-loose", "'x-loose' has a Config that is not a pydantic model"),
         ],
     )
     def test_what_is_wrong_with_an_exporter_is_said(self, name: str, words: str) -> None:
