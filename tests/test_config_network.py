@@ -130,8 +130,8 @@ def test_exporters_are_names_or_objects() -> None:
         ({"vlanTrunk": [{"minID": 0, "maxID": 2}]}, "vlanTrunk[0].minID: 0 is below 1"),
         ({"vlanTrunk": [{"minID": 1, "maxID": 4095}]}, "vlanTrunk[0].maxID: 4095 is over 4094"),
         ({"vlanTrunk": [{"minID": 7, "maxID": 6}]}, "vlanTrunk[0]: minID 7 is over maxID 6"),
-        ({"vlanTrunk": [{"minid": 7}]}, "vlanTrunk[0]: minID and maxID go together: maxID is missing"),
-        ({"vlanTrunk": [{"MAXID": 7}]}, "vlanTrunk[0]: minID and maxID go together: minID is missing"),
+        ({"vlanTrunk": [{"minid": 7}]}, "vlanTrunk[0]: minID and maxID must be given together: maxID is missing"),
+        ({"vlanTrunk": [{"MAXID": 7}]}, "vlanTrunk[0]: minID and maxID must be given together: minID is missing"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(document: dict[str, Any], message: str) -> None:

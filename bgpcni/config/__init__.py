@@ -1,1 +1,1 @@
-"""What people write: the network configuration and agent.toml, validated into frozen models. Pure."""
+"""The configuration that people write: network configurations and agent.toml, validated into frozen models. Pure."""

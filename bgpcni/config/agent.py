@@ -1,6 +1,6 @@
-"""agent.toml: what the operator says of this node, validated into one frozen model. Reads one file, no more.
+"""agent.toml, the operator's configuration of this node, validated into one frozen model. Reads this one file only.
 
-Unknown keys are errors here: this file has one owner.
+Unknown keys are errors here, because nobody but us reads this file.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ def _is_number(annotation: Any) -> bool:
 
 
 class Table(BaseModel):
-    """Base of the tables that are ours: frozen, unknown keys refused."""
+    """Base of the tables of agent.toml: frozen, unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
 
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """`asn = true` would be AS 1."""
+        """Refuse a boolean: `asn = true` would be AS 1."""
         if isinstance(value, bool) and _is_number(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("should be a number")
         return value
 
 
 def _address(value: str) -> str:
-    if "%" in value:  # may hold any character; no speaker of ours takes one
+    if "%" in value:  # a zone may contain any character, and no speaker accepts one
         raise ValueError(f"{value!r} has a zone")
     return str(ip_address(value))
 
@@ -78,7 +78,7 @@ HoldTime = Annotated[int, Field(ge=3, le=65535)]
 
 
 class NeighborTable(Table):
-    """`[[bgp.neighbors]]`. `hold_time` in seconds; absent: that of `[bgp]`."""
+    """`[[bgp.neighbors]]`. `hold_time`: seconds; if absent, that of `[bgp]`."""
 
     address: IpText
     asn: Asn
@@ -90,7 +90,7 @@ class NeighborTable(Table):
 
 
 class BgpTable(Table):
-    """`[bgp]`. Times in seconds; `local_address` is the source of the sessions and EVPN's VTEP."""
+    """`[bgp]`. Times are in seconds. `local_address`: the source address of the sessions, and the VTEP of EVPN."""
 
     asn: Asn
     router_id: Annotated[str, AfterValidator(_router_id)]
@@ -110,17 +110,17 @@ class BgpTable(Table):
         seen: set[str] = set()
         for neighbor in self.neighbors:
             if neighbor.address in seen:
-                raise ValueError(f"neighbors: {neighbor.address} is there twice")
+                raise ValueError(f"neighbors: {neighbor.address} is listed twice")
             if neighbor.address == self.local_address:
                 raise ValueError(f"neighbors: {neighbor.address} is our own local_address")
             if ip_address(neighbor.address).version != ip_address(self.local_address).version:
-                raise ValueError(f"neighbors: {neighbor.address} is not of local_address's family")
+                raise ValueError(f"neighbors: {neighbor.address} is not of the same IP version as local_address")
             seen.add(neighbor.address)
         return self
 
 
 class ExporterTable(BaseModel):
-    """`[exporters.NAME]`: `type` (absent: NAME), the rest is that exporter's own configuration."""
+    """`[exporters.NAME]`: `type` (if absent, NAME); all other keys are that exporter's own configuration."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     type: str | None = None
@@ -131,7 +131,7 @@ class ExporterTable(BaseModel):
 
 
 class NetworkTable(Table):
-    """`[networks.NAME]`: what the operator says of a network wins over the CNI configuration."""
+    """`[networks.NAME]`: settings of a network, which win over its CNI configuration."""
 
     exporters: tuple[str, ...] | None = None
 
@@ -144,14 +144,15 @@ def _range(value: str) -> str:
 
 
 def _community(pattern: str) -> str:
-    """A pattern, or a well-known name, whose number is compared as in the configurations."""
+    """A pattern for communities. The name of a well-known community becomes its number, as in network
+    configurations."""
     return bgp.community(pattern) if pattern in bgp.WELL_KNOWN else pattern
 
 
 class PolicyTable(Table):
-    """`[policy]`: allow-lists for what network configurations may ask; absent: anything.
+    """`[policy]`: allow-lists for network configurations. A list that is absent allows anything.
 
-    `annotations` is the other way round: those of pods that are heeded; absent: none.
+    `annotations` is different: it lists the pod annotations that are obeyed; if it is absent, none is.
     """
 
     import_rt: tuple[str, ...] | None = None
@@ -206,7 +207,7 @@ class PolicyTable(Table):
                 raise InvalidConfiguration(f"ipam: {address} is not allowed by [policy] prefixes of this node")
 
     def refuse_subnets(self, addresses: Iterable[str]) -> None:
-        """As `refuse_addresses`, for `10.1.2.3/24` with all of its subnet: routes to it are made or announced."""
+        """As `refuse_addresses`, but the whole subnet of `10.1.2.3/24` must be allowed, because it gets routes, too."""
         if self.prefixes is None:
             return
         allowed = [ip_network(prefix) for prefix in self.prefixes]
@@ -217,7 +218,7 @@ class PolicyTable(Table):
 
 
 class AgentConfig(Table):
-    """The whole file. `orphan_grace` in seconds."""
+    """The whole file. `orphan_grace`: seconds."""
 
     run_dir: PathText = str(paths.RUN_DIR)
     data_dir: PathText = str(paths.DATA_DIR)
@@ -230,13 +231,13 @@ class AgentConfig(Table):
 
 
 def load(path: Path) -> AgentConfig:
-    """Read and validate agent.toml. Raises InvalidConfiguration naming file, place and what is wrong there."""
+    """Read and validate agent.toml. Raises InvalidConfiguration, which names the file, the key and what is wrong."""
     try:
         document = tomllib.loads(read_plain(path, _FILE_MAX).decode())
     except FileNotFoundError:
         sample = paths.SAMPLES / "agent.toml"
         raise InvalidConfiguration(
-            f"{path}: there is no such file; copy the sample {sample} there and say in [bgp] who this node is"
+            f"{path}: there is no such file; copy the sample {sample} there and describe this node in [bgp]"
         ) from None
     except OSError as error:
         raise InvalidConfiguration(f"{path}: {error.strerror}") from None

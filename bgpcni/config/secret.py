@@ -1,4 +1,4 @@
-"""Files that hold a secret: read only where nobody else can read or change them."""
+"""Reads files that contain a secret. A file that other users can read or change is refused."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ _LONGEST = 4096
 
 
 def read_secret(path: str) -> str:
-    """The file's text without the end of the line. Raises ValueError in words: missing, not 0600, another user's."""
+    """The text of the file without the newline. Raises ValueError: it is missing, its mode is not 0600, or it belongs
+    to another user."""
     try:
         with opened(path, follow=False) as (file, found):
             mode = stat.S_IMODE(found.st_mode)
             if found.st_uid not in (0, os.geteuid()):
                 raise ValueError(f"{path} belongs to user {found.st_uid}")
             if mode & 0o077:
-                raise ValueError(f"{path} is open to other users (mode {mode:04o}); chmod 0600 it")
+                raise ValueError(f"{path} is accessible to other users (mode {mode:04o}); chmod 0600 it")
             octets = os.read(file, _LONGEST)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None

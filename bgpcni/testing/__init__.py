@@ -1,6 +1,6 @@
-"""What proves an exporter: inherit `ExporterSuite`, give it the real speaker, run pytest. Needs pytest.
+"""The tests that an exporter must pass: inherit `ExporterSuite`, give it the real speaker, run pytest. Needs pytest.
 
-Imports nothing of bgpcni but the contract, so that it can be used from any project.
+It imports only the contract from bgpcni, so that any project can use it.
 """
 
 from bgpcni.testing.speaker import Speaker, Woken
