@@ -1,7 +1,8 @@
-"""Routes of one table and protocol number, as rtnetlink messages and back (rtnetlink(7)). Pure packing.
+"""Packs and parses routes of one table and protocol number as rtnetlink messages (rtnetlink(7)). Pure.
 
-A host's route is on a device, without gateway: `10.1.2.3/32 dev cni0 proto 45 table 100 metric 1`. A network's is
-`blackhole 10.1.2.0/24 …`: it stays whatever happens to a device, and in this table it swallows nothing.
+The route to a host has a device and no gateway: `10.1.2.3/32 dev cni0 proto 45 table 100 metric 1`. The route to a
+network is `blackhole 10.1.2.0/24 …`: it does not depend on a device, and this table does not forward, so it drops
+nothing.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ _RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 6, 15
 _UNIVERSE, _LINK, _NOWHERE = 0, 253, 255
 _UNICAST, _BLACKHOLE = 1, 6
 NO_DEVICE = 0
-"""In place of a device's index: a blackhole."""
+"""The index that means a blackhole instead of a device."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where ours are: the table's number, the protocol number that marks them, their metric."""
+    """Where our routes are: the number of the table, the protocol number that marks them, and their metric."""
 
     table: int
     protocol: int
@@ -44,7 +45,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route. `index`: the device's, or NO_DEVICE."""
+    """One route. `index`: the index of the device, or NO_DEVICE."""
 
     prefix: str
     index: int
@@ -52,7 +53,8 @@ class Route:
 
 
 def add(place: Place, prefix: str, index: int, *, replace: bool) -> Message:
-    """`replace` False: an error (EEXIST) where the table has this prefix with this metric, whoever's it is."""
+    """Add a route. `replace` False: the kernel answers EEXIST if the table has this prefix with this metric already,
+    whoever made it."""
     network = ip_network(prefix)
     if index == NO_DEVICE:
         body = _head(place, network, _UNIVERSE, _BLACKHOLE)
@@ -64,7 +66,8 @@ def add(place: Place, prefix: str, index: int, *, replace: bool) -> Message:
 
 
 def remove(place: Place, prefix: str, found: Route | None = None) -> Message:
-    """Delete ours to a prefix, whatever its device and metric; `found`: just this one. ESRCH: there is none."""
+    """Delete our route to a prefix, whatever its device and metric; with `found` only that one. ESRCH: there is
+    none."""
     body = _head(place, ip_network(prefix), _NOWHERE, 0)
     if found is not None:
         body += attribute(_RTA_PRIORITY, found.metric)
@@ -81,13 +84,13 @@ def _head(place: Place, network: IPv4Network | IPv6Network, scope: int, kind: in
 
 
 def dump(place: Place, family: int) -> Message:
-    """Ask for ours of one address family; the kernel filters."""
+    """Ask for our routes of one address family. The kernel filters them."""
     head = _RTMSG.pack(family, 0, 0, 0, 0, place.protocol, 0, 0, 0)
     return Message(RTM_GETROUTE, 0, head + attribute(_RTA_TABLE, place.table))
 
 
 def read(place: Place, data: bytes) -> Route | None:
-    """The route in one message of the kernel, None if it is none of ours."""
+    """The route in a message of the kernel; None if it is not ours."""
     if len(data) < _RTMSG.size:
         return None
     family, length, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(data)
