@@ -127,7 +127,8 @@ def test_an_exporter_that_does_not_come_is_waited_for_aloud(place: Place) -> Non
     place.reload(config("old", net=["new"], other=["old", "third"]))
     until(lambda: place.named(other) == ["old", "third"])
     until(lambda: place.named(items[1]) == ["old", "new"])
-    said = "2 attachments are handed over by a reload: new has not announced it: the speaker is away; old still announces it"
+    reason = "new has not announced it: the speaker is away; old still announces it"
+    said = f"2 attachments are handed over by a reload: {reason}"
     until(lambda: place.waits() == [said])
     assert len(place.exporter("old").table) == 3
     place.back("new")
