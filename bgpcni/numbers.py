@@ -64,7 +64,7 @@ class Numbers:
         with self._locked():
             return self._of(name, given)
 
-    def drop(self, name: str) -> None:
+    def free(self, name: str) -> None:
         """Free the number of a network or VRF. Raises TryAgain, IoFailure."""
         with self._locked():
             numbers, problem = self._load()

@@ -356,7 +356,7 @@ class Store:
                 return False
         return True
 
-    def drop(self, key: AttachmentKey) -> None:
+    def delete(self, key: AttachmentKey) -> None:
         """Delete the record of an attachment, in whatever state it is. A missing one is no error."""
         name = _name(key)
         for state in State:
@@ -371,7 +371,7 @@ class Store:
         except OSError:
             return None
 
-    def drop_digest(self, network: str, digest: str) -> None:
+    def delete_unreadable(self, network: str, digest: str) -> None:
         """Delete a record that cannot be read, by the parts of its file's name."""
         for state in State:
             self._unlink(state, f"{network}@{digest}.json")
@@ -383,9 +383,9 @@ class Store:
         """
         return self._numbers.of(name, given)
 
-    def drop_number(self, name: str) -> None:
+    def free_number(self, name: str) -> None:
         """Free the number of a network or VRF. Raises TryAgain, IoFailure."""
-        self._numbers.drop(name)
+        self._numbers.free(name)
 
     def check_numbers(self) -> None:
         """Raises IoFailure if `number_of` would, except for a disk that cannot be written."""

@@ -1,4 +1,4 @@
-"""Exporters by name: a stranger's package is found, a broken one is an error in words and nobody else's."""
+"""Exporters by name: a third-party package is found; a broken one is an error only for those who name it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.mark.usefixtures("installed")
 class TestStrangers:
-    """pip install is all it takes."""
+    """An installed package's exporter is found without further configuration."""
 
     def test_a_strangers_exporter_is_found_and_configured(self) -> None:
         assert catalog.load("x-good").__name__ == "Good"

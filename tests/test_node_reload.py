@@ -1,4 +1,5 @@
-"""A changed configuration while containers run: what waits, waits alone, says what for, and ends with what it owes."""
+"""A changed configuration while containers run: a waiting hand-over delays nothing else, `status` says what it waits
+for, and it ends when all is confirmed."""
 
 from __future__ import annotations
 
@@ -274,7 +275,7 @@ def test_what_a_container_had_before_is_withdrawn_also_through_an_exporter_that_
     until(lambda: len(old.table) == 1)
     place.away("old")
     with place.store.locked(before.key, SECONDS):
-        assert not reconcile.tear_down(place.node, before).released
+        assert not reconcile.end(place.node, before).released
     place.reload(config("new"))
     again = before.model_copy(update={"exporters": (ExporterUse(name="new", type="memory"),), "created": "later"})
     with place.store.locked(before.key, SECONDS):
@@ -292,7 +293,7 @@ def test_what_a_container_had_before_is_withdrawn_also_through_an_exporter_that_
 def test_exporters_are_let_go_of_that_nobody_needs_since_it_was_last_looked(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hand-over ends while those of an earlier one are let go of, which takes its time."""
+    """A hand-over can end while the exporters of an earlier one are still being closed."""
     begun, go_on, retired = threading.Event(), threading.Event(), list[str]()
     real = place.convergence.retire
 

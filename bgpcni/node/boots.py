@@ -73,7 +73,7 @@ def _removed_as_earlier(node: Node, stored: Stored) -> bool:
         return False
     log.warning("%s; it was written before this boot, so its container is gone: removed", stored.problem)
     try:
-        node.store.drop_digest(stored.network, stored.digest)
+        node.store.delete_unreadable(stored.network, stored.digest)
     except IoFailure as error:
         log.warning("%s", error.msg)
         return False

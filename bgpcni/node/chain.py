@@ -61,7 +61,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
                 "addresses": found.addresses,
             }
         )
-        undo.push("the attachment", lambda: reconcile.take_back(node, attachment, held))
+        undo.push("the attachment", lambda: reconcile.undo_add(node, attachment, held))
         node.claims.take(attachment)
         node.settle(attachment)
         reconcile.begin(node, attachment, held)

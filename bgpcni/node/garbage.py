@@ -60,7 +60,7 @@ def _release(node: Node, stored: Stored, warnings: list[str]) -> None:
     with node.store.locked(stored.attachment.key, _SECONDS):
         again = node.store.find(stored.attachment.key)
         if again is not None and again.attachment is not None:
-            reconcile.tear_down(node, again.attachment, told=again.told, warnings=warnings)
+            reconcile.end(node, again.attachment, told=again.told, warnings=warnings)
 
 
 def _remove_links(node: Node, network: str, kept: set[str], marked: list[links.Link], warnings: list[str]) -> None:

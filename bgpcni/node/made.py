@@ -48,7 +48,7 @@ class MadeOfBridges:
         with suppress(OSError):  # usually there is no list
             os.unlink(name, dir_fd=self._folder)
 
-    def take_away(self, netlink: Netlink, name: str, shared: Callable[[], bool]) -> None:
+    def remove(self, netlink: Netlink, name: str, shared: Callable[[], bool]) -> None:
         """An ADD failed, and its record is deleted: remove what is listed. `shared`: are other attachments on the
         bridge?"""
         if not self._has(name):

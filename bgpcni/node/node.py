@@ -110,10 +110,10 @@ class Node:
         others = (s.attachment for s in self.store.all() if s.attachment is None or s.attachment.key != attachment.key)
         return any(other is None or other.bridge == attachment.bridge for other in others)
 
-    def take_bridge_away(self, attachment: Attachment) -> None:
+    def remove_bridge(self, attachment: Attachment) -> None:
         """Its ADD failed and its record is deleted: remove what was made for its bridge if nobody else is on that."""
         if attachment.bridge and not attachment.chained:
-            self.made.take_away(self.netlink, attachment.bridge, lambda: self.shares_bridge(attachment))
+            self.made.remove(self.netlink, attachment.bridge, lambda: self.shares_bridge(attachment))
 
     def peers(self) -> set[str]:
         """Addresses of this node's BGP peers: those of agent.toml, and those from which another speaker learned

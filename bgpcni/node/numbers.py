@@ -55,7 +55,7 @@ class NumbersInUse:
             self._fresh.discard(name)
             try:
                 if self._alone() and not self._is_recorded(name):
-                    self._store.drop_number(name)
+                    self._store.free_number(name)
             except CniError as error:  # one of 65,535 numbers is lost
                 log.warning("%s keeps its number: %s", name, error.msg)
 

@@ -1,7 +1,7 @@
 """The reconciler of an attachment: it looks, asks `next_step`, takes that step, until nothing is left to be done now.
 
 `run` is the whole loop; its caller holds the attachment's lock. In the agent the worker runs it for every nudge. DEL,
-GC and a failed ADD run it themselves, and so does everything in a call without an agent. `tear_down` is the only way
+GC and a failed ADD run it themselves, and so does everything in a call without an agent. `end` is the only way
 in which an attachment ends.
 """
 
@@ -65,7 +65,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The outcome of `tear_down`. `released`: nothing is left; otherwise the addresses are held. `had_link`: the link
+    """The outcome of `end`. `released`: nothing is left; otherwise the addresses are held. `had_link`: the link
     was there."""
 
     released: bool
@@ -121,7 +121,7 @@ def _by_names_of_now(node: Node, attachment: Attachment) -> Attachment:
     return attachment if names == attachment.exporters else attachment.model_copy(update={"exporters": names})
 
 
-def tear_down(
+def end(
     node: Node,
     attachment: Attachment,
     *,
@@ -168,9 +168,9 @@ def tear_down(
     return Ended(isinstance(outcome, Done), seen.had_link)
 
 
-def give_up(node: Node, attachment: Attachment) -> None:
+def end_unconfirmed(node: Node, attachment: Attachment) -> None:
     """End an attachment without waiting for any confirmation: the operator's `release --force`."""
-    if not tear_down(node, attachment, seconds=0.0).released:
+    if not end(node, attachment, seconds=0.0).released:
         for use in attachment.exporters:
             node.convergence.excuse(attachment.key, use)
         run(node, attachment.key)
@@ -190,7 +190,7 @@ def clear_the_way(node: Node, key: AttachmentKey) -> Attachment | None:
     attachment = stored.attachment
     if stored.state is State.UP and boots.lives(node, attachment):
         raise AlreadyAttached(f"{key} is attached already, since {attachment.since}")
-    return None if tear_down(node, attachment, told=stored.told).released else attachment
+    return None if end(node, attachment, told=stored.told).released else attachment
 
 
 def begin(node: Node, attachment: Attachment, held: Attachment | None) -> None:
@@ -199,7 +199,7 @@ def begin(node: Node, attachment: Attachment, held: Attachment | None) -> None:
     node.store.put(State.ADDING, attachment if held is None else _with(attachment, held))
 
 
-def take_back(node: Node, attachment: Attachment, held: Attachment | None) -> None:
+def undo_add(node: Node, attachment: Attachment, held: Attachment | None) -> None:
     """An ADD failed: end what it has made, like a DEL. `held`: what `clear_the_way` returned."""
     if held is not None:
         attachment = _with(attachment, held)
@@ -208,7 +208,7 @@ def take_back(node: Node, attachment: Attachment, held: Attachment | None) -> No
     )
     attachment = attachment.model_copy(update={"exporters": told})
     try:
-        tear_down(node, attachment, told=bool(told))
+        end(node, attachment, told=bool(told))
     except BaseException:
         with suppress(CniError):  # its DEL, or the next try, then sees that it has to end
             node.store.put(State.LEAVING, attachment)
@@ -363,11 +363,11 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
         case Release():
             node.forget(attachment)
             node.addressing.release(attachment)
-            node.store.drop(key)
+            node.store.delete(key)
             node.convergence.forget(key)
             subject.state = None
             if subject.begun:
-                node.take_bridge_away(attachment)
+                node.remove_bridge(attachment)
     if isinstance(step, (Record, Release)) and not all(one.configured for one in view.exporters):
         node.handed_over += 1
 

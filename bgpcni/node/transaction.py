@@ -78,8 +78,8 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
     container = Namespace.of_container(request.environment.netns, request.netns_fd)
     with container as space, Undo() as undo:
         attachment = _planned(node, request, space, answer.warnings, undo)
-        undo.push("what was made of the bridge", lambda: node.take_bridge_away(attachment))
-        undo.push("the attachment", lambda: reconcile.take_back(node, attachment, held))
+        undo.push("what was made of the bridge", lambda: node.remove_bridge(attachment))
+        undo.push("the attachment", lambda: reconcile.undo_add(node, attachment, held))
         node.claims.take(attachment)
         reconcile.begin(node, attachment, held)
 
@@ -207,7 +207,7 @@ def delete(node: Node, request: Request) -> Answer:
     with node.store.locked(key, LOCK_SECONDS):
         stored = node.store.find(key)
         if stored is not None and stored.attachment is not None:
-            ended = reconcile.tear_down(node, stored.attachment, told=stored.told, warnings=answer.warnings)
+            ended = reconcile.end(node, stored.attachment, told=stored.told, warnings=answer.warnings)
             if not ended.had_link and not stored.attachment.chained:
                 unrecorded.finish(node, request, stored.attachment, answer.warnings, released=ended.released)
             return answer
@@ -217,7 +217,7 @@ def delete(node: Node, request: Request) -> Answer:
             unreadable.release(node, stored, answer.warnings)
             node.convergence.prune()
         else:
-            node.store.drop(key)
+            node.store.delete(key)
         unrecorded.release(node, request, had, answer.warnings)
     return answer
 

@@ -21,4 +21,4 @@ def release(node: Node, stored: Stored, warnings: list[str]) -> None:
     interface.remove_by_digest(node.netlink, stored.digest)
     options.remove_of(stored.digest, interface.host_veths(stored.digest), warnings)
     node.claims.drop_digest(stored.digest)
-    node.store.drop_digest(stored.network, stored.digest)
+    node.store.delete_unreadable(stored.network, stored.digest)
