@@ -1,4 +1,4 @@
-"""What seldom happens and must not hurt: long names, names that collide, full bridges and disks, calls that race."""
+"""Rare cases that must do no harm: long names, names that collide, full bridges and disks, calls that race."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_del_with_a_path_that_is_no_namespace(node: Node, lab: Lab, what: str) -
 
 
 def test_two_adds_of_one_attachment_at_once(node: Node, lab: Lab) -> None:
-    """One succeeds and is whole, the other is error 100; round after round."""
+    """Of two simultaneous ADDs one succeeds completely and the other is error 100, in every round."""
     conf = dual(node)
     with ThreadPoolExecutor(2) as pool:
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""What goes wrong is said: each error with its code and its words, nothing left behind, and DEL is never stuck."""
+"""Errors: each has the right code and message, leaves nothing behind, and never blocks a DEL."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_no_namespace(served: Node, tmp_path: Path, what: str) -> None:
 
 
 def test_the_interface_name_is_taken(served: Node, space: Namespace) -> None:
-    """Another's interface has the name: error 4, and the ADD does not touch it."""
+    """If another interface has the name already, ADD is error 4 and does not touch that interface."""
     space.ip("link", "add", "eth0", "type", "veth", "peer", "name", "other")
     refused(served, space, dual(served, bgp={}), 4, "CNI_IFNAME: eth0 exists already")
 
@@ -285,7 +285,7 @@ def test_no_bgp_in_the_agents_configuration(lab: Lab) -> None:
 
 
 def test_exabgp_is_not_installed(lab: Lab) -> None:
-    """The package is not there: error 7 that says so."""
+    """The exporter's package is not installed: error 7 that says so."""
     spec = importlib.util.find_spec("exabgp")
     assert spec is not None
     assert spec.origin is not None

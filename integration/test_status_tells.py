@@ -1,4 +1,4 @@
-"""What keeps containers from being reached is said by `status` and `explain` while it is so, and no longer."""
+"""`status` and `explain` report what keeps containers from being reached, exactly as long as it lasts."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def uplink(node: Node, address: str) -> str:
 
 
 def test_a_local_address_that_comes_later(lab: Lab) -> None:
-    """The agent starts without it and says why no session begins; when it comes everything mends itself."""
+    """The agent starts although local_address is missing and says why no session begins; once it exists, all works."""
     frr = lab.frr()
     node = lab.node(frr)
     device = uplink(node, node.address)
