@@ -1,4 +1,4 @@
-"""The exporter alone, without the agent, in a network namespace: what the tests of ExaBGP are written with."""
+"""The exporter alone, without the agent, in a network namespace: helpers for the tests of the ExaBGP exporter."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Ears:
 
 
 class Speaker:
-    """One life of an exporter, all its verbs in a thread inside the namespace; ExaBGP starts there too."""
+    """One instance of an exporter. Its methods run in a thread inside the namespace, and ExaBGP starts there, too."""
 
     def __init__(self, lab: Lab, place: Namespace, facts: NodeFacts, socket: str | None = None) -> None:
         self.wake = Woken()
@@ -160,7 +160,7 @@ class Speaker:
         return running.identity.pid
 
     def close(self) -> None:
-        """End this life as an agent's: ExaBGP goes on. Idempotent."""
+        """End this instance as an agent that ends would: ExaBGP goes on. Idempotent."""
         self.exporter.close()
         self._inside.close()
 

@@ -153,7 +153,7 @@ def test_a_killed_exabgp_and_a_killed_peer(lab: Lab, frr: Frr, node: Bench, othe
 
 
 def test_maximum_prefix(lab: Lab, frr: Frr, node: Bench, other: Bench) -> None:
-    """Beyond `maximum_prefix` routes are left out and it is said; they come once there is room."""
+    """Routes beyond `maximum_prefix` are left out and reported; they are learned once there is room."""
     routes = [unicast(other, f"10.7.{n}.0/24") for n in range(30)]
     source = start(lab, other, *routes)
     speaker = Speaker(lab, node.namespace, facts(node, maximum_prefix=20))
@@ -247,7 +247,7 @@ def test_a_malformed_route_goes_alone(stage: Stage) -> None:
 
 
 def test_an_update_whose_lengths_contradict_each_other(stage: Stage) -> None:
-    """The standard leaves only the session's end: with NOTIFICATION 3/1, and a new session afterwards."""
+    """For these errors the standard requires to end the session: with NOTIFICATION 3/1, and a new session follows."""
     stage.peer.say(update(new=prefix("10.1.0.0/16")))
     until(lambda: stage.ears.routes, "the route")
     stage.peer.say(message(UPDATE, b"\0\0\x0f\xff"))

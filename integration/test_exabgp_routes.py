@@ -190,7 +190,7 @@ def test_a_killed_frr_gets_everything_back(frr: Frr, node: Bench, speaker: Speak
 
 
 def test_a_family_that_the_peer_lacks(lab: Lab) -> None:
-    """FRR without EVPN: the route stays wanted, and the reason names the peer; unknown families name nobody."""
+    """FRR without EVPN: the route stays `wanted`, and the reason names the peer that lacks the family."""
     frr = lab.frr()
     node = bench(lab, frr, families=["ipv4-unicast", "ipv6-unicast"])
     some = tuple(Family(name) for name in ALL_FAMILIES if name != "ipv6-vpn")
@@ -439,7 +439,8 @@ def test_peers_of_both_kinds_at_once(lab: Lab, frr: Frr, node: Bench) -> None:
 
 
 def test_an_exabgp_whose_inside_is_another(lab: Lab, frr: Frr, node: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version that is not known inside: said aloud, unicast and L3VPN go on by its text commands, with End-of-RIB."""
+    """With an ExaBGP version that our engine does not know, `status` says so, and unicast and L3VPN work through its
+    text commands, with End-of-RIB."""
     folder = node.run_dir / "site"
     folder.mkdir()
     (folder / "other.py").write_text(

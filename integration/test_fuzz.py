@@ -39,7 +39,7 @@ class Planned(CniError):
 
 
 def unreal(request: Request) -> Node:
-    """As far as ADD goes without touching anything."""
+    """Do what an ADD does before it changes anything."""
     if request.config is None:
         raise Planned("acting by the record")
     agent = AgentConfig(default_exporters=())

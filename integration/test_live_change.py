@@ -162,7 +162,7 @@ def test_the_old_one_stays_until_the_new_one_announces(site: Site) -> None:
     with site.nothing_missed():
         site.reload("gobgp")
         until(lambda: all(set(r["exporters"]) == {"exabgp", "gobgp"} for r in site.node.routes()), "both are named")
-        until(lambda: "gobgpd" in site.waits() and "exabgp goes on announcing" in site.waits(), "what is waited for")
+        until(lambda: "gobgpd" in site.waits() and "exabgp still announces it" in site.waits(), "what is waited for")
         site.reload("exabgp")
         until(lambda: site.waits() == "" and site.through("exabgp"), "the end of a change that was taken back")
         site.reload("gobgp")

@@ -1,4 +1,4 @@
-"""What seldom happens and must not hurt: long names, names that collide, full bridges and disks, calls that race."""
+"""Rare cases that must do no harm: long names, names that collide, full bridges and disks, calls that race."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_namespace_that_is_gone_and_its_path_anothers(node: Node, lab: Lab) ->
 
 
 def test_two_adds_of_one_attachment_at_once(node: Node, lab: Lab) -> None:
-    """One succeeds and is whole, the other is error 100; round after round."""
+    """Of two simultaneous ADDs one succeeds completely and the other is error 100, in every round."""
     conf = dual(node)
     with ThreadPoolExecutor(2) as pool:
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""What a deletion promises, looked at in the kernel in the very moment it returns."""
+"""What the deletion of a link guarantees, checked in the kernel as soon as it returns."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_nothing_is_left_when_a_deletion_returns() -> None:
 
 
 def test_each_of_many_is_gone_when_its_own_deletion_returns() -> None:
-    """They go together, and are told of one by one."""
+    """Several links are deleted together, and each caller gets its own answer."""
 
     def run(world: World) -> None:
         reaper = Reaper()

@@ -1,4 +1,4 @@
-"""What goes wrong is said: each error with its code and its words, nothing left behind, and DEL is never stuck."""
+"""Errors: each has the right code and message, leaves nothing behind, and never blocks a DEL."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_no_bgp_in_the_agents_configuration(lab: Lab) -> None:
 
 
 def test_exabgp_is_not_installed(lab: Lab) -> None:
-    """The package is not there: error 7 that says so."""
+    """The exporter's package is not installed: error 7 that says so."""
     spec = importlib.util.find_spec("exabgp")
     assert spec is not None
     assert spec.origin is not None

@@ -1,4 +1,4 @@
-"""Who tries to get round what the node trusts: tenants, other users, slow and oversized requests."""
+"""Attempts to abuse the node's trust: by tenants, other users, and slow or oversized requests."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def header(environment: int, stdin: int, magic: bytes = protocol.MAGIC, kind: by
 
 
 def ended(client: socket.socket) -> bool:
-    """Whether the agent hangs up without a word."""
+    """Whether the agent closes the connection without an answer."""
     try:
         return client.recv(1) == b""
     except ConnectionResetError:
@@ -190,7 +190,7 @@ STARTS = {
 
 
 def test_what_is_no_request_of_ours_ends_at_once(trusting: Node) -> None:
-    """Too much is not read, another protocol not answered; the next request is served."""
+    """An oversized request is not read, and another protocol is not answered; the next request is served."""
     for what, start in STARTS.items():
         with connect(trusting) as client:
             try:
@@ -202,7 +202,7 @@ def test_what_is_no_request_of_ours_ends_at_once(trusting: Node) -> None:
 
 
 def test_a_request_that_trickles_is_dropped(trusting: Node) -> None:
-    """An octet now and then does not hold a place for ever: the whole request has one deadline."""
+    """A client that sends one octet now and then is disconnected, because the whole request has one deadline."""
     with connect(trusting) as client:
         done = threading.Event()
 
@@ -270,7 +270,7 @@ def test_another_user_cannot_ask(trusting: Node) -> None:
 
 
 def test_another_users_socket_is_not_asked(lab: Lab) -> None:
-    """An agent that is not root's gets nothing: the call counts as having nobody to do it."""
+    """An agent of another user than root gets nothing: for the call there is no agent."""
     node = lab.node()
     folder = lab.folder / "stranger"
     folder.mkdir()

@@ -36,7 +36,7 @@ def test_a_refusal_is_its_message() -> None:
 
 
 def test_a_defect_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
-    """Not as an agent that went away; the log has the traceback."""
+    """A defect is answered as an error, not as an agent that went away; the log has the traceback."""
     with caplog.at_level(logging.ERROR):
         code, document = reload(KeyError("x"))
     assert (code, document["error"]) == (1, "internal error: KeyError: 'x'; see the agent's log")

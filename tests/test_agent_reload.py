@@ -24,7 +24,7 @@ from bgpcni.testing.patience import SECONDS, until
 
 
 class Deaf:
-    """In the place of what tells of the kernel's events."""
+    """Stands in for the monitor of the kernel's events."""
 
     def __init__(self, *told: Callable[..., None]) -> None:
         pass
@@ -94,7 +94,7 @@ def changed(config: AgentConfig) -> NodeFacts:
 
 
 def test_a_changed_node_tells_everything_again(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other facts of the node: other exporters, which are told of every record."""
+    """Other facts of the node need new exporters, which are given the routes of every record."""
     monkeypatch.setattr(facts, "resolve", changed)
     before = running.node.convergence.announcers()["memory"]
     running.reload()
@@ -104,7 +104,7 @@ def test_a_changed_node_tells_everything_again(running: Running, monkeypatch: py
 
 
 def test_a_reload_that_fails_in_the_middle_goes_back(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exporters of before were let go of already: they are made again, and announce what is up."""
+    """The old exporters were closed already: they are made again, and announce what is up."""
     known = running.node.facts
     monkeypatch.setattr(facts, "resolve", changed)
     configure = DataPlane.configure
@@ -215,7 +215,7 @@ def test_what_could_not_be_told_is_not_pruned(running: Running, monkeypatch: pyt
 
 
 def test_the_facts_of_these_tests_are_others(running: Running) -> None:
-    """Else the two tests above would reload nothing."""
+    """The two tests above need facts that differ; otherwise they would reload nothing."""
     assert changed(running.node.agent) != running.node.facts
     assert FACTS.asn is None
 

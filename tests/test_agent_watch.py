@@ -1,4 +1,4 @@
-"""What the agent looks after: each look for itself, said while it is so, and no longer."""
+"""The agent's regular checks: each runs by itself, and a problem is reported exactly as long as it lasts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from bgpcni.testing.patience import SECONDS
 
 
 def test_what_is_amiss_is_said_until_it_is_mended(caplog: pytest.LogCaptureFixture) -> None:
-    """Once in the log, in `problems` for as long as it lasts; a look that fails hinders no other."""
+    """A problem is logged once and stays in `problems` as long as it lasts. A failing check does not stop the
+    others."""
     caplog.set_level(logging.INFO)
     words = "the address is missing"
 

@@ -1,4 +1,4 @@
-"""What happens without a call: confirmed withdrawals are completed, lost links noticed, one harms no other."""
+"""What the agent does without a call: it finishes confirmed withdrawals and notices lost links, each independently."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Place(AtWork):
     """The one whose worker is watched."""
 
     def looked_at(self, *keys: AttachmentKey) -> None:
-        """Have these looked at, and wait until it was done, as far as it goes."""
+        """Nudge these, and wait until the worker has done all it can."""
         for key in keys:
             self.nudges.nudge(key)
         last = AttachmentKey("net", "last", "eth0")
@@ -51,7 +51,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
 def test_a_broken_attachment_harms_no_other(
     place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A defect of ours is logged; the next attachment is seen to all the same."""
+    """A defect of ours is logged, and the worker still handles the next attachment."""
     items = [place.attachment(container_id=name, exporters=()) for name in ("broken", "sound")]
     real = interface.remove
 
@@ -71,7 +71,7 @@ def test_a_broken_attachment_harms_no_other(
 
 
 def test_the_name_of_a_dead_container_is_taken_down(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what `bgpcni attach` connected, as soon as its link is gone."""
+    """The name that `bgpcni attach` made is removed as soon as the link is gone."""
     told = threading.Event()
     asked: list[tuple[Path, ...]] = []
 
@@ -89,7 +89,7 @@ def test_the_name_of_a_dead_container_is_taken_down(place: Place, monkeypatch: p
 
 
 def test_a_confirmed_withdrawal_gives_the_record_back(place: Place) -> None:
-    """The session that was down when DEL came is back: nobody has to ask."""
+    """When the session that was down at the DEL is back, the address is released without any call."""
     item = place.attachment()
     place.store.put(State.UP, item)
     place.convergence.want(item)
@@ -114,7 +114,7 @@ def test_a_nudge_waits_for_the_call_that_holds_the_attachment(place: Place) -> N
 
 
 def test_an_attachment_that_was_added_again_stays(place: Place) -> None:
-    """A confirmation that comes late says nothing of the attachment that is there now."""
+    """A late confirmation for an earlier attachment does not affect the present one."""
     item = place.attachment(exporters=(), host_veth="lo", host_index=1)
     place.store.put(State.UP, item)
     place.looked_at(item.key)
@@ -125,7 +125,7 @@ def test_an_attachment_that_was_added_again_stays(place: Place) -> None:
 def test_what_cannot_be_finished_now_is_tried_again(
     place: Place, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """A full disk, a kernel that refuses: the address is not lost for good."""
+    """After an error (a full disk, a kernel that refuses) the release is retried, so no address is lost."""
     item = place.attachment(exporters=())
     place.store.put(State.LEAVING, item)
     release, failures = place.node.addressing.release, [error, error]
@@ -180,8 +180,8 @@ def test_lost_events_are_made_up_for(place: Place) -> None:
 
 
 def refusing(place: Place, monkeypatch: pytest.MonkeyPatch, times: int) -> list[IoFailure]:
-    """A disk that can be read only, for so many tries to drop a record. Returns the refusals to come."""
-    drop, refusals = place.store.drop, [IoFailure("read-only")] * times
+    """Makes the disk read-only for `times` attempts to delete a record. Returns the refusals that are left."""
+    drop, refusals = place.store.delete, [IoFailure("read-only")] * times
 
     def refuse(key: AttachmentKey) -> None:
         if refusals:
@@ -189,7 +189,7 @@ def refusing(place: Place, monkeypatch: pytest.MonkeyPatch, times: int) -> list[
         drop(key)
 
     monkeypatch.setattr(place.store, "move", lambda *_: False)
-    monkeypatch.setattr(place.store, "drop", refuse)
+    monkeypatch.setattr(place.store, "delete", refuse)
     return refusals
 
 
@@ -201,7 +201,7 @@ def test_what_the_disk_does_not_let_go_is_finished_when_it_can(place: Place, mon
     until(lambda: len(place.exporter().table) == 1)
     refusals, warnings = refusing(place, monkeypatch, 3), list[str]()
     with place.store.locked(item.key, SECONDS):
-        assert not reconcile.tear_down(place.node, item, warnings=warnings).released
+        assert not reconcile.end(place.node, item, warnings=warnings).released
     assert ["read-only" in warning for warning in warnings] == [True]
     assert not place.exporter().table
     until(lambda: place.store.find(item.key) is None)
@@ -209,7 +209,7 @@ def test_what_the_disk_does_not_let_go_is_finished_when_it_can(place: Place, mon
 
 
 def test_an_orphan_is_not_released_before_its_time(place: Place) -> None:
-    """Its withdrawal is confirmed at once; its record waits for a DEL."""
+    """The withdrawal of an orphan is confirmed at once, but its record is kept for a DEL until the grace is over."""
     place.node.agent = AgentConfig(orphan_grace=3600)
     item = place.attachment(host_veth="vethgone", host_index=NO_LINK)
     place.store.put(State.UP, item)
@@ -224,12 +224,13 @@ def test_an_orphan_is_not_released_before_its_time(place: Place) -> None:
 def test_behind_another_plugin_a_del_that_leaves_no_trace_is_an_error(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The link is not ours to remove, and the record says that it is up: nobody could tell later that DEL came."""
+    """Behind another plugin DEL fails if the record cannot be moved: without it nobody could know later that a DEL
+    came."""
     item = place.attachment(host_veth="lo", host_index=1, exporters=())
     place.store.put(State.UP, item)
     refusing(place, monkeypatch, 1000)
     with place.store.locked(item.key, SECONDS), pytest.raises(IoFailure, match="read-only"):
-        reconcile.tear_down(place.node, item)
+        reconcile.end(place.node, item)
 
 
 def test_the_worker_lingers_for_no_link_that_is_gone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +276,7 @@ def test_nothing_is_remembered_of_an_attachment_that_made_trouble_and_went_by_a_
     assert failing.wait(SECONDS)
     monkeypatch.setattr(place.node.addressing, "release", release)
     with place.store.locked(item.key, SECONDS):
-        assert reconcile.tear_down(place.node, item).released
+        assert reconcile.end(place.node, item).released
     assert item.key not in place.node.seen
     assert not place.nudges._due
 

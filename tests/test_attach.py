@@ -31,7 +31,7 @@ def memory(tmp_path: Path) -> Memory:
 
 
 def test_what_is_kept_is_found_again(memory: Memory) -> None:
-    """By key, and by network; dropped, it is gone, and dropping it again is nothing."""
+    """What was kept is found by key and by network; after `drop` it is gone, and a second `drop` is no error."""
     first, second, other = kept(), kept(ifname="net1"), kept(network="red")
     for entry in (first, second, other):
         memory.put(entry)
@@ -44,7 +44,7 @@ def test_what_is_kept_is_found_again(memory: Memory) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(memory: Memory, tmp_path: Path) -> None:
-    """What somebody spoilt is an error that names the file."""
+    """A damaged file is an error that names the file."""
     memory.put(kept())
     (file,) = (tmp_path / "attached").glob("*.json")
     file.write_text('{"schema": 1}')
@@ -83,7 +83,7 @@ def test_one_at_a_time(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_sign_is_put_up_turned_and_taken_down(tmp_path: Path) -> None:
-    """Made if free, led elsewhere, removed while it is ours."""
+    """A name is made if it is free, may be moved to another namespace, and is removed only while it is ours."""
     sign = Sign(tmp_path / "netns" / "web", ("/proc/7/ns/net", "/proc/1/fd/3"))
     assert sign.make("/proc/1/fd/3")
     assert not sign.make("/proc/1/fd/3")
@@ -96,7 +96,7 @@ def test_a_sign_is_put_up_turned_and_taken_down(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", ["link", "file", "folder"])
 def test_a_sign_of_somebody_else_stays(tmp_path: Path, other: str) -> None:
-    """Whatever has the name now is not ours to turn or to remove."""
+    """A name that is not ours is neither moved nor removed."""
     path = tmp_path / "web"
     {"link": lambda: path.symlink_to("/proc/8/ns/net"), "file": path.touch, "folder": path.mkdir}[other]()
     sign = Sign(path, ("/proc/7/ns/net",))
@@ -113,7 +113,7 @@ def test_a_name_that_is_too_long_is_not_free(tmp_path: Path) -> None:
 
 
 def test_a_process_that_is_not_there() -> None:
-    """The number of no process is refused in words."""
+    """A pid without a process is refused with the reason."""
     with pytest.raises(InvalidNamespace, match=r"process 2147483646: "), attached.namespace_of(2147483646):
         pass
 

@@ -50,7 +50,7 @@ def results(draw: Callable[..., Any]) -> Result:
 
 
 def carried(result: Result, version: str) -> Result:
-    """What is left of a result in a version that cannot carry all of it."""
+    """A result without the fields that a version does not have."""
     if at_least(version, "1.1.0"):
         return result
     plain = tuple(Route(route.dst, route.gw) for route in result.routes)
@@ -136,7 +136,7 @@ def test_the_forms_of_each_version() -> None:
     ],
 )
 def test_an_error_names_the_place(change: dict[str, Any], message: str) -> None:
-    """Error 6, and the operator knows where to look."""
+    """A bad result is error 6, and the message names the place."""
     document = json.loads(json.dumps(SAMPLE.encode("1.0.0") | change))
     with pytest.raises(DecodingFailure) as error:
         decode(document, "1.0.0")

@@ -1,4 +1,4 @@
-"""agent.toml: every mistake is named with its place; nothing unknown is let pass."""
+"""agent.toml: every error names its place, and unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read(tmp_path: Path, text: str) -> AgentConfig:
 
 
 def test_an_empty_file_is_a_node_without_bgp(tmp_path: Path) -> None:
-    """All has defaults; `status` says that ExaBGP is not started."""
+    """An empty file is valid, because everything has a default."""
     config = read(tmp_path, "")
     assert config == AgentConfig()
     assert (config.run_dir, config.data_dir, config.orphan_grace) == ("/run/bgpcni", "/var/lib/bgpcni", 60)

@@ -1,4 +1,4 @@
-"""Exporters by name: a stranger's package is found, a broken one is an error in words and nobody else's."""
+"""Exporters by name: a third-party package is found; a broken one is an error only for those who name it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.mark.usefixtures("installed")
 class TestStrangers:
-    """pip install is all it takes."""
+    """An installed package's exporter is found without further configuration."""
 
     def test_a_strangers_exporter_is_found_and_configured(self) -> None:
         assert catalog.load("x-good").__name__ == "Good"
@@ -100,7 +100,7 @@ class TestStrangers:
             ("x-silent", "'x-silent' does not say which contract it is written for; this is contract 1"),
             ("x-short", "'x-short' lacks close, prune, withdraw"),
             ("x-vague", "'x-vague' does not say which families it can announce"),
-            ("x-loose", "'x-loose' has a Config that is no pydantic model"),
+            ("x-loose", "'x-loose' has a Config that is not a pydantic model"),
         ],
     )
     def test_what_is_wrong_with_an_exporter_is_said(self, name: str, words: str) -> None:

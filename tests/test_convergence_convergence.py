@@ -1,4 +1,4 @@
-"""All exporters of a node: none holds up another, and an attachment is free when each has confirmed."""
+"""All exporters of a node: none delays another, and an attachment has ended when each has confirmed."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_drain_withdraws_everything_everywhere(convergence: Convergence) -> None
 
 
 class TestWithinACall:
-    """Without an agent: done when it returns."""
+    """In a call without an agent the route is announced when the call returns."""
 
     def test_announced_and_withdrawn(self) -> None:
         alone = Convergence(FACTS, Nudges(), others=Nobody())
@@ -244,7 +244,7 @@ class TestWithinACall:
         table: dict[Nlri, Announcement] = {}
 
         def call() -> Convergence:
-            """A process of its own; the speaker lives on."""
+            """A process of its own for each call; the speaker keeps its table."""
             alone = Convergence(FACTS, Nudges(), others=Nobody(up))
             alone.ensure(items[0].exporters[0])
             exporter(alone, "memory").table = table

@@ -60,7 +60,7 @@ def test_a_start_that_fails_says_why(home):
 
 
 def test_a_death_is_told_by_its_signal_and_not_by_the_last_line(home):
-    """Whatever was logged before has nothing to do with it."""
+    """Lines that were logged before the start are not quoted as its reason."""
     home.write_configuration("process p { run /bin/sleep 1000; encoder json; }\n")
     running = home.start()
     try:
@@ -88,7 +88,7 @@ def test_a_death_is_told_by_its_signal_and_not_by_the_last_line(home):
     ids=["session", "no error", "another's", "error", "traceback", "ours", "empty"],
 )
 def test_the_last_line_is_told_only_if_it_is_an_error(home, log, words):
-    """Of this very process, and not of one of its sessions."""
+    """The line must come from the process itself, not from one of its sessions."""
     running = Running(Identity(7, 1), os.open(os.devnull, os.O_RDONLY))
     running.status = process._status(os.CLD_EXITED, 1)
     home.log.write_text(log.format(pid=7))

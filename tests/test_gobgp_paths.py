@@ -90,5 +90,5 @@ def test_targets_of_this_node(target: str) -> None:
 @pytest.mark.parametrize("target", ["192.0.2.1:50051", "localhost:50051", "dns:///x", "unix:relative", ":50051", ""])
 def test_other_targets_are_refused(target: str) -> None:
     """The API is neither encrypted nor authenticated: only this node's, by literal address or path."""
-    with pytest.raises(ValidationError, match="no gobgpd on this node"):
+    with pytest.raises(ValidationError, match="not an address of a gobgpd on this node"):
         GoBGP.Config(target=target)

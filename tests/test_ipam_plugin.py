@@ -1,4 +1,4 @@
-"""`bgpcni-ipam` on a node without a cluster: it says so, in the specification's words, and is in nobody's way."""
+"""`bgpcni-ipam` on a node without a cluster: it reports that as the specification asks, and blocks no DEL."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_version() -> None:
 
 @pytest.mark.parametrize(("command", "code"), [("ADD", 7), ("CHECK", 7), ("STATUS", 50)])
 def test_there_is_no_cluster(command: str, code: int) -> None:
-    """Never an address that nobody gave; the error says what is missing, and what to do."""
+    """ADD gives no address; the error says what is missing and what to do."""
     said = error(ask(command))
     assert said["code"] == code
     assert said["cniVersion"] == "1.1.0"

@@ -1,4 +1,4 @@
-"""Links are deleted for whoever asks, whatever happens to the others, and nobody waits longer than it takes."""
+"""Each caller's link is deleted, whatever happens to the others, and nobody waits longer than necessary."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ def test_each_of_a_batch_is_told_the_truth_about_its_own_link(kernel: Kernel, er
 
 
 def test_an_error_that_leaves_it_open_is_no_success(kernel: Kernel) -> None:
-    """Nobody of a batch hears that his link is gone when nothing is known of it."""
+    """If it is not known what happened to a batch, no caller is told that its link is gone."""
     kernel.add(1, 2, 3)
     kernel.group_refusal = ValueError("x")
     first, mates = piled_up(Reaper(), kernel, 1, 2, 3)
@@ -312,7 +312,7 @@ def test_a_process_without_threads_says_so(kernel: Kernel, monkeypatch: pytest.M
 
 
 def test_many_at_once_all_go(kernel: Kernel) -> None:
-    """Whoever is first; more than a batch holds."""
+    """More deletions than a batch holds are all done, in any order."""
     indexes = range(1, 501)
     kernel.add(*indexes)
     reaper = Reaper()

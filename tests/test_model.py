@@ -1,4 +1,4 @@
-"""The nouns: routes print as FRR prints them, records survive the disk, keys are told apart."""
+"""The values: routes print as in FRR, records can be read back, and different keys have different digests."""
 
 from __future__ import annotations
 

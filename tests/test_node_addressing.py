@@ -71,7 +71,7 @@ def test_an_evpn_add_waits_for_the_acknowledgement_of_the_last_address(tmp_path:
     thread.start()
     assert waits.wait(SECONDS)
     node.release(item)
-    store.drop(item.key)
+    store.delete(item.key)
     thread.join(SECONDS)
     assert given == ["10.1.2.10/24"]
 

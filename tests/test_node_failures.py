@@ -1,4 +1,4 @@
-"""ADDs that failed are remembered, so many and no more, until they work."""
+"""A limited number of failed ADDs is remembered, until the ADD succeeds."""
 
 from __future__ import annotations
 

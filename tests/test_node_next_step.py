@@ -1,5 +1,5 @@
-"""What is done next for an attachment, over every situation there can be: nothing is given back too early, nothing
-is withdrawn too early, and everything comes to an end."""
+"""The next step of an attachment, in every possible situation: nothing is released or withdrawn too early, and every
+ending completes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An ADD that fails uses up no number of a network, unless somebody else needs it."""
+"""A failed ADD frees the number that it was given, unless something else needs it."""
 
 from __future__ import annotations
 

@@ -257,9 +257,9 @@ def test_a_path_that_agent_toml_names_may_be_named() -> None:
             r"bgp\.vrf: .* longer than 15 characters",
         ),
         ({"family": "evpn", "vni": 5, "vrf": "cni0", "l3vni": 6}, r"bgp\.vrf: cni0 is the name of the bridge"),
-        ({"family": "vpn", "vrf": "red", "l3vni": 6}, r"bgp\.l3vni: is of EVPN"),
-        ({"family": "unicast", "vrf": "red"}, r"bgp\.vrf: unicast routes are of the node's own table"),
-        ({"vrf": "red"}, r"bgp\.vrf: unicast routes are of the node's own table"),
+        ({"family": "vpn", "vrf": "red", "l3vni": 6}, r"bgp\.l3vni: it belongs to EVPN"),
+        ({"family": "unicast", "vrf": "red"}, r"bgp\.vrf: unicast routes go into the node's own table"),
+        ({"vrf": "red"}, r"bgp\.vrf: unicast routes go into the node's own table"),
     ],
 )
 def test_a_vrf_that_cannot_be_is_refused(asks: dict[str, Any], words: str) -> None:

@@ -1,4 +1,4 @@
-"""The queue of attachments to look at: each once, at the earliest time that anybody asked for."""
+"""The queue of attachments to look at: each is in it once, with the earliest time asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is made of the UPDATEs of a peer: every value of every family, and nothing of what is malformed."""
+"""Decoding the UPDATEs of a peer: every value of every family arrives, and malformed routes do not."""
 
 from __future__ import annotations
 

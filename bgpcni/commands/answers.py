@@ -528,7 +528,7 @@ def release(node: Node, container_id: str, *, force: bool) -> tuple[Document, in
                 continue
             if again.state is State.UP and not interface.vanished(node.netlink, again.attachment):
                 raise InvalidConfiguration(f"{attachment.key} is up: DEL it first")
-            reconcile.give_up(node, again.attachment)
+            reconcile.end_unconfirmed(node, again.attachment)
             released.append(str(attachment.key))
     if not released:
         return failure(f"no attachment of container {container_id!r}"), 1

@@ -48,7 +48,7 @@ class Table(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """`asn = true` would be AS 1."""
+        """Refuse a boolean: `asn = true` would be AS 1."""
         if isinstance(value, bool) and _is_number(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("should be a number")
         return value
@@ -93,7 +93,7 @@ class NeighborTable(Table):
 
 
 class BgpTable(Table):
-    """`[bgp]`. Times in seconds; `local_address` is the source of the sessions and EVPN's VTEP."""
+    """`[bgp]`. Times are in seconds. `local_address`: the source address of the sessions, and the VTEP of EVPN."""
 
     asn: Asn
     router_id: Annotated[str, AfterValidator(_router_id)]
@@ -210,7 +210,7 @@ class PolicyTable(Table):
                 raise InvalidConfiguration(f"ipam: {address} is not allowed by [policy] prefixes of this node")
 
     def refuse_subnets(self, addresses: Iterable[str]) -> None:
-        """As `refuse_addresses`, for `10.1.2.3/24` with all of its subnet: routes to it are made or announced."""
+        """As `refuse_addresses`, but the whole subnet of `10.1.2.3/24` must be allowed, because it gets routes, too."""
         if self.prefixes is None:
             return
         allowed = [ip_network(prefix) for prefix in self.prefixes]
@@ -221,7 +221,7 @@ class PolicyTable(Table):
 
 
 class AgentConfig(Table):
-    """The whole file. `orphan_grace` in seconds."""
+    """The whole file. `orphan_grace`: seconds."""
 
     run_dir: PathText = str(paths.RUN_DIR)
     data_dir: PathText = str(paths.DATA_DIR)
@@ -242,7 +242,7 @@ def load(path: Path) -> AgentConfig:
     except FileNotFoundError:
         sample = paths.SAMPLES / "agent.toml"
         raise InvalidConfiguration(
-            f"{path}: there is no such file; copy the sample {sample} there and say in [bgp] who this node is"
+            f"{path}: there is no such file; copy the sample {sample} there and describe this node in [bgp]"
         ) from None
     except OSError as error:
         raise InvalidConfiguration(f"{path}: {error.strerror}") from None

@@ -1,7 +1,7 @@
-"""The network configuration: what a runtime sends on stdin, validated into one frozen model. Pure.
+"""The network configuration, which a runtime sends on stdin, validated into one frozen model. Pure.
 
-Keys match without regard to case, as the reference library's JSON does. Unknown keys are accepted (the CNI
-specification, section 1, asks for it); those that look like a misspelling of ours are reported.
+Keys match without regard to case, as in the JSON of the reference library. Unknown keys are accepted, as section 1 of
+the CNI specification asks; one that looks like a misspelling of ours is reported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bgpcni.errors import DecodingFailure, InvalidConfiguration
 
 NAME_MOST = 180
 NEAR = 0.8
-"""So alike, by difflib, is an unknown key to the one that was meant."""
+"""How similar, by difflib's ratio, an unknown key must be to one of ours to be taken for a misspelling."""
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
@@ -49,7 +49,7 @@ def _number(value: Any) -> Any:
 
 
 def _mtu(value: int) -> int:
-    """0: the kernel's default; from 68 on (RFC 791) a link can carry IPv4."""
+    """0 means the kernel's default. IPv4 needs an MTU of at least 68 (RFC 791)."""
     if 0 < value < 68:
         raise ValueError(f"{value} is below 68")
     return value
@@ -66,7 +66,7 @@ def _distinguisher(value: str) -> str:
 
 
 def mac_address(value: str) -> str:
-    """A MAC address, canonical: lower case with colons. Raises ValueError."""
+    """The MAC address in canonical form: lower case, with colons. Raises ValueError."""
     text = value.lower().replace("-", ":")
     if not _MAC.fullmatch(text):
         raise ValueError(f"{value!r} is not a MAC address")
@@ -101,9 +101,9 @@ class Section(BaseModel):
 
 
 class BgpSection(Section):
-    """`bgp`: what is announced, and how long ADD waits for it. Times in seconds.
+    """`bgp`: what is announced, and how long ADD waits for it. Times are in seconds.
 
-    `vrf`: the VRF that the bridge is in, `l3vni`: that VRF's own VNI (EVPN's type 5 routes, RFC 9136).
+    `vrf`: the VRF in which the bridge is. `l3vni`: that VRF's own VNI (type 5 routes of EVPN, RFC 9136).
     """
 
     family: Literal["unicast", "vpn", "evpn"] | None = None
@@ -172,7 +172,9 @@ class TrunkSection(Section):
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
         if (self.min_id is None) != (self.max_id is None):
-            raise ValueError(f"minID and maxID go together: {'minID' if self.min_id is None else 'maxID'} is missing")
+            raise ValueError(
+                f"minID and maxID must be given together: {'minID' if self.min_id is None else 'maxID'} is missing"
+            )
         if self.min_id is not None and self.max_id is not None and self.min_id > self.max_id:
             raise ValueError(f"minID {self.min_id} is over maxID {self.max_id}")
         return self
@@ -233,7 +235,7 @@ class NetworkConfig(Section):
 
     @property
     def ipam_type(self) -> str:
-        """The IPAM plugin's name, "" for layer 2 only."""
+        """The IPAM plugin's name; "" for layer 2 only."""
         value = next((self.ipam[key] for key in self.ipam if key.lower() == "type"), "") if self.ipam else ""
         return value if isinstance(value, str) else ""
 
@@ -245,9 +247,9 @@ _FOREIGN = frozenset(
 
 
 def parse(document: Mapping[str, Any], *, escaped: bool = True) -> tuple[NetworkConfig, tuple[str, ...]]:
-    """A document as `decode` gives it → the configuration and warnings. Raises InvalidConfiguration (7).
+    """Validate a document from `decode`: returns the configuration and warnings. Raises InvalidConfiguration (7).
 
-    `escaped`: its text has escapes, which may be halves of surrogate pairs.
+    `escaped`: the text has escapes, which may be halves of surrogate pairs.
     """
     if escaped and (place := _halved(document)):
         raise InvalidConfiguration(f"{place}: half of a surrogate pair")
@@ -285,7 +287,7 @@ def _list_of(section: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def _look_at_keys(section: Iterable[str], known: Iterable[str], place: str, warnings: list[str]) -> None:
-    """Note the keys that look like a misspelling of a known one."""
+    """Warn of keys that look like a misspelling of a known one."""
     spelling = {name.lower(): name for name in known}
     for key in section:
         if key.lower() not in spelling and key.lower() not in _FOREIGN and (near := nearest(key.lower(), spelling)):
@@ -304,12 +306,12 @@ _RANGE = ("subnet", "rangeStart", "rangeEnd", "gateway")
 
 
 def is_name(text: str) -> bool:
-    """A network name as the specification has it, short enough to be part of a file's name."""
+    """Whether the name is allowed by the specification and short enough to be part of a file's name."""
     return bool(_NAME.fullmatch(text)) and len(text) <= NAME_MOST
 
 
 def decode(stdin: bytes) -> dict[str, Any]:
-    """One JSON object, or error 6 that says what was wrong and where."""
+    """Decode one JSON object. Raises DecodingFailure (6), which says what is wrong and where."""
     try:
         document = json.loads(stdin)
     except UnicodeDecodeError:
@@ -325,7 +327,7 @@ def decode(stdin: bytes) -> dict[str, Any]:
 
 
 def _halved(document: Mapping[str, Any]) -> str:
-    """Where a string is that cannot be written as UTF-8 again, "" if none is."""
+    """The place of a string that cannot be written as UTF-8 again; "" if there is none."""
     rest: list[tuple[str, Any]] = [("", document)]
     while rest:
         place, value = rest.pop()
@@ -359,8 +361,8 @@ _WORDS = {
     "json_invalid": "is not JSON",
     "greater_than_equal": "{input} is below {ge}",
     "less_than_equal": "{input} is over {le}",
-    "too_short": "has {actual_length} entries, at least {min_length} must be there",
-    "too_long": "has {actual_length} entries, at most {max_length} may be there",
+    "too_short": "has {actual_length} entries, but needs at least {min_length}",
+    "too_long": "has {actual_length} entries, but may have {max_length} at most",
 }
 """How we word the errors of pydantic, by their type. The braces are filled with the value and what pydantic gives."""
 
@@ -391,7 +393,7 @@ def _findings(error: ValidationError, prefix: str, model: type[BaseModel] | None
 
 
 def _meant(model: type[BaseModel], place: Sequence[int | str]) -> str:
-    """`; did you mean 'asn'?` for the unknown key at the end of `place`, "" if none comes near."""
+    """`; did you mean 'asn'?` for the unknown key at the end of `place`; "" if no key is similar."""
     *path, key = place
     for part in path:
         field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)

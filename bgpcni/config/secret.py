@@ -18,7 +18,7 @@ def read_secret(path: str) -> str:
             if found.st_uid not in (0, os.geteuid()):
                 raise ValueError(f"{path} belongs to user {found.st_uid}")
             if mode & 0o077:
-                raise ValueError(f"{path} is open to other users (mode {mode:04o}); chmod 0600 it")
+                raise ValueError(f"{path} is accessible to other users (mode {mode:04o}); chmod 0600 it")
             octets = os.read(file, _LONGEST)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None

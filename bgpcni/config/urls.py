@@ -24,7 +24,7 @@ def loopback_url(text: str) -> str:
     except ValueError as error:
         raise ValueError(f"{text!a} is not a URL: {error}") from None
     if parts.scheme != "http" or parts.query or parts.fragment or "@" in parts.netloc or "?" in text or "#" in text:
-        raise ValueError(f"{text!a}: only http://ADDRESS:PORT/PATH, without user, query and fragment")
+        raise ValueError(f"{text!a}: must be http://ADDRESS:PORT/PATH, without user, query and fragment")
     try:
         address = ip_address(parts.hostname or "")
     except ValueError:

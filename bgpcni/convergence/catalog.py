@@ -1,6 +1,7 @@
-"""Exporters by name: loaded through stevedore from the entry-point group `bgpcni.exporters`, checked, configured.
+"""Exporters by name: loads them through stevedore from the entry-point group `bgpcni.exporters`, checks and configures
+them.
 
-A broken exporter is an error in words for those who ask for it, and nobody else's.
+A broken exporter is an error only for a network or an agent.toml that names it.
 """
 
 from __future__ import annotations
@@ -29,18 +30,19 @@ log = logging.getLogger(__name__)
 
 
 def cache_in(run_dir: Path) -> None:
-    """Keep stevedore's cache of entry points out of anybody's home. Before the first `load`."""
+    """Keep stevedore from writing its cache of entry points into a home directory. Call it before the first `load`."""
     os.environ["XDG_CACHE_HOME"] = str(run_dir / "cache")
 
 
 def installed() -> list[str]:
-    """The names that can be used, in order."""
+    """The names of the installed exporters, sorted."""
     return sorted({entry.name for entry in entry_points(group=GROUP)})
 
 
 @cache
 def load(kind: str) -> type[Exporter]:
-    """The exporter class of a type. Raises InvalidConfiguration: not installed (and what is), broken, too old."""
+    """The exporter class of a type. Raises InvalidConfiguration: it is not installed (names those that are), or broken,
+    or of another contract."""
     from stevedore.driver import DriverManager
     from stevedore.exception import NoMatches
 
@@ -49,7 +51,7 @@ def load(kind: str) -> type[Exporter]:
     except NoMatches:
         known = ", ".join(installed()) or "none"
         raise InvalidConfiguration(f"exporters: {kind!r} is not installed; installed: {known}") from None
-    except (Exception, SystemExit) as error:  # an exporter's import may raise anything
+    except (Exception, SystemExit) as error:  # importing an exporter may raise anything
         raise InvalidConfiguration(f"exporters: {kind!r} cannot be loaded: {_words(error)}") from error
     if reason := unfit(found):
         raise InvalidConfiguration(f"exporters: {kind!r} {reason}")
@@ -57,7 +59,7 @@ def load(kind: str) -> type[Exporter]:
 
 
 def unfit(found: object) -> str:
-    """Why this is no exporter for us, "" if it is one."""
+    """Why we cannot use this class as an exporter; "" if we can."""
     if not (isinstance(found, type) and issubclass(found, Exporter)):
         return "is not an Exporter class"
     contract = getattr(found, "contract", None)
@@ -71,18 +73,18 @@ def unfit(found: object) -> str:
     if not isinstance(families, frozenset) or not all(isinstance(family, Family) for family in families):
         return "does not say which families it can announce"
     if not (isinstance(found.Config, type) and issubclass(found.Config, BaseModel)):
-        return "has a Config that is no pydantic model"
+        return "has a Config that is not a pydantic model"
     return ""
 
 
 def make(use: ExporterUse, node: NodeFacts, wake: Wake) -> Exporter:
-    """An exporter, configured. Raises InvalidConfiguration, also for what its own code raises."""
+    """Make an exporter. Raises InvalidConfiguration, also for whatever its own code raises."""
     facts = node_of(use, node)
     return _asked(use, f"exporters.{use.name}", "made", lambda kind, config: kind(use.name, config, facts, wake))
 
 
 def objection(use: ExporterUse, node: NodeFacts, place: str) -> str | None:
-    """Why this exporter cannot be used on this node at all, or None. Raises InvalidConfiguration as `load` does."""
+    """Why this exporter cannot be used on this node; None if it can. Raises InvalidConfiguration as `load` does."""
     return _asked(use, place, "checked", lambda kind, config: kind.check(config, node))
 
 
@@ -198,10 +200,10 @@ def configure(use: ExporterUse, place: str) -> BaseModel:
 
 
 def identify(kind: str, options: dict[str, object], name: str | None) -> ExporterUse:
-    """The use of an exporter that a network configuration spells out; equal options share one instance.
+    """An exporter as a network configuration defines it; equal options share one instance.
 
-    With a name or options it ends in a digest of type and options: whoever writes a network configuration can
-    neither take the name of an exporter of agent.toml, nor that of another network's with other options.
+    With a name or options, its name ends in a digest of type and options. So a network configuration can take neither
+    the name of an exporter in agent.toml nor that of another network's exporter with other options.
     """
     if name is None and not options:
         return ExporterUse(name=kind, type=kind)

@@ -1,7 +1,7 @@
-"""What is announced for an attachment on this node. Pure: same attachment, same node, same routes.
+"""Derives which routes are announced for an attachment on this node. Pure: same attachment, same node, same routes.
 
-Routes that follow from a set (EVPN's type 3 per VNI, a network's subnet) are derived from each attachment that
-asks for them; the ledger keeps one for as long as any of them wants it.
+Routes that several attachments share (EVPN's type 3 of a VNI, a network's subnet) are derived from each of them; the
+ledger keeps such a route for as long as any attachment wants it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bgpcni.model import (
 
 
 def next_hop(node: NodeFacts, version: int) -> str:
-    """The next hop of routes of one IP version, "" where this node has no [bgp]. Raises InvalidConfiguration."""
+    """The next hop of routes of one IP version; "" if this node has no [bgp]. Raises InvalidConfiguration."""
     if not node.has_bgp:
         return ""
     found = node.next_hop if version == 4 else node.next_hop6
@@ -40,9 +40,9 @@ def next_hop(node: NodeFacts, version: int) -> str:
 
 
 def derive(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
-    """The routes of one attachment that this node can announce, without duplicates; the others are `left_out`.
+    """The routes of one attachment that this node can announce, without duplicates. `left_out` has the others.
 
-    Raises InvalidConfiguration where there would be routes, and each lacks its next hop.
+    Raises InvalidConfiguration if there are routes but none has a next hop.
     """
     routes: dict[Nlri, Announcement] = {}
     lacking: InvalidConfiguration | None = None
@@ -63,7 +63,7 @@ def derive(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
 
 
 def left_out(attachment: Attachment, node: NodeFacts) -> list[tuple[Announcement, str]]:
-    """The routes that lack their next hop on this node, which is "" in them, each with the reason."""
+    """The routes that have no next hop on this node, with the reason; their `next_hop` is ""."""
     if not node.has_bgp or (node.next_hop is not None and node.next_hop6 is not None):
         return []
     named = replace(node, next_hop=node.next_hop or "", next_hop6=node.next_hop6 or "")
@@ -109,7 +109,7 @@ def _of_address(attachment: Attachment, address: str, gateway: str | None, node:
     mac_ip = route(MacIpNlri(rd, attachment.mac or "", host), vtep)
     routes = [replace(mac_ip, mobility=attachment.mobility)]
     five = route(IpPrefixNlri(rd, prefix), vtep, datapath=forwards, host_route=single)
-    if intent.l3vni is not None:  # the VRF's own VNI, at this node's own router
+    if intent.l3vni is not None:  # with the VNI of the VRF and the router MAC of this node
         routes.append(replace(five, vni=intent.l3vni, router_mac=bgp.router_mac(vtep) if vtep else None))
     elif not single:
         routes.append(five)
@@ -117,9 +117,9 @@ def _of_address(attachment: Attachment, address: str, gateway: str | None, node:
 
 
 def _of_network(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
-    """EVPN: the MAC alone where there is no address (layer 2 only), and type 3 for the VNI.
+    """EVPN: type 3 for the VNI, and for a container without addresses (layer 2 only) its MAC.
 
-    Without a VTEP there is no type 3: the speaker knows its own and announces it by itself.
+    Without a VTEP there is no type 3: then the speaker knows its own VTEP and announces type 3 by itself.
     """
     intent, rd = attachment.bgp, attachment.bgp.rd or ""
     vtep = _vtep(node)
@@ -159,5 +159,5 @@ def _endpoint(attachment: Attachment, address: str, gateway: str | None) -> Endp
 
 
 def _vtep(node: NodeFacts) -> str:
-    """EVPN's next hop is the VTEP, `local_address`, whatever the family of the container's address."""
+    """The next hop of EVPN routes: the VTEP, `local_address`, for IPv4 and IPv6 containers alike."""
     return node.local_address or ""

@@ -47,7 +47,8 @@ class Addressing:
         self._reclaimer = Reclaimer(str(_leases_dir(store)), boot_id())
         self._reclaimed: set[str] = set()
         self._taken: dict[tuple[str, str], tuple[Holder, Holder]] = {}
-        """By folder and address: who took it from whom, when nothing else was free."""
+        """(folder, address) → (taker, holder): held addresses that a new container took because nothing else was
+        free."""
 
     # ---------------------------------------------------------------- ADD
 
@@ -146,9 +147,9 @@ class Addressing:
     # ---------------------------------------------------------------- DEL without a record
 
     def is_asked_for(self, request: Request) -> bool:
-        """Whether the configuration of a call has an `ipam`, whatever else is wrong with it.
+        """Whether the configuration of a call has an `ipam` section, even if something else in it is wrong.
 
-        Without one, as behind another plugin, the leases of (container ID, interface name) are that plugin's.
+        Without one, as behind another plugin, that plugin owns the leases of (container ID, interface name).
         """
         return self._asked(request) is not None
 

@@ -1,7 +1,7 @@
-"""CHECK: everything that ADD made is still there and right; what others added is none of our business.
+"""CHECK: everything that ADD made must still exist and be right. What others added is not checked.
 
-A later plugin of the chain may have changed what ADD gave (its MAC, its MTU, a route), and says so in prevResult:
-inside the container that is what is compared, and what prevResult does not say is left alone.
+A later plugin of the chain may have changed what ADD gave (the MAC, the MTU, a route); prevResult then says so. Inside
+the container we therefore compare with prevResult, and do not check what it does not mention.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def run(node: Node, request: Request) -> None:
-    """Raises CheckFailed naming the first thing that is missing or different; other errors as they are."""
+    """Raises CheckFailed, which names the first thing that is missing or different. Other errors are passed on."""
     stored = node.store.find(request.key)
     if stored is None:
         raise CheckFailed(f"{request.key} has no record: it was never added, or was deleted")
@@ -72,7 +72,8 @@ def _inside(space: Namespace, attachment: Attachment, prev: Result, *, disabled:
 
 
 def _routes(attachment: Attachment, prev: Result) -> list[Route]:
-    """prevResult's routes; of those that ADD gave with all it gave, for older versions have no place for a table."""
+    """The routes of prevResult. One that ADD gave is compared in full: older versions of a result cannot name a
+    table."""
     given: dict[tuple[str, str | None], list[Route]] = {}
     for route in attachment.routes:
         given.setdefault((route.dst, route.gw), []).append(route)
@@ -124,7 +125,7 @@ def _outside(node: Node, request: Request, attachment: Attachment) -> None:
 
 
 def _tagged(node: Node, attachment: Attachment, host: links.Link, switch: links.Link, tagging: vlans.Tagging) -> None:
-    """The host end is in its VLANs as it should be; others may have put it into more."""
+    """The host end must be in its VLANs as configured. Others may have put it into more VLANs."""
     if attachment.vlan_filtering and not vlans.filters(switch):
         raise CheckFailed(f"{plan.vlan_key(tagging)}: vlan_filtering of bridge {switch.name} is off")
     present = vlans.of(node.netlink, host.index)
@@ -148,7 +149,7 @@ def _vlan_gateway(node: Node, host: links.Link, switch: links.Link, tagging: vla
 
 
 def _routed(node: Node, attachment: Attachment, switch: links.Link) -> None:
-    """The VRF, its own VXLAN device, and the bridge in it."""
+    """The VRF must exist, with its own VXLAN device and the bridge in it."""
     intent = attachment.bgp
     with asked_by():
         found = vrf.find(node.netlink, intent.vrf or "")
@@ -165,9 +166,9 @@ def _routed(node: Node, attachment: Attachment, switch: links.Link) -> None:
 
 
 def refuse_unannounced(node: Node, attachment: Attachment) -> None:
-    """The announcement is wanted at each exporter and refused by none; a session that is down is no fault here.
+    """Each exporter must know the announcement, and none may have refused it. A session that is down is no fault here.
 
-    An exporter that a reload took away is in the record until that has seen its withdrawal confirmed.
+    An exporter that a reload removed stays in the record until its withdrawal is confirmed.
     """
     if not attachment.exporters or not node.resident:
         return
@@ -180,4 +181,4 @@ def refuse_unannounced(node: Node, attachment: Attachment) -> None:
     missing = {use.name for use in attachment.exporters if use in due}
     missing -= {name for found in states.values() for name in found}
     if missing and attachment.addresses:
-        raise CheckFailed(f"the routes are not known to {', '.join(sorted(missing))}")
+        raise CheckFailed(f"{', '.join(sorted(missing))} does not know the attachment's routes")

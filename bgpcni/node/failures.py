@@ -1,6 +1,6 @@
 """ADDs that failed, for `explain`: the last one of each attachment, in memory, the newest few hundred.
 
-A runtime's log has the error too, if somebody knows where; and the container it was about is gone when one looks.
+The runtime's log has the error too, but it is hard to find, and by then the container is gone.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from bgpcni.model import Pod
 from bgpcni.node.request import pod_of
 
 MOST = 256
-"""Attachments of which a failure is kept; the oldest go first."""
+"""For how many attachments a failure is kept; the oldest is forgotten first."""
 LONGEST = 2000
-"""Characters that are kept of a message, and of a name that a caller made up."""
+"""How many characters are kept of a message, and of a name that came from the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,14 @@ class Failure:
 
 
 class Failures:
-    """One node's. Safe for threads."""
+    """The failures of one node. Safe for threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last: dict[tuple[str, str, str], Failure] = {}
 
     def failed(self, variables: Mapping[str, str], stdin: bytes, stdout: bytes) -> None:
-        """An ADD with these CNI variables and this stdin was answered with the error on stdout."""
+        """Note that an ADD with these CNI variables and this stdin was answered with the error on `stdout`."""
         error = json.loads(stdout)
         failure = Failure(
             network=_network(stdin)[:LONGEST],
@@ -72,7 +72,7 @@ class Failures:
                 del self._last[next(iter(self._last))]
 
     def worked(self, variables: Mapping[str, str]) -> None:
-        """An ADD with these variables succeeded: what failed of that interface before is history."""
+        """Forget an earlier failure of the interface: an ADD with these variables has succeeded."""
         if not self._last:
             return
         attached = variables.get("CNI_CONTAINERID", ""), variables.get("CNI_IFNAME", "")
@@ -81,7 +81,7 @@ class Failures:
                 del self._last[key]
 
     def about(self, what: str) -> list[Failure]:
-        """Those that an operator's word means, the newest last."""
+        """The failures that the operator's argument names, the newest last."""
         with self._lock:
             return [failure for failure in self._last.values() if failure.names(what)]
 

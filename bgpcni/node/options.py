@@ -1,6 +1,6 @@
 """What an attachment may ask for besides its link: VLANs, ipMasq and macspoofchk, put in, compared and taken out.
 
-Who asks for neither pays nothing: no system call is made for them.
+An attachment that asks for neither costs no system call.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ def masquerading(config: NetworkConfig) -> masquerade.Backend | None:
 
 
 def uses(attachment: Attachment) -> bool:
-    """Whether there is anything to install; then the record has to name the port and the addresses first."""
+    """Whether there is anything to install. If so, the record must name the port and the addresses first."""
     return attachment.ip_masq is not None or attachment.mac_spoof_check
 
 
 def install(attachment: Attachment) -> None:
-    """Between the pair's creation and its use: no frame passes unchecked, no packet unmasqueraded. Idempotent."""
+    """Install both. This runs between making the pair and setting it up, so that no frame passes unchecked and no
+    packet unmasqueraded. Idempotent."""
     if attachment.mac_spoof_check and attachment.host_veth and attachment.mac:
         with asked_by("macspoofchk"):
             spoofcheck.install(str(attachment.key), attachment.host_veth, attachment.mac)
@@ -46,7 +47,7 @@ def install(attachment: Attachment) -> None:
 
 
 def remove(attachment: Attachment) -> None:
-    """Both away; missing is success."""
+    """Remove both. Missing rules are no error."""
     if attachment.mac_spoof_check and attachment.host_veth and attachment.mac:
         spoofcheck.remove(str(attachment.key), attachment.host_veth, attachment.mac)
     if attachment.ip_masq:
@@ -54,9 +55,9 @@ def remove(attachment: Attachment) -> None:
 
 
 def remove_unrecorded(key: AttachmentKey, addresses: Sequence[str], warnings: list[str]) -> None:
-    """Without a record: what we, or the stock plugin, may have installed for a container that had these addresses.
+    """Remove what we or the stock plugin may have installed for a container that had these addresses; it has no record.
 
-    With either back end, since the configuration may have been another then.
+    Both back ends are searched, because the configuration may have been another one at ADD.
     """
     steps: tuple[Callable[[], None], ...] = (
         partial(masquerade.remove_found, str(key), addresses),
@@ -71,8 +72,8 @@ def remove_unrecorded(key: AttachmentKey, addresses: Sequence[str], warnings: li
 
 
 def remove_of(digest: str, ports: Collection[str], warnings: list[str]) -> None:
-    """Both away for the attachment whose key has this digest, and whose port is one of these: its record cannot be
-    read. The sets and maps are read whole, so this is for that case alone."""
+    """Remove both for an attachment whose record cannot be read, known by the digest of its key and by these ports.
+    This reads whole sets and maps, so it is only for that case."""
     try:
         spoofcheck.remove_of(ports)
         masquerade.remove_of(lambda owner: AttachmentKey(*owner.split("/", 2)).digest == digest)
@@ -81,7 +82,7 @@ def remove_of(digest: str, ports: Collection[str], warnings: list[str]) -> None:
 
 
 def check(attachment: Attachment) -> None:
-    """Raises CheckFailed naming what is missing."""
+    """Raises CheckFailed, which names what is missing."""
     if attachment.mac_spoof_check and attachment.host_veth and attachment.mac:
         with asked_by("macspoofchk"):
             spoofcheck.check(str(attachment.key), attachment.host_veth, attachment.mac)

@@ -1,4 +1,4 @@
-"""One CNI call, parsed and validated; nothing later looks at the environment or at stdin. Pure."""
+"""Parses and validates one CNI call. Nothing after this reads the environment or stdin. Pure."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ R = TypeVar("R")
 
 
 def _waits() -> bool:
-    """The caller that cannot be looked at: it is our own process."""
+    """The caller of a call without an agent: our own process, which always waits for the answer."""
     return False
 
 
 class Body:
-    """stdin of a call, decoded once. What is read out of it is read when first asked for, and kept; errors are not.
+    """The stdin of a call, decoded once. Each part is validated when first used, and kept; an error is not kept.
 
     Raises DecodingFailure (6).
     """
@@ -54,14 +54,14 @@ class Body:
         return cast(R, self._parts[parse])
 
 
-# A runtime sends the same configuration for every container of a network, so what was decoded is kept, by its octets.
-# Large ones (GC lists) are not worth keeping.
+# A runtime sends the same configuration for every container of a network, so the decoded form is cached by its octets.
+# Large ones (lists of GC) are not worth caching.
 _KEPT = 1 << 16
 _kept = lru_cache(64)(Body)
 
 
 def body_of(stdin: bytes) -> Body:
-    """What stdin says. Raises DecodingFailure (6)."""
+    """stdin, decoded. Raises DecodingFailure (6)."""
     return _kept(stdin) if len(stdin) <= _KEPT else Body(stdin)
 
 
@@ -70,11 +70,11 @@ _POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`config` is None only for a DEL or GC whose configuration is broken beyond name and version.
+    """One CNI call. `config` is None only for a DEL or GC whose configuration is broken beyond name and version.
 
-    `variables` are the CNI_* variables as they came, for plugins that are delegated to; `netns_fd` is a
-    descriptor of CNI_NETNS that the caller opened and will close, None where there was none to pass. `hung_up` tells
-    whether whoever called does not wait for the answer any more.
+    `variables` are the CNI_* variables as they came, for delegated plugins. `netns_fd` is a descriptor of CNI_NETNS
+    that the caller opened and will close; None if it passed none. `hung_up` returns whether the caller has stopped
+    waiting for the answer.
     """
 
     environment: Environment
@@ -91,7 +91,7 @@ class Request:
 
     @property
     def document(self) -> Mapping[str, Any]:
-        """stdin, decoded. Nobody changes it."""
+        """stdin, decoded. It must not be changed."""
         return self.body.document
 
     @property
@@ -109,14 +109,14 @@ class Request:
 
     @property
     def settings(self) -> NetworkConfig:
-        """The configuration, where the command cannot do without."""
+        """The configuration, for a command that needs one."""
         assert self.config is not None
         return self.config
 
     def refuse_hung_up(self) -> None:
-        """Raises TryAgain when nobody waits for the answer: a DEL may have been answered meanwhile."""
+        """Raises TryAgain if nobody waits for the answer: a DEL may have been answered meanwhile."""
         if self.hung_up():
-            raise TryAgain(f"{self.key}: the caller is gone, so nothing is added")
+            raise TryAgain(f"{self.key}: the caller is gone, so the container is not added")
 
 
 @step("parse")
@@ -142,11 +142,11 @@ def parse_request(
     except CniError as error:
         if not lenient or not isinstance(name, str) or not network.is_name(name):
             raise
-        warnings = (f"{error.msg}; acting by the record",)
+        warnings = (f"{error.msg}; the record is used instead",)
     prev = None
     raw_prev = _fold(document, "prevResult")
     if raw_prev is None and environment.command is Command.CHECK:
-        raise InvalidConfiguration("prevResult: missing, CHECK needs it")
+        raise InvalidConfiguration("prevResult: missing; CHECK needs it")
     if raw_prev is not None and environment.command is not Command.STATUS:
         try:
             prev = result.decode(raw_prev, version)
@@ -179,7 +179,7 @@ def pod_of(args: Mapping[str, str]) -> Pod | None:
 
 
 def asked_version(stdin: bytes) -> str | None:
-    """The `cniVersion` of a document, for VERSION and for errors; None where there is none to be read."""
+    """The `cniVersion` of a document, for VERSION and for errors; None if it cannot be read."""
     try:
         found = _fold(body_of(stdin).document, "cniVersion")
     except DecodingFailure:

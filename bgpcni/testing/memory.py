@@ -1,6 +1,6 @@
 """An exporter whose speaker is a dictionary, for tests: it speaks the real contract and fails when told to.
 
-`mishaps` are taken one for each verb call, in order; when none is left everything works.
+Each call of a method takes the next of `mishaps`; when none is left, everything works.
 """
 
 from __future__ import annotations
@@ -106,4 +106,4 @@ class Memory(Exporter):
 
 
 def void(_: object) -> None:
-    """For lambdas whose value is of no interest."""
+    """Does nothing and returns None, for lambdas."""

@@ -1,7 +1,8 @@
-"""Routes of one table and protocol number, as rtnetlink messages and back (rtnetlink(7)). Pure packing.
+"""Packs and parses routes of one table and protocol number as rtnetlink messages (rtnetlink(7)). Pure.
 
-A host's route is on a device, without gateway: `10.1.2.3/32 dev cni0 proto 45 table 100 metric 1`. A network's is
-`blackhole 10.1.2.0/24 …`: it stays whatever happens to a device, and in this table it swallows nothing.
+The route to a host has a device and no gateway: `10.1.2.3/32 dev cni0 proto 45 table 100 metric 1`. The route to a
+network is `blackhole 10.1.2.0/24 …`: it does not depend on a device, and this table does not forward, so it drops
+nothing.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from bgpcni.kernel import uapi
 from bgpcni.kernel.netlink import Message, attribute, attributes, u32
 
 NO_DEVICE = 0
-"""In place of a device's index: a blackhole."""
+"""The index that means a blackhole instead of a device."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where ours are: the table's number, the protocol number that marks them, their metric."""
+    """Where our routes are: the number of the table, the protocol number that marks them, and their metric."""
 
     table: int
     protocol: int
@@ -29,7 +30,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route. `index`: the device's, or NO_DEVICE."""
+    """One route. `index`: the index of the device, or NO_DEVICE."""
 
     prefix: str
     index: int
@@ -37,7 +38,8 @@ class Route:
 
 
 def add(place: Place, prefix: str, index: int, *, replace: bool) -> Message:
-    """`replace` False: an error (EEXIST) where the table has this prefix with this metric, whoever's it is."""
+    """Add a route. `replace` False: the kernel answers EEXIST if the table has this prefix with this metric already,
+    whoever made it."""
     network = ip_network(prefix)
     if index == NO_DEVICE:
         body = _head(place, network, uapi.RT_SCOPE_UNIVERSE, uapi.RTN_BLACKHOLE)

@@ -1,8 +1,8 @@
-"""What the kernel says of our routes and of the links behind them: why something of ours may be gone.
+"""Watches our routes in the kernel and their links, to notice that a route may be gone.
 
-A route goes with its device, and an IPv4 one without a word when the device goes down; somebody may delete it.
-The socket's filter lets through links and deleted routes of our protocol number only, so that a node whose main
-table is full of routes of others costs nothing here.
+A route is deleted with its device, and an IPv4 route, without a message, when the device goes down; someone may also
+delete it. The filter of the socket passes only links and deleted routes of our protocol number, so that changes of
+other routes cost nothing here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BUFFER = 4 << 20
 
 
 class Watch:
-    """Bound to the network namespace of the thread that makes it. Never blocks."""
+    """A netlink socket in the network namespace of the thread that makes it. It never blocks."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -36,11 +36,12 @@ class Watch:
         self._socket.close()
 
     def expect(self, index: int, *, up: bool = True) -> None:
-        """Watch a link that routes are on, from now on."""
+        """Watch a link that has routes of ours, from now on."""
         self._links.setdefault(index, up)
 
     def changes(self) -> tuple[bool, list[Route]]:
-        """What happened since the last call: whether a watched link went, or came back; routes of ours deleted."""
+        """What has happened since the last call: whether a watched link went away or came back, and which of our routes
+        were deleted."""
         moved = False
         deleted: list[Route] = []
         while True:
@@ -51,7 +52,7 @@ class Watch:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                moved = True  # something was dropped: whatever it was
+                moved = True  # messages were lost, so anything may have changed
                 continue
             at = 0
             while at + uapi.NLMSGHDR.size <= len(data):
@@ -76,7 +77,8 @@ class Watch:
 
 
 def _attach_filter(sock: socket.socket, protocol: int) -> None:
-    """A classic BPF program: links, and RTM_DELROUTE with our rtm_protocol. nlmsg_type is in host order."""
+    """Attach a classic BPF program that passes links, and RTM_DELROUTE with our rtm_protocol. nlmsg_type has host
+    order."""
     load_half, load_byte, equal, leave = 0x28, 0x30, 0x15, 0x06
     kinds = [socket.htons(kind) for kind in (uapi.RTM_NEWLINK, uapi.RTM_DELLINK, uapi.RTM_DELROUTE)]
     program = [

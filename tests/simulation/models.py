@@ -150,12 +150,12 @@ class Store:
                 return True
         return True
 
-    def drop(self, key: AttachmentKey) -> None:
+    def delete(self, key: AttachmentKey) -> None:
         for state in State:
             sched.point()
             self.disk.records[state].pop(key.digest, None)
 
-    def drop_digest(self, network: str, digest: str) -> None:
+    def delete_unreadable(self, network: str, digest: str) -> None:
         for state in State:
             sched.point()
             self.disk.records[state].pop(digest, None)

@@ -1,4 +1,5 @@
-"""Mends taken back, one at a time: the simulation has to find each. A mutant is a patch for as long as it lasts."""
+"""Corrections of past defects, each undone by a mutant: the simulation must find every one. A mutant is a temporary
+patch."""
 
 from __future__ import annotations
 
@@ -196,7 +197,7 @@ def a_dead_caller_is_not_looked_for() -> list[Patch]:
 @mutant
 def an_add_that_fails_leaves_its_record() -> list[Patch]:
     """What an ADD has begun is not taken back."""
-    return [(reconcile, "take_back", lambda node, attachment, held: None)]
+    return [(reconcile, "undo_add", lambda node, attachment, held: None)]
 
 
 # ---------------------------------------------------------------- how an attachment ends
@@ -249,7 +250,7 @@ def the_record_goes_before_the_addresses() -> list[Patch]:
 
     def taken(node: Node, subject: Any, seen: Any, view: steps.View, step: steps.Step) -> None:
         if isinstance(step, steps.Release):
-            node.store.drop(subject.key)
+            node.store.delete(subject.key)
         take(node, subject, seen, view, step)
 
     return [(reconcile, "_take", taken)]
@@ -358,7 +359,7 @@ def release_judges_by_an_old_record() -> list[Patch]:
                     continue
                 if again.state is State.UP and not answers.interface.vanished(node.netlink, attachment):
                     continue
-                reconcile.give_up(node, again.attachment)
+                reconcile.end_unconfirmed(node, again.attachment)
         return {}, 0
 
     return [(answers, "release", release)]

@@ -109,7 +109,7 @@ class MadeOfBridges:
     def add(self, *_: object) -> None:
         pass
 
-    keep = take_away = add
+    keep = remove = add
 
 
 class Nothing:
