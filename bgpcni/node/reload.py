@@ -22,13 +22,12 @@ def refuse(node: Node, config: AgentConfig, facts: NodeFacts) -> None:
     for use in plan.configured(config):
         catalog.configure(use, f"exporters.{use.name}")
     configured = plan.configured(config)
-    recorded = [
-        use
-        for stored in node.store.all()
-        if stored.attachment
-        for use in catalog.counterparts(stored.attachment.exporters, configured)
-    ]
-    catalog.refuse_rivals([*recorded, *configured])
+    together = list(configured)
+    for stored in node.store.all():
+        for use in stored.attachment.exporters if stored.attachment else ():
+            if catalog.counterpart(use, together) not in together:  # of one speaker records may have several names
+                together.append(use)
+    catalog.refuse_rivals(together)
     for found in _up(node):
         exporters = catalog.counterparts(found.exporters, configured)
         attachment = found.model_copy(update={"exporters": exporters})
