@@ -286,7 +286,7 @@ def test_nothing_is_remembered_of_an_attachment_that_a_call_has(place: Place) ->
     item = place.attachment(exporters=())
     place.store.put(State.LEAVING, item)
     with place.store.locked(item.key, SECONDS):
-        assert reconcile.tear_down(place.node, item).released
+        assert reconcile.end(place.node, item).released
         place.worker.look_at(item.key)
         place.nudges.settled(item.key)
     assert place.node.seen == {}

@@ -261,11 +261,11 @@ class Running:
                 except Exception as worse:  # noqa: BLE001 - whatever it is, the operator is told
                     words = f"neither this configuration nor the one before can be applied: {worse}; it is tried again"
                     raise IoFailure(words) from error
-                self.worker.retire_soon()
                 raise InvalidConfiguration(f"the configuration cannot be applied: {error}") from error
-            for key in reconcile.concerned(node):
-                node.nudges.nudge(key)
-            self.worker.retire_soon()
+            finally:  # also of what was refused the worker may have begun something
+                for key in reconcile.concerned(node):
+                    node.nudges.nudge(key)
+                self.worker.retire_soon()
 
     def _apply(self, config: AgentConfig, known: NodeFacts, *, anew: bool) -> None:
         """Be this node from now on. `anew`: its exporters are made anew, told of every record, then driven."""

@@ -22,13 +22,14 @@ def refuse(node: Node, config: AgentConfig, facts: NodeFacts) -> None:
     for use in plan.configured(config):
         catalog.configure(use, f"exporters.{use.name}")
     configured = plan.configured(config)
-    recorded = [
-        use
-        for stored in node.store.all()
-        if stored.attachment
-        for use in catalog.counterparts(stored.attachment.exporters, configured, facts)
-    ]
-    catalog.refuse_rivals(configured, facts, [(use, node.facts) for use in recorded if use not in configured])
+    earlier: list[ExporterUse] = []
+    for stored in node.store.all():
+        exporters = stored.attachment.exporters if stored.attachment else ()
+        for use in exporters:  # records may have several names of one speaker
+            known = [*configured, *earlier]
+            if catalog.counterpart(use, known, facts, exporters) not in known:
+                earlier.append(use)
+    catalog.refuse_rivals(configured, facts, [(use, node.facts) for use in earlier])
     for found in _up(node):
         exporters = catalog.counterparts(found.exporters, configured, facts)
         attachment = found.model_copy(update={"exporters": exporters})
