@@ -191,6 +191,33 @@ def test_a_call_waits_for_the_exporters_of_now(running: Running, monkeypatch: py
     assert {verb for verb, _ in exporter(running).seen} == {"announce"}
 
 
+def test_a_rename_amid_a_look_of_the_worker(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look goes on with the configuration with which it began; the record never has both names."""
+    monkeypatch.setattr(Owner, "source", lambda config, local_address: "192.0.2.1")
+    monkeypatch.setattr(module, "LOCK_SECONDS", 0.0)
+    item, names, put = item_of(running), list[list[str]](), running.node.store.put
+
+    def overtaken(netlink: object, attachment: Attachment) -> bool:
+        monkeypatch.setattr(interface, "vanished", lambda netlink, attachment: False)
+        rename(running)
+        thread = threading.Thread(target=running.reload)
+        thread.start()
+        thread.join(SECONDS)
+        return False
+
+    def recorded(state: State, attachment: Attachment) -> None:
+        names.append([use.name for use in attachment.exporters])
+        put(state, attachment)
+
+    monkeypatch.setattr(interface, "vanished", overtaken)
+    monkeypatch.setattr(running.node.store, "put", recorded)
+    running.worker.look_at(item.key)
+    running.worker.look_at(item.key)
+    assert names == [["fabric"]]
+    assert {verb for verb, _ in exporter(running).seen} == {"announce"}
+    assert list(running.node.convergence.announcers()) == ["fabric"]
+
+
 def rename(running: Running) -> None:
     """agent.toml calls the exporter otherwise."""
     path = running._config_path

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -13,9 +14,10 @@ import pytest
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Announcer
 from bgpcni.convergence.convergence import Convergence
+from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import InvalidConfiguration, TryAgain
 from bgpcni.exporter import NotThereYet, Outcome, Reach
-from bgpcni.model import Address, Announcement, Attachment, Bgp, ExporterUse, Nlri
+from bgpcni.model import Address, Announcement, Attachment, Bgp, ExporterUse, Neighbor, Nlri, NodeFacts
 from bgpcni.nudges import Nudges
 from bgpcni.testing.memory import FACTS, Memory, void
 from bgpcni.testing.patience import SECONDS
@@ -211,6 +213,73 @@ def test_without_exporters_nothing_is_waited_for(convergence: Convergence) -> No
     convergence.want(item)
     convergence.leave(item)
     assert convergence.wait_sent(item.key, 0)
+
+
+class Neighbored(Memory):
+    """It has sessions with the node's neighbours."""
+
+    @classmethod
+    def source(cls, config: Any, local_address: str) -> str | None:
+        return "192.0.2.1"
+
+
+class Owner(Memory):
+    """It has its speaker to itself."""
+
+    @classmethod
+    def owns(cls, config: Any) -> str:
+        return "the speaker"
+
+
+def use_of(name: str) -> ExporterUse:
+    return ExporterUse(name=name, type="memory")
+
+
+def node_of(*names: str) -> NodeFacts:
+    """A node that has a neighbour for each of these."""
+    return replace(
+        FACTS,
+        neighbors=tuple(Neighbor(f"192.0.2.{at}", 64512, (), 90, exporter=name) for at, name in enumerate(names, 10)),
+        speakers=names,
+    )
+
+
+def test_a_speaker_keeps_its_neighbours_until_it_is_handed_over(
+    convergence: Convergence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is removed, and before anybody asks for it again the node changes once more, as when a reload is undone."""
+    monkeypatch.setattr(catalog, "load", lambda kind: Neighbored)
+    convergence.reset(node_of("old", "kept"), [use_of("old"), use_of("kept")])
+    for _ in range(2):
+        convergence.reset(node_of("kept"), [use_of("kept")])
+    assert [one.address for one in convergence.ensure(use_of("old")).node.neighbors] == ["192.0.2.10"]
+
+
+def test_a_call_finds_its_speaker_after_two_new_names(
+    convergence: Convergence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ADD that began before both reloads announces through it, and through nothing else."""
+    monkeypatch.setattr(catalog, "load", lambda kind: Neighbored)
+    for name in ("first", "second", "third"):
+        convergence.reset(node_of(name), [use_of(name)])
+    convergence.reset(node_of("third", "other"), [use_of("third"), use_of("other")])
+    assert convergence.ensure(use_of("first")) is convergence.announcers()["third"]
+    convergence.reset(node_of("first"), [use_of("first")])
+    assert list(convergence.announcers()) == ["first"]
+
+
+def test_records_may_have_two_names_of_a_speaker_that_is_configured_no_more(
+    convergence: Convergence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload that gave it another name was undone half-way: it withdraws for both."""
+    monkeypatch.setattr(catalog, "load", lambda kind: Owner)
+    one, two = attachment("old", container="c1"), attachment("new", container="c2")
+    one, two = (each.model_copy(update={"exporters": (use_of(name),)}) for each, name in ((one, "old"), (two, "new")))
+    for each in (one, two):
+        convergence.leave(each)
+    assert len(convergence.announcers()) == 1
+    assert all(convergence.standing(each, each.exporters[0]) is Standing.LEAVING for each in (one, two))
+    assert not convergence._unreachable
 
 
 def test_drain_withdraws_everything_everywhere(convergence: Convergence) -> None:

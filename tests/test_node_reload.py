@@ -268,6 +268,36 @@ def test_what_a_container_had_before_is_withdrawn_also_through_an_exporter_that_
     assert len(place.exporter("new").table) == 1
 
 
+def test_names_of_one_speaker_from_two_configurations_are_one_in_a_record(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DEL while the speaker is away, agent.toml calls it otherwise, ADD again: the record has its name of now alone.
+    With both names the old one would withdraw what the new one announces, again and again."""
+    monkeypatch.setattr(Memory, "source", lambda config, local_address: "192.0.2.1")
+    monkeypatch.setattr(interface, "reach", lambda netlink, attachment: None)
+    before = place.up()
+    place.away("old")
+    with place.store.locked(before.key, SECONDS):
+        assert not reconcile.end(place.node, before).released
+        place.node.agent = config("new")
+        again = before.model_copy(update={"exporters": (ExporterUse(name="new", type="memory"),), "created": "later"})
+        held = reconcile.clear_the_way(place.node, before.key)
+        reconcile.begin(place.node, again, held)
+        assert place.named(again) == ["new"]
+        place.node.announce(again, held)
+        assert place.named(again) == ["new"]
+
+
+def test_a_del_that_ends_a_removed_exporters_last_attachment_lets_go_of_it(place: Place) -> None:
+    """The call has released all by itself, so the worker has nothing to do for the attachment."""
+    item = place.up()
+    until(lambda: place.exporter("old").table)
+    with place.store.locked(item.key, SECONDS):
+        place.node.agent = config("new")
+        assert reconcile.end(place.node, item).released
+    until(lambda: "old" not in place.convergence.announcers())
+
+
 def test_exporters_are_let_go_of_that_nobody_needs_since_it_was_last_looked(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,6 +186,16 @@ def _is_same(one: ExporterUse, other: ExporterUse, node: NodeFacts, *, beside: b
         return False
 
 
+def are_one(one: ExporterUse, node: NodeFacts, other: ExporterUse, others_node: NodeFacts) -> bool:
+    """Whether two names are for one speaker, since they would own the same. Each is given the node as it is for it."""
+    if one.type != other.type:
+        return False
+    try:
+        return _is_same(one, other, node, beside=False) and bool(owned(one, node) & owned(other, others_node))
+    except InvalidConfiguration:
+        return False
+
+
 def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 

@@ -85,7 +85,7 @@ class Convergence:
         self._announcers: dict[str, Announcer] = {}
         self._uses: dict[str, ExporterUse] = {}
         self._renamed: list[tuple[ExporterUse, ExporterUse]] = []
-        """What the last `reset` found at work under another name, and its name of now."""
+        """What was at work under another name before a `reset`, and its name of now."""
         self._before: list[tuple[ExporterUse, NodeFacts]] = []
         """The node as it was for exporters that are at work only until they are handed over."""
         self._ending: set[tuple[str, str]] = set()
@@ -129,12 +129,17 @@ class Convergence:
         """
         with self._lock:
             self.stop()
-            at_work = self._at_work_now()
+            earlier, at_work = self._renamed, list(self._uses.values())
             self._renamed = list(self._now_called(facts, uses))
             renamed = [use for use, _ in self._renamed]
+            for use, now in earlier:  # an ADD that began two reloads ago, or a record, may still have its first name
+                if use not in uses and use not in renamed:
+                    self._renamed.append((use, catalog.counterpart(now, uses, facts, at_work)))
+            # one that nobody has asked for since the last `reset` has still to be handed over
+            waiting = [(use, node) for use, node in self._before if use not in self._uses.values()]
             self._before = [
                 (use, node)
-                for use, node in at_work
+                for use, node in (*self._at_work_now(), *waiting)
                 if node.neighbors and use.name not in facts.speakers and use not in renamed
             ]
             self.facts = facts
@@ -185,7 +190,8 @@ class Convergence:
             known = self._announcers.get(name)
             if known is not None:
                 return known
-            facts = next((node for before, node in self._before if before == use), self.facts)
+            use = self._of_now(use)
+            facts = self._node_for(use)
             catalog.refuse_rivals([use], facts, self._at_work_now())
             if ending := self._owned([(use, facts)]) & self._ending:
                 raise TryAgain(f"exporters: {use.name}: another exporter is still closing {min(ending)[1]}; try again")
@@ -212,15 +218,25 @@ class Convergence:
     def _name(self, use: ExporterUse) -> str:
         """That of its announcer: its own, unless that is taken by another use of the name, configured otherwise.
 
-        One that agent.toml called otherwise before the last `reset` is at work under its name of now.
+        One that agent.toml called otherwise before a `reset` is at work under its name of now. Records may have several
+        names of a speaker that agent.toml does not name any more; it is at work under one of them.
         """
+        use = self._of_now(use)
         name, known = use.name, self._uses.get(use.name)
         if known is not None and known is not use and known != use:
             name = f"{use.name}@{hashlib.sha256(use.model_dump_json().encode()).hexdigest()[:8]}"
         if name not in self._uses:
-            now = next((now for old, now in self._renamed if old == use), use)
-            name = now.name if now.name in self._uses else name
+            facts = self._node_for(use)
+            one = (other for other, at_work in self._uses.items()
+                   if catalog.are_one(use, facts, at_work, self._announcers[other].node))  # fmt: skip
+            name = next(one, name)
         return name
+
+    def _of_now(self, use: ExporterUse) -> ExporterUse:
+        return next((now for old, now in self._renamed if old == use), use)
+
+    def _node_for(self, use: ExporterUse) -> NodeFacts:
+        return next((node for before, node in self._before if before == use), self.facts)
 
     def untold(self, key: AttachmentKey) -> None:
         """Its record could not be looked at: nothing of its network is pruned before it is `told`."""

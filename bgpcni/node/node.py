@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from bgpcni.kernel.frames import Herald
 from bgpcni.kernel.namespace import Namespace, boot_id
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.kernel.reaper import Reaper
-from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
+from bgpcni.model import Attachment, AttachmentKey, ExporterUse, NodeFacts, State
 from bgpcni.node import interface, plan
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.failures import Failures
@@ -166,7 +166,7 @@ class Node:
             self.dataplane.attach(attachment)
         attachment = attachment.model_copy(update={"since": clock.now(), "mobility": mobility})
         told_first = bool(attachment.exporters) and not self.resident
-        recorded = attachment if held is None else owing(attachment, held)
+        recorded = attachment if held is None else self.owing(attachment, held)
         self.store.put(State.ADDING if told_first else State.UP, recorded)
         self.remember(attachment)
         if attachment.exporters:
@@ -182,12 +182,23 @@ class Node:
             self.nudges.nudge(attachment.key)
         return attachment
 
-    def by_names_of_now(self, attachment: Attachment) -> Attachment:
-        """An exporter that agent.toml only calls by another name now is the same."""
+    def by_names_of_now(self, attachment: Attachment, configured: Collection[ExporterUse] | None = None) -> Attachment:
+        """An exporter that agent.toml only calls by another name now is the same. `configured`: all of agent.toml."""
         if not self.resident:
             return attachment
-        names = catalog.counterparts(attachment.exporters, plan.configured(self.agent), self.facts)
+        known = plan.configured(self.agent) if configured is None else configured
+        names = catalog.counterparts(attachment.exporters, known, self.facts)
         return attachment if names == attachment.exporters else attachment.model_copy(update={"exporters": names})
+
+    def owing(self, attachment: Attachment, held: Attachment) -> Attachment:
+        """The attachment, with the exporters added that still have to withdraw an earlier one of the same container.
+
+        A reload may have come between the two. Both get the names of now first, because two names in one record stand
+        for two speakers: one of them would then withdraw what the other announces.
+        """
+        configured = plan.configured(self.agent)
+        now, before = (self.by_names_of_now(one, configured).exporters for one in (attachment, held))
+        return attachment.model_copy(update={"exporters": (*now, *(use for use in before if use not in now))})
 
     def refuse_drained(self) -> None:
         """Raises TryAgain if this node has been drained."""
@@ -292,9 +303,3 @@ class Node:
         if self.dataplane is not None:
             self.dataplane.detach(attachment)
             self.dataplane.leave(attachment)
-
-
-def owing(attachment: Attachment, held: Attachment) -> Attachment:
-    """The attachment, with the exporters added that still have to withdraw an earlier one of the same container."""
-    more = tuple(use for use in held.exporters if use not in attachment.exporters)
-    return attachment.model_copy(update={"exporters": (*attachment.exporters, *more)})

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from bgpcni import clock
+from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import AlreadyAttached, CniError, IoFailure
 from bgpcni.model import Attachment, AttachmentKey, ExporterUse, State
@@ -34,7 +35,7 @@ from bgpcni.node.next_step import (
     Withdraw,
     next_step,
 )
-from bgpcni.node.node import CONFIRM_SECONDS, Node, owing
+from bgpcni.node.node import CONFIRM_SECONDS, Node
 from bgpcni.node.seen import Seen
 from bgpcni.store import Stored
 
@@ -61,7 +62,7 @@ class _Subject:
     key: AttachmentKey
     state: State | None
     attachment: Attachment
-    renamed: bool
+    renamed: bool = False
     begun: bool = False
 
 
@@ -85,8 +86,7 @@ def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_on
 
 
 def _run(node: Node, key: AttachmentKey, state: State, recorded: Attachment, *, tell_only: bool) -> Wait | Done:
-    attachment = node.by_names_of_now(recorded)
-    subject = _Subject(key, state, attachment, renamed=attachment is not recorded)
+    subject = _Subject(key, state, recorded)
     seen = node.seen.setdefault(key, Seen())
     for _ in range(_MOST_STEPS):
         view = _look(node, subject, seen)
@@ -121,6 +121,7 @@ def end(
     """
     key = attachment.key
     deadline = clock.monotonic() + seconds
+    handed_over = node.handed_over
     with node.nudges.attended(key):
         seen = node.seen.setdefault(key, Seen())
         seen.leaving, seen.torn_down, seen.had_link = True, False, False
@@ -144,6 +145,8 @@ def end(
             outcome = Wait(RETRY_SECONDS)
         if isinstance(outcome, Done):
             node.nudges.settled(key)
+            if node.handed_over != handed_over:
+                node.nudges.nudge(key)  # for the worker: it lets go of exporters that nobody needs any more
         elif not evident:
             raise IoFailure(f"{key}: its record cannot be moved: {node.store.unwritable() or 'the disk refuses'}")
         elif outcome.seconds is not None:
@@ -179,13 +182,13 @@ def clear_the_way(node: Node, key: AttachmentKey) -> Attachment | None:
 def begin(node: Node, attachment: Attachment, held: Attachment | None) -> None:
     """Write the record of an ADD. It keeps what an earlier attachment of the container still has to withdraw."""
     node.seen.pop(attachment.key, None)
-    node.store.put(State.ADDING, attachment if held is None else _with(attachment, held))
+    node.store.put(State.ADDING, attachment if held is None else _with(node, attachment, held))
 
 
 def undo_add(node: Node, attachment: Attachment, held: Attachment | None) -> None:
     """An ADD failed: end what it has made, like a DEL. `held`: what `clear_the_way` returned."""
     if held is not None:
-        attachment = _with(attachment, held)
+        attachment = _with(node, attachment, held)
     told = tuple(
         use for use in attachment.exporters if node.convergence.standing(attachment, use) is not Standing.UNKNOWN
     )
@@ -199,12 +202,12 @@ def undo_add(node: Node, attachment: Attachment, held: Attachment | None) -> Non
         raise
 
 
-def _with(attachment: Attachment, held: Attachment) -> Attachment:
+def _with(node: Node, attachment: Attachment, held: Attachment) -> Attachment:
     """The attachment, with what an earlier one of the same container still has to withdraw and release."""
     update: dict[str, object] = {"since": attachment.since or held.since}
     if not attachment.addresses:
         update |= {"addresses": held.addresses, "ipam": held.ipam, "mac": attachment.mac or held.mac}
-    return owing(attachment, held).model_copy(update=update)
+    return node.owing(attachment, held).model_copy(update=update)
 
 
 def settle(node: Node, key: AttachmentKey, seconds: float = 0.0) -> Wait | Done:
@@ -222,25 +225,29 @@ def concerned(node: Node) -> Iterator[AttachmentKey]:
         if (
             stored.state is not State.UP
             or attachment.boot_id != node.boot_id
-            or attachment.exporters != target_of(node, attachment)
+            or attachment.exporters != target_of(node, attachment, node.agent)
         ):
             yield attachment.key
 
 
-def target_of(node: Node, attachment: Attachment) -> tuple[ExporterUse, ...]:
-    """The exporters that must announce it by the present configuration. A call without an agent changes none."""
+def target_of(node: Node, attachment: Attachment, agent: AgentConfig) -> tuple[ExporterUse, ...]:
+    """The exporters that must announce it by this agent.toml. A call without an agent changes none."""
     if not node.resident:
         return attachment.exporters
-    return plan.exporters_now(attachment.network, attachment.asked, node.agent, resident=True)
+    return plan.exporters_now(attachment.network, attachment.asked, agent, resident=True)
 
 
 # ---------------------------------------------------------------- looking
 
 
 def _look(node: Node, subject: _Subject, seen: Seen) -> View:
-    attachment = subject.attachment
     if subject.state is None:
         return View(None)
+    agent = node.agent  # the same one throughout: a reload may come in between
+    configured = plan.configured(agent)
+    attachment = node.by_names_of_now(subject.attachment, configured)
+    subject.renamed |= attachment is not subject.attachment
+    subject.attachment = attachment
     now = clock.monotonic()
     state = State.LEAVING if seen.leaving else subject.state
     this_boot = state is not State.UP or boots.is_of_this_boot(node, attachment)
@@ -251,7 +258,8 @@ def _look(node: Node, subject: _Subject, seen: Seen) -> View:
         if not interface.vanished(node.netlink, attachment):
             link = Link.PRESENT
         seen.gone = None if link is Link.PRESENT else seen.gone or now
-    exporters = tuple(_exporters(node, attachment, state))
+    target = target_of(node, attachment, agent)
+    exporters = tuple(_exporters(node, attachment, state, target, configured))
     handing_over = not all(one.wanted for one in exporters)
     all_announced = handing_over and all(
         one.standing is Standing.ANNOUNCED and node.convergence.is_acknowledged(attachment.key, one.use)
@@ -274,7 +282,7 @@ def _look(node: Node, subject: _Subject, seen: Seen) -> View:
         announced_for=None if seen.announced is None else now - seen.announced,
         vain_for=now - (seen.vain or now),
         waited=now - seen.waits,
-        grace=node.agent.orphan_grace if node.resident else 0.0,
+        grace=agent.orphan_grace if node.resident else 0.0,
         linger=attachment.bgp.drain_seconds,
         drained=node.drained,
     )
@@ -284,9 +292,13 @@ def _since(before: float | None, now: float, holds: bool) -> float | None:
     return (now if before is None else before) if holds else None
 
 
-def _exporters(node: Node, attachment: Attachment, state: State) -> Iterator[AtExporter]:
-    target = target_of(node, attachment)
-    named = (*target, *plan.configured(node.agent))
+def _exporters(
+    node: Node,
+    attachment: Attachment,
+    state: State,
+    target: tuple[ExporterUse, ...],
+    configured: tuple[ExporterUse, ...],
+) -> Iterator[AtExporter]:
     wanted = target if state is State.UP else ()
     for use in (*attachment.exporters, *(use for use in wanted if use not in attachment.exporters)):
         standing = node.convergence.standing(attachment, use)
@@ -295,7 +307,7 @@ def _exporters(node: Node, attachment: Attachment, state: State) -> Iterator[AtE
             standing,
             recorded=use in attachment.exporters,
             wanted=use in wanted,
-            configured=not node.resident or use in named,
+            configured=not node.resident or use in target or use in configured,
             vain=standing is Standing.LEAVING and node.convergence.is_vain(attachment.key, use),
         )
 
