@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from . import world as worlds
 from .models import MISHAPS, models
-from .scheduler import Endless, sched
+from .scheduler import Endless, Failed, sched
 from .world import Container, World
 
 KINDS = (
@@ -181,6 +181,7 @@ def run(plan: Plan) -> Result:
     sched.patience = plan.patience
     world = World(plan.containers)
     models.trouble = plan.trouble
+    models.by_address = plan.seed % 2 == 1
     sched.faults = [
         (fault.step, lambda fault=fault: strike(world, fault))
         for fault in reversed(plan.faults)  # type: ignore[misc]
@@ -198,7 +199,10 @@ def run(plan: Plan) -> Result:
             _rest(world)
             world.check()
     except Endless as error:
+        world.checking = True
         world.violated(f"no rest: {error}")
+    except Failed:
+        sched.actor = None
     sched.kill(world.agent.process)
     for runtime in world.runtimes.values():
         sched.kill(runtime.process)

@@ -649,6 +649,8 @@ class Speaker:
         self.alive = True
         self.gone = False
         """For good: it was uninstalled."""
+        self.uninstalled: float | None = None
+        """When it was last uninstalled."""
         self.life = 1
         self.number = 0
         self.table: dict[Nlri, Announcement] = {}
@@ -685,6 +687,10 @@ class Speaker:
         self.table, self.numbers, self.whole = {}, {}, False
         for session in self.sessions:
             session.lose()
+
+    def uninstall(self) -> None:
+        self.die()
+        self.gone, self.uninstalled = True, sched.now
 
     def revive(self) -> None:
         if self.alive or self.gone:
@@ -764,6 +770,11 @@ class ModelExporter(Exporter):
     def owns(cls, config: Any) -> str:
         return f"speaker {config.speaker}"
 
+    @classmethod
+    def source(cls, config: Any, local_address: str) -> str | None:
+        """With an address it is known by that, as one that has neighbours; without, by its configuration."""
+        return {"a": "192.0.2.1", "b": "192.0.2.2"}[config.speaker] if models.by_address else None
+
     # what the speaker tells, in a thread of ours
 
     def tell(self, what: str) -> None:
@@ -820,6 +831,8 @@ class ModelExporter(Exporter):
             if mishap == "half" and index >= len(routes) // 2:
                 sched.sleep(SLOW)
                 raise NotThereYet("no answer to the rest")
+            if self.closed:
+                raise NotThereYet("let go of")
             if self.speaker.life != life or not self.speaker.alive:
                 raise NotThereYet("the speaker went away")
             change(route)
@@ -882,6 +895,8 @@ class Models:
     watch: Any = None
     trouble: float = 0.0
     """How often a verb comes to one of MISHAPS."""
+    by_address: bool = False
+    """Speakers are told apart by the addresses of their sessions."""
 
     def reset(self, watch: Watch, speakers: Sequence[str], peers: int) -> None:
         self.disk, self.kernel, self.watch = Disk(), Kernel(), watch

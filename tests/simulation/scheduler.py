@@ -27,7 +27,11 @@ class Killed(BaseException):
     """The actor's process was killed: it must not do anything more."""
 
 
-class Endless(AssertionError):
+class Failed(BaseException):
+    """The history has failed, and ends here: no code that catches an Exception may go on with it."""
+
+
+class Endless(Failed):
     """The history does not come to rest."""
 
 
@@ -59,11 +63,12 @@ class Actor(greenlet):
 
     def _main(self) -> None:
         try:
-            self._target()
+            try:
+                self._target()
+            except Exception as error:  # noqa: BLE001 - a thread that dies is a defect
+                sched.crashed(self, error)
         except Killed:
             pass
-        except Exception as error:  # noqa: BLE001 - a thread that dies is a defect, and must not end the scheduler
-            sched.crashed(self, error)
         finally:
             self.process.actors.pop(self, None)
             for joiner in self.joiners:
@@ -97,6 +102,14 @@ class Scheduler:
 
     def crashed(self, actor: Actor, error: BaseException) -> None:
         self.crash(actor, error)
+
+    def fail(self) -> None:
+        """End the history here: `run` raises Failed, whoever is at turn. While actors are killed it goes on."""
+        if self.unwinding:
+            return
+        if self.actor is None:
+            raise Failed
+        self.hub.throw(Failed)
 
     # ---------------------------------------------------------------- points
 

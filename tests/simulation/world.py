@@ -31,6 +31,7 @@ from bgpcni.ipam import host_local
 from bgpcni.kernel import vlans
 from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Nlri, NodeFacts, State
 from bgpcni.node import addressing, boots, failures, node, plan, reconcile, transaction, unreadable, unrecorded
+from bgpcni.node.next_step import VAIN_SECONDS
 from bgpcni.node.request import Request, parse_request
 from bgpcni.nudges import Nudges
 
@@ -46,8 +47,8 @@ GRACE = 60.0
 DEL_SECONDS = 2.0
 
 
-class Violation(AssertionError):
-    """Something that must never be."""
+DEFECTS = (AssertionError, AttributeError, LookupError, NameError, RecursionError, TypeError, UnboundLocalError)
+"""What neither the core nor a model means to raise, also where somebody makes an error for an operator of it."""
 
 
 TRACE = False
@@ -64,6 +65,8 @@ class SilentLog:
     def debug(self, text: object, *arguments: object, extra: object = None, exc_info: bool = False) -> None:
         if TRACE:
             told(str(text) % arguments)
+        if exc_info:
+            self.exception(str(text), *arguments)
 
     info = warning = error = debug
 
@@ -123,6 +126,12 @@ class Nothing:
 _NOTHING = Nothing()
 
 
+def words_of_a_defect(error: BaseException) -> str:
+    """In place of `catalog._words`: what a model of an exporter raises is no fault that we make."""
+    world().violated(f"a defect: {type(error).__name__}: {error}", error)
+    return str(error)
+
+
 # What is pure is reckoned once for the same values: a history asks the same again and again.
 _named: dict[tuple[tuple[str, ...], int], tuple[ExporterUse, ...]] = {}
 _agents: dict[int, tuple[AgentConfig, tuple[ExporterUse, ...]]] = {}
@@ -176,6 +185,7 @@ def _patches() -> list[tuple[Any, str, Any]]:
         (announcer, "random", SimpleNamespace(uniform=lambda low, high: low + (high - low) * sched.chance())),
         (catalog, "load", lambda kind: m.ModelExporter),
         (catalog, "configure", _remembered_configuration),
+        (catalog, "_words", words_of_a_defect),
         (plan, "_named", _remembered_names),
         (plan, "configured", _remembered_all),
         (convergence, "derive", _remembered_routes),
@@ -467,6 +477,7 @@ def _serve(agent: Agent, call: Call, command: str, request: Request) -> None:
     try:
         answer = _VERBS[Command(command)](agent.node, request)
     except CniError as error:
+        world().look_behind(error)
         call.answer("error", error)
         return
     except Exception as error:  # noqa: BLE001 - as handler.handle: an internal error, and a defect
@@ -487,6 +498,8 @@ class World:
 
     def __init__(self, containers: tuple[Container, ...], peers: int = 2) -> None:
         self.violations: list[str] = []
+        self.checking = False
+        """At rest everything that is wrong is told; until then the first thing ends the history."""
         self.cause: BaseException | None = None
         self.trace: list[str] | None = None
         self.callers: list[Actor] = []
@@ -517,6 +530,16 @@ class World:
         if not self.violations:
             self.cause = cause
         self.violations.append(f"{sched.steps} {sched.now - 1000:.3f}: {what}")
+        if not self.checking:
+            sched.fail()
+
+    def look_behind(self, error: BaseException) -> None:
+        """An error for a runtime or an operator must not hide a defect."""
+        behind: BaseException | None = error
+        while behind is not None:
+            if isinstance(behind, DEFECTS):
+                self.violated(f"a defect: {type(behind).__name__}: {behind}", behind)
+            behind = behind.__context__
 
     # ---------------------------------------------------------------- faults
 
@@ -559,8 +582,8 @@ class World:
         def run() -> None:
             try:
                 what(agent)
-            except CniError:
-                pass
+            except CniError as error:
+                self.look_behind(error)
 
         return sched.spawn(run, agent.process, "operator")
 
@@ -580,8 +603,7 @@ class World:
                         agent.running._keep_configuration()
                 raise
             if uninstalled is not None and uninstalled.name not in self.named():
-                uninstalled.die()
-                uninstalled.gone = True
+                uninstalled.uninstall()
             self.install()
 
         self.command(run)
@@ -664,7 +686,20 @@ class World:
                     continue
                 if taken and network != "narrow" and network != "evpn" and self._is_exhausted(network):
                     continue  # rule 2: on this node, with the same NLRI and the same next hop
+                if self._is_given_up(place, nlri):
+                    continue
                 self.violated(f"{address} is given to {container_id}, and {place} routes it to {end.container_id}")
+
+    def _is_given_up(self, place: str, nlri: Nlri) -> bool:
+        """Rule 2: nobody waits for ever for a speaker that was removed from agent.toml and is away. Its peers keep what
+        they had from it for a graceful restart."""
+        for speaker in models.speakers.values():
+            since = speaker.uninstalled
+            if since is not None and sched.now - since >= VAIN_SECONDS:
+                for session in speaker.sessions:
+                    if place == f"{session.peer.name} from {speaker.name}":
+                        return not session.up or nlri in session.stale
+        return False
 
     def _is_exhausted(self, network: str) -> bool:
         first, last = NETWORKS[network]["range"]
@@ -706,6 +741,7 @@ class World:
 
     def check(self) -> None:
         """Everything is as it should be, now that nothing happens any more."""
+        self.checking = True
         alive = {name: runtime for name, runtime in self.runtimes.items() if self._is_alive(runtime)}
         records = {}
         for state in State:
@@ -723,6 +759,7 @@ class World:
         self._check_leases(attachments, set(alive))
         self._check_routes(attachments)
         self._check_memory(set(alive))
+        self.checking = False
 
     def _is_alive(self, runtime: Runtime) -> bool:
         return runtime.up
