@@ -214,7 +214,9 @@ def test_a_rename_amid_a_look_of_the_worker(running: Running, monkeypatch: pytes
     running.worker.look_at(item.key)
     running.worker.look_at(item.key)
     assert names == [["fabric"]]
-    assert {verb for verb, _ in exporter(running).seen} == {"announce"}
+    again = exporter(running)
+    until(lambda: again.seen)
+    assert {verb for verb, _ in again.seen} == {"announce"}
     assert list(running.node.convergence.announcers()) == ["fabric"]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stevedore import _cache
 from stevedore.extension import ExtensionManager
 
 from bgpcni.convergence import catalog
@@ -62,8 +63,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         "x-silent = strangers_exporter:Silent\nx-short = strangers_exporter:Short\nx-vague = strangers_exporter:Vague\n"
         "x-loose = strangers_exporter:Loose\nx-faulty = strangers_exporter:Faulty\nx-gone = strangers_exporter:Gone\n"
     )
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path))
+    # caches of its own: what stevedore has read before, in this process or for a folder of the same name, is not asked
+    monkeypatch.setattr(_cache, "get_group_all", _cache.Cache(str(tmp_path / "cache")).get_group_all)
     monkeypatch.setattr(ExtensionManager, "ENTRY_POINT_CACHE", {})
     catalog.load.cache_clear()
     yield

@@ -322,6 +322,27 @@ def test_exporters_are_let_go_of_that_nobody_needs_since_it_was_last_looked(
     until(lambda: "unneeded" in retired)
 
 
+def test_an_agent_that_ends_makes_no_exporter(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporters are being let go of when it ends: the worker ends after that, and nothing follows."""
+    begun, go_on, made = threading.Event(), threading.Event(), list[str]()
+
+    def retire(*questions: Callable[[], Collection[ExporterUse]]) -> list[str]:
+        begun.set()
+        assert go_on.wait(SECONDS)
+        made.append("retired")
+        return []
+
+    monkeypatch.setattr(place.convergence, "retire", retire)
+    place.worker.retire_soon()
+    assert begun.wait(SECONDS)
+    place.nudges.close()
+    go_on.set()
+    place._thread.join(SECONDS)
+    assert made == ["retired"]
+    place.worker._retire()
+    assert made == ["retired"]
+
+
 def test_an_add_that_a_drain_overtakes_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its record came after the drain had read all: nobody would withdraw it."""
     monkeypatch.setattr(interface, "reach", lambda netlink, attachment: None)

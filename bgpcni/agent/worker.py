@@ -35,13 +35,14 @@ class Worker:
         self._retirement: threading.Timer | None = None
         self.retiring = threading.Lock()
         """Held while unused exporters are let go of, so that nobody puts others in their place at the same time."""
+        self._ended = False
 
     def run(self) -> None:
         """Runs until the nudges are closed, in a thread of its own."""
         while (key := self._node.nudges.take()) is not None:
             self.look_at(key)
-        if (last := self._retirement) is not None:
-            last.cancel()
+        with self.retiring:  # what has begun is at its end then; no exporter is made after this
+            self._ended = True
 
     def look_at(self, key: AttachmentKey) -> None:
         """Reconcile this attachment as far as possible, and nudge it if it has to be looked at again."""
@@ -115,6 +116,8 @@ class Worker:
         """Let go of the exporters that neither the configuration nor a record names."""
         node = self._node
         with self.retiring:
+            if self._ended:
+                return
             self._retirement = None  # a hand-over that ends from now on starts the next one
             gone = node.convergence.retire(lambda: plan.configured(node.agent), self._recorded)
             for name in gone:
