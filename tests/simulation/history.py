@@ -8,6 +8,8 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from bgpcni.node.next_step import VAIN_SECONDS
+
 from . import world as worlds
 from .models import MISHAPS, models
 from .scheduler import Endless, Failed, sched
@@ -75,6 +77,12 @@ def plan_of(seed: int) -> Plan:
     faults = []
     for _ in range(2 + int(chance() * 4)):
         faults.append(Fault(int(chance() * 600) + 10, KINDS[int(chance() * len(KINDS))], chance()))
+    if any(fault.kind == "release" for fault in faults):  # of one that lives, and lives again
+        containers[0] = replace(
+            containers[0], start=containers[0].start / 4, hang_up=0, life=2.0, end="delete", again=True
+        )
+    if any(fault.kind == "reload" for fault in faults):  # of one that runs by then
+        containers[1] = replace(containers[1], start=0.0, hang_up=0, life=2.0, end="delete")
     rate = 0.3 * chance() if chance() < 0.4 else 0.0
     order = tuple(sorted(faults, key=lambda fault: fault.step))
     return Plan(seed, tuple(containers), order, 2.0 + 24 * chance(), rate)
@@ -95,8 +103,12 @@ def strike(world: World, fault: Fault) -> None:
     session = sessions[int(how * len(sessions))]
     speaker = session.speaker
     match fault.kind:
+        case "kill agent" if how < 0.3:  # when the next record goes
+            models.disk.deleted = functools.partial(sched.soon, functools.partial(world.restart, how * 5))
         case "kill agent":
             world.restart(how * 5)
+        case "kill speaker" if how < 0.3:
+            speaker.mishaps.append("reborn")
         case "kill speaker":
             speaker.die()
             sched.at(sched.now + (how * 20 if how > 0.3 else 0.0), speaker.revive)
@@ -122,7 +134,10 @@ def strike(world: World, fault: Fault) -> None:
         case "stall":
             actors = list(world.agent.process.actors)
             if actors:
-                actors[int(how * len(actors))].stalled_until = sched.now + (how * 1000) % 12
+                actor = actors[int(how * len(actors))]
+                # an exporter that was removed and does nothing for VAIN_SECONDS is given up, with its speaker's routes
+                most = VAIN_SECONDS - 1 if actor.name.startswith("announce") else 12
+                actor.stalled_until = sched.now + (how * 1000) % most
         case "deaf":
             models.kernel.deaf = True
 
@@ -133,16 +148,27 @@ def strike(world: World, fault: Fault) -> None:
 
             sched.at(sched.now + how * 10, hear)
         case "reload":
-            world.reload(CONFIGURATIONS[int(how * 100) % len(CONFIGURATIONS)])
+            wanted, later = CONFIGURATIONS[int(how * 100) % len(CONFIGURATIONS)], 0.0
+            if wanted == ("b",):  # to one that has pruned already
+                world.reload(("a", "-b"))
+                later = 0.2
+            sched.at(sched.now + later, functools.partial(world.reload, wanted))
             if how < 0.7:  # and some containers' lives end in the middle of the hand-over
                 for number, each in enumerate(names):
-                    delay = 0.002 + (how * 1000 + number * 0.37) % 1 * (0.03 if how < 0.5 else 2.5)
+                    delay = later + 0.002 + (how * 1000 + number * 0.37) % 1 * (0.03 if how < 0.5 else 2.5)
                     # the withdrawal that follows may not be taken, the first time
                     untaken = ["untouched"] * (int(how * 1e5 + number) % 3)
                     sched.at(sched.now + delay, functools.partial(_hurry, world, each, untaken))
+            killed = how > 0.7 or (wanted == ("b",) and how * 1e6 % 1 < 0.5)
+            if killed:  # the agent, when the old one should withdraw, and does not
+                for other in models.speakers.values():
+                    sched.at(sched.now + later + 0.95, functools.partial(setattr, other, "mishaps", ["untouched"] * 3))
+                sched.at(sched.now + later + 1.02 + how * 1000 % 1 * 0.2, functools.partial(world.restart, 0.1))
             models.kernel.unfit = max(0, int(how * 1000) % 10 - 7)
             if how * 1000 % 1 < 0.5:
-                models.speakers["b"].mishaps += [MISHAPS[2 + int(how * 1e5) % 3]] * (1 + int(how * 1e4) % 3)
+                chosen = ("after", "half", "after", "slow")[int(how * 1e5) % 4]
+                mishaps = [chosen] * (1 + int(how * 1e4) % 3)
+                sched.at(sched.now + later, functools.partial(models.speakers["b"].mishaps.extend, mishaps))
         case "hurry":
             for each in names[: 1 + int(how * 3)]:
                 world.hurry(each)
@@ -153,11 +179,13 @@ def strike(world: World, fault: Fault) -> None:
         case "power cut":
             world.power_cut(how * 10)
         case "release":
+            # of one that is added again after its DEL, if there is any: that may happen before the command has the lock
+            again = [each for each in names if world.runtimes[each].living and world.runtimes[each].to_be_added]
+            name = again[int(how * len(again))] if again else name
             actor = world.force(name)
-            if actor is not None and how * 100 % 1 < 0.6:  # meanwhile it is deleted, and perhaps added again
-                sched.at(sched.now + 0.001, functools.partial(world.hurry, name))
-                slow = functools.partial(setattr, actor, "stalled_until", sched.now + 0.3)
-                sched.at(sched.now + how * 1000 % 1 * 0.006, slow)
+            if actor is not None and (again or how * 100 % 1 < 0.6):
+                actor.late = how * 1000 % 1 * 0.3
+                sched.at(sched.now + how * 1e4 % 1 * 0.002, functools.partial(world.hurry, name))
         case "sync":
             from bgpcni.commands import answers
 
@@ -182,6 +210,7 @@ def run(plan: Plan) -> Result:
     world = World(plan.containers)
     models.trouble = plan.trouble
     models.by_address = plan.seed % 2 == 1
+    world.hasty = plan.seed % 3 > 0
     sched.faults = [
         (fault.step, lambda fault=fault: strike(world, fault))
         for fault in reversed(plan.faults)  # type: ignore[misc]
@@ -203,6 +232,9 @@ def run(plan: Plan) -> Result:
         world.violated(f"no rest: {error}")
     except Failed:
         sched.actor = None
+    except Exception as error:  # noqa: BLE001 - of a model, in nobody's thread
+        world.checking = True
+        world.violated(f"a defect: {type(error).__name__}: {error}", error)
     sched.kill(world.agent.process)
     for runtime in world.runtimes.values():
         sched.kill(runtime.process)

@@ -40,6 +40,8 @@ class Watch(Protocol):
 
     def link_removed(self, link: Link) -> None: ...
 
+    def stuck(self, routes: Sequence[Announcement]) -> None: ...
+
 
 # ---------------------------------------------------------------- disk
 
@@ -57,6 +59,8 @@ class Disk:
         self.unmoved: set[str] = set()
         """Records that could not be moved: an attachment may be on its way out although its record is up."""
         self.inodes = 0
+        self.deleted: Callable[[], None] = lambda: None
+        """Called once when a record is deleted."""
 
     def entry(self, content: str) -> Entry:
         self.inodes += 1
@@ -83,6 +87,10 @@ class _Held:
         self._store, self._key, self._seconds = store, key, seconds
 
     def __enter__(self) -> None:
+        actor = sched.actor
+        if actor is not None and actor.late:
+            seconds, actor.late = actor.late, 0.0
+            sched.sleep(seconds)
         locks = self._store.disk.locks
         self._lock = locks.get(self._key.digest) or locks.setdefault(self._key.digest, Lock())
         if not self._lock.acquire(timeout=max(self._seconds, 0.0)):
@@ -154,6 +162,8 @@ class Store:
         for state in State:
             sched.point()
             self.disk.records[state].pop(key.digest, None)
+        self.disk.deleted()
+        self.disk.deleted = lambda: None
 
     def delete_unreadable(self, network: str, digest: str) -> None:
         for state in State:
@@ -743,7 +753,8 @@ class Speaker:
 
 SLOW = 0.03
 MISHAPS = ("untouched", "before", "half", "after", "slow", "short")
-"""What a verb may come to: the speaker was given nothing; it is not known what it was given."""
+"""What a verb may come to: the speaker was given nothing; it is not known what it was given. One more is `reborn`: the
+speaker restarts before it answers."""
 
 
 class ModelExporter(Exporter):
@@ -829,6 +840,7 @@ class ModelExporter(Exporter):
         life = self.speaker.life
         for index, route in enumerate(routes):
             if mishap == "half" and index >= len(routes) // 2:
+                models.watch.stuck(routes)
                 sched.sleep(SLOW)
                 raise NotThereYet("no answer to the rest")
             if self.closed:
@@ -838,7 +850,11 @@ class ModelExporter(Exporter):
             change(route)
             if index % 2 == 0:
                 sched.point()
-        if mishap in ("after", "slow"):
+        if mishap == "reborn":
+            self.speaker.die()
+            self.speaker.revive()
+        if mishap in ("after", "slow", "reborn"):
+            models.watch.stuck(routes)
             sched.sleep(SLOW)
         if mishap == "after":
             raise NotThereYet("the answer was lost")

@@ -47,7 +47,8 @@ class Process:
 
 
 class Actor(greenlet):
-    """One thread. `timeout`: the wait it is in ended by its time."""
+    """One thread. `timed_out`: the wait it is in ended by its time. `late`: seconds that it waits before its next
+    lock of an attachment."""
 
     def __init__(self, run: Callable[[], object], process: Process, name: str) -> None:
         super().__init__(self._main, sched.hub)
@@ -58,6 +59,7 @@ class Actor(greenlet):
         self.wait = 0
         self.timed_out = False
         self.stalled_until = 0.0
+        self.late = 0.0
         self.joiners: list[Actor] = []
         process.actors[self] = None
 

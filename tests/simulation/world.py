@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -400,6 +400,8 @@ class Runtime:
         self.deleted = False
         self.abandoned = False
         self.forced = False
+        self.to_be_added = container.again
+        """A second life follows this one."""
         self.living: Actor | None = None
         """Who waits for its life to end."""
         self.process = Process(container.name)
@@ -411,7 +413,8 @@ class Runtime:
     def _run(self) -> None:
         container = self.container
         sched.sleep(container.start)
-        for _ in range(2 if container.again else 1):
+        for life in range(2 if container.again else 1):
+            self.to_be_added = container.again and life == 0
             models.kernel.spaces[container.path] = models.kernel.number()
             self.deleting = self.deleted = False
             boots = models.kernel.boots
@@ -506,6 +509,7 @@ class World:
         self.lost: set[str] = set()
         """Addresses that a power cut made the node forget."""
         self.draining = self.drained = False
+        self.hasty = False
         self.silenced = False
         self.exporters: tuple[str, ...] = ("a",)
         global _world
@@ -730,6 +734,13 @@ class World:
             if not other.alive or not all(session.up for session in other.sessions if session.peer is peer):
                 return  # nobody can help it
         self.violated(f"{peer.name} loses {nlri} of {runtime.container.name}, which runs")
+
+    def stuck(self, routes: Sequence[Announcement]) -> None:
+        """A verb does not answer any more. Meanwhile the containers of its routes may be deleted."""
+        if self.hasty:
+            for route in routes:
+                if route.endpoint is not None:
+                    self.hurry(route.endpoint.container_id)
 
     def link_removed(self, link: Link) -> None:
         """We remove a link: the routes to it are to be withdrawn by now."""
