@@ -244,7 +244,7 @@ class DataPlane:
                 vrf.remove(self._netlink, instance.link.index)
 
     def payload(self, family: str = "evpn") -> int:
-        """The largest MTU of a container whose packets fit the underlay whole, in a tunnel or with a label; octets.
+        """The largest MTU of a container whose packets fit the underlay whole: in a tunnel, labelled or plain.
 
         The underlay is the way to our neighbours; without any, where another speaker has them, the default route's.
         """
@@ -254,7 +254,7 @@ class DataPlane:
                 uplinks = self._uplinks() if self._facts.neighbors else self._ways([_FAR[local.version]])
                 found = [links.find(self._netlink, index=index) for index in uplinks]
                 self._underlay = min((link.mtu for link in found if link), default=1500)
-            return self._underlay - (4 if family == "vpn" else vxlan.OVERHEAD[local.version])
+            return self._underlay - {"unicast": 0, "vpn": 4}.get(family, vxlan.OVERHEAD[local.version])
 
     def _uplinks(self) -> set[int]:
         return self._ways(neighbor.address for neighbor in self._facts.neighbors)
