@@ -90,8 +90,10 @@ def etag(document: Any) -> str:
 
 def openapi_paths(kinds: Iterable[Kind]) -> Object:
     paths = {}
-    for (group, version), of in _by_version(kinds):
-        path = f"apis/{group}/{version}" if group else f"api/{version}"
+    grouped = [
+        (f"apis/{group}/{version}" if group else f"api/{version}", of) for (group, version), of in _by_version(kinds)
+    ]
+    for path, of in [*grouped, ("version", list[Kind]())]:
         mark = etag(openapi(of, path)).strip('"')
         paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={mark}"}
     return {"paths": paths}
@@ -123,7 +125,7 @@ def openapi(kinds: Iterable[Kind], path: str) -> Object | None:
             "put": {**write, "x-kubernetes-action": "put"},
             "patch": {**write, "x-kubernetes-action": "patch"},
         }
-    if not schemas:
+    if not schemas and path != "version":
         return None
     info = {"title": "Kubernetes", "version": "v1.36.2-double"}
     return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
