@@ -54,7 +54,7 @@ class World:
         }  # fmt: skip
         self.create("rbac.authorization.k8s.io/v1/clusterrolebindings", binding)
         self.agent = self.machinery.access.issue("default", "agent")
-        if case.file in ("crd", "discovery") and case.number > 2 or case.name == "watch-16":
+        if (case.file in ("crd", "discovery") and case.number > 2) or case.name == "watch-16":
             self.define()
         for number in (1, 2, 3):
             self.create("v1/nodes", {"metadata": {"name": f"n{number}"}})
@@ -193,7 +193,8 @@ def _stale(world: World) -> None:
     first = world.change("v1/configmaps", "c1", "default", data={"a": "1"})
     world.bound["281"] = first["metadata"]["resourceVersion"]
     second = world.change("v1/configmaps", "c1", "default", data={"a": "2"})
-    world.bound |= {"282": second["metadata"]["resourceVersion"], "dfba9212-0e2f-456c-b082-e86ab6a8f23b": second["metadata"]["uid"]}  # fmt: skip
+    world.bound["282"] = second["metadata"]["resourceVersion"]
+    world.bound["dfba9212-0e2f-456c-b082-e86ab6a8f23b"] = second["metadata"]["uid"]
 
 
 def _uid_of_c1(world: World) -> None:

@@ -10,8 +10,10 @@ import asyncio
 import gzip
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any
 
 import yaml
@@ -385,17 +387,17 @@ class Api:
                 if home_of(kind) in objects.ended:
                     return
                 del floor
-                time = loop.time()
-                if end is not None and time >= end:
+                clock = loop.time()
+                if end is not None and clock >= end:
                     return
-                if due and time >= due[0]:
+                if due and clock >= due[0]:
                     due.pop(0)
                     if bookmarks and self.faults.bookmarks and position <= objects.revision:
                         yield bookmark(position)
                     continue
-                wait = min(filter(None, (due[0] if due else None, end)), default=time + 3600)
+                wait = min(filter(None, (due[0] if due else None, end)), default=clock + 3600)
                 try:
-                    await asyncio.wait_for(told.wait(), max(0.0, wait - time))
+                    await asyncio.wait_for(told.wait(), max(0.0, wait - clock))
                 except TimeoutError:
                     pass
         finally:
@@ -424,7 +426,11 @@ class Api:
                 return Response(text, media_type="text/plain")
             document = discovery.openapi(kinds, "/".join(words[2:]))
             if document is not None:
-                return self._marked(document, seen, "application/json")
+                response = self._marked(document, seen, "application/json")
+                if "hash" in seen.query:  # it is of this content, and clients keep it
+                    response.headers["Cache-Control"] = "public, immutable"
+                    response.headers["Expires"] = formatdate(time.time() + 365 * 86400, usegmt=True)
+                return response
         elif path == "openapi/v2":
             raise Failure(503, "ServiceUnavailable", "the double has no OpenAPI v2")
         elif words[0] in ("api", "apis"):

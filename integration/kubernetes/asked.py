@@ -73,6 +73,7 @@ class Asking:
             if requests:
                 return requests.pop()
             await asyncio.Event().wait()
+            return None
 
         async def send(message: Any) -> None:
             if message["type"] == "http.response.start":

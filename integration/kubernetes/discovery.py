@@ -19,6 +19,14 @@ VERSION = {
 _FIELD_VALIDATION = {
     "name": "fieldValidation", "in": "query", "uniqueItems": True, "schema": {"type": "string", "uniqueItems": True},
 }  # fmt: skip
+_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+_METADATA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"}, "namespace": {"type": "string"}, "labels": _TEXTS, "annotations": _TEXTS,
+        "finalizers": {"type": "array", "items": {"type": "string"}, "x-kubernetes-patch-strategy": "merge"},
+    },
+}  # fmt: skip
 _STATUS_VERBS = ["get", "patch", "update"]
 
 
@@ -99,6 +107,13 @@ def openapi_paths(kinds: Iterable[Kind]) -> Object:
     return {"paths": paths}
 
 
+def _patches(kind: Kind) -> Object:
+    """The patches that it takes: kubectl reads from this how to patch."""
+    media = ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"]
+    media += [] if kind.custom else ["application/strategic-merge-patch+json"]
+    return {one: {"schema": {"type": "object"}} for one in media}
+
+
 def openapi(kinds: Iterable[Kind], path: str) -> Object | None:
     """OpenAPI v3 of one version of one group (`api/v1`, `apis/GROUP/VERSION`); None where there is no such."""
     schemas: Object = {}
@@ -110,7 +125,7 @@ def openapi(kinds: Iterable[Kind], path: str) -> Object | None:
         known = {"group": kind.group, "version": kind.version, "kind": kind.name}
         schema = dict(kind.schema or {"type": "object"})
         schema["properties"] = {
-            "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"},
+            "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": _METADATA,
             **schema.get("properties", {}),
         }  # fmt: skip
         if kind.schema is None:
@@ -123,7 +138,7 @@ def openapi(kinds: Iterable[Kind], path: str) -> Object | None:
         paths[where] = {"post": {**write, "x-kubernetes-action": "post"}}
         paths[f"{where}/{{name}}"] = {
             "put": {**write, "x-kubernetes-action": "put"},
-            "patch": {**write, "x-kubernetes-action": "patch"},
+            "patch": {**write, "x-kubernetes-action": "patch", "requestBody": {"content": _patches(kind)}},
         }
     if not schemas and path != "version":
         return None
