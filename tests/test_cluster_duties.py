@@ -27,7 +27,7 @@ class Agent:
     """What the agent would say of itself."""
 
     def __init__(self) -> None:
-        self.why, self.established = "", None
+        self.why, self.established, self.drained = "", None, False
         self.asked: list[bytes] = []
 
     def unservable(self, network: bytes) -> str:
@@ -142,9 +142,10 @@ def test_the_agent_is_asked_about_the_network_that_would_be_written(bench: Bench
 def test_what_was_written_stays_when_the_node_cannot_serve_any_more(bench: Bench) -> None:
     """Taint and condition keep new pods away; the file is taken away at a new boot and by uninstall alone."""
     bench.settle()
-    bench.agent.why = "this node is drained"
+    bench.agent.drained = True
     bench.settle()
     assert bench.file.exists()
+    assert "drained" in bench.condition()["message"]
     assert TAINT in bench.taints()
     assert bench.condition()["status"] == "True"
 
