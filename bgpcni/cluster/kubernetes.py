@@ -1,8 +1,8 @@
 """The Kubernetes API as a client: reads and patches of objects, and mirrors of them that follow the server's changes.
 
 lightkube finds the server and says who we are (kubeconfig, service account, token files that are replaced while we
-run): it costs 24 MB and 95 ms where the official client costs 36 MB and 160 ms. Its own watch is not used: it never
-notices a server that has become silent, and forgets what was deleted where its revision is too old.
+run). Alone it costs 24 MB and 95 ms, the official client 36 MB and 160 ms; in the agent it is 11 MB. Its own watch is
+not used: it never notices a server that has become silent, and a deletion is lost where its revision is too old.
 
 Nothing here knows what the objects are for.
 """

@@ -474,14 +474,6 @@ class Machinery:
         after["status"]["phase"] = "Terminating"
         return self.objects.put(kind, key, after)
 
-    def finish_namespace(self, name: str) -> None:
-        """What the namespace controller does, which is no part of the API server: its objects go, and then itself."""
-        for kind in self.kinds():
-            if kind.namespaced:
-                for item in self.objects.all(kind, name):
-                    self.objects.put(kind, (name, item["metadata"]["name"]), None)
-        self.objects.put(self._named("namespaces"), ("", name), None)
-
     # ---------------------------------------------------------------- definitions
 
     def _define(self, definition: Object) -> None:
