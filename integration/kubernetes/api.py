@@ -264,7 +264,7 @@ class Api:
         return body
 
     def _odd_subresource(self, seen: Seen, target: Target, options: Options) -> Response:
-        """The few that are no status: a pod's binding, and a service account's token."""
+        """The few that are no status: a pod's binding and eviction, and a service account's token."""
         machinery, kind = self.machinery, target.kind
         found = machinery.objects.get(kind, target.key)
         body = json.loads(seen.body or b"{}")
@@ -274,6 +274,9 @@ class Api:
             machinery.objects.put(
                 kind, target.key, found | {"spec": found["spec"] | {"nodeName": body["target"]["name"]}}
             )
+            return self._json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, seen, 201)
+        if (kind.name, target.subresource) == ("Pod", "eviction"):
+            machinery.evict(kind, target.key, body.get("deleteOptions") or {}, options)
             return self._json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, seen, 201)
         if (kind.name, target.subresource) == ("ServiceAccount", "token"):
             kept = ("name", "namespace", "uid", "creationTimestamp", "managedFields")
