@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.waiting import until
 
 from bgpcni.agent import agent
 from bgpcni.cluster import duties, network
@@ -18,7 +19,6 @@ from bgpcni.config.agent import AgentConfig, ClusterTable, KubernetesTable
 from bgpcni.errors import InvalidConfiguration
 from integration.kubernetes.double import Double
 from integration.kubernetes.failures import Failure
-from tests.waiting import until
 
 NODE = {
     "metadata": {"name": "n1"},

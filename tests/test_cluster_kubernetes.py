@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.waiting import until
 
 from bgpcni.cluster.kubernetes import NODES, STRATEGIC, Api, Gone, Mirror, Object, Pause, Resource, Trouble, events
 from bgpcni.errors import InvalidConfiguration
 from integration.kubernetes.double import Double
 from integration.kubernetes.failures import Failure
 from integration.kubernetes.recordings import Exchange, read
-from tests.waiting import until
 
 CONFIG_MAPS = Resource("", "v1", "configmaps", "default")
 WATCHES = [(case.name, exchange) for case in (*read("watch"), *read("crd")) for exchange in case.exchanges

@@ -73,7 +73,7 @@ class Surroundings:
         self._mtu: int | None = None
 
     def payload(self, family: str = "evpn") -> int:
-        """The largest MTU of a container whose packets fit the underlay whole; octets. In a tunnel, with a label, or plain.
+        """The largest MTU (octets) of containers whose packets fit the underlay: in a tunnel, with a label or plain.
 
         The underlay is the way to our neighbours. If another speaker has them all, it is the default route.
         """
