@@ -10,13 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.waiting import until
 
 from bgpcni.agent import agent
 from bgpcni.cluster import duties, network
 from bgpcni.cluster.duties import TAINT, Duties, node_name
 from bgpcni.config.agent import AgentConfig, ClusterTable, KubernetesTable
 from bgpcni.errors import InvalidConfiguration
+from bgpcni.testing.patience import until
 from integration.kubernetes.double import Double
 from integration.kubernetes.failures import Failure
 

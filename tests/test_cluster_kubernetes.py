@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests.waiting import until
 
 from bgpcni.cluster.kubernetes import NODES, STRATEGIC, Api, Gone, Mirror, Object, Pause, Resource, Trouble, events
 from bgpcni.errors import InvalidConfiguration
+from bgpcni.testing.patience import until
 from integration.kubernetes.double import Double
 from integration.kubernetes.failures import Failure
 from integration.kubernetes.recordings import Exchange, read
