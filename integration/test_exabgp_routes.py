@@ -16,7 +16,7 @@ import pytest
 from bgpcni.exporter import Reach
 from bgpcni.model import Announcement, Family, Neighbor, Nlri
 from bgpcni.wire.encode import Kind, Route, encode
-from bgpcni_exabgp import exporter, lines
+from bgpcni_exabgp import lines, quarantine, supervisor
 from bgpcni_exabgp.process import Home, Running
 from integration.exabgp_bench import Bench, Speaker, bench, facts, many, unicast
 from integration.frr_table import meant, table
@@ -187,13 +187,13 @@ def test_an_exabgp_that_hangs_is_replaced(
     speaker.announce(route)
     speaker.prune(route)
     pid = speaker.pid
-    patient, begin = exporter.ANSWER, Home.start
+    patient, begin = supervisor.ANSWER, Home.start
 
     def start(home: Home) -> Running:
-        monkeypatch.setattr(exporter, "ANSWER", patient)  # the next one may take its time to start
+        monkeypatch.setattr(supervisor, "ANSWER", patient)  # the next one may take its time to start
         return begin(home)
 
-    monkeypatch.setattr(exporter, "ANSWER", 1.0)
+    monkeypatch.setattr(supervisor, "ANSWER", 1.0)
     monkeypatch.setattr(Home, "start", start)
     speaker.announce(route)
     speaker.wait(Reach.ACKED, route)
@@ -379,7 +379,8 @@ def test_a_route_that_a_peer_cannot_stand_is_taken_back(
 
     monkeypatch.setattr(lines, "encode", unchecked)
     # what is older than that is above suspicion
-    until(lambda: time.monotonic() - speaker.exporter._batches[-1][0] > exporter.SUSPECT, "a moment of peace")
+    batches = speaker.exporter._shared.quarantine._batches
+    until(lambda: time.monotonic() - batches[-1][0] > quarantine.SUSPECT, "a moment of peace")
     evpn = Nlri(Family.L2VPN_EVPN, "multicast", rd="64512:1", originator=node.address)
     bad = Announcement(evpn, "e", node.address, vni=5)
     together = [unicast(node, f"10.1.3.{n}/32") for n in range(1, 8)]
@@ -518,10 +519,11 @@ def test_an_exabgp_whose_inside_is_another(lab: Lab, frr: Frr, node: Bench, monk
     folder.mkdir()
     (folder / "other.py").write_text(
         "import sys\n"
-        "from bgpcni_exabgp import engine\n"
-        "engine.version = lambda name: '5.9.0'\n"
+        "from bgpcni_exabgp.engine import check\n"
+        "from bgpcni_exabgp.engine.__main__ import main\n"
+        "check.version = lambda name: '5.9.0'\n"
         "sys.argv = ['engine', *sys.argv[1:]]\n"
-        "sys.exit(engine.main())\n"
+        "sys.exit(main())\n"
     )
     stock = subprocess.Popen
 
