@@ -9,23 +9,22 @@ import contextlib
 import time
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel
 
+from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 from bgpcni_exabgp.advertised import NEVER, Advertised, Session
 from bgpcni_exabgp.dialect import Dialect, EngineDialect
 from bgpcni_exabgp.events import Events
-from bgpcni_exabgp.process import Home, installed
+from bgpcni_exabgp.process import HOME, Home, installed
 from bgpcni_exabgp.received import AdjRibIn
 from bgpcni_exabgp.receiver import Receiver
 from bgpcni_exabgp.shared import Shared
 from bgpcni_exabgp.supervisor import Supervisor
-
-HOME = "exabgp"
-"""The name of the files of the ExaBGP that is ours. There is one, whatever the exporter is called."""
 
 
 class ExaBGP(Exporter):
@@ -76,6 +75,14 @@ class ExaBGP(Exporter):
         if config.socket is None:
             return "the sessions of [bgp] (one pair of addresses is one session)"
         return f"the ExaBGP behind {config.socket}"
+
+    @classmethod
+    def speak(cls, run_dir: Path) -> None:
+        from bgpcni_exabgp.speaker import speak
+
+        if not installed():
+            raise InvalidConfiguration("ExaBGP is not installed here: pip install exabgp")
+        speak(run_dir)
 
     def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
         if self._alone():
@@ -130,7 +137,7 @@ class ExaBGP(Exporter):
         if isinstance(dialect, EngineDialect) and self._ours:
             with contextlib.suppress(NotThereYet):  # it is ended all the same; peers drop routes after the restart time
                 dialect.drain(deadline - 2)
-        self._supervisor.end(deadline)
+        self._supervisor.end(deadline)  # not that of a `bgpcni speaker`
         self._receiver.close()
 
     def close(self) -> None:

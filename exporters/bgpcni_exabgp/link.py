@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable
 
 from bgpcni.exporter import NotThereYet
 from bgpcni_exabgp.lines import Line
-from bgpcni_exabgp.protocol import Answer, Event, decode_event
+from bgpcni_exabgp.process import UNSIGNALLED
+from bgpcni_exabgp.protocol import SIGNALS_SINCE, Answer, Event, Hello, decode_event, encode_signal
 
 WINDOW = 64
 """How many lines may be without an answer."""
@@ -25,7 +26,7 @@ STALL = 5.0
 
 
 class Link:
-    """A connection to a relay. `number`: of the newest line."""
+    """A connection to a relay. `number`: of the newest line. `relay`: the relay's version, once it has said Hello."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -36,7 +37,7 @@ class Link:
         self._tickets: deque[list[bool | None]] = deque()
         self._heard = time.monotonic()  # when an answer came, or was first owed
         self._dead = False
-        self.number = 0
+        self.number = self.relay = 0
         connection.settimeout(None)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(STALL), 0))
 
@@ -60,6 +61,8 @@ class Link:
                 event = decode_event(self._lines.popleft())
                 if isinstance(event, Answer):
                     self._answered(event.done)
+                elif isinstance(event, Hello):
+                    self.relay = event.version
                 if event is not None:
                     return event
             if not self._read(None if until is None else max(0.0, until - time.monotonic())):
@@ -129,6 +132,13 @@ class Link:
                 self._tickets.append(ticket)
             self._socket.sendall(line.text(number).encode("ascii") + b"\n")
         return ticket
+
+    def signal(self, number: int) -> None:
+        """Have the relay send ExaBGP a signal. Raises OSError."""
+        if self.relay < SIGNALS_SINCE:
+            raise OSError(UNSIGNALLED)
+        with self._sending:
+            self._socket.sendall(encode_signal(number))
 
     def owed(self) -> float:
         """For how many seconds an answer has been due; 0 if none is."""

@@ -16,12 +16,17 @@ fields that they do not know. Any other change takes two versions.
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
 PROTOCOL = 3
 ACCEPTED = range(PROTOCOL - 1, PROTOCOL + 2)
+RELAY = 2
+"""The version of the relay, for which the same holds."""
+SIGNALS_SINCE = 2
+"""The first version of a relay that takes `encode_signal`."""
 
 Name = str
 """Text that may have any character in it: on the line it is hexadecimal, `-` if it is empty."""
@@ -460,6 +465,24 @@ _FIELDS = {
     kind: [(one.name, *_WORDS[str(one.type)]) for one in fields(kind) if one.name != "peer"]
     for kind in COMMANDS.values()
 }
+
+
+_SIGNAL = "relay signal "
+SIGNALS = frozenset({signal.SIGUSR1, signal.SIGTERM, signal.SIGKILL})
+"""Those that a relay passes on: reload, end in order, end at once."""
+
+
+def encode_signal(number: int) -> bytes:
+    """A line by which the relay sends ExaBGP a signal. It has no number, and is not answered."""
+    return f"{_SIGNAL}{int(number)}\n".encode()
+
+
+def decode_signal(line: bytes) -> int | None:
+    """The signal that the relay is to send; None if this is a line for ExaBGP, 0 if there is no such signal."""
+    if not line.startswith(_SIGNAL.encode()):
+        return None
+    word = line[len(_SIGNAL) :].strip()
+    return int(word) if word.isdigit() and int(word) in SIGNALS else 0
 
 
 # --- lines of events -----------------------------------------------------------------------------

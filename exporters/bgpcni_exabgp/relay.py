@@ -5,19 +5,22 @@ gives up for good after its API process has died a few times, so the relay ends 
 
 It serves one agent at a time, the newest. An agent gets a `Hello` (`protocol`) first, and then every line that ExaBGP
 writes; but not the answers to lines of an earlier agent, of which no half line is passed on either. The relay
-understands only the states of sessions, so it serves our engine and an ExaBGP of the user's in the same way.
+understands only the states of sessions, so it serves our engine and an ExaBGP of the user's in the same way. One kind
+of line is for itself: a signal that it sends ExaBGP, for an agent in another PID namespace.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
+import signal
 import sys
 from asyncio.streams import FlowControlMixin
 
-from bgpcni_exabgp.protocol import Hello, Negotiated, encode_event
+from bgpcni_exabgp.protocol import RELAY, Hello, Negotiated, decode_signal, encode_event
 
 LINE = 1 << 20
 """Octets of the longest line that is passed on. ExaBGP would end the relay over a longer one, or one not in ASCII."""
@@ -41,6 +44,8 @@ class Relay:
         self.up: dict[str, tuple[str, ...]] = {}
         self.down: set[str] = set()
         self.families: dict[str, tuple[str, ...]] = {}
+        parent = os.getppid()
+        self.parent = os.pidfd_open(parent) if parent > 1 else None  # 1: ExaBGP is gone already, and so will we be
         self.owed = self.stale = self.lost = 0  # answers to come, how many of them for earlier agents, lines dropped
 
     def track(self, line: bytes) -> bool:
@@ -90,11 +95,14 @@ class Relay:
         if self.agent is not None:
             self.agent.transport.abort()
         self.agent, self.stale = writer, self.owed
-        hello = Hello(1, self.up, tuple(sorted(self.down)), self.lost)
+        hello = Hello(RELAY, self.up, tuple(sorted(self.down)), self.lost)
         self.lost = 0
         writer.write(encode_event(hello).encode() + b"\n")
         try:
             while (line := await reader.readline()).endswith(b"\n") and line.isascii() and self.agent is writer:
+                if (number := decode_signal(line)) is not None:
+                    self.signal(number)
+                    continue
                 self.owed += 1
                 self.exabgp.write(line)
                 await self.exabgp.drain()
@@ -103,6 +111,12 @@ class Relay:
         if self.agent is writer:
             self.agent = None
         writer.transport.abort()
+
+    def signal(self, number: int) -> None:
+        """Send ExaBGP, our parent, a signal: for an agent that cannot see its process."""
+        if self.parent is not None and number:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.parent, number)
 
     async def run(self, path: str) -> None:
         loop = asyncio.get_running_loop()

@@ -1,6 +1,7 @@
 """Keeps ExaBGP running and the exporter connected to it: start or adopt, connect, reload, and again when it ends.
 
-One thread does this, and reads what ExaBGP tells. An ExaBGP that the user runs is only connected to.
+One thread does this, and reads what ExaBGP tells. An ExaBGP that the user runs is only connected to. While a
+`bgpcni speaker` runs, it starts ExaBGP in our place, and we write its configuration.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from bgpcni_exabgp.dialect import Dialect, EngineDialect, StockDialect
 from bgpcni_exabgp.events import Events
 from bgpcni_exabgp.lines import Line
 from bgpcni_exabgp.link import Link
-from bgpcni_exabgp.process import Home, Running, back_off
+from bgpcni_exabgp.process import Apart, Home, Running, back_off
 from bgpcni_exabgp.protocol import Answer, Configured, Event, FsmChanged, Hello, Sent, State
 from bgpcni_exabgp.shared import Shared
 
@@ -30,6 +31,12 @@ CLEAR = 3.0
 """Seconds that a neighbour which was taken out of agent.toml has to get the withdrawals, before its session ends."""
 TRY = 0.25
 """Seconds between two looks at the trials of routes in quarantine."""
+HAND_OVER = 5.0
+"""Seconds between two looks whether a `bgpcni speaker` has come, which is to run ExaBGP from then on."""
+GRACE = 30.0
+"""Seconds at least for which a `bgpcni speaker` that ended is waited for."""
+LOOK = 0.05
+"""Seconds between two looks at what a `bgpcni speaker` does."""
 STEADY = 5.0
 """Seconds of life after which the next start comes at once again."""
 
@@ -63,16 +70,19 @@ class Supervisor:
             self._thread.join(ANSWER)
 
     def end(self, deadline: float) -> None:
-        """End the thread, and the ExaBGP that is ours."""
+        """End the thread, and the ExaBGP that is ours; but one that a `bgpcni speaker` runs goes on."""
         with self._shared.lock:
             running = self._running.again() if self._running is not None else None
         self.close()
         if isinstance(self._place, Home):
             running = running or self._place.adopt()
+            apart = self._place.apart() is not None
             if running is not None:
-                running.end(max(deadline, time.monotonic() + 1.0))
+                if not apart:
+                    running.end(max(deadline, time.monotonic() + 1.0))
                 running.close()
-            self._place.forget()
+            if not apart:
+                self._place.forget()
 
     # --- the thread
 
@@ -81,6 +91,8 @@ class Supervisor:
         pauses = back_off()
         next(pauses)
         while not self._shared.closing.is_set():
+            if isinstance(self._place, Home):
+                self._await_speaker(self._place)
             born = time.monotonic()
             with self._shared.lock:
                 self._shared.trying = True
@@ -112,21 +124,42 @@ class Supervisor:
                         _clear(link, state, [neighbor.peer for neighbor in state.neighbors if neighbor.up])
                 finally:
                     link.release()
-            running.end(time.monotonic() + ANSWER)
+            if home.apart() is None:
+                running.end(time.monotonic() + ANSWER)
             running.close()
-        home.forget()
+        home.forget()  # a speaker ends what has no configuration any more
+
+    def _await_speaker(self, home: Home) -> None:
+        """A `bgpcni speaker` that ended may come back, with an ExaBGP that gets our routes before peers drop them."""
+        deadline = time.monotonic() + max(GRACE, self._node.graceful_restart)
+        while not self._shared.closing.is_set() and home.speaker.exists():
+            if home.apart() is not None or home.claimed() is not None:
+                return
+            if time.monotonic() > deadline:
+                with contextlib.suppress(FileNotFoundError):
+                    home.speaker.unlink()
+            with self._shared.lock:
+                self._shared.trying = False
+                self._shared.advertised.offline = "exabgp is not running: bgpcni speaker ended, and is waited for"
+                self._shared.lock.notify_all()
+            self._shared.closing.wait(LOOK)
 
     def _live(self, home: Home) -> str:
         """One life of our own: start or adopt it, connect, read until the connection ends; why it did."""
-        text = configure(self._node, home.relay_command(), read_passwords(self._node.neighbors))
+        apart = home.apart()
+        command = home.relay_command(apart.python) if apart is not None else home.relay_command()
+        text = configure(self._node, command, read_passwords(self._node.neighbors))
         running = home.adopt()
-        if running is not None and home.plain() and home.configured() != text:
-            running.end(time.monotonic() + ANSWER)  # a stock one does not tell which configuration it has
-            running.close()
-            running = None
+        if running is not None:
+            foreign = apart is not None and running.by != "speaker"
+            # a stock one does not tell which configuration it has
+            if foreign or (home.plain() and home.configured() != text):
+                running.end(time.monotonic() + ANSWER, keep_routes=foreign)
+                running.close()
+                running = None
         digest = home.write_configuration(text)
         if running is None:
-            running = home.start()
+            running = home.start() if apart is None else self._started_by_speaker(home, apart)
         with self._shared.lock:
             self._running = running
         try:
@@ -138,6 +171,20 @@ class Supervisor:
             with self._shared.lock:
                 self._running = None
             running.close()
+
+    def _started_by_speaker(self, home: Home, before: Apart) -> Running:
+        """The ExaBGP that `bgpcni speaker` starts on the configuration that is in place now. Raises OSError."""
+        deadline = time.monotonic() + ANSWER
+        while not self._shared.closing.wait(LOOK):
+            if (running := home.adopt()) is not None:
+                return running
+            if (now := home.apart()) is None:
+                raise OSError("bgpcni speaker ended")
+            if now.count > before.count and now.ending:
+                raise OSError(now.ending)
+            if time.monotonic() > deadline:
+                raise OSError("bgpcni speaker does not start it")
+        raise OSError("closing")
 
     def _open(self, home: Home, running: Running) -> Link:
         """Connect to the relay that ExaBGP starts. Raises OSError."""
@@ -169,8 +216,7 @@ class Supervisor:
                 if state is None:
                     complaint = ours.home.plain()
                 if not complaint and (state is None or state.protocol not in protocol.ACCEPTED):
-                    ours.running.end(time.monotonic() + ANSWER)
-                    return "it was of another version"
+                    return _refused(ours, state)
                 if state is not None and state.digest != ours.digest:
                     state = self._reload(link, ours, state)
             asn = self._node.asn or 0
@@ -186,10 +232,15 @@ class Supervisor:
 
     def _listen(self, dialect: Dialect, ours: Ours | None) -> str:
         """Read what ExaBGP tells until the connection ends; why it did."""
+        looked = time.monotonic()
         while not self._shared.closing.is_set():
+            if ours is not None and ours.running.by != "speaker" and time.monotonic() - looked > HAND_OVER:
+                looked = time.monotonic()
+                if ours.home.apart() is not None:
+                    return "bgpcni speaker runs it from now on"
             trials = bool(self._shared.quarantine.trials)
             try:
-                event = dialect.link.next(TRY if trials else ANSWER)
+                event = dialect.link.next(TRY if trials else min(ANSWER, HAND_OVER))
             except TimeoutError:
                 if dialect.link.owed() > ANSWER:
                     if ours is not None:
@@ -212,7 +263,7 @@ class Supervisor:
         _clear(
             link, state, [neighbor.peer for neighbor in state.neighbors if neighbor.up and neighbor.peer not in stay]
         )
-        ours.running.signal(signal.SIGUSR1)
+        ours.running.signal(signal.SIGUSR1, link)
         while not isinstance(done := _next(link), Configured):
             pass
         fresh = _ask_state(link)
@@ -229,6 +280,15 @@ class Ours:
     home: Home
     running: Running
     digest: str
+
+
+def _refused(ours: Ours, state: State | None) -> str:
+    """An engine whose protocol we do not speak is ended, if we may start another one; what is told of it."""
+    if ours.running.by == "speaker" and state is not None:
+        theirs = f"bgpcni speaker has version {state.protocol} of the protocol, this agent {protocol.PROTOCOL}"
+        return f"{theirs}: they must not be more than one apart"
+    ours.running.end(time.monotonic() + ANSWER)
+    return "it was of another version"
 
 
 def _ask_state(link: Link) -> State | None:

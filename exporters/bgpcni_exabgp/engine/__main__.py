@@ -1,7 +1,8 @@
-"""Starts ExaBGP with our command: `python -m bgpcni_exabgp.engine CONFIGURATION [CLAIM]`."""
+"""Starts ExaBGP with our command: `python -m bgpcni_exabgp.engine CONFIGURATION [CLAIM] [--by=WHO]`."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import sys
@@ -27,13 +28,15 @@ def unknown() -> str:
 
 
 def main() -> int:
-    if len(sys.argv) not in (2, 3):
-        sys.stderr.write("usage: python -m bgpcni_exabgp.engine CONFIGURATION [CLAIM]\n")
-        return 2
-    path = Path(sys.argv[1])
+    parser = argparse.ArgumentParser("python -m bgpcni_exabgp.engine")
+    parser.add_argument("configuration", type=Path)
+    parser.add_argument("claim", type=Path, nargs="?", help="a second file to lock, where nobody wipes it")
+    parser.add_argument("--by", default="agent", help="who starts it: agent or speaker")
+    arguments = parser.parse_args()
+    path: Path = arguments.configuration
     os.umask(0o077)
     why = unknown()
-    claims = Claims(path, Path(sys.argv[2]) if len(sys.argv) == 3 else None, why)
+    claims = Claims(path, arguments.claim, why, arguments.by)
     if not claims.take():
         sys.stderr.write(f"bgpcni: another one runs on {path}\n")
         return 4
