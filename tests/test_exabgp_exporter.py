@@ -121,10 +121,10 @@ def test_a_trial_that_ends_while_routes_are_announced() -> None:
     assert set(trials) == {ONE}
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", protocol.ACCEPTED)
 def test_an_engine_that_an_earlier_agent_started(tmp_path: Path, version: int) -> None:
-    """An upgrade of the agent ends no session: of an engine that does not tell when End-of-RIB is acknowledged, it
-    counts when it is in the socket."""
+    """An upgrade of the agent, or of the speaker, ends no session. Version 2 does not tell when End-of-RIB is
+    acknowledged: there it counts when it is in the socket."""
     node = facts(tmp_path, ONE)
     shared = Shared(Advertised(node.neighbors, 120, 0.0))
     events = Events(node, shared, Receiver("test", None, shared.post), Woken(), configured=True)

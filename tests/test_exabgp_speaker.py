@@ -13,8 +13,15 @@ import pytest
 from waiting import SECONDS, until
 
 from bgpcni.errors import CniError
+from bgpcni.model import NodeFacts
+from bgpcni.testing import Woken
 from bgpcni_exabgp import protocol, supervisor
+from bgpcni_exabgp.advertised import Advertised
+from bgpcni_exabgp.claim import Claim
+from bgpcni_exabgp.events import Events
 from bgpcni_exabgp.process import Home, Running
+from bgpcni_exabgp.receiver import Receiver
+from bgpcni_exabgp.shared import Shared
 from bgpcni_exabgp.speaker import Speaker
 from bgpcni_exabgp.supervisor import Ours
 
@@ -139,6 +146,41 @@ def test_an_exabgp_of_an_earlier_speaker_is_adopted(home: Home) -> None:
     speaker.stop()
     assert left.wait(SECONDS)
     left.close()
+
+
+def waiting_agent(home: Home) -> tuple[supervisor.Supervisor, Shared]:
+    """The part of the agent that starts ExaBGP, which waits for a speaker in a thread; that thread's end is awaited."""
+    node = NodeFacts(run_dir=str(home.folder), data_dir=str(home.folder), asn=1, graceful_restart=0)
+    shared = Shared(Advertised((), 0, 0.0))
+    events = Events(node, shared, Receiver("test", None, shared.post), Woken(), configured=True)
+    return supervisor.Supervisor("test", node, home, shared, events), shared
+
+
+@pytest.mark.parametrize("comes", ["speaker", "exabgp", "end"])
+def test_an_agent_waits_for_a_speaker_that_was_there(home: Home, comes: str) -> None:
+    """It starts no ExaBGP meanwhile, and goes on when the speaker comes, or an ExaBGP, or when the agent ends."""
+    home.speaker.touch()
+    agent, shared = waiting_agent(home)
+    thread = threading.Thread(target=agent._await_speaker, args=[home])
+    thread.start()
+    until(lambda: "is waited for" in (shared.advertised.offline or ""))
+    assert thread.is_alive()
+    claim = Claim(home.speaker if comes == "speaker" else home.identity)
+    if comes == "end":
+        agent.close()
+    else:
+        assert claim.take()
+    thread.join(SECONDS)
+    assert not thread.is_alive()
+    claim.release()
+
+
+def test_an_agent_does_not_wait_for_ever(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A speaker that does not come back is not waited for again by the next agent either."""
+    monkeypatch.setattr(supervisor, "GRACE", 0.0)
+    home.speaker.touch()
+    waiting_agent(home)[0]._await_speaker(home)
+    assert not home.speaker.exists()
 
 
 class Ended(Running):

@@ -7,6 +7,7 @@
     advertised  which peer has which route          configure  writes ExaBGP's configuration
     quarantine  routes over which sessions end      received   counts and bounds the routes of each peer
     lines link  what is sent, and the connection    receiver   the thread that decodes them
+    claim       the lock by which a process is known   speaker  `bgpcni speaker`: runs ExaBGP in another pod
 
 Each part is made of parts that exist already, and is given all that it needs when it is made: `shared`, `receiver`,
 `events`, `supervisor`, `exporter`, in this order. The exporter is imported only when it is asked for, since the engine
