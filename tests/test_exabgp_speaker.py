@@ -72,15 +72,23 @@ def speaker(home: Home) -> Iterator[Started]:
 
 
 def test_it_waits_for_a_configuration_and_ends_with_it(home: Home, speaker: Started) -> None:
-    """Nothing is started before the agent wrote one; when the agent takes it away, ExaBGP ends."""
+    """Nothing is started before the agent wrote one. When the agent empties it, ExaBGP ends, but not when somebody
+    wipes the folder."""
     until(lambda: home.apart() is not None)
     assert home.claimed() is None
-    home.write_configuration(NOTHING)
+    relay = " ".join(home.relay_command())
+    home.write_configuration(f"process p {{ run {relay}; encoder json; }}\n")
     assert speaker.exabgp()
+    until(home.socket.exists)  # it has read its configuration
     apart = home.apart()
     assert apart is not None
     assert (apart.count, apart.ending) == (1, "")
-    home.configuration.unlink()
+    pid = speaker.exabgp()
+    for path in home.folder.iterdir():
+        path.unlink()
+    until(lambda: home.claimed() is not None and home.apart() is not None)
+    assert speaker.exabgp() == pid
+    home.write_configuration("")
     until(lambda: home.claimed() is None)
     home.write_configuration(NOTHING)
     assert speaker.exabgp()
