@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -211,3 +213,31 @@ def test_a_protocol_that_is_too_old_or_too_new(home: Home, by: str, ends: bool) 
     reason = supervisor._refused(Ours(home, running, ""), protocol.EngineState(protocol.PROTOCOL + 2, 0, "", ()))
     assert running.ended is ends
     assert ("they must not be more than one apart" in reason) is not ends
+
+
+def command(*argv: str | Path) -> subprocess.Popen[str]:
+    """`bgpcni speaker` as a process."""
+    words = [sys.executable, "-m", "bgpcni.operator.cli", "speaker", *map(str, argv)]
+    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_command_ends_in_order(home: Home) -> None:
+    """SIGTERM: exit status 0, and ExaBGP does not outlive it."""
+    home.write_configuration(NOTHING)
+    with command("--run-dir", home.folder) as process:
+        until(lambda: home.claimed() is not None)
+        process.terminate()
+        assert process.wait(SECONDS) == 0
+        assert home.claimed() is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("kernel", "it has no speaker that bgpcni runs"), ("nothing", "exporters: 'nothing' is not installed")],
+)
+def test_an_exporter_without_a_speaker(home: Home, kind: str, words: str) -> None:
+    """The error names what is wrong, and the exit status is 1."""
+    with command("--run-dir", home.folder, "--type", kind) as process:
+        assert process.stderr
+        assert words in process.stderr.read()
+        assert process.wait(SECONDS) == 1
