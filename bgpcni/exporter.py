@@ -13,10 +13,12 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Collection, Sequence
 from enum import IntEnum
+from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 
 CONTRACT = 1
@@ -231,6 +233,15 @@ class Exporter(abc.ABC):
         Two exporters at work that own the same would undo each other's routes: the second is refused (code 7).
         """
         return ""
+
+    @classmethod
+    def speak(cls, run_dir: Path, name: str) -> None:
+        """`bgpcni speaker`: run the speaker of the exporter `name` of an agent elsewhere that has the same `run_dir`,
+        until SIGTERM.
+
+        Raises CniError, as here: most exporters have no speaker to run.
+        """
+        raise InvalidConfiguration("it has no speaker that bgpcni runs")
 
     @abc.abstractmethod
     def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
