@@ -117,14 +117,17 @@ def _below(root: Path, folder: Path) -> Path:
     return root / folder.relative_to("/")
 
 
-def install(bin_dirs: Sequence[Path], conf_dir: Path | None = None, python: str | Path = sys.executable) -> Installed:
+def install(
+    bin_dirs: Sequence[Path], conf_dir: Path | None = None, python: str | Path | None = sys.executable
+) -> Installed:
     """Install or bring up to date; doing it again changes nothing. Folders that are missing are made.
 
     `python` is the interpreter that has this package, for calls that no agent answers; links in its path are kept
-    (a virtual environment's interpreter is one). Raises IoFailure, and InvalidConfiguration for a path that does
-    not fit.
+    (a virtual environment's interpreter is one). None: the node has no Python of ours, as where a pod installs for it,
+    and such calls are refused; the sample is left out with `conf_dir` None. Raises IoFailure, also where a launcher
+    that needs no Python does not run here, and InvalidConfiguration for a path that does not fit.
     """
-    interpreter = os.fsencode(os.path.abspath(python))
+    interpreter = os.fsencode(os.path.abspath(python)) if python is not None else b""
     for bin_dir in bin_dirs:
         with _saying(bin_dir):
             bin_dir.mkdir(parents=True, exist_ok=True)
@@ -236,6 +239,8 @@ def _choose(bin_dir: Path, python: bytes) -> tuple[Launcher, str, bytes]:
             if not (reason := _defect(bin_dir, image)):
                 return "compiled here", "", patched(image, python)
     reasons.append(reason)
+    if not python:
+        raise IoFailure(f"without Python only a compiled launcher can be installed: {'; '.join(reasons)}")
     return "script", "; ".join(reasons), script(python)
 
 

@@ -296,13 +296,20 @@ def _places(command: F) -> F:
 
 @main.command()
 @_places
-def install(bin_dir: Path | None, conf_dir: Path) -> None:
+@click.option(
+    "--without-python",
+    is_flag=True,
+    help="The agent does every call: for a host without this Python, such as one that a pod installs to.",
+)
+@click.option("--sample/--no-sample", default=True, help="Whether to put the sample configuration in place.")
+def install(bin_dir: Path | None, conf_dir: Path, without_python: bool, sample: bool) -> None:
     """Put the plugin executable (as bgpcni, bagpipe and bgpcni-ipam) and the sample configuration in place."""
     from bgpcni.launcher import install as installer
 
     try:
         places = installer.places(bin_dir)
-        installed = installer.install(places.folders, conf_dir)
+        python = None if without_python else sys.executable
+        installed = installer.install(places.folders, conf_dir if sample else None, python)
     except CniError as error:
         click.echo(f"bgpcni install: {error.msg}", err=True)
         sys.exit(1)
