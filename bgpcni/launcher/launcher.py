@@ -219,7 +219,7 @@ def do_without_python(stdin: bytes, reason: int, failure: OSError | None) -> int
     path = os.fsencode(PYTHON) if is_plain(os.fsencode(PYTHON)) else b"bgpcni's Python"
     lack = b", and bgpcni was installed on this node without its Python"
     if failure is not None:
-        lack = b", and cannot execute %b: %b" % (path, os.fsencode(failure.strerror))
+        lack = b", and cannot execute %b: %b" % (path, os.fsencode(failure.strerror or "it failed"))
     if reason == TOO_LARGE:
         code, text = b"6", b"the network configuration is larger than %d octets" % limit_of(command)
     elif reason == IPAM:
