@@ -90,7 +90,10 @@ class NeighborTable(Table):
 
 
 class BgpTable(Table):
-    """`[bgp]`. Times in seconds; `local_address` is the source of the sessions and EVPN's VTEP."""
+    """`[bgp]`. Times in seconds; `local_address` is the source of the sessions and EVPN's VTEP.
+
+    `router_id` absent: `local_address`, if that is of IPv4.
+    """
 
     asn: Asn
     router_id: Annotated[str, AfterValidator(_router_id)]
@@ -100,6 +103,12 @@ class BgpTable(Table):
     hold_time: HoldTime = 90
     graceful_restart: Annotated[int, Field(ge=0, le=4095)] = 120
     neighbors: tuple[NeighborTable, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _identified(cls, table: Any) -> Any:
+        local = table.get("local_address") if isinstance(table, dict) else None
+        return {"router_id": local} | table if isinstance(local, str) and ":" not in local else table
 
     @model_validator(mode="after")
     def _consistent(self) -> BgpTable:
@@ -255,7 +264,10 @@ class AgentConfig(Table):
 
 
 def load(path: Path) -> AgentConfig:
-    """Read and validate agent.toml. Raises InvalidConfiguration naming file, place and what is wrong there."""
+    """Read and validate agent.toml. Raises InvalidConfiguration naming file, place and what is wrong there.
+
+    Where nodes share one file, `$NODE_IP` tells each its own `bgp.local_address`: a pod gets it as `status.hostIP`.
+    """
     try:
         document = tomllib.loads(read_plain(path, _FILE_MAX).decode())
     except FileNotFoundError:
@@ -267,6 +279,9 @@ def load(path: Path) -> AgentConfig:
         raise InvalidConfiguration(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidConfiguration(f"{path}: {error}") from None
+    here = os.environ.get("NODE_IP")
+    if here and isinstance(document.get("bgp"), dict):
+        document["bgp"].setdefault("local_address", here)
     try:
         return AgentConfig.model_validate(document)
     except ValidationError as error:

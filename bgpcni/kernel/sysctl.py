@@ -1,4 +1,7 @@
-"""Sysctls of the calling thread's network namespace (/proc/sys/net follows it), changed only where they must."""
+"""Sysctls of the calling thread's network namespace (/proc/sys/net follows it), changed only where they must.
+
+In a container /proc/sys is read-only; `$BGPCNI_PROC_SYS` then names a folder whose `net` is /proc/sys/net of the host.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from bgpcni.errors import KernelRefused
 from bgpcni.kernel.library import iproute
 
 log = logging.getLogger(__name__)
-_ROOT = Path("/proc/sys")
+_ROOT = Path(os.environ.get("BGPCNI_PROC_SYS") or "/proc/sys")
 _RTPROT_RA = 9
 
 
