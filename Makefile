@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PYTEST_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup venv demo test unit integration soak lint format bench clean
+.PHONY: help setup venv demo test unit integration soak lint format bench image clean
 
 help:
 	@echo 'make demo         FRR and a node in two network namespaces; ADD, ping, DEL, step by step'
@@ -16,6 +16,7 @@ help:
 	@echo 'make lint         ruff and mypy --strict'
 	@echo 'make format       let ruff format the code'
 	@echo 'make bench        ratios against the stock plugins, bench.json (root)'
+	@echo 'make image        the container image, localhost/bgpcni (root); deploy/build has its options'
 	@echo 'make setup        only what the others do first: packages (root) and .venv'
 	@echo 'make clean        remove .venv, caches and what dead test runs left behind'
 
@@ -54,6 +55,10 @@ format: venv
 
 bench: setup
 	@$(BIN)/python -m integration.bench
+
+image:
+	@scripts/setup --image
+	@deploy/build
 
 clean:
 	@if [ -x $(BIN)/python ] && [ "$$(id -u)" = 0 ]; then $(BIN)/python -m integration.lab; fi

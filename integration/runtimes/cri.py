@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from bgpcni.testing.patience import SCALE
@@ -31,6 +33,7 @@ class Cri:
         self._stub = services.RuntimeServiceStub(self._channel)
         self._parent = containerd.machine.name
         self._threads = ThreadPoolExecutor(4)
+        self._configs: dict[str, Any] = {}
 
     def call(self, method: str, request: Any, seconds: float = SECONDS) -> Any:
         """One call. Raises CriError with the runtime's words."""
@@ -49,15 +52,58 @@ class Cri:
         status = self.call("Status", self._messages.Nothing()).status
         return all(condition.status for condition in status.conditions) and bool(status.conditions)
 
-    def run_pod(self, name: str, seconds: float = SECONDS) -> str:
-        """RunPodSandbox; the pod's ID."""
+    def run_pod(
+        self,
+        name: str,
+        seconds: float = SECONDS,
+        *,
+        host_network: bool = False,
+        logs: Path | None = None,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> str:
+        """RunPodSandbox; the pod's ID. `logs`: where the logs of its containers are to be."""
         config = {
             "metadata": {"name": name, "namespace": "test", "uid": f"uid-{name}"},
-            "linux": {"cgroup_parent": f"/{self._parent}"},
+            "log_directory": str(logs or ""),
+            "labels": labels or {},
+            "annotations": annotations or {},
+            "linux": {
+                "cgroup_parent": f"/{self._parent}",
+                "security_context": {
+                    "namespace_options": {"network": 2 if host_network else 0, "pid": 1},
+                    "seccomp": {"profile_type": 0},
+                },
+            },
         }
-        return str(
-            self.call("RunPodSandbox", self._messages.RunPodSandboxRequest(config=config), seconds).pod_sandbox_id
+        request = self._messages.RunPodSandboxRequest(config=config)
+        pod = str(self.call("RunPodSandbox", request, seconds).pod_sandbox_id)
+        self._configs[pod] = config
+        return pod
+
+    def create_container(self, pod: str, config: Mapping[str, Any]) -> str:
+        """Create a container of a pod made here, and start it; its ID."""
+        request = self._messages.CreateContainerRequest(
+            pod_sandbox_id=pod, config=config, sandbox_config=self._configs[pod]
         )
+        ident = str(self.call("CreateContainer", request).container_id)
+        self.call("StartContainer", self._messages.ContainerId(container_id=ident))
+        return ident
+
+    def exited(self, container: str) -> int | None:
+        """The exit code of a container, None while it runs."""
+        status = self.call("ContainerStatus", self._messages.ContainerId(container_id=container)).status
+        return int(status.exit_code) if status.state == self._messages.CONTAINER_EXITED else None
+
+    def exec(self, container: str, *argv: str, seconds: int = 60) -> tuple[int, str]:
+        """Run a program in a container; its exit code and what it said on both streams."""
+        request = self._messages.ExecSyncRequest(container_id=container, cmd=argv, timeout=seconds)
+        done = self.call("ExecSync", request)
+        return int(done.exit_code), (done.stdout + done.stderr).decode()
+
+    def stop_container(self, container: str, grace: int) -> None:
+        """SIGTERM, and SIGKILL after `grace` seconds."""
+        self.call("StopContainer", self._messages.StopContainerRequest(container_id=container, timeout=grace))
 
     def begin_pod(self, name: str) -> Future[str]:
         """The same in the background; the result is the ID, or a CriError."""

@@ -94,9 +94,9 @@ class Site:
 
     # runtimes
 
-    def containerd(self) -> Containerd:
+    def containerd(self, snapshotter: str = "native") -> Containerd:
         """Started, with an image, and tried out. Raises NoEngine where it cannot run a container here."""
-        containerd = Containerd(self.node, self.machine)
+        containerd = Containerd(self.node, self.machine, snapshotter)
         self.lab.callback(containerd.close)
         try:
             containerd.start()
