@@ -11,7 +11,7 @@ from integration.runtimes.deployed import Deployed, build_image
 
 
 @pytest.fixture(scope="session")
-def image() -> Path:
+def image(here: None) -> Path:
     """The image, built once."""
     return build_image()
 
@@ -23,16 +23,16 @@ def deployed(lab: Lab, image: Path) -> Deployed:
 
 
 def test_an_empty_node_gets_its_network(deployed: Deployed) -> None:
-    """From the rendered manifests alone: the plugin is installed, the agent serves, and a pod's routes are at FRR."""
-    manifests = deployed.overlay("unicast")
-    kubelet = deployed.kubelet(manifests)
-    agent = kubelet.start("bgpcni-agent")
-    kubelet.wait_ready(agent)
+    """`kubectl apply -k` alone: the plugin is installed, the Node takes pods, and the routes of a pod are at FRR."""
+    deployed.apply("unicast")
+    assert not deployed.schedulable()
+    agent = deployed.run("bgpcni-agent")
     assert deployed.installed() == {"bgpcni", "bagpipe", "bgpcni-ipam"}
-    deployed.established()
-    deployed.write_network(manifests)
+    deployed.wait_serving()
+    assert deployed.networks() == {"10-bgpcni.conflist"}
     sandbox, ips = deployed.pod("web")
     deployed.announced(ips)
     deployed.reachable(ips)
-    deployed.cri_client.stop(sandbox)
+    assert deployed.ask(agent, "status")["healthy"]
+    deployed.pods.stop(sandbox)
     deployed.withdrawn(ips)

@@ -1,6 +1,7 @@
-"""A node under Kubernetes as `deploy/` makes it: bgpcni runs there from its image, in pods of the rendered manifests.
+"""A node under Kubernetes as `deploy/` makes it: bgpcni runs there from its image, in pods of the applied manifests.
 
-The node begins empty: containerd and the stock plugins, no network configuration, nothing of ours.
+The node begins empty: containerd and the stock plugins, no network configuration, nothing of ours. `kubectl apply -k`
+brings the manifests to the API server's double; what they describe is run by containerd, as kubelet would have it run.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ import fcntl
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from integration.kubernetes.cluster import Cluster
 from integration.lab import Lab, until
 from integration.runtimes.cri import Cri
-from integration.runtimes.kubelet import Document, Kubelet, Pod, render
+from integration.runtimes.kubelet import Document, Kubelet, Pod, Server
 from integration.runtimes.machine import BIN, CONF, enclose
 from integration.runtimes.site import Site
 
@@ -27,6 +30,8 @@ POD_CIDRS = ("10.1.2.0/24", "2001:db8:1:2::/64")
 BGPCNI = "/opt/bgpcni/bin/bgpcni"
 IMAGE = "localhost/bgpcni"
 OURS = ("bgpcni", "bagpipe", "bgpcni-ipam")
+NAMESPACE = "bgpcni"
+TAINT = "bgpcni.dev/agent-not-ready"
 
 
 def build_image(tag: str = "0.1.0") -> Path:
@@ -57,7 +62,7 @@ def _alone(lock: Path) -> Iterator[None]:
 
 
 class Deployed(Site):
-    """FRR, and a node whose pods come from an overlay of `deploy/kubernetes`."""
+    """FRR, and a node of a cluster whose pods come from an overlay of `deploy/kubernetes`."""
 
     def __init__(self, lab: Lab, image: Path) -> None:
         self.lab = lab
@@ -72,9 +77,16 @@ class Deployed(Site):
         node.leases = self.machine.inside(Path("/var/lib/cni/networks"))
         self.runtime = self.containerd("overlayfs")
         self.load(image)
-        cri = Cri(self.runtime)
-        lab.callback(cri.close)
-        self.cri_client = cri
+        self.pods = Cri(self.runtime)
+        lab.callback(self.pods.close)
+        self.cluster = Cluster(self.machine, lab.folder / "cluster")
+        lab.callback(self.cluster.close)
+        assert self.cluster.double, "a real cluster has nodes of its own"
+        self.name = self.cluster.node(POD_CIDRS, "node-1", taints=(TAINT,))
+        url = urlsplit(self.cluster.double.url)
+        issue = self.cluster.double.machinery.access.issue
+        server = Server(str(url.hostname), str(url.port), self.cluster.double.authority, issue)
+        self.kubelet = Kubelet(self.name, node, self.machine, self.pods, server, self._object)
 
     def load(self, image: Path) -> None:
         """Give containerd an image of `build_image`, under the two names that the manifests have for it."""
@@ -82,42 +94,54 @@ class Deployed(Site):
         name, speaker = f"{IMAGE}:{image.stem}", f"{IMAGE}-speaker:{image.stem}"
         self.runtime.ctr("-n", "k8s.io", "images", "tag", "--force", name, speaker)
 
-    def overlay(self, name: str, *, tag: str | None = None, speaker_tag: str | None = None) -> list[Document]:
-        """An overlay, rendered, with FRR for its neighbour and, where they are given, other tags of the images.
+    def apply(self, overlay: str, tags: Mapping[str, str] | None = None) -> None:
+        """`kubectl apply -k` of an overlay, with FRR for its neighbour and, by image name, other `tags`.
 
-        It is done as an operator does it: by a kustomization on top, whose files are those of the overlay.
+        It is done as an operator does it: by a kustomization on top, whose agent.toml is the overlay's but for the
+        neighbour's address.
         """
-        folder = self.node.folder / f"overlay-{name}"
+        folder = self.node.folder / f"overlay-{overlay}"
         folder.mkdir(exist_ok=True)
-        agent = (KUBERNETES / "overlays" / name / "agent.toml").read_text()
+        agent = (KUBERNETES / "overlays" / overlay / "agent.toml").read_text()
         (folder / "agent.toml").write_text(agent.replace("192.0.2.1", self.node.peer))
-        tags = {IMAGE: tag, f"{IMAGE}-speaker": speaker_tag}
         document = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
-            "namespace": "bgpcni",
-            "resources": [os.path.relpath(KUBERNETES / "overlays" / name, folder.resolve())],
+            "namespace": NAMESPACE,
+            "resources": [os.path.relpath(KUBERNETES / "overlays" / overlay, folder.resolve())],
             "configMapGenerator": [{"name": "bgpcni", "behavior": "merge", "files": ["agent.toml"]}],
-            "images": [{"name": image, "newTag": new} for image, new in tags.items() if new],
+            "images": [{"name": image, "newTag": tag} for image, tag in (tags or {}).items()],
         }
         (folder / "kustomization.yaml").write_text(json.dumps(document))
-        return render(folder)
+        self.cluster.kubectl("apply", "-k", str(folder))
 
-    def kubelet(self, manifests: Iterable[Document]) -> Kubelet:
-        return Kubelet(self.node, self.machine, self.cri_client, manifests)
+    def run(self, daemonset: str) -> Pod:
+        """Start the pod of a DaemonSet, and wait until it is ready."""
+        pod = self.kubelet.start(daemonset)
+        self.kubelet.wait_ready(pod)
+        return pod
 
-    def write_network(self, manifests: Iterable[Document]) -> None:
-        """The network's configuration out of the ConfigMap, with this node's podCIDRs, as the agent writes it."""
-        (data,) = (one["data"] for one in manifests if one["kind"] == "ConfigMap")
-        text = data["network.conflist"].replace('"podCIDRs"', json.dumps([[{"subnet": cidr}] for cidr in POD_CIDRS]))
-        self.machine.network(json.loads(text), "10-bgpcni.conflist")
-        self.cri_client.wait_ready()
-
-    def ask(self, kubelet: Kubelet, pod: Pod, *argv: str) -> Mapping[str, Any]:
-        """A command of the operator's, in the agent's container, its answer as JSON."""
-        _, said = kubelet.exec(pod, "agent", BGPCNI, *argv, "--json")
+    def ask(self, agent: Pod, *argv: str) -> Mapping[str, Any]:
+        """A command of the operator's, in the agent's container; its answer as JSON."""
+        _, said = self.kubelet.exec(agent, "agent", BGPCNI, *argv, "--json")
         answer: Mapping[str, Any] = json.loads(said)
         return answer
+
+    def schedulable(self) -> bool:
+        """Whether the Node says that it has a network, and pods may come."""
+        condition = self.cluster.condition(self.name)
+        return condition.get("status") == "False" and TAINT not in self.cluster.taints(self.name)
+
+    def wait_serving(self) -> None:
+        """Wait until pods may come, and the session with FRR is up."""
+        until(self.schedulable, "a Node that takes pods")
+        self.pods.wait_ready()
+        self.frr.wait_established(self.node.address)
+
+    def pod(self, name: str) -> tuple[str, list[str]]:
+        """Run a pod, again and again as kubelet does; its sandbox and its addresses."""
+        sandbox = until(lambda: self.pods.run_pod(name), f"the pod {name}", step=0.2)
+        return sandbox, self.pods.ips(sandbox)
 
     def installed(self) -> set[str]:
         """What of ours is in the folder of plugins."""
@@ -127,11 +151,5 @@ class Deployed(Site):
         """The files where runtimes look for networks."""
         return set(os.listdir(self.machine.inside(CONF)))
 
-    def established(self) -> None:
-        """Wait for the session with FRR."""
-        self.frr.wait_established(self.node.address)
-
-    def pod(self, name: str) -> tuple[str, list[str]]:
-        """Run a pod, again and again as kubelet does; its sandbox and its addresses."""
-        sandbox = until(lambda: self.cri_client.run_pod(name), f"the pod {name}", step=0.2)
-        return sandbox, self.cri_client.ips(sandbox)
+    def _object(self, kind: str, name: str) -> Document:
+        return self.cluster.kubectl_json("get", kind, name, "-n", NAMESPACE)

@@ -2,13 +2,13 @@
 probes and their end, through the Container Runtime Interface of a real containerd.
 
 It reads manifests as `kubectl kustomize` renders them and adds nothing to them. A field of a pod that it does not know
-is an error, so that no manifest says what no test has done. No API server is asked.
+is an error, so that no manifest says what no test has done.
 """
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from integration.runtimes.machine import Machine
 
 Document = Mapping[str, Any]
 FOLDER = Path("/var/lib/kubelet/pods")
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 MASKED = ("asound", "acpi", "interrupts", "kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug",
           "scsi")  # fmt: skip
 READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
@@ -58,21 +59,30 @@ class Pod:
     containers: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Server:
+    """How pods reach the API server. `token`: that of a service account, by its namespace and name."""
+
+    host: str
+    port: str
+    authority: bytes
+    token: Callable[[str, str], str]
+
+
 class Kubelet:
-    """Runs the pods of one node. `manifests`: every object that they may refer to."""
+    """Runs the pods of one node, `name`. `find`: an object by its kind and name; pods that run stay as they are."""
 
-    def __init__(self, node: Node, machine: Machine, cri: Cri, manifests: Iterable[Document]) -> None:
-        self.node, self.machine, self.cri = node, machine, cri
+    def __init__(
+        self, name: str, node: Node, machine: Machine, cri: Cri, server: Server, find: Callable[[str, str], Document]
+    ) -> None:
+        self.name, self.node, self.machine, self.cri = name, node, machine, cri
+        self._server, self._find = server, find
         self._attempts = 0
-        self.apply(manifests)
-
-    def apply(self, manifests: Iterable[Document]) -> None:
-        """From now on pods are made from these manifests. Those that run stay as they are."""
-        self._objects = {(one["kind"], one["metadata"]["name"]): one for one in manifests}
 
     def start(self, daemonset: str) -> Pod:
         """Start the pod of a DaemonSet: its init containers to their end, then its containers."""
-        template = self._objects["DaemonSet", daemonset]["spec"]["template"]
+        found = self._find("DaemonSet", daemonset)
+        template = found["spec"]["template"]
         spec = template["spec"]
         self._attempts += 1
         name = f"{daemonset}-{self._attempts}"
@@ -87,6 +97,9 @@ class Kubelet:
         )
         pod = Pod(name, sandbox, spec)
         volumes = {one["name"]: self._volume(name, one) for one in spec.get("volumes", ())}
+        if spec.get("automountServiceAccountToken", True):
+            account = self._account(name, found["metadata"]["namespace"], spec["serviceAccountName"])
+            volumes[ACCOUNT] = account
         for container in spec.get("initContainers", ()):
             ident = self._begin(pod, container, volumes)
             until(lambda ident=ident: self.cri.exited(ident) is not None, f"the end of {container['name']}")  # type: ignore[misc]
@@ -127,6 +140,11 @@ class Kubelet:
 
     def _begin(self, pod: Pod, container: Document, volumes: Mapping[str, Path]) -> str:
         _refuse_unknown(container["name"], container, CONTAINER)
+        mounts = [self._mount(one, volumes) for one in container.get("volumeMounts", ())]
+        if ACCOUNT in volumes:
+            mounts.append({"container_path": ACCOUNT, "host_path": str(volumes[ACCOUNT]), "readonly": True})
+        variables = {"KUBERNETES_SERVICE_HOST": self._server.host, "KUBERNETES_SERVICE_PORT": self._server.port}
+        variables |= {one["name"]: self._value(one) for one in container.get("env", ())}
         return self.cri.create_container(
             pod.sandbox,
             {
@@ -134,8 +152,8 @@ class Kubelet:
                 "image": {"image": container["image"]},
                 "command": container.get("command", ()),
                 "args": container.get("args", ()),
-                "envs": [{"key": one["name"], "value": self._value(one)} for one in container.get("env", ())],
-                "mounts": [self._mount(one, volumes) for one in container.get("volumeMounts", ())],
+                "envs": [{"key": key, "value": value} for key, value in variables.items()],
+                "mounts": mounts,
                 "log_path": f"{container['name']}.log",
                 "linux": {"security_context": _security(pod.spec, container)},
             },
@@ -144,7 +162,7 @@ class Kubelet:
     def _value(self, variable: Document) -> str:
         if "value" in variable:
             return str(variable["value"])
-        known = {"spec.nodeName": self.node.folder.name, "status.hostIP": self.node.address}
+        known = {"spec.nodeName": self.name, "status.hostIP": self.node.address}
         return known[variable["valueFrom"]["fieldRef"]["fieldPath"]]
 
     def _mount(self, mount: Document, volumes: Mapping[str, Path]) -> Document:
@@ -171,7 +189,15 @@ class Kubelet:
         self.machine.inside(folder).mkdir(parents=True)
         if "emptyDir" in volume:
             return folder
-        self.publish(folder, self._objects["ConfigMap", volume["configMap"]["name"]]["data"])
+        self.publish(folder, self._find("ConfigMap", volume["configMap"]["name"])["data"])
+        return folder
+
+    def _account(self, pod: str, namespace: str, name: str) -> Path:
+        """The folder that lets a pod reach the API server as its service account."""
+        folder = FOLDER / pod / "account"
+        self.machine.inside(folder).mkdir(parents=True)
+        data = {"token": self._server.token(namespace, name), "namespace": namespace}
+        self.publish(folder, data | {"ca.crt": self._server.authority.decode()})
         return folder
 
     def publish(self, folder: Path, data: Mapping[str, str]) -> None:
@@ -209,8 +235,3 @@ def _security(pod: Document, container: Document) -> Document:
 
 def _refuse_unknown(what: str, document: Document, known: frozenset[str]) -> None:
     assert not document.keys() - known, f"{what}: {sorted(document.keys() - known)}"
-
-
-def daemonsets(manifests: Iterable[Document]) -> Iterator[Document]:
-    """The DaemonSets among manifests."""
-    return (one for one in manifests if one["kind"] == "DaemonSet")
