@@ -12,6 +12,7 @@ import compileall
 import json
 import os
 import py_compile
+import shutil
 import subprocess
 import sys
 import uuid
@@ -39,6 +40,7 @@ def main(context: Path, target: Path) -> None:
          f"bgpcni[{extras}]" if extras else "bgpcni"],
         check=True,
     )  # fmt: skip
+    shutil.rmtree(target / "etc", ignore_errors=True)  # ExaBGP's examples
     (packages,) = (target / "lib").glob("python3.*/site-packages")
     # The root is read-only and the files' times are the build's: bytecode is made now, and never compared.
     compileall.compile_dir(packages, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)

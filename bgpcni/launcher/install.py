@@ -192,9 +192,9 @@ def render(installed: Installed) -> str:
     return "\n".join([*lines, f"launcher: {installed.launcher}{why}"])
 
 
-def render_uninstalled(uninstalled: Uninstalled) -> str:
-    """For people: one line for each file."""
-    lines = [f"removed  {path}" for path in uninstalled.removed]
+def render_uninstalled(uninstalled: Uninstalled, more: Sequence[str] = ()) -> str:
+    """For people: one line for each file, and for what else was removed."""
+    lines = [f"removed  {path}" for path in (*uninstalled.removed, *more)]
     lines += [f"kept  {path}: it is not ours, or somebody changed it" for path in uninstalled.kept]
     return "\n".join(lines or ["nothing of bgpcni was found"])
 

@@ -320,29 +320,41 @@ def install(bin_dir: Path | None, conf_dir: Path, without_python: bool, sample: 
 
 @main.command()
 @_places
-def uninstall(bin_dir: Path | None, conf_dir: Path) -> None:
-    """Remove what install put in place. Configurations that somebody changed, and records, stay."""
+@click.option("--purge", is_flag=True, help="Also records and all else that is kept; refused while any of it is used.")
+def uninstall(bin_dir: Path | None, conf_dir: Path, purge: bool) -> None:
+    """Remove what install put in place, and the network that the agent wrote. Configurations that somebody changed
+    stay, and so do records, but with --purge."""
+    from bgpcni.cluster import network
     from bgpcni.launcher import install as installer
 
+    gone: list[str] = []
     try:
+        if purge:
+            from bgpcni.operator.purge import purge as take_away
+
+            run_dir, data_dir = _folders()
+            gone = take_away(run_dir, data_dir, network.written(conf_dir))
         uninstalled = installer.uninstall(installer.places_to_clear(bin_dir), conf_dir)
+        if network.take_away(conf_dir):
+            gone.append(str(conf_dir / network.NAME))
     except CniError as error:
         click.echo(f"bgpcni uninstall: {error.msg}", err=True)
         sys.exit(1)
-    click.echo(installer.render_uninstalled(uninstalled))
-    if left := installer.attached(_data_dir()):
+    click.echo(installer.render_uninstalled(uninstalled, gone))
+    if left := installer.attached(_folders()[1]):
         text = f"{left} interfaces of containers are still there, and runtimes need the plugin to delete them"
         click.echo(f"bgpcni uninstall: warning: {text}", err=True)
 
 
-def _data_dir() -> Path:
-    """agent.toml's, the default where that cannot be read."""
+def _folders() -> tuple[Path, Path]:
+    """run_dir and data_dir of agent.toml, the defaults where that cannot be read."""
     from bgpcni.config.agent import load
 
     try:
-        return Path(load(paths.AGENT_CONFIG).data_dir)
+        config = load(paths.AGENT_CONFIG)
     except CniError:
-        return paths.DATA_DIR
+        return paths.RUN_DIR, paths.DATA_DIR
+    return Path(config.run_dir), Path(config.data_dir)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ def build_image(tag: str = "0.1.0") -> Path:
     with _alone(STORAGE / "lock"):
         environment = dict(os.environ) | {
             "IMAGE": f"{IMAGE}:{tag}",
-            "ENGINE": f"podman --root {STORAGE}/storage --runroot {STORAGE}/run --storage-driver overlay",
+            "ENGINE": f"podman --root {STORAGE}/storage --runroot {STORAGE}/run --storage-driver overlay "
+            "--storage-opt overlay.skip_mount_home=true",
         }
         done = subprocess.run(
             [CHECKOUT / "deploy/build", archive], env=environment, capture_output=True, text=True, check=False
