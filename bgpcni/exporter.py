@@ -14,10 +14,12 @@ import abc
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 
 CONTRACT = 1
@@ -229,6 +231,14 @@ class Exporter(abc.ABC):
         Two exporters at work that own the same would undo each other's routes: the second is refused (code 7).
         """
         return ""
+
+    @classmethod
+    def speak(cls, run_dir: Path) -> None:
+        """`bgpcni speaker`: run the speaker for an agent elsewhere that has the same `run_dir`, until SIGTERM.
+
+        Raises CniError, as here: most exporters have no speaker to run.
+        """
+        raise InvalidConfiguration("it has no speaker that bgpcni runs")
 
     @abc.abstractmethod
     def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,8 @@ import pytest
 
 from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import process
-from bgpcni_exabgp.process import Home, Identity, Running, back_off, start_time
+from bgpcni_exabgp.claim import Claim, holder, start_time
+from bgpcni_exabgp.process import Apart, Home, Identity, Running, back_off
 
 
 @pytest.fixture
@@ -26,20 +27,40 @@ def home(tmp_path: Path) -> Iterator[Home]:
         left.close()
 
 
-def test_a_process_is_known_by_pid_and_start_time(home):
-    """A pid that belongs to somebody else by now is not taken for ours."""
+def test_a_process_is_known_by_its_lock(home):
+    """Whatever its file says: while nobody holds the lock there is no process, while somebody does there is one."""
     assert home.adopt() is None
-    home.identity.write_text(json.dumps({"pid": os.getpid(), "started": (start_time(os.getpid()) or 0) + 1}))
-    assert home.adopt() is None
-    home.identity.write_text(json.dumps({"pid": os.getpid(), "started": start_time(os.getpid())}))
+    claim = Claim(home.identity, plain="odd", by="speaker")
+    assert claim.take()
     found = home.adopt()
     assert found is not None
+    assert (found.identity.pid, found.by, home.plain()) == (os.getpid(), "speaker", "odd")
     assert found.alive()
     found.close()
     for text in ("", "{}", "[1]", '{"pid": "x"}'):
         home.identity.write_text(text)
-        assert home.adopt() is None
-    home.identity.unlink()
+        found = home.adopt()
+        assert found is not None
+        assert found.identity == Identity(0, 0)
+        assert found.alive()
+        found.close()
+    claim.release()
+    assert home.adopt() is None
+
+
+def test_a_process_of_another_pid_namespace_is_awaited_by_its_lock(home):
+    """Its pid is another process's here, which is not taken for it: it has ended once it lets go of the lock."""
+    claim = Claim(home.identity)
+    assert claim.take()
+    claim.tell(started=(start_time(os.getpid()) or 0) + 1)
+    found = home.adopt()
+    assert found is not None
+    assert not found.wait(0.01)
+    with pytest.raises(OSError, match="No such file"):
+        found.signal(signal.SIGTERM)  # there is no relay either
+    threading.Timer(0.05, claim.release).start()
+    assert found.wait(SECONDS)
+    found.close()
 
 
 def test_a_start_that_fails_says_why(home):
@@ -85,7 +106,7 @@ def test_a_death_is_told_by_its_signal_and_not_by_the_last_line(home):
 )
 def test_the_last_line_is_told_only_if_it_is_an_error(home, log, words):
     """Of this very process, and not of one of its sessions."""
-    running = Running(Identity(7, 1), os.open(os.devnull, os.O_RDONLY))
+    running = Running(home, Identity(7, 1), os.open(os.devnull, os.O_RDONLY))
     running.status = process._status(os.CLD_EXITED, 1)
     home.log.write_text(log.format(pid=7))
     assert home.ending(running) == f"it ended with exit status 1{words}"
@@ -94,9 +115,9 @@ def test_the_last_line_is_told_only_if_it_is_an_error(home, log, words):
 
 def test_how_another_agents_exabgp_ended_is_not_known(home):
     """It is no child of ours; what it logged last is not taken for the reason."""
-    running = Running(Identity(7, 1), os.open(os.devnull, os.O_RDONLY))
+    running = Running(home, Identity(7, 1), os.open(os.devnull, os.O_RDONLY))
     home.log.write_text("12:00:00 7  configuration   could not load")
-    assert home.ending(running) == "it ended, and how is not known: an earlier agent started it"
+    assert home.ending(running) == "it ended, and how is not known: we did not start it"
     running.close()
 
 
@@ -139,14 +160,48 @@ def test_back_off_begins_at_once_and_is_bounded():
 
 
 def test_a_wiped_run_dir_hides_no_exabgp(home):
-    """It is known by the file in data_dir too, but for one of an earlier boot: that pid may be anybody's."""
+    """It is known by the lock in data_dir too."""
+    assert home.lasting is not None
     home.lasting.parent.mkdir()
-    own = {"pid": os.getpid(), "started": start_time(os.getpid()), "plain": "old", "boot": process.boot()}
-    home.lasting.write_text(json.dumps(own))
+    claim = Claim(home.lasting, plain="old")
+    assert claim.take()
     found = home.adopt()
     assert found is not None
     assert home.plain() == "old"
     found.close()
-    home.lasting.write_text(json.dumps(own | {"boot": "an earlier one"}))
+    claim.release()
     assert home.adopt() is None
-    home.lasting.unlink()
+
+
+def test_a_lock_is_taken_although_somebody_looks(home):
+    """Who looks whether it is taken holds it for a moment, over which no start fails."""
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            holder(home.identity)
+
+    lookers = [threading.Thread(target=look) for _ in range(3)]
+    for thread in lookers:
+        thread.start()
+    try:
+        for _ in range(50):
+            claim = Claim(home.identity)
+            assert claim.take()
+            claim.release()
+    finally:
+        stop.set()
+        for thread in lookers:
+            thread.join()
+
+
+def test_a_speaker_elsewhere_is_known_by_its_lock(home):
+    """With its interpreter, which the configuration names for the relay, and how its last ExaBGP ended."""
+    assert home.apart() is None
+    claim = Claim(home.speaker, python="/usr/bin/other", ending="", count=0)
+    assert claim.take()
+    claim.tell(ending="it ended", count=2)
+    assert home.apart() == Apart("/usr/bin/other", "it ended", 2)
+    assert home.relay_command("/usr/bin/other")[0] == "/usr/bin/other"
+    claim.release()
+    assert home.apart() is None

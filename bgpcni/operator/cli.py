@@ -282,6 +282,35 @@ def agent(
         sys.exit(1)
 
 
+@main.command()
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    default=paths.RUN_DIR,
+    show_default=True,
+    envvar="BGPCNI_RUN_DIR",
+    metavar="DIR",
+    help="The folder that it shares with the agent, at the same path.",
+)
+@click.option("--type", "kind", default="exabgp", show_default=True, metavar="TYPE", help="The exporter whose speaker.")
+@click.option("--log-json", is_flag=True, help="Log lines as JSON objects.")
+def speaker(run_dir: Path, kind: str, log_json: bool) -> None:
+    """Run ExaBGP in the foreground for an agent elsewhere, such as in another pod.
+
+    It waits for the configuration that the agent writes. When it ends, peers with graceful restart keep the routes.
+    """
+    from bgpcni.agent.logs import configure
+    from bgpcni.convergence import catalog
+
+    configure(as_json=log_json)
+    try:
+        catalog.cache_in(run_dir)
+        catalog.load(kind).speak(run_dir)
+    except CniError as error:
+        click.echo(f"bgpcni speaker: {error.msg}", err=True)
+        sys.exit(1)
+
+
 def _places(command: F) -> F:
     """The options of commands that put the plugin in place or take it away."""
     command = click.option(

@@ -1,7 +1,7 @@
-"""Writes ExaBGP's configuration from what the agent knows of the node. Pure, but for `read_passwords`.
+"""Writes ExaBGP's configuration from what the agent knows of the node. Pure, except for `read_passwords`.
 
-Every value is validated by type, and what is text (a password, a path) is refused if ExaBGP's parser could take
-it for anything else: nothing reaches the file unescaped.
+Every value is validated by its type. Text, such as a password or a path, is refused if ExaBGP's parser could take it
+for anything else.
 """
 
 from __future__ import annotations
@@ -12,15 +12,7 @@ from ipaddress import IPv4Address, ip_address
 
 from bgpcni.config.secret import read_secret
 from bgpcni.model import Family, Neighbor, NodeFacts
-
-FAMILIES = {
-    Family.IPV4_UNICAST: "ipv4 unicast",
-    Family.IPV6_UNICAST: "ipv6 unicast",
-    Family.IPV4_VPN: "ipv4 mpls-vpn",
-    Family.IPV6_VPN: "ipv6 mpls-vpn",
-    Family.L2VPN_EVPN: "l2vpn evpn",
-}
-"""ExaBGP's names."""
+from bgpcni_exabgp.lines import NAMES
 
 PASSWORD = re.compile(r"[!-~]{1,80}")
 PATH = re.compile(r"/[A-Za-z0-9._/+@%:=-]*")
@@ -28,11 +20,11 @@ BGP_PORT = 179
 
 
 class Misconfigured(ValueError):
-    """A value that ExaBGP must not be given; the text names it, for the operator."""
+    """A value that ExaBGP must not be given. The text names it for the operator."""
 
 
 def configure(node: NodeFacts, command: Sequence[str], passwords: Mapping[str, str]) -> str:
-    """The configuration file. `command`: that of the relay; `passwords`: by neighbour address.
+    """The text of the configuration file. `command`: of the relay. `passwords`: by the address of the neighbour.
 
     Raises `Misconfigured`.
     """
@@ -44,7 +36,7 @@ def configure(node: NodeFacts, command: Sequence[str], passwords: Mapping[str, s
 
 
 def read_passwords(neighbors: Sequence[Neighbor]) -> dict[str, str]:
-    """The TCP MD5 password of each neighbour that has one: its file without the end of the line."""
+    """The TCP MD5 password of each neighbour that has one, by its address. Raises `Misconfigured`."""
     passwords = {}
     for neighbor in neighbors:
         if neighbor.password_file is not None:
@@ -77,7 +69,7 @@ def _neighbor(node: NodeFacts, neighbor: Neighbor, password: str | None) -> str:
         f"local-as {_number('bgp.asn', node.asn, 1, 0xFFFFFFFF)};",
         f"peer-as {_number(f'asn of {peer}', neighbor.asn, 1, 0xFFFFFFFF)};",
         f"hold-time {hold};",
-        "manual-eor true;",  # End-of-RIB is the exporter's: only it knows when the table is whole
+        "manual-eor true;",  # the exporter sends End-of-RIB: only it knows when all routes are there
         "adj-rib-out true;",
         "adj-rib-in false;",
         "group-updates true;",
@@ -92,12 +84,12 @@ def _neighbor(node: NodeFacts, neighbor: Neighbor, password: str | None) -> str:
         lines += ["incoming-ttl 255;", "outgoing-ttl 255;"]  # RFC 5082
     if neighbor.passive:
         lines += ["passive true;", f"listen {BGP_PORT};"]
-    families = [f"\t{FAMILIES[family]};" for family in Family if family in neighbor.families]
+    families = [f"\t{NAMES[family].replace('/', ' ')};" for family in Family if family in neighbor.families]
     restart = _number("bgp.graceful_restart", node.graceful_restart, 0, 4095)
     capability = [
         "\tasn4 enable;",
         "\troute-refresh enable;",
-        "\textended-message disable;",  # 4096 octets are enough, and 5.0.1 got them wrong
+        "\textended-message disable;",  # 4096 octets are enough, and ExaBGP 5.0.1 does longer ones wrong
         f"\tgraceful-restart {restart};" if restart else "\tgraceful-restart disable;",
     ]
     api = [

@@ -1,8 +1,7 @@
 """Starts, adopts and ends the ExaBGP that is ours. It outlives the agent: its own session, its output in a file.
 
-What is ours is known by pid and start time, which the engine itself writes to a file in `run_dir` that it keeps locked,
-and to one in `data_dir`, which nobody wipes; a pid alone is never signalled. All signals go through a pidfd, which is
-opened before the start time is compared.
+ExaBGP is found by the lock that it holds for life (`claim`), never by a pid alone. Signals go through a pidfd where the
+process can be seen from here. Where it cannot, as in another PID namespace, its relay sends them.
 """
 
 from __future__ import annotations
@@ -10,38 +9,57 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-import json
 import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
+from bgpcni_exabgp import protocol
+from bgpcni_exabgp.claim import holder, start_time
+
+HOME = "exabgp"
+"""The name of the files of the ExaBGP that is ours. There is one on a node, whatever the exporter is called."""
 LOG_LIMIT = 4 << 20
 """Octets; a log found longer is cut to nothing."""
+LOOK = 0.05
+"""Seconds between two looks whether a process that cannot be seen from here still holds its lock."""
+RELAY = 2.0
+"""Seconds that a relay may take to pass a signal on."""
+By = Literal["agent", "speaker"]
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A process for the length of one boot. `started`: field 22 of /proc/PID/stat, in clock ticks."""
+    """A process for the length of one boot, in its own PID namespace. `started`: field 22 of /proc/PID/stat, in clock
+    ticks. Both are 0 if they are not known."""
 
     pid: int
     started: int
 
 
-class Running:
-    """A live ExaBGP of ours, held by its pidfd."""
+class Signals(Protocol):
+    """What passes signals on to ExaBGP: a connection to its relay."""
 
-    def __init__(self, identity: Identity, descriptor: int) -> None:
+    def signal(self, number: int) -> None: ...
+
+
+class Running:
+    """A live ExaBGP of ours. `descriptor`: a pidfd, None if the process cannot be seen here. `by`: who started it."""
+
+    def __init__(self, home: Home, identity: Identity, descriptor: int | None, by: By = "agent") -> None:
         self.identity = identity
+        self.by = by
         self.status = ""
-        """How it ended, in words; "" while it lives, and where only its parent, an agent that is gone, could know."""
+        """How it ended, in words; "" while it lives, and if only its parent can know, which is another process."""
+        self._home = home
         self._descriptor = descriptor
 
     def alive(self) -> bool:
@@ -49,88 +67,142 @@ class Running:
 
     def wait(self, seconds: float) -> bool:
         """Wait until it has ended; True if it has."""
+        if self._descriptor is None:
+            deadline = time.monotonic() + seconds
+            while (words := self._home.claimed()) is not None and _identity(words) == self.identity:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(min(LOOK, seconds))
+            return True
         poller = select.poll()
         poller.register(self._descriptor, select.POLLIN)
         if not poller.poll(max(0, int(seconds * 1000))):
             return False
-        with contextlib.suppress(ChildProcessError):  # only a child of this life can be asked, and once
+        with contextlib.suppress(ChildProcessError):  # only our own child can be asked how it ended, and only once
             found = os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOHANG)
             if found is not None:
                 self.status = _status(found.si_code, found.si_status)
         return True
 
-    def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._descriptor, number)
+    def signal(self, number: int, link: Signals | None = None) -> None:
+        """Send a signal, through `link` if it is given and needed. Raises OSError, but not if ExaBGP has ended."""
+        if self._descriptor is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, number)
+        elif link is not None:
+            link.signal(number)
+        else:
+            self._home.signal(number)
 
-    def end(self, deadline: float) -> bool:
-        """End it in order, by force when the deadline (time.monotonic()) is near; True if it has ended."""
-        self.signal(signal.SIGTERM)
-        if self.wait(max(0.0, deadline - time.monotonic() - 0.5)):
-            return True
-        self.signal(signal.SIGKILL)
+    def end(self, deadline: float, *, keep_routes: bool = False) -> bool:
+        """End it, by force when the deadline (time.monotonic()) is near; True if it has ended.
+
+        In order, it tells its peers, which drop the routes. `keep_routes`: it is killed; graceful restart keeps them.
+        """
+        with contextlib.suppress(OSError):
+            if not keep_routes:
+                self.signal(signal.SIGTERM)
+                if self.wait(max(0.0, deadline - time.monotonic() - 0.5)):
+                    return True
+            self.signal(signal.SIGKILL)
         return self.wait(1.0)
 
     def again(self) -> Running:
         """The same process, for another thread to wait for and close."""
-        return Running(self.identity, os.dup(self._descriptor))
+        descriptor = os.dup(self._descriptor) if self._descriptor is not None else None
+        return Running(self._home, self.identity, descriptor, self.by)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A `bgpcni speaker` runs ExaBGP instead of the agent. `python`: its interpreter. `ending`: how its last ExaBGP
+    ended, "" if none did. `count`: how many it started."""
+
+    python: str
+    ending: str
+    count: int
 
 
 class Home:
-    """The files of one ExaBGP in `run_dir`: configuration, socket, log, and who it is; the last in `data_dir` too."""
+    """The files of one ExaBGP in `run_dir`: configuration, socket, log, and two locks, ExaBGP's and `bgpcni speaker`'s.
 
-    def __init__(self, run_dir: str, name: str, data_dir: str) -> None:
+    With `data_dir` ExaBGP has a second lock there, where nobody wipes it.
+    """
+
+    def __init__(self, run_dir: str, name: str, data_dir: str | None) -> None:
         base = Path(run_dir)
         self.folder = base
         self.configuration = base / f"{name}.conf"
         self.socket = base / f"{name}.sock"
         self.log = base / f"{name}.log"
         self.identity = base / f"{name}.pid"
-        self.lasting = Path(data_dir) / f"{name}.claim"
+        self.speaker = base / f"{name}.speaker"
+        self.lasting = Path(data_dir) / f"{name}.claim" if data_dir is not None else None
 
-    def relay_command(self) -> list[str]:
-        return [sys.executable, "-I", "-m", "bgpcni_exabgp.relay", str(self.socket)]
+    def relay_command(self, python: str = sys.executable) -> list[str]:
+        return [python, "-I", "-m", "bgpcni_exabgp.relay", str(self.socket)]
 
     def write_configuration(self, text: str) -> str:
-        """Put the configuration in place, whole; its digest, which the engine reports too."""
-        write(self.configuration, text)
+        """Put the configuration in place, whole. Returns its digest, which the engine reports too."""
+        if self.configured() != text:
+            write(self.configuration, text)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def adopt(self) -> Running | None:
-        """The ExaBGP that an earlier life left, if it lives."""
-        try:
-            found = self._identified()
-            identity = Identity(int(found["pid"]), int(found["started"]))
-            descriptor = os.pidfd_open(identity.pid)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        if start_time(identity.pid) != identity.started:
-            os.close(descriptor)
-            return None
-        running = Running(identity, descriptor)
-        if not running.alive():
-            running.close()
-            return None
-        return running
+    def claimed(self) -> dict[str, Any] | None:
+        """What the ExaBGP that runs wrote of itself, None if none runs."""
+        found = holder(self.identity)
+        if found is None and self.lasting is not None:  # somebody may have wiped run_dir
+            found = holder(self.lasting)
+        return found
 
-    def _identified(self) -> dict[str, Any]:
-        """What it wrote of itself; from `data_dir` where run_dir was wiped. Raises OSError, ValueError, KeyError, …"""
-        try:
-            found: dict[str, Any] = json.loads(self.identity.read_text())
-            return found
-        except FileNotFoundError:
-            found = json.loads(self.lasting.read_text())
-            return found if found["boot"] == boot() else {}
+    def adopt(self) -> Running | None:
+        """The ExaBGP that runs already, if one does."""
+        found = self.claimed()
+        if found is None:
+            return None
+        identity, descriptor = _identity(found), None
+        with contextlib.suppress(OSError):
+            if identity.pid:
+                descriptor = os.pidfd_open(identity.pid)
+                if start_time(identity.pid) != identity.started:  # that pid is another's in our PID namespace
+                    os.close(descriptor)
+                    descriptor = None
+        by: By = "speaker" if found.get("by") == "speaker" else "agent"
+        running = Running(self, identity, descriptor, by)
+        if running.alive():
+            return running
+        running.close()
+        return None
 
     def plain(self) -> str:
         """Why the ExaBGP that runs is a stock one, "" if it is our engine."""
-        try:
-            return str(self._identified()["plain"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
+        return str((self.claimed() or {}).get("plain", ""))
+
+    def apart(self) -> Apart | None:
+        """The `bgpcni speaker` that runs now, if one does."""
+        found = holder(self.speaker)
+        if found is None:
+            return None
+        count = found.get("count")
+        return Apart(str(found.get("python", "")), str(found.get("ending", "")), count if isinstance(count, int) else 0)
+
+    def signal(self, number: int) -> None:
+        """Have the relay send ExaBGP a signal; the agent that is connected loses its connection. Raises OSError."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+            connection.settimeout(RELAY)
+            connection.connect(str(self.socket))
+            with connection.makefile("rb") as lines:
+                hello = protocol.decode_event(lines.readline().rstrip(b"\n"))
+                if not isinstance(hello, protocol.Hello) or hello.version < protocol.SIGNALS_SINCE:
+                    raise OSError(UNSIGNALLED)
+                connection.sendall(protocol.encode_signal(number))
+                connection.shutdown(socket.SHUT_WR)
+                while lines.readline():
+                    pass
 
     def configured(self) -> str:
         """The configuration that is in place, "" if there is none."""
@@ -140,21 +212,22 @@ class Home:
             return ""
 
     def trim_log(self) -> None:
-        """Cut a log that has grown too long; ExaBGP appends, so it goes on at the start."""
+        """Empty a log that has grown too long. ExaBGP appends, so it goes on at the start."""
         with contextlib.suppress(OSError):
             if self.log.stat().st_size > LOG_LIMIT:
                 os.truncate(self.log, 0)
 
-    def start(self) -> Running:
+    def start(self, by: By = "agent") -> Running:
         """Start ExaBGP on the configuration that is in place. Raises OSError."""
         with contextlib.suppress(FileNotFoundError):
             self.socket.unlink()
+        claim = [str(self.lasting)] if self.lasting is not None else []
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         output = os.open(self.log, flags, 0o600)
         try:
             self.trim_log()
             process = subprocess.Popen(  # our own interpreter, fixed arguments
-                [sys.executable, "-I", "-m", "bgpcni_exabgp.engine", str(self.configuration), str(self.lasting)],
+                [sys.executable, "-I", "-m", "bgpcni_exabgp.engine", str(self.configuration), *claim, f"--by={by}"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -166,19 +239,21 @@ class Home:
         finally:
             os.close(output)
         descriptor = os.pidfd_open(process.pid)
-        process.returncode = 0  # reaped through the pidfd, never by subprocess
-        return Running(Identity(process.pid, start_time(process.pid) or 0), descriptor)
+        process.returncode = 0  # we reap it through the pidfd, subprocess never does
+        return Running(self, Identity(process.pid, start_time(process.pid) or 0), descriptor, by)
 
     def forget(self) -> None:
-        """ExaBGP has ended for good: remove what is of it alone."""
-        for path in (self.identity, self.lasting, self.socket, self.configuration):
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+        """ExaBGP has ended for good, or is about to: remove its files."""
+        for path in (self.configuration, self.identity, self.lasting, self.socket):
+            if path is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
 
     def ending(self, running: Running) -> str:
-        """How an ExaBGP ended: its exit status or the signal, and its last line where that is an error."""
+        """How an ExaBGP ended: its exit status or signal, and the last line of its log if that is an error."""
         if not running.status:
-            return "it ended, and how is not known: an earlier agent started it"
+            apart = self.apart() if running.by == "speaker" else None
+            return apart.ending if apart and apart.ending else "it ended, and how is not known: we did not start it"
         error = self._last_error(running.identity.pid) if "exit status" in running.status else ""
         return running.status + (f": {error}" if error else "")
 
@@ -198,10 +273,16 @@ class Home:
         return text[:200] if _ERROR.search(text) else ""
 
 
+UNSIGNALLED = "it runs in another PID namespace, with a relay of an older version: end it there"
 _HEAD = re.compile(r"\d\d:\d\d:\d\d (\d+) +(\S+) +")
-"""What a line of ExaBGP's log begins with: time, pid and what it is about. A traceback has none."""
+"""The beginning of a line of ExaBGP's log: time, pid, subject. A traceback has none."""
 _ERROR = re.compile(r"(?i)error|exception|invalid|could not|can ?not|failed|unable|refused|denied|in use|^bgpcni: ")
-"""ExaBGP's log does not say how serious a line is: what its errors, and Python's, have in them."""
+"""What errors of ExaBGP and Python have in them. ExaBGP's log does not say how serious a line is."""
+
+
+def _identity(found: dict[str, Any]) -> Identity:
+    pid, started = found.get("pid"), found.get("started")
+    return Identity(pid, started) if isinstance(pid, int) and isinstance(started, int) else Identity(0, 0)
 
 
 def _status(code: int, status: int) -> str:
@@ -218,16 +299,16 @@ _found = False
 
 
 def installed() -> bool:
-    """Whether there is an ExaBGP to start, looked up without importing it."""
+    """Whether there is an ExaBGP to start, without importing it."""
     global _found
-    if not _found:  # asked at every ADD: looking for it takes longer than a system call
+    if not _found:  # each ADD asks, and a look takes longer than a system call
         spec = importlib.util.find_spec("exabgp")
-        _found = spec is not None and spec.origin is not None  # a folder that is left over is no package
+        _found = spec is not None and spec.origin is not None  # a folder that was left over is no package
     return _found
 
 
 def environment() -> dict[str, str]:
-    """All of ExaBGP's environment: nothing is inherited, and no file of settings is read."""
+    """All of ExaBGP's environment. Nothing is inherited, and ExaBGP reads no file of settings."""
     settings = {
         "daemon.user": "root" if os.geteuid() == 0 else _user(),
         "daemon.daemonize": "false",
@@ -258,20 +339,6 @@ def _user() -> str:
     return pwd.getpwuid(os.geteuid()).pw_name
 
 
-def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        return int(stat.rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def boot() -> str:
-    """The ID of this boot: only with it do pid and start time name one process."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def write(path: Path, text: str) -> None:
     """Replace a file, whole or not at all, readable by its owner only."""
     temporary = path.with_name(path.name + ".new")
@@ -283,7 +350,7 @@ def write(path: Path, text: str) -> None:
 
 
 def back_off() -> Iterator[float]:
-    """Seconds to wait before each new start: the first at once, then growing to half a minute."""
+    """Seconds to wait before each new start: none before the first, then more and more, up to half a minute."""
     yield 0.0
     pause = 0.5
     while True:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bgpcni.model import Announcement, Family, Nlri
-from bgpcni_exabgp.trial import Trial
+from bgpcni_exabgp.quarantine import Trial
 
 
 def route(number: int) -> Announcement:
@@ -25,7 +25,7 @@ def test_exactly_the_guilty_are_convicted(drawn):
         assert not group & trial.waiting()
         if group & bad:
             falls += 1
-            taken_back, culprit = trial.fell()
+            taken_back, culprit = trial.ended()
             assert set(taken_back) == group
             convicted |= {culprit} - {None}
         else:
