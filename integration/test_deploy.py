@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from bgpcni import __version__
 from integration.lab import Lab
 from integration.runtimes.cri import CriError
-from integration.runtimes.deployed import CHECKOUT, KUBERNETES, Deployed, build_image
+from integration.runtimes.deployed import CHECKOUT, IMAGE, KUBERNETES, Deployed, build_image, renamed_image
+from integration.runtimes.load import Load, pinged
+from integration.seen import session
+
+NEWER = "0.1.1"
+ROLLS = int(os.environ.get("BGPCNI_ROLLS", "1"))
+"""How often the agent is upgraded under load; `make soak` does it more often."""
+CAPABILITIES = {"DAC_OVERRIDE": 1, "NET_BROADCAST": 11, "NET_ADMIN": 12, "NET_RAW": 13, "SYS_ADMIN": 21}
+"""What the agent's container has, by number: capabilities(7)."""
 
 
 @pytest.fixture(scope="session")
 def image(here: None) -> Path:
     """The image, built once."""
     return build_image()
+
+
+@pytest.fixture(scope="session")
+def newer(image: Path) -> Path:
+    """An image of another version of the same program."""
+    return renamed_image(NEWER)
 
 
 @pytest.fixture
@@ -26,27 +43,71 @@ def deployed(lab: Lab, image: Path) -> Deployed:
 
 def test_an_empty_node_gets_its_network(deployed: Deployed) -> None:
     """`kubectl apply -k` alone: the plugin is installed, the Node takes pods, and the routes of a pod are at FRR."""
-    deployed.apply("unicast")
     assert not deployed.schedulable()
-    agent = deployed.run("bgpcni-agent")
+    agent, _ = deployed.up("unicast")
     assert deployed.installed() == {"bgpcni", "bagpipe", "bgpcni-ipam"}
-    deployed.wait_serving()
     assert deployed.networks() == {"10-bgpcni.conflist"}
     sandbox, ips = deployed.pod("web")
     deployed.announced(ips)
     deployed.reachable(ips)
     assert deployed.ask(agent, "status")["healthy"]
+    assert "warning" not in deployed.node.logs()["node1/agent.log"]
     deployed.pods.stop(sandbox)
     deployed.withdrawn(ips)
+
+
+def test_an_upgrade_of_the_agent_is_no_event(deployed: Deployed, newer: Path) -> None:
+    """Under load: FRR sees no change of a route or a session, no packet is lost, and every start that fails meanwhile
+    works when it is tried again."""
+    deployed.load(newer)
+    agent, _ = deployed.up("unicast")
+    sandbox, ips = deployed.pod("steady")
+    deployed.announced(ips)
+    deployed.reachable(ips)
+    before = session(deployed.frr, deployed.node), deployed.versions(ips)
+    with ExitStack() as stack:
+        lost = [stack.enter_context(pinged(deployed.frr, ip, deployed.node.folder)) for ip in ips]
+        load = stack.enter_context(Load(deployed.machine, deployed.pods, deployed.network_in_place()))
+        load.more()
+        for turn in range(ROLLS):
+            tag = (NEWER, __version__)[turn % 2]
+            deployed.apply("unicast", {IMAGE: tag})
+            agent = deployed.roll(agent, "bgpcni-agent")
+            assert deployed.ask(agent, "status")["version"] == tag
+            load.more()
+    print(f"{load.calls} calls, {load.pods} pods, errors {dict(load.errors)}, longest {load.longest:.1f} s")
+    assert load.lost == []
+    assert lost == [[], []]
+    assert (session(deployed.frr, deployed.node), deployed.versions(ips)) == before
+    assert deployed.schedulable()
+    deployed.pods.stop(sandbox)
+    deployed.withdrawn(ips)
+    deployed.nothing_left()
+
+
+def test_without_its_agent_a_node_says_where_to_look(deployed: Deployed) -> None:
+    """After a boot the plugin is there and no agent yet, nor a Python to do without: the pod's event is in words."""
+    agent, speaker = deployed.up("unicast")
+    deployed.kubelet.stop(agent)
+    deployed.kubelet.stop(speaker)
+    deployed.machine.run("rm", "-r", "/run/bgpcni")  # as a boot does
+    with pytest.raises(CriError) as error:
+        deployed.pods.run_pod("early")
+    expected = (
+        "no agent answers on /run/bgpcni/agent.sock, and bgpcni was installed on this node without its Python: "
+        "start bgpcni agent, or look at its pod on this node"
+    )
+    assert expected in str(error.value)
+    deployed.up("unicast")
+    _, ips = deployed.pod("late")
+    deployed.announced(ips)
 
 
 def test_a_node_is_left_as_it_was(deployed: Deployed) -> None:
     """The overlay is deleted, the kustomization `uninstall` applied: no file, link or table of ours is on the node.
     While a pod still has its network nothing is taken, and the reason is in the log."""
     links = deployed.node.links()
-    deployed.apply("unicast")
-    agent = deployed.run("bgpcni-agent")
-    deployed.wait_serving()
+    agent, speaker = deployed.up("unicast")
     sandbox, ips = deployed.pod("web")
     deployed.kubelet.stop(agent)
     deployed.cluster.kubectl("apply", "-k", str(KUBERNETES / "uninstall"))
@@ -60,6 +121,10 @@ def test_a_node_is_left_as_it_was(deployed: Deployed) -> None:
     deployed.withdrawn(ips)
     deployed.nothing_left()
     deployed.kubelet.stop(agent)
+    with pytest.raises(AssertionError, match=r"uninstall of bgpcni-uninstall-[0-9]+ ended with 1"):
+        deployed.kubelet.start("bgpcni-uninstall")
+    assert "the speaker exabgp still runs" in deployed.node.logs()["node1/uninstall.log"]
+    deployed.kubelet.stop(speaker)
     deployed.run("bgpcni-uninstall")
     assert deployed.installed() == set()
     assert deployed.networks() == set()
@@ -68,51 +133,33 @@ def test_a_node_is_left_as_it_was(deployed: Deployed) -> None:
         assert not deployed.machine.inside(Path(folder)).exists()
 
 
-def test_without_its_agent_a_node_says_where_to_look(deployed: Deployed) -> None:
-    """After a boot the plugin is there and no agent yet, nor a Python to do without: the pod's event is in words."""
-    deployed.apply("unicast")
-    agent = deployed.run("bgpcni-agent")
-    deployed.wait_serving()
-    deployed.kubelet.stop(agent)
-    deployed.machine.run("rm", "-r", "/run/bgpcni")  # as a boot does
-    with pytest.raises(CriError) as error:
-        deployed.pods.run_pod("early")
-    expected = (
-        "no agent answers on /run/bgpcni/agent.sock, and bgpcni was installed on this node without its Python: "
-        "start bgpcni agent, or look at its pod on this node"
-    )
-    assert expected in str(error.value)
-    agent = deployed.run("bgpcni-agent")
-    _, ips = deployed.pod("late")
-    deployed.announced(ips)
-
-
 def test_the_image_has_what_it_needs_and_no_more(deployed: Deployed) -> None:
-    """No shell, pip or compiler; a read-only root, the capabilities that are listed, and the list of what is inside."""
-    deployed.apply("unicast")
-    agent = deployed.run("bgpcni-agent")
+    """No shell, pip or compiler; a read-only root, the capabilities that are listed, and the list of what is inside, in
+    which every Python package has the version of constraints.txt."""
+    agent, _ = deployed.up("unicast")
     code, said = deployed.kubelet.exec(agent, "agent", "/opt/bgpcni/bin/python", "-c", INSIDE)
     assert code == 0, said
     inside = json.loads(said)
     assert inside["found"] == ["nft", "iptables", "ip6tables"]
     assert inside["runs"] == [0, 0, 0]
-    assert inside["capabilities"] == sum(
-        1 << number for number in (CAP_DAC_OVERRIDE, CAP_NET_BROADCAST, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN)
-    )
+    assert inside["capabilities"] == sum(1 << number for number in CAPABILITIES.values())
     assert (inside["root"], inside["seccomp"]) == ("Read-only file system", "2")
-    names = {part["name"]: part["version"] for part in inside["sbom"]["components"]}
-    assert {"bgpcni", "exabgp", "pyroute2", "libc6", "nftables"} <= names.keys()
-    assert "pip" not in names
-    pinned = dict(line.split("==") for line in (CHECKOUT / "constraints.txt").read_text().splitlines() if "==" in line)
-    pinned = {name.lower().replace("_", "-"): version for name, version in pinned.items()}
-    python = [part for part in inside["sbom"]["components"] if part["purl"].startswith("pkg:pypi/")]
-    for part in python:
-        name = part["name"].lower().replace("_", "-")
-        assert name == "bgpcni" or part["version"] == pinned[name]
-    assert {"lightkube", "pydantic"} <= {part["name"] for part in python}
+    parts = inside["sbom"]["components"]
+    assert {"libc6", "nftables", "python3.13"} <= {part["name"] for part in parts}
+    lines = (CHECKOUT / "constraints.txt").read_text().splitlines()
+    pinned = {plain(name): version for name, _, version in (line.partition("==") for line in lines)}
+    python = {plain(part["name"]): part["version"] for part in parts if part["purl"].startswith("pkg:pypi/")}
+    assert python.pop("bgpcni") == __version__
+    assert {"exabgp", "pyroute2", "lightkube"} <= python.keys()
+    assert "pip" not in python
+    assert python == {name: pinned[name] for name in python}
 
 
-CAP_DAC_OVERRIDE, CAP_NET_BROADCAST, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN = 1, 11, 12, 13, 21
+def plain(name: str) -> str:
+    """A distribution's name as indexes compare it."""
+    return name.lower().replace("_", "-")
+
+
 INSIDE = """
 import json, os, shutil, subprocess
 status = dict(line.split(":", 1) for line in open("/proc/1/status"))

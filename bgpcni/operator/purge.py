@@ -59,7 +59,7 @@ def _refuse_use(run_dir: Path, data_dir: Path) -> None:
     records = sum(1 for _ in (data_dir / "attachments").rglob("*.json"))
     if records:
         raise TryAgain(f"{records} interfaces of containers still have a record: delete those containers first")
-    for path in run_dir.glob("*.pid"):  # locked by the speaker for as long as it lives
+    for path in (*run_dir.glob("*.pid"), *run_dir.glob("*.speaker")):  # locked by the speaker for as long as it lives
         with path.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

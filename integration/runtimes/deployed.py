@@ -9,50 +9,75 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from resource import RLIMIT_NOFILE, RLIMIT_NPROC, getrlimit
 from typing import Any
 from urllib.parse import urlsplit
 
+from bgpcni import __version__
+from bgpcni.cluster import network
 from integration.kubernetes.cluster import Cluster
 from integration.lab import Lab, until
+from integration.lab.namespace import run
 from integration.runtimes.cri import Cri
 from integration.runtimes.kubelet import Document, Kubelet, Pod, Server
 from integration.runtimes.machine import BIN, CONF, enclose
-from integration.runtimes.site import Site
+from integration.runtimes.site import Site, host_prefix
 
 CHECKOUT = Path(__file__).parents[2]
 KUBERNETES = CHECKOUT / "deploy/kubernetes"
 STORAGE = CHECKOUT / "build/image"
+ENGINE = ("podman", "--root", f"{STORAGE}/storage", "--runroot", f"{STORAGE}/run", "--storage-driver", "overlay",
+          "--storage-opt", "overlay.skip_mount_home=true")  # fmt: skip
+"""Images of the tests are apart from those of this machine's users."""
 POD_CIDRS = ("10.1.2.0/24", "2001:db8:1:2::/64")
 BGPCNI = "/opt/bgpcni/bin/bgpcni"
 IMAGE = "localhost/bgpcni"
 OURS = ("bgpcni", "bagpipe", "bgpcni-ipam")
 NAMESPACE = "bgpcni"
+RENAME = """
+import bgpcni, compileall, pathlib, py_compile, sys
+path = pathlib.Path(bgpcni.__file__)
+path.write_text(path.read_text().replace(bgpcni.__version__, sys.argv[1]))
+compileall.compile_file(path, force=True, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+"""
+"""Run in an image, makes it another version, of which the bytecode is never compared with the source either."""
 TAINT = "bgpcni.dev/agent-not-ready"
 
 
-def build_image(tag: str = "0.1.0") -> Path:
+def build_image() -> Path:
     """The image as `make image` builds it, as a file; built once for each state of the checkout, whoever asks first.
 
     Raises RuntimeError with the build's words.
     """
     STORAGE.mkdir(parents=True, exist_ok=True)
-    archive = STORAGE / f"{tag}.tar"
+    archive = STORAGE / f"{__version__}.tar"
     with _alone(STORAGE / "lock"):
-        environment = dict(os.environ) | {
-            "IMAGE": f"{IMAGE}:{tag}",
-            "ENGINE": f"podman --root {STORAGE}/storage --runroot {STORAGE}/run --storage-driver overlay "
-            "--storage-opt overlay.skip_mount_home=true",
-        }
-        done = subprocess.run(
-            [CHECKOUT / "deploy/build", archive], env=environment, capture_output=True, text=True, check=False
-        )
-    if done.returncode:
-        raise RuntimeError(f"deploy/build: exit {done.returncode}: {(done.stdout + done.stderr)[-4000:]}")
+        environment = dict(os.environ) | {"IMAGE": f"{IMAGE}:{__version__}", "ENGINE": " ".join(ENGINE)}
+        run(CHECKOUT / "deploy/build", archive, env=environment, seconds=600)
     return archive
+
+
+def renamed_image(tag: str) -> Path:
+    """The same program in another image, which says that it is another version."""
+    build_image()
+    archive, source = STORAGE / f"{tag}.tar", STORAGE / f"{tag}.Containerfile"
+    command = json.dumps(["/opt/bgpcni/bin/python", "-c", RENAME, tag])
+    source.write_text(f"FROM {IMAGE}:{__version__}\nRUN {command}\n")
+    limits = [f"--ulimit={name}={soft}:{hard}" for name, (soft, hard) in _limits().items()]
+    name = f"{IMAGE}:{tag}"
+    with _alone(STORAGE / "lock"):
+        run(*ENGINE, "build", "--quiet", "--network=none", *limits, f"--tag={name}", f"--file={source}", STORAGE)
+        archive.unlink(missing_ok=True)
+        run(*ENGINE, "save", "--quiet", "--format=oci-archive", f"--output={archive}", name)
+    return archive
+
+
+def _limits() -> dict[str, tuple[int, int]]:
+    """An engine's own limits may be higher than ours, which not every machine allows."""
+    return {"nofile": getrlimit(RLIMIT_NOFILE), "nproc": getrlimit(RLIMIT_NPROC)}
 
 
 @contextmanager
@@ -122,6 +147,24 @@ class Deployed(Site):
         self.kubelet.wait_ready(pod)
         return pod
 
+    def roll(self, pod: Pod, daemonset: str) -> Pod:
+        """The pod that is started in the place of this one, of what was applied last: when that is ready."""
+        self.kubelet.stop(pod)
+        return self.run(daemonset)
+
+    def up(self, overlay: str) -> tuple[Pod, Pod]:
+        """Apply an overlay that has a speaker and wait until the node serves: the pods of the agent and the speaker."""
+        self.apply(overlay)
+        speaker = self.kubelet.start("bgpcni-speaker")
+        agent = self.run("bgpcni-agent")
+        self.kubelet.wait_ready(speaker)
+        self.wait_serving()
+        return agent, speaker
+
+    def network_in_place(self) -> dict[str, Any]:
+        """Our plugin's configuration, out of what the agent wrote for the runtime."""
+        return network.ours_in(json.loads(self.machine.inside(CONF / network.NAME).read_text()))
+
     def ask(self, agent: Pod, *argv: str) -> Mapping[str, Any]:
         """A command of the operator's, in the agent's container; its answer as JSON."""
         _, said = self.kubelet.exec(agent, "agent", BGPCNI, *argv, "--json")
@@ -143,6 +186,10 @@ class Deployed(Site):
         """Run a pod, again and again as kubelet does; its sandbox and its addresses."""
         sandbox = until(lambda: self.pods.run_pod(name), f"the pod {name}", step=0.2)
         return sandbox, self.pods.ips(sandbox)
+
+    def versions(self, ips: Iterable[str]) -> dict[str, int]:
+        """FRR's versions of the routes to these: each change of a route, also a withdrawal, makes another one."""
+        return {ip: self.frr.route(host_prefix(ip))["version"] for ip in ips}
 
     def installed(self) -> set[str]:
         """What of ours is in the folder of plugins."""
