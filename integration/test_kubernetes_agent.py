@@ -136,8 +136,7 @@ def test_an_api_server_that_is_away_changes_nothing(
     member.start()
     until(lambda: _ready(cluster, member.name), "a Node that is ready")
     cluster.line.refused = True
-    if cluster.double is not None:
-        cluster.double.cut()
+    cluster.cut()
     until(lambda: "kubernetes" in member.problems(), "status naming the API server")
     conf = member.rendered()["plugins"][0] | {"name": "pods", "cniVersion": "1.0.0"}
     answer = node.cni("ADD", "c1", lab.container(), conf)

@@ -60,9 +60,15 @@ def node_name(table: ClusterTable) -> str:
 class Duties:
     """Made before the agent serves; `begin` at its start, `start` as soon as it serves."""
 
-    def __init__(self, table: Callable[[], ClusterTable], standing: Standing, boot_id: str) -> None:
+    def __init__(
+        self,
+        table: Callable[[], ClusterTable],
+        standing: Standing,
+        boot_id: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`table`: `[cluster]` as it is now. Raises InvalidConfiguration for a kubeconfig that cannot be used."""
-        first = table()
+        first, self._clock = table(), clock
         self.name = node_name(first)
         self._table, self._standing, self._boot_id = table, standing, boot_id
         self._api = Api(first.kubernetes.kubeconfig)
@@ -70,7 +76,7 @@ class Duties:
         self._wake, self._stopped = threading.Event(), False
         self._unwritten = self._unready = self._refused = ""
         self._asked: tuple[float, bytes, str] = (0.0, b"", "")
-        self._last_session = time.monotonic()
+        self._last_session = self._clock()
         self._sessions: int | None = None
         self._count_due = 0.0
         self._acted: tuple[object, ...] = ()
@@ -138,7 +144,7 @@ class Duties:
         if node is None:
             self._refused = f"cluster.node: there is no Node {self.name} in the cluster"
             return
-        if time.monotonic() >= self._due:
+        if self._clock() >= self._due:
             self._tell(node, word, reason)
 
     def _write(self, node: Object | None) -> str:
@@ -166,22 +172,22 @@ class Duties:
     def _ask(self, ours: bytes) -> str:
         """Whether an ADD would be served: asked seldom while it is, and each time while it is not."""
         then, asked, reason = self._asked
-        if reason or asked != ours or time.monotonic() >= then + ASK_SECONDS:
+        if reason or asked != ours or self._clock() >= then + ASK_SECONDS:
             reason = self._standing.unservable(ours)
-            self._asked = (time.monotonic(), ours, reason)
+            self._asked = (self._clock(), ours, reason)
         return reason
 
     def _without_sessions(self) -> str:
         limit = self._settings.unready_after
         if not limit:
             return ""
-        if time.monotonic() >= self._count_due:
-            self._count_due = time.monotonic() + min(limit / 4, COUNT_SECONDS)
+        if self._clock() >= self._count_due:
+            self._count_due = self._clock() + min(limit / 4, COUNT_SECONDS)
             self._sessions = self._standing.sessions()
         if self._sessions != 0:
-            self._last_session = time.monotonic()
+            self._last_session = self._clock()
             return ""
-        if time.monotonic() - self._last_session < limit:
+        if self._clock() - self._last_session < limit:
             return ""
         return f"no BGP session for more than {limit:g} s (cluster.kubernetes.unready_after)"
 
@@ -195,7 +201,7 @@ class Duties:
         try:
             if self._differs(node, word, reason):
                 self._api.patch(NODES, self.name, _condition(word, reason, node), STRATEGIC, subresource="status")
-                self._said = (time.monotonic(), reason)
+                self._said = (self._clock(), reason)
             elif (taints := _taints(node, tainted=bool(reason))) is not None:
                 body = {"metadata": {"resourceVersion": revision}, "spec": {"taints": taints}}
                 self._api.patch(NODES, self.name, body)
@@ -205,7 +211,7 @@ class Duties:
                 self._pause.over()
                 return
         except Trouble as trouble:
-            self._due = time.monotonic() + self._pause.seconds(trouble.after)
+            self._due = self._clock() + self._pause.seconds(trouble.after)
             if trouble.code != 409:  # somebody else was faster: what they wrote comes by the mirror
                 self._refused = f"the Node {self.name} cannot be kept up to date: {trouble}"
             return
@@ -218,7 +224,7 @@ class Duties:
         if found.get("status") != wanted["status"] or found.get("reason") != wanted["reason"]:
             return True
         then, _ = self._said
-        return found.get("message") != wanted["message"] and time.monotonic() >= then + WORDS_SECONDS
+        return found.get("message") != wanted["message"] and self._clock() >= then + WORDS_SECONDS
 
 
 def _because(reason: str) -> str:

@@ -30,6 +30,9 @@ from bgpcni.errors import InvalidConfiguration
 
 log = logging.getLogger(__name__)
 
+_chance = random.SystemRandom()
+"""Spreads load: no two nodes have the same."""
+
 Object = dict[str, Any]
 Key = tuple[str, str]
 """Namespace ("" for none) and name."""
@@ -142,7 +145,7 @@ class Api:
 
     def watch(self, resource: Resource, revision: str, *, fields: str = "", labels: str = "") -> Iterator[Event]:
         """What happens after `revision`, until the server ends it. Raises Trouble, Gone for a revision too old."""
-        lasting = str(random.randint(*WATCH_SECONDS))
+        lasting = str(_chance.randint(*WATCH_SECONDS))
         params = _selected(fields, labels) | {
             "watch": "true", "resourceVersion": revision, "allowWatchBookmarks": "true", "timeoutSeconds": lasting,
         }  # fmt: skip
@@ -259,7 +262,7 @@ class Pause:
 
     def seconds(self, at_least: float = 0.0) -> float:
         pause, self._next = self._next, min(2 * self._next, self._longest)
-        return max(at_least, pause * random.uniform(0.5, 1.0))
+        return max(at_least, pause * _chance.uniform(0.5, 1.0))
 
 
 class Mirror:
@@ -269,12 +272,19 @@ class Mirror:
     """
 
     def __init__(
-        self, api: Api, resource: Resource, changed: Callable[[set[Key]], None], *, fields: str = "", labels: str = ""
+        self,
+        api: Api,
+        resource: Resource,
+        changed: Callable[[set[Key]], None],
+        *,
+        fields: str = "",
+        labels: str = "",
+        pause: Pause | None = None,
     ) -> None:
         self._api, self._resource, self._changed = api, resource, changed
         self._selection = {"fields": fields, "labels": labels}
         self._revision = ""
-        self._pause = Pause()
+        self._pause = pause or Pause()
         self._stopped = threading.Event()
         self.objects: Mapping[Key, Object] = {}
         self.synced = False

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -352,25 +353,22 @@ def install(bin_dir: Path | None, conf_dir: Path, without_python: bool, sample: 
 @click.option("--purge", is_flag=True, help="Also records and all else that is kept; refused while any of it is used.")
 def uninstall(bin_dir: Path | None, conf_dir: Path, purge: bool) -> None:
     """Remove what install put in place, and the network that the agent wrote. Configurations that somebody changed
-    stay, and so do records, but with --purge."""
+    stay; so do records, but for --purge."""
     from bgpcni.cluster import network
     from bgpcni.launcher import install as installer
+    from bgpcni.operator import purge as purging
 
-    gone: list[str] = []
+    run_dir, data_dir = _folders()
     try:
-        if purge:
-            from bgpcni.operator.purge import purge as take_away
-
-            run_dir, data_dir = _folders()
-            gone = take_away(run_dir, data_dir, network.written(conf_dir))
+        kept = purging.purge(run_dir, data_dir, network.written(conf_dir)) if purge else []
+        written = (conf_dir / network.NAME,) if network.take_away(conf_dir) else ()  # before the plugin that it names
         uninstalled = installer.uninstall(installer.places_to_clear(bin_dir), conf_dir)
-        if network.take_away(conf_dir):
-            gone.append(str(conf_dir / network.NAME))
     except CniError as error:
         click.echo(f"bgpcni uninstall: {error.msg}", err=True)
         sys.exit(1)
-    click.echo(installer.render_uninstalled(uninstalled, gone))
-    if left := installer.attached(_folders()[1]):
+    uninstalled = replace(uninstalled, removed=(*written, *uninstalled.removed))
+    click.echo(installer.render_uninstalled(uninstalled, kept))
+    if left := installer.attached(data_dir):
         text = f"{left} interfaces of containers are still there, and runtimes need the plugin to delete them"
         click.echo(f"bgpcni uninstall: warning: {text}", err=True)
 

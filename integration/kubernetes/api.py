@@ -10,8 +10,10 @@ import asyncio
 import gzip
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any
 
 import yaml
@@ -33,7 +35,8 @@ LARGE = 128 << 10
 """Octets from which an answer is compressed, where the client takes that."""
 BOOKMARKS = 60.0
 """Seconds between bookmarks, the last one LAST seconds before the end."""
-LAST = 1.6
+LAST, SHORT = 1.6, 2.0
+"""A stream that is asked for SHORT seconds or less gets none."""
 PATCHES = {
     "application/merge-patch+json", "application/json-patch+json", "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
@@ -128,7 +131,7 @@ class Api:
         if len(seen.body) > MOST:
             raise Failure(413, "RequestEntityTooLarge", f"Request entity too large: limit is {MOST}")
         seen.user = self.machinery.access.user(seen.headers.get("authorization"))
-        words = seen.path.strip("/").split("/")
+        words = seen.path.removeprefix("/").removesuffix("/").split("/")
         if "" in words and words != [""]:
             raise failures.no_such_page()
         resource = _split(words)
@@ -155,6 +158,8 @@ class Api:
         if group == "authorization.k8s.io":
             return self._review(seen)
         kind = self.machinery.kind(group, version, plural)
+        if kind.name == "Endpoints":
+            options.warnings.append("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
         self._refuse_unserved(group, version)
         target = Target(kind, namespace, name, subresource, watch)
         if subresource and not (subresource == "status" and kind.status):
@@ -278,7 +283,8 @@ class Api:
             )
             return self._json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, seen, 201)
         if (kind.name, target.subresource) == ("ServiceAccount", "token"):
-            metadata = {name: found["metadata"][name] for name in ("name", "namespace", "uid", "creationTimestamp")}
+            kept = ("name", "namespace", "uid", "creationTimestamp", "managedFields")
+            metadata = {name: found["metadata"][name] for name in kept}
             spec = {"audiences": ["https://kubernetes.default.svc"], "expirationSeconds": 3600, "boundObjectRef": None}
             token = machinery.access.issue(target.namespace, target.name)
             status = {"token": token, "expirationTimestamp": "2100-01-01T00:00:00Z"}
@@ -326,7 +332,8 @@ class Api:
         end = start + timeout if timeout else None
         due = [start + count * BOOKMARKS / self.pace for count in range(1, 100)]
         if end is not None:
-            due = [time for time in due if time < end] + [max(start, end - LAST / self.pace)]
+            due = [time for time in due if time < end]
+            due += [end - LAST / self.pace] * (timeout * self.pace > SHORT)
         told = asyncio.Event()
         objects.listeners.append(told.set)
         self.watching.append(seen)
@@ -353,7 +360,10 @@ class Api:
             position = since
             if since and not initial and since < objects.floor(kind):
                 floor = objects.floor(kind)
-                yield line("ERROR", failures.too_old(f"too old resource version: {since} ({floor})").status())
+                text = f"too old resource version: {since} ({floor})"
+                if kind.name == "Event":  # not in the watch cache
+                    text = "The resourceVersion for the provided watch is too old."
+                yield line("ERROR", failures.too_old(text).status())
                 return
             yield b""  # the headers go out before anything happens
             if not since or initial:
@@ -377,17 +387,17 @@ class Api:
                 if home_of(kind) in objects.ended:
                     return
                 del floor
-                time = loop.time()
-                if end is not None and time >= end:
+                clock = loop.time()
+                if end is not None and clock >= end:
                     return
-                if due and time >= due[0]:
+                if due and clock >= due[0]:
                     due.pop(0)
                     if bookmarks and self.faults.bookmarks and position <= objects.revision:
                         yield bookmark(position)
                     continue
-                wait = min(filter(None, (due[0] if due else None, end)), default=time + 3600)
+                wait = min(filter(None, (due[0] if due else None, end)), default=clock + 3600)
                 try:
-                    await asyncio.wait_for(told.wait(), max(0.0, wait - time))
+                    await asyncio.wait_for(told.wait(), max(0.0, wait - clock))
                 except TimeoutError:
                     pass
         finally:
@@ -416,7 +426,11 @@ class Api:
                 return Response(text, media_type="text/plain")
             document = discovery.openapi(kinds, "/".join(words[2:]))
             if document is not None:
-                return self._marked(document, seen, "application/json")
+                response = self._marked(document, seen, "application/json")
+                if "hash" in seen.query:  # it is of this content, and clients keep it
+                    response.headers["Cache-Control"] = "public, immutable"
+                    response.headers["Expires"] = formatdate(time.time() + 365 * 86400, usegmt=True)
+                return response
         elif path == "openapi/v2":
             raise Failure(503, "ServiceUnavailable", "the double has no OpenAPI v2")
         elif words[0] in ("api", "apis"):

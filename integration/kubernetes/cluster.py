@@ -50,11 +50,11 @@ class Cluster:
         if real:
             self._reach(Path(real))
         else:
-            self.double = Double(lambda: self._inside.call(_bound, "127.0.0.1", 0), pace)
-            self.double.__enter__()
-            self._undo.append(lambda: self.double and self.double.__exit__())
+            self.double = Double(lambda: self._inside.call(bound, "127.0.0.1", 0), pace)
+            self.double.start()
+            self._undo.append(self.double.stop)
             self.double.kubeconfig(self.kubeconfig)
-            self.line = self.double.line
+            self.line, self.cut = self.double.line, self.double.cut
 
     def close(self) -> None:
         """End the double, and take away what tests made in a real cluster. Idempotent."""
@@ -77,8 +77,8 @@ class Cluster:
             hosts.parent.mkdir(parents=True)
             hosts.write_text(f"{address} {host}\n")
             self._undo.append(lambda: shutil.rmtree(hosts.parent, ignore_errors=True))
-        way = _Way(self._inside.call(_bound, str(address), port), str(address), port)
-        self.line = way.relay.line
+        way = _Way(self._inside.call(bound, str(address), port), str(address), port)
+        self.line, self.cut = way.relay.line, way.cut
         self._undo.append(way.stop)
 
     # ---------------------------------------------------------------- what tests do
@@ -95,7 +95,7 @@ class Cluster:
     def kubectl_open(self, *argv: str, log: Path) -> subprocess.Popen[str]:
         """Start kubectl, for what does not end by itself; what it prints goes to `log`."""
         process = self.namespace.popen("kubectl", *argv, log=log, env=self._environment())
-        self._undo.append(lambda: (process.kill(), process.wait(SECONDS)))
+        self._undo += [lambda: process.wait(SECONDS), process.kill]
         return process
 
     def node(self, pod_cidrs: tuple[str, ...] = (), name: str = "", taints: tuple[str, ...] = ()) -> str:
@@ -140,12 +140,15 @@ class _Way:
         self._thread.start()
         assert ready.wait(SECONDS)
 
+    def cut(self) -> None:
+        self._loop.call_soon_threadsafe(self.relay.cut)
+
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(SECONDS)
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((host, port))

@@ -19,6 +19,14 @@ VERSION = {
 _FIELD_VALIDATION = {
     "name": "fieldValidation", "in": "query", "uniqueItems": True, "schema": {"type": "string", "uniqueItems": True},
 }  # fmt: skip
+_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+_METADATA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"}, "namespace": {"type": "string"}, "labels": _TEXTS, "annotations": _TEXTS,
+        "finalizers": {"type": "array", "items": {"type": "string"}, "x-kubernetes-patch-strategy": "merge"},
+    },
+}  # fmt: skip
 _STATUS_VERBS = ["get", "patch", "update"]
 
 
@@ -90,11 +98,20 @@ def etag(document: Any) -> str:
 
 def openapi_paths(kinds: Iterable[Kind]) -> Object:
     paths = {}
-    for (group, version), of in _by_version(kinds):
-        path = f"apis/{group}/{version}" if group else f"api/{version}"
+    grouped = [
+        (f"apis/{group}/{version}" if group else f"api/{version}", of) for (group, version), of in _by_version(kinds)
+    ]
+    for path, of in [*grouped, ("version", list[Kind]())]:
         mark = etag(openapi(of, path)).strip('"')
         paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={mark}"}
     return {"paths": paths}
+
+
+def _patches(kind: Kind) -> Object:
+    """The patches that it takes: kubectl reads from this how to patch."""
+    media = ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"]
+    media += [] if kind.custom else ["application/strategic-merge-patch+json"]
+    return {one: {"schema": {"type": "object"}} for one in media}
 
 
 def openapi(kinds: Iterable[Kind], path: str) -> Object | None:
@@ -108,7 +125,7 @@ def openapi(kinds: Iterable[Kind], path: str) -> Object | None:
         known = {"group": kind.group, "version": kind.version, "kind": kind.name}
         schema = dict(kind.schema or {"type": "object"})
         schema["properties"] = {
-            "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"},
+            "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": _METADATA,
             **schema.get("properties", {}),
         }  # fmt: skip
         if kind.schema is None:
@@ -121,9 +138,9 @@ def openapi(kinds: Iterable[Kind], path: str) -> Object | None:
         paths[where] = {"post": {**write, "x-kubernetes-action": "post"}}
         paths[f"{where}/{{name}}"] = {
             "put": {**write, "x-kubernetes-action": "put"},
-            "patch": {**write, "x-kubernetes-action": "patch"},
+            "patch": {**write, "x-kubernetes-action": "patch", "requestBody": {"content": _patches(kind)}},
         }
-    if not schemas:
+    if not schemas and path != "version":
         return None
     info = {"title": "Kubernetes", "version": "v1.36.2-double"}
     return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}

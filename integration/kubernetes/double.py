@@ -54,17 +54,24 @@ class Double:
 
     # ---------------------------------------------------------------- life
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Raises RuntimeError where it does not come up."""
         self._thread.start()
         if not self._ready.wait(SECONDS):
             raise RuntimeError("the double of the API server does not start")
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(SECONDS)
         self._socket.close()
         self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     async def _run(self) -> None:
         config = uvicorn.Config(
@@ -124,9 +131,11 @@ class Double:
         found = self.do(lambda: self.machinery.objects.all(self.machinery.kind(group, version, plural)))
         return {(item["metadata"].get("namespace", ""), item["metadata"]["name"]): item for item in found}
 
-    def merge(self, resource: str, name: str, patch: Object, namespace: str = "", subresource: str = "") -> Object:
+    def merge(
+        self, resource: str, name: str, patch: Object, namespace: str = "", subresource: str = "", manager: str = "test"
+    ) -> Object:
         group, version, plural = ("", *resource.split("/"))[-3:]
-        options = Options("test", subresource=subresource)
+        options = Options(manager, subresource=subresource)
         machinery = self.machinery
         return self.do(
             lambda: machinery.patch(

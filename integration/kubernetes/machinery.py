@@ -111,9 +111,11 @@ class Machinery:
         metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": stamp()}
         if kind.generation:
             metadata["generation"] = 1
+        _without_empty_data(wanted)
         self._complete(kind, wanted)
-        self._refuse(kind, wanted, None, options)
         self._note(kind, None, wanted, options)
+        _begin(kind, wanted)
+        self._refuse(kind, wanted, None, options)
         if options.dry:
             return wanted
         made = self.objects.put(kind, key, wanted)
@@ -169,9 +171,9 @@ class Machinery:
         if findings and options.validation == "Strict":
             text = f"strict decoding error: {', '.join(findings)}"
             if patch:
-                shown = json.dumps(json.dumps(wanted, separators=(",", ":")))
+                shown = json.dumps(json.dumps(wanted, separators=(",", ":"), sort_keys=True))
                 raise failures.invalid(' ""', {}, [("FieldValueInvalid", "patch", f"Invalid value: {shown}: {text}")])
-            api = kind.group_version
+            api = kind.version
             raise failures.bad_request(f'{kind.name} in version "{api}" cannot be handled as a {kind.name}: {text}')
         if options.validation != "Ignore":
             options.warnings += findings
@@ -208,26 +210,14 @@ class Machinery:
                 spec.setdefault("terminationGracePeriodSeconds", 30)
                 spec.setdefault("restartPolicy", "Always")
                 spec.setdefault("serviceAccountName", "default")
-                wanted["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
             case "Namespace":
                 metadata.setdefault("labels", {})["kubernetes.io/metadata.name"] = metadata["name"]
-                wanted["spec"] = {"finalizers": ["kubernetes"]}
-                wanted["status"] = {"phase": "Active"}
             case "CustomResourceDefinition":
                 wanted["spec"].setdefault("conversion", {"strategy": "None"})
                 names = wanted["spec"].get("names", {})
                 if "kind" in names:
                     names.setdefault("singular", names["kind"].lower())
                     names.setdefault("listKind", f"{names['kind']}List")
-                stored = [version["name"] for version in wanted["spec"].get("versions", ()) if version.get("storage")]
-                wanted["status"] = {
-                    "conditions": [
-                        _condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-                        _condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-                    ],
-                    "acceptedNames": deepcopy(names),
-                    "storedVersions": stored,
-                }
             case "Event" if not kind.group:
                 wanted |= {"eventTime": None, "reportingComponent": "", "reportingInstance": ""} | wanted
             case "Event":
@@ -251,6 +241,7 @@ class Machinery:
                 details = {"name": name, "kind": kind.plural}
                 raise Failure(403, "Forbidden", f'pods "{name}" is forbidden: {text}', details)
         if causes := list(self._causes(kind, wanted, before)):
+            kind = self._named("events") if kind.name == "Event" else kind
             raise failures.invalid_object(kind, name, causes)
 
     def _causes(self, kind: Kind, wanted: Object, before: Object | None) -> Iterator[Cause]:
@@ -344,7 +335,8 @@ class Machinery:
         if found is not None and revision and revision != found["metadata"]["resourceVersion"]:
             raise failures.conflict(kind, key[1])
         if kind.schema is not None and (unknown := list(schema.prune(deepcopy(wanted), kind.schema))):
-            text = f"failed to create typed patch object ({key[0]}/{key[1]}; {kind.group_version}, Kind={kind.name})"
+            place = wanted.get("metadata", {}).get("namespace", "")
+            text = f"failed to create typed patch object ({place}/{key[1]}; {kind.group_version}, Kind={kind.name})"
             raise Failure(500, "", f"{text}: .{unknown[0]}: field not declared in schema")
         for name in ("apiVersion", "kind"):
             wanted.pop(name, None)
@@ -398,9 +390,7 @@ class Machinery:
         after["metadata"]["resourceVersion"] = old["resourceVersion"]
         if kind.schema is not None:
             schema.fill(after, kind.schema)
-        for name in ("data", "binaryData"):
-            if name in after and not after[name]:
-                del after[name]
+        _without_empty_data(after)
         self._refuse(kind, after, found, options)
         if kind.generation and _spec(after) != _spec(found):
             after["metadata"]["generation"] = old.get("generation", 0) + 1
@@ -513,6 +503,32 @@ class Machinery:
 
 def _condition(name: str, reason: str, message: str) -> Object:
     return {"type": name, "status": "True", "lastTransitionTime": stamp(), "reason": reason, "message": message}
+
+
+def _begin(kind: Kind, wanted: Object) -> None:
+    """What the server itself puts into a new object, which no manager owns."""
+    match kind.name:
+        case "Pod":
+            wanted["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
+        case "Namespace":
+            wanted["spec"] = {"finalizers": ["kubernetes"]}
+            wanted["status"] = {"phase": "Active"}
+        case "CustomResourceDefinition":
+            stored = [version["name"] for version in wanted["spec"].get("versions", ()) if version.get("storage")]
+            wanted["status"] = {
+                "conditions": [
+                    _condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+                    _condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+                ],
+                "acceptedNames": deepcopy(wanted["spec"].get("names", {})),
+                "storedVersions": stored,
+            }
+
+
+def _without_empty_data(wanted: Object) -> None:
+    for name in ("data", "binaryData"):
+        if name in wanted and not wanted[name]:
+            del wanted[name]
 
 
 def _times(node: Object) -> None:

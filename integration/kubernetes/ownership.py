@@ -6,7 +6,7 @@ A field is a path of keys; lists with a key are maps of their items, all other l
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,10 @@ _NOT_OWNED = (
     "name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
     "deletionGracePeriodSeconds", "managedFields", "generateName", "selfLink",
 )  # fmt: skip
+
+
+_MAPS = ("data", "binaryData", "metadata.labels", "metadata.annotations")
+"""What is a map in a built-in kind, not a structure: updates own it besides what is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +54,18 @@ def _keyed(schema: Object, path: str) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield from _keyed(inner, f"{path}.*")
 
 
-def fields(value: Object, keys: Mapping[str, tuple[str, ...]], *, selves: bool) -> dict[Path, Any]:
-    """Every field of an object with its value. `selves`: maps and items themselves too, as updates own them."""
+def fields(
+    value: Object, keys: Mapping[str, tuple[str, ...]], selves: Collection[str] | None = None
+) -> dict[Path, Any]:
+    """Every field of an object with its value. `selves`: which maps are fields themselves as well, `*` for all."""
     return dict(_fields(value, keys, (), "", selves))
 
 
 def _fields(
-    value: Any, keys: Mapping[str, tuple[str, ...]], path: Path, plain: str, selves: bool
+    value: Any, keys: Mapping[str, tuple[str, ...]], path: Path, plain: str, selves: Collection[str] | None
 ) -> Iterator[tuple[Path, Any]]:
     if isinstance(value, dict) and (value or not path):
-        if (selves and len(path) > 1) or (path and path[-1].startswith("k:")):
+        if (path and path[-1].startswith("k:")) or (path and selves is not None and (plain in selves or "*" in selves)):
             yield (*path, "."), None
         for name, item in value.items():
             if not path and name in ("apiVersion", "kind"):
@@ -120,8 +126,9 @@ def written(owned: Mapping[Manager, tuple[set[Path], str]]) -> list[Object]:
 def updated(before: Object | None, after: Object, kind: Kind, manager: Manager, now: str) -> None:
     """Note in `after` that this manager set what differs from `before`."""
     keys = list_keys(kind)
-    old = fields(before, keys, selves=True) if before is not None else {}
-    new = fields(after, keys, selves=True)
+    selves = ("*",) if kind.custom else _MAPS
+    old = fields(before, keys, selves) if before is not None else {}
+    new = fields(after, keys, selves)
     changed = {path for path, value in new.items() if path not in old or old[path] != value}
     owned = read((before or {}).get("metadata", {}).get("managedFields", []))
     result: dict[Manager, tuple[set[Path], str]] = {}
@@ -139,10 +146,10 @@ def updated(before: Object | None, after: Object, kind: Kind, manager: Manager, 
 def apply(live: Object | None, wanted: Object, kind: Kind, manager: Manager, now: str, *, force: bool) -> Object:
     """Server-side apply: the object as this manager wants it. Without `force` Failure 409 for fields of others."""
     keys = list_keys(kind)
-    asked = fields(wanted, keys, selves=False)
+    asked = fields(wanted, keys)
     result = deepcopy(live) if live is not None else {"metadata": {}}
     owned = read(result.get("metadata", {}).get("managedFields", []))
-    present = fields(result, keys, selves=False)
+    present = fields(result, keys)
     conflicts = [
         (who, path)
         for who, (paths, _) in owned.items()
