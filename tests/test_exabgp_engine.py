@@ -156,7 +156,7 @@ def test_a_command_is_for_the_neighbour_that_it_names():
     assert not reactor.held("external")
     assert engine.run(reactor, "relay", "bgpcni state")
     state = protocol.decode_event(reactor.answers[-2].encode())
-    assert isinstance(state, protocol.State)
+    assert isinstance(state, protocol.EngineState)
     assert (state.protocol, state.seq, [n.asn for n in state.neighbors]) == (protocol.PROTOCOL, 7, [64512, 64513])
     assert reactor.answers[-1] == "done"
 

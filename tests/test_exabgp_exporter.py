@@ -83,8 +83,8 @@ class FakeLink:
         return []
 
 
-def state(version: int, *neighbors: protocol.Neighbour) -> protocol.State:
-    return protocol.State(version, 4, "", neighbors)
+def state(version: int, *neighbors: protocol.NeighborState) -> protocol.EngineState:
+    return protocol.EngineState(version, 4, "", neighbors)
 
 
 def test_a_trial_that_ends_while_routes_are_announced() -> None:
@@ -128,7 +128,7 @@ def test_an_engine_that_an_earlier_agent_started(tmp_path: Path, version: int) -
     node = facts(tmp_path, ONE)
     shared = Shared(Advertised(node.neighbors, 120, 0.0))
     events = Events(node, shared, Receiver("test", None, shared.post), Woken(), configured=True)
-    found = protocol.Neighbour(
+    found = protocol.NeighborState(
         peer=ONE, asn=64512, configured=(), hold=90, state="ESTABLISHED", since=0.0, families=("ipv4/unicast",),
         started=4, sent=4, acked=4, eor=(), ended=None if version == 2 else (),
     )  # fmt: skip

@@ -28,7 +28,7 @@ WORDS = {
     "int": NUMBER,
     "bool": st.booleans(),
     "Attributes": st.tuples(st.none() | st.binary(max_size=40), st.none() | st.binary(max_size=40)),
-    "tuple[Route, ...]": listed(st.tuples(OCTETS, OCTETS) | OCTETS.map(lambda nlri: (nlri, nlri))),
+    "tuple[EncodedRoute, ...]": listed(st.tuples(OCTETS, OCTETS) | OCTETS.map(lambda nlri: (nlri, nlri))),
     "tuple[bytes, ...]": listed(OCTETS),
     "tuple[Name, ...]": listed(ANY),
     "tuple[str, ...]": listed(WORD),
@@ -51,7 +51,7 @@ def made(kind: type, by_type: dict[str, st.SearchStrategy]) -> st.SearchStrategy
     return st.builds(kind, **values)
 
 
-VALUES["tuple[Neighbour, ...]"] = listed(made(protocol.Neighbour, VALUES))
+VALUES["tuple[NeighborState, ...]"] = listed(made(protocol.NeighborState, VALUES))
 
 
 @pytest.mark.parametrize("kind", protocol.COMMANDS.values(), ids=lambda kind: kind.verb)
@@ -151,6 +151,6 @@ def test_an_engine_one_version_older_or_newer_is_understood():
     older |= {"sent": -1, "acked": -1, "started": -1}
     line = {"bgpcni": "state", "protocol": 2, "seq": 1, "digest": "", "neighbors": [older], "news": "from the future"}
     state = decode_event(json.dumps(line).encode())
-    assert isinstance(state, protocol.State)
+    assert isinstance(state, protocol.EngineState)
     assert state.neighbors[0].ended is None
     assert list(protocol.ACCEPTED) == [protocol.PROTOCOL - 1, protocol.PROTOCOL, protocol.PROTOCOL + 1]

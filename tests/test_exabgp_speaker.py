@@ -200,6 +200,6 @@ class Ended(Running):
 def test_a_protocol_that_is_too_old_or_too_new(home: Home, by: str, ends: bool) -> None:
     """An ExaBGP that the agent started is replaced. One of `bgpcni speaker` would only come again, so it is told."""
     running = Ended(by)
-    reason = supervisor._refused(Ours(home, running, ""), protocol.State(protocol.PROTOCOL + 2, 0, "", ()))
+    reason = supervisor._refused(Ours(home, running, ""), protocol.EngineState(protocol.PROTOCOL + 2, 0, "", ()))
     assert running.ended is ends
     assert ("they must not be more than one apart" in reason) is not ends

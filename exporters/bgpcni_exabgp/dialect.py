@@ -113,7 +113,7 @@ class EngineDialect(Dialect):
     acks = "acked"
     confirmed = Reach.ACKED
 
-    def __init__(self, link: Link, shared: Shared, asn: int, state: protocol.State) -> None:
+    def __init__(self, link: Link, shared: Shared, asn: int, state: protocol.EngineState) -> None:
         super().__init__(link, shared, asn)
         self.tells_ended = state.protocol > 2
 
@@ -169,7 +169,7 @@ class EngineDialect(Dialect):
         if not self.whole:
             return []
         return [
-            Line(protocol.EndOfRib(lines.NAMES[family], peer=session.neighbor.address))
+            Line(protocol.SendEndOfRib(lines.NAMES[family], peer=session.neighbor.address))
             for session in self._advertised.sessions.values()
             for family in sorted(session.families - session.eor)
         ]

@@ -41,7 +41,7 @@ class Events:
         self._negotiated: dict[str, tuple[str, ...]] = {}  # families by neighbour, before its session comes up
         self._met = False
 
-    def connected(self, dialect: Dialect, hello: protocol.Hello, state: protocol.State | None) -> None:
+    def connected(self, dialect: Dialect, hello: protocol.Hello, state: protocol.EngineState | None) -> None:
         """ExaBGP is connected. `state`: our engine's, None from a stock ExaBGP."""
         with self._shared.lock:
             now = time.monotonic()
@@ -83,7 +83,7 @@ class Events:
     def hear(self, dialect: Dialect, event: protocol.Event) -> None:
         """One event of the ExaBGP that is connected."""
         match event:
-            case protocol.Received(peer=peer, octets=octets):
+            case protocol.UpdateReceived(peer=peer, octets=octets):
                 self._receiver.update(peer, octets)
             case protocol.ToldAll(peer=peer, family=family):
                 if family in FAMILIES:
@@ -170,7 +170,7 @@ class Events:
         blamed = self._shared.quarantine.blame(session, fall.words, dialect.link.number, time.monotonic())
         return list(lines.withdraw(blamed))
 
-    def _adopt(self, found: protocol.Neighbour, now: float) -> None:
+    def _adopt(self, found: protocol.NeighborState, now: float) -> None:
         """What our engine knows of a neighbour."""
         if not self._configured:
             self._advertised.meet(found.peer, found.asn, lines.families(found.configured), found.hold, now)
@@ -188,7 +188,7 @@ class Events:
         session.eor = set(lines.families(found.eor))
         session.ended = set(lines.families(found.eor if found.ended is None else found.ended))
 
-    def _terms(self, found: protocol.Up | protocol.Neighbour) -> Terms:
+    def _terms(self, found: protocol.Up | protocol.NeighborState) -> Terms:
         """What a session negotiated."""
         with self._shared.lock:
             session = self._advertised.sessions.get(found.peer)

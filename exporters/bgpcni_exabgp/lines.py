@@ -10,7 +10,7 @@ from typing import Any
 from bgpcni.model import Announcement, Family, Nlri
 from bgpcni.wire.encode import FIRST_LABEL, WELL_KNOWN, Kind, Unencodable, encode, encode_withdrawal, route_target
 from bgpcni_exabgp import protocol
-from bgpcni_exabgp.protocol import Route
+from bgpcni_exabgp.protocol import EncodedRoute
 
 LENGTH = 16 << 10
 """Octets of a line at most; ExaBGP reads its pipe in pieces of this size."""
@@ -99,7 +99,7 @@ def refresh(wanted: Iterable[Family], peer: str) -> Line:
     return Line(protocol.Refresh(tuple(NAMES[family] for family in sorted(wanted)), peer=peer))
 
 
-_Groups = dict[tuple[Any, ...], tuple[list[Route], list[Nlri]]]
+_Groups = dict[tuple[Any, ...], tuple[list[EncodedRoute], list[Nlri]]]
 """What goes on one line: by what is in front of the routes, the routes encoded and as they are."""
 
 

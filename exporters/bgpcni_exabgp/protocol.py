@@ -9,8 +9,9 @@ route where the NLRI contains more. Octets are written in hexadecimal, and nobod
 ExaBGP's names: `ipv4/unicast`, `l2vpn/evpn`.
 
 **Versions.** `PROTOCOL` is the version of this module. An agent and an engine work together if their versions differ by
-one at most. So a new version may add commands, events, and fields that have a default; both ends ignore events and
-fields that they do not know. Any other change takes two versions.
+one at most. So a new version may add events, and fields of events that have a default: the agent ignores those that it
+does not know. It may add commands, which the agent gives only to an engine that has them (`EngineState.protocol`). Any
+other change takes two versions.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from typing import Any, ClassVar
 PROTOCOL = 3
 ACCEPTED = range(PROTOCOL - 1, PROTOCOL + 2)
 RELAY = 2
-"""The version of the relay, for which the same holds."""
+"""The version of what the relay itself says and understands: its two events, and signals."""
 SIGNALS_SINCE = 2
 """The first version of a relay that takes `encode_signal`."""
 
 Name = str
 """Text that may have any character in it: on the line it is hexadecimal, `-` if it is empty."""
-Route = tuple[bytes, bytes]
+EncodedRoute = tuple[bytes, bytes]
 """An NLRI and its key. `NLRI:KEY` on the line, or `NLRI` if they are equal."""
 Attributes = tuple[bytes | None, bytes | None]
 """Path attributes for iBGP and for eBGP neighbours, `IBGP/EBGP` on the line; None, `-`, where there is no neighbour of
@@ -54,7 +55,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class AskState(Command):
-    """Answered by the event `State`. The only command without a number."""
+    """Answered by the event `EngineState`. The only command without a number."""
 
     verb = "state"
 
@@ -66,14 +67,14 @@ class Announce(Command):
     network: Name
     next_hop: str
     attributes: Attributes
-    routes: tuple[Route, ...]
+    routes: tuple[EncodedRoute, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Withdraw(Command):
     verb = "withdraw"
     family: str
-    routes: tuple[Route, ...]
+    routes: tuple[EncodedRoute, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class Sweep(Command):
 
 
 @dataclass(frozen=True, slots=True)
-class EndOfRib(Command):
+class SendEndOfRib(Command):
     """Send End-of-RIB (RFC 4724) after what is queued now."""
 
     verb = "eor"
@@ -140,9 +141,9 @@ class EndSession(Command):
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
-    """One neighbour in `State`. `started`, `sent`, `acked`: numbers as in `Up`, `Sent`, `Acked`, -1 without a session.
-    `since`: seconds of the epoch. `asn4`, `graceful` and `refresh`: as in `Up`."""
+class NeighborState:
+    """One neighbour. `started`, `sent`, `acked`: numbers as in `Up`, `Sent` and `Acked`, -1 without a session. `since`:
+    seconds of the epoch. `asn4`, `graceful` and `refresh`: as in `Up`."""
 
     peer: str
     asn: int
@@ -169,13 +170,13 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class EngineState:
     """All that an agent needs to know when it connects. `seq`: of the newest command. `digest`: as in `Configured`."""
 
     protocol: int
     seq: int
     digest: str
-    neighbors: tuple[Neighbour, ...]
+    neighbors: tuple[NeighborState, ...]
     listening: bool = False
 
 
@@ -249,7 +250,7 @@ class EndOfRibAcked:
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class UpdateReceived:
     """An UPDATE from the peer, without the message header. Told only after `Listen(True)`."""
 
     peer: str
@@ -315,19 +316,18 @@ class Answer:
     done: bool
 
 
-EngineEvent = (
-    State | Configured | Up | Unreached | OtherAs | Sent | Acked | EndOfRibSent | EndOfRibAcked | Received | ToldAll
-)
+Progress = Sent | Acked | EndOfRibSent | EndOfRibAcked
+EngineEvent = EngineState | Configured | Up | Unreached | OtherAs | Progress | UpdateReceived | ToldAll
 RelayEvent = Hello | Negotiated
-SessionEvent = Up | Unreached | OtherAs | Sent | Acked | EndOfRibSent | EndOfRibAcked | SessionChanged | FsmChanged
+SessionEvent = Up | Unreached | OtherAs | Progress | SessionChanged | FsmChanged
 Event = EngineEvent | RelayEvent | SessionChanged | FsmChanged | Answer
 
 COMMANDS: dict[str, type[Command]] = {
     kind.verb: kind
-    for kind in (AskState, Announce, Withdraw, Mark, Keep, Spare, Sweep, EndOfRib, Listen, Refresh, EndSession)
+    for kind in (AskState, Announce, Withdraw, Mark, Keep, Spare, Sweep, SendEndOfRib, Listen, Refresh, EndSession)
 }
 EVENTS: dict[str, type[Any]] = {
-    "state": State,
+    "state": EngineState,
     "configured": Configured,
     "up": Up,
     "unreached": Unreached,
@@ -336,7 +336,7 @@ EVENTS: dict[str, type[Any]] = {
     "acked": Acked,
     "eor": EndOfRibSent,
     "ended": EndOfRibAcked,
-    "update": Received,
+    "update": UpdateReceived,
     "told": ToldAll,
 }
 _KINDS = {kind: name for name, kind in EVENTS.items()}
@@ -421,7 +421,7 @@ def _attributes(words: list[str], name: str) -> Attributes:
     return ibgp, ebgp
 
 
-def _routes(words: list[str], name: str) -> tuple[Route, ...]:
+def _routes(words: list[str], name: str) -> tuple[EncodedRoute, ...]:
     found = []
     for word in _rest(words):
         text, _, key = word.partition(":")
@@ -445,7 +445,7 @@ _WORDS: dict[str, tuple[Callable[[Any], Iterable[str]], Callable[[list[str], str
     "bool": (lambda value: ("yes" if value else "no",), _yes_or_no),
     "Name": (lambda value: (_hidden(value),), lambda words, name: _shown(_word(words, name), name)),
     "Attributes": (lambda value: ("/".join("-" if o is None else o.hex() for o in value),), _attributes),
-    "tuple[Route, ...]": (
+    "tuple[EncodedRoute, ...]": (
         lambda value: [nlri.hex() if nlri == key else f"{nlri.hex()}:{key.hex()}" for nlri, key in value],
         _routes,
     ),
@@ -533,7 +533,7 @@ def _to_json(value: Any) -> Any:
         return value.hex()
     if isinstance(value, tuple):
         return [_to_json(one) for one in value]
-    return _object(value) if isinstance(value, Neighbour) else value
+    return _object(value) if isinstance(value, NeighborState) else value
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -572,8 +572,8 @@ _VALUES: dict[str, Callable[[Any], Any]] = {
     "bytes": lambda value: bytes.fromhex(_text(value)),
     "tuple[str, ...]": _texts,
     "tuple[str, ...] | None": lambda value: None if value is None else _texts(value),
-    "tuple[Neighbour, ...]": lambda value: tuple(
-        _from_json(Neighbour, _of(dict)(one), "neighbour") for one in _of(list)(value)
+    "tuple[NeighborState, ...]": lambda value: tuple(
+        _from_json(NeighborState, _of(dict)(one), "neighbour") for one in _of(list)(value)
     ),
     "dict[str, tuple[str, ...]]": lambda value: {
         _text(peer): _texts(names) for peer, names in _of(dict)(value).items()

@@ -22,7 +22,7 @@ from bgpcni_exabgp.events import Events
 from bgpcni_exabgp.lines import Line
 from bgpcni_exabgp.link import Link
 from bgpcni_exabgp.process import Apart, Home, Running, back_off
-from bgpcni_exabgp.protocol import Answer, Configured, Event, FsmChanged, Hello, Sent, State
+from bgpcni_exabgp.protocol import Answer, Configured, EngineState, Event, FsmChanged, Hello, Sent
 from bgpcni_exabgp.shared import Shared
 
 ANSWER = 20.0
@@ -256,7 +256,7 @@ class Supervisor:
                 self._events.tried()
         return "closing"
 
-    def _reload(self, link: Link, ours: Ours, state: State) -> State:
+    def _reload(self, link: Link, ours: Ours, state: EngineState) -> EngineState:
         """Have ExaBGP read its new configuration; only the sessions that it changes are touched. Raises OSError."""
         with self._shared.lock:
             stay = set(self._shared.advertised.sessions)
@@ -282,7 +282,7 @@ class Ours:
     digest: str
 
 
-def _refused(ours: Ours, state: State | None) -> str:
+def _refused(ours: Ours, state: EngineState | None) -> str:
     """An engine whose protocol we do not speak is ended, if we may start another one; what is told of it."""
     if ours.running.by == "speaker" and state is not None:
         theirs = f"bgpcni speaker has version {state.protocol} of the protocol, this agent {protocol.PROTOCOL}"
@@ -291,12 +291,12 @@ def _refused(ours: Ours, state: State | None) -> str:
     return "it was of another version"
 
 
-def _ask_state(link: Link) -> State | None:
+def _ask_state(link: Link) -> EngineState | None:
     """Our engine's state; None from a stock ExaBGP, which does not know the question. Raises OSError."""
     link.post(Line(protocol.AskState()))
-    found: State | None = None
+    found: EngineState | None = None
     while not isinstance(event := _next(link), Answer):
-        if isinstance(event, State):
+        if isinstance(event, EngineState):
             found = event
     return found if event.done else None
 
@@ -308,7 +308,7 @@ def _next(link: Link) -> Event:
     return event
 
 
-def _clear(link: Link, state: State, peers: Iterable[str]) -> None:
+def _clear(link: Link, state: EngineState, peers: Iterable[str]) -> None:
     """Withdraw everything from these peers, whose sessions are about to end: graceful restart would keep the routes."""
     link.number = state.seq
     late: dict[str, int] = {}

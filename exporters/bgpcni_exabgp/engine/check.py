@@ -23,7 +23,7 @@ from exabgp.reactor.protocol import Protocol
 from exabgp.rib.change import Change
 from exabgp.rib.outgoing import OutgoingRIB
 
-from bgpcni_exabgp.engine.rib import Family, GroupingRIB, RawAttributes, RawNLRI
+from bgpcni_exabgp.engine.rib import AfiSafi, GroupingRIB, RawAttributes, RawNLRI
 
 VERSIONS = ((5, 0, 8), (5, 1))
 """ExaBGP from the first, below the second."""
@@ -78,7 +78,7 @@ def check() -> None:
     rib = GroupingRIB(True, list(Negotiated.families))
     hop, attributes = NextHop("192.0.2.1"), RawAttributes(b"\x40\x01\x01\x00")
 
-    def put(which: Family, action: int, wire: bytes, key: bytes) -> None:
+    def put(which: AfiSafi, action: int, wire: bytes, key: bytes) -> None:
         rib.add_to_rib(Change(RawNLRI(which, action, hop, wire, key), attributes))
 
     put(family, Action.ANNOUNCE, b"\x08\x0a", b"a")

@@ -13,13 +13,12 @@ from typing import Any
 from exabgp.bgp.message import Action, Notify
 from exabgp.bgp.message.update.attribute.nexthop import NextHop
 from exabgp.logger import log
-from exabgp.protocol.family import AFI, SAFI
-from exabgp.protocol.family import Family as ExaFamily
+from exabgp.protocol.family import AFI, SAFI, Family
 from exabgp.protocol.ip import NoNextHop
 from exabgp.rib.change import Change
 
 from bgpcni_exabgp import protocol
-from bgpcni_exabgp.engine.rib import Family, RawAttributes, RawNLRI
+from bgpcni_exabgp.engine.rib import AfiSafi, RawAttributes, RawNLRI
 from bgpcni_exabgp.engine.watch import News, tell, watch_of
 
 _next_hop_of = lru_cache(4096)(NextHop)
@@ -28,7 +27,7 @@ _NONE = RawAttributes(b"")
 
 
 @lru_cache(64)
-def family_of(text: str) -> Family:
+def family_of(text: str) -> AfiSafi:
     """`ipv4/mpls-vpn` as ExaBGP's pair. Raises ValueError."""
     afi, _, safi = text.partition("/")
     family = AFI.fromString(afi), SAFI.fromString(safi)
@@ -93,9 +92,9 @@ class Engine:
             case protocol.Sweep():
                 for rib in ribs:
                     rib.sweep()
-            case protocol.EndOfRib(family=name):
+            case protocol.SendEndOfRib(family=name):
                 established = [peer for peer in chosen if peer in reactor.established_peers()]
-                if not reactor.configuration.inject_eor(established, ExaFamily(*family_of(name))):
+                if not reactor.configuration.inject_eor(established, Family(*family_of(name))):
                     raise ValueError("no established neighbour")
             case protocol.Listen(wanted=wanted):
                 self.news.listening = wanted
@@ -107,15 +106,15 @@ class Engine:
                 for watch in watches:
                     watch.end = Notify(code, subcode)
 
-    def state(self, reactor: Any) -> protocol.State:
+    def state(self, reactor: Any) -> protocol.EngineState:
         peers = list(reactor._peers.values())
         newest = max((peer.neighbor.rib.outgoing.sequence for peer in peers), default=0)
         neighbors = tuple(self._neighbor(peer) for peer in peers)
-        return protocol.State(protocol.PROTOCOL, newest, self.digest, neighbors, self.news.listening)
+        return protocol.EngineState(protocol.PROTOCOL, newest, self.digest, neighbors, self.news.listening)
 
-    def _neighbor(self, peer: Any) -> protocol.Neighbour:
+    def _neighbor(self, peer: Any) -> protocol.NeighborState:
         address, watch = str(peer.neighbor["peer-address"]), watch_of(peer)
-        found = protocol.Neighbour(
+        found = protocol.NeighborState(
             peer=address,
             asn=int(peer.neighbor["peer-as"] or 0),
             configured=tuple(f"{afi}/{safi}" for afi, safi in peer.neighbor.families()),
@@ -174,7 +173,7 @@ def _announce(neighbors: list[Any], command: protocol.Announce) -> None:
         _queue(kind, family, changes)
 
 
-def _queue(neighbors: list[Any], family: Family, changes: list[Any]) -> None:
+def _queue(neighbors: list[Any], family: AfiSafi, changes: list[Any]) -> None:
     for neighbor in neighbors:
         if family in neighbor.families():
             for change in changes:

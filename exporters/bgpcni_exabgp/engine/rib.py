@@ -18,7 +18,7 @@ from exabgp.rib.outgoing import OutgoingRIB
 HEADER = 19 + 2 + 2  # message header, Withdrawn Routes Length, Total Path Attribute Length
 EXTENDED_OPTIONAL = 0x90  # attribute flags: optional, extended length
 MP_REACH_NLRI, MP_UNREACH_NLRI = 14, 15
-Family = tuple[AFI, SAFI]
+AfiSafi = tuple[AFI, SAFI]
 
 
 class RawAttributes:
@@ -44,7 +44,7 @@ class RawNLRI(NLRI):  # type: ignore[misc]  # ExaBGP has no types
 
     __slots__ = ("action", "afi", "key", "network", "nexthop", "safi", "wire")
 
-    def __init__(self, family: Family, action: int, nexthop: Any, wire: bytes, key: bytes, network: str = "") -> None:
+    def __init__(self, family: AfiSafi, action: int, nexthop: Any, wire: bytes, key: bytes, network: str = "") -> None:
         self.afi, self.safi = family
         self.action, self.nexthop, self.wire, self.key, self.network = action, nexthop, wire, key, network
 
@@ -120,10 +120,10 @@ class GroupingRIB(OutgoingRIB):  # type: ignore[misc]  # ExaBGP has no types
 
     def __init__(self, cache: bool, families: Any) -> None:
         self.sequence = 0  # number of the newest command that was applied
-        self._marked: dict[Family, set[bytes]] = {}
+        self._marked: dict[AfiSafi, set[bytes]] = {}
         super().__init__(cache, families)
 
-    def held(self, family: Family) -> dict[bytes, Any]:
+    def held(self, family: AfiSafi) -> dict[bytes, Any]:
         """The routes that are announced, by index."""
         known: dict[bytes, Any] = self._seen.get(family, {})
         return known
@@ -134,7 +134,7 @@ class GroupingRIB(OutgoingRIB):  # type: ignore[misc]  # ExaBGP has no types
             for family, known in self._seen.items()
         }
 
-    def keep(self, family: Family, keys: Iterable[bytes]) -> None:
+    def keep(self, family: AfiSafi, keys: Iterable[bytes]) -> None:
         prefix = Change.family_prefix(family) + b"raw"
         self._marked.get(family, set()).difference_update(prefix + key for key in keys)
 

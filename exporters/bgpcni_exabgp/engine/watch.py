@@ -24,7 +24,7 @@ from exabgp.bgp.message.refresh import RouteRefresh
 from exabgp.protocol.family import AFI, SAFI
 
 from bgpcni_exabgp import protocol
-from bgpcni_exabgp.engine.rib import MP_UNREACH_NLRI, Family
+from bgpcni_exabgp.engine.rib import MP_UNREACH_NLRI, AfiSafi
 
 EXPECTANT = 0.05  # seconds
 BYTES_ACKED = struct.Struct("=Q"), 120  # struct tcp_info, linux/tcp.h
@@ -128,7 +128,7 @@ class Watch:
         """Whether an acknowledgement should come just now. A delayed one (RFC 1122: up to 500 ms) is not waited for."""
         return bool(self._unacked) and time.monotonic() - self._written_at < EXPECTANT
 
-    def refresh(self, families: list[Family]) -> None:
+    def refresh(self, families: list[AfiSafi]) -> None:
         """Ask for these families again (RFC 2918)."""
         negotiated = self.peer.proto.negotiated
         wait = MARKED if negotiated.refresh == REFRESH.ENHANCED else QUIET
@@ -142,7 +142,7 @@ class Watch:
         """A message before ExaBGP sees it."""
         if kind == Message.CODE.UPDATE:
             if self.news.listening:
-                self.tell(protocol.Received(self.address, body))
+                self.tell(protocol.UpdateReceived(self.address, body))
             for awaited in self.awaited.values():
                 awaited.heard()
             ended = end_of_rib(body)
@@ -202,7 +202,7 @@ class Watch:
         self._written_at = time.monotonic()
 
 
-def _names(families: Iterable[Family]) -> tuple[str, ...]:
+def _names(families: Iterable[AfiSafi]) -> tuple[str, ...]:
     return tuple(f"{afi}/{safi}" for afi, safi in families)
 
 
