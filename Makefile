@@ -12,7 +12,7 @@ help:
 	@echo 'make test         all tests: unit, then integration (root)'
 	@echo 'make unit         the tests that need neither root nor other programs'
 	@echo 'make integration  the tests with the real parts (root)'
-	@echo 'make soak         chaos for longer: ten seeds, twelve rounds each (root); see integration/README.md'
+	@echo 'make soak         chaos and upgrades for longer (root); see integration/README.md'
 	@echo 'make lint         ruff and mypy --strict'
 	@echo 'make format       let ruff format the code'
 	@echo 'make bench        ratios against the stock plugins, bench.json (root)'
@@ -41,8 +41,10 @@ integration: setup
 
 soak: export BGPCNI_CHAOS_SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 soak: export BGPCNI_CHAOS_ROUNDS ?= 12
+soak: export BGPCNI_ROLLS ?= 20
 soak: setup
 	$(BIN)/pytest integration/test_chaos.py -v $(PYTEST_FLAGS)
+	$(BIN)/pytest integration/test_deploy.py -v -s -k upgrade $(PYTEST_FLAGS)
 
 lint: venv
 	$(BIN)/ruff check

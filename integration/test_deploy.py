@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bgpcni import __version__
-from integration.lab import Lab
+from integration.lab import Lab, until
 from integration.runtimes.cri import CriError
 from integration.runtimes.deployed import CHECKOUT, IMAGE, KUBERNETES, Deployed, build_image, renamed_image
 from integration.runtimes.load import Load, pinged
+from integration.runtimes.site import host_prefix
 from integration.seen import session
 
 NEWER = "0.1.1"
@@ -56,6 +59,19 @@ def test_an_empty_node_gets_its_network(deployed: Deployed) -> None:
     deployed.withdrawn(ips)
 
 
+@contextmanager
+def under_load(deployed: Deployed, ips: Iterable[str]) -> Iterator[Load]:
+    """Calls, pods, and packets to these addresses meanwhile: none of them may be lost."""
+    with ExitStack() as stack:
+        lost = [stack.enter_context(pinged(deployed.frr, ip, deployed.node.folder)) for ip in ips]
+        load = stack.enter_context(Load(deployed.machine, deployed.pods, deployed.network_in_place()))
+        load.more()
+        yield load
+    print(load)
+    assert load.lost == []
+    assert not any(lost)
+
+
 def test_an_upgrade_of_the_agent_is_no_event(deployed: Deployed, newer: Path) -> None:
     """Under load: FRR sees no change of a route or a session, no packet is lost, and every start that fails meanwhile
     works when it is tried again."""
@@ -65,24 +81,75 @@ def test_an_upgrade_of_the_agent_is_no_event(deployed: Deployed, newer: Path) ->
     deployed.announced(ips)
     deployed.reachable(ips)
     before = session(deployed.frr, deployed.node), deployed.versions(ips)
-    with ExitStack() as stack:
-        lost = [stack.enter_context(pinged(deployed.frr, ip, deployed.node.folder)) for ip in ips]
-        load = stack.enter_context(Load(deployed.machine, deployed.pods, deployed.network_in_place()))
-        load.more()
+    with under_load(deployed, ips) as load:
         for turn in range(ROLLS):
             tag = (NEWER, __version__)[turn % 2]
             deployed.apply("unicast", {IMAGE: tag})
             agent = deployed.roll(agent, "bgpcni-agent")
             assert deployed.ask(agent, "status")["version"] == tag
             load.more()
-    print(f"{load.calls} calls, {load.pods} pods, errors {dict(load.errors)}, longest {load.longest:.1f} s")
-    assert load.lost == []
-    assert lost == [[], []]
     assert (session(deployed.frr, deployed.node), deployed.versions(ips)) == before
     assert deployed.schedulable()
     deployed.pods.stop(sandbox)
     deployed.withdrawn(ips)
     deployed.nothing_left()
+
+
+def test_an_upgrade_of_the_speaker_is_a_graceful_restart(deployed: Deployed, newer: Path) -> None:
+    """Peers go on forwarding: no packet is lost, calls go on meanwhile, and afterwards every route is announced again
+    in the new speaker's session. (FRR has no graceful restart for EVPN: such routes would be gone until then.)"""
+    deployed.load(newer)
+    agent, speaker = deployed.up("unicast")
+    _, ips = deployed.pod("steady")
+    deployed.announced(ips)
+    deployed.reachable(ips)
+    established, _ = session(deployed.frr, deployed.node)
+    with under_load(deployed, ips) as load:
+        deployed.apply("unicast", {f"{IMAGE}-speaker": NEWER})
+        speaker = deployed.roll(speaker, "bgpcni-speaker")
+        until(lambda: session(deployed.frr, deployed.node)[0] > established, "a new session")
+        load.more()
+    until(lambda: not any(path.get("stale") for ip in ips for path in deployed.frr.paths(host_prefix(ip))), "no stale")
+    deployed.announced(ips)
+    until(lambda: deployed.ask(agent, "status")["healthy"], "an agent without problems")
+
+
+def test_the_overlay_evpn(deployed: Deployed) -> None:
+    """A pod's MAC and addresses are at FRR as type 2 routes, with the node as VTEP."""
+    deployed.up("evpn")
+    _, ips = deployed.pod("web")
+
+    def found() -> set[str]:
+        paths = [path for paths in deployed.frr.evpn_routes("macip").values() for path in paths]
+        return {path["ip"] for path in paths if "ip" in path and hops(path) == {deployed.node.address}}
+
+    until(lambda: found() == set(ips), "type 2 routes of the pod")
+
+
+def hops(path: dict[str, Any]) -> set[str]:
+    """The next hops of one path."""
+    return {hop["ip"] for hop in path["nexthops"]}
+
+
+def test_the_overlay_own_frr(deployed: Deployed) -> None:
+    """The routes of a pod are in the table from which a daemon of the node's own takes them, and no ExaBGP runs."""
+    deployed.apply("own-frr")
+    deployed.run("bgpcni-agent")
+    deployed.wait_schedulable()
+    sandbox, ips = deployed.pod("web")
+
+    def table() -> set[str]:
+        families = ("-4", "-6")
+        return {
+            route["dst"]
+            for family in families
+            for route in deployed.machine.ip_json(family, "route", "show", "table", "100")
+        }
+
+    until(lambda: table() == set(ips), "the pod's routes in table 100")
+    assert not [name for name in os.listdir(deployed.node.run_dir) if name.startswith("exabgp")]
+    deployed.pods.stop(sandbox)
+    until(lambda: not table(), "an empty table 100")
 
 
 def test_without_its_agent_a_node_says_where_to_look(deployed: Deployed) -> None:

@@ -158,7 +158,8 @@ class Deployed(Site):
         speaker = self.kubelet.start("bgpcni-speaker")
         agent = self.run("bgpcni-agent")
         self.kubelet.wait_ready(speaker)
-        self.wait_serving()
+        self.wait_schedulable()
+        self.frr.wait_established(self.node.address)
         return agent, speaker
 
     def network_in_place(self) -> dict[str, Any]:
@@ -176,11 +177,10 @@ class Deployed(Site):
         condition = self.cluster.condition(self.name)
         return condition.get("status") == "False" and TAINT not in self.cluster.taints(self.name)
 
-    def wait_serving(self) -> None:
-        """Wait until pods may come, and the session with FRR is up."""
+    def wait_schedulable(self) -> None:
+        """Wait until pods may come, and the runtime has read its network."""
         until(self.schedulable, "a Node that takes pods")
         self.pods.wait_ready()
-        self.frr.wait_established(self.node.address)
 
     def pod(self, name: str) -> tuple[str, list[str]]:
         """Run a pod, again and again as kubelet does; its sandbox and its addresses."""

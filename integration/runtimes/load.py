@@ -56,6 +56,10 @@ class Load:
         self.longest = 0.0
         """Seconds from the first try to the success of what took longest."""
 
+    def __str__(self) -> str:
+        tried = ", ".join(f"{count} of code {code}" for code, count in self.errors.items())
+        return f"{self.calls} calls, {self.pods} pods, the longest {self.longest:.1f} s; tried again: {tried or 'none'}"
+
     def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
