@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def other_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+def folders(tmp_path: Path) -> tuple[Path, Path]:
     """run_dir and data_dir as an agent left them."""
     run_dir, data_dir = tmp_path / "run", tmp_path / "data"
     for folder in (run_dir, data_dir):
@@ -34,7 +33,7 @@ def folders(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     (data_dir / "attachments/up").mkdir(parents=True)
     (run_dir / "exabgp.pid").touch()
     (run_dir / "exabgp.speaker").touch()
-    yield run_dir, data_dir
+    return run_dir, data_dir
 
 
 def network(leases: Path) -> dict[str, Any]:
