@@ -5,13 +5,14 @@ SHELL := /bin/bash
 PYTEST_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup venv demo test unit integration soak lint format bench image clean
+.PHONY: help setup venv demo test unit integration kubernetes soak lint format bench image clean
 
 help:
 	@echo 'make demo         FRR and a node in two network namespaces; ADD, ping, DEL, step by step'
 	@echo 'make test         all tests: unit, then integration (root)'
 	@echo 'make unit         the tests that need neither root nor other programs'
 	@echo 'make integration  the tests with the real parts (root)'
+	@echo 'make kubernetes   the tests of the Kubernetes API against the cluster of $$KUBECONFIG (root); see integration/README.md'
 	@echo 'make soak         chaos and upgrades for longer (root); see integration/README.md'
 	@echo 'make lint         ruff and mypy --strict'
 	@echo 'make format       let ruff format the code'
@@ -38,6 +39,10 @@ unit: venv
 
 integration: setup
 	$(BIN)/pytest integration -n 4 --dist loadfile --durations=40 $(PYTEST_FLAGS)
+
+kubernetes: setup
+	@[ -n "$${KUBECONFIG:-}" ] || { echo 'make kubernetes: KUBECONFIG names no cluster' >&2; exit 1; }
+	BGPCNI_KUBECONFIG=$$KUBECONFIG $(BIN)/pytest integration/test_kubernetes_agent.py integration/test_kubernetes_kubectl.py -v $(PYTEST_FLAGS)
 
 soak: export BGPCNI_CHAOS_SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 soak: export BGPCNI_CHAOS_ROUNDS ?= 12

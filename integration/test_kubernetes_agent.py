@@ -24,11 +24,14 @@ TEMPLATE = {
 
 
 @pytest.fixture
-def cluster(lab: Lab, node: Node) -> Iterator[Cluster]:
+def cluster(lab: Lab, node: Node, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     try:
-        cluster = Cluster(node.namespace, lab.folder / "cluster", pace=1)
+        cluster = Cluster(node.namespace, lab.folder / "cluster")
     except NoKubectl as error:
         raise NotHere(str(error)) from None
+    if cluster.double is None and request.node.get_closest_marker("double"):
+        cluster.close()
+        pytest.skip("only the double of the API can do that")
     yield cluster
     cluster.close()
 
@@ -198,6 +201,59 @@ def test_a_template_that_changes_is_taken_up(member: Member, cluster: Cluster, n
     _replace(member.template, '{"name": "pods"')
     until(lambda: "not JSON" in member.problems().get("network-configuration", ""), "what is wrong with the template")
     assert member.rendered()["plugins"][0]["mtu"] == 1400
+
+
+LEAST = [
+    {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch", "patch"]},
+    {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
+]
+
+
+def test_the_least_role_is_enough(member: Member, cluster: Cluster) -> None:
+    """Nodes read and patched, their status patched, and no more: that is all that a node's agent asks for."""
+    member.toml["kubernetes"]["kubeconfig"] = str(cluster.account("agent", LEAST, member.node.folder / "token"))
+    member.start()
+    until(lambda: _ready(cluster, member.name), "a Node that is ready")
+
+
+def test_a_role_that_lacks_something_is_named(member: Member, cluster: Cluster) -> None:
+    """Without the right to patch the status, `status` says which is missing; pods have their network all the same."""
+    kubeconfig = cluster.account("poor", LEAST[:1], member.node.folder / "token")
+    member.toml["kubernetes"]["kubeconfig"] = str(kubeconfig)
+    member.start()
+    until(lambda: 'cannot patch resource "nodes/status"' in member.problems().get("kubernetes", ""), "what is missing")
+    assert member.file.exists()
+
+
+@pytest.mark.double
+def test_a_token_that_is_replaced_is_taken_up(member: Member, cluster: Cluster) -> None:
+    """kubelet replaces the token of a pod's service account: the agent goes on with the new one."""
+    assert cluster.double is not None
+    file = member.node.folder / "token"
+    kubeconfig = cluster.account("agent", LEAST, file)
+    member.toml["kubernetes"]["kubeconfig"] = str(kubeconfig)
+    member.start()
+    until(lambda: _ready(cluster, member.name), "a Node that is ready")
+    old = file.read_text()
+    file.write_text(cluster.token(cluster.accounts[kubeconfig]))
+    cluster.double.machinery.access.revoke(old)
+    cluster.cut()
+    cluster.kubectl("taint", "node", member.name, f"{TAINT}=:NoSchedule")
+    until(lambda: TAINT not in cluster.taints(member.name), "the taint off, with the new token")
+
+
+@pytest.mark.double
+def test_a_server_that_was_restarted_is_followed_again(member: Member, cluster: Cluster) -> None:
+    """Every stream cut and every revision forgotten (410): the agent lists anew, and sees what happened meanwhile."""
+    assert cluster.double is not None
+    member.start()
+    until(lambda: _ready(cluster, member.name), "a Node that is ready")
+    cluster.line.refused = True
+    cluster.cut()
+    cluster.double.merge("v1/nodes", member.name, {"spec": {"taints": [{"key": TAINT, "effect": "NoSchedule"}]}})
+    cluster.double.forget()
+    cluster.line.refused = False
+    until(lambda: TAINT not in cluster.taints(member.name), "the taint off again")
 
 
 def test_a_node_that_is_not_in_the_cluster_is_named(node: Node, cluster: Cluster) -> None:

@@ -332,7 +332,7 @@ def _duties(node: Node, standing: Standing) -> Alone | Duties:
     return Duties(lambda: node.agent.cluster or ClusterTable(store="kubernetes"), standing, node.boot_id)
 
 
-_MEMBERSHIP = "cluster.store, cluster.node, cluster.kubernetes.kubeconfig and cluster.kubernetes.conf_dir"
+_MEMBERSHIP = "cluster.store, cluster.node, kubeconfig and conf_dir of cluster.kubernetes"
 
 
 def _membership(config: AgentConfig) -> tuple[str | None, ...] | None:

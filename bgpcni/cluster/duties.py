@@ -86,10 +86,13 @@ class Duties:
     # ---------------------------------------------------------------- life
 
     def begin(self) -> None:
-        """A network configuration of an earlier boot goes: nothing of it can be served yet. Raises IoFailure."""
+        """A network configuration of an earlier boot goes: nothing of it can be served yet."""
         folder = Path(self._settings.conf_dir)
-        if network.take_away(folder, unless=self._boot_id):
-            log.info("%s was of an earlier boot: removed until this node can serve", folder / network.NAME)
+        try:
+            if network.take_away(folder, unless=self._boot_id):
+                log.info("%s was of an earlier boot: removed until this node can serve", folder / network.NAME)
+        except CniError as error:  # what runs goes on all the same
+            log.error("a network configuration of an earlier boot may be in place: %s", error.msg)
 
     def start(self) -> None:
         for name, run in (("cluster-mirror", self._mirror.run), ("cluster", self._run)):

@@ -540,6 +540,9 @@ class Api:
 
     def _body(self, seen: Seen, kind: Kind, options: Options) -> Object:
         media = seen.headers.get("content-type", "").partition(";")[0].strip()
+        if media == "application/vnd.kubernetes.protobuf":
+            text = "the double takes no protobuf: `kubectl create -f` sends JSON where `kubectl create KIND` does not"
+            raise Failure(415, "UnsupportedMediaType", text)
         body = yaml.safe_load(seen.body) if media == "application/yaml" else _json(seen.body, kind, options)
         if not isinstance(body, dict):
             raise failures.bad_request(f"the object provided is unrecognized (must be of type {kind.name})")

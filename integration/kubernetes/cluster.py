@@ -44,6 +44,8 @@ class Cluster:
         self.namespace, self.folder = namespace, folder
         self.kubeconfig = folder / "kubeconfig"
         self.double: Double | None = None
+        self.accounts: dict[Path, str] = {}
+        """The service accounts that were made, by their kubeconfig."""
         self._inside = Inside(namespace)
         self._undo: list[Callable[[], object]] = [self._inside.close]
         real = os.environ.get(VARIABLE)
@@ -97,6 +99,35 @@ class Cluster:
         process = self.namespace.popen("kubectl", *argv, log=log, env=self._environment())
         self._undo += [lambda: process.wait(SECONDS), process.kill]
         return process
+
+    def account(self, name: str, rules: list[dict[str, Any]], file: Path) -> Path:
+        """A service account that may do just this; the kubeconfig that reads its token from `file`, written here."""
+        name = unique(name)
+        metadata = {"metadata": {"name": name}}
+        rbac = {"apiVersion": "rbac.authorization.k8s.io/v1"}
+        subject = {"kind": "ServiceAccount", "namespace": "default", "name": name}
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+        for document in (
+            {"apiVersion": "v1", "kind": "ServiceAccount", **metadata},
+            {**rbac, "kind": "ClusterRole", **metadata, "rules": rules},
+            {**rbac, "kind": "ClusterRoleBinding", **metadata, "subjects": [subject], "roleRef": reference},
+        ):
+            self.kubectl("create", "-f", "-", stdin=document)
+        for kind in ("clusterrolebinding", "clusterrole", "serviceaccount"):
+            self._undo.append(lambda kind=kind: self.kubectl("delete", kind, name, check=False))  # type: ignore[misc]
+        file.write_text(self.token(name))
+        document = yaml.safe_load(self.kubeconfig.read_text())
+        document["users"] = [{"name": item["name"], "user": {"tokenFile": str(file)}} for item in document["users"]]
+        kubeconfig = file.with_name("kubeconfig-of-account")
+        kubeconfig.write_text(json.dumps(document))
+        self.accounts[kubeconfig] = name
+        return kubeconfig
+
+    def token(self, account: str) -> str:
+        """A new token of a service account."""
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        path = f"/api/v1/namespaces/default/serviceaccounts/{account}/token"
+        return str(json.loads(self.kubectl("create", "--raw", path, "-f", "-", stdin=request))["status"]["token"])
 
     def node(self, pod_cidrs: tuple[str, ...] = (), name: str = "", taints: tuple[str, ...] = ()) -> str:
         """Make a Node, as kubelet would; its name. It goes with the cluster's `close`."""
