@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -72,15 +74,23 @@ def speaker(home: Home) -> Iterator[Started]:
 
 
 def test_it_waits_for_a_configuration_and_ends_with_it(home: Home, speaker: Started) -> None:
-    """Nothing is started before the agent wrote one; when the agent takes it away, ExaBGP ends."""
+    """Nothing is started before the agent wrote one. When the agent empties it, ExaBGP ends, but not when somebody
+    wipes the folder."""
     until(lambda: home.apart() is not None)
     assert home.claimed() is None
-    home.write_configuration(NOTHING)
+    relay = " ".join(home.relay_command())
+    home.write_configuration(f"process p {{ run {relay}; encoder json; }}\n")
     assert speaker.exabgp()
+    until(home.socket.exists)  # it has read its configuration
     apart = home.apart()
     assert apart is not None
     assert (apart.count, apart.ending) == (1, "")
-    home.configuration.unlink()
+    pid = speaker.exabgp()
+    for path in home.folder.iterdir():
+        path.unlink()
+    until(lambda: home.claimed() is not None and home.apart() is not None)
+    assert speaker.exabgp() == pid
+    home.write_configuration("")
     until(lambda: home.claimed() is None)
     home.write_configuration(NOTHING)
     assert speaker.exabgp()
@@ -203,3 +213,31 @@ def test_a_protocol_that_is_too_old_or_too_new(home: Home, by: str, ends: bool) 
     reason = supervisor._refused(Ours(home, running, ""), protocol.EngineState(protocol.PROTOCOL + 2, 0, "", ()))
     assert running.ended is ends
     assert ("they must not be more than one apart" in reason) is not ends
+
+
+def command(*argv: str | Path) -> subprocess.Popen[str]:
+    """`bgpcni speaker` as a process."""
+    words = [sys.executable, "-m", "bgpcni.operator.cli", "speaker", *map(str, argv)]
+    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_command_ends_in_order(home: Home) -> None:
+    """SIGTERM: exit status 0, and ExaBGP does not outlive it."""
+    home.write_configuration(NOTHING)
+    with command("--run-dir", home.folder) as process:
+        until(lambda: home.claimed() is not None)
+        process.terminate()
+        assert process.wait(SECONDS) == 0
+        assert home.claimed() is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("kernel", "it has no speaker that bgpcni runs"), ("nothing", "exporters: 'nothing' is not installed")],
+)
+def test_an_exporter_without_a_speaker(home: Home, kind: str, words: str) -> None:
+    """The error names what is wrong, and the exit status is 1."""
+    with command("--run-dir", home.folder, "--type", kind) as process:
+        assert process.stderr
+        assert words in process.stderr.read()
+        assert process.wait(SECONDS) == 1

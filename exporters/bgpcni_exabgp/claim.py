@@ -42,13 +42,15 @@ class Claim:
                     return False
                 time.sleep(0.01)
             os.close(descriptor)
-        self.release()
-        self._held = descriptor
+        before, self._held = self._held, descriptor
         try:
             self.tell()
         except BaseException:
-            self.release()
+            self._held = before
+            os.close(descriptor)
             raise
+        if before is not None:
+            os.close(before)
         return True
 
     def tell(self, **more: Any) -> None:

@@ -148,7 +148,7 @@ class Home:
 
     def write_configuration(self, text: str) -> str:
         """Put the configuration in place, whole. Returns its digest, which the engine reports too."""
-        if self.configured() != text:
+        if self.configured() != text or not text:
             write(self.configuration, text)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -210,6 +210,13 @@ class Home:
             return self.configuration.read_text()
         except OSError:
             return ""
+
+    def dismissed(self) -> bool:
+        """Whether the agent wants no ExaBGP. A file that is missing says nothing: somebody may have wiped run_dir."""
+        try:
+            return self.configuration.stat().st_size == 0
+        except OSError:
+            return False
 
     def trim_log(self) -> None:
         """Empty a log that has grown too long. ExaBGP appends, so it goes on at the start."""

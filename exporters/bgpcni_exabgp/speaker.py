@@ -53,10 +53,13 @@ class Speaker:
                 configured = self._home.configured()
                 if not configured:
                     log.info("waiting for the agent to write %s", self._home.configuration)
-                    self._until(self._home.configuration.exists)
+                    self._until(lambda: bool(self._home.configured()))
                     continue
                 began = time.monotonic()
-                self._live()
+                try:
+                    self._live()
+                except OSError as error:
+                    log.warning("ExaBGP cannot be started: %s", error)
                 if time.monotonic() - began > STEADY:
                     pauses = back_off()
                 self._rest(time.monotonic() + next(pauses), configured)
@@ -82,7 +85,7 @@ class Speaker:
             running.close()
 
     def _watch(self, running: Running) -> None:
-        self._until(lambda: not self._home.configuration.exists(), running.wait)
+        self._until(self._home.dismissed, running.wait)
         if running.wait(0):
             ending = self._home.ending(running)
             log.warning("ExaBGP: %s", ending)
@@ -90,7 +93,7 @@ class Speaker:
         elif self._stopping:
             running.end(time.monotonic(), keep_routes=True)
         else:
-            log.info("%s is gone, so ExaBGP ends", self._home.configuration)
+            log.info("%s is empty, so ExaBGP ends", self._home.configuration)
             running.end(time.monotonic() + ORDER)
 
     def _rest(self, until: float, configured: str) -> None:

@@ -127,7 +127,10 @@ class Supervisor:
             if home.apart() is None:
                 running.end(time.monotonic() + ANSWER)
             running.close()
-        home.forget()  # a speaker ends what has no configuration any more
+        if home.apart() is None:
+            home.forget()
+        else:
+            home.write_configuration("")  # so the speaker ends it
 
     def _await_speaker(self, home: Home) -> None:
         """A `bgpcni speaker` that ended may come back, with an ExaBGP that gets our routes before peers drop them."""
