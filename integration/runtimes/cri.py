@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class Cri:
         self._parent = containerd.machine.name
         self._threads = ThreadPoolExecutor(4)
         self._configs: dict[str, Any] = {}
+        self._attempts = count(1)
 
     def call(self, method: str, request: Any, seconds: float = SECONDS) -> Any:
         """One call. Raises CriError with the runtime's words."""
@@ -57,6 +59,7 @@ class Cri:
         name: str,
         seconds: float = SECONDS,
         *,
+        attempt: int = 0,
         host_network: bool = False,
         logs: Path | None = None,
         labels: Mapping[str, str] | None = None,
@@ -64,7 +67,7 @@ class Cri:
     ) -> str:
         """RunPodSandbox; the pod's ID. `logs`: where the logs of its containers are to be."""
         config = {
-            "metadata": {"name": name, "namespace": "test", "uid": f"uid-{name}"},
+            "metadata": {"name": name, "namespace": "test", "uid": f"uid-{name}", "attempt": attempt},
             "log_directory": str(logs or ""),
             "labels": labels or {},
             "annotations": annotations or {},
@@ -80,6 +83,14 @@ class Cri:
         pod = str(self.call("RunPodSandbox", request, seconds).pod_sandbox_id)
         self._configs[pod] = config
         return pod
+
+    def try_pod(self, name: str) -> str:
+        """One try of kubelet's to start a pod: what is left of earlier ones goes first, then RunPodSandbox; its ID."""
+        for item in self.call("ListPodSandbox", self._messages.Nothing()).items:
+            if item.metadata.name == name:
+                self.stop(item.id)
+                self.remove(item.id)
+        return self.run_pod(name, attempt=next(self._attempts))
 
     def create_container(self, pod: str, config: Mapping[str, Any]) -> str:
         """Create a container of a pod made here, and start it; its ID."""

@@ -184,7 +184,7 @@ class Deployed(Site):
 
     def pod(self, name: str) -> tuple[str, list[str]]:
         """Run a pod, again and again as kubelet does; its sandbox and its addresses."""
-        sandbox = until(lambda: self.pods.run_pod(name), f"the pod {name}", step=0.2)
+        sandbox = until(lambda: self.pods.try_pod(name), f"the pod {name}", step=0.2)
         return sandbox, self.pods.ips(sandbox)
 
     def versions(self, ips: Iterable[str]) -> dict[str, int]:

@@ -105,7 +105,7 @@ class Load:
 
     def _run_pods(self) -> None:
         while not self._stop.is_set():
-            pod = self._again(partial(self._cri.run_pod, f"load-{self.pods}"))
+            pod = self._again(partial(self._cri.try_pod, f"load-{self.pods}"))
             self._again(partial(self._cri.stop, pod))
             self._again(partial(self._cri.remove, pod))
             self.pods += 1
