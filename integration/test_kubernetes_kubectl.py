@@ -280,6 +280,24 @@ def test_kubectl_defines_a_kind_and_is_held_to_its_schema(cluster: Cluster) -> N
     assert "the server doesn't have a resource type" in _failure(cluster, "get", "widgets.test.bgpcni.dev")
 
 
+def test_kubectl_drains_a_node(cluster: Cluster) -> None:
+    """`drain` cordons, evicts the node's pods by the eviction API, and ends once they are gone."""
+    node = cluster.node()
+    pod = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": node, "labels": {"of": node}},
+        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "registry.example/pause:1"}],
+                 "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 30},
+    }  # fmt: skip
+    cluster.kubectl("create", "-f", "-", stdin=pod)
+    draining = cluster.kubectl_open("drain", node, "--force", log=cluster.folder / "drain")
+    until(lambda: "deletionTimestamp" in cluster.kubectl_json("get", "pod", node)["metadata"], "the eviction")
+    assert draining.poll() is None
+    cluster.kubectl("delete", "pod", node, "--grace-period=0", "--force")  # as kubelet does once it has ended
+    until(lambda: draining.poll() is not None, "the end of the drain")
+    assert draining.returncode == 0, (cluster.folder / "drain").read_text()
+    assert cluster.kubectl_json("get", "node", node)["spec"]["unschedulable"] is True
+
+
 def _failure(cluster: Cluster, *argv: str, stdin: str = "") -> str:
     with pytest.raises(RuntimeError) as failed:
         cluster.kubectl(*argv, stdin=stdin)

@@ -46,13 +46,10 @@ def test_what_would_make_an_add_fail_is_a_reason(error: CniError | None, said: s
     assert json.loads(calls[0].stdin)["cniVersion"] == "1.1.0"  # from which on there is a STATUS
 
 
-def test_a_drained_node_serves_nothing() -> None:
-    """Whatever its network; and without a network of ours nothing else is asked."""
-    standing, calls = _standing(drained=True)
-    assert "drained" in standing.unservable(NETWORK)
-    standing, calls = _standing(Unavailable("x"))
-    assert standing.unservable(b"") == ""
-    assert calls == []
+def test_a_drained_node_says_so() -> None:
+    """Without asking anybody."""
+    assert _standing(drained=True)[0].drained
+    assert not _standing()[0].drained
 
 
 def test_sessions_are_counted_where_there_are_peers() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from bgpcni.agent import agent
 from bgpcni.cluster import duties, network
 from bgpcni.cluster.duties import TAINT, Duties, node_name
-from bgpcni.config.agent import ClusterTable, KubernetesTable
+from bgpcni.config.agent import AgentConfig, ClusterTable, KubernetesTable
+from bgpcni.errors import InvalidConfiguration
 from integration.kubernetes.double import Double
 from integration.kubernetes.failures import Failure
 from tests.waiting import until
@@ -27,7 +31,7 @@ class Agent:
     """What the agent would say of itself."""
 
     def __init__(self) -> None:
-        self.why, self.established = "", None
+        self.why, self.established, self.drained = "", None, False
         self.asked: list[bytes] = []
 
     def unservable(self, network: bytes) -> str:
@@ -142,9 +146,10 @@ def test_the_agent_is_asked_about_the_network_that_would_be_written(bench: Bench
 def test_what_was_written_stays_when_the_node_cannot_serve_any_more(bench: Bench) -> None:
     """Taint and condition keep new pods away; the file is taken away at a new boot and by uninstall alone."""
     bench.settle()
-    bench.agent.why = "this node is drained"
+    bench.agent.drained = True
     bench.settle()
     assert bench.file.exists()
+    assert "drained" in bench.condition()["message"]
     assert TAINT in bench.taints()
     assert bench.condition()["status"] == "True"
 
@@ -324,3 +329,11 @@ def test_which_node_this_is(
         monkeypatch.setenv("NODE_NAME", variable)
     monkeypatch.setattr(duties.socket, "gethostname", lambda: "Host-1")
     assert node_name(ClusterTable(store="kubernetes", node=node)) == expected
+
+
+def test_without_the_client_installed_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent.toml with `[cluster]` where the extra is missing: error 7 that names it."""
+    monkeypatch.setitem(sys.modules, "bgpcni.cluster.duties", None)
+    node = SimpleNamespace(agent=AgentConfig(cluster=ClusterTable(store="kubernetes")), boot_id="b")
+    with pytest.raises(InvalidConfiguration, match=r"cluster\.store: .* pip install 'bgpcni\[kubernetes\]'"):
+        agent._duties(node, Agent())  # type: ignore[arg-type]

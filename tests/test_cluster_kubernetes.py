@@ -317,6 +317,18 @@ def test_a_bookmark_saves_the_list(tmp_path: Path) -> None:
         api.close()
 
 
+def test_a_server_that_is_back_is_no_trouble_any_more(double: Double, api: Api) -> None:
+    """As soon as it accepts the watch, not only when something happens there."""
+    with _mirrored(api, labels="test=back") as mirror:
+        until(double.watching)
+        double.do(lambda: setattr(double.line, "refused", True))
+        double.cut()
+        until(lambda: mirror.trouble)
+        double.do(lambda: setattr(double.line, "refused", False))
+        until(lambda: double.watching() and not mirror.trouble)
+    double.cut()
+
+
 def test_a_server_that_becomes_silent_is_left(double: Double, tmp_path: Path) -> None:
     """A server that ends leaves its streams open and says nothing: the mirror notices, says so, and comes back."""
     api = Api(str(double.kubeconfig(tmp_path / "kubeconfig")), silent=0.3)

@@ -80,6 +80,20 @@ def test_the_mtu_leaves_room_for_the_tunnel(template: Path, bgp: dict[str, str] 
     assert _rendered(template, _list(ours))["plugins"][0]["mtu"] == mtu
 
 
+def test_behind_another_plugin_nothing_is_filled_in(template: Path) -> None:
+    """Addresses and MTU are what that one made."""
+    chained = {"type": "bgpcni", "exporters": ["exabgp"]}
+    rendered = _rendered(template, _list({"type": "ptp", "ipam": {"type": "host-local"}}, chained), None)
+    assert rendered["plugins"][1] == chained
+    assert [plugin["type"] for plugin in rendered["plugins"]] == ["ptp", "bgpcni", "portmap"]
+
+
+def test_a_rendered_file_is_a_template_too(template: Path) -> None:
+    """Whoever copies the file of another node does not copy whose it is."""
+    rendered = _rendered(template, _list(OURS) | {"bgpcni.dev": {"bootID": "other"}})
+    assert rendered["bgpcni.dev"] == MARK
+
+
 def test_a_single_plugin_becomes_a_list(template: Path) -> None:
     """A template may be a plain network configuration; portmap needs a list."""
     rendered = _rendered(template, OURS | {"cniVersion": "1.0.0", "name": "pods"})

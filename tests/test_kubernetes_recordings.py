@@ -13,12 +13,11 @@ import pytest
 
 from integration.kubernetes.api import Api
 from integration.kubernetes.asked import Answer, Asking
+from integration.kubernetes.clock import Stepped
 from integration.kubernetes.kinds import Object
 from integration.kubernetes.machinery import Machinery, Options
 from integration.kubernetes.recordings import Bound, Case, Different, Exchange, compare, read
 
-PACE = 40
-"""So many times faster than recorded do time-outs pass."""
 MERGE = "application/merge-patch+json"
 AGENT = "system:serviceaccount:default:agent"
 CASES = {case.name: case for file in ("list", "watch", "write", "errors", "crd", "discovery") for case in read(file)}
@@ -29,7 +28,6 @@ BEYOND = {
     "crd-28": "the Status of the 406 is protobuf",
     "crd-4": "two CRDs on the wire, in a test of its own below",
     "watch-2": "chunk framing, which is the HTTP server's; in a test of its own with the client",
-    "errors-32": "evictions",
     "watch-21": "a server that ends and stays silent: the relay's `held`, in the tests of the client",
     "discovery-6": "the subresource `proxy` of nodes",
     "discovery-12": "the checks of the server's own parts",
@@ -42,7 +40,8 @@ class World:
 
     def __init__(self, case: Case) -> None:
         self.machinery = Machinery()
-        self.api = Api(self.machinery, PACE if case.name != "watch-20" else 20 * PACE)
+        self.clock = Stepped()
+        self.api = Api(self.machinery, self.clock)
         self.asking = Asking(self.api)
         self.bound: Bound = {}
         self.create("v1/serviceaccounts", {"metadata": {"name": "agent"}}, "default")
@@ -124,11 +123,15 @@ class World:
         for method, path, text, media in MEANWHILE.get(case.name, ()):
             await _settled()
             await self.asking.ask(method, path, text.encode(), {"Content-Type": media})
-        if exchange.watches and "timeoutSeconds" not in exchange.path:
-            while len(answer.body.splitlines()) < len(exchange.events()):
-                await asyncio.sleep(0.01)
-            task.cancel()  # as the recorded client did
-        await asyncio.wait([task], timeout=60)
+        unbounded = exchange.watches and "timeoutSeconds" not in exchange.path
+        for _ in range(100):
+            await _settled()
+            if task.done():
+                break
+            if unbounded and len(answer.body.splitlines()) >= len(exchange.events()):
+                task.cancel()  # as the recorded client did
+            else:
+                self.clock.step()
         assert task.done()
         return answer
 
@@ -342,6 +345,11 @@ GIVEN: dict[str, Given] = {
     "errors-21": _stale,
     "errors-22": _stale,
     "errors-24": _node_with(),
+    "errors-32": lambda world: world.create(
+        "policy/v1/poddisruptionbudgets",
+        {"metadata": {"name": "b"}, "spec": {"maxUnavailable": 0, "selector": {"matchLabels": {"app": "a"}}}},
+        "default",
+    ),
     "errors-39": _going,
     "errors-40": _gone_namespace,
     "crd-17": _widget(),

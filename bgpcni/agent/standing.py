@@ -23,13 +23,12 @@ class Standing:
     def __init__(self, node: Node, dataplane: DataPlane, answer: Callable[[Call], Reply]) -> None:
         self._node, self._dataplane, self._answer = node, dataplane, answer
 
+    @property
+    def drained(self) -> bool:
+        return self._node.drained
+
     def unservable(self, network: bytes) -> str:
-        """What STATUS says of it, but for late routes: a pod may start all the same. Without a network: only whether
-        the node is drained."""
-        if self._node.drained:
-            return "this node is drained: everything was withdrawn"
-        if not network:
-            return ""
+        """What STATUS says of it, but for late routes: a pod may start all the same."""
         document = json.loads(network) | {"cniVersion": "1.1.0"}
         variables = {"CNI_COMMAND": "STATUS", "CNI_PATH": ":".join(str(folder) for folder in runtimes.find().folders)}
         reply = self._answer(Call(variables, json.dumps(document).encode()))

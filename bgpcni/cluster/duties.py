@@ -39,6 +39,11 @@ WORDS_SECONDS = 30.0
 class Standing(Protocol):
     """What the agent knows of itself."""
 
+    @property
+    def drained(self) -> bool:
+        """Whether everything was withdrawn, and no ADD is served any more."""
+        ...
+
     def unservable(self, network: bytes) -> str:
         """Why an ADD of this network configuration would fail now, "" if it would not."""
         ...
@@ -173,7 +178,11 @@ class Duties:
         return ""
 
     def _ask(self, ours: bytes) -> str:
-        """Whether an ADD would be served: asked seldom while it is, and each time while it is not."""
+        """Why an ADD would not be served: asked seldom while it is, and each time while it is not."""
+        if self._standing.drained:
+            return "this node is drained: everything was withdrawn"
+        if not ours:
+            return ""
         then, asked, reason = self._asked
         if reason or asked != ours or self._clock() >= then + ASK_SECONDS:
             reason = self._standing.unservable(ours)

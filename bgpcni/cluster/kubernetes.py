@@ -1,8 +1,8 @@
 """The Kubernetes API as a client: reads and patches of objects, and mirrors of them that follow the server's changes.
 
 lightkube finds the server and says who we are (kubeconfig, service account, token files that are replaced while we
-run): it costs 24 MB and 95 ms where the official client costs 36 MB and 160 ms. Its own watch is not used: it never
-notices a server that has become silent, and forgets what was deleted where its revision is too old.
+run). Alone it costs 24 MB and 95 ms, the official client 36 MB and 160 ms; in the agent it is 11 MB. Its own watch is
+not used: it never notices a server that has become silent, and a deletion is lost where its revision is too old.
 
 Nothing here knows what the objects are for.
 """
@@ -143,8 +143,13 @@ class Api:
                 return Listing(answer["metadata"]["resourceVersion"], items)
             params = params | {"continue": token}
 
-    def watch(self, resource: Resource, revision: str, *, fields: str = "", labels: str = "") -> Iterator[Event]:
-        """What happens after `revision`, until the server ends it. Raises Trouble, Gone for a revision too old."""
+    def watch(
+        self, resource: Resource, revision: str, begun: Callable[[], None], *, fields: str = "", labels: str = ""
+    ) -> Iterator[Event]:
+        """What happens after `revision`, until the server ends it; `begun` is called once it has accepted.
+
+        Raises Trouble, Gone for a revision too old.
+        """
         lasting = str(_chance.randint(*WATCH_SECONDS))
         params = _selected(fields, labels) | {
             "watch": "true", "resourceVersion": revision, "allowWatchBookmarks": "true", "timeoutSeconds": lasting,
@@ -154,6 +159,7 @@ class Api:
                 if answer.status_code != 200:
                     answer.read()
                     raise _refused(answer)
+                begun()
                 yield from events(answer.iter_bytes())
         except (httpx2.HTTPError, ConfigError, OSError) as error:
             raise Trouble(_said(error)) from error
@@ -309,16 +315,14 @@ class Mirror:
         try:
             if not self._revision:
                 self._list()
-            for event in self._api.watch(self._resource, self._revision, **self._selection):
+            for event in self._api.watch(self._resource, self._revision, self._follows, **self._selection):
                 told = True
-                self._follows()
+                self._pause.over()
                 self._take(event)
                 if self._stopped.is_set():
                     return
             if not told and time.monotonic() - started < 1.0:  # a server that ends each watch at once
                 wait = self._pause.seconds()
-            else:
-                self._follows()
         except Gone as trouble:
             log.info("%s: %s: listing anew", self._resource.plural, trouble)
             self._revision = ""
@@ -335,7 +339,6 @@ class Mirror:
         self._stopped.wait(wait)
 
     def _follows(self) -> None:
-        self._pause.over()
         if self.trouble:
             log.info("%s: following the API server again", self._resource.plural)
         self.trouble = ""

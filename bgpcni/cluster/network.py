@@ -52,10 +52,11 @@ def render(path: Path, pod_cidrs: Sequence[str] | None, mtu: Callable[[str], int
     place = next((index for index, plugin in enumerate(plugins) if _get(plugin, "type") in OURS), None)
     if place is None:
         raise InvalidConfiguration(f"{_KEY}: {path}: plugins: none is of type {' or '.join(OURS)}")
-    plugins[place] = _filled(plugins[place], pod_cidrs, mtu)
+    if place == 0:  # behind another plugin ours takes what that one made
+        plugins[place] = _filled(plugins[place], pod_cidrs, mtu)
     if all(_get(plugin, "type") != PORTMAP["type"] for plugin in plugins):
         plugins.insert(place + 1, PORTMAP)
-    return {MARK: mark} | template
+    return template | {MARK: mark}
 
 
 def ours_in(rendered: Document) -> Document:
@@ -69,7 +70,7 @@ def _filled(plugin: Document, pod_cidrs: Sequence[str] | None, mtu: Callable[[st
     filled = dict(plugin)
     if _get(plugin, "mtu") is None:
         family = _get(bgp, "family") if isinstance(bgp, dict) else None
-        filled["mtu"] = mtu(family or ("evpn" if plugin["type"] == "bagpipe" else "unicast"))
+        filled["mtu"] = mtu(family or ("evpn" if _get(plugin, "type") == "bagpipe" else "unicast"))
     if (
         isinstance(ipam, dict)
         and _get(ipam, "type") == "host-local"

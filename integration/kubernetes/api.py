@@ -6,12 +6,11 @@ takes nothing else gets 406, as from a server for custom resources.
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any
@@ -23,25 +22,22 @@ from starlette.types import Receive, Scope, Send
 
 from integration.kubernetes import discovery, failures, tables
 from integration.kubernetes.access import Asked
+from integration.kubernetes.clock import Clock
 from integration.kubernetes.failures import Failure
 from integration.kubernetes.kinds import Kind, Object
 from integration.kubernetes.machinery import Machinery, Options, now
-from integration.kubernetes.objects import Key, home_of
+from integration.kubernetes.objects import Key
 from integration.kubernetes.selectors import Selection, selection
+from integration.kubernetes.watches import Watch
 
 MOST = 3 << 20
 """Octets of a body."""
 LARGE = 128 << 10
 """Octets from which an answer is compressed, where the client takes that."""
-BOOKMARKS = 60.0
-"""Seconds between bookmarks, the last one LAST seconds before the end."""
-LAST, SHORT = 1.6, 2.0
-"""A stream that is asked for SHORT seconds or less gets none."""
 PATCHES = {
     "application/merge-patch+json", "application/json-patch+json", "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 }  # fmt: skip
-_INITIAL_END = {"annotations": {"k8s.io/initial-events-end": "true"}}
 _VERB = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "GET": "get"}
 
 
@@ -86,16 +82,13 @@ class Faults:
     """What goes wrong on purpose, above TCP. `refusals`: the next answers, whatever is asked."""
 
     refusals: list[Failure] = field(default_factory=list)
-    bookmarks: bool = True
-    """False: watches get none, as from a server that is too busy."""
 
 
 class Api:
-    """The ASGI application. `pace`: how many times faster than told its clock runs in watches."""
+    """The ASGI application."""
 
-    def __init__(self, machinery: Machinery, pace: float = 1.0) -> None:
-        self.machinery = machinery
-        self.pace = pace
+    def __init__(self, machinery: Machinery, clock: Clock) -> None:
+        self.machinery, self.clock = machinery, clock
         self.seen: list[Seen] = []
         self.faults = Faults()
         self.watching: list[Seen] = []
@@ -271,7 +264,7 @@ class Api:
         return body
 
     def _odd_subresource(self, seen: Seen, target: Target, options: Options) -> Response:
-        """The few that are no status: a pod's binding, and a service account's token."""
+        """The few that are no status: a pod's binding and eviction, and a service account's token."""
         machinery, kind = self.machinery, target.kind
         found = machinery.objects.get(kind, target.key)
         body = json.loads(seen.body or b"{}")
@@ -281,6 +274,9 @@ class Api:
             machinery.objects.put(
                 kind, target.key, found | {"spec": found["spec"] | {"nodeName": body["target"]["name"]}}
             )
+            return self._json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, seen, 201)
+        if (kind.name, target.subresource) == ("Pod", "eviction"):
+            machinery.evict(kind, target.key, body.get("deleteOptions") or {}, options)
             return self._json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, seen, 201)
         if (kind.name, target.subresource) == ("ServiceAccount", "token"):
             kept = ("name", "namespace", "uid", "creationTimestamp", "managedFields")
@@ -318,90 +314,15 @@ class Api:
             since = int(text or 0)
         except ValueError:
             raise Failure(500, "", _not_a_number(text)) from None
-        return StreamingResponse(self._stream(seen, target, chosen, since, form), media_type=form.media)
+        watch = Watch(self.machinery.objects, target.kind, target.namespace, chosen, query, form.shape)
+        return StreamingResponse(self._open(seen, watch, since), media_type=form.media)
 
-    async def _stream(
-        self, seen: Seen, target: Target, chosen: Selection, since: int, form: Form
-    ) -> AsyncIterator[bytes]:
-        objects, kind, query = self.machinery.objects, target.kind, seen.query
-        loop = asyncio.get_running_loop()
-        bookmarks = query.get("allowWatchBookmarks") in ("true", "1")
-        initial = query.get("sendInitialEvents") == "true"
-        timeout = float(query.get("timeoutSeconds") or 0) / self.pace
-        start = loop.time()
-        end = start + timeout if timeout else None
-        due = [start + count * BOOKMARKS / self.pace for count in range(1, 100)]
-        if end is not None:
-            due = [time for time in due if time < end]
-            due += [end - LAST / self.pace] * (timeout * self.pace > SHORT)
-        told = asyncio.Event()
-        objects.listeners.append(told.set)
+    async def _open(self, seen: Seen, watch: Watch, since: int) -> AsyncIterator[bytes]:
         self.watching.append(seen)
-        columns = True
-
-        def line(event: str, item: Object) -> bytes:
-            nonlocal columns
-            if form.shape == "Table" and event != "ERROR":
-                rows = [item] if event != "BOOKMARK" else []
-                metadata = {"resourceVersion": item["metadata"]["resourceVersion"]}
-                include = query.get("includeObject", "Metadata")
-                item = tables.table(kind, rows, metadata, now(), include, columns=columns)
-                columns = False
-            elif form.shape and event != "ERROR":
-                item = tables.partial(item)
-            elif event != "ERROR":
-                item = {"kind": kind.name, "apiVersion": kind.group_version} | item
-            return json.dumps({"type": event, "object": item}, separators=(",", ":")).encode() + b"\n"
-
-        def bookmark(revision: int, more: Object | None = None) -> bytes:
-            return line("BOOKMARK", _empty(kind) | {"metadata": {"resourceVersion": str(revision)} | (more or {})})
-
         try:
-            position = since
-            if since and not initial and since < objects.floor(kind):
-                floor = objects.floor(kind)
-                text = f"too old resource version: {since} ({floor})"
-                if kind.name == "Event":  # not in the watch cache
-                    text = "The resourceVersion for the provided watch is too old."
-                yield line("ERROR", failures.too_old(text).status())
-                return
-            yield b""  # the headers go out before anything happens
-            if not since or initial:
-                position = objects.revision
-                for item in objects.all(kind, target.namespace):
-                    if chosen.takes(item):
-                        yield line("ADDED", item)
-                if bookmarks and (initial or not query.get("resourceVersion")):
-                    yield bookmark(position, _INITIAL_END)
-            while not self.closing:
-                told.clear()
-                floor = objects.floor(kind)
-                ready = []
-                if position <= objects.revision:
-                    for revision, event, item in objects.events(kind, target.namespace, chosen, position):
-                        position = revision
-                        ready.append(line(event, item))
-                    position = max(position, objects.revision)
-                if ready:
-                    yield b"".join(ready)
-                if home_of(kind) in objects.ended:
-                    return
-                del floor
-                clock = loop.time()
-                if end is not None and clock >= end:
-                    return
-                if due and clock >= due[0]:
-                    due.pop(0)
-                    if bookmarks and self.faults.bookmarks and position <= objects.revision:
-                        yield bookmark(position)
-                    continue
-                wait = min(filter(None, (due[0] if due else None, end)), default=clock + 3600)
-                try:
-                    await asyncio.wait_for(told.wait(), max(0.0, wait - clock))
-                except TimeoutError:
-                    pass
+            async for octets in watch.stream(since, self.clock, lambda: self.closing):
+                yield octets
         finally:
-            objects.listeners.remove(told.set)
             self.watching.remove(seen)
 
     # ---------------------------------------------------------------- what is no object
@@ -590,16 +511,6 @@ def _doubled(value: Any, path: str) -> list[str]:
     return found
 
 
-def _empty(kind: Kind) -> Object:
-    """What a bookmark's object has besides metadata."""
-    if kind.custom:
-        return {}
-    status: Object = {}
-    if kind.name == "Node":
-        status = {"daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}, "nodeInfo": {}}
-    return {"spec": {}, "status": status} if kind.status else {}
-
-
 def _split(words: list[str]) -> tuple[str, str, list[str]] | None:
     """Group, version and the rest of a path of a resource; None for another path."""
     if words[0] == "api" and len(words) > 2:
@@ -622,6 +533,3 @@ def _target(rest: list[str]) -> tuple[str, str, str, str, bool]:
         raise failures.no_such_page()
     plural, name, subresource = (*rest, "", "")[:3]
     return namespace, plural, name, subresource, watch
-
-
-Hook = Callable[[Seen], None]

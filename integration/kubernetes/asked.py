@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from integration.kubernetes.api import Api
 
@@ -89,7 +89,3 @@ class Asking:
                 answer.over = True
 
         return answer, asyncio.ensure_future(work())
-
-
-def path_of(url: str) -> str:
-    return urlsplit(url).path

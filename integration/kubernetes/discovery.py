@@ -85,6 +85,9 @@ def aggregated(kinds: Iterable[Kind], *, core: bool) -> Object:
             }  # fmt: skip
             if kind.status:
                 entry["subresources"] = [{"subresource": "status", "responseKind": answer, "verbs": _STATUS_VERBS}]
+            if kind.name == "Pod":
+                eviction = {"group": "policy", "version": "v1", "kind": "Eviction"}
+                entry["subresources"].append({"subresource": "eviction", "responseKind": eviction, "verbs": ["create"]})
             listed.append({name: value for name, value in entry.items() if value})
         metadata = {"name": group} if group else {}
         versions = [{"version": version, "resources": listed, "freshness": "Current"}]

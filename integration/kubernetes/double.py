@@ -20,6 +20,7 @@ import uvicorn
 
 from bgpcni.testing.patience import SECONDS
 from integration.kubernetes.api import Api, Seen
+from integration.kubernetes.clock import Real
 from integration.kubernetes.kinds import Object
 from integration.kubernetes.machinery import Machinery, Options
 from integration.kubernetes.objects import Key
@@ -32,9 +33,9 @@ class Double:
     """`with Double() as double:` runs it on loopback; `double.kubeconfig(path)` lets clients reach it."""
 
     def __init__(self, listen: Callable[[], socket.socket] | None = None, pace: float = 1.0) -> None:
-        """`listen` makes the socket, else it is one on 127.0.0.1."""
+        """`listen` makes the socket, else it is one on 127.0.0.1. `pace`: how fast time passes for watches."""
         self.machinery = Machinery()
-        self.api = Api(self.machinery, pace)
+        self.api = Api(self.machinery, Real(pace))
         self._socket = (listen or _on_loopback)()
         self._folder = tempfile.TemporaryDirectory(prefix="bgpcni-api-")
         authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

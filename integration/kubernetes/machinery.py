@@ -459,6 +459,22 @@ class Machinery:
             self._undefine(found, ending=True)
         return self.objects.put(kind, key, None), True
 
+    def evict(self, kind: Kind, key: Key, body: Mapping[str, Any], options: Options) -> None:
+        """Delete a pod unless a disruption budget selects it: no controller is here to allow it. Raises Failure."""
+        found = self.objects.get(kind, key)
+        if found is None:
+            raise failures.not_found(kind, key[1])
+        labels = (found["metadata"].get("labels") or {}).items()
+        for budget in self.objects.all(self._named("poddisruptionbudgets"), key[0]):
+            selected = budget["spec"].get("selector", {}).get("matchLabels") or {}
+            if selected.items() <= labels:
+                name = budget["metadata"]["name"]
+                text = f"The disruption budget {name} is still being processed by the server."
+                causes = {"causes": [{"reason": "DisruptionBudget", "message": text}]}
+                message = "Cannot evict pod as it would violate the pod's disruption budget."
+                raise Failure(429, "TooManyRequests", message, causes, retry_after=10)
+        self.delete(kind, key, body, options)
+
     def delete_all(
         self, kind: Kind, namespace: str, selection: Selection, body: Mapping[str, Any], options: Options
     ) -> list[Object]:
@@ -473,14 +489,6 @@ class Machinery:
         after["metadata"]["deletionTimestamp"] = stamp()
         after["status"]["phase"] = "Terminating"
         return self.objects.put(kind, key, after)
-
-    def finish_namespace(self, name: str) -> None:
-        """What the namespace controller does, which is no part of the API server: its objects go, and then itself."""
-        for kind in self.kinds():
-            if kind.namespaced:
-                for item in self.objects.all(kind, name):
-                    self.objects.put(kind, (name, item["metadata"]["name"]), None)
-        self.objects.put(self._named("namespaces"), ("", name), None)
 
     # ---------------------------------------------------------------- definitions
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).with_name("recordings")
-FILES = ("list", "watch", "write", "errors", "crd", "discovery", "kubectl")
 MORE = "…"
 """What was cut."""
 _HEADER = re.compile(r"([A-Z][A-Za-z0-9-]*): (.*)")
@@ -84,11 +82,6 @@ def read(file: str) -> list[Case]:
         elif cases:
             _take(cases[-1], line)
     return cases
-
-
-def all_cases() -> Iterator[Case]:
-    for file in FILES:
-        yield from read(file)
 
 
 def _take(case: Case, line: str) -> None:
