@@ -119,6 +119,9 @@ class Events:
             due = self._change(dialect, session, event)
             self._shared.lock.notify_all()
         dialect.post(due)
+        if isinstance(event, protocol.SessionChanged) and due:
+            with self._shared.lock:
+                self._shared.quarantine.withdrawn(event.peer, dialect.link.number)
         return True
 
     def _change(self, dialect: Dialect, session: Session, event: protocol.SessionEvent) -> list[Line]:

@@ -25,8 +25,8 @@ PROBATION = 1.0
 
 
 class Trial:
-    """The suspects of one peer. `words`: why its session ended. `testing`: the group that is announced just now,
-    `number`: of its last line, `quiet_since`: when the peer acknowledged it."""
+    """The suspects of one peer. `words`: why its session ended. `testing`: the group that is announced just now.
+    `number`: of the last line that announced or withdrew a group. `quiet_since`: when the peer acknowledged it."""
 
     def __init__(self, peer: str, words: str, suspects: Mapping[Nlri, Announcement]) -> None:
         self.peer, self.words = peer, words
@@ -143,7 +143,8 @@ class Quarantine:
             if session is None or not session.up:
                 trial.quiet_since = None
                 continue
-            if trial.testing:
+            # a session that began before a group was withdrawn may end over that group yet
+            if trial.testing or session.started < trial.number:
                 if session.acked < trial.number:
                     continue
                 if trial.quiet_since is None:
@@ -153,6 +154,11 @@ class Quarantine:
                 trial.acquit()
             found.append((trial, trial.start()))
         return found
+
+    def withdrawn(self, peer: str, number: int) -> None:
+        """The routes of the last `blame` were withdrawn. `number`: of their last line."""
+        if (trial := self.trials.get(peer)) is not None:
+            trial.number = number
 
     def started(self, trial: Trial, number: int) -> None:
         """The group was announced, or there was none. `number`: of its last line."""
