@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from bgpcni import __version__
-from integration.lab import Lab, until
+from integration.kubernetes.cluster import NoKubectl
+from integration.lab import Lab, NotHere, until
+from integration.lab.engine import NoEngine
+from integration.runtimes import NoMachine
 from integration.runtimes.cri import CriError
 from integration.runtimes.deployed import CHECKOUT, IMAGE, KUBERNETES, Deployed, build_image, renamed_image
 from integration.runtimes.load import Load, pinged
@@ -41,7 +44,11 @@ def newer(image: Path) -> Path:
 @pytest.fixture
 def deployed(lab: Lab, image: Path) -> Deployed:
     """An empty node, whose containerd has the image."""
-    return Deployed(lab, image)
+    pytest.importorskip("grpc_tools", reason="grpcio-tools is not installed")
+    try:
+        return Deployed(lab, image)
+    except (NoMachine, NoEngine, NoKubectl) as error:
+        raise NotHere(str(error)) from None
 
 
 def test_an_empty_node_gets_its_network(deployed: Deployed) -> None:
@@ -112,6 +119,41 @@ def test_an_upgrade_of_the_speaker_is_a_graceful_restart(deployed: Deployed, new
     until(lambda: not any(path.get("stale") for ip in ips for path in deployed.frr.paths(host_prefix(ip))), "no stale")
     deployed.announced(ips)
     until(lambda: deployed.ask(agent, "status")["healthy"], "an agent without problems")
+
+
+def test_a_drained_node_keeps_nothing(deployed: Deployed) -> None:
+    """The pods are taken off the node by the two steps of `kubectl drain` (which sends protobuf, and the double takes
+    none): their routes are gone at FRR, and addresses, links and records on the node. The session stays."""
+    deployed.up("unicast")
+    names = ["web-0", "web-1"]
+    for name in names:
+        spec = {"nodeName": deployed.name, "containers": [{"name": "web", "image": "web"}]}
+        metadata = {"name": name, "namespace": "default"}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+        deployed.cluster.kubectl("create", "-f", "-", stdin=pod)
+    running = {name: deployed.pod(name) for name in names}
+    ips = [ip for _, found in running.values() for ip in found]
+    deployed.announced(ips)
+    deployed.cluster.kubectl("cordon", deployed.name)
+    deployed.cluster.kubectl("delete", "pods", "--all", "--wait=false")
+    for pod in deployed.cluster.kubectl_json("get", "pods")["items"]:  # what kubelet does then
+        assert pod["metadata"]["deletionTimestamp"]
+        sandbox, _ = running[pod["metadata"]["name"]]
+        deployed.pods.stop(sandbox)
+        deployed.pods.remove(sandbox)
+        deployed.cluster.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+    deployed.withdrawn(ips)
+    deployed.nothing_left()
+    assert deployed.frr.established(deployed.node.address)
+
+
+def test_a_node_that_vanishes_is_routed_to_no_more(deployed: Deployed) -> None:
+    """Its peers hear nothing for the hold time, and without graceful restart forget its routes."""
+    deployed.up("unicast", bgp="hold_time = 3\ngraceful_restart = 0")
+    _, ips = deployed.pod("web")
+    deployed.announced(ips)
+    deployed.frr.namespace.ip("link", "set", "node1", "down")
+    deployed.withdrawn(ips)
 
 
 def test_the_overlay_evpn(deployed: Deployed) -> None:

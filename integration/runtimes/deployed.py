@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 from bgpcni import __version__
 from bgpcni.cluster import network
 from integration.kubernetes.cluster import Cluster
-from integration.lab import Lab, until
+from integration.lab import Lab, NotHere, until
 from integration.lab.namespace import run
 from integration.runtimes.cri import Cri
 from integration.runtimes.kubelet import Document, Kubelet, Pod, Server
@@ -50,8 +51,10 @@ TAINT = "bgpcni.dev/agent-not-ready"
 def build_image() -> Path:
     """The image as `make image` builds it, as a file; built once for each state of the checkout, whoever asks first.
 
-    Raises RuntimeError with the build's words.
+    Raises NotHere where a program that builds it is missing, RuntimeError with the build's words.
     """
+    if missing := [program for program in ("podman", "mmdebstrap") if shutil.which(program) is None]:
+        raise NotHere(f"the image cannot be built: {', '.join(missing)} not installed")
     STORAGE.mkdir(parents=True, exist_ok=True)
     archive = STORAGE / f"{__version__}.tar"
     with _alone(STORAGE / "lock"):
@@ -120,16 +123,17 @@ class Deployed(Site):
         name, speaker = f"{IMAGE}:{image.stem}", f"{IMAGE}-speaker:{image.stem}"
         self.runtime.ctr("-n", "k8s.io", "images", "tag", "--force", name, speaker)
 
-    def apply(self, overlay: str, tags: Mapping[str, str] | None = None) -> None:
+    def apply(self, overlay: str, tags: Mapping[str, str] | None = None, bgp: str = "") -> None:
         """`kubectl apply -k` of an overlay, with FRR for its neighbour and, by image name, other `tags`.
 
         It is done as an operator does it: by a kustomization on top, whose agent.toml is the overlay's but for the
-        neighbour's address.
+        neighbour's address and further lines of `[bgp]`.
         """
         folder = self.node.folder / f"overlay-{overlay}"
         folder.mkdir(exist_ok=True)
         agent = (KUBERNETES / "overlays" / overlay / "agent.toml").read_text()
-        (folder / "agent.toml").write_text(agent.replace("192.0.2.1", self.node.peer))
+        agent = agent.replace("192.0.2.1", self.node.peer).replace("[bgp]\n", f"[bgp]\n{bgp}\n")
+        (folder / "agent.toml").write_text(agent)
         document = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
@@ -152,9 +156,9 @@ class Deployed(Site):
         self.kubelet.stop(pod)
         return self.run(daemonset)
 
-    def up(self, overlay: str) -> tuple[Pod, Pod]:
+    def up(self, overlay: str, bgp: str = "") -> tuple[Pod, Pod]:
         """Apply an overlay that has a speaker and wait until the node serves: the pods of the agent and the speaker."""
-        self.apply(overlay)
+        self.apply(overlay, bgp=bgp)
         speaker = self.kubelet.start("bgpcni-speaker")
         agent = self.run("bgpcni-agent")
         self.kubelet.wait_ready(speaker)
