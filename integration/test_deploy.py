@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bgpcni import __version__
+from bgpcni.testing.patience import SECONDS
 from integration.kubernetes.cluster import NoKubectl
 from integration.lab import Lab, NotHere, until
 from integration.lab.engine import NoEngine
@@ -122,8 +123,8 @@ def test_an_upgrade_of_the_speaker_is_a_graceful_restart(deployed: Deployed, new
 
 
 def test_a_drained_node_keeps_nothing(deployed: Deployed) -> None:
-    """The pods are taken off the node by the two steps of `kubectl drain` (which sends protobuf, and the double takes
-    none): their routes are gone at FRR, and addresses, links and records on the node. The session stays."""
+    """`kubectl drain` takes the pods off the node: their routes are gone at FRR, and addresses, links and records on
+    the node. The session stays, for the node is still one."""
     deployed.up("unicast")
     names = ["web-0", "web-1"]
     for name in names:
@@ -134,14 +135,18 @@ def test_a_drained_node_keeps_nothing(deployed: Deployed) -> None:
     running = {name: deployed.pod(name) for name in names}
     ips = [ip for _, found in running.values() for ip in found]
     deployed.announced(ips)
-    deployed.cluster.kubectl("cordon", deployed.name)
-    deployed.cluster.kubectl("delete", "pods", "--all", "--wait=false")
-    for pod in deployed.cluster.kubectl_json("get", "pods")["items"]:  # what kubelet does then
-        assert pod["metadata"]["deletionTimestamp"]
-        sandbox, _ = running[pod["metadata"]["name"]]
+    log = deployed.node.folder / "drain.log"
+    drain = deployed.cluster.kubectl_open("drain", deployed.name, "--force", "--ignore-daemonsets", log=log)
+    for name, (sandbox, _) in running.items():  # what kubelet does then
+
+        def leaves(name: str = name) -> bool:
+            return "deletionTimestamp" in deployed.cluster.kubectl_json("get", "pod", name)["metadata"]
+
+        until(leaves, f"the eviction of {name}")
         deployed.pods.stop(sandbox)
         deployed.pods.remove(sandbox)
-        deployed.cluster.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+        deployed.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+    assert drain.wait(SECONDS) == 0
     deployed.withdrawn(ips)
     deployed.nothing_left()
     assert deployed.frr.established(deployed.node.address)
