@@ -8,6 +8,7 @@ before 1.0.0 each address has a `version`; before 1.1.0 there is no MTU, socket 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any, NamedTuple
 
@@ -37,7 +38,8 @@ class IpConfig(NamedTuple):
     interface: int | None = None
 
 
-class Route(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Route:
     """One route inside the container. `dst`: canonical prefix. `mtu`, `advmss`: octets."""
 
     dst: str

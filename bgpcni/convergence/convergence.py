@@ -218,8 +218,7 @@ class Convergence:
         if known is not None and known is not use and known != use:
             name = f"{use.name}@{hashlib.sha256(use.model_dump_json().encode()).hexdigest()[:8]}"
         if name not in self._uses:
-            now = next((now for old, now in self._renamed if old == use), use)
-            name = now.name if now.name in self._uses else name
+            name = next((now.name for old, now in self._renamed if old == use and now.name in self._uses), name)
         return name
 
     def untold(self, key: AttachmentKey) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from bgpcni import bgp
@@ -517,5 +518,5 @@ def through_gateways(routes: Iterable[Route], addresses: Sequence[Address | IpCo
     """The routes as the kernel gets them: one without a gateway gets the gateway of its family, if there is one."""
     gateway = {ip_address(item.gateway).version: item.gateway for item in reversed(addresses) if item.gateway}
     return tuple(
-        route if route.gw else route._replace(gw=gateway.get(ip_network(route.dst).version)) for route in routes
+        route if route.gw else replace(route, gw=gateway.get(ip_network(route.dst).version)) for route in routes
     )
