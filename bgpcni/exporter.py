@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -41,8 +40,7 @@ class Reach(IntEnum):
     """The TCP of each of those peers has acknowledged it. That does not say that the peer's policy accepts it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one route.
 
     `reason`: why it cannot get further now (`no session with 192.0.2.1`). Empty while it is under way.
@@ -57,8 +55,7 @@ class Outcome:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """One BGP session of the speaker, for `bgpcni peers`. `since`: RFC 3339 UTC; counts are of routes."""
 
     address: str
@@ -71,8 +68,7 @@ class Peer:
     last_error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PathAttributes:
+class PathAttributes(NamedTuple):
     """The attributes in one UPDATE of a peer, shared by its routes. Nothing is filtered yet.
 
     `next_hop`: the global address. Route targets and communities: canonical text, as in `Announcement`. `as_path`:
@@ -99,8 +95,7 @@ class PathAttributes:
     clusters: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Learned:
+class Learned(NamedTuple):
     """A peer announces a route. It replaces an earlier one with the same (peer, nlri).
 
     `vni`: EVPN's label, 24 bits (type 3: that of the P-MSI tunnel); `l3_vni`: a type 2's second label. `label`:
@@ -116,16 +111,14 @@ class Learned:
     gateway: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
+class Gone(NamedTuple):
     """A peer withdrew a route. It is no error if that was never learned."""
 
     peer: str
     nlri: Nlri
 
 
-@dataclass(frozen=True, slots=True)
-class EndOfRib:
+class EndOfRib(NamedTuple):
     """A peer has told everything that it has in a family, since its session came up or since `listen` was called.
 
     What was learned from it before and was not told again is gone (RFC 4724 section 4.2).
@@ -135,8 +128,7 @@ class EndOfRib:
     family: Family
 
 
-@dataclass(frozen=True, slots=True)
-class SessionDown:
+class SessionDown(NamedTuple):
     """The session with a peer ended, or the speaker did. What the peer told stays for a while, or goes at once.
 
     `graceful`: it may be used until `EndOfRib` or the restart time: the peer negotiated graceful restart for the

@@ -8,9 +8,8 @@ before 1.0.0 each address has a `version`; before 1.1.0 there is no MTU, socket 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, NamedTuple
 
 from bgpcni.cni.document import Place
 from bgpcni.cni.versions import at_least, read_version
@@ -19,8 +18,7 @@ from bgpcni.errors import CniError
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5,31}")
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(NamedTuple):
     """One interface. `sandbox`: the namespace's path, None for the node's own. `mtu`: octets."""
 
     name: str
@@ -31,8 +29,7 @@ class Interface:
     pci_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class IpConfig:
+class IpConfig(NamedTuple):
     """One address, with its prefix length and host bits (`10.1.2.3/24`). `interface`: index into the result's."""
 
     address: str
@@ -40,8 +37,7 @@ class IpConfig:
     interface: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """One route inside the container. `dst`: canonical prefix. `mtu`, `advmss`: octets."""
 
     dst: str
@@ -53,8 +49,7 @@ class Route:
     scope: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Dns:
+class Dns(NamedTuple):
     """The DNS settings for the container's resolv.conf."""
 
     nameservers: tuple[str, ...] = ()
@@ -63,8 +58,7 @@ class Dns:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """The result of an ADD, independent of the version in which it is written."""
 
     interfaces: tuple[Interface, ...] = ()

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -220,6 +220,30 @@ class PolicyTable(Table):
                 raise InvalidConfiguration(f"ipam: subnet {wanted} is not allowed by [policy] prefixes of this node")
 
 
+def _node_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", value):
+        raise ValueError(f"{value!r} is no node's name: lower case letters, digits, '-' and '.'")
+    return value
+
+
+class KubernetesTable(Table):
+    """`[cluster.kubernetes]`. `network`: the template of the network configuration that the agent puts into `conf_dir`;
+    `unready_after`: seconds without any BGP session until the node says so, 0 for never."""
+
+    kubeconfig: PathText | None = None
+    network: PathText | None = None
+    conf_dir: PathText = str(paths.CONF_DIR)
+    unready_after: Annotated[float, Field(ge=0, le=86400)] = 0.0
+
+
+class ClusterTable(Table):
+    """`[cluster]`. `node` absent: $NODE_NAME, else the host's name."""
+
+    store: Literal["kubernetes"]
+    node: Annotated[str, AfterValidator(_node_name)] | None = None
+    kubernetes: KubernetesTable = Field(default_factory=KubernetesTable.model_construct)
+
+
 class AgentConfig(Table):
     """The whole file. `orphan_grace`: seconds."""
 
@@ -231,6 +255,7 @@ class AgentConfig(Table):
     exporters: dict[str, ExporterTable] = Field(default_factory=dict)
     networks: dict[str, NetworkTable] = Field(default_factory=dict)
     policy: PolicyTable = Field(default_factory=PolicyTable.model_construct)
+    cluster: ClusterTable | None = None
 
 
 def load(path: Path) -> AgentConfig:

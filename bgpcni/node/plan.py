@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bgpcni import bgp
 from bgpcni.cni.result import Dns, IpConfig, Route
@@ -33,8 +32,7 @@ _NAMES_A_PATH = re.compile(r"(socket|file|path|dir)$", re.IGNORECASE)
 """Keys of exporters' options."""
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
+class Routing(NamedTuple):
     """What is announced, and by which exporters."""
 
     bgp: Bgp
@@ -42,8 +40,7 @@ class Routing:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class VrfHere:
+class VrfHere(NamedTuple):
     """The VRF of a network. `number`: its number on this node. `lacking`: what it needs and is missing here, or ""."""
 
     number: int
@@ -520,5 +517,5 @@ def through_gateways(routes: Iterable[Route], addresses: Sequence[Address | IpCo
     """The routes as the kernel gets them: one without a gateway gets the gateway of its family, if there is one."""
     gateway = {ip_address(item.gateway).version: item.gateway for item in reversed(addresses) if item.gateway}
     return tuple(
-        route if route.gw else replace(route, gw=gateway.get(ip_network(route.dst).version)) for route in routes
+        route if route.gw else route._replace(gw=gateway.get(ip_network(route.dst).version)) for route in routes
     )
