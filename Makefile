@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PYTEST_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup venv demo test unit integration kubernetes soak lint format bench clean
+.PHONY: help setup venv demo test unit integration kubernetes soak lint format bench image clean
 
 help:
 	@echo 'make demo         show ADD, ping and DEL step by step, with FRR and a node in two network namespaces (root)'
@@ -13,10 +13,11 @@ help:
 	@echo 'make unit         run the tests that need neither root nor other programs'
 	@echo 'make integration  run the tests with real kernels, speakers and runtimes (root)'
 	@echo 'make kubernetes   run the tests of the Kubernetes API against the cluster of $$KUBECONFIG (root); see integration/README.md'
-	@echo 'make soak         run the chaos tests for longer: ten seeds, twelve rounds each (root); see integration/README.md'
+	@echo 'make soak         run the chaos tests and upgrades under load for longer (root); see integration/README.md'
 	@echo 'make lint         run ruff, mypy --strict, and import-linter for the layers'
 	@echo 'make format       let ruff format the code'
 	@echo 'make bench        compare the speed with the stock plugins, and write bench.json (root)'
+	@echo 'make image        build the container image, localhost/bgpcni (root); deploy/build has its options'
 	@echo 'make setup        install what the others need: Debian packages (root) and .venv'
 	@echo 'make clean        remove .venv, caches and what interrupted test runs left behind'
 
@@ -45,8 +46,10 @@ kubernetes: setup
 
 soak: export BGPCNI_CHAOS_SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 soak: export BGPCNI_CHAOS_ROUNDS ?= 12
+soak: export BGPCNI_ROLLS ?= 20
 soak: setup
 	$(BIN)/pytest integration/test_chaos.py -v $(PYTEST_FLAGS)
+	$(BIN)/pytest integration/test_deploy.py -v -s -k upgrade $(PYTEST_FLAGS)
 
 lint: venv
 	$(BIN)/ruff check
@@ -60,6 +63,10 @@ format: venv
 
 bench: setup
 	@$(BIN)/python -m integration.bench
+
+image:
+	@scripts/setup --image
+	@deploy/build
 
 clean:
 	@if [ -x $(BIN)/python ] && [ "$$(id -u)" = 0 ]; then $(BIN)/python -m integration.lab; fi

@@ -51,6 +51,38 @@ def test_the_documented_file_is_understood(tmp_path: Path) -> None:
     assert config.networks["tenant-a"].exporters == ("exabgp", "fabric")
 
 
+@pytest.mark.parametrize(
+    ("environment", "text", "found"),
+    [
+        ("10.0.0.7", "", ("10.0.0.7", "10.0.0.7")),
+        ("10.0.0.7", 'router_id = "1.1.1.1"\n', ("10.0.0.7", "1.1.1.1")),
+        ("10.0.0.7", 'local_address = "10.0.0.8"\n', ("10.0.0.8", "10.0.0.8")),
+        ("2001:db8::7", 'router_id = "1.1.1.1"\n', ("2001:db8::7", "1.1.1.1")),
+    ],
+)
+def test_nodes_that_share_a_file_are_told_their_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: str, text: str, found: tuple[str, str]
+) -> None:
+    """NODE_IP is where sessions come from unless the file says so; an IPv4 address is the router ID as well."""
+    monkeypatch.setenv("NODE_IP", environment)
+    bgp = read(tmp_path, "[bgp]\nasn = 64512\n" + text).bgp
+    assert bgp is not None
+    assert (bgp.local_address, bgp.router_id) == found
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("2001:db8::7", "bgp.router_id: missing"), ("node-1", "bgp.local_address: ")],
+)
+def test_an_address_of_the_node_that_does_not_do_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, message: str
+) -> None:
+    """A node of IPv6 alone has no router ID to take."""
+    monkeypatch.setenv("NODE_IP", address)
+    with pytest.raises(InvalidConfiguration, match=message):
+        read(tmp_path, "[bgp]\nasn = 64512\n")
+
+
 def test_the_shipped_sample_is_understood() -> None:
     load(Path(__file__).parent.parent / "conf" / "agent.toml")
 

@@ -131,6 +131,12 @@ def put(folder: Path, rendered: Document) -> bool:
     return True
 
 
+def written(folder: Path) -> Document | None:
+    """Our plugin's configuration in the file that is there, if that is ours. Raises IoFailure."""
+    path = folder / NAME
+    return ours_in(json.loads(_content(path) or b"")) if boot_of(path) is not None else None
+
+
 def boot_of(path: Path) -> str | None:
     """The boot ID that our file was written under; None where there is none, or it is not ours. Raises IoFailure."""
     try:

@@ -93,7 +93,10 @@ class NeighborTable(Table):
 
 
 class BgpTable(Table):
-    """`[bgp]`. Times are in seconds. `local_address`: the source address of the sessions, and the VTEP of EVPN."""
+    """`[bgp]`. Times are in seconds. `local_address`: the source address of the sessions, and the VTEP of EVPN.
+
+    If `router_id` is absent, it is `local_address`, if that is an IPv4 address.
+    """
 
     asn: Asn
     router_id: Annotated[str, AfterValidator(_router_id)]
@@ -103,6 +106,12 @@ class BgpTable(Table):
     hold_time: HoldTime = 90
     graceful_restart: Annotated[int, Field(ge=0, le=4095)] = 120
     neighbors: tuple[NeighborTable, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _identified(cls, table: Any) -> Any:
+        local = table.get("local_address") if isinstance(table, dict) else None
+        return {"router_id": local} | table if isinstance(local, str) and ":" not in local else table
 
     @model_validator(mode="after")
     def _consistent(self) -> BgpTable:
@@ -259,7 +268,10 @@ class AgentConfig(Table):
 
 
 def load(path: Path) -> AgentConfig:
-    """Read and validate agent.toml. Raises InvalidConfiguration naming file, place and what is wrong there."""
+    """Read and validate agent.toml. Raises InvalidConfiguration naming file, place and what is wrong there.
+
+    If nodes share one file, `$NODE_IP` gives each node its own `bgp.local_address`: a pod gets it from `status.hostIP`.
+    """
     import tomllib  # a call without an agent reads no agent.toml
 
     try:
@@ -273,6 +285,9 @@ def load(path: Path) -> AgentConfig:
         raise InvalidConfiguration(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidConfiguration(f"{path}: {error}") from None
+    here = os.environ.get("NODE_IP")
+    if here and isinstance(document.get("bgp"), dict):
+        document["bgp"].setdefault("local_address", here)
     try:
         return AgentConfig.model_validate(document)
     except ValidationError as error:
