@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bgpcni.testing.patience import SECONDS, until
+from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import process
 from bgpcni_exabgp.process import Home
 
@@ -49,13 +49,18 @@ class Exabgp:
         return self.process.stdout.readline().rstrip("\n")
 
     def agent(self) -> Agent:
-        end = time.monotonic() + SECONDS
-        while True:
-            try:
-                return Agent(self.path)
-            except OSError:
-                assert time.monotonic() < end
-                assert self.process.poll() is None
+        return connected(self.path, self.process)
+
+
+def connected(path: Path, alive: subprocess.Popen) -> Agent:
+    """An agent, once the relay listens, whose socket is there a moment earlier. `alive`: the relay, or its parent."""
+    end = time.monotonic() + SECONDS
+    while True:
+        try:
+            return Agent(path)
+        except OSError:
+            assert time.monotonic() < end
+            assert alive.poll() is None
 
 
 class Agent:
@@ -156,6 +161,7 @@ PARENT = """
 import signal, subprocess, sys
 relay = subprocess.Popen([sys.executable, "-I", "-m", "bgpcni_exabgp.relay", sys.argv[1]], stdin=subprocess.PIPE)
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR2})
+print("ready", flush=True)
 print(signal.sigwait({signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR2}), flush=True)
 print(signal.sigwait({signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR2}), flush=True)
 sys.stdin.read()
@@ -169,19 +175,22 @@ def test_an_agent_has_exabgp_signalled(tmp_path, monkeypatch):
     path = tmp_path / "relay.sock"
     command = [sys.executable, "-c", PARENT, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout
-        until(path.exists)
-        agent = Agent(path)
-        agent.hello()
-        for number in (signal.SIGUSR2, 0, signal.SIGUSR1):
-            agent.say(f"relay signal {int(number)}\n")
-        assert parent.stdout.readline() == f"{int(signal.SIGUSR1)}\n"
-        home = Home(str(tmp_path), "relay", None)
-        home.signal(signal.SIGTERM)
-        assert parent.stdout.readline() == f"{int(signal.SIGTERM)}\n"
-        home.signal(signal.SIGKILL)
-        assert parent.wait(SECONDS) == -signal.SIGKILL
-        agent.close()
+        try:
+            assert parent.stdout
+            assert parent.stdout.readline() == "ready\n"
+            agent = connected(path, parent)
+            agent.hello()
+            for number in (signal.SIGUSR2, 0, signal.SIGUSR1):
+                agent.say(f"relay signal {int(number)}\n")
+            assert parent.stdout.readline() == f"{int(signal.SIGUSR1)}\n"
+            home = Home(str(tmp_path), "relay", None)
+            home.signal(signal.SIGTERM)
+            assert parent.stdout.readline() == f"{int(signal.SIGTERM)}\n"
+            home.signal(signal.SIGKILL)
+            assert parent.wait(SECONDS) == -signal.SIGKILL
+            agent.close()
+        finally:
+            parent.kill()  # it waits for signals, not for our end
 
 
 def test_it_ends_with_exabgp(exabgp):
