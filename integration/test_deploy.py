@@ -61,6 +61,11 @@ def test_an_empty_node_gets_its_network(deployed: Deployed) -> None:
     sandbox, ips = deployed.pod("web")
     deployed.announced(ips)
     deployed.reachable(ips)
+    routes = deployed.ask(agent, "routes")["routes"]
+    assert {(route["pod"]["name"], route["prefix"]) for route in routes} == {("web", host_prefix(ip)) for ip in ips}
+    namespace = routes[0]["pod"]["namespace"]
+    (explained,) = deployed.ask(agent, "explain", f"{namespace}/web")["attachments"]
+    assert explained["steps"][-1]["state"] == "announced"
     assert deployed.ask(agent, "status")["healthy"]
     assert "warning" not in deployed.node.logs()["node1/agent.log"]
     deployed.pods.stop(sandbox)
