@@ -5,17 +5,19 @@ SHELL := /bin/bash
 PYTEST_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup venv demo test unit integration soak lint format bench clean
+.PHONY: help setup venv demo test unit integration kubernetes soak lint format bench image clean
 
 help:
 	@echo 'make demo         show ADD, ping and DEL step by step, with FRR and a node in two network namespaces (root)'
 	@echo 'make test         run all tests: the unit tests, then the integration tests (root)'
 	@echo 'make unit         run the tests that need neither root nor other programs'
 	@echo 'make integration  run the tests with real kernels, speakers and runtimes (root)'
-	@echo 'make soak         run the chaos tests for longer: ten seeds, twelve rounds each (root); see integration/README.md'
+	@echo 'make kubernetes   run the tests of the Kubernetes API against the cluster of $$KUBECONFIG (root); see integration/README.md'
+	@echo 'make soak         run the chaos tests and upgrades under load for longer (root); see integration/README.md'
 	@echo 'make lint         run ruff, mypy --strict, and import-linter for the layers'
 	@echo 'make format       let ruff format the code'
 	@echo 'make bench        compare the speed with the stock plugins, and write bench.json (root)'
+	@echo 'make image        build the container image, localhost/bgpcni (root); deploy/build has its options'
 	@echo 'make setup        install what the others need: Debian packages (root) and .venv'
 	@echo 'make clean        remove .venv, caches and what interrupted test runs left behind'
 
@@ -38,10 +40,16 @@ unit: venv
 integration: setup
 	$(BIN)/pytest integration -n 4 --dist loadfile --durations=40 $(PYTEST_FLAGS)
 
+kubernetes: setup
+	@[ -n "$${KUBECONFIG:-}" ] || { echo 'make kubernetes: KUBECONFIG names no cluster' >&2; exit 1; }
+	BGPCNI_KUBECONFIG=$$KUBECONFIG $(BIN)/pytest integration/test_kubernetes_agent.py integration/test_kubernetes_kubectl.py -v $(PYTEST_FLAGS)
+
 soak: export BGPCNI_CHAOS_SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 soak: export BGPCNI_CHAOS_ROUNDS ?= 12
+soak: export BGPCNI_ROLLS ?= 20
 soak: setup
 	$(BIN)/pytest integration/test_chaos.py -v $(PYTEST_FLAGS)
+	$(BIN)/pytest integration/test_deploy.py -v -s -k upgrade $(PYTEST_FLAGS)
 
 lint: venv
 	$(BIN)/ruff check
@@ -55,6 +63,10 @@ format: venv
 
 bench: setup
 	@$(BIN)/python -m integration.bench
+
+image:
+	@scripts/setup --image
+	@deploy/build
 
 clean:
 	@if [ -x $(BIN)/python ] && [ "$$(id -u)" = 0 ]; then $(BIN)/python -m integration.lab; fi

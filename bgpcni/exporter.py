@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, Literal, Protocol
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 
 CONTRACT = 1
@@ -39,8 +40,7 @@ class Reach(IntEnum):
     """The TCP of each of those peers has acknowledged it. That does not say that the peer's policy accepts it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one route.
 
     `reason`: why it cannot get further now (`no session with 192.0.2.1`). Empty while it is under way.
@@ -55,8 +55,7 @@ class Outcome:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """One BGP session of the speaker, for `bgpcni peers`. `since`: RFC 3339 UTC; counts are of routes."""
 
     address: str
@@ -69,8 +68,7 @@ class Peer:
     last_error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PathAttributes:
+class PathAttributes(NamedTuple):
     """The attributes in one UPDATE of a peer, shared by its routes. Nothing is filtered yet.
 
     `next_hop`: the global address. Route targets and communities: canonical text, as in `Announcement`. `as_path`:
@@ -97,8 +95,7 @@ class PathAttributes:
     clusters: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Learned:
+class Learned(NamedTuple):
     """A peer announces a route. It replaces an earlier one with the same (peer, nlri).
 
     `vni`: EVPN's label, 24 bits (type 3: that of the P-MSI tunnel); `l3_vni`: a type 2's second label. `label`:
@@ -114,16 +111,14 @@ class Learned:
     gateway: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
+class Gone(NamedTuple):
     """A peer withdrew a route. It is no error if that was never learned."""
 
     peer: str
     nlri: Nlri
 
 
-@dataclass(frozen=True, slots=True)
-class EndOfRib:
+class EndOfRib(NamedTuple):
     """A peer has told everything that it has in a family, since its session came up or since `listen` was called.
 
     What was learned from it before and was not told again is gone (RFC 4724 section 4.2).
@@ -133,8 +128,7 @@ class EndOfRib:
     family: Family
 
 
-@dataclass(frozen=True, slots=True)
-class SessionDown:
+class SessionDown(NamedTuple):
     """The session with a peer ended, or the speaker did. What the peer told stays for a while, or goes at once.
 
     `graceful`: it may be used until `EndOfRib` or the restart time: the peer negotiated graceful restart for the
@@ -239,6 +233,15 @@ class Exporter(abc.ABC):
         Two exporters at work that own the same would undo each other's routes: the second is refused (code 7).
         """
         return ""
+
+    @classmethod
+    def speak(cls, run_dir: Path, name: str) -> None:
+        """`bgpcni speaker`: run the speaker of the exporter `name` of an agent elsewhere that has the same `run_dir`,
+        until SIGTERM.
+
+        Raises CniError, as here: most exporters have no speaker to run.
+        """
+        raise InvalidConfiguration("it has no speaker that bgpcni runs")
 
     @abc.abstractmethod
     def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni.cni.environment import Command
 from bgpcni.cni.errors import encode_error
@@ -23,8 +23,7 @@ from bgpcni.node.transaction import Answer
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What a runtime gave: CNI_* variables, stdin, and a descriptor of CNI_NETNS if the launcher could open it.
 
     `hung_up`: whether the caller does not wait for the answer any more.
@@ -36,8 +35,7 @@ class Call:
     hung_up: Callable[[], bool] = lambda: False
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What the runtime gets: exit code, stdout, stderr. `error`: the CNI error code in stdout, 0 if there is none.
 
     `after`: what is left to do once the runtime has it; whoever delivers the reply calls `finish`, come what may.

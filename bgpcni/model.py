@@ -131,8 +131,7 @@ def _bracketed(prefix: str) -> str:
     return f"[{bits}]:[{address}]"
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """The interface behind a route on this node. Exporters such as BaGPipe and the kernel's need it.
 
     `address` has its prefix length (`10.1.2.3/24`); it is "" if there is none (layer 2 only). `host_veth` is the end of

@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -41,8 +42,7 @@ _COURSE = (State.ADDING, State.UP, State.LEAVING)
 """The states in the order in which a record goes through them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """A record that was found. If it cannot be read, `attachment` is None and `problem` says why."""
 
     state: State

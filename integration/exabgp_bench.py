@@ -13,6 +13,7 @@ from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts, Unicas
 from bgpcni.testing import Woken
 from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import ExaBGP
+from bgpcni_exabgp.homes import Homes
 from integration.lab import ALL_FAMILIES, Frr, Inside, Lab, Namespace, link, until
 from integration.lab import Neighbor as FrrNeighbor
 
@@ -105,6 +106,15 @@ class Ears:
         return found
 
 
+def pid_of(exporter: ExaBGP) -> int | None:
+    """The pid of an exporter's ExaBGP, None if none runs."""
+    running = Homes(exporter.name, exporter.node).home.adopt()
+    if running is None:
+        return None
+    running.close()
+    return running.identity.pid
+
+
 class Speaker:
     """One instance of an exporter. Its methods run in a thread inside the namespace, and ExaBGP starts there, too."""
 
@@ -154,10 +164,9 @@ class Speaker:
     @property
     def pid(self) -> int:
         """ExaBGP's, now."""
-        running = self.exporter._home.adopt()
-        assert running is not None, "ExaBGP does not run"
-        running.close()
-        return running.identity.pid
+        pid = pid_of(self.exporter)
+        assert pid is not None, "ExaBGP does not run"
+        return pid
 
     def close(self) -> None:
         """End this instance as an agent that ends would: ExaBGP goes on. Idempotent."""

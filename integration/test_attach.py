@@ -111,7 +111,7 @@ def test_twice_is_refused_and_harms_nothing(ready: Site) -> None:
     process = Sleeper(ready.node.folder, ready.machine)
     ips = addresses(ready.attach(process.pid, "web").document)
     again = ready.attach(process.pid, "web")
-    assert (again.code, "attached already" in again.document["error"]) == (1, True)
+    assert (again.code, "is attached to this namespace already" in again.document["error"]) == (1, True)
     other = ready.attach(process.pid, "other")
     assert (other.code, "has an interface eth0 already" in other.document["error"]) == (1, True)
     ready.announced(ips)

@@ -29,7 +29,7 @@ from bgpcni.model import (
     VpnNlri,
 )
 from bgpcni_exabgp import ExaBGP
-from integration.exabgp_bench import Bench, bench, facts
+from integration.exabgp_bench import Bench, bench, facts, pid_of
 from integration.frr_table import meant, stale, table
 from integration.lab import ALL_FAMILIES, Frr, Inside, Lab, until
 
@@ -120,11 +120,8 @@ class Churn:
         """ExaBGP's pid, of one that was not killed before."""
 
         def pid() -> int | None:
-            running = self.exporter._home.adopt()
-            if running is None:
-                return None
-            running.close()
-            return running.identity.pid if running.identity.pid not in self.killed else None
+            found = pid_of(self.exporter)
+            return found if found not in self.killed else None
 
         return until(pid, "ExaBGP") or 0
 

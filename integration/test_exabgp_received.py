@@ -101,8 +101,8 @@ def test_nothing_is_passed_on_that_nobody_asked_for(lab: Lab, frr: Frr, node: Be
     start(lab, other, *routes)
     speaker = start(lab, node)
     until(lambda: frr.neighbor(node.address)["addressFamilyInfo"]["l2VpnEvpn"]["sentPrefixCounter"], "routes sent")
-    assert not speaker.exporter._hearing._queue
-    assert speaker.exporter._hearing._thread is None
+    assert not speaker.exporter._receiver._queue
+    assert speaker.exporter._receiver._thread is None
     ears = speaker.listen({Family.IPV4_VPN})
     until(lambda: ears.ended == [Family.IPV4_VPN], "End-of-RIB of the one family")
     assert ears.nlris() == {routes[2].nlri}

@@ -15,7 +15,7 @@ from bgpcni.convergence.announcer import Announcer, Book
 from bgpcni.model import Announcement, AttachmentKey, MacIpNlri, VpnNlri
 from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import ExaBGP
-from integration.exabgp_bench import Bench, bench, facts, unicast
+from integration.exabgp_bench import Bench, bench, facts, pid_of, unicast
 from integration.frr_table import stale
 from integration.lab import Frr, Inside, Lab, until
 
@@ -47,10 +47,9 @@ def announced(lab: Lab, node: Bench, routes: Sequence[Announcement]) -> ExaBGP:
 
 
 def kill(exporter: ExaBGP) -> None:
-    running = exporter._home.adopt()
-    assert running is not None
-    running.close()
-    os.kill(running.identity.pid, signal.SIGKILL)
+    pid = pid_of(exporter)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
 
 
 def test_a_killed_exabgp_costs_no_packet(lab: Lab, frr: Frr, node: Bench) -> None:

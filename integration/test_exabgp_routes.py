@@ -16,7 +16,7 @@ import pytest
 from bgpcni.exporter import Reach
 from bgpcni.model import Announcement, Family, IpPrefixNlri, MacIpNlri, MulticastNlri, Neighbor, VpnNlri
 from bgpcni.wire.encode import EncodedRoute, Kind, encode
-from bgpcni_exabgp import exporter, lines
+from bgpcni_exabgp import lines, protocol, quarantine, supervisor
 from bgpcni_exabgp.process import Home, Running
 from integration.exabgp_bench import Bench, Speaker, bench, facts, many, unicast
 from integration.frr_table import meant, table
@@ -149,13 +149,13 @@ def test_an_exabgp_that_hangs_is_replaced(
     speaker.announce(route)
     speaker.prune(route)
     pid = speaker.pid
-    patient, begin = exporter.ANSWER, Home.start
+    patient, begin = supervisor.ANSWER, Home.start
 
     def start(home: Home) -> Running:
-        monkeypatch.setattr(exporter, "ANSWER", patient)  # the next one may take its time to start
+        monkeypatch.setattr(supervisor, "ANSWER", patient)  # the next one may take its time to start
         return begin(home)
 
-    monkeypatch.setattr(exporter, "ANSWER", 1.0)
+    monkeypatch.setattr(supervisor, "ANSWER", 1.0)
     monkeypatch.setattr(Home, "start", start)
     speaker.announce(route)
     speaker.wait(Reach.ACKED, route)
@@ -307,7 +307,8 @@ def test_a_route_that_a_peer_cannot_stand_is_taken_back(
 
     monkeypatch.setattr(lines, "encode", unchecked)
     # what is older than that is above suspicion
-    until(lambda: time.monotonic() - speaker.exporter._batches[-1][0] > exporter.SUSPECT, "a moment of peace")
+    batches = speaker.exporter._shared.quarantine._batches
+    until(lambda: time.monotonic() - batches[-1][0] > quarantine.SUSPECT, "a moment of peace")
     evpn = MulticastNlri("64512:1", node.address)
     bad = Announcement(evpn, "e", node.address, vni=5)
     together = [unicast(node, f"10.1.3.{n}/32") for n in range(1, 8)]
@@ -438,17 +439,18 @@ def test_peers_of_both_kinds_at_once(lab: Lab, frr: Frr, node: Bench) -> None:
     speaker.wait(Reach.SENT, routes[0])
 
 
-def test_an_exabgp_whose_inside_is_another(lab: Lab, frr: Frr, node: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an ExaBGP version that our engine does not know, `status` says so, and unicast and L3VPN work through its
-    text commands, with End-of-RIB."""
+def other_engine(node: Bench, monkeypatch: pytest.MonkeyPatch, *changes: str) -> None:
+    """Have the next ExaBGP started with these changes to our engine, made before it runs."""
     folder = node.run_dir / "site"
     folder.mkdir()
     (folder / "other.py").write_text(
         "import sys\n"
-        "from bgpcni_exabgp import engine\n"
-        "engine.version = lambda name: '5.9.0'\n"
-        "sys.argv = ['engine', *sys.argv[1:]]\n"
-        "sys.exit(engine.main())\n"
+        "from bgpcni_exabgp import protocol\n"
+        "from bgpcni_exabgp.engine import check\n"
+        "from bgpcni_exabgp.engine.__main__ import main\n"
+        + "".join(f"{change}\n" for change in changes)
+        + "sys.argv = ['engine', *sys.argv[1:]]\n"
+        "sys.exit(main())\n"
     )
     stock = subprocess.Popen
 
@@ -456,13 +458,34 @@ def test_an_exabgp_whose_inside_is_another(lab: Lab, frr: Frr, node: Bench, monk
         if "bgpcni_exabgp.engine" in command:
             arguments = command[command.index("bgpcni_exabgp.engine") + 1 :]
             command = [command[0], str(folder / "other.py"), *arguments]
+            monkeypatch.undo()
         return stock(command, **more)
 
     monkeypatch.setattr(subprocess, "Popen", popen)
+
+
+@pytest.mark.parametrize(("version", "stays"), [(protocol.PROTOCOL + 1, True), (protocol.PROTOCOL + 2, False)])
+def test_an_engine_of_a_newer_version(
+    frr: Frr, node: Bench, speaker: Speaker, monkeypatch: pytest.MonkeyPatch, version: int, stays: bool
+) -> None:
+    """One version more is understood: its process goes on, and routes get to the peer. Two more: it is replaced."""
+    other_engine(node, monkeypatch, f"protocol.PROTOCOL = {version}")
+    route = unicast(node, "10.1.2.3/32")
+    speaker.announce(route)
+    speaker.prune(route)
+    speaker.wait(Reach.ACKED, route)
+    assert frr.next_hops("10.1.2.3/32") == {node.address}
+    command = Path(f"/proc/{speaker.pid}/cmdline").read_bytes()
+    assert (b"other.py" in command) is stays
+
+
+def test_an_exabgp_whose_inside_is_another(lab: Lab, frr: Frr, node: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an ExaBGP version that our engine does not know, `status` says so, and unicast and L3VPN work through its
+    text commands, with End-of-RIB."""
+    other_engine(node, monkeypatch, "check.version = lambda name: '5.9.0'")
     speaker = Speaker(lab, node.namespace, facts(node))
     route = unicast(node, "10.1.2.3/32", communities=("64512:1",))
     speaker.announce(route)
-    monkeypatch.undo()
     speaker.prune(route)
     until(lambda: speaker.reach(route) == {Reach.ACCEPTED}, "that ExaBGP took it and a session is up")
     until(lambda: table(frr) == {route.nlri: meant(route)}, "the route")

@@ -12,7 +12,7 @@ from bgpcni.exporter import Exporter, Wake
 from bgpcni.model import Announcement
 from bgpcni.testing import ExporterSuite
 from bgpcni_exabgp import ExaBGP
-from integration.exabgp_bench import Bench, bench, facts, unicast
+from integration.exabgp_bench import Bench, bench, facts, pid_of, unicast
 from integration.lab import Frr, Lab
 from integration.seen import cut_off
 from integration.speakers import SpeakerInside
@@ -56,10 +56,9 @@ class Engine(SpeakerInside):
     @property
     def _pid(self) -> int:
         assert self._last is not None
-        running = self._last._home.adopt()
-        assert running is not None, "ExaBGP does not run"
-        running.close()
-        return running.identity.pid
+        pid = pid_of(self._last)
+        assert pid is not None, "ExaBGP does not run"
+        return pid
 
 
 class TestExaBGP(ExporterSuite, without=["foreign", "down", "impostor"]):

@@ -292,7 +292,7 @@ def test_what_frr_cannot_announce_is_refused(speaker: Host, life: Life) -> None:
     assert [outcome.reach for outcome in outcomes] == [Reach.REFUSED] * 3
     assert "not ip-prefix" in outcomes[0].reason
     assert "communities" in outcomes[1].reason
-    assert "somebody else" in outcomes[2].reason
+    assert "not ours" in outcomes[2].reason
 
 
 def test_without_advertise_all_vni_it_is_said(speaker: Host, life: Life) -> None:

@@ -266,7 +266,7 @@ def test_gobgp_4_is_refused_in_words(tmp_path: Path) -> None:
     facts = NodeFacts(run_dir=str(tmp_path), data_dir=str(tmp_path))
     exporter = GoBGPExporter("gobgp", GoBGPExporter.Config(target=target), facts, Woken())
     try:
-        with pytest.raises(NotThereYet, match=r"GoBGP 4 or later.* GoBGP 3 is needed"):
+        with pytest.raises(NotThereYet, match=r"GoBGP 4 or later.* needs GoBGP 3"):
             exporter.announce([unicast("10.1.2.3/32")], deadline=time.monotonic() + SECONDS)
     finally:
         exporter.close()

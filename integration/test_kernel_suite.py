@@ -109,7 +109,7 @@ def test_a_route_of_somebody_elses_is_not_taken_over(speaker: Table, life: Life)
     speaker.namespace.ip("route", "add", "10.9.9.9/32", "dev", "lo", "table", "100", "proto", "static", "metric", "1")
     (outcome,) = life.announce(unicast("10.9.9.9/32"))
     assert outcome.reach is Reach.REFUSED
-    assert "somebody else" in outcome.reason
+    assert "not ours" in outcome.reason
     life.withdraw(unicast("10.9.9.9/32"))
     (there,) = speaker.namespace.ip_json("-d", "route", "show", "table", "100")
     assert (there["protocol"], there["dev"]) == ("static", "lo")

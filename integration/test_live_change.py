@@ -211,7 +211,7 @@ def test_a_removed_exporter_owes_nothing(site: Site) -> None:
 @pytest.mark.parametrize(
     ("table", "exporters", "words"),
     [
-        ({"gobgp": {"target": "192.0.2.1:50051"}}, ["gobgp"], "no gobgpd on this node"),
+        ({"gobgp": {"target": "192.0.2.1:50051"}}, ["gobgp"], "not an address of a gobgpd on this node"),
         ({"x": {"type": "none-such"}}, ["x"], "'none-such' is not installed"),
         ({"bagpipe": {}}, ["bagpipe"], "bagpipe cannot announce ipv4-unicast"),
         ({name: {"type": "exabgp"} for name in ("fabric", "edge")}, ["edge"], "neighbors[0].exporter: missing"),

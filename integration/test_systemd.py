@@ -180,7 +180,7 @@ def test_all_of_the_agents_work_inside_the_sandbox(lab: Lab, frr: Frr, node: Nod
         gone = node.cni("DEL", case.name, netns, case.conf | {"prevResult": answer.document})
         assert gone.ok, (case.name, gone)
         assert not frr.paths(f"{answer.ips[0]}/32")
-    assert node.records() == []
+    until(lambda: node.records() == [], "the end of the records, once FRR has acknowledged")
     assert machine.run("ls", "/var/lib/double/held").stdout == ""
     assert not [link for link in node.links() if link.startswith(("veth", "vxlan"))]
     said = node.log.read_text()

@@ -49,7 +49,7 @@ def test_an_evpn_endpoint() -> None:
 
 def test_a_mac_without_an_address() -> None:
     """Layer 2 only: the address is left out."""
-    attach = attach_of(replace(EVPN, endpoint=replace(ENDPOINT, address="", gateway=None)))
+    attach = attach_of(replace(EVPN, endpoint=ENDPOINT._replace(address="", gateway=None)))
     assert attach is not None
     assert "ip_address" not in attach.payload
 
@@ -64,11 +64,11 @@ def test_a_mac_without_an_address() -> None:
         (replace(EVPN, export_rt=("192.0.2.1:5",)), "192.0.2.1:5"),
         (replace(EVPN, import_rt=("64512:4294967296",)), "64512:4294967296"),
         (replace(EVPN, endpoint=None), "endpoints only"),
-        (replace(EVPN, endpoint=replace(ENDPOINT, mac="02-00-00-00-00-01")), "MAC address"),
-        (replace(EVPN, endpoint=replace(ENDPOINT, host_veth="veth;reboot")), "interface name"),
-        (replace(EVPN, endpoint=replace(ENDPOINT, bridge="-cni0")), "interface name"),
-        (replace(EVPN, endpoint=replace(ENDPOINT, address="10.1.2.300/24")), "address"),
-        (replace(EVPN, endpoint=replace(ENDPOINT, gateway="nobody")), "gateway"),
+        (replace(EVPN, endpoint=ENDPOINT._replace(mac="02-00-00-00-00-01")), "MAC address"),
+        (replace(EVPN, endpoint=ENDPOINT._replace(host_veth="veth;reboot")), "interface name"),
+        (replace(EVPN, endpoint=ENDPOINT._replace(bridge="-cni0")), "interface name"),
+        (replace(EVPN, endpoint=ENDPOINT._replace(address="10.1.2.300/24")), "address"),
+        (replace(EVPN, endpoint=ENDPOINT._replace(gateway="nobody")), "gateway"),
         (replace(EVPN, nlri=IpPrefixNlri("0:1", "10.0.0.0/8")), "ip-prefix"),
         (replace(EVPN, nlri=UnicastNlri.of("10.1.2.3/32")), "unicast"),
         (replace(EVPN, nlri=VpnNlri.of("2001:db8::1/128", "0:1")), "ipv6-vpn"),

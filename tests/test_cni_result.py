@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
 from typing import Any
 
@@ -55,13 +54,13 @@ def carried(result: Result, version: str) -> Result:
         return result
     plain = tuple(Route(route.dst, route.gw) for route in result.routes)
     if at_least(version, "0.3.0"):
-        links = tuple(replace(link, mtu=None, socket_path=None, pci_id=None) for link in result.interfaces)
-        return replace(result, interfaces=links, routes=plain)
+        links = tuple(link._replace(mtu=None, socket_path=None, pci_id=None) for link in result.interfaces)
+        return result._replace(interfaces=links, routes=plain)
     ips, left = [], []
     for family in (4, 6):
         of_family = [ip for ip in result.ips if ip_interface(ip.address).version == family]
         if of_family:
-            ips.append(replace(of_family[0], interface=None))
+            ips.append(of_family[0]._replace(interface=None))
             left += [route for route in plain if ip_network(route.dst).version == family]
     return Result(ips=tuple(ips), routes=tuple(left), dns=result.dns)
 

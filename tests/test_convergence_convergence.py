@@ -360,3 +360,15 @@ class TestWithinACall:
         assert leaving(alone, item)
         alone.retry()
         assert not leaving(alone, item)
+
+
+def test_one_name_for_two_exporters_is_two_announcers(convergence: Convergence) -> None:
+    """A reload gives the name of one exporter to another: the new one has the name, the old one goes on beside it."""
+    before = ExporterUse(name="fabric", type="memory", config={"url": "old"})
+    now = ExporterUse(name="fabric", type="memory", config={"url": "new"})
+    convergence.ensure(before)
+    convergence.reset(FACTS, [now])
+    first, second = convergence.ensure(now), convergence.ensure(before)
+    assert first.name == "fabric"
+    assert second.name.startswith("fabric@")
+    assert convergence.ensure(before) is second

@@ -3,8 +3,6 @@ exporter."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -297,7 +295,7 @@ def test_since_is_when_the_state_changed(ledger: Ledger) -> None:
     ledger.want(A, [route(1)], NOW)
     tell(ledger, WANTED)
     ledger.retry()
-    tell(ledger, replace(WANTED, reason="other"), now=LATER)
+    tell(ledger, WANTED._replace(reason="other"), now=LATER)
     entry = ledger.entries[route(1).nlri]
     assert (entry.reason, entry.since) == ("other", NOW)
     ledger.retry()

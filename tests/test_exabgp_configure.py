@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bgpcni.model import Family, Neighbor, NodeFacts
-from bgpcni_exabgp.configure import Misconfigured, configure, read_passwords
+from bgpcni_exabgp.configure import Misconfigured, configure, read_passwords, sessions, sessions_in
 
 RELAY = ("/usr/bin/python3", "-I", "-m", "bgpcni_exabgp.relay", "/run/bgpcni/exabgp.sock")
 PLAIN = Neighbor("192.0.2.1", 64512, (Family.L2VPN_EVPN, Family.IPV4_UNICAST), 90)
@@ -124,6 +124,14 @@ def test_an_odd_path_is_refused():
     """A folder whose name ExaBGP's parser would cut in two."""
     with pytest.raises(Misconfigured, match="a path"):
         configure(NODE, ("/usr/a path/python3", "-I"), {})
+
+
+def test_the_sessions_can_be_read_from_the_configuration():
+    """Also where the kernel chooses the node's address, since the configured one is of the other family."""
+    node = replace(NODE, neighbors=(PLAIN, replace(PLAIN, address="2001:DB8::1")))
+    expected = {("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "auto")}
+    assert sessions(node) == sessions_in(configure(node, RELAY, {})) == expected
+    assert sessions_in("") == sessions(replace(NODE, neighbors=())) == frozenset()
 
 
 def test_passwords_are_read_from_their_files(tmp_path):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from exabgp.bgp.message import Action
+from exabgp.bgp.message import Action, Message
 from exabgp.bgp.message.open.capability import Capability
 from exabgp.bgp.message.open.capability.refresh import REFRESH
 from exabgp.bgp.message.update.attribute.nexthop import NextHop
@@ -24,7 +24,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bgpcni.testing.patience import SECONDS, until
-from bgpcni_exabgp import engine
+from bgpcni_exabgp import protocol
+from bgpcni_exabgp.engine import check, watch
+from bgpcni_exabgp.engine.claims import Claims
+from bgpcni_exabgp.engine.command import Engine
+from bgpcni_exabgp.engine.rib import GroupingRIB, RawAttributes, RawNLRI
 
 FAMILY = (AFI.ipv4, SAFI.unicast)
 HOP = NextHop("192.0.2.1")
@@ -41,13 +45,13 @@ def logger():
     log.init(getenv())
 
 
-def change(key: int, value: int | None, tag: str = "-") -> Change:
+def change(key: int, value: int | None, network: str = "") -> Change:
     action = Action.WITHDRAW if value is None else Action.ANNOUNCE
     wire = bytes([16, 10, key])
-    return Change(engine.RawNLRI(FAMILY, action, HOP, wire, wire, tag), engine.RawAttributes(bytes([value or 0])))
+    return Change(RawNLRI(FAMILY, action, HOP, wire, wire, network), RawAttributes(bytes([value or 0])))
 
 
-def flush(rib: engine.GroupingRIB, table: dict[bytes, int]) -> int:
+def flush(rib: GroupingRIB, table: dict[bytes, int]) -> int:
     """What a peer makes of what is sent; the number of UPDATEs."""
     count = 0
     for update in rib.updates(True):
@@ -66,20 +70,20 @@ def flush(rib: engine.GroupingRIB, table: dict[bytes, int]) -> int:
 
 def test_this_exabgp_is_the_one_known():
     """The self-check passes on the ExaBGP that is installed."""
-    engine.check()
+    check.check()
 
 
 def test_another_exabgp_is_refused_aloud(monkeypatch):
     """A version beyond the known ones ends the start, with words."""
-    monkeypatch.setattr(engine, "version", lambda name: "6.0.0")
-    with pytest.raises(engine.Mismatch, match=r"ExaBGP 6\.0\.0"):
-        engine.check()
+    monkeypatch.setattr(check, "version", lambda name: "6.0.0")
+    with pytest.raises(check.Mismatch, match=r"ExaBGP 6\.0\.0"):
+        check.check()
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 5), st.none() | st.integers(1, 5)), max_size=20), max_size=6))
 def test_the_last_state_is_what_the_peer_gets(bursts):
     """However often a route changes within a flush, its newest state is what arrives."""
-    rib = engine.GroupingRIB(True, [FAMILY])
+    rib = GroupingRIB(True, [FAMILY])
     table, wanted = {}, {}
     for burst in bursts:
         for key, value in burst:
@@ -91,26 +95,99 @@ def test_the_last_state_is_what_the_peer_gets(bursts):
 
 def test_ten_thousand_routes_fill_their_updates():
     """Routes with the same attributes share UPDATEs of up to 4096 octets."""
-    rib = engine.GroupingRIB(True, [FAMILY])
+    rib = GroupingRIB(True, [FAMILY])
     for n in range(10_000):
         wire = bytes([32, 10, n >> 16, n >> 8 & 255, n & 255])
-        nlri = engine.RawNLRI(FAMILY, Action.ANNOUNCE, HOP, wire, wire)
-        rib.add_to_rib(Change(nlri, engine.RawAttributes(b"")))
+        nlri = RawNLRI(FAMILY, Action.ANNOUNCE, HOP, wire, wire)
+        rib.add_to_rib(Change(nlri, RawAttributes(b"")))
     messages = [m for update in rib.updates(True) for m in update.messages(Negotiated)]
     assert len(messages) == 13
     assert max(map(len, messages)) <= 4096
 
 
+class Reactor:
+    """What the command asks of ExaBGP's reactor: two neighbours of different kinds, and where answers go."""
+
+    def __init__(self) -> None:
+        self.answers: list[str] = []
+        self.processes = SimpleNamespace(
+            write=lambda service, text: self.answers.append(text),
+            answer_done=lambda service: self.answers.append("done"),
+            answer_error=lambda service: self.answers.append("error"),
+        )
+        self.neighbors = {}
+        for name, peer_as in (("internal", 64512), ("external", 64513)):
+            neighbor = Neighbor(f"192.0.2.{len(self.neighbors) + 1}")
+            neighbor |= {"local-as": 64512, "peer-as": peer_as, "hold-time": 90}
+            neighbor.families = lambda: [FAMILY]
+            self.neighbors[name] = neighbor
+        self.configuration = SimpleNamespace(neighbors=self.neighbors)
+        self._peers = {
+            name: SimpleNamespace(
+                neighbor=neighbor,
+                fsm=SimpleNamespace(name=lambda: "IDLE"),
+                stats={"complete": 0, "reset": 7.5},
+            )
+            for name, neighbor in self.neighbors.items()
+        }
+
+    def peers(self, service: str) -> list[str]:
+        return list(self.neighbors)
+
+    def held(self, name: str) -> dict[bytes, str]:
+        """Attributes by NLRI, as announced to a neighbour."""
+        rib = self.neighbors[name].rib.outgoing
+        list(rib.updates(True))
+        return {change.nlri.wire: change.attributes.wire.hex() for change in rib.held(FAMILY).values()}
+
+
+def test_a_command_is_for_the_neighbour_that_it_names():
+    """Each kind of neighbour gets the attributes for its kind; one address in front chooses one neighbour."""
+    reactor, engine = Reactor(), Engine(Path("/nowhere"), watch.News())
+    route = (b"\x08\x0a", b"\x08\x0a")
+    announce = protocol.Announce("ipv4/unicast", "net", "192.0.2.9", (b"\1", b"\2"), (route,))
+    assert engine.run(reactor, "relay", protocol.encode_command(announce, 5))
+    assert reactor.held("internal") == {b"\x08\x0a": "01"}
+    assert reactor.held("external") == {b"\x08\x0a": "02"}
+    for number, command in enumerate((protocol.Mark(peer="192.0.2.2"), protocol.Sweep(peer="192.0.2.2")), 6):
+        assert engine.run(reactor, "relay", protocol.encode_command(command, number))
+    assert reactor.held("internal")
+    assert not reactor.held("external")
+    assert engine.run(reactor, "relay", "bgpcni state")
+    state = protocol.decode_event(reactor.answers[-2].encode())
+    assert isinstance(state, protocol.EngineState)
+    assert (state.protocol, state.seq, [n.asn for n in state.neighbors]) == (protocol.PROTOCOL, 7, [64512, 64513])
+    assert reactor.answers[-1] == "done"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "bgpcni announce 5 ipv4/unicast - 192.0.2.9 01/- 080a",
+        "bgpcni announce 5 ipv4/nothing - 192.0.2.9 01/02 080a",
+        "bgpcni announce 5 ipv4/unicast - nowhere 01/02 080a",
+        "bgpcni withdraw 5 ipv4/unicast 0g",
+        "bgpcni 5",
+    ],
+)
+def test_a_command_that_is_wrong_is_refused(line):
+    """Answered by `error`, with nothing in doubt: the number is not counted."""
+    reactor, engine = Reactor(), Engine(Path("/nowhere"), watch.News())
+    assert not engine.run(reactor, "relay", line)
+    assert reactor.answers == ["error"]
+    assert all(neighbor.rib.outgoing.sequence == 0 for neighbor in reactor.neighbors.values())
+
+
 def test_mark_keep_spare_and_sweep():
-    """What is neither kept by key nor spared by tag is withdrawn."""
-    rib = engine.GroupingRIB(True, [FAMILY])
+    """What is neither kept by key nor spared by network is withdrawn."""
+    rib = GroupingRIB(True, [FAMILY])
     table: dict[bytes, int] = {}
-    for key, tag in enumerate(["aa", "aa", "bb", "cc"]):
-        rib.add_to_rib(change(key, 1, tag))
+    for key, network in enumerate(["a", "a", "b", "c"]):
+        rib.add_to_rib(change(key, 1, network))
     flush(rib, table)
     rib.mark()
     rib.keep(FAMILY, [bytes([16, 10, 0])])
-    rib.spare(frozenset({"bb"}))
+    rib.spare(frozenset({"b"}))
     rib.sweep()
     flush(rib, table)
     assert {wire[2] for wire in table} == {0, 2}
@@ -130,14 +207,14 @@ def test_mark_keep_spare_and_sweep():
 )
 def test_end_of_rib_is_recognised(octets, family):
     """RFC 4724 section 2, of any family and with any flags; nothing else is taken for one."""
-    assert engine.end_of_rib(bytes.fromhex(octets)) == family
+    assert watch.end_of_rib(bytes.fromhex(octets)) == family
 
 
 @pytest.mark.parametrize("wiped", [False, True])
 def test_a_second_engine_on_one_configuration_ends(tmp_path, wiped):
     """Two speakers never run on one configuration, though run_dir was wiped; the file says who the one is."""
     configuration, lasting = tmp_path / "exabgp.conf", tmp_path / "lasting.pid"
-    claims = engine.Claims(configuration, lasting, "")
+    claims = Claims(configuration, lasting, "")
     assert claims.take()
     for path in (tmp_path / "exabgp.pid", lasting):
         assert f'"pid": {os.getpid()}' in path.read_text()
@@ -150,15 +227,15 @@ def test_a_second_engine_on_one_configuration_ends(tmp_path, wiped):
     claims.keep()
     assert f'"pid": {os.getpid()}' in (tmp_path / "exabgp.pid").read_text()
     claims.release()
-    assert engine.Claims(configuration, lasting, "").take()
+    assert Claims(configuration, lasting, "").take()
 
 
 class Neighbor(dict):  # type: ignore[type-arg]
     """What a session's watch asks of ExaBGP's neighbour."""
 
-    def __init__(self) -> None:
-        super().__init__({"peer-address": "192.0.2.1"})
-        self.rib = SimpleNamespace(outgoing=engine.GroupingRIB(True, [FAMILY]))
+    def __init__(self, address: str = "192.0.2.1") -> None:
+        super().__init__({"peer-address": address})
+        self.rib = SimpleNamespace(outgoing=GroupingRIB(True, [FAMILY]))
         self.api = {"neighbor-changes": ["relay"]}
         self.refresh: deque[object] = deque()
 
@@ -168,8 +245,8 @@ class Session:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, graceful: bool, refresh: int) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: self.now))
-        self.told: list[dict[str, object]] = []
+        monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: self.now))
+        self.told: list[protocol.Event | None] = []
         listener = socket.create_server(("127.0.0.1", 0))
         self.peer_side = socket.create_connection(listener.getsockname())
         self.io, _ = listener.accept()
@@ -178,27 +255,27 @@ class Session:
             families=[FAMILY], asn4=True, refresh=refresh,
             received_open=SimpleNamespace(capabilities={Capability.CODE.GRACEFUL_RESTART: {}} if graceful else {}),
         )  # fmt: skip
-        processes = SimpleNamespace(write=lambda service, text: self.told.append(json.loads(text)))
+        processes = SimpleNamespace(write=lambda service, text: self.told.append(protocol.decode_event(text.encode())))
         peer = SimpleNamespace(
             neighbor=Neighbor(), reactor=SimpleNamespace(processes=processes),
             proto=SimpleNamespace(negotiated=negotiated, connection=SimpleNamespace(io=self.io)),
         )  # fmt: skip
-        listening = engine.Engine(engine.Path("/nowhere"))
-        listening.listening = True
-        self.watch = engine.Watch(peer, listening)
+        news = watch.News()
+        news.listening = True
+        self.watch = watch.Watch(peer, news)
 
     def after(self, seconds: float) -> list[str]:
         """What is told of the end once so many seconds have passed."""
         self.now += seconds
         before = len(self.told)
         self.watch.look()
-        return [str(event["family"]) for event in self.told[before:] if event["bgpcni"] == "told"]
+        return [event.family for event in self.told[before:] if isinstance(event, protocol.ToldAll)]
 
     def route(self) -> None:
-        self.watch.received(engine.Message.CODE.UPDATE, bytes.fromhex("0000000040" + "0102"))
+        self.watch.received(Message.CODE.UPDATE, bytes.fromhex("0000000040" + "0102"))
 
     def end_of_answer(self) -> None:
-        self.watch.received(engine.Message.CODE.ROUTE_REFRESH, b"\0\1\2\1")
+        self.watch.received(Message.CODE.ROUTE_REFRESH, b"\0\1\2\1")
 
     def close(self) -> None:
         self.peer_side.close()
@@ -218,7 +295,7 @@ def test_a_new_session_whose_peer_says_end_of_rib_is_not_ended_by_a_pause(sessio
     for _ in range(5):
         session.route()
         assert session.after(10) == []
-    session.watch.received(engine.Message.CODE.UPDATE, bytes(4))
+    session.watch.received(Message.CODE.UPDATE, bytes(4))
     assert not session.watch.awaited
     assert session.after(1000) == []  # it is in the UPDATE that was passed on
 
@@ -232,7 +309,7 @@ def test_a_long_answer_whose_end_is_marked_is_not_ended_by_a_pause(session: Sess
         session.route()
         assert session.after(20) == []
     session.end_of_answer()
-    assert [event["bgpcni"] for event in session.told[-1:]] == ["told"]
+    assert isinstance(session.told[-1], protocol.ToldAll)
     assert not session.watch.awaited
 
 
@@ -240,7 +317,7 @@ def test_a_long_answer_whose_end_is_marked_is_not_ended_by_a_pause(session: Sess
 def test_a_marker_that_never_comes_is_not_waited_for_for_ever(session: Session) -> None:
     """A peer that announces the capability and says no End-of-RIB of a family."""
     session.route()
-    assert session.after(engine.MARKED - 1) == []
+    assert session.after(watch.MARKED - 1) == []
     assert session.after(1) == ["ipv4/unicast"]
 
 
@@ -261,12 +338,12 @@ def test_end_of_rib_counts_once_it_is_acknowledged(session: Session) -> None:
     """In the socket is one thing, acknowledged by the peer's TCP another."""
     session.io.sendall(b"End-of-RIB")
     session.watch.end_of_rib_sent("ipv4/unicast")
-    assert session.told[-1] == {"bgpcni": "eor", "peer": "192.0.2.1", "family": "ipv4/unicast"}
+    assert session.told[-1] == protocol.EndOfRibSent("192.0.2.1", "ipv4/unicast")
     session.peer_side.recv(100)
 
     def acknowledged() -> bool:
         session.watch.look()
-        return {"bgpcni": "ended", "peer": "192.0.2.1", "family": "ipv4/unicast"} in session.told
+        return protocol.EndOfRibAcked("192.0.2.1", "ipv4/unicast") in session.told
 
     until(acknowledged)
     assert session.watch.ended == {"ipv4/unicast"}

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgpcni.model import Announcement, MulticastNlri, Nlri, UnicastNlri, VpnNlri
-from bgpcni.wire.values import Unencodable
-from bgpcni_exabgp import engine, lines
+from bgpcni.wire.encode import Unencodable
+from bgpcni_exabgp import lines
 
 BOTH = frozenset({"ibgp", "ebgp"})
 
@@ -20,11 +20,6 @@ def route(n: int, network: str = "net", **fields) -> Announcement:
 
 def never(nlri: Nlri, reason: str) -> None:
     raise AssertionError(reason)
-
-
-def test_both_ends_speak_the_same_protocol():
-    """The engine imports nothing of the exporter, so the number stands in both."""
-    assert lines.PROTOCOLS[-1] == engine.PROTOCOL
 
 
 def test_routes_alike_share_a_line():
@@ -51,7 +46,7 @@ def test_lines_are_bounded_and_lose_nothing(count, network):
         text = line.text(123456789)
         assert text.isascii()
         assert "\n" not in text
-        assert len(text) < lines.LINE + 2048
+        assert len(text) < lines.LENGTH + 2048
 
 
 def test_a_bad_route_is_refused_alone():

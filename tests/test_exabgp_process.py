@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bgpcni.model import Family, Neighbor, NodeFacts
 from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import process
-from bgpcni_exabgp.configure import configure
-from bgpcni_exabgp.process import Home, Identity, Running, back_off, start_time
+from bgpcni_exabgp.claim import Claim, holder, start_time
+from bgpcni_exabgp.process import Apart, Home, Identity, Running, back_off
 
 
 @pytest.fixture
@@ -30,20 +27,40 @@ def home(tmp_path: Path) -> Iterator[Home]:
         left.close()
 
 
-def test_a_process_is_known_by_pid_and_start_time(home):
-    """A pid that belongs to somebody else by now is not taken for ours."""
+def test_a_process_is_known_by_its_lock(home):
+    """Whatever its file says: while nobody holds the lock there is no process, while somebody does there is one."""
     assert home.adopt() is None
-    home.identity.write_text(json.dumps({"pid": os.getpid(), "started": (start_time(os.getpid()) or 0) + 1}))
-    assert home.adopt() is None
-    home.identity.write_text(json.dumps({"pid": os.getpid(), "started": start_time(os.getpid())}))
+    claim = Claim(home.identity, plain="odd", by="speaker")
+    assert claim.take()
     found = home.adopt()
     assert found is not None
+    assert (found.identity.pid, found.by, home.plain()) == (os.getpid(), "speaker", "odd")
     assert found.alive()
     found.close()
     for text in ("", "{}", "[1]", '{"pid": "x"}'):
         home.identity.write_text(text)
-        assert home.adopt() is None
-    home.identity.unlink()
+        found = home.adopt()
+        assert found is not None
+        assert found.identity == Identity(0, 0)
+        assert found.alive()
+        found.close()
+    claim.release()
+    assert home.adopt() is None
+
+
+def test_a_process_of_another_pid_namespace_is_awaited_by_its_lock(home):
+    """Its pid is another process's here, which is not taken for it: it has ended once it lets go of the lock."""
+    claim = Claim(home.identity)
+    assert claim.take()
+    claim.tell(started=(start_time(os.getpid()) or 0) + 1)
+    found = home.adopt()
+    assert found is not None
+    assert not found.wait(0.01)
+    with pytest.raises(OSError, match="No such file"):
+        found.signal(signal.SIGTERM)  # there is no relay either
+    threading.Timer(0.05, claim.release).start()
+    assert found.wait(SECONDS)
+    found.close()
 
 
 def test_a_start_that_fails_says_why(home):
@@ -60,7 +77,7 @@ def test_a_start_that_fails_says_why(home):
 
 
 def test_a_death_is_told_by_its_signal_and_not_by_the_last_line(home):
-    """Lines that were logged before the start are not quoted as its reason."""
+    """Whatever was logged before has nothing to do with it."""
     home.write_configuration("process p { run /bin/sleep 1000; encoder json; }\n")
     running = home.start()
     try:
@@ -88,8 +105,8 @@ def test_a_death_is_told_by_its_signal_and_not_by_the_last_line(home):
     ids=["session", "no error", "another's", "error", "traceback", "ours", "empty"],
 )
 def test_the_last_line_is_told_only_if_it_is_an_error(home, log, words):
-    """The line must come from the process itself, not from one of its sessions."""
-    running = Running(Identity(7, 1), os.open(os.devnull, os.O_RDONLY))
+    """Of this very process, and not of one of its sessions."""
+    running = Running(home, Identity(7, 1), os.open(os.devnull, os.O_RDONLY))
     running.status = process._status(os.CLD_EXITED, 1)
     home.log.write_text(log.format(pid=7))
     assert home.ending(running) == f"it ended with exit status 1{words}"
@@ -98,9 +115,9 @@ def test_the_last_line_is_told_only_if_it_is_an_error(home, log, words):
 
 def test_how_another_agents_exabgp_ended_is_not_known(home):
     """It is no child of ours; what it logged last is not taken for the reason."""
-    running = Running(Identity(7, 1), os.open(os.devnull, os.O_RDONLY))
+    running = Running(home, Identity(7, 1), os.open(os.devnull, os.O_RDONLY))
     home.log.write_text("12:00:00 7  configuration   could not load")
-    assert home.ending(running) == "it ended, and how is not known: an earlier agent started it"
+    assert home.ending(running) == "it ended, and how is not known: we did not start it"
     running.close()
 
 
@@ -143,89 +160,48 @@ def test_back_off_begins_at_once_and_is_bounded():
 
 
 def test_a_wiped_run_dir_hides_no_exabgp(home):
-    """It is known by the file in data_dir too, but for one of an earlier boot: that pid may be anybody's."""
+    """It is known by the lock in data_dir too."""
+    assert home.lasting is not None
     home.lasting.parent.mkdir()
-    own = {"pid": os.getpid(), "started": start_time(os.getpid()), "plain": "old", "boot": process.boot()}
-    home.lasting.write_text(json.dumps(own))
+    claim = Claim(home.lasting, plain="old")
+    assert claim.take()
     found = home.adopt()
     assert found is not None
     assert home.plain() == "old"
     found.close()
-    home.lasting.write_text(json.dumps(own | {"boot": "an earlier one"}))
+    claim.release()
     assert home.adopt() is None
-    home.lasting.unlink()
 
 
-class TestTaking:
-    """Which files an exporter uses: those of a live ExaBGP that has its sessions, else those of its own name."""
+def test_a_lock_is_taken_although_somebody_looks(home):
+    """Who looks whether it is taken holds it for a moment, over which no start fails."""
+    stop = threading.Event()
 
-    @staticmethod
-    def facts(folder: Path, *peers: str, speakers: tuple[str, ...] = ()) -> NodeFacts:
-        neighbors = tuple(Neighbor(peer, 64512, (Family.IPV4_UNICAST,), 90) for peer in peers)
-        return NodeFacts(
-            run_dir=str(folder), data_dir=str(folder), asn=64512, router_id="192.0.2.1", local_address="192.0.2.1",
-            neighbors=neighbors, has_bgp=True, speakers=speakers,
-        )  # fmt: skip
+    def look() -> None:
+        while not stop.is_set():
+            holder(home.identity)
 
-    @staticmethod
-    def live(home: Home, facts: NodeFacts) -> Iterator[Home]:
-        """A process that runs on this home's configuration."""
-        home.write_configuration(configure(facts, home.relay_command(), {}))
-        child = subprocess.Popen(["sleep", "1000"])
-        home.identity.write_text(json.dumps({"pid": child.pid, "started": start_time(child.pid)}))
-        yield home
-        child.kill()
-        child.wait()
+    lookers = [threading.Thread(target=look) for _ in range(3)]
+    for thread in lookers:
+        thread.start()
+    try:
+        for _ in range(50):
+            claim = Claim(home.identity)
+            assert claim.take()
+            claim.release()
+    finally:
+        stop.set()
+        for thread in lookers:
+            thread.join()
 
-    @pytest.fixture
-    def old(self, tmp_path: Path) -> Iterator[Home]:
-        """The ExaBGP of an exporter `old`, with one session."""
-        facts = self.facts(tmp_path, "192.0.2.254")
-        yield from self.live(Home.of("old", facts), facts)
 
-    @staticmethod
-    def taken(exporter: str, facts: NodeFacts) -> str:
-        home = Home.of(exporter, facts).take()
-        home.leave()
-        return home.name
-
-    def test_each_exporter_has_files_of_its_own(self, tmp_path: Path) -> None:
-        facts = self.facts(tmp_path, "192.0.2.254")
-        names = [self.taken(name, facts) for name in ("exabgp", "a", "b", "a/b")]
-        assert names[:3] == ["exabgp", "exabgp-a", "exabgp-b"]
-        assert len(set(names)) == 4
-        assert "/" not in names[3]
-
-    def test_a_speaker_is_known_by_its_sessions(self, old: Home, tmp_path: Path) -> None:
-        """Its exporter is called otherwise now. Sessions of others, or of another address, are not ours."""
-        assert self.taken("new", self.facts(tmp_path, "192.0.2.254", "192.0.2.253")) == old.name
-        assert self.taken("new", self.facts(tmp_path, "192.0.2.253")) == "exabgp-new"
-        moved = replace(self.facts(tmp_path, "192.0.2.254"), local_address="192.0.2.2")
-        assert self.taken("new", moved) == "exabgp-new"
-        assert self.taken("old", moved) == f"{old.name}@2", "the other one is handed over, or ends"
-        assert self.taken("old", self.facts(tmp_path, "192.0.2.253")) == old.name, "it has other neighbours now"
-        assert self.taken("old", self.facts(tmp_path)) == old.name, "it has none now, and is to end"
-
-    def test_a_speaker_of_another_exporter_stays(self, old: Home, tmp_path: Path) -> None:
-        """A neighbour moved from one to the other: the other lets it go when it reads its configuration."""
-        facts = self.facts(tmp_path, "192.0.2.254", speakers=("new", "old"))
-        assert self.taken("new", facts) == "exabgp-new"
-
-    def test_two_exporters_never_have_one_speaker(self, old: Home, tmp_path: Path) -> None:
-        """Also two of one name, while a reload hands over from one to the other."""
-        facts = self.facts(tmp_path, "192.0.2.254")
-        first = Home.of("new", facts).take()
-        second = Home.of("old", facts).take()
-        try:
-            assert (first.name, second.name) == (old.name, f"{old.name}@2")
-        finally:
-            first.leave()
-            second.leave()
-
-    def test_what_two_had_is_one_afterwards(self, old: Home, tmp_path: Path) -> None:
-        """Two speakers become one: the second ends, for its session is the first one's now."""
-        more = self.facts(tmp_path, "192.0.2.253")
-        for other in self.live(Home.of("other", more), more):
-            both = self.facts(tmp_path, "192.0.2.254", "192.0.2.253")
-            assert self.taken("other", both) == other.name
-            assert old.adopt() is None
+def test_a_speaker_elsewhere_is_known_by_its_lock(home):
+    """With its interpreter, which the configuration names for the relay, and how its last ExaBGP ended."""
+    assert home.apart() is None
+    claim = Claim(home.speaker, python="/usr/bin/other", ending="", count=0)
+    assert claim.take()
+    claim.tell(ending="it ended", count=2)
+    assert home.apart() == Apart("/usr/bin/other", "it ended", 2)
+    assert home.relay_command("/usr/bin/other")[0] == "/usr/bin/other"
+    claim.release()
+    assert home.apart() is None

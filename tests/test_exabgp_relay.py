@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from bgpcni.testing.patience import SECONDS
+from bgpcni_exabgp import process
+from bgpcni_exabgp.process import Home
 
 UP = '{"type": "state", "neighbor": {"address": {"peer": "192.0.2.1"}, "state": "up"}}'
 DOWN = UP.replace('"up"', '"down"')
@@ -46,13 +49,18 @@ class Exabgp:
         return self.process.stdout.readline().rstrip("\n")
 
     def agent(self) -> Agent:
-        end = time.monotonic() + SECONDS
-        while True:
-            try:
-                return Agent(self.path)
-            except OSError:
-                assert time.monotonic() < end
-                assert self.process.poll() is None
+        return connected(self.path, self.process)
+
+
+def connected(path: Path, alive: subprocess.Popen) -> Agent:
+    """An agent, once the relay listens, whose socket is there a moment earlier. `alive`: the relay, or its parent."""
+    end = time.monotonic() + SECONDS
+    while True:
+        try:
+            return Agent(path)
+        except OSError:
+            assert time.monotonic() < end
+            assert alive.poll() is None
 
 
 class Agent:
@@ -90,7 +98,7 @@ def exabgp(tmp_path: Path) -> Iterator[Exabgp]:
 def test_lines_go_both_ways(exabgp):
     """What the agent says reaches ExaBGP, what ExaBGP says reaches the agent; the socket is its owner's alone."""
     agent = exabgp.agent()
-    assert agent.hello() == {"version": 1, "up": {}, "down": [], "lost": 0}
+    assert agent.hello() == {"version": 2, "up": {}, "down": [], "lost": 0}
     assert exabgp.path.stat().st_mode & 0o077 == 0
     agent.say("bgpcni state\n")
     assert exabgp.hear() == "bgpcni state"
@@ -147,6 +155,42 @@ def test_it_survives_what_it_does_not_understand(exabgp):
     agent.hello()
     exabgp.say('{"type": "state", broken', '{"type": "state"}', *["x" * 1000] * 2000, "done")
     assert [agent.hear() for _ in range(2000)] == ["x" * 1000] * 2000
+
+
+PARENT = """
+import signal, subprocess, sys
+relay = subprocess.Popen([sys.executable, "-I", "-m", "bgpcni_exabgp.relay", sys.argv[1]], stdin=subprocess.PIPE)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR2})
+print("ready", flush=True)
+print(signal.sigwait({signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR2}), flush=True)
+print(signal.sigwait({signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR2}), flush=True)
+sys.stdin.read()
+"""
+"""In ExaBGP's place: starts the relay, and tells which signals come."""
+
+
+def test_an_agent_has_exabgp_signalled(tmp_path, monkeypatch):
+    """Reload, end, kill, whether or not it can see the process; other signals are not sent, and none is answered."""
+    monkeypatch.setattr(process, "RELAY", SECONDS)
+    path = tmp_path / "relay.sock"
+    command = [sys.executable, "-c", PARENT, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            assert parent.stdout
+            assert parent.stdout.readline() == "ready\n"
+            agent = connected(path, parent)
+            agent.hello()
+            for number in (signal.SIGUSR2, 0, signal.SIGUSR1):
+                agent.say(f"relay signal {int(number)}\n")
+            assert parent.stdout.readline() == f"{int(signal.SIGUSR1)}\n"
+            home = Home(str(tmp_path), "relay", None)
+            home.signal(signal.SIGTERM)
+            assert parent.stdout.readline() == f"{int(signal.SIGTERM)}\n"
+            home.signal(signal.SIGKILL)
+            assert parent.wait(SECONDS) == -signal.SIGKILL
+            agent.close()
+        finally:
+            parent.kill()  # it waits for signals, not for our end
 
 
 def test_it_ends_with_exabgp(exabgp):

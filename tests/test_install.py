@@ -120,6 +120,30 @@ def test_the_wheels_launcher_is_used_where_it_runs(
     assert run(installed.plugins[1]) == f"{python} -I -m bgpcni.plugin\n"
 
 
+@pytest.mark.usefixtures("needs_compiler")
+def test_without_python_a_call_that_no_agent_answers_is_refused(tmp_path: Path) -> None:
+    """As a pod installs for its node: the plugin alone, and it knows that there is no Python to fall back on."""
+    options = ["--bin-dir", str(tmp_path / "bin"), "--conf-dir", str(tmp_path / "net.d")]
+    done = CliRunner().invoke(cli.main, ["install", *options, "--without-python", "--no-sample"])
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "net.d").exists()
+    environment = {"BGPCNI_SOCKET": "/dev/null", "CNI_COMMAND": "ADD"}
+    call = subprocess.run([tmp_path / "bin/bgpcni"], env=environment, input=b"{}", capture_output=True, check=False)
+    assert (call.returncode, json.loads(call.stdout)["code"]) == (1, 11)
+    assert b"installed on this node without its Python" in call.stdout
+    done = CliRunner().invoke(cli.main, ["uninstall", *options])
+    assert (done.exit_code, list((tmp_path / "bin").iterdir())) == (0, [])
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_python_a_script_is_no_plugin(tmp_path: Path) -> None:
+    with pytest.raises(IoFailure) as error:
+        install([tmp_path / "bin"], None, None)
+    expected = "without Python only a compiled launcher can be installed: no compiler (bgpcni-has-no-compiler)"
+    assert error.value.msg == expected
+    assert list((tmp_path / "bin").iterdir()) == []
+
+
 @pytest.mark.usefixtures("no_compiler")
 def test_installing_again_changes_nothing(tmp_path: Path) -> None:
     first = install([tmp_path / "bin"], tmp_path / "net.d")

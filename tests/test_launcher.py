@@ -28,6 +28,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bgpcni import handler, paths, plugin
+from bgpcni.cni.versions import SUPPORTED, version_answer
 from bgpcni.launcher import launcher as script_source
 from bgpcni.launcher import protocol
 from bgpcni.launcher.build import SOURCE, compile_launcher
@@ -523,12 +524,100 @@ def test_a_large_answer_goes_through_a_pipe_that_does_not_block(launcher: Launch
         assert process.wait(SECONDS) == 0
 
 
-def test_without_an_interpreter_it_says_so(launcher: Launcher) -> None:
-    """The virtual environment was deleted: exit code 1 and the path, nothing on stdout."""
+def without_python(launcher: Launcher, how: str) -> str:
+    """Take the launcher's Python away; the words for it."""
     launcher.python.unlink()
-    done = launcher.run()
-    message = f"bgpcni: cannot execute {launcher.python}: No such file or directory\n"
-    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", message)
+    if how == "gone":
+        return f"cannot execute {launcher.python}: No such file or directory"
+    field = os.fsencode(launcher.python)
+    empty = field.ljust(4096, b"\0"), bytes(4096)
+    image = launcher.path.read_bytes()
+    launcher.path.write_bytes(image.replace(*empty) if launcher.compiled else image.replace(field, b"", 1))
+    return "bgpcni was installed on this node without its Python"
+
+
+MISSING = pytest.mark.parametrize("how", ["gone", "never installed"])
+
+
+@MISSING
+@pytest.mark.parametrize(
+    ("command", "code"), [("ADD", 11), ("DEL", 11), ("CHECK", 11), ("GC", 11), ("STATUS", 50), ("FROB", 11), ("", 11)]
+)
+def test_without_an_agent_and_without_python_the_call_is_an_error_of_cni(
+    launcher: Launcher, how: str, command: str, code: int
+) -> None:
+    """What a runtime shows is an error with a code, in the version asked for, that says where to look."""
+    words = without_python(launcher, how)
+    done = launcher.run(b'{ "name": "n", "cniVersion" : "0.4.0" }', CNI_COMMAND=command)
+    text = f"no agent answers on {launcher.socket}, and {words}: start bgpcni agent, or look at its pod on this node"
+    assert json.loads(done.stdout) == {"cniVersion": "0.4.0", "code": code, "msg": text}
+    assert (done.returncode, done.stderr.decode()) == (1, f"bgpcni: {command + ' failed: ' if command else ''}{text}\n")
+
+
+@MISSING
+def test_without_python_an_agent_is_asked_as_ever(launcher: Launcher, how: str) -> None:
+    without_python(launcher, how)
+    with launcher.agent(replying(0, b"{}")):
+        assert launcher.run().stdout == b"{}"
+
+
+@MISSING
+def test_without_python_addresses_for_other_plugins_are_refused_with_the_remedy(launcher: Launcher, how: str) -> None:
+    words = without_python(launcher, how)
+    path = launcher.path.rename(launcher.path.with_name("bgpcni-ipam"))
+    done = replace(launcher, path=path).run(b'{"cniVersion": "1.0.0"}')
+    text = f"the agent does not give addresses to other plugins, and {words}: install bgpcni with pip here"
+    assert (done.returncode, json.loads(done.stdout)) == (1, {"cniVersion": "1.0.0", "code": 11, "msg": text})
+
+
+@MISSING
+@pytest.mark.parametrize("command", ["ADD", "GC"])
+def test_without_python_a_request_beyond_the_bound_is_refused_in_the_same_words(
+    launcher: Launcher, how: str, command: str
+) -> None:
+    without_python(launcher, how)
+    most = protocol.limit(command)
+    done = launcher.run(b" " * (most + 1), CNI_COMMAND=command)
+    reply = plugin.too_large(handler.Call({"CNI_COMMAND": command}, b""), most)
+    assert json.loads(done.stdout) == json.loads(reply.stdout) | {"cniVersion": "1.1.0"}
+
+
+@MISSING
+@pytest.mark.parametrize("asked", ["0.3.1", "1.1.0", "9.9.9", None])
+def test_without_python_version_answers_all_the_same(launcher: Launcher, how: str, asked: str | None) -> None:
+    """Word for word what the plugin in Python says: a runtime may ask before the agent's pod is there."""
+    without_python(launcher, how)
+    done = launcher.run(json.dumps({"cniVersion": asked} if asked else {}).encode(), CNI_COMMAND="VERSION")
+    assert (done.returncode, json.loads(done.stdout)) == (0, version_answer(asked))
+
+
+@MISSING
+@pytest.mark.parametrize("variable", [{"BGPCNI_SOCKET": '/a"b'}, {"CNI_COMMAND": 'A"\n'}], ids=["socket", "command"])
+def test_without_python_what_json_cannot_hold_is_left_out(
+    launcher: Launcher, how: str, variable: dict[str, str]
+) -> None:
+    without_python(launcher, how)
+    answer = json.loads(launcher.run(b"{}", **variable).stdout)
+    assert answer["code"] == 11
+    assert answer["msg"].startswith("no agent answers on ")
+
+
+@pytest.mark.parametrize(
+    ("stdin", "version"),
+    [
+        (b'{"cniVersion":"0.3.0"}', "0.3.0"), (b'{"cniVersion"\n:\t"0.3.0"', "0.3.0"),
+        (b'{"a": "cniVersion", "cniVersion": "0.3.0"}', "0.3.0"), (b'"cniVersion":"cniVersion":"0.3.0"', "0.3.0"),
+        (b'{"cniVersion": 1, "cniVersion": "0.3.0"}', "0.3.0"), (b'{"cniVersion": "9.9.9"}', "1.1.0"),
+        (b'{"cniVersion": "0.3.0', "1.1.0"), (b'{"cniVersion": ""}', "1.1.0"), (b'{"cniVersion"', "1.1.0"),
+        (b'{"cniVersion":"0000000000000000"}', "1.1.0"), (b'{"cniVersion"\0:"0.3.0"}', "1.1.0"), (b"", "1.1.0"),
+    ],
+)  # fmt: skip
+def test_the_version_of_an_error_is_the_one_asked_for_if_it_can_be_found(
+    launcher: Launcher, stdin: bytes, version: str
+) -> None:
+    """Else the newest. Without Python nobody reads the JSON, only the text behind the word."""
+    without_python(launcher, "never installed")
+    assert json.loads(launcher.run(stdin).stdout)["cniVersion"] == version
 
 
 @pytest.mark.skipif(not ROOT, reason="needs root, to listen as another user")
@@ -588,11 +677,11 @@ SOUND = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "et
 
 @pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK", "GC", "STATUS"])
 def test_where_an_agent_should_be_no_python_is_started_to_say_so(launcher: Launcher, command: str) -> None:
-    """Byte for byte what the plugin in Python answers, but for the version, which is not looked for in stdin."""
+    """Byte for byte what the plugin in Python answers."""
     launcher.python.unlink()
-    body = {"cniVersion": "1.1.0" if command in ("GC", "STATUS") else "1.0.0", "name": "net", "type": "bgpcni"}
+    body = {"cniVersion": "1.1.0" if command in ("GC", "STATUS") else "0.4.0", "name": "net", "type": "bgpcni"}
     body |= {"cni.dev/valid-attachments": []} if command == "GC" else {}
-    body |= {"prevResult": {"cniVersion": "1.0.0"}} if command == "CHECK" else {}
+    body |= {"prevResult": {"cniVersion": "0.4.0"}} if command == "CHECK" else {}
     stdin = json.dumps(body).encode()
     done = launcher.run(stdin, CNI_COMMAND=command, **SOUND)
     variables = {**SOUND, "CNI_COMMAND": command}
@@ -698,4 +787,6 @@ def test_both_launchers_keep_to_the_protocols_numbers() -> None:
     assert {**{name: getattr(script_source, name) for name in expected}, "HELLO": script_source.HELLO[0]} == expected
     assert (eval(defined["HEADER_SIZE"]), eval(defined["REPLY_SIZE"])) == (protocol.HEADER.size, protocol.REPLY.size)
     assert eval(defined["DEFAULT_SOCKET"]) == script_source.DEFAULT_SOCKET.decode() == str(paths.SOCKET)
+    (supported,) = re.findall(r"supported\[\] = \{(.*), NULL\}", source)
+    assert eval(f"({supported})") == tuple(one.decode() for one in script_source.SUPPORTED) == SUPPORTED
     assert eval(defined["AGENT_CONFIG"]) == script_source.AGENT_CONFIG.decode() == str(paths.AGENT_CONFIG)

@@ -99,6 +99,21 @@ def test_a_record_survives_the_disk() -> None:
     assert str(FULL.key) == "net/c/eth0"
 
 
+def test_a_record_is_written_as_the_release_before_wrote_it() -> None:
+    """An agent that is upgraded reads the records of the one before, and that one those of its successor, but for keys
+    that are new."""
+    document = json.loads(FULL.model_dump_json(by_alias=True))
+    assert document["routes"] == [
+        {"dst": "0.0.0.0/0", "gw": None, "mtu": None, "advmss": None, "priority": None, "table": None, "scope": None}
+    ]
+    assert document["addresses"] == [{"address": "10.1.2.3/24", "gateway": "10.1.2.1"}]
+    assert document["ipam"] == {
+        "type": "host-local", "data_dir": "/var/lib/cni/networks", "stdin": None, "environment": {},
+    }  # fmt: skip
+    before = {key: value for key, value in document.items() if key not in ("pod",)}
+    assert Attachment.model_validate(before) == FULL
+
+
 @pytest.mark.parametrize(
     "change",
     [

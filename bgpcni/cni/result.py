@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, NamedTuple
 
 from bgpcni.cni.document import Place
 from bgpcni.cni.versions import at_least, read_version
@@ -19,8 +19,7 @@ from bgpcni.errors import CniError
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5,31}")
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(NamedTuple):
     """One interface. `sandbox`: the namespace's path, None for the node's own. `mtu`: octets."""
 
     name: str
@@ -31,8 +30,7 @@ class Interface:
     pci_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class IpConfig:
+class IpConfig(NamedTuple):
     """One address, with its prefix length and host bits (`10.1.2.3/24`). `interface`: index into the result's."""
 
     address: str
@@ -53,8 +51,7 @@ class Route:
     scope: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Dns:
+class Dns(NamedTuple):
     """The DNS settings for the container's resolv.conf."""
 
     nameservers: tuple[str, ...] = ()
@@ -63,8 +60,7 @@ class Dns:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """The result of an ADD, independent of the version in which it is written."""
 
     interfaces: tuple[Interface, ...] = ()

@@ -10,7 +10,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Protocol
 
@@ -328,7 +327,7 @@ def peers(node: Node) -> tuple[Document, int]:
     found = []
     for name, announcer in node.convergence.announcers().items():
         for peer in _peers(node, announcer):
-            document = asdict(peer)
+            document = peer._asdict()
             document["lastError"] = document.pop("last_error")
             found.append({"exporter": name, **document, "families": list(peer.families)})
     down = any(peer["state"] != "Established" for peer in found)
@@ -345,7 +344,7 @@ def _peers(node: Node, announcer: Announcer) -> list[Peer]:
     reason = facts.absent(node.netlink, mine.local_address, place) if mine.neighbors else ""
     ours = {neighbor.address for neighbor in mine.neighbors} if reason else ()
     return [
-        replace(peer, last_error="; ".join(filter(None, (reason, peer.last_error))))
+        peer._replace(last_error="; ".join(filter(None, (reason, peer.last_error))))
         if peer.address in ours and peer.state != "Established"
         else peer
         for peer in found

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -93,7 +93,10 @@ class NeighborTable(Table):
 
 
 class BgpTable(Table):
-    """`[bgp]`. Times are in seconds. `local_address`: the source address of the sessions, and the VTEP of EVPN."""
+    """`[bgp]`. Times are in seconds. `local_address`: the source address of the sessions, and the VTEP of EVPN.
+
+    If `router_id` is absent, it is `local_address`, if that is an IPv4 address.
+    """
 
     asn: Asn
     router_id: Annotated[str, AfterValidator(_router_id)]
@@ -103,6 +106,12 @@ class BgpTable(Table):
     hold_time: HoldTime = 90
     graceful_restart: Annotated[int, Field(ge=0, le=4095)] = 120
     neighbors: tuple[NeighborTable, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _identified(cls, table: Any) -> Any:
+        local = table.get("local_address") if isinstance(table, dict) else None
+        return {"router_id": local} | table if isinstance(local, str) and ":" not in local else table
 
     @model_validator(mode="after")
     def _consistent(self) -> BgpTable:
@@ -220,6 +229,30 @@ class PolicyTable(Table):
                 raise InvalidConfiguration(f"ipam: subnet {wanted} is not allowed by [policy] prefixes of this node")
 
 
+def _node_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", value):
+        raise ValueError(f"{value!r} is no node's name: lower case letters, digits, '-' and '.'")
+    return value
+
+
+class KubernetesTable(Table):
+    """`[cluster.kubernetes]`. `network`: the template of the network configuration that the agent puts into `conf_dir`;
+    `unready_after`: seconds without any BGP session until the node says so, 0 for never."""
+
+    kubeconfig: PathText | None = None
+    network: PathText | None = None
+    conf_dir: PathText = str(paths.CONF_DIR)
+    unready_after: Annotated[float, Field(ge=0, le=86400)] = 0.0
+
+
+class ClusterTable(Table):
+    """`[cluster]`. `node` absent: $NODE_NAME, else the host's name."""
+
+    store: Literal["kubernetes"]
+    node: Annotated[str, AfterValidator(_node_name)] | None = None
+    kubernetes: KubernetesTable = Field(default_factory=KubernetesTable.model_construct)
+
+
 class AgentConfig(Table):
     """The whole file. `orphan_grace`: seconds."""
 
@@ -231,10 +264,14 @@ class AgentConfig(Table):
     exporters: dict[str, ExporterTable] = Field(default_factory=dict)
     networks: dict[str, NetworkTable] = Field(default_factory=dict)
     policy: PolicyTable = Field(default_factory=PolicyTable.model_construct)
+    cluster: ClusterTable | None = None
 
 
 def load(path: Path) -> AgentConfig:
-    """Read and validate agent.toml. Raises InvalidConfiguration naming file, place and what is wrong there."""
+    """Read and validate agent.toml. Raises InvalidConfiguration naming file, place and what is wrong there.
+
+    If nodes share one file, `$NODE_IP` gives each node its own `bgp.local_address`: a pod gets it from `status.hostIP`.
+    """
     import tomllib  # a call without an agent reads no agent.toml
 
     try:
@@ -248,6 +285,9 @@ def load(path: Path) -> AgentConfig:
         raise InvalidConfiguration(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidConfiguration(f"{path}: {error}") from None
+    here = os.environ.get("NODE_IP")
+    if here and isinstance(document.get("bgp"), dict):
+        document["bgp"].setdefault("local_address", here)
     try:
         return AgentConfig.model_validate(document)
     except ValidationError as error:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni import clock
 from bgpcni.convergence.ledger import Entry, Ledger, Standing
@@ -33,8 +33,7 @@ ROUTE_STATES = ("wanted", "announced", "withdrawing", "refused")
 _FURTHEST = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.ACKED}
 
 
-@dataclass(frozen=True, slots=True)
-class RouteState:
+class RouteState(NamedTuple):
     """What `bgpcni routes` says of one route at one exporter: wanted, announced, withdrawing or refused."""
 
     state: str
@@ -42,8 +41,7 @@ class RouteState:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ExporterState:
+class ExporterState(NamedTuple):
     """What `bgpcni status` says of an exporter. `state`: `ok`, `starting`, or `late` with the reason."""
 
     state: str

@@ -13,14 +13,13 @@ import json
 import os
 import threading
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni.errors import IoFailure
 from bgpcni.ipam.leases import Entry, Leases
 
 
-@dataclass(frozen=True, slots=True)
-class Noted:
+class Noted(NamedTuple):
     """What we note of a lease at the first call. A lease with the same values later is the same one."""
 
     inode: int

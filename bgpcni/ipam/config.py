@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from bgpcni.cni.document import Object, Place
 from bgpcni.cni.result import Route, decode_route
@@ -60,8 +60,7 @@ class Range:
 RangeSet = tuple[Range, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class HostLocalConfig:
+class HostLocalConfig(NamedTuple):
     """A container gets one address of each set, in this order. The index of a set is the N of `last_reserved_ip.N`."""
 
     range_sets: tuple[RangeSet, ...]

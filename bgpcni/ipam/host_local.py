@@ -6,9 +6,9 @@ It blocks. One object may serve many calls, from any thread. All state is in the
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
+from typing import NamedTuple
 
 from bgpcni.cni.result import Dns
 from bgpcni.errors import InvalidConfiguration, IoFailure
@@ -25,8 +25,7 @@ _TRIES = 64
 """After so many taken addresses in a row we list the folder once, instead of trying each of the others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """One address that was given, with the prefix length of its subnet (`10.1.2.3/24`), and the set it is from.
 
     `taken_from`: who held it until now, if it was one of `held`.

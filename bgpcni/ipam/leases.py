@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni.errors import CheckFailed, InvalidConfiguration, IoFailure, TryAgain
 from bgpcni.files import Unfit, require_plain
@@ -34,8 +34,7 @@ _turns: dict[str, threading.Lock] = {}
 """By folder: the lock between the threads of this process."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A lease as it was found. If two entries of one address are equal, it was not written again in between."""
 
     inode: int

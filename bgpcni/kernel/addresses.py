@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni.ip import ip_address, ip_interface, ip_network
 from bgpcni.kernel import uapi
@@ -18,8 +18,7 @@ def family_of(version: int) -> int:
     return socket.AF_INET if version == 4 else socket.AF_INET6
 
 
-@dataclass(frozen=True, slots=True)
-class Assigned:
+class Assigned(NamedTuple):
     """One address of a link, with its prefix length. `flags`: IFA_F_*."""
 
     address: str

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface
+from typing import NamedTuple
 
 from bgpcni.errors import KernelRefused, Unfit
 from bgpcni.ip import ip_interface
@@ -26,8 +27,7 @@ _making = threading.Lock()
 IPV6_LEAST_MTU = 1280
 
 
-@dataclass(frozen=True, slots=True)
-class BridgePlan:
+class BridgePlan(NamedTuple):
     """What the bridge has to be. `gateways`: its addresses with prefix length. `mtu` 0: the kernel's default.
 
     `anycast_mac`: the MAC it must have; it then has no IPv6 link-local address. None: any MAC. `tagging`: the VLANs of

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni.kernel import addresses, links
 from bgpcni.kernel.netlink import Netlink, NetlinkError
 
 
-@dataclass(frozen=True, slots=True)
-class Guest:
+class Guest(NamedTuple):
     """An interface in another namespace. `host`: its other end, on this node. `addresses`: without prefix length."""
 
     host: links.Link

@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni.kernel import uapi
 
@@ -67,8 +67,7 @@ def text(value: bytes) -> str:
     return value.rstrip(b"\0").decode(errors="replace")
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One request: type, flags beyond NLM_F_REQUEST and NLM_F_ACK, body (family header and attributes)."""
 
     kind: int

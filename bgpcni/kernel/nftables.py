@@ -15,8 +15,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from bgpcni.errors import KernelRefused
 from bgpcni.kernel import uapi
@@ -33,8 +32,7 @@ _SECONDS = 30.0
 _NOT_HERE = (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(NamedTuple):
     """One element: of a set, or with `goto` (a chain's name) of a verdict map.
 
     `key`: as the kernel has it, each part of a concatenation padded to four octets. `comment`: whose it is.

@@ -10,8 +10,8 @@ import logging
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
 
 from bgpcni.kernel import sysctl, uapi
 from bgpcni.kernel.addresses import family_of, way_message, way_of
@@ -28,8 +28,7 @@ _BOTTOM = 0x100
 """The bottom of a label stack, RFC 3032 section 2.1; the label is in the upper 20 bits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """One route of ours: `gateway` None: on the link. `device`: an index. `label`: the MPLS label put on packets."""
 
     prefix: str

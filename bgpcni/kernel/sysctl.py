@@ -1,4 +1,7 @@
-"""Sysctls of the calling thread's network namespace, which /proc/sys/net shows. They are changed only if needed."""
+"""Sysctls of the calling thread's network namespace, which /proc/sys/net shows. They are changed only if needed.
+
+In a container /proc/sys is read-only; `$BGPCNI_PROC_SYS` then names a folder whose `net` is /proc/sys/net of the host.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from bgpcni.kernel import uapi
 from bgpcni.kernel.library import iproute
 
 log = logging.getLogger(__name__)
-_ROOT = Path("/proc/sys")
+_ROOT = Path(os.environ.get("BGPCNI_PROC_SYS") or "/proc/sys")
 
 
 def read(name: str) -> str:

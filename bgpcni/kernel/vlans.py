@@ -11,9 +11,9 @@ import secrets
 import struct
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
+from typing import NamedTuple
 
 from bgpcni.errors import KernelRefused, Unsupported
 from bgpcni.kernel import links, namespace, sysctl, uapi
@@ -24,8 +24,7 @@ PVID, UNTAGGED = uapi.BRIDGE_VLAN_INFO_PVID, uapi.BRIDGE_VLAN_INFO_UNTAGGED
 LARGEST = 4094
 
 
-@dataclass(frozen=True, slots=True)
-class Tagging:
+class Tagging(NamedTuple):
     """The VLANs of a port. `untagged`: its only VLAN, or the native one of a trunk, 0 for none. `tagged`: the others.
 
     `keep_default`: the port also stays in the bridge's default VLAN.
@@ -168,7 +167,7 @@ def _make(netlink: Netlink, bridge: links.Link, name: str, tagging: Tagging) -> 
             netlink, host=f"veth{secrets.token_hex(4)}", inside=name, namespace=None, bridge=bridge.index,
             mtu=bridge.mtu, group=0,
         )  # fmt: skip
-        netlink.run(*port_messages(port, replace(tagging, tagged=())))
+        netlink.run(*port_messages(port, tagging._replace(tagged=())))
     except NetlinkError as error:
         if error.errno != errno.EEXIST:  # else another ADD made it meanwhile
             raise

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from bgpcni.kernel import links, uapi
 from bgpcni.kernel.addresses import family_of
@@ -35,8 +35,7 @@ _FIXED = uapi.NUD_NOARP | uapi.NUD_REACHABLE
 _TTL = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(NamedTuple):
     """A VXLAN device. `mtu`: of the frames' payload inside; `master`: the index of the bridge it is a port of.
 
     `router_mac`: its own MAC where it is no port but routes, and then `master` is a VRF. `mark`, `group`: whose it is,
@@ -209,8 +208,7 @@ def send(netlink: Netlink, messages: Sequence[Message]) -> list[bytes | NetlinkE
 # --- what is there ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class FdbEntry:
+class FdbEntry(NamedTuple):
     """A forwarding entry of a device. `mac` None: of its flood list. `vni`: None if it is the device's own."""
 
     mac: str | None

@@ -116,14 +116,17 @@ def _below(root: Path, folder: Path) -> Path:
     return root / folder.relative_to("/")
 
 
-def install(bin_dirs: Sequence[Path], conf_dir: Path | None = None, python: str | Path = sys.executable) -> Installed:
+def install(
+    bin_dirs: Sequence[Path], conf_dir: Path | None = None, python: str | Path | None = sys.executable
+) -> Installed:
     """Install or update; a second run changes nothing. Missing folders are made.
 
     `python`: the interpreter that has this package, for calls that no agent answers. Symbolic links in its path are
-    kept, because the interpreter of a virtual environment is one. Raises IoFailure, and InvalidConfiguration for a path
-    that is too long.
+    kept, because the interpreter of a virtual environment is one. None: the node has no Python of ours, because a pod
+    installs for it, and such calls are refused. With `conf_dir` None no sample is installed. Raises IoFailure, also if
+    a launcher that needs no Python does not run here, and InvalidConfiguration for a path that is too long.
     """
-    interpreter = os.fsencode(os.path.abspath(python))
+    interpreter = os.fsencode(os.path.abspath(python)) if python is not None else b""
     for bin_dir in bin_dirs:
         with _saying(bin_dir):
             bin_dir.mkdir(parents=True, exist_ok=True)
@@ -188,9 +191,9 @@ def render(installed: Installed) -> str:
     return "\n".join([*lines, f"launcher: {installed.launcher}{why}"])
 
 
-def render_uninstalled(uninstalled: Uninstalled) -> str:
-    """The outcome as text: one line for each file."""
-    lines = [f"removed  {path}" for path in uninstalled.removed]
+def render_uninstalled(uninstalled: Uninstalled, more: Sequence[str] = ()) -> str:
+    """The outcome as text: one line for each file, and for what else was removed."""
+    lines = [f"removed  {path}" for path in (*uninstalled.removed, *more)]
     lines += [f"kept  {path}: it is not ours, or somebody changed it" for path in uninstalled.kept]
     return "\n".join(lines or ["nothing of bgpcni was found"])
 
@@ -235,6 +238,8 @@ def _choose(bin_dir: Path, python: bytes) -> tuple[Launcher, str, bytes]:
             if not (reason := _defect(bin_dir, image)):
                 return "compiled here", "", patched(image, python)
     reasons.append(reason)
+    if not python:
+        raise IoFailure(f"without Python only a compiled launcher can be installed: {'; '.join(reasons)}")
     return "script", "; ".join(reasons), script(python)
 
 

@@ -6,11 +6,15 @@
  * starting Python. If none should be running, we execute the Python plugin with the same stdin and environment.
  * Nothing is written to stdout before the whole reply was read, so the Python plugin always starts with an empty one.
  *
+ * On a node that has no Python of ours, because the agent is a pod, the launcher refuses such a call itself: it always
+ * ends with a result or with an error of the CNI specification.
+ *
  * Under the name `bgpcni-ipam` this is an IPAM plugin, which the agent does not serve: Python is executed at once.
  *
- * It may not read JSON and does not validate: what cannot be opened is not sent, and whoever answers the call reports
- * the error. So a call that lacks a variable is never refused here, and neither is VERSION, whose answer repeats a part
- * of stdin. A stdin that is too long is cut to limit + 1 octets and goes to the Python plugin, which refuses it.
+ * It reads no JSON but the text behind "cniVersion", and does not validate: what cannot be opened is not sent, and
+ * whoever answers the call reports the error. So while there is a Python, a call that lacks a variable is never refused
+ * here, and neither is VERSION, whose answer repeats a part of stdin. A stdin that is too long is cut to limit + 1
+ * octets and goes to the Python plugin, which refuses it.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -47,7 +51,8 @@
 
 extern char **environ;
 
-/* The installer overwrites this field with the interpreter's path. It is volatile, so that the compiler reads it. */
+/* The installer overwrites this field with the interpreter's path, or with zeroes if only an agent does the calls. It is
+ * volatile, so that the compiler reads it. */
 static volatile char python[4096] = "@BGPCNI-PYTHON@";
 
 static char variables[MAX_GC], input[MAX_GC + 1], reply[MAX_REPLY];
@@ -300,17 +305,56 @@ static int is_plain(const char *text)
 
 static int say(int fd, const char *const *parts)
 {
-    struct iovec line[12];
+    struct iovec line[20];
     int count = 0;
     for (; parts[count]; count++)
         line[count] = (struct iovec){(char *)parts[count], strlen(parts[count])};
     return writev(fd, line, count) >= 0;
 }
 
+/* Versions of the specification that we speak (versions.py). */
+static const char *const supported[] = {"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", NULL};
+
+/* The first version that stdin has behind the word "cniVersion", written to `to`, or "". */
+static const char *asked_version(size_t input_size, char to[16])
+{
+    static const char word[] = "\"cniVersion\"";
+    const char *at = input, *end = input + input_size;
+
+    while ((at = memmem(at, (size_t)(end - at), word, sizeof word - 1)) != NULL) {
+        const char *value = at += sizeof word - 1;
+        size_t size = 0;
+        int seen = 0; /* of `:` and `"` */
+        for (; value < end && seen < 2 && memchr(seen ? " \t\r\n\"" : " \t\r\n:", *value, 5); value++)
+            seen += *value == (seen ? '"' : ':');
+        while (seen == 2 && value + size < end && size < 15 &&
+               ((value[size] >= '0' && value[size] <= '9') || value[size] == '.'))
+            size++;
+        if (size > 0 && value + size < end && value[size] == '"') {
+            memcpy(to, value, size);
+            to[size] = 0;
+            return to;
+        }
+    }
+    return "";
+}
+
+/* The version for an error's reader: the configuration's if we speak it, else `otherwise`. */
+static const char *error_version(size_t input_size, const char *otherwise)
+{
+    char asked[16];
+    const char *version = asked_version(input_size, asked);
+    for (const char *const *one = supported; *one; one++)
+        if (strcmp(*one, version) == 0)
+            return *one;
+    return otherwise;
+}
+
 /* Refuse a call that needs an agent: returns the exit code. NOBODY: the call needs none, or it is not valid. */
-static int refuse(const char *command)
+static int refuse(const char *command, size_t input_size)
 {
     const char *configured = getenv("BGPCNI_SOCKET"), *where = DEFAULT_SOCKET, *why = "no agent answers on ";
+    const char *version;
     const struct refusal *one = refusals, *end = refusals + sizeof refusals / sizeof *refusals;
 
     while (one < end && strcmp(command, one->command) != 0)
@@ -330,18 +374,72 @@ static int refuse(const char *command)
         return NOBODY;
     if (!is_plain(where))
         return NOBODY;
+    version = error_version(input_size, one->version);
     (void)say(2, (const char *const[]){"bgpcni: ", command, " failed: ", why, where, ": start bgpcni agent\n", NULL});
-    if (!say(1, (const char *const[]){"{\"cniVersion\": \"", one->version, "\", \"code\": ", one->code, ", \"msg\": \"",
+    if (!say(1, (const char *const[]){"{\"cniVersion\": \"", version, "\", \"code\": ", one->code, ", \"msg\": \"",
                                       why, where, ": start bgpcni agent\"}\n", NULL}))
         return complain("cannot write the result", "");
     return 1;
 }
 
-static int become_python(size_t input_size, char *module)
-{
-    char *const arguments[] = {(char *)python, "-I", "-m", module, NULL};
-    int again = memfd_create("stdin", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+/* What became of the call before Python was to do it. */
+enum reason { NO_AGENT, TOO_LARGE, IPAM };
 
+/* The exit code of a call that neither an agent nor Python answers. `failure`: errno of Python's start; 0: there is
+ * none to start. */
+static int do_without_python(const char *command, size_t input_size, enum reason reason, int failure)
+{
+    const char *where = getenv("BGPCNI_SOCKET"), *code = "11", *path = (const char *)python;
+    char asked[16];
+    const char *text[8] = {NULL};
+
+    command = command && is_plain(command) ? command : "";
+    where = where && *where ? where : DEFAULT_SOCKET;
+    where = is_plain(where) ? where : "the socket in BGPCNI_SOCKET";
+    path = failure ? is_plain(path) ? path : "bgpcni's Python" : "";
+    if (strcmp(command, "VERSION") == 0 && reason != TOO_LARGE) {
+        const char *const *one = supported;
+        const char *version = asked_version(input_size, asked);
+        int told = say(1, (const char *const[]){"{\"cniVersion\": \"", *version ? version : "1.1.0",
+                                                "\", \"supportedVersions\": [", NULL});
+        for (; *one && told; one++)
+            told = say(1, (const char *const[]){"\"", *one, one[1] ? "\", " : "\"]}\n", NULL});
+        return told ? 0 : complain("cannot write the result", "");
+    }
+    if (reason == TOO_LARGE) {
+        code = "6";
+        text[0] = "the network configuration is larger than ";
+        text[1] = strcmp(command, "GC") == 0 ? "16777216 octets" : "1048576 octets";
+    } else {
+        code = strcmp(command, "STATUS") == 0 ? "50" : code;
+        text[0] = reason == IPAM ? "the agent does not give addresses to other plugins" : "no agent answers on ";
+        text[1] = reason == IPAM ? "" : where;
+        text[2] = failure ? ", and cannot execute " : ", and bgpcni was installed on this node without its Python";
+        text[3] = path;
+        text[4] = failure ? ": " : "";
+        text[5] = failure ? strerror(failure) : "";
+        text[6] = reason == IPAM ? ": install bgpcni with pip here" : ": start bgpcni agent, or look at its pod on this node";
+    }
+    for (int i = 0; i < 7; i++)
+        text[i] = text[i] ? text[i] : "";
+    (void)say(2, (const char *const[]){"bgpcni: ", command, *command ? " failed: " : "", text[0], text[1], text[2],
+                                       text[3], text[4], text[5], text[6], "\n", NULL});
+    if (!say(1, (const char *const[]){"{\"cniVersion\": \"", error_version(input_size, "1.1.0"), "\", \"code\": ", code,
+                                      ", \"msg\": \"", text[0], text[1], text[2], text[3], text[4], text[5], text[6],
+                                      "\"}\n", NULL}))
+        return complain("cannot write the result", "");
+    return 1;
+}
+
+static int become_python(const char *command, size_t input_size, enum reason reason)
+{
+    char *module = reason == IPAM ? "bgpcni.ipam_plugin" : "bgpcni.plugin";
+    char *const arguments[] = {(char *)python, "-I", "-m", module, NULL};
+    int again;
+
+    if (!*python)
+        return do_without_python(command, input_size, reason, 0);
+    again = memfd_create("stdin", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
     if (again < 0 && errno == EINVAL) /* kernels before 6.3 */
         again = memfd_create("stdin", MFD_CLOEXEC);
     if (again < 0 || !write_whole(again, input, input_size) || lseek(again, 0, SEEK_SET) < 0 || dup2(again, 0) < 0)
@@ -350,7 +448,7 @@ static int become_python(size_t input_size, char *module)
     syscall(SYS_close_range, 3U, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */);
 #endif
     execv(arguments[0], arguments);
-    return complain("cannot execute ", arguments[0]);
+    return do_without_python(command, input_size, reason, errno);
 }
 
 /* Whether the runtime has called us as the IPAM plugin, by our name. Other arguments are ignored. */
@@ -362,7 +460,8 @@ static int is_ipam(int count, char **arguments)
 
 int main(int count, char **arguments)
 {
-    int code = NOBODY, ipam = is_ipam(count, arguments);
+    enum reason reason = is_ipam(count, arguments) ? IPAM : NO_AGENT;
+    int code = NOBODY;
 
     fill_standard_descriptors();
     signal(SIGPIPE, SIG_IGN);
@@ -371,10 +470,12 @@ int main(int count, char **arguments)
     size_t limit = command && strcmp(command, "GC") == 0 ? MAX_GC : MAX_REQUEST;
     size_t variables_size = gather_variables(limit);
     size_t input_size = read_whole(0, input, limit + 1);
-    if (!ipam && variables_size + input_size <= limit) {
+    if (variables_size + input_size > limit && reason == NO_AGENT)
+        reason = TOO_LARGE;
+    if (reason == NO_AGENT) {
         code = ask_agent(variables_size, input_size);
         if (code == NOBODY && command && input_size > 0)
-            code = refuse(command);
+            code = refuse(command, input_size);
     }
-    return code == NOBODY ? become_python(input_size, ipam ? "bgpcni.ipam_plugin" : "bgpcni.plugin") : code;
+    return code == NOBODY ? become_python(command, input_size, reason) : code;
 }

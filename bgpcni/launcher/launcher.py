@@ -27,6 +27,9 @@ REFUSALS = {
     b"STATUS": (b"50", b"1.1.0", (b"CNI_PATH",)),
 }
 """For each command: the code of the error, its cniVersion, and the variables that a valid call must have."""
+SUPPORTED = (b"0.1.0", b"0.2.0", b"0.3.0", b"0.3.1", b"0.4.0", b"1.0.0", b"1.1.0")
+NO_AGENT, TOO_LARGE, IPAM = range(3)
+"""What became of a call before Python was to do it."""
 
 
 class Nobody(Exception):
@@ -157,7 +160,32 @@ def ask_agent(variables: bytes, stdin: bytes) -> tuple[int, bytes, bytes]:
         agent.close()
 
 
-def refusal(command: bytes) -> tuple[bytes, bytes] | None:
+def is_plain(text: bytes) -> bool:
+    """Whether it can stand in JSON as it is."""
+    return not any(octet < 32 or octet > 126 or octet in b'"\\' for octet in text)
+
+
+def asked_version(stdin: bytes) -> bytes:
+    """The first version that stdin has behind the word "cniVersion", or b""."""
+    word = b'"cniVersion"'
+    at = stdin.find(word)
+    while at >= 0:
+        rest = stdin[at + len(word) : at + len(word) + 4096].lstrip(b" \t\r\n")
+        value = rest[1:].lstrip(b" \t\r\n") if rest[:1] == b":" else b""
+        version, quote, _ = value[1:17].partition(b'"')
+        if value[:1] == b'"' and quote and 0 < len(version) <= 15 and not version.strip(b"0123456789."):
+            return version
+        at = stdin.find(word, at + len(word))
+    return b""
+
+
+def error_version(stdin: bytes, otherwise: bytes) -> bytes:
+    """The version for an error's reader: the configuration's if we speak it, else `otherwise`."""
+    asked = asked_version(stdin)
+    return asked if asked in SUPPORTED else otherwise
+
+
+def refusal(command: bytes, stdin: bytes) -> tuple[bytes, bytes] | None:
     """stdout and stderr of the error for a call that needs an agent. None: the call does not, or it is not valid."""
     code, version, needed = REFUSALS.get(command, (b"", b"", ()))
     if not code or not all(os.environb.get(name) for name in needed):
@@ -167,11 +195,57 @@ def refusal(command: bytes) -> tuple[bytes, bytes] | None:
         if not os.path.lexists(AGENT_CONFIG):
             return None
         why = AGENT_CONFIG + b" exists, but no agent answers on "
-    if any(octet < 32 or octet > 126 or octet in b'"\\' for octet in where):
-        return None  # it would have to be escaped in JSON
-    text = why + where + b": start bgpcni agent"
+    if not is_plain(where):
+        return None
+    return error(command, error_version(stdin, version), code, why + where + b": start bgpcni agent")
+
+
+def error(command: bytes, version: bytes, code: bytes, text: bytes) -> tuple[bytes, bytes]:
+    """stdout and stderr of a call that failed."""
     out = b'{"cniVersion": "%b", "code": %b, "msg": "%b"}\n' % (version, code, text)
-    return out, b"bgpcni: %b failed: %b\n" % (command, text)
+    return out, b"bgpcni: %b%b%b\n" % (command, b" failed: " if command else b"", text)
+
+
+def do_without_python(stdin: bytes, reason: int, failure: OSError | None) -> int:
+    """The exit code of a call that neither an agent nor Python answers. `failure`: of Python's start; None: there is
+    none to start."""
+    command = os.environb.get(b"CNI_COMMAND", b"")
+    command = command if is_plain(command) else b""
+    if command == b"VERSION" and reason != TOO_LARGE:
+        listed = b", ".join(b'"%b"' % version for version in SUPPORTED)
+        version = asked_version(stdin) or SUPPORTED[-1]
+        return tell(0, b'{"cniVersion": "%b", "supportedVersions": [%b]}\n' % (version, listed), b"")
+    code = b"50" if command == b"STATUS" else b"11"
+    where = os.environb.get(b"BGPCNI_SOCKET") or DEFAULT_SOCKET
+    where = where if is_plain(where) else b"the socket in BGPCNI_SOCKET"
+    path = os.fsencode(PYTHON) if is_plain(os.fsencode(PYTHON)) else b"bgpcni's Python"
+    lack = b", and bgpcni was installed on this node without its Python"
+    if failure is not None:
+        lack = b", and cannot execute %b: %b" % (path, os.fsencode(failure.strerror or "it failed"))
+    if reason == TOO_LARGE:
+        code, text = b"6", b"the network configuration is larger than %d octets" % limit_of(command)
+    elif reason == IPAM:
+        text = b"the agent does not give addresses to other plugins%b: install bgpcni with pip here" % lack
+    else:
+        text = b"no agent answers on %b%b: start bgpcni agent, or look at its pod on this node" % (where, lack)
+    return tell(1, *error(command, error_version(stdin, SUPPORTED[-1]), code, text))
+
+
+def limit_of(command: bytes) -> int:
+    return MAX_GC if command == b"GC" else MAX_REQUEST
+
+
+def tell(code: int, out: bytes, err: bytes) -> int:
+    """Write both, stderr first; the exit code."""
+    try:
+        write_whole(2, err)
+    except OSError:
+        pass
+    try:
+        write_whole(1, out)
+    except OSError as error:
+        return complain("cannot write the result", error)
+    return code
 
 
 def stdin_again(stdin: bytes) -> None:
@@ -185,7 +259,10 @@ def stdin_again(stdin: bytes) -> None:
     os.dup2(again, 0)
 
 
-def become_python(stdin: bytes, module: str) -> int:
+def become_python(stdin: bytes, reason: int) -> int:
+    if not PYTHON:
+        return do_without_python(stdin, reason, None)
+    module = "bgpcni.ipam_plugin" if reason == IPAM else "bgpcni.plugin"
     try:
         stdin_again(stdin)
     except OSError as error:
@@ -198,7 +275,7 @@ def become_python(stdin: bytes, module: str) -> int:
     try:
         os.execv(PYTHON, [PYTHON, "-I", "-m", module])
     except OSError as error:
-        return complain(f"cannot execute {PYTHON}", error)
+        return do_without_python(stdin, reason, error)
 
 
 def main() -> int:
@@ -208,29 +285,21 @@ def main() -> int:
     if borrowed_privileges():
         for name in [name for name in os.environb if name.startswith(b"BGPCNI_")]:
             del os.environb[name]
-    limit = MAX_GC if os.environb.get(b"CNI_COMMAND") == b"GC" else MAX_REQUEST
+    limit = limit_of(os.environb.get(b"CNI_COMMAND", b""))
     variables = b"".join(b"%b=%b\0" % pair for pair in os.environb.items() if pair[0].startswith(b"CNI_"))
     stdin = read_stdin(limit + 1)
-    ipam = sys.argv[0].rpartition("/")[2] == "bgpcni-ipam"
-    module = "bgpcni.ipam_plugin" if ipam else "bgpcni.plugin"
-    if ipam or len(variables) + len(stdin) > limit:
-        return become_python(stdin, module)
+    if sys.argv[0].rpartition("/")[2] == "bgpcni-ipam":
+        return become_python(stdin, IPAM)
+    if len(variables) + len(stdin) > limit:
+        return become_python(stdin, TOO_LARGE)
     try:
         code, out, err = ask_agent(variables, stdin)
     except (Nobody, OSError):
-        refused = refusal(os.environb.get(b"CNI_COMMAND", b"")) if stdin else None
+        refused = refusal(os.environb.get(b"CNI_COMMAND", b""), stdin) if stdin else None
         if refused is None:
-            return become_python(stdin, module)
+            return become_python(stdin, NO_AGENT)
         code, (out, err) = 1, refused
-    try:
-        write_whole(2, err)
-    except OSError:
-        pass
-    try:
-        write_whole(1, out)
-    except OSError as error:
-        return complain("cannot write the result", error)
-    return code
+    return tell(code, out, err)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ be released.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bgpcni.errors import IoFailure, TryAgain
@@ -57,7 +56,7 @@ def settled(node: Node, stored: Stored) -> Stored | None:
                 node.store.put(again.state, of_now)
             except IoFailure as error:
                 log.warning("%s: %s", of_now.key, error.msg, extra=of_now.key.fields)
-            return replace(again, attachment=of_now)
+            return again._replace(attachment=of_now)
     except TryAgain:
         return None
 

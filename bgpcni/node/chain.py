@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bgpcni.cni.result import Dns, Interface, Result
 from bgpcni.errors import InvalidConfiguration, KernelRefused
@@ -24,8 +23,7 @@ _ANSWER_SECONDS = 3.5
 """The kernel sends three ARP or ND requests, one second apart; this is longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What the kernel has for the interface that prevResult names."""
 
     link: links.Link

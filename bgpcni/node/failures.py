@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni import clock
 from bgpcni.cni.environment import parse_args
@@ -22,8 +22,7 @@ LONGEST = 2000
 """How many characters are kept of a message, and of a name that came from the caller."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """`code`, `msg` and `details` are those that the runtime got.
 
     `network` is "" where not even that could be read, `pod` is None outside of Kubernetes.

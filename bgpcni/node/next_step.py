@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from bgpcni.convergence.ledger import Standing
 from bgpcni.model import ExporterUse, State
@@ -39,8 +40,7 @@ class Link(Enum):
     """We have removed it, with all that was installed for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class AtExporter:
+class AtExporter(NamedTuple):
     """How one attachment stands with one exporter.
 
     `recorded`: the record names the exporter. `wanted`: by the present configuration it has to announce the
@@ -56,8 +56,7 @@ class AtExporter:
     vain: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """All that decides on the next step. Durations are in seconds.
 
     `state`: the state of its record, None if there is none. `this_boot`: the record is of this boot, so the namespace

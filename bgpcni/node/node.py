@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bgpcni import clock
@@ -275,7 +274,7 @@ class Node:
             vrf = plan.VrfHere(self.numbers.of(vrf_name(routing.bgp.vrf), undo), lacking)
         intent, more = plan.forwarded(request.settings, routing.bgp, imports, vrf)
         warnings += more
-        return replace(routing, bgp=intent)
+        return routing._replace(bgp=intent)
 
     def refuse_exporters(self, routing: plan.Routing, agent: AgentConfig) -> None:
         """Raises InvalidConfiguration for an exporter that cannot be used here: not installed, misconfigured, …

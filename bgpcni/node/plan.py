@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from bgpcni import bgp
 from bgpcni.cni.result import Dns, IpConfig, Route
@@ -33,8 +33,7 @@ _NAMES_A_PATH = re.compile(r"(socket|file|path|dir)$", re.IGNORECASE)
 """Keys of exporters' options."""
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
+class Routing(NamedTuple):
     """What is announced, and by which exporters."""
 
     bgp: Bgp
@@ -42,8 +41,7 @@ class Routing:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class VrfHere:
+class VrfHere(NamedTuple):
     """The VRF of a network. `number`: its number on this node. `lacking`: what it needs and is missing here, or ""."""
 
     number: int

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni import clock
 from bgpcni.config.agent import AgentConfig
@@ -45,8 +46,7 @@ _MOST_STEPS = 64
 """The most steps of one run. More would be a defect of ours, and must not become an endless loop."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """The outcome of `end`. `released`: nothing is left; otherwise the addresses are held. `had_link`: the link
     was there."""
 

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -233,6 +234,37 @@ def agent(
         sys.exit(1)
 
 
+@main.command()
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    default=paths.RUN_DIR,
+    show_default=True,
+    envvar="BGPCNI_RUN_DIR",
+    metavar="DIR",
+    help="The folder that it shares with the agent, at the same path.",
+)
+@click.option("--type", "kind", default="exabgp", show_default=True, metavar="TYPE", help="The exporter whose speaker.")
+@click.option("--name", default=None, metavar="NAME", help="The exporter's name in agent.toml. Default: its type.")
+@click.option("--log-json", is_flag=True, help="Log JSON objects, one for each line.")
+def speaker(run_dir: Path, kind: str, name: str | None, log_json: bool) -> None:
+    """Run ExaBGP in the foreground for an agent elsewhere, such as in another pod.
+
+    It waits for the configuration that the agent writes. When it ends, peers with graceful restart keep the routes.
+    Each exporter in agent.toml that runs an ExaBGP can have a speaker of its own.
+    """
+    from bgpcni.agent.logs import configure
+    from bgpcni.convergence import catalog
+
+    configure(as_json=log_json)
+    try:
+        catalog.cache_in(run_dir)
+        catalog.load(kind).speak(run_dir, name or kind)
+    except CniError as error:
+        click.echo(f"bgpcni speaker: {error.msg}", err=True)
+        sys.exit(1)
+
+
 def _places(command: F) -> F:
     """The options of commands that put the plugin in place or take it away."""
     command = click.option(
@@ -247,13 +279,20 @@ def _places(command: F) -> F:
 
 @main.command()
 @_places
-def install(bin_dir: Path | None, conf_dir: Path) -> None:
-    """Install the plugin executable (as bgpcni, bagpipe and bgpcni-ipam) and a sample configuration."""
+@click.option(
+    "--without-python",
+    is_flag=True,
+    help="The agent does every call: for a host without this Python, such as one that a pod installs to.",
+)
+@click.option("--sample/--no-sample", default=True, help="Whether to put the sample configuration in place.")
+def install(bin_dir: Path | None, conf_dir: Path, without_python: bool, sample: bool) -> None:
+    """Put the plugin executable (as bgpcni, bagpipe and bgpcni-ipam) and the sample configuration in place."""
     from bgpcni.launcher import install as installer
 
     try:
         places = installer.places(bin_dir)
-        installed = installer.install(places.folders, conf_dir)
+        python = None if without_python else sys.executable
+        installed = installer.install(places.folders, conf_dir if sample else None, python)
     except CniError as error:
         click.echo(f"bgpcni install: {error.msg}", err=True)
         sys.exit(1)
@@ -264,29 +303,38 @@ def install(bin_dir: Path | None, conf_dir: Path) -> None:
 
 @main.command()
 @_places
-def uninstall(bin_dir: Path | None, conf_dir: Path) -> None:
-    """Remove what install has installed. Changed configurations and records stay."""
+@click.option("--purge", is_flag=True, help="Also records and all else that is kept; refused while any of it is used.")
+def uninstall(bin_dir: Path | None, conf_dir: Path, purge: bool) -> None:
+    """Remove what install put in place, and the network that the agent wrote. Configurations that somebody changed
+    stay; so do records, but for --purge."""
+    from bgpcni.cluster import network
     from bgpcni.launcher import install as installer
+    from bgpcni.operator import purge as purging
 
+    run_dir, data_dir = _folders()
     try:
+        kept = purging.purge(run_dir, data_dir, network.written(conf_dir)) if purge else []
+        written = (conf_dir / network.NAME,) if network.take_away(conf_dir) else ()  # before the plugin that it names
         uninstalled = installer.uninstall(installer.places_to_clear(bin_dir), conf_dir)
     except CniError as error:
         click.echo(f"bgpcni uninstall: {error.msg}", err=True)
         sys.exit(1)
-    click.echo(installer.render_uninstalled(uninstalled))
-    if left := installer.attached(_data_dir()):
+    uninstalled = replace(uninstalled, removed=(*written, *uninstalled.removed))
+    click.echo(installer.render_uninstalled(uninstalled, kept))
+    if left := installer.attached(data_dir):
         text = f"{left} interfaces of containers are still there, and runtimes need the plugin to delete them"
         click.echo(f"bgpcni uninstall: warning: {text}", err=True)
 
 
-def _data_dir() -> Path:
-    """The data_dir of agent.toml, or the default if that cannot be read."""
+def _folders() -> tuple[Path, Path]:
+    """run_dir and data_dir of agent.toml, the defaults where that cannot be read."""
     from bgpcni.config.agent import load
 
     try:
-        return Path(load(paths.AGENT_CONFIG).data_dir)
+        config = load(paths.AGENT_CONFIG)
     except CniError:
-        return paths.DATA_DIR
+        return paths.RUN_DIR, paths.DATA_DIR
+    return Path(config.run_dir), Path(config.data_dir)
 
 
 if __name__ == "__main__":

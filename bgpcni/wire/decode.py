@@ -7,7 +7,7 @@ No input raises anything else, and no octets are copied back to a peer. Pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from socket import inet_ntoa
 from struct import unpack
@@ -94,7 +94,7 @@ def decode_update(peer: str, body: bytes, *, internal: bool, asn4: bool = True) 
             if intact and len(hop) != 4:
                 faults.append("no NEXT_HOP of four octets: treated as withdrawn")
                 intact = False
-            stated = replace(attributes, next_hop=read_address(hop)) if intact and attributes is not None else None
+            stated = attributes._replace(next_hop=read_address(hop)) if intact and attributes is not None else None
             reader.routes(Family.IPV4_UNICAST, new_octets, stated)
     return Update(tuple(reader.events), tuple(faults), tuple(reader.given_up))
 
@@ -206,7 +206,7 @@ class _UpdateReader:
         stated = None
         if attributes is not None:
             try:
-                stated = replace(attributes, next_hop=_next_hop(family, value[4 : 4 + size]))
+                stated = attributes._replace(next_hop=_next_hop(family, value[4 : 4 + size]))
             except Malformed as error:
                 self._give_up(family, str(error))  # RFC 7606 section 7.11
                 return

@@ -1,13 +1,18 @@
-"""ExaBGP as the speaker: run and supervised by our agent, or one that the user already runs.
+"""ExaBGP as the speaker: run by our agent, or one that the user runs already.
 
-    exporter    the contract's verbs, and ExaBGP's life        engine   ExaBGP with our command, in its own process
-    ledger      what each neighbour got of each route          relay    ExaBGP's API process: pipes to a unix socket
-    lines link  what is sent to ExaBGP, and the connection     process  starts, adopts, ends ExaBGP
-    received    what each neighbour told, bounded              hearing  the thread that tells it
-    trial       the one bad route among many suspects          configure  its configuration file
+    exporter    the verbs of the contract           protocol   commands and events, which both ends share
+    dialect     how ExaBGP is told of routes        engine     ExaBGP with our command, a process of its own
+    supervisor  starts ExaBGP, stays connected      relay      ExaBGP's API process, to which the agent connects
+    events      notes what ExaBGP tells             process    starts, adopts and ends the process of ExaBGP
+    advertised  which peer has which route          configure  writes ExaBGP's configuration
+    quarantine  routes over which sessions end      received   counts and bounds the routes of each peer
+    lines link  what is sent, and the connection    receiver   the thread that decodes them
+    claim       the lock by which a process is known   speaker  `bgpcni speaker`: runs ExaBGP in another pod
+    homes       which ExaBGP is whose
 
-The exporter is imported when asked for only: the engine and the relay are processes of their own that live in
-this package and need none of it.
+Each part is made of parts that exist already, and is given all that it needs when it is made: `shared`, `receiver`,
+`events`, `supervisor`, `exporter`, in this order. The exporter is imported only when it is asked for, since the engine
+and the relay need none of it.
 """
 
 from __future__ import annotations

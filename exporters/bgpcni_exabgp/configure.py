@@ -1,38 +1,35 @@
-"""Writes ExaBGP's configuration from what the agent knows of the node. Pure, but for `read_passwords`.
+"""Writes ExaBGP's configuration from what the agent knows of the node, and reads its sessions from it again. Pure,
+except for `read_passwords`.
 
-Every value is validated by type, and what is text (a password, a path) is refused if ExaBGP's parser could take
-it for anything else: nothing reaches the file unescaped.
+Every value is validated by its type. Text, such as a password or a path, is refused if ExaBGP's parser could take it
+for anything else.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from bgpcni.config.secret import read_secret
 from bgpcni.model import Family, Neighbor, NodeFacts
-
-FAMILIES = {
-    Family.IPV4_UNICAST: "ipv4 unicast",
-    Family.IPV6_UNICAST: "ipv6 unicast",
-    Family.IPV4_VPN: "ipv4 mpls-vpn",
-    Family.IPV6_VPN: "ipv6 mpls-vpn",
-    Family.L2VPN_EVPN: "l2vpn evpn",
-}
-"""ExaBGP's names."""
+from bgpcni_exabgp.lines import NAMES
 
 PASSWORD = re.compile(r"[!-~]{1,80}")
 PATH = re.compile(r"/[A-Za-z0-9._/+@%:=-]*")
 BGP_PORT = 179
+Sessions = frozenset[tuple[str, str]]
+"""BGP sessions by the addresses of peer and node. The latter is "auto" where the kernel chooses it."""
+_SESSION = re.compile(r"^neighbor (\S+) {\s+router-id \S+;\s+local-address (\S+);", re.MULTILINE)
+"""The beginning of each neighbour, as `_neighbor` writes it."""
 
 
 class Misconfigured(ValueError):
-    """A value that ExaBGP must not be given; the text names it, for the operator."""
+    """A value that ExaBGP must not be given. The text names it for the operator."""
 
 
 def configure(node: NodeFacts, command: Sequence[str], passwords: Mapping[str, str]) -> str:
-    """The configuration file. `command`: that of the relay; `passwords`: by neighbour address.
+    """The text of the configuration file. `command`: of the relay. `passwords`: by the address of the neighbour.
 
     Raises `Misconfigured`.
     """
@@ -43,8 +40,18 @@ def configure(node: NodeFacts, command: Sequence[str], passwords: Mapping[str, s
     return head + "".join("\n" + _neighbor(node, n, passwords.get(n.address)) for n in node.neighbors)
 
 
+def sessions(node: NodeFacts) -> Sessions:
+    """The sessions that `configure` gives to this node. Raises ValueError for what is no address."""
+    return frozenset((str(ip_address(n.address)), str(_source(node, n) or "auto")) for n in node.neighbors)
+
+
+def sessions_in(text: str) -> Sessions:
+    """The sessions in a configuration that `configure` wrote."""
+    return frozenset(_SESSION.findall(text))
+
+
 def read_passwords(neighbors: Sequence[Neighbor]) -> dict[str, str]:
-    """The TCP MD5 password of each neighbour that has one: its file without the end of the line."""
+    """The TCP MD5 password of each neighbour that has one, by its address. Raises `Misconfigured`."""
     passwords = {}
     for neighbor in neighbors:
         if neighbor.password_file is not None:
@@ -58,16 +65,14 @@ def read_passwords(neighbors: Sequence[Neighbor]) -> dict[str, str]:
 def _neighbor(node: NodeFacts, neighbor: Neighbor, password: str | None) -> str:
     try:
         peer = ip_address(neighbor.address)
-        local = ip_address(node.local_address) if node.local_address else None
+        local = _source(node, neighbor)
         router = IPv4Address(node.router_id) if node.router_id else None
     except ValueError as error:
         raise Misconfigured(str(error)) from None
     if router is None:
         raise Misconfigured("bgp.router_id is needed")
-    if local is None or local.version != peer.version:
-        if neighbor.passive:
-            raise Misconfigured(f"neighbour {peer} is passive: bgp.local_address of its family is needed")
-        local = None
+    if local is None and neighbor.passive:
+        raise Misconfigured(f"neighbour {peer} is passive: bgp.local_address of its family is needed")
     if not neighbor.families:
         raise Misconfigured(f"neighbour {peer} has no families")
     hold = _number(f"hold_time of {peer}", neighbor.hold_time, 3, 65535)
@@ -77,7 +82,7 @@ def _neighbor(node: NodeFacts, neighbor: Neighbor, password: str | None) -> str:
         f"local-as {_number('bgp.asn', node.asn, 1, 0xFFFFFFFF)};",
         f"peer-as {_number(f'asn of {peer}', neighbor.asn, 1, 0xFFFFFFFF)};",
         f"hold-time {hold};",
-        "manual-eor true;",  # End-of-RIB is the exporter's: only it knows when the table is whole
+        "manual-eor true;",  # the exporter sends End-of-RIB: only it knows when all routes are there
         "adj-rib-out true;",
         "adj-rib-in false;",
         "group-updates true;",
@@ -92,12 +97,12 @@ def _neighbor(node: NodeFacts, neighbor: Neighbor, password: str | None) -> str:
         lines += ["incoming-ttl 255;", "outgoing-ttl 255;"]  # RFC 5082
     if neighbor.passive:
         lines += ["passive true;", f"listen {BGP_PORT};"]
-    families = [f"\t{FAMILIES[family]};" for family in Family if family in neighbor.families]
+    families = [f"\t{NAMES[family].replace('/', ' ')};" for family in Family if family in neighbor.families]
     restart = _number("bgp.graceful_restart", node.graceful_restart, 0, 4095)
     capability = [
         "\tasn4 enable;",
         "\troute-refresh enable;",
-        "\textended-message disable;",  # 4096 octets are enough, and 5.0.1 got them wrong
+        "\textended-message disable;",  # 4096 octets are enough, and ExaBGP 5.0.1 does longer ones wrong
         f"\tgraceful-restart {restart};" if restart else "\tgraceful-restart disable;",
     ]
     api = [
@@ -109,6 +114,12 @@ def _neighbor(node: NodeFacts, neighbor: Neighbor, password: str | None) -> str:
     for name, body in (("family", families), ("capability", capability), ("api", api)):
         lines.append("\n\t".join([f"{name} {{", *body, "}"]))
     return f"neighbor {peer} {{\n\t" + "\n\t".join(lines) + "\n}\n"
+
+
+def _source(node: NodeFacts, neighbor: Neighbor) -> IPv4Address | IPv6Address | None:
+    """The node's address in the session with a neighbour, None if the kernel has to choose it."""
+    local = ip_address(node.local_address) if node.local_address else None
+    return local if local is not None and local.version == ip_address(neighbor.address).version else None
 
 
 def _number(what: str, value: int | None, first: int, last: int) -> int:

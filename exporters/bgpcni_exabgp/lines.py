@@ -1,46 +1,56 @@
-"""The lines sent to ExaBGP: our engine's command, and the text API of a stock ExaBGP. Pure.
-
-A line's number is not known before it is sent, so a line is a function of it.
-"""
+"""The lines sent to ExaBGP: commands of our engine, and the text API of a stock ExaBGP. Pure."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from bgpcni.bgp import FIRST_LABEL, WELL_KNOWN
 from bgpcni.model import Announcement, Family, Nlri
 from bgpcni.wire.encode import Kind, encode, encode_withdrawal, route_target
 from bgpcni.wire.values import Unencodable
-from bgpcni_exabgp.ledger import WIRE
+from bgpcni_exabgp import protocol
+from bgpcni_exabgp.protocol import EncodedRoute
 
-LINE = 16 << 10
+LENGTH = 16 << 10
 """Octets of a line at most; ExaBGP reads its pipe in pieces of this size."""
+
+FAMILIES = {
+    "ipv4/unicast": Family.IPV4_UNICAST,
+    "ipv6/unicast": Family.IPV6_UNICAST,
+    "ipv4/mpls-vpn": Family.IPV4_VPN,
+    "ipv6/mpls-vpn": Family.IPV6_VPN,
+    "l2vpn/evpn": Family.L2VPN_EVPN,
+}
+"""The families by the names that ExaBGP has for them."""
+NAMES = {family: name for name, family in FAMILIES.items()}
+
+
+def families(names: Iterable[str]) -> frozenset[Family]:
+    """Those of the named families that we know."""
+    return frozenset(FAMILIES[name] for name in names if name in FAMILIES)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line without its end. `routes` are those it is about."""
+    """What is sent at once, and the routes that it is about. A text is for a stock ExaBGP."""
 
-    head: str
-    tail: str
+    command: protocol.Command | str
     routes: tuple[Nlri, ...] = ()
-    numbered: bool = True
 
     def text(self, number: int) -> str:
-        return f"{self.head} {number} {self.tail}".rstrip() if self.numbered else self.tail
+        """The line without its end. Its number is known only when it is sent."""
+        return self.command if isinstance(self.command, str) else protocol.encode_command(self.command, number)
 
 
 Refuse = Callable[[Nlri, str], None]
 
 
-def tag(network: str) -> str:
-    return network.encode("utf-8", "surrogatepass").hex() or "-"
-
-
 def announce(routes: Iterable[Announcement], asn: int, kinds: frozenset[Kind], refuse: Refuse) -> Iterator[Line]:
-    """Lines that announce; what cannot be encoded goes to `refuse`, with the reason, and into no line."""
-    groups: dict[str, list[tuple[str, Nlri]]] = {}
+    """As few lines as the routes fit in. A route that cannot be encoded goes to `refuse`, with the reason."""
+    groups: _Groups = defaultdict(lambda: ([], []))
     for route in routes:
         try:
             wires = {kind: encode(route, asn, kind) for kind in kinds}
@@ -48,99 +58,70 @@ def announce(routes: Iterable[Announcement], asn: int, kinds: frozenset[Kind], r
             refuse(route.nlri, str(error))
             continue
         wire = next(iter(wires.values()))
-        attributes = "/".join(wires[kind].attributes.hex() if kind in wires else "-" for kind in ("ibgp", "ebgp"))
-        head = f"{WIRE[wire.family]} {tag(route.network)} {wire.next_hop} {attributes}"
-        groups.setdefault(head, []).append((_word(wire.nlri, wire.key), route.nlri))
-    yield from _fill("bgpcni announce", groups)
+        ibgp = wires["ibgp"].attributes if "ibgp" in wires else None
+        ebgp = wires["ebgp"].attributes if "ebgp" in wires else None
+        head = (NAMES[wire.family], route.network, wire.next_hop, (ibgp, ebgp))
+        encoded, nlris = groups[head]
+        encoded.append((wire.nlri, wire.key))
+        nlris.append(route.nlri)
+    return _filled(protocol.Announce, groups)
 
 
 def withdraw(nlris: Iterable[Nlri]) -> Iterator[Line]:
-    """Lines that withdraw; what cannot be encoded was never announced, and is left out."""
-    groups: dict[str, list[tuple[str, Nlri]]] = {}
+    """As few lines as the routes fit in. What cannot be encoded was never announced, and is left out."""
+    groups: _Groups = defaultdict(lambda: ([], []))
     for nlri in nlris:
         try:
-            wire, key = encode_withdrawal(nlri)
+            route = encode_withdrawal(nlri)
         except Unencodable:
             continue
-        groups.setdefault(WIRE[nlri.family], []).append((_word(wire, key), nlri))
-    yield from _fill("bgpcni withdraw", groups)
+        encoded, members = groups[NAMES[nlri.family],]
+        encoded.append(route)
+        members.append(nlri)
+    return _filled(protocol.Withdraw, groups)
 
 
 def prune(keep: Iterable[Nlri], spare: Iterable[str]) -> Iterator[Line]:
-    """Withdraw all that is held but `keep` and the routes of the networks in `spare`."""
-    yield Line("bgpcni mark", "")
-    groups: dict[str, list[tuple[str, Nlri]]] = {}
-    for nlri in keep:
-        try:
-            key = encode_withdrawal(nlri)[1]
-        except Unencodable:
-            continue
-        groups.setdefault(WIRE[nlri.family], []).append((key.hex(), nlri))
-    for line in _fill("bgpcni keep", groups):
-        yield Line(line.head, line.tail)
+    """Withdraw every route, but `keep` and those of the networks in `spare`."""
+    yield Line(protocol.Mark())
+    for line in withdraw(keep):  # the same routes on the same lines, but by their keys
+        assert isinstance(line.command, protocol.Withdraw)
+        yield Line(protocol.Keep(line.command.family, tuple(key for _, key in line.command.routes)))
     for network in spare:
-        yield Line("bgpcni spare", tag(network))
-    yield Line("bgpcni sweep", "")
+        yield Line(protocol.Spare((network,)))
+    yield Line(protocol.Sweep())
 
 
-def clear(peer: str) -> Iterator[Line]:
-    """Withdraw everything from one peer."""
-    yield Line(f"neighbor {peer} bgpcni mark", "")
-    yield Line(f"neighbor {peer} bgpcni sweep", "")
+def clear(peer: str) -> list[Line]:
+    """Withdraw every route from one peer."""
+    return [Line(protocol.Mark(peer=peer)), Line(protocol.Sweep(peer=peer))]
 
 
-def end_of_rib(peer: str, family: Family) -> Line:
-    return Line(f"neighbor {peer} bgpcni eor", WIRE[family])
+def refresh(wanted: Iterable[Family], peer: str) -> Line:
+    return Line(protocol.Refresh(tuple(NAMES[family] for family in sorted(wanted)), peer=peer))
 
 
-def listen(wanted: bool) -> Line:
-    return Line("bgpcni listen", "yes" if wanted else "no")
+_Groups = dict[tuple[Any, ...], tuple[list[EncodedRoute], list[Nlri]]]
+"""What goes on one line: by what is in front of the routes, the routes encoded and as they are."""
 
 
-def refresh(families: Iterable[Family], peer: str | None = None) -> Line:
-    """Ask for the routes of these families again: one peer, or all."""
-    names = " ".join(WIRE[family] for family in sorted(families))
-    return Line(f"neighbor {peer} bgpcni refresh" if peer else "bgpcni refresh", names)
-
-
-def end(peer: str, code: int, subcode: int) -> Line:
-    """End the session with a NOTIFICATION."""
-    return Line(f"neighbor {peer} bgpcni end", f"{code} {subcode}")
-
-
-PROTOCOLS = (2, 3)
-"""Those of the engine's lines and events that are spoken here, the newest last: an engine that an earlier agent
-started goes on, and its sessions with it. The engine has its own as a constant, and imports nothing from here."""
-ENDED_SINCE = 3
-"""The first that tells when End-of-RIB is acknowledged; of an older one it counts when it is in the socket."""
-STATE = Line("", "bgpcni state", numbered=False)
-
-
-def _word(wire: bytes, key: bytes) -> str:
-    return wire.hex() if wire == key else f"{wire.hex()}:{key.hex()}"
-
-
-def _fill(verb: str, groups: dict[str, list[tuple[str, Nlri]]]) -> Iterator[Line]:
-    """As few lines as the words of each group fit in."""
-    for head, words in groups.items():
-        size, start = len(head), 0
-        for at, (word, _) in enumerate(words):
-            if size + len(word) > LINE and at > start:
-                yield _line(verb, head, words[start:at])
-                size, start = len(head), at
-            size += len(word) + 1
-        yield _line(verb, head, words[start:])
-
-
-def _line(verb: str, head: str, words: list[tuple[str, Nlri]]) -> Line:
-    return Line(verb, " ".join([head, *(word for word, _ in words)]), tuple(nlri for _, nlri in words))
+def _filled(command: Callable[..., protocol.Command], groups: _Groups) -> Iterator[Line]:
+    for head, (routes, nlris) in groups.items():
+        size, start = 0, 0
+        for at, (nlri, key) in enumerate(routes):
+            length = 2 * len(nlri) + 1 if nlri == key else 2 * len(nlri) + 2 * len(key) + 2
+            if size + length > LENGTH and at > start:
+                yield Line(command(*head, tuple(routes[start:at])), tuple(nlris[start:at]))
+                size, start = 0, at
+            size += length
+        yield Line(command(*head, tuple(routes[start:])), tuple(nlris[start:]))
 
 
 # --- a stock ExaBGP's text API -------------------------------------------------------------------
 
 
 def stock_announce(route: Announcement, asn: int) -> Line:
-    """`announce route`, unicast and L3VPN. Raises `Unencodable`: the same values are refused as by the engine."""
+    """`announce route`, for unicast and L3VPN. Raises `Unencodable` for the same values as our engine's lines do."""
     if route.nlri.family is Family.L2VPN_EVPN:
         raise Unencodable(f"family {route.nlri.family}: only with the ExaBGP that the agent runs itself")
     hop = encode(route, asn, "ibgp").next_hop
@@ -156,23 +137,23 @@ def stock_announce(route: Announcement, asn: int) -> Line:
     ):
         if values:
             words.append(f"{name} [ {' '.join(values)} ]")
-    return Line("", " ".join(words), (route.nlri,), numbered=False)
+    return Line(" ".join(words), (route.nlri,))
 
 
 def stock_withdraw(nlri: Nlri) -> Line:
-    label = f" label {FIRST_LABEL}" if nlri.kind == "vpn" else ""  # any: a withdrawal is by RD and prefix
-    return Line("", f"withdraw route {_stock_route(nlri)}{label}", (nlri,), numbered=False)
+    label = f" label {FIRST_LABEL}" if nlri.kind == "vpn" else ""  # any label: RD and prefix say which route it is
+    return Line(f"withdraw route {_stock_route(nlri)}{label}", (nlri,))
 
 
 def stock_end_of_rib(peer: str, family: Family) -> Line:
-    return Line("", f"neighbor {peer} announce eor {WIRE[family].replace('/', ' ')}", numbered=False)
+    return Line(f"neighbor {peer} announce eor {NAMES[family].replace('/', ' ')}")
 
 
 def _stock_route(nlri: Nlri) -> str:
-    encode_withdrawal(nlri)  # nothing that was not validated reaches a text command
+    encode_withdrawal(nlri)  # validates it: nothing else may reach a text command
     return f"{nlri.prefix} rd {nlri.rd}" if nlri.kind == "vpn" else str(nlri.prefix)
 
 
 def _target(text: str) -> str:
-    """The eight octets: ExaBGP's own `target:` takes a four-octet AS for an IPv4 address."""
+    """A route target as its eight octets, since ExaBGP's own `target:` takes a four-octet AS for an IPv4 address."""
     return "0x" + route_target(text).hex()

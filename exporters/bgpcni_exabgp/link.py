@@ -1,11 +1,11 @@
-"""One connection to the relay: lines out with a window of unanswered ones, answers and events in.
+"""One connection to the relay: lines go out, answers and events come in.
 
-One thread reads (`read`), any may write. Answers come in the order of the lines, so they need no name.
+One thread reads (`next`), any thread may write. Answers come in the order of the lines, so they need no number. Only so
+many lines may be without an answer at a time.
 """
 
 from __future__ import annotations
 
-import json
 import select
 import socket
 import struct
@@ -13,19 +13,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from bgpcni.exporter import NotThereYet
 from bgpcni_exabgp.lines import Line
+from bgpcni_exabgp.process import UNSIGNALLED
+from bgpcni_exabgp.protocol import SIGNALS_SINCE, Answer, Event, Hello, decode_event, encode_signal
 
 WINDOW = 64
-"""Lines that may be unanswered."""
+"""How many lines may be without an answer."""
 STALL = 5.0
-"""Seconds that writing one line may take: the relay always reads."""
+"""Seconds that writing one line may take, since the relay always reads."""
 
 
 class Link:
-    """Connected to a relay. `number`: of the newest line."""
+    """A connection to a relay. `number`: of the newest line. `relay`: the relay's version, once it has said Hello."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -36,7 +37,7 @@ class Link:
         self._tickets: deque[list[bool | None]] = deque()
         self._heard = time.monotonic()  # when an answer came, or was first owed
         self._dead = False
-        self.number = 0
+        self.number = self.relay = 0
         connection.settimeout(None)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(STALL), 0))
 
@@ -52,48 +53,50 @@ class Link:
             raise
         return cls(connection)
 
-    def next(self, seconds: float | None = None) -> dict[str, Any] | bool | None:
-        """The next line: an event, or an answer (True: done). None: the relay is gone. Raises TimeoutError."""
+    def next(self, seconds: float | None = None) -> Event | None:
+        """The next event or answer. None: the relay is gone. Raises TimeoutError, Malformed."""
         until = None if seconds is None else time.monotonic() + seconds
-        while not self._lines:
-            poller = select.poll()
-            poller.register(self._socket, select.POLLIN)
-            left = None if until is None else max(0.0, until - time.monotonic()) * 1000
-            if not poller.poll(left):
-                raise TimeoutError("the relay does not answer")
-            try:
-                octets = self._socket.recv(1 << 16)
-            except OSError:
-                octets = b""
-            if not octets:
+        while True:
+            while self._lines:
+                event = decode_event(self._lines.popleft())
+                if isinstance(event, Answer):
+                    self._answered(event.done)
+                elif isinstance(event, Hello):
+                    self.relay = event.version
+                if event is not None:
+                    return event
+            if not self._read(None if until is None else max(0.0, until - time.monotonic())):
                 return None
-            *whole, self._rest = (self._rest + octets).split(b"\n")
-            self._lines.extend(whole)
-        line = self._lines.popleft()
-        if line in (b"done", b"error"):
-            return self._answered(line == b"done")
-        try:
-            event = json.loads(line)
-        except ValueError:  # some of what a stock ExaBGP writes is no JSON
-            return {}
-        return event if isinstance(event, dict) else {}
 
-    def _answered(self, done: bool) -> bool:
+    def _read(self, seconds: float | None) -> bool:
+        """Take in what comes; False: the relay is gone. Raises TimeoutError."""
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        if not poller.poll(None if seconds is None else seconds * 1000):
+            raise TimeoutError("the relay does not answer")
+        try:
+            octets = self._socket.recv(1 << 16)
+        except OSError:
+            octets = b""
+        *whole, self._rest = (self._rest + octets).split(b"\n")
+        self._lines.extend(whole)
+        return bool(octets)
+
+    def _answered(self, done: bool) -> None:
         with self._lock:
             self._heard = time.monotonic()
             if self._tickets:
                 self._tickets.popleft()[0] = done
             self._lock.notify_all()
-        return done
 
     def post(self, line: Line, numbered: Callable[[Line, int], None] | None = None) -> list[bool | None]:
-        """Send a line without waiting for its answer; `numbered` hears of it before it goes. Raises OSError."""
+        """Send a line and do not wait for its answer. `numbered` is called just before it goes. Raises OSError."""
         return self._send(line, lambda number: numbered(line, number) if numbered else None)
 
     def submit(self, lines: Iterable[Line], numbered: Callable[[Line, int], None], deadline: float) -> list[Line]:
-        """Send lines and wait for their answers; those that were refused. `numbered` hears of each, before it goes.
+        """Send lines and wait for their answers. Returns the lines that were refused. `numbered`: as in `post`.
 
-        Raises NotThereYet when the relay is gone or the deadline (time.monotonic()) is over.
+        Raises NotThereYet if the relay is gone, or at the deadline (time.monotonic() seconds).
         """
         tickets: list[tuple[Line, list[bool | None]]] = []
         try:
@@ -120,7 +123,7 @@ class Link:
 
     def _send(self, line: Line, numbered: Callable[[int], None]) -> list[bool | None]:
         ticket: list[bool | None] = [None]
-        with self._sending:  # numbers go out in their order
+        with self._sending:  # lines go out in the order of their numbers
             number = self.number = self.number + 1
             numbered(number)
             with self._lock:
@@ -130,13 +133,20 @@ class Link:
             self._socket.sendall(line.text(number).encode("ascii") + b"\n")
         return ticket
 
+    def signal(self, number: int) -> None:
+        """Have the relay send ExaBGP a signal. Raises OSError."""
+        if self.relay < SIGNALS_SINCE:
+            raise OSError(UNSIGNALLED)
+        with self._sending:
+            self._socket.sendall(encode_signal(number))
+
     def owed(self) -> float:
-        """Seconds for which an answer has been owed; 0 if none is."""
+        """For how many seconds an answer has been due; 0 if none is."""
         with self._lock:
             return time.monotonic() - self._heard if self._tickets else 0.0
 
     def close(self) -> None:
-        """Wake whoever waits or reads; from any thread, any number of times."""
+        """End the connection and wake whoever waits or reads. From any thread, any number of times."""
         with self._lock:
             self._dead = True
             self._lock.notify_all()
@@ -146,6 +156,6 @@ class Link:
             pass
 
     def release(self) -> None:
-        """Close the descriptor; by the thread that reads, when it is done."""
+        """Close the descriptor. The thread that reads does so when it is done."""
         self.close()
         self._socket.close()

@@ -1,8 +1,8 @@
 """Starts, adopts and ends an ExaBGP that is ours. It outlives the agent: its own session, its output in a file.
 
-Each exporter has an ExaBGP and files of its own. What is ours is known by pid and start time, which the engine itself
-writes to a file in `run_dir` that it keeps locked, and to one in `data_dir`, which nobody wipes; a pid alone is never
-signalled. All signals go through a pidfd, which is opened before the start time is compared.
+Which exporter has which is for `homes` to say. ExaBGP is found by the lock that it holds for life (`claim`), never by a
+pid alone. Signals go through a pidfd where the process can be seen from here. Where it cannot, as in another PID
+namespace, its relay sends them.
 """
 
 from __future__ import annotations
@@ -10,47 +10,55 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-import itertools
-import json
 import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol
 
-if TYPE_CHECKING:  # ExaBGP's own process imports this module too
-    from bgpcni.model import NodeFacts
-
-_taking = threading.Lock()
-_taken: set[Path] = set()
-"""The configurations of the homes that exporters of this process have."""
+from bgpcni_exabgp import protocol
+from bgpcni_exabgp.claim import holder, start_time
 
 LOG_LIMIT = 4 << 20
 """Octets; a log found longer is cut to nothing."""
+LOOK = 0.05
+"""Seconds between two looks whether a process that cannot be seen from here still holds its lock."""
+RELAY = 2.0
+"""Seconds that a relay may take to pass a signal on."""
+By = Literal["agent", "speaker"]
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A process for the length of one boot. `started`: field 22 of /proc/PID/stat, in clock ticks."""
+    """A process for the length of one boot, in its own PID namespace. `started`: field 22 of /proc/PID/stat, in clock
+    ticks. Both are 0 if they are not known."""
 
     pid: int
     started: int
 
 
-class Running:
-    """A live ExaBGP of ours, held by its pidfd."""
+class Signals(Protocol):
+    """What passes signals on to ExaBGP: a connection to its relay."""
 
-    def __init__(self, identity: Identity, descriptor: int) -> None:
+    def signal(self, number: int) -> None: ...
+
+
+class Running:
+    """A live ExaBGP of ours. `descriptor`: a pidfd, None if the process cannot be seen here. `by`: who started it."""
+
+    def __init__(self, home: Home, identity: Identity, descriptor: int | None, by: By = "agent") -> None:
         self.identity = identity
+        self.by = by
         self.status = ""
-        """How it ended, in words; "" while it lives, and where only its parent, an agent that is gone, could know."""
+        """How it ended, in words; "" while it lives, and if only its parent can know, which is another process."""
+        self._home = home
         self._descriptor = descriptor
 
     def alive(self) -> bool:
@@ -58,156 +66,142 @@ class Running:
 
     def wait(self, seconds: float) -> bool:
         """Wait until it has ended; True if it has."""
+        if self._descriptor is None:
+            deadline = time.monotonic() + seconds
+            while (words := self._home.claimed()) is not None and _identity(words) == self.identity:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(min(LOOK, seconds))
+            return True
         poller = select.poll()
         poller.register(self._descriptor, select.POLLIN)
         if not poller.poll(max(0, int(seconds * 1000))):
             return False
-        with contextlib.suppress(ChildProcessError):  # only a child of this life can be asked, and once
+        with contextlib.suppress(ChildProcessError):  # only our own child can be asked how it ended, and only once
             found = os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOHANG)
             if found is not None:
                 self.status = _status(found.si_code, found.si_status)
         return True
 
-    def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._descriptor, number)
+    def signal(self, number: int, link: Signals | None = None) -> None:
+        """Send a signal, through `link` if it is given and needed. Raises OSError, but not if ExaBGP has ended."""
+        if self._descriptor is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, number)
+        elif link is not None:
+            link.signal(number)
+        else:
+            self._home.signal(number)
 
-    def end(self, deadline: float) -> bool:
-        """End it in order, by force when the deadline (time.monotonic()) is near; True if it has ended."""
-        self.signal(signal.SIGTERM)
-        if self.wait(max(0.0, deadline - time.monotonic() - 0.5)):
-            return True
-        self.signal(signal.SIGKILL)
+    def end(self, deadline: float, *, keep_routes: bool = False) -> bool:
+        """End it, by force when the deadline (time.monotonic()) is near; True if it has ended.
+
+        In order, it tells its peers, which drop the routes. `keep_routes`: it is killed; graceful restart keeps them.
+        """
+        with contextlib.suppress(OSError):
+            if not keep_routes:
+                self.signal(signal.SIGTERM)
+                if self.wait(max(0.0, deadline - time.monotonic() - 0.5)):
+                    return True
+            self.signal(signal.SIGKILL)
         return self.wait(1.0)
 
     def again(self) -> Running:
         """The same process, for another thread to wait for and close."""
-        return Running(self.identity, os.dup(self._descriptor))
+        descriptor = os.dup(self._descriptor) if self._descriptor is not None else None
+        return Running(self._home, self.identity, descriptor, self.by)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A `bgpcni speaker` runs ExaBGP instead of the agent. `python`: its interpreter. `ending`: how its last ExaBGP
+    ended, "" if none did. `count`: how many it started."""
+
+    python: str
+    ending: str
+    count: int
 
 
 class Home:
-    """The files of one ExaBGP in `run_dir`: configuration, socket, log, and who it is; the last in `data_dir` too."""
+    """The files of one ExaBGP in `run_dir`: configuration, socket, log, and two locks, ExaBGP's and `bgpcni speaker`'s.
 
-    @classmethod
-    def of(cls, exporter: str, node: NodeFacts) -> Home:
-        """The home that an exporter has by its name. `take` says whether it is that one."""
-        sessions = frozenset((neighbor.address, str(node.local_address)) for neighbor in node.neighbors)
-        others = frozenset(_home_name(name) for name in node.speakers if name != exporter)
-        return cls(node.run_dir, _home_name(exporter), node.data_dir, sessions, others)
+    With `data_dir` ExaBGP has a second lock there, where nobody wipes it.
+    """
 
-    def __init__(
-        self,
-        run_dir: str,
-        name: str,
-        data_dir: str,
-        sessions: frozenset[tuple[str, str]] = frozenset(),
-        others: frozenset[str] = frozenset(),
-    ) -> None:
-        """`sessions`: addresses of peer and node. `others`: names of homes that are other exporters'."""
+    def __init__(self, run_dir: str, name: str, data_dir: str | None) -> None:
         base = Path(run_dir)
-        self.folder = base
-        self.name, self.sessions, self.others = name, sessions, others
+        self.folder, self.name = base, name
         self.configuration = base / f"{name}.conf"
         self.socket = base / f"{name}.sock"
         self.log = base / f"{name}.log"
         self.identity = base / f"{name}.pid"
-        self.lasting = Path(data_dir) / f"{name}.claim"
+        self.speaker = base / f"{name}.speaker"
+        self.lasting = Path(data_dir) / f"{name}.claim" if data_dir is not None else None
 
-    def take(self) -> Home:
-        """The home to use until `leave`: that of a live ExaBGP with one of our sessions, else one of our name.
-
-        So a speaker whose exporter got another name keeps its sessions. Another ExaBGP that has one of them is ended.
-        One of our name whose sessions come from another address is left to the exporter that is handed over.
-        """
-        with _taking:
-            alive = self._alive()
-            alike = [home for home in alive if home.sessions & self.sessions or home.sessions == _UNKNOWN]
-            here = {address for _, address in self.sessions}
-            named = [
-                home for home in alive
-                if self._is_ours(home.name) and (not here or not here.isdisjoint(at for _, at in home.sessions))
-            ]  # fmt: skip
-            used = {*_taken, *(home.configuration for home in alive)}
-            fresh = (home for home in self._by_name() if home.configuration not in used)
-            home = next(itertools.chain(alike, named, fresh))
-            _taken.add(home.configuration)
-        for other in alike[1:]:
-            if (running := other.adopt()) is not None:
-                running.end(time.monotonic() + 5.0)
-                running.close()
-        return home
-
-    def leave(self) -> None:
-        """Let another exporter have it. Only after `take`."""
-        with _taking:
-            _taken.discard(self.configuration)
-
-    def _alive(self) -> list[Home]:
-        """The homes with a live ExaBGP that no exporter has, nor another one of the configuration; ours comes first."""
-        found = []
-        names = {path.stem for path in (*self.folder.glob("exabgp*.pid"), *self.lasting.parent.glob("exabgp*.claim"))}
-        for name in sorted(names, key=lambda name: (not self._is_ours(name), name)):
-            home = Home(str(self.folder), name, str(self.lasting.parent))
-            home.sessions = frozenset(_SESSION.findall(home.configured())) or _UNKNOWN
-            if name.partition("@")[0] in self.others or home.configuration in _taken:
-                continue
-            if (running := home.adopt()) is not None:
-                running.close()
-                found.append(home)
-        return found
-
-    def _is_ours(self, name: str) -> bool:
-        return name.partition("@")[0] == self.name
-
-    def _by_name(self) -> Iterator[Home]:
-        """Homes of our name. There are several only while one exporter of this name is handed over to another."""
-        yield self
-        for number in itertools.count(2):
-            yield Home(str(self.folder), f"{self.name}@{number}", str(self.lasting.parent))
-
-    def relay_command(self) -> list[str]:
-        return [sys.executable, "-I", "-m", "bgpcni_exabgp.relay", str(self.socket)]
+    def relay_command(self, python: str = sys.executable) -> list[str]:
+        return [python, "-I", "-m", "bgpcni_exabgp.relay", str(self.socket)]
 
     def write_configuration(self, text: str) -> str:
-        """Put the configuration in place, whole; its digest, which the engine reports too."""
-        write(self.configuration, text)
+        """Put the configuration in place, whole. Returns its digest, which the engine reports too."""
+        if self.configured() != text or not text:
+            write(self.configuration, text)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def adopt(self) -> Running | None:
-        """The ExaBGP that an earlier life left, if it lives."""
-        try:
-            found = self._identified()
-            identity = Identity(int(found["pid"]), int(found["started"]))
-            descriptor = os.pidfd_open(identity.pid)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        if start_time(identity.pid) != identity.started:
-            os.close(descriptor)
-            return None
-        running = Running(identity, descriptor)
-        if not running.alive():
-            running.close()
-            return None
-        return running
+    def claimed(self) -> dict[str, Any] | None:
+        """What the ExaBGP that runs wrote of itself, None if none runs."""
+        found = holder(self.identity)
+        if found is None and self.lasting is not None:  # somebody may have wiped run_dir
+            found = holder(self.lasting)
+        return found
 
-    def _identified(self) -> dict[str, Any]:
-        """What it wrote of itself; from `data_dir` where run_dir was wiped. Raises OSError, ValueError, KeyError, …"""
-        try:
-            found: dict[str, Any] = json.loads(self.identity.read_text())
-            return found
-        except FileNotFoundError:
-            found = json.loads(self.lasting.read_text())
-            return found if found["boot"] == boot() else {}
+    def adopt(self) -> Running | None:
+        """The ExaBGP that runs already, if one does."""
+        found = self.claimed()
+        if found is None:
+            return None
+        identity, descriptor = _identity(found), None
+        with contextlib.suppress(OSError):
+            if identity.pid:
+                descriptor = os.pidfd_open(identity.pid)
+                if start_time(identity.pid) != identity.started:  # that pid is another's in our PID namespace
+                    os.close(descriptor)
+                    descriptor = None
+        by: By = "speaker" if found.get("by") == "speaker" else "agent"
+        running = Running(self, identity, descriptor, by)
+        if running.alive():
+            return running
+        running.close()
+        return None
 
     def plain(self) -> str:
         """Why the ExaBGP that runs is a stock one, "" if it is our engine."""
-        try:
-            return str(self._identified()["plain"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
+        return str((self.claimed() or {}).get("plain", ""))
+
+    def apart(self) -> Apart | None:
+        """The `bgpcni speaker` that runs now, if one does."""
+        found = holder(self.speaker)
+        if found is None:
+            return None
+        count = found.get("count")
+        return Apart(str(found.get("python", "")), str(found.get("ending", "")), count if isinstance(count, int) else 0)
+
+    def signal(self, number: int) -> None:
+        """Have the relay send ExaBGP a signal; the agent that is connected loses its connection. Raises OSError."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+            connection.settimeout(RELAY)
+            connection.connect(str(self.socket))
+            with connection.makefile("rb") as lines:
+                hello = protocol.decode_event(lines.readline().rstrip(b"\n"))
+                if not isinstance(hello, protocol.Hello) or hello.version < protocol.SIGNALS_SINCE:
+                    raise OSError(UNSIGNALLED)
+                connection.sendall(protocol.encode_signal(number))
+                connection.shutdown(socket.SHUT_WR)
+                while lines.readline():
+                    pass
 
     def configured(self) -> str:
         """The configuration that is in place, "" if there is none."""
@@ -216,22 +210,30 @@ class Home:
         except OSError:
             return ""
 
+    def dismissed(self) -> bool:
+        """Whether the agent wants no ExaBGP. A file that is missing says nothing: somebody may have wiped run_dir."""
+        try:
+            return self.configuration.stat().st_size == 0
+        except OSError:
+            return False
+
     def trim_log(self) -> None:
-        """Cut a log that has grown too long; ExaBGP appends, so it goes on at the start."""
+        """Empty a log that has grown too long. ExaBGP appends, so it goes on at the start."""
         with contextlib.suppress(OSError):
             if self.log.stat().st_size > LOG_LIMIT:
                 os.truncate(self.log, 0)
 
-    def start(self) -> Running:
+    def start(self, by: By = "agent") -> Running:
         """Start ExaBGP on the configuration that is in place. Raises OSError."""
         with contextlib.suppress(FileNotFoundError):
             self.socket.unlink()
+        claim = [str(self.lasting)] if self.lasting is not None else []
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         output = os.open(self.log, flags, 0o600)
         try:
             self.trim_log()
             process = subprocess.Popen(  # our own interpreter, fixed arguments
-                [sys.executable, "-I", "-m", "bgpcni_exabgp.engine", str(self.configuration), str(self.lasting)],
+                [sys.executable, "-I", "-m", "bgpcni_exabgp.engine", str(self.configuration), *claim, f"--by={by}"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -243,19 +245,37 @@ class Home:
         finally:
             os.close(output)
         descriptor = os.pidfd_open(process.pid)
-        process.returncode = 0  # reaped through the pidfd, never by subprocess
-        return Running(Identity(process.pid, start_time(process.pid) or 0), descriptor)
+        process.returncode = 0  # we reap it through the pidfd, subprocess never does
+        return Running(self, Identity(process.pid, start_time(process.pid) or 0), descriptor, by)
 
     def forget(self) -> None:
-        """ExaBGP has ended for good: remove what is of it alone."""
-        for path in (self.identity, self.lasting, self.socket, self.configuration):
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+        """ExaBGP has ended for good, or is about to: remove its files."""
+        for path in (self.configuration, self.identity, self.lasting, self.socket):
+            if path is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+
+    def dismiss(self, deadline: float, running: Running | None = None, *, keep_routes: bool = False) -> None:
+        """No ExaBGP is wanted here any more: the one that runs ends, and a `bgpcni speaker` waits for a configuration.
+
+        `deadline`, `keep_routes`: as in `Running.end`. `running`: it, if that is known; it is closed.
+        """
+        apart = self.apart() is not None
+        if apart:
+            self.write_configuration("")  # so the speaker ends it in order, and starts no other
+        running = running or self.adopt()
+        if running is not None:
+            if not (apart and not keep_routes and running.wait(max(0.0, deadline - time.monotonic() - 1.0))):
+                running.end(deadline, keep_routes=keep_routes)
+            running.close()
+        if not apart:
+            self.forget()
 
     def ending(self, running: Running) -> str:
-        """How an ExaBGP ended: its exit status or the signal, and its last line where that is an error."""
+        """How an ExaBGP ended: its exit status or signal, and the last line of its log if that is an error."""
         if not running.status:
-            return "it ended, and how is not known: an earlier agent started it"
+            apart = self.apart() if running.by == "speaker" else None
+            return apart.ending if apart and apart.ending else "it ended, and how is not known: we did not start it"
         error = self._last_error(running.identity.pid) if "exit status" in running.status else ""
         return running.status + (f": {error}" if error else "")
 
@@ -275,13 +295,7 @@ class Home:
         return text[:200] if _ERROR.search(text) else ""
 
 
-_SESSION = re.compile(r"neighbor (\S+) {\s+router-id \S+;\s+local-address (\S+);")
-"""Of each neighbour in a configuration that we wrote, the addresses of peer and node."""
-_UNKNOWN: frozenset[tuple[str, str]] = frozenset([("", "")])
-"""Of a configuration that somebody removed."""
-
-
-def _home_name(exporter: str) -> str:
+def home_name(exporter: str) -> str:
     """What the files of an exporter's ExaBGP are called: nothing that ExaBGP's configuration could not carry."""
     if exporter == "exabgp":
         return exporter
@@ -289,10 +303,16 @@ def _home_name(exporter: str) -> str:
     return f"exabgp-{exporter if plain else hashlib.sha256(exporter.encode()).hexdigest()[:16]}"
 
 
+UNSIGNALLED = "it runs in another PID namespace, with a relay of an older version: end it there"
 _HEAD = re.compile(r"\d\d:\d\d:\d\d (\d+) +(\S+) +")
-"""What a line of ExaBGP's log begins with: time, pid and what it is about. A traceback has none."""
+"""The beginning of a line of ExaBGP's log: time, pid, subject. A traceback has none."""
 _ERROR = re.compile(r"(?i)error|exception|invalid|could not|can ?not|failed|unable|refused|denied|in use|^bgpcni: ")
-"""ExaBGP's log does not say how serious a line is: what its errors, and Python's, have in them."""
+"""What errors of ExaBGP and Python have in them. ExaBGP's log does not say how serious a line is."""
+
+
+def _identity(found: dict[str, Any]) -> Identity:
+    pid, started = found.get("pid"), found.get("started")
+    return Identity(pid, started) if isinstance(pid, int) and isinstance(started, int) else Identity(0, 0)
 
 
 def _status(code: int, status: int) -> str:
@@ -309,16 +329,16 @@ _found = False
 
 
 def installed() -> bool:
-    """Whether there is an ExaBGP to start, looked up without importing it."""
+    """Whether there is an ExaBGP to start, without importing it."""
     global _found
-    if not _found:  # asked at every ADD: looking for it takes longer than a system call
+    if not _found:  # each ADD asks, and a look takes longer than a system call
         spec = importlib.util.find_spec("exabgp")
-        _found = spec is not None and spec.origin is not None  # a folder that is left over is no package
+        _found = spec is not None and spec.origin is not None  # a folder that was left over is no package
     return _found
 
 
 def environment() -> dict[str, str]:
-    """All of ExaBGP's environment: nothing is inherited, and no file of settings is read."""
+    """All of ExaBGP's environment. Nothing is inherited, and ExaBGP reads no file of settings."""
     settings = {
         "daemon.user": "root" if os.geteuid() == 0 else _user(),
         "daemon.daemonize": "false",
@@ -349,20 +369,6 @@ def _user() -> str:
     return pwd.getpwuid(os.geteuid()).pw_name
 
 
-def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        return int(stat.rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def boot() -> str:
-    """The ID of this boot: only with it do pid and start time name one process."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def write(path: Path, text: str) -> None:
     """Replace a file, whole or not at all, readable by its owner only."""
     temporary = path.with_name(path.name + ".new")
@@ -374,7 +380,7 @@ def write(path: Path, text: str) -> None:
 
 
 def back_off() -> Iterator[float]:
-    """Seconds to wait before each new start: the first at once, then growing to half a minute."""
+    """Seconds to wait before each new start: none before the first, then more and more, up to half a minute."""
     yield 0.0
     pause = 0.5
     while True:

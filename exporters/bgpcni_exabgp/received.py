@@ -1,7 +1,7 @@
-"""What each neighbour has told and not taken back: bounds it, and turns UPDATEs into events. Pure: no I/O, no clock.
+"""Counts and bounds the routes that each neighbour announces, and turns UPDATEs into events. Pure: no I/O, no clock.
 
-Only which routes there are is kept here, to count them and to take back what may not stay; what they say goes on
-to who listens. A route is counted by (peer, NLRI); `maximum` bounds the routes of one peer.
+Only the NLRI of each route is kept here, to count the routes and to tell later that one is gone. Its attributes go on
+to who listens. `maximum` bounds the routes of one peer.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from bgpcni.model import Family, Nlri
 from bgpcni.wire.decode import Unusable, decode_update
 
 WARNING = 0.75
-"""Of `maximum`: from here on it is said."""
+"""Part of `maximum` from which on a warning is given."""
 ROOM = 0.9
-"""Of `maximum`: below, a peer that was cut off is asked for what was left out."""
+"""Part of `maximum` below which a peer is asked for the routes that were left out."""
 COUNTED = 100_000
+"""How many left-out routes are counted at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a session negotiated. `internal`: of our AS. `graceful`: families kept over the peer's restart."""
+    """What a session negotiated. `internal`: the peer is of our AS. `graceful`: families with graceful restart."""
 
     internal: bool
     families: frozenset[Family] = frozenset(Family)
@@ -33,19 +34,20 @@ class Terms:
 
 @dataclass(slots=True)
 class Source:
-    """One neighbour's session."""
+    """The session with one neighbour."""
 
     terms: Terms
     held: dict[Family, set[Nlri]] = field(default_factory=lambda: {family: set() for family in Family})
     asked: set[Family] = field(default_factory=set)
-    """Asked to tell everything again, and has not said that it did."""
+    """Families that the peer was asked for again, and has not told completely yet."""
     given_up: set[Family] = field(default_factory=set)
+    """Families of which an UPDATE could not be read: ignored until the session ends."""
     left_out: set[int] = field(default_factory=set)
-    """Hashes of the routes beyond the maximum, COUNTED of them at most."""
+    """Hashes of the routes beyond the maximum."""
     faults: int = 0
     fault: str = ""
     unasked: bool = False
-    """What it told before we listened is not known, and it cannot be asked."""
+    """What it announced before we listened is not known, and it cannot be asked again."""
 
     def count(self) -> int:
         return sum(len(routes) for routes in self.held.values())
@@ -53,7 +55,8 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Events to tell, families to ask the peer for again, and why its session has to end, if it has."""
+    """What to do after an UPDATE. `events`: to tell. `ask`: families to ask the peer for again. `end`: why its session
+    must end, "" if it need not."""
 
     events: list[Event]
     ask: frozenset[Family] = frozenset()
@@ -61,7 +64,7 @@ class Result:
 
 
 class AdjRibIn:
-    """The routes of all neighbours, of the families that are listened to."""
+    """The routes of all neighbours, in the families that somebody listens to."""
 
     def __init__(self, maximum: int | None = None) -> None:
         self.maximum = maximum
@@ -69,7 +72,7 @@ class AdjRibIn:
         self.sources: dict[str, Source] = {}
 
     def listen(self, families: Collection[Family]) -> frozenset[Family]:
-        """Listen to these from now on; those of them that are new, and have to be asked for."""
+        """Listen to these families from now on. Returns the new ones, for which peers have to be asked."""
         fresh = frozenset(families) - self.families
         for source in self.sources.values():
             for family in self.families - frozenset(families):
@@ -78,11 +81,11 @@ class AdjRibIn:
         return fresh
 
     def up(self, peer: str, terms: Terms) -> None:
-        """A session that is established. What was told in an earlier one is not counted any more."""
+        """A session is established. Routes of an earlier one are not counted any more."""
         self.sources[peer] = Source(terms)
 
     def asked(self, families: Collection[Family], peers: Iterable[str]) -> list[str]:
-        """These peers are to be asked for these families; those of them that can be asked."""
+        """These peers are about to be asked for these families. Returns the peers that can be asked."""
         able = []
         for peer in peers:
             source = self.sources[peer]
@@ -149,7 +152,7 @@ class AdjRibIn:
         return gone
 
     def told(self, peer: str, family: Family) -> list[Event]:
-        """The peer has told all that it was asked for, or all that it has at first."""
+        """The peer has told all its routes of a family."""
         source = self.sources.get(peer)
         if source is None or family not in self.families:
             return []
@@ -164,13 +167,13 @@ class AdjRibIn:
         graceful = source.terms.graceful & self.families if not notified else frozenset()
         events: list[Event] = []
         if graceful:
-            # not EVPN's, which who listens keeps for the restart time in any case
+            # who listens keeps EVPN routes for the restart time in any case
             for family in self.families - graceful - {Family.L2VPN_EVPN}:
                 events += self._emptied(peer, source, family)
         return [*events, SessionDown(peer, bool(graceful))]
 
     def lost(self) -> list[Event]:
-        """ExaBGP went out of sight: what its peers told may be used until it is told again."""
+        """ExaBGP cannot be asked any more: its peers' routes may be used until they are told again."""
         peers, self.sources = list(self.sources), {}
         return [SessionDown(peer, True) for peer in peers] if self.families else []
 
@@ -181,7 +184,7 @@ class AdjRibIn:
         return source.count() if source is not None else 0
 
     def words(self, peer: str) -> str:
-        """What is wrong or getting close, "" if nothing is."""
+        """What an operator should know of this peer's routes, "" if nothing."""
         source = self.sources.get(peer)
         if source is None:
             return ""
@@ -194,5 +197,5 @@ class AdjRibIn:
         if source.faults:
             said.append(f"{source.faults} malformed UPDATE{'s' * (source.faults > 1)}, the last: {source.fault}")
         if source.unasked:
-            said.append("it cannot be asked for its routes again (no route refresh): known from its next session on")
+            said.append("it has no route refresh: its routes are known from its next session on")
         return "; ".join(said)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 from bgpcni.kernel import links, uapi, vxlan
@@ -101,7 +101,7 @@ def _show_gone(netlink: Netlink, bridge: int, macs: list[str]) -> None:
     made = _send(
         netlink,
         [
-            [replace(m, flags=uapi.NLM_F_CREATE | uapi.NLM_F_EXCL) for m in vxlan.local_messages(port, mac)]
+            [m._replace(flags=uapi.NLM_F_CREATE | uapi.NLM_F_EXCL) for m in vxlan.local_messages(port, mac)]
             for mac in macs
         ],
     )

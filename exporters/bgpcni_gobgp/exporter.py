@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -151,8 +150,7 @@ class GoBGP(Exporter):
         """The sessions. `sent` counts only our routes; to count all, gobgpd would have to read its whole table."""
         ours = Counter(nlri.family for nlri in list(self._held))
         return [
-            replace(
-                peer,
+            peer._replace(
                 sent=sum(ours[Family(name)] for name in peer.families),
                 last_error=self._reader.words(peer.address),
             )

@@ -275,7 +275,7 @@ class Node:
 
     def logs(self) -> dict[str, str]:
         """The ends of what the agent and its speaker wrote, by file."""
-        files = [self.log, *(file for file in self.run_dir.rglob("*.log") if file.is_file())]
+        files = [*self.folder.glob("*.log"), *(file for file in self.run_dir.rglob("*.log") if file.is_file())]
         return {f"{self.folder.name}/{file.name}": tail(file) for file in files}
 
     def close(self) -> None:

@@ -23,7 +23,6 @@ from integration.runtimes.machine import BIN, CONF, Machine
 
 IMAGE = "localhost/bgpcni-busybox:local"
 PROGRAMS = ("containerd", "containerd-shim-runc-v2", "ctr", "runc")
-SNAPSHOTTER = "native"  # works on any file system, and one small image needs no better
 CONFIG = """version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{image}"
@@ -38,9 +37,13 @@ CONFIG = """version = 2
 
 
 class Containerd:
-    """The daemon of one node, with the node's environment, so that its plugins find the agent."""
+    """The daemon of one node, with the node's environment, so that its plugins find the agent.
 
-    def __init__(self, node: Node, machine: Machine) -> None:
+    `snapshotter`: `native` works on any file system and copies each image for each container; with `overlayfs` all that
+    containerd keeps is on the machine's own tmpfs.
+    """
+
+    def __init__(self, node: Node, machine: Machine, snapshotter: str = "native") -> None:
         missing = [program for program in PROGRAMS if shutil.which(program) is None]
         if missing:
             raise NoEngine(f"containerd: {', '.join(missing)} not installed")
@@ -49,13 +52,15 @@ class Containerd:
         self.folder.mkdir()
         self.socket, self.log = self.folder / "c.sock", self.folder / "log"
         self._config = self.folder / "config.toml"
-        self._config.write_text(CONFIG.format(image=IMAGE, snapshotter=SNAPSHOTTER, bin=BIN, conf=CONF))
+        self._snapshotter = snapshotter
+        self._root = self.folder / "root" if snapshotter == "native" else machine.box.folder / "containerd"
+        self._config.write_text(CONFIG.format(image=IMAGE, snapshotter=snapshotter, bin=BIN, conf=CONF))
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Start it and wait for its answer; containers of an earlier life are taken up again."""
         process = self.process = self.machine.popen(
-            *("containerd", "--config", self._config, "--root", self.folder / "root"),
+            *("containerd", "--config", self._config, "--root", self._root),
             *("--state", "/run/containerd", "--address", self.socket),
             log=self.log,
             env=self.node._environment(),
@@ -79,7 +84,11 @@ class Containerd:
         archive = self.folder / "image.tar"
         oci_archive(archive)
         for namespace in ("k8s.io", "test"):
-            self.ctr("-n", namespace, "images", "import", "--snapshotter", SNAPSHOTTER, archive)
+            self.load(archive, namespace)
+
+    def load(self, archive: Path, namespace: str = "k8s.io") -> None:
+        """Give it an image that is a file in OCI's format."""
+        self.ctr("-n", namespace, "images", "import", "--snapshotter", self._snapshotter, archive)
 
     def ctr(self, *argv: Argument, check: bool = True, seconds: float = 120) -> CompletedProcess[str]:
         command = ("ctr", "--address", self.socket, *argv)
@@ -88,7 +97,7 @@ class Containerd:
     def run(self, ident: str, *argv: str, flags: tuple[str, ...] = ("--cni", "-d")) -> CompletedProcess[str]:
         """`ctr run` of a container in the namespace `test`."""
         cgroup = f"--cgroup=/{self.machine.name}/{ident}"
-        return self.ctr("-n", "test", "run", "--snapshotter", SNAPSHOTTER, cgroup, *flags, IMAGE, ident, *argv)
+        return self.ctr("-n", "test", "run", "--snapshotter", self._snapshotter, cgroup, *flags, IMAGE, ident, *argv)
 
     def pid(self, ident: str) -> int:
         """The first process of a container of `run`, as the machine numbers it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 from bgpcni.testing.patience import SCALE
@@ -32,6 +34,8 @@ class Cri:
         self._stub = services.RuntimeServiceStub(self._channel)
         self._parent = containerd.machine.name
         self._threads = ThreadPoolExecutor(4)
+        self._configs: dict[str, Any] = {}
+        self._attempts = count(1)
 
     def call(self, method: str, request: Any, seconds: float = SECONDS) -> Any:
         """One call. Raises CriError with the runtime's words."""
@@ -50,16 +54,67 @@ class Cri:
         status = self.call("Status", self._messages.Nothing()).status
         return all(condition.status for condition in status.conditions) and bool(status.conditions)
 
-    def run_pod(self, name: str, seconds: float = SECONDS, annotations: Mapping[str, str] | None = None) -> str:
-        """RunPodSandbox; the pod's ID. Raises CriError."""
+    def run_pod(
+        self,
+        name: str,
+        seconds: float = SECONDS,
+        *,
+        attempt: int = 0,
+        host_network: bool = False,
+        logs: Path | None = None,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> str:
+        """RunPodSandbox; the pod's ID. `logs`: the folder for logs of its containers. Raises CriError."""
         config = {
-            "metadata": {"name": name, "namespace": "test", "uid": f"uid-{name}"},
-            "annotations": dict(annotations or {}),
-            "linux": {"cgroup_parent": f"/{self._parent}"},
+            "metadata": {"name": name, "namespace": "test", "uid": f"uid-{name}", "attempt": attempt},
+            "log_directory": str(logs or ""),
+            "labels": labels or {},
+            "annotations": annotations or {},
+            "linux": {
+                "cgroup_parent": f"/{self._parent}",
+                "security_context": {
+                    "namespace_options": {"network": 2 if host_network else 0, "pid": 1},
+                    "seccomp": {"profile_type": 0},
+                },
+            },
         }
-        return str(
-            self.call("RunPodSandbox", self._messages.RunPodSandboxRequest(config=config), seconds).pod_sandbox_id
+        request = self._messages.RunPodSandboxRequest(config=config)
+        pod = str(self.call("RunPodSandbox", request, seconds).pod_sandbox_id)
+        self._configs[pod] = config
+        return pod
+
+    def try_pod(self, name: str) -> str:
+        """One try of kubelet's to start a pod: what is left of earlier ones goes first, then RunPodSandbox; its ID."""
+        for item in self.call("ListPodSandbox", self._messages.Nothing()).items:
+            if item.metadata.name == name:
+                self.stop(item.id)
+                self.remove(item.id)
+        return self.run_pod(name, attempt=next(self._attempts))
+
+    def create_container(self, pod: str, config: Mapping[str, Any]) -> str:
+        """Create a container of a pod made here, and start it; its ID."""
+        request = self._messages.CreateContainerRequest(
+            pod_sandbox_id=pod, config=config, sandbox_config=self._configs[pod]
         )
+        ident = str(self.call("CreateContainer", request).container_id)
+        self.call("StartContainer", self._messages.ContainerId(container_id=ident))
+        return ident
+
+    def exited(self, container: str) -> int | None:
+        """The exit code of a container, None while it runs."""
+        status = self.call("ContainerStatus", self._messages.ContainerId(container_id=container)).status
+        return int(status.exit_code) if status.state == self._messages.CONTAINER_EXITED else None
+
+    def exec(self, container: str, *argv: str, seconds: int = 60) -> tuple[int, str]:
+        """Run a program in a container; its exit code and what it said on both streams."""
+        request = self._messages.ExecSyncRequest(container_id=container, cmd=argv, timeout=seconds)
+        done = self.call("ExecSync", request)
+        return int(done.exit_code), (done.stdout + done.stderr).decode()
+
+    def stop_container(self, container: str, grace: int) -> None:
+        """SIGTERM, and SIGKILL after `grace` seconds."""
+        self.call("StopContainer", self._messages.StopContainerRequest(container_id=container, timeout=grace))
 
     def begin_pod(self, name: str) -> Future[str]:
         """The same in the background; the result is the ID, or a CriError."""

@@ -54,12 +54,12 @@ class Site:
         """Wait until FRR has a route to each address, with the node as next hop."""
         for ip in ips:
             hop = self.node.address6 if ":" in ip else self.node.address
-            until(lambda ip=ip, hop=hop: self.frr.next_hops(_prefix(ip)) == {hop}, f"{ip} at FRR")  # type: ignore[misc]
+            until(lambda ip=ip, hop=hop: self.frr.next_hops(host_prefix(ip)) == {hop}, f"{ip} at FRR")  # type: ignore[misc]
 
     def withdrawn(self, ips: Iterable[str]) -> None:
         """Wait until FRR has no route to any of them."""
         for ip in ips:
-            until(lambda ip=ip: not self.frr.paths(_prefix(ip)), f"no {ip} at FRR")  # type: ignore[misc]
+            until(lambda ip=ip: not self.frr.paths(host_prefix(ip)), f"no {ip} at FRR")  # type: ignore[misc]
 
     def reachable(self, ips: Iterable[str]) -> None:
         """Wait until FRR's side pings each address."""
@@ -94,9 +94,9 @@ class Site:
 
     # runtimes
 
-    def containerd(self) -> Containerd:
+    def containerd(self, snapshotter: str = "native") -> Containerd:
         """Started, with an image, and tried out. Raises NoEngine where it cannot run a container here."""
-        containerd = Containerd(self.node, self.machine)
+        containerd = Containerd(self.node, self.machine, snapshotter)
         self.lab.callback(containerd.close)
         try:
             containerd.start()
@@ -134,5 +134,5 @@ def addresses(document: dict[str, Any]) -> list[str]:
     return [str(ip).partition("/")[0] for ip in found]
 
 
-def _prefix(ip: str) -> str:
+def host_prefix(ip: str) -> str:
     return f"{ip}/{128 if ':' in ip else 32}"

@@ -6,7 +6,7 @@ import pytest
 
 from bgpcni.exporter import Outcome, Reach
 from bgpcni.model import Family, MulticastNlri, Neighbor, UnicastNlri
-from bgpcni_exabgp.ledger import NEVER, Ledger, Session, explain
+from bgpcni_exabgp.advertised import NEVER, Advertised, Session
 
 V4, EVPN = Family.IPV4_UNICAST, Family.L2VPN_EVPN
 ROUTE = UnicastNlri(V4, "10.1.2.3/32")
@@ -16,23 +16,23 @@ B = Neighbor("192.0.2.2", 64512, (V4,), 90)
 SILENCE = 90 + 120 + 30
 
 
-def ledger(*neighbors: Neighbor) -> Ledger:
+def advertised(*neighbors: Neighbor) -> Advertised:
     """Connected, everything that earlier lives announced known."""
-    made = Ledger(neighbors or (A,), 120, now=0.0)
+    made = Advertised(neighbors or (A,), 120, now=0.0)
     made.connected()
     made.primed = True
     return made
 
 
-def up(made: Ledger, address: str = A.address, number: int = 0) -> Session:
+def up(made: Advertised, address: str = A.address, number: int = 0) -> Session:
     session = made.sessions[address]
-    made.up(session, ["ipv4/unicast"], number, 0.0)
+    made.up(session, frozenset({V4}), number, 0.0)
     return session
 
 
-def sent() -> tuple[Ledger, Session]:
+def sent() -> tuple[Advertised, Session]:
     """With one session, which has the route."""
-    made = ledger()
+    made = advertised()
     session = up(made)
     made.announced(ROUTE, 1)
     made.sent(session, 1)
@@ -41,7 +41,7 @@ def sent() -> tuple[Ledger, Session]:
 
 def test_a_route_is_sent_and_acknowledged_when_every_session_has_it():
     """Wanted until all established sessions have it in their sockets; acknowledged when all peers' TCP has it."""
-    made = ledger(A, B)
+    made = advertised(A, B)
     a, b = up(made, A.address), up(made, B.address)
     made.announced(ROUTE, 5)
     assert made.outcome(ROUTE, 1) == Outcome(Reach.WANTED)
@@ -57,7 +57,7 @@ def test_a_route_is_sent_and_acknowledged_when_every_session_has_it():
 
 def test_a_session_that_is_down_holds_no_announcement_up():
     """With one of two sessions down, a route is announced once the other has it."""
-    made = ledger(A, B)
+    made = advertised(A, B)
     made.announced(ROUTE, 1)
     made.sent(up(made, A.address), 1)
     assert made.outcome(ROUTE, 1).reach is Reach.SENT
@@ -65,15 +65,15 @@ def test_a_session_that_is_down_holds_no_announcement_up():
 
 def test_why_a_route_is_not_announced():
     """The reason names what is missing: a neighbour, a family, a session, ExaBGP itself."""
-    assert Ledger((), 120, 0.0).outcome(ROUTE, 0).reason == "no neighbour is configured"
-    made = ledger()
+    assert Advertised((), 120, 0.0).outcome(ROUTE, 0).reason == "no neighbour is configured"
+    made = advertised()
     made.announced(ROUTE, 1)
     assert made.outcome(OTHER, 0).reason == "no neighbour has family l2vpn-evpn"
     assert made.outcome(ROUTE, 0).reason == "no session: 192.0.2.1 is Idle"
     session = up(made)
     made.down(session, "NOTIFICATION 6/2 received: Cease, Administrative Shutdown", 1.0, 1)
     assert made.outcome(ROUTE, 0).reason.endswith("is Idle (NOTIFICATION 6/2 received: Cease, Administrative Shutdown)")
-    made.up(session, ["l2vpn/evpn"], 1, 0.0)
+    made.up(session, frozenset({EVPN}), 1, 0.0)
     assert made.outcome(ROUTE, 0).reason == "no session negotiated ipv4-unicast: 192.0.2.1 did not"
     made.disconnected("exabgp is not running: it ended", 2.0)
     assert made.outcome(ROUTE, 0).reason == "exabgp is not running: it ended"
@@ -92,7 +92,7 @@ def test_a_withdrawal_is_confirmed_by_the_session_that_had_the_route():
 
 def test_a_route_that_no_session_ever_got_needs_no_withdrawal():
     """Announced and withdrawn while no session was up: confirmed at once."""
-    made = ledger()
+    made = advertised()
     made.announced(ROUTE, 1)
     made.withdrawn(ROUTE, 2)
     assert made.outcome(ROUTE, 1).reach is Reach.ACKED
@@ -100,10 +100,10 @@ def test_a_route_that_no_session_ever_got_needs_no_withdrawal():
 
 def test_what_an_earlier_life_may_have_sent_is_taken_to_be_sent():
     """Of a route that is not known to be new, a withdrawal without a session is not confirmed."""
-    made = ledger()
+    made = advertised()
     made.withdrawn(ROUTE, 1)
     assert made.outcome(ROUTE, 1).reach is Reach.WANTED
-    made = ledger()
+    made = advertised()
     made.primed = False
     made.announced(ROUTE, 1)
     made.withdrawn(ROUTE, 2)
@@ -140,7 +140,7 @@ def test_silence_confirms_in_the_end():
 @pytest.mark.parametrize("fell_first", [True, False])
 def test_a_peer_that_is_down_may_keep_the_route_whatever_others_say(fell_first):
     """DEL may answer once the sessions that are up have the withdraw; the address is not free for their word alone."""
-    made = ledger(A, B)
+    made = advertised(A, B)
     a, b = up(made, A.address), up(made, B.address)
     made.announced(ROUTE, 1)
     made.sent(a, 1)
@@ -162,7 +162,7 @@ def test_a_peer_that_is_down_may_keep_the_route_whatever_others_say(fell_first):
 
 def test_a_peer_that_never_had_the_route_is_not_waited_for():
     """Its session was down since before the route was announced."""
-    made = ledger(A, B)
+    made = advertised(A, B)
     a, b = up(made, A.address), up(made, B.address)
     made.sent(b, 0)
     made.down(b, "gone", 0.0, 0)
@@ -176,7 +176,7 @@ def test_a_peer_that_never_had_the_route_is_not_waited_for():
 
 def test_every_peer_has_to_acknowledge():
     """Not the first one: the slowest decides."""
-    made = ledger(A, B)
+    made = advertised(A, B)
     a, b = up(made, A.address), up(made, B.address)
     made.announced(ROUTE, 1)
     made.withdrawn(ROUTE, 2)
@@ -190,7 +190,7 @@ def test_every_peer_has_to_acknowledge():
 
 def test_a_session_that_falls_in_the_middle_of_a_flush_may_have_the_route():
     """How much of it was in the socket nobody told: `sent` is told of what is wholly there."""
-    made = ledger()
+    made = advertised()
     session = up(made)
     made.sent(session, 1)
     made.announced(ROUTE, 2)
@@ -201,7 +201,7 @@ def test_a_session_that_falls_in_the_middle_of_a_flush_may_have_the_route():
 
 def test_exabgp_that_dies_in_the_middle_of_a_flush_may_have_told_the_route():
     """The same where ExaBGP itself ended."""
-    made = ledger()
+    made = advertised()
     session = up(made)
     made.sent(session, 1)
     made.announced(ROUTE, 2)
@@ -241,13 +241,13 @@ def test_a_family_that_the_new_session_lacks_holds_nothing():
     made, session = sent()
     made.down(session, "gone", 1.0, 1)
     made.withdrawn(ROUTE, 2)
-    made.up(session, [], 2, 0.0)
+    made.up(session, frozenset(), 2, 0.0)
     assert made.outcome(ROUTE, 2.0).reach is Reach.ACKED
 
 
 def test_a_refusal_stays_until_something_else_is_asked():
     """Refused with the reason; a new announcement is a new question."""
-    made = ledger()
+    made = advertised()
     made.refuse(ROUTE, "too odd")
     assert made.outcome(ROUTE, 1) == Outcome(Reach.REFUSED, "too odd")
     made.announced(ROUTE, 3)
@@ -256,7 +256,7 @@ def test_a_refusal_stays_until_something_else_is_asked():
 
 def test_memory_of_withdrawn_routes_is_given_back():
     """Withdrawals that were confirmed, and said so, do not pile up."""
-    made = ledger()
+    made = advertised()
     for n in range(10_000):
         nlri = UnicastNlri(V4, f"10.{n >> 8}.{n & 255}.0/24")
         made.announced(nlri, n)
@@ -264,20 +264,3 @@ def test_memory_of_withdrawn_routes_is_given_back():
         made.outcome(nlri, 1)
         made.tidy()
     assert len(made.routes) < 5000
-
-
-def test_why_a_session_ended_is_said_in_words():
-    """NOTIFICATION codes are spelled out, and an UPDATE error of the peer's is told from others."""
-    fall = explain("notification received (3,9)")
-    assert fall.words == "NOTIFICATION 3/9 received: UPDATE Message Error, Optional Attribute Error"
-    assert fall.update_error
-    assert not explain("notification sent (3,9)").update_error
-    assert explain("notification received (2,2)").words.endswith("OPEN Message Error, Bad Peer AS")
-    said = explain("notification sent (2,2)", 64512, 64999, 64700).words
-    assert said.endswith("Bad Peer AS: the peer says that it has AS 64700, agent.toml says 64999")
-    assert explain("notification sent (2,2)", 64512, 64999).words.endswith("Bad Peer AS")
-    said = explain("notification received (2,2)", 64512, 64999).words
-    assert said.endswith("Bad Peer AS: the peer expects another AS than ours, 64512")
-    assert explain("notification received (9,9)").words.endswith("code 9")
-    assert explain("closing connection").words == "closing connection"
-    assert explain("").words == "the session ended"

@@ -1,7 +1,7 @@
-"""The thread that turns what neighbours announce into events for who listens, apart from the one that reads.
+"""Turns the UPDATEs that neighbours send into events for who listens, in a thread of its own.
 
-A flood of routes is decoded here while the news of sessions and acknowledgements pass it by. Without a listener
-there is no thread, and ExaBGP passes nothing on.
+A flood of routes is decoded here, so that news of sessions and acknowledgements does not wait behind it. If nobody
+listens, there is no thread and ExaBGP passes no UPDATE on.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterable
 
 from bgpcni.exporter import Event, Heard
 from bgpcni.model import Family
-from bgpcni_exabgp import lines
+from bgpcni_exabgp import lines, protocol
 from bgpcni_exabgp.lines import Line
 from bgpcni_exabgp.received import AdjRibIn, Terms
 
 BACKLOG = 64 << 20
-"""Octets of UPDATEs that may wait; beyond, the peer is asked again once they are decoded."""
+"""Octets of UPDATEs that may wait. Of a peer that sends more, the rest is dropped, and it is asked again later."""
 BATCH = 4096
-"""Events told at once, about."""
+"""How many events are told at once, about."""
 
 
-class Hearing:
-    """The queue to the thread. `post` sends lines to ExaBGP; it may be called at any time and never raises."""
+class Receiver:
+    """The thread and the queue to it. `post` sends lines to ExaBGP; it is called from any thread and never raises."""
 
     def __init__(self, name: str, maximum: int | None, post: Callable[[Iterable[Line]], None]) -> None:
         self.routes = AdjRibIn(maximum)
@@ -32,7 +32,7 @@ class Hearing:
         self._heard: Heard | None = None
         self._queue: deque[Callable[[], list[Event]]] = deque()
         self._waiting = 0  # octets of UPDATEs in the queue
-        self._missed: set[str] = set()  # peers some of whose UPDATEs found no room; none is taken until they are asked
+        self._missed: set[str] = set()  # peers of which UPDATEs were dropped; all are, until the peer is asked again
         self._connected = False
         self._lock = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -53,15 +53,15 @@ class Hearing:
         self._put(lambda: self._listen(families))
 
     def connected(self, sessions: dict[str, Terms], listening: bool) -> None:
-        """ExaBGP is there, with these sessions established; `listening`: an earlier life asked it to pass on."""
+        """ExaBGP is connected and has these sessions. `listening`: an earlier agent had it pass UPDATEs on."""
         if not self.wanted and listening:
-            self._post([lines.listen(False)])
+            self._post([Line(protocol.Listen(False))])
         self._put(lambda: self._connect(sessions))
 
     def up(self, peer: str, terms: Terms) -> None:
         self._put(lambda: self._quietly(self.routes.up, peer, terms))
 
-    def update(self, peer: str, octets: str) -> None:
+    def update(self, peer: str, octets: bytes) -> None:
         with self._lock:
             if peer in self._missed or self._waiting > BACKLOG:
                 self._missed.add(peer)
@@ -72,7 +72,7 @@ class Hearing:
     def told(self, peer: str, family: Family) -> None:
         with self._lock:
             if peer in self._missed:
-                return  # not all of it came to us
+                return  # it did, but not all of it was taken
         self._put(lambda: self.routes.told(peer, family))
 
     def down(self, peer: str, notified: bool) -> None:
@@ -98,7 +98,7 @@ class Hearing:
             if self._thread is not None:
                 return
             steps, self._queue = self._queue, deque()
-            for one in steps:  # nobody listens: there is nothing to tell, and only who is up to be noted
+            for one in steps:  # nobody listens: nothing is told, but it is noted which sessions are up
                 one()
 
     def _run(self) -> None:
@@ -131,7 +131,7 @@ class Hearing:
         fresh = self.routes.listen(families)
         if self._connected:
             if first and families:
-                self._post([lines.listen(True)])
+                self._post([Line(protocol.Listen(True))])
             self._ask(fresh, list(self.routes.sources))
         return []
 
@@ -140,7 +140,7 @@ class Hearing:
         for peer, terms in sessions.items():
             self.routes.up(peer, terms)
         if self.routes.families:
-            self._post([lines.listen(True)])
+            self._post([Line(protocol.Listen(True))])
             self._ask(self.routes.families, list(sessions))
         return []
 
@@ -148,14 +148,14 @@ class Hearing:
         self._connected = False
         return self.routes.lost()
 
-    def _update(self, peer: str, octets: str) -> list[Event]:
+    def _update(self, peer: str, octets: bytes) -> list[Event]:
         with self._lock:
             self._waiting -= len(octets)
-        result = self.routes.update(peer, bytes.fromhex(octets))
+        result = self.routes.update(peer, octets)
         if result.ask:
             self._ask(result.ask, [peer])
         if result.end:
-            self._post([lines.end(peer, 3, 1)])  # Malformed Attribute List
+            self._post([Line(protocol.EndSession(3, 1, peer=peer))])  # Malformed Attribute List
         return result.events
 
     def _ask(self, families: frozenset[Family], peers: list[str]) -> None:

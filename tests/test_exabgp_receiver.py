@@ -11,17 +11,17 @@ import pytest
 from bgpcni.exporter import EndOfRib, Event, Learned
 from bgpcni.model import Family
 from bgpcni.testing.patience import SECONDS, until
-from bgpcni_exabgp import hearing as module
-from bgpcni_exabgp.hearing import Hearing
+from bgpcni_exabgp import receiver as module
 from bgpcni_exabgp.lines import Line
 from bgpcni_exabgp.received import Terms
+from bgpcni_exabgp.receiver import Receiver
 
 PEER, V4 = "192.0.2.1", Family.IPV4_UNICAST
 PLAIN = bytes.fromhex("40010100 400200 40030401020304")
 
 
-def update(number: int) -> str:
-    return (b"\0\0" + pack("!H", len(PLAIN)) + PLAIN + bytes([16, 10, number])).hex()
+def update(number: int) -> bytes:
+    return b"\0\0" + pack("!H", len(PLAIN)) + PLAIN + bytes([16, 10, number])
 
 
 def test_routes_that_found_no_room_are_asked_for_before_the_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,27 +37,27 @@ def test_routes_that_found_no_room_are_asked_for_before_the_end_is_told(monkeypa
             busy.set()
             assert go_on.wait(SECONDS)
 
-    hearing = Hearing("test", None, posted.extend)
+    receiver = Receiver("test", None, posted.extend)
     try:
-        hearing.listen(frozenset({V4}), listener)
-        hearing.connected({PEER: Terms(True)}, False)
-        hearing.told(PEER, V4)
+        receiver.listen(frozenset({V4}), listener)
+        receiver.connected({PEER: Terms(True)}, False)
+        receiver.told(PEER, V4)
         assert busy.wait(SECONDS)  # with the end of the first answer
         asked = len(posted)
-        hearing.update(PEER, update(1))
-        hearing.update(PEER, update(2))  # no room
-        hearing.update(PEER, bytes(4).hex())  # End-of-RIB, which has no room either
-        hearing.told(PEER, V4)
+        receiver.update(PEER, update(1))
+        receiver.update(PEER, update(2))  # no room
+        receiver.update(PEER, bytes(4))  # End-of-RIB, which has no room either
+        receiver.told(PEER, V4)
         go_on.set()
         until(lambda: len(posted) > asked)
         assert [type(event) for event in heard] == [EndOfRib, Learned]
-        hearing.update(PEER, update(1))
+        receiver.update(PEER, update(1))
         until(lambda: len(heard) == 3)
-        hearing.update(PEER, update(2))
+        receiver.update(PEER, update(2))
         until(lambda: len(heard) == 4)
-        hearing.told(PEER, V4)
+        receiver.told(PEER, V4)
         until(lambda: len(heard) == 5)
         assert [type(event) for event in heard[2:]] == [Learned, Learned, EndOfRib]
     finally:
         go_on.set()
-        hearing.close()
+        receiver.close()
