@@ -12,7 +12,8 @@ import tomllib
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -216,6 +217,50 @@ class PolicyTable(Table):
                 raise InvalidConfiguration(f"ipam: subnet {wanted} is not allowed by [policy] prefixes of this node")
 
 
+def _endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError(f"{value!r} is not an endpoint such as https://10.0.0.1:2379")
+    return value
+
+
+def _key_prefix(value: str) -> str:
+    if not re.fullmatch(r"(/[-A-Za-z0-9_.]+)+/?", value):
+        raise ValueError(f"{value!r} is not a prefix of keys such as /bgpcni/v1alpha1")
+    return value.rstrip("/")
+
+
+class EtcdTable(Table):
+    """`[cluster.etcd]`. The object KIND NAME has the key `prefix/KIND/NAME`; `cert` and `key` are the client's."""
+
+    endpoints: Annotated[tuple[Annotated[str, AfterValidator(_endpoint)], ...], Field(min_length=1)]
+    prefix: Annotated[str, AfterValidator(_key_prefix)] = "/bgpcni/v1alpha1"
+    ca: PathText | None = None
+    cert: PathText | None = None
+    key: PathText | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EtcdTable:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError(f"{'cert' if self.cert is None else 'key'}: missing, cert and key go together")
+        return self
+
+
+class ClusterTable(Table):
+    """`[cluster]`. `node` absent: $NODE_NAME or the host's name. `labels`: with etcd; Kubernetes nodes have theirs."""
+
+    store: Literal["etcd"]
+    node: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    etcd: EtcdTable | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> ClusterTable:
+        if self.store == "etcd" and self.etcd is None:
+            raise ValueError("etcd: missing, store etcd needs [cluster.etcd] with endpoints")
+        return self
+
+
 class AgentConfig(Table):
     """The whole file. `orphan_grace` in seconds."""
 
@@ -227,6 +272,7 @@ class AgentConfig(Table):
     exporters: dict[str, ExporterTable] = Field(default_factory=dict)
     networks: dict[str, NetworkTable] = Field(default_factory=dict)
     policy: PolicyTable = PolicyTable()
+    cluster: ClusterTable | None = None
 
 
 def load(path: Path) -> AgentConfig:
