@@ -1,4 +1,4 @@
-# `make test` and `make demo` need nothing but a Debian machine and root; they install what is missing.
+# `make test` and `make demo` need only a Debian machine and root; they install what is missing.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -8,16 +8,16 @@ BIN := .venv/bin
 .PHONY: help setup venv demo test unit integration soak lint format bench clean
 
 help:
-	@echo 'make demo         FRR and a node in two network namespaces; ADD, ping, DEL, step by step'
-	@echo 'make test         all tests: unit, then integration (root)'
-	@echo 'make unit         the tests that need neither root nor other programs'
-	@echo 'make integration  the tests with the real parts (root)'
-	@echo 'make soak         chaos for longer: ten seeds, twelve rounds each (root); see integration/README.md'
-	@echo 'make lint         ruff and mypy --strict'
+	@echo 'make demo         show ADD, ping and DEL step by step, with FRR and a node in two network namespaces (root)'
+	@echo 'make test         run all tests: the unit tests, then the integration tests (root)'
+	@echo 'make unit         run the tests that need neither root nor other programs'
+	@echo 'make integration  run the tests with real kernels, speakers and runtimes (root)'
+	@echo 'make soak         run the chaos tests for longer: ten seeds, twelve rounds each (root); see integration/README.md'
+	@echo 'make lint         run ruff, mypy --strict, and import-linter for the layers'
 	@echo 'make format       let ruff format the code'
-	@echo 'make bench        ratios against the stock plugins, bench.json (root)'
-	@echo 'make setup        only what the others do first: packages (root) and .venv'
-	@echo 'make clean        remove .venv, caches and what dead test runs left behind'
+	@echo 'make bench        compare the speed with the stock plugins, and write bench.json (root)'
+	@echo 'make setup        install what the others need: Debian packages (root) and .venv'
+	@echo 'make clean        remove .venv, caches and what interrupted test runs left behind'
 
 setup:
 	@scripts/setup
@@ -47,6 +47,7 @@ lint: venv
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: venv
 	$(BIN)/ruff check --fix
@@ -57,5 +58,5 @@ bench: setup
 
 clean:
 	@if [ -x $(BIN)/python ] && [ "$$(id -u)" = 0 ]; then $(BIN)/python -m integration.lab; fi
-	rm -rf .venv .venv-bagpipe build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis bench.json bench.svg
+	rm -rf .venv .venv-bagpipe build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis bench.json bench.svg
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,12 +1,11 @@
-"""BGP's small values as people write them, validated: route targets, distinguishers, communities, VNIs. Pure.
+"""Checks the small values of BGP as people write them: route targets, distinguishers, communities, VNIs. Pure.
 
-Every function takes text and gives its canonical text back, or raises ValueError in words that fit behind a
-key's name (`importRT[0]: …`). What has passed here can be encoded.
+Most functions take text and return the canonical text, or raise ValueError with a message that fits after the name of
+a key (`importRT[0]: …`). What has passed here can be encoded.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Iterable
@@ -15,7 +14,8 @@ from ipaddress import IPv4Address
 from bgpcni.ip import ip_address, ip_network
 
 MAX_VNI = (1 << 24) - 1
-MAX_LABEL = (1 << 20) - 1
+FIRST_LABEL, MAX_LABEL = 16, (1 << 20) - 1
+"""MPLS labels that may be given out: those below are reserved (RFC 3032 section 2.1)."""
 MAX_SEQUENCE = (1 << 32) - 1
 VXLAN = 8
 """The tunnel type (RFC 8365 section 5.1.3)."""
@@ -84,6 +84,8 @@ def community(text: str) -> str:
         return WELL_KNOWN[text.lower()]
     parts = text.split(":")
     if len(parts) not in (2, 3):
+        import difflib  # needed only where something is misspelt
+
         near = difflib.get_close_matches(text.lower(), WELL_KNOWN, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{text!r} is not a community: it takes the form 64512:100 or 64512:1:2{hint}")
@@ -95,7 +97,7 @@ def community(text: str) -> str:
 
 
 def vni(value: int) -> int:
-    """A VXLAN network identifier, 1 to 16777215 (RFC 7348 section 5; 0 is no network of ours)."""
+    """A VXLAN network identifier, 1 to 16777215 (RFC 7348 section 5; we do not use 0)."""
     if value < 1:
         raise ValueError(f"{value} is under 1")
     if value > MAX_VNI:
@@ -104,7 +106,7 @@ def vni(value: int) -> int:
 
 
 def vni_of(targets: Iterable[str]) -> int | None:
-    """The VNI that the first route target stands for (`64512:90` → 90), if its number can be one."""
+    """The VNI that the first route target stands for (`64512:90` → 90), or None if its number cannot be a VNI."""
     for target in targets:
         assigned = int(target.rpartition(":")[2])
         return assigned if 1 <= assigned <= MAX_VNI else None
@@ -112,17 +114,17 @@ def vni_of(targets: Iterable[str]) -> int | None:
 
 
 def gateway_mac(vni: int) -> str:
-    """The MAC of a VNI's anycast gateway, the same on every node; the Router's MAC of type 5 routes without a VRF."""
+    """The MAC of a VNI's anycast gateway, the same on every node; also the Router's MAC of type 5 without a VRF."""
     return "02:00:5e:" + vni.to_bytes(3, "big").hex(":")
 
 
 def next_sequence(sequence: int) -> int:
-    """The MAC mobility sequence above another (RFC 7432 section 7.7): 32 bits, and the last has none above it."""
+    """The next MAC mobility sequence (RFC 7432 section 7.7). It has 32 bits; the last one is followed by itself."""
     return min(sequence + 1, MAX_SEQUENCE)
 
 
 def router_mac(vtep: str) -> str:
-    """The Router's MAC of a VTEP (RFC 9135 section 8.1): of one node alone, and the same in all its lives."""
+    """The Router's MAC of a VTEP (RFC 9135 section 8.1). No other node has it, and it survives restarts."""
     packed = ip_address(vtep).packed
     if len(packed) == 16:
         packed = hashlib.sha256(packed).digest()[:4]

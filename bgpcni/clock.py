@@ -1,4 +1,4 @@
-"""Time: as people read it, and as durations are measured."""
+"""The time of day, for people, and a monotonic clock, for durations."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 
 def now() -> str:
-    """RFC 3339 in UTC, milliseconds: `2026-01-31T12:00:00.123Z`."""
+    """The time of day as RFC 3339, in UTC with milliseconds: `2026-01-31T12:00:00.123Z`."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def monotonic() -> float:
-    """Seconds that never go back, since some moment in the past. One place, so that a simulation can have its own."""
+    """Seconds since some moment in the past; they never go back. A simulation replaces this function."""
     return time.monotonic()

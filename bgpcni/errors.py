@@ -1,14 +1,14 @@
-"""The errors of this project, each tied once to its CNI code (CNI specification, section 5, "Error").
+"""The errors of this project, each with its CNI code (CNI specification, section 5, "Error").
 
-Code that fails raises one of these with a message an operator can act on; the edge (`handler`) turns it into
-the JSON that the specification asks for. Nothing else in the project knows about codes.
+Code that fails raises one of these, with a message from which an operator knows what to do. `handler` turns it into the
+JSON of the specification. Nothing else in the project knows the codes.
 """
 
 from __future__ import annotations
 
 
 class CniError(Exception):
-    """Base of all errors that a runtime sees. `code` is the CNI error code, `details` the longer story."""
+    """Base of all errors that a runtime gets. `code`: the CNI error code. `details`: a longer explanation."""
 
     code = 999
 
@@ -19,13 +19,13 @@ class CniError(Exception):
 
 
 class IncompatibleVersion(CniError):
-    """The configuration's or the result's cniVersion is not one we speak."""
+    """We do not support the cniVersion of the configuration or of the result."""
 
     code = 1
 
 
 class UnsupportedField(CniError):
-    """A field of the configuration asks for what this plugin or this kernel cannot do."""
+    """A key of the configuration asks for something that this plugin or this kernel cannot do."""
 
     code = 2
 
@@ -43,7 +43,7 @@ class IoFailure(CniError):
 
 
 class DecodingFailure(CniError):
-    """stdin or prevResult is not what it should be."""
+    """stdin or prevResult cannot be decoded."""
 
     code = 6
 
@@ -55,13 +55,13 @@ class InvalidConfiguration(CniError):
 
 
 class InvalidNamespace(CniError):
-    """CNI_NETNS names no network namespace, or the node's own."""
+    """CNI_NETNS is not a network namespace, or it is the node's own."""
 
     code = 8
 
 
 class TryAgain(CniError):
-    """A passing condition: the runtime should call again later."""
+    """A temporary condition: the runtime should retry later."""
 
     code = 11
 
@@ -79,7 +79,7 @@ class Degraded(CniError):
 
 
 class AlreadyAttached(CniError):
-    """ADD for an attachment that exists: nothing was touched."""
+    """ADD for an attachment that exists already. It was not changed."""
 
     code = 100
 
@@ -88,6 +88,18 @@ class KernelRefused(CniError):
     """The kernel refused a step that should work; the message names the step and the errno."""
 
     code = 101
+
+
+class Unfit(KernelRefused):
+    """What is there cannot be what is wanted. `about`: what it is, in the kernel's terms: "bridge", "MTU", …"""
+
+    def __init__(self, about: str, msg: str) -> None:
+        super().__init__(msg)
+        self.about = about
+
+
+class Unsupported(KernelRefused):
+    """This kernel, or this node without some program, cannot do what is wanted."""
 
 
 class CheckFailed(CniError):

@@ -1,20 +1,19 @@
 """The exporter contract: what an adapter to one BGP speaker is. Import this and `bgpcni.model` to write one.
 
-An exporter is given routes in batches and drives its speaker towards them. It is called from one thread only
-(but for `peers`, `progress` and `close`), keeps no wishes of its own, and may be asked the same thing again at
-any time: every verb is idempotent. What should be announced is decided elsewhere; when in doubt an exporter
-says `NotThereYet` or `wake.empty()` and is told everything again.
+An exporter is given routes in batches and makes its speaker announce them. Only one thread calls it, except for
+`peers`, `progress` and `close`. It does not remember what is wanted, and it may be asked the same thing again at any
+time: every verb is idempotent. What is announced is decided elsewhere. An exporter that is in doubt raises
+`NotThereYet` or calls `wake.empty()`, and is told everything again.
 
-`docs/writing-an-exporter.md` tells it at length; `bgpcni.testing` proves it against the real speaker.
+`docs/writing-an-exporter.md` explains it at length; `bgpcni.testing` proves an exporter against its real speaker.
 """
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -30,21 +29,19 @@ class Reach(IntEnum):
     REFUSED = -1
     """The speaker will not take this route; `Outcome.reason` says why. Only this route is affected."""
     WANTED = 0
-    """Not at any peer yet: no session, no such family. The speaker holds it and sends it when it can."""
+    """Not at any peer yet: there is no session, or none with this family. The speaker sends it when it can."""
     ACCEPTED = 1
-    """The speaker has taken it and there is no way to know more (exporters whose `acks` is `accepted`)."""
+    """The speaker has accepted it, and no more can be known (exporters whose `acks` is `accepted`)."""
     SENT = 2
     """In the socket of every Established session that negotiated the family."""
     ACKED = 3
-    """Acknowledged by the TCP of each of those peers. Not: accepted by their policy."""
+    """The TCP of each of those peers has acknowledged it. That does not say that the peer's policy accepts it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one route.
 
-    `reason`: words when it cannot get further now (`no session with 192.0.2.1`), empty while it is under way and
-    worth waiting for.
+    `reason`: why it cannot get further now (`no session with 192.0.2.1`). Empty while it is under way.
 
     A withdrawal has two uses. At `SENT` (`ACCEPTED` where no more can be told) DEL may answer. The address is given
     to another container only at the furthest reach that `acks` names: then no peer has the route any more. A peer
@@ -56,8 +53,7 @@ class Outcome:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """One BGP session of the speaker, for `bgpcni peers`. `since`: RFC 3339 UTC; counts are of routes."""
 
     address: str
@@ -70,9 +66,8 @@ class Peer:
     last_error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PathAttributes:
-    """What a peer said of the routes of one UPDATE; shared between them. Nothing is filtered or judged yet.
+class PathAttributes(NamedTuple):
+    """The attributes in one UPDATE of a peer, shared by its routes. Nothing is filtered yet.
 
     `next_hop`: the global address. Route targets and communities: canonical text, as in `Announcement`. `as_path`:
     the AS numbers in order, sets flattened. `local_pref` and `med`: None where the attribute is absent. `origin`:
@@ -98,9 +93,8 @@ class PathAttributes:
     clusters: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """A peer announces a route; an earlier one with this (peer, nlri) is replaced, whatever it said.
+class Learned(NamedTuple):
+    """A peer announces a route. It replaces an earlier one with the same (peer, nlri).
 
     `vni`: EVPN's label, 24 bits (type 3: that of the P-MSI tunnel); `l3_vni`: a type 2's second label. `label`:
     the MPLS label of a VPN route. `gateway`: a type 5's gateway address, None where it is zero.
@@ -115,17 +109,15 @@ class Learned:
     gateway: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """A peer withdrew a route; one that was never learned is no error."""
+class Gone(NamedTuple):
+    """A peer withdrew a route. It is no error if that was never learned."""
 
     peer: str
     nlri: Nlri
 
 
-@dataclass(frozen=True, slots=True)
-class EndOfRib:
-    """Everything that a peer has in a family was told, since its session came up or since `listen` asked.
+class EndOfRib(NamedTuple):
+    """A peer has told everything that it has in a family, since its session came up or since `listen` was called.
 
     What was learned from it before and was not told again is gone (RFC 4724 section 4.2).
     """
@@ -134,9 +126,8 @@ class EndOfRib:
     family: Family
 
 
-@dataclass(frozen=True, slots=True)
-class SessionDown:
-    """The session with a peer ended, or the speaker did: what it told stays, or goes at once.
+class SessionDown(NamedTuple):
+    """The session with a peer ended, or the speaker did. What the peer told stays for a while, or goes at once.
 
     `graceful`: it may be used until `EndOfRib` or the restart time: the peer negotiated graceful restart for the
     family and its session ended without a NOTIFICATION, or it was our speaker that went away.
@@ -151,9 +142,9 @@ Heard = Callable[[Sequence[Event]], None]
 
 
 class NotThereYet(Exception):
-    """The speaker cannot be reached now; everything of this call is to be asked again later.
+    """The speaker cannot be reached now. The caller asks everything of this call again later.
 
-    `untouched`: it is certain that the speaker was given nothing of this call, so there is nothing to take back.
+    `untouched`: the speaker was certainly given nothing of this call, so nothing has to be taken back.
     """
 
     def __init__(self, reason: str, *, untouched: bool = False) -> None:
@@ -198,16 +189,18 @@ class Exporter(abc.ABC):
         model_config = ConfigDict(frozen=True, extra="forbid")
 
     families: ClassVar[frozenset[Family]]
-    """Families it can announce; others are refused by the caller, in words."""
+    """The families that it can announce. The caller refuses others with a clear error."""
     acks: Literal["accepted", "sent", "acked"] = "accepted"
     """The furthest that it can tell, and what a withdrawal has to reach before its address is free; an instance may
     lower it once it knows its speaker. An exporter without a `progress` of its own can tell `accepted` at most; what
     it left `WANTED` is asked for again every few seconds."""
     imports: ClassVar[Literal["none", "routes", "datapath"]] = "none"
     needs_agent: ClassVar[bool] = False
-    """True: works only in the resident agent. False: also within one call of the plugin."""
+    """True: it works only in the resident agent. False: it also works within one call of the plugin."""
+    takes_neighbors: ClassVar[bool] = False
+    """True: its peers are the `[[bgp.neighbors]]` of agent.toml, and without any it is not started."""
     targets_per_route: ClassVar[bool] = True
-    """False: route targets belong to the speaker's VPN; an attachment with its own is refused (code 7)."""
+    """False: route targets belong to the speaker's VPN, and an attachment with its own is refused (code 7)."""
     look_every: ClassVar[float] = 0.0
     """Seconds between two calls of `look` while there is nothing to do in the agent; 0: none."""
 
@@ -223,6 +216,15 @@ class Exporter(abc.ABC):
         return None
 
     @classmethod
+    def source(cls, config: BaseModel, local_address: str) -> str | None:
+        """The address from which it opens its sessions with `[[bgp.neighbors]]`; None: its speaker has others.
+
+        `local_address`: that of `[bgp]`, which counts unless `config` has its own. Of two exporters that would have
+        the same session the second is refused (code 7).
+        """
+        return None
+
+    @classmethod
     def owns(cls, config: BaseModel) -> str:
         """What an exporter of this configuration has to itself, in words: `table 100`; "" if nothing.
 
@@ -232,14 +234,14 @@ class Exporter(abc.ABC):
 
     @abc.abstractmethod
     def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
-        """Hand routes to the speaker; one outcome for each, in order.
+        """Give routes to the speaker. Returns one outcome for each, in order.
 
-        When the deadline comes first: the outcomes of those that were done, and the rest is asked again.
+        If the deadline comes first, it returns the outcomes of those that were done, and is asked for the rest again.
         """
 
     @abc.abstractmethod
     def withdraw(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
-        """Take routes back; of what is not there: the furthest reach (never REFUSED). Outcomes as in `announce`."""
+        """Withdraw routes. Outcomes as in `announce`, never REFUSED; for a route that is not there the furthest."""
 
     @abc.abstractmethod
     def prune(self, keep: Collection[Announcement], spare: Collection[str], deadline: float) -> None:
@@ -249,7 +251,7 @@ class Exporter(abc.ABC):
         """
 
     def replayed(self) -> None:
-        """All that is wanted was told since `wake.empty()`. No I/O but on this machine's own files."""
+        """Everything that is wanted was told since `wake.empty()`. Only I/O on this machine's own files is allowed."""
         return
 
     def look(self, deadline: float) -> None:
@@ -257,7 +259,7 @@ class Exporter(abc.ABC):
         return
 
     def progress(self, routes: Sequence[Announcement]) -> list[Outcome]:
-        """How far what was last asked of each route got by now. Cheap: no I/O. Needed to tell more than accepted."""
+        """How far each route has got, as last asked. Cheap, without I/O. Needed to report more than `accepted`."""
         return [Outcome(Reach.ACCEPTED)] * len(routes)
 
     def listen(self, families: frozenset[Family], heard: Heard) -> None:
@@ -272,13 +274,13 @@ class Exporter(abc.ABC):
         return
 
     def peers(self) -> list[Peer]:
-        """The speaker's sessions, as far as it tells. No waiting: what was last seen will do."""
+        """The speaker's sessions, as far as they are known. It does not wait: what was seen last is good enough."""
         return []
 
     def drain(self, deadline: float) -> None:
-        """Everything was withdrawn and the speaker is to end, if it is ours; others do nothing."""
+        """Everything was withdrawn. A speaker that is ours ends now; others go on."""
         return
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Let go of the speaker; its routes stay. Called from any thread, also while a verb runs: end it soon."""
+        """Let go of the speaker; its routes stay. Any thread may call it, also while a verb runs: that ends soon."""

@@ -1,4 +1,5 @@
-"""run_dir and data_dir: made 0700, opened without following a link, refused where another user can write."""
+"""Opens run_dir and data_dir: they are made with mode 0700, links are not followed, and a folder in which another user
+can write is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def open_folder(path: Path) -> int:
-    """Make `path` if it is missing and return a descriptor of it. Raises IoFailure in words."""
+    """Make `path` if it is missing and return a descriptor of it. Raises IoFailure."""
     try:
         _make_way(path.parent)
         _check_way(path)
@@ -33,7 +34,7 @@ def open_folder(path: Path) -> int:
 
 
 def open_below(name: str, folder: int, path: Path) -> int:
-    """The same for a folder inside one that was opened here. `path`: for messages."""
+    """The same for a folder inside one that was opened here. `path`: the outer folder, for messages."""
     try:
         try:
             os.mkdir(name, 0o700, dir_fd=folder)
@@ -45,7 +46,7 @@ def open_below(name: str, folder: int, path: Path) -> int:
 
 
 def is_behind(fd: int, path: str | Path, folder: int | None = None) -> bool:
-    """Whether what `fd` is open on is still what has that name (in `folder`)."""
+    """Whether the name (in `folder`) still leads to the file or folder that `fd` is open on."""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path, dir_fd=folder, follow_symlinks=False))
     except FileNotFoundError:
@@ -53,17 +54,19 @@ def is_behind(fd: int, path: str | Path, folder: int | None = None) -> bool:
 
 
 def exchange(fd: int, fresh: int) -> None:
-    """Have `fd` lead where `fresh` does, for everybody who knows its number; `fresh` is closed."""
+    """Make descriptor `fd` refer to what `fresh` refers to, so that all its users see the new folder. Closes
+    `fresh`."""
     os.dup2(fresh, fd, inheritable=False)
     os.close(fresh)
 
 
 def listed(folder: int) -> list[str]:
-    """The names in a folder that is open, whoever else lists it at once: a descriptor has one place to read on from."""
+    """The names in an open folder. It is opened again, because two listings of one descriptor would share their
+    position."""
     try:
         own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:
-        return []  # it was removed
+        return []  # the folder was removed
     try:
         return os.listdir(own)
     finally:
@@ -71,7 +74,7 @@ def listed(folder: int) -> list[str]:
 
 
 def _make_way(path: Path) -> None:
-    """As `mkdir -p`, but no umask can open what is made to other users' writing."""
+    """Make the folders above, as `mkdir -p` does, but never writable for other users, whatever the umask is."""
     if not path.is_dir():
         _make_way(path.parent)
         try:
@@ -81,7 +84,8 @@ def _make_way(path: Path) -> None:
 
 
 def _check_way(path: Path) -> None:
-    """Who can write a folder above can put another one in the place of ours, unless the sticky bit keeps him off."""
+    """Raises IoFailure if another user can write a folder above: without the sticky bit that user could replace
+    ours."""
     for above in path.absolute().parents:
         found = above.stat()
         open_to_all = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX

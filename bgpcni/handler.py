@@ -1,4 +1,4 @@
-"""`handle(call) -> reply`: the one way from a CNI call to its answer, for the agent and for a call without one.
+"""`handle(call) -> reply`: how every CNI call is answered, in the agent and in a process of its own.
 
 Errors become JSON here and nowhere else. Whatever happens, stdout is one JSON object (or empty after DEL, CHECK,
 GC and STATUS that succeed) and the exit code says whether it is an error.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni.cni.environment import Command
 from bgpcni.cni.errors import encode_error
@@ -23,8 +23,7 @@ from bgpcni.node.transaction import Answer
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What a runtime gave: CNI_* variables, stdin, and a descriptor of CNI_NETNS if the launcher could open it.
 
     `hung_up`: whether the caller does not wait for the answer any more.
@@ -36,9 +35,8 @@ class Call:
     hung_up: Callable[[], bool] = lambda: False
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What the runtime gets: exit code, stdout, stderr. `error`: the CNI error code in stdout, 0 if it is none.
+class Reply(NamedTuple):
+    """What the runtime gets: exit code, stdout, stderr. `error`: the CNI error code in stdout, 0 if there is none.
 
     `after`: what is left to do once the runtime has it; whoever delivers the reply calls `finish`, come what may.
     """
@@ -53,18 +51,19 @@ class Reply:
         for job in self.after:
             try:
                 job()
-            except Exception:  # it was answered: nobody can be told any more
-                log.exception("after a call")
+            except Exception:  # the runtime has its answer already
+                log.exception("what follows a call failed because of a defect")
 
 
 def handle(call: Call, node: Callable[[Request], Node]) -> Reply:
-    """Answer one call. `node` gives the node to work on, or raises the error to answer with (no agent, …)."""
+    """Answer one call. `node` returns the node to work on, or raises the error for the answer (no agent, …)."""
     try:
         return _handle(call, node)
     except CniError as error:
         return failure(call, error)
     except Exception as error:  # whatever went wrong, the runtime gets JSON
-        log.exception("a CNI call failed in a way that should not happen")
+        about = {"container": call.variables.get("CNI_CONTAINERID", ""), "ifname": call.variables.get("CNI_IFNAME", "")}
+        log.exception("a CNI call failed because of a defect of bgpcni", extra=about)
         return failure(call, CniError(f"internal error: {type(error).__name__}: {error}"))
 
 
@@ -85,7 +84,7 @@ def version_reply(call: Call) -> Reply:
 
 
 def failure(call: Call, error: CniError) -> Reply:
-    """An error as the specification wants it: JSON on stdout, in the version of the configuration if it is ours."""
+    """The reply for an error, as the specification asks: JSON on stdout, in the configuration's version if possible."""
     asked = asked_version(call.stdin)
     version = asked if asked in SUPPORTED else SUPPORTED[-2]
     text = f"bgpcni: {call.variables.get('CNI_COMMAND', '')} failed: {error.msg}\n"

@@ -1,4 +1,4 @@
-"""ipaddress's parsers, remembering what they parsed last: an ADD says the same few addresses thirty times."""
+"""The parsers of `ipaddress` with a cache, because an ADD parses the same few addresses thirty times."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Locks between processes: flock(2) on files, close-on-exec, with the file's identity compared after locking.
+"""Locks between processes: flock(2) on files, close-on-exec. After locking, the file's identity is compared.
 
-flock works between threads too, as each lock is its own open file. Who may write on a node: see `WriterLocks`.
+flock works between threads, too, because each lock opens the file anew. `WriterLocks` says who may write on a node.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from bgpcni.errors import IoFailure, TryAgain
 
 log = logging.getLogger(__name__)
 PROBE_SECONDS = 1.0
-"""A starting agent's patience with calls that look whether there is one; each holds the lock for an instant."""
+"""How long a starting agent waits for calls that check whether an agent runs; each holds the lock very briefly."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
 _NO_ROOM = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""What a disk says that takes no new file."""
+"""The errors of a disk on which no file can be made."""
 
 
 class Busy(Exception):
-    """The lock is held by another, and stayed so until the deadline."""
+    """Someone else held the lock until the deadline."""
 
 
 class FolderGone(IoFailure):
@@ -32,10 +32,10 @@ class FolderGone(IoFailure):
 
 
 def acquire(name: str, folder: int, *, shared: bool = False, seconds: float | None = 0.0) -> int:
-    """Lock `name` in the folder behind the descriptor; returns the descriptor that holds the lock.
+    """Lock `name` in the folder of descriptor `folder`. Returns the descriptor that holds the lock.
 
-    `seconds`: how long to wait, None for ever. flock has no deadline of its own, so a bounded wait asks again
-    in growing steps of up to 20 ms. Raises Busy.
+    `seconds`: how long to wait; None: for ever. flock has no deadline, so this polls at growing intervals of up to
+    20 ms. Raises Busy.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     while True:
@@ -47,13 +47,13 @@ def acquire(name: str, folder: int, *, shared: bool = False, seconds: float | No
         except BaseException:
             os.close(fd)
             raise
-        os.close(fd)  # somebody unlinked the file between open and flock: lock the one that is there now
+        os.close(fd)  # the file was unlinked between open and flock: lock the file that has the name now
 
 
 def _open(name: str, folder: int) -> int:
-    """The lock's file, made if it is missing; on a disk that takes no writing the one that is there serves as well.
+    """Open the lock's file and make it if it is missing. On a disk that cannot be written an existing one is used.
 
-    Nothing is written into it, so that it does not keep its file system from being mounted read-only.
+    The file is opened read-only, so that it does not prevent remounting its file system read-only.
     """
     flags = os.O_CLOEXEC | os.O_NOFOLLOW
     try:
@@ -68,7 +68,8 @@ def _open(name: str, folder: int) -> int:
 
 
 def obtain(name: str, folder: int, path: Path, *, busy: str, seconds: float) -> int:
-    """As `acquire`, for who is told why not: raises TryAgain with `busy`, IoFailure with `path` (FolderGone)."""
+    """As `acquire`, with messages: raises TryAgain with the text `busy`, and IoFailure or FolderGone that name
+    `path`."""
     try:
         return acquire(name, folder, seconds=seconds)
     except Busy:
@@ -93,34 +94,37 @@ def _lock(fd: int, mode: int, deadline: float | None) -> None:
 
 
 def discard(name: str, folder: int, fd: int) -> None:
-    """Let go of a lock whose file goes with it (attachments: their number is not bounded)."""
+    """Release a lock and remove its file (for attachments, whose number is not bounded)."""
     try:
         os.unlink(name, dir_fd=folder)
     except OSError:
-        pass  # gone, or a disk that refuses: what is locked is the open file, its name may stay
+        pass  # it is gone, or the disk refuses; the name may stay, because the open file is what is locked
     os.close(fd)
 
 
 class WriterLocks:
-    """Who may write: one agent, or any number of calls without an agent; never both.
+    """Decides who may write: one agent, or any number of calls without an agent, never both.
 
-    The agent holds `agent.lock` exclusively for life, in run_dir and in data_dir, which nobody wipes, and then waits
-    for run_dir's `writer.lock`; a call without an agent tries each `agent.lock` shared without waiting, then shares
-    `writer.lock` for its duration. None of the files is ever unlinked here; `renew` locks again what others removed.
+    The agent holds `agent.lock` exclusively while it runs, in run_dir and in data_dir, because run_dir may be wiped.
+    Then it waits for `writer.lock` in run_dir. A call without an agent tries to share each `agent.lock`, without
+    waiting, and then shares `writer.lock` until it ends. These files are never removed here; if others remove them,
+    `renew` locks new ones.
     """
 
     AGENT, WRITER = "agent.lock", "writer.lock"
 
     def __init__(self, run: int, *more: int) -> None:
-        """Descriptors of run_dir and, behind it, of data_dir."""
+        """`run`: a descriptor of run_dir. `more`: one of data_dir."""
         self._run = run
-        # data_dir first: who has that one is alone, whatever became of run_dir; one folder may be both
+        # data_dir first: whoever holds that lock is alone, even if run_dir was wiped; run_dir and data_dir may be the
+        # same
         apart = [folder for folder in more if not os.path.sameopenfile(folder, run)]
         self._folders = (*apart, run)
         self._held: dict[tuple[str, int], int] = {}
 
     def as_agent(self) -> None:
-        """Raises Busy when another agent lives. Waits for calls that began without an agent to end."""
+        """Lock as the agent. Raises Busy if another agent runs. Waits until calls that began without an agent have
+        ended."""
         try:
             for folder in self._folders:
                 try:
@@ -128,7 +132,7 @@ class WriterLocks:
                 except OSError as error:
                     if folder == self._run or error.errno not in _NO_ROOM:
                         raise
-                    log.warning("%s cannot be made in data_dir (%s): only that of run_dir keeps a second agent off",
+                    log.warning("cannot make %s in data_dir (%s): only the lock in run_dir prevents a second agent",
                                 self.AGENT, error.strerror)  # fmt: skip
             self._hold(self.WRITER, self._run, seconds=None)
         except BaseException:
@@ -136,7 +140,8 @@ class WriterLocks:
             raise
 
     def renew(self) -> list[str]:
-        """Lock again what was removed since; the names of those files. Raises Busy, OSError: at the next time then."""
+        """Lock again the files that were removed meanwhile, and return their names. Raises Busy and OSError; the caller
+        then retries later."""
         again = []
         wanted = [(self.AGENT, folder) for folder in self._folders] + [(self.WRITER, self._run)]
         for name, folder in wanted:
@@ -148,14 +153,14 @@ class WriterLocks:
             except OSError as error:
                 if old is not None or error.errno not in _NO_ROOM:
                     raise
-                continue  # as when the agent began
+                continue  # the lock could not be made when the agent began, either
             if old is not None:
                 os.close(old)
                 again.append(name)
         return again
 
     def as_call(self) -> None:
-        """Raises Busy when an agent lives or is just starting."""
+        """Lock as a call without an agent. Raises Busy if an agent runs or starts."""
         probes: list[int] = []
         try:
             for folder in self._folders:
@@ -163,14 +168,14 @@ class WriterLocks:
                     probes.append(acquire(self.AGENT, folder, shared=True))
                 except OSError as error:
                     if error.errno not in _NO_ROOM:
-                        raise  # else it is not there, and cannot be made: nobody holds it
+                        raise  # otherwise the file does not exist and cannot be made, so nobody holds it
             self._held[self.WRITER, self._run] = acquire(self.WRITER, self._run, shared=True)
         finally:
             for probe in probes:
                 os.close(probe)
 
     def release(self) -> None:
-        """Let go of all. Idempotent."""
+        """Release all locks. Idempotent."""
         while self._held:
             os.close(self._held.popitem()[1])
 

@@ -1,7 +1,7 @@
 """The nouns: what an attachment is and what is announced for it. Plain frozen values; no I/O.
 
-`Attachment` is what one ADD gives, planned before it is built and kept on disk. `Announcement` is one route
-wanted, with the endpoint behind it. `Nlri` is what identifies a route to a BGP speaker.
+`Attachment` describes what one ADD makes. It is planned before anything is built, and kept on disk. `Announcement` is
+one route that we want to announce, with the endpoint behind it. `Nlri` identifies a route to a BGP speaker.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bgpcni.cni.result import Route
-from bgpcni.ip import ip_network
 
 
 class Family(StrEnum):
@@ -30,60 +29,114 @@ class Family(StrEnum):
 
 
 class State(StrEnum):
-    """Where an attachment is in its life; on disk the name of the folder that holds its record."""
+    """How far an attachment is in its life. On disk it is the name of the folder that holds the record."""
 
     ADDING = "adding"
     UP = "up"
     LEAVING = "leaving"
 
 
-Kind = Literal["unicast", "vpn", "mac-ip", "multicast", "ip-prefix"]
-
-
-@dataclass(frozen=True, slots=True)
-class Nlri:
-    """What identifies a route: same Nlri, same route, whatever its label, next hop or attributes.
-
-    unicast: `prefix`. vpn (RFC 4364): `rd`, `prefix`. EVPN (RFC 7432 section 7, RFC 9136): `rd`, `tag` and
-    `mac` with an optional host `prefix` (type 2, mac-ip), `originator` (type 3, multicast), `prefix` (type 5,
-    ip-prefix). Prefixes are canonical: `10.1.2.3/32`, `2001:db8::1/128`; MACs lower case with colons. An RD `0:n`
-    is of a node without a router ID: it only keeps VPNs apart, the speaker has RDs of its own.
-    """
+class UnicastNlri(NamedTuple):
+    """RFC 4271, RFC 4760. `of` chooses the family."""
 
     family: Family
-    kind: Kind
-    prefix: str | None = None
-    rd: str | None = None
-    mac: str | None = None
-    originator: str | None = None
-    tag: int = 0
+    prefix: str
+    kind: Literal["unicast"] = "unicast"
+
+    @classmethod
+    def of(cls, prefix: str) -> Self:
+        return cls(Family.IPV6_UNICAST if ":" in prefix else Family.IPV4_UNICAST, prefix)
 
     def __str__(self) -> str:
-        """As FRR prints it, the RD in front."""
-        if self.kind == "unicast":
-            return str(self.prefix)
-        if self.kind == "vpn":
-            return f"{self.rd}:{self.prefix}"
-        if self.kind == "multicast":
-            address = str(self.originator)
-            return f"{self.rd}:[3]:[{self.tag}]:[{128 if ':' in address else 32}]:[{address}]"
-        if self.kind == "mac-ip":
-            host = ""
-            if self.prefix:
-                network = ip_network(self.prefix)
-                host = f":[{network.prefixlen}]:[{network.network_address}]"
-            return f"{self.rd}:[2]:[{self.tag}]:[48]:[{self.mac}]{host}"
-        network = ip_network(str(self.prefix))
-        return f"{self.rd}:[5]:[{self.tag}]:[{network.prefixlen}]:[{network.network_address}]"
+        return self.prefix
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """What is behind a route on this node, for exporters that are told of interfaces (BaGPipe, the kernel).
+class VpnNlri(NamedTuple):
+    """RFC 4364, RFC 4659. `of` chooses the family."""
 
-    `address` has its prefix length (`10.1.2.3/24`), "" where there is none (layer 2 only); `host_veth` is the
-    root-side end, whose index was read inside the container's namespace; `bridge` is the node's interface in the
-    container's VLAN where it has one and the route is unicast.
+    family: Family
+    prefix: str
+    rd: str
+    kind: Literal["vpn"] = "vpn"
+
+    @classmethod
+    def of(cls, prefix: str, rd: str) -> Self:
+        return cls(Family.IPV6_VPN if ":" in prefix else Family.IPV4_VPN, prefix, rd)
+
+    def __str__(self) -> str:
+        return f"{self.rd}:{self.prefix}"
+
+
+class MacIpNlri(NamedTuple):
+    """EVPN type 2, MAC/IP Advertisement (RFC 7432 section 7.2). `prefix`: that of one host, None: the MAC alone."""
+
+    rd: str
+    mac: str
+    prefix: str | None = None
+    tag: int = 0
+    kind: Literal["mac-ip"] = "mac-ip"
+    family: Literal[Family.L2VPN_EVPN] = Family.L2VPN_EVPN
+
+    def __str__(self) -> str:
+        host = f":{_bracketed(self.prefix)}" if self.prefix else ""
+        return f"{self.rd}:[2]:[{self.tag}]:[48]:[{self.mac}]{host}"
+
+
+class MulticastNlri(NamedTuple):
+    """EVPN type 3, Inclusive Multicast Ethernet Tag (RFC 7432 section 7.3). `originator`: the VTEP's address."""
+
+    rd: str
+    originator: str
+    tag: int = 0
+    kind: Literal["multicast"] = "multicast"
+    family: Literal[Family.L2VPN_EVPN] = Family.L2VPN_EVPN
+
+    @property
+    def prefix(self) -> None:
+        """A multicast route has none."""
+
+    def __str__(self) -> str:
+        bits = 128 if ":" in self.originator else 32
+        return f"{self.rd}:[3]:[{self.tag}]:[{bits}]:[{self.originator}]"
+
+
+class IpPrefixNlri(NamedTuple):
+    """EVPN type 5, IP Prefix (RFC 9136 section 3.1)."""
+
+    rd: str
+    prefix: str
+    tag: int = 0
+    kind: Literal["ip-prefix"] = "ip-prefix"
+    family: Literal[Family.L2VPN_EVPN] = Family.L2VPN_EVPN
+
+    def __str__(self) -> str:
+        return f"{self.rd}:[5]:[{self.tag}]:{_bracketed(self.prefix)}"
+
+
+Nlri = UnicastNlri | VpnNlri | MacIpNlri | MulticastNlri | IpPrefixNlri
+"""What identifies a route: the same Nlri is the same route, whatever its label, next hop or attributes.
+
+There is one class for each route type. Each has `family`, `kind`, `prefix` (None if it has none), and prints as FRR
+does, with the RD in front. `kind` never varies within a class: it keeps tuples of two classes from being equal.
+Prefixes are canonical (`10.1.2.3/32`, `2001:db8::1/128`), MACs are lower case with colons. An RD `0:n` belongs to a
+node without a router ID: it only keeps VPNs apart, because the speaker has RDs of its own.
+
+A further route type needs its class in this union, and a line in `EVPN_TYPES` of `wire/nlri.py` to be sent and
+received.
+"""
+
+
+def _bracketed(prefix: str) -> str:
+    address, _, bits = prefix.partition("/")
+    return f"[{bits}]:[{address}]"
+
+
+class Endpoint(NamedTuple):
+    """The interface behind a route on this node. Exporters such as BaGPipe and the kernel's need it.
+
+    `address` has its prefix length (`10.1.2.3/24`); it is "" if there is none (layer 2 only). `host_veth` is the end of
+    the link in the node's namespace; its index was read inside the container's namespace. `bridge` is the bridge, or,
+    for a unicast route, the node's interface in the container's VLAN if there is one.
     """
 
     container_id: str
@@ -98,14 +151,14 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """One route wanted. Two announcements with equal `nlri` are two states of one route.
+    """One route that is to be announced. Two announcements with the same `nlri` are two states of one route.
 
     `export_rt`, `import_rt`: route targets, canonical text (`64512:90`, `192.0.2.1:7`). `communities`:
     standard `a:b`, large `a:b:c`, or a well-known name. `vni` is EVPN's label (24 bits), `label` the MPLS one
-    (20 bits). `mobility` is the sequence number of RFC 7432 section 7.7, 0: none sent. `router_mac`: a type 5's
-    Router's MAC (RFC 9135 section 8.1), None: that of the anycast gateway. `endpoint` is None for routes that follow
-    from the set of attachments (type 3, aggregates). `datapath` False: this kernel cannot forward it, control plane
-    only.
+    (20 bits). `mobility` is the sequence number of RFC 7432 section 7.7; 0 is not sent. `router_mac`: the Router's
+    MAC of a type 5 route (RFC 9135 section 8.1); None means that of the anycast gateway. `endpoint` is None for routes
+    that follow from several attachments (type 3, subnets). `datapath` False: this kernel cannot forward to it, so the
+    route is control plane only.
     """
 
     nlri: Nlri
@@ -123,20 +176,20 @@ class Announcement:
 
 
 class Record(BaseModel):
-    """Base of everything that is kept on disk: frozen, unknown keys refused."""
+    """Base class of everything that is kept on disk. Records are frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
 
 class Address(Record):
-    """One address of an attachment. `address`: with prefix length, host bits kept (`10.1.2.3/24`)."""
+    """One address of an attachment. `address` has its prefix length and its host bits (`10.1.2.3/24`)."""
 
     address: str
     gateway: str | None = None
 
 
-class Ipam(Record):
-    """How the addresses are given back: by our host-local on `data_dir`, or by running `type`'s DEL again."""
+class IpamRecord(Record):
+    """How the addresses are released: by our own host-local in `data_dir`, or by the DEL of the plugin `type`."""
 
     type: str
     data_dir: str | None = None
@@ -145,7 +198,7 @@ class Ipam(Record):
 
 
 class Gateway(Record):
-    """The node's interface in the VLAN of an attachment, which has the gateway addresses in the bridge's place."""
+    """The node's interface in the VLAN of an attachment. It has the gateway addresses, instead of the bridge."""
 
     name: str
     index: int
@@ -153,12 +206,13 @@ class Gateway(Record):
 
 
 class Bgp(Record):
-    """What is to be announced, resolved from configuration, arguments and the agent's defaults.
+    """What is to be announced, as configuration, arguments and the defaults of the agent say together.
 
-    `forwarder`: who has the VXLAN of an EVPN network, our agent or an exporter's daemon; None: nobody here.
-    `import_prefixes`: `bgp.import`. `anycast`: the gateway addresses are those of every node (EVPN). `label`: MPLS, 20
-    bits (vpn). `vrf`, `l3vni`: the VRF that the bridge is in and its VNI; `table`: that VRF's in the kernel, None: this
-    kernel forwards nothing for it, control plane only. `drain_seconds`: between the withdrawal and the link's removal.
+    `forwarder`: who makes the VXLAN of an EVPN network, our agent or the daemon of an exporter; None: nobody on this
+    node. `import_prefixes`: `bgp.import`. `anycast`: every node has the same gateway addresses (EVPN). `label`: the
+    MPLS label, 20 bits (vpn). `vrf`, `l3vni`: the VRF that the bridge is in, and the VNI of that VRF. `table`: the
+    number of its table in the kernel; None: this kernel does not forward for it, control plane only. `drain_seconds`:
+    how long to wait between the withdrawal and the removal of the link.
     """
 
     family: Literal["unicast", "vpn", "evpn"] = "unicast"
@@ -178,8 +232,19 @@ class Bgp(Record):
     drain_seconds: float = 0.0
 
 
+class Pod(Record):
+    """The pod that a container belongs to, as the runtime named it; `uid` is empty where it did not say it."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
 class ExporterUse(Record):
-    """An exporter an attachment was handed to, with the configuration used."""
+    """An exporter that announces an attachment, and the configuration that it had."""
 
     name: str
     type: str
@@ -187,16 +252,18 @@ class ExporterUse(Record):
 
 
 class Attachment(Record):
-    """What one ADD gives. Planned values are set from the start; the kernel's (`host_index`, `mac`, …) later.
+    """What one ADD makes. Planned values are set from the start; those of the kernel (`host_index`, `mac`, …) later.
 
-    `cookie` is SO_NETNS_COOKIE of the container's namespace, unique within `boot_id`. `nsid`: the number by which
-    the node's namespace knows it, where no root-side link tells of its end. `chained`: the interface
-    is another plugin's; we only announce it. `vlan`: of its port, 0: none of its own; `vlan_filtering`: its bridge
-    keeps VLANs apart; `gateway`: the node's interface in the VLAN. `is_gateway`: the node is that of its subnets, on
-    the bridge or on that interface. `ip_masq`: the back end that masquerades for it.
-    `mobility`: EVPN's sequence, above that of the node it came from. `asked`: the exporters that its network
-    configuration names, one of agent.toml by name and type alone; None: it names none. `created`: when ADD began,
-    `since`: when its record went up, both RFC 3339, UTC. `mtu`: octets, None: the kernel's default.
+    `cookie` is SO_NETNS_COOKIE of the container's namespace, unique within `boot_id`. `nsid`: the number by which the
+    node's namespace knows the container's; set if it has no link to the node's namespace, whose removal would show its
+    end. `chained`: another plugin made the interface; we only announce it. `vlan`: the VLAN of its port, 0 if it has
+    none of its own. `vlan_filtering`: its bridge keeps VLANs apart. `gateway`: the node's interface in the VLAN.
+    `is_gateway`: the node is the gateway of its subnets, on the bridge or on that interface. `ip_masq`: the back end
+    that masquerades for it. `mobility`: the sequence number of EVPN, higher than that of the node it came from.
+    `pod`: the pod that the runtime named; None outside of Kubernetes.
+    `asked`: the exporters that its network configuration names; one that agent.toml defines has only name and type
+    here. None: the configuration names none. `created`: when the ADD began. `since`: when the record was moved to `up`;
+    both are RFC 3339, UTC. `mtu`: octets, None: the kernel's default.
     """
 
     schema_number: Literal[1] = Field(default=1, alias="schema")
@@ -226,11 +293,12 @@ class Attachment(Record):
     routes: tuple[Route, ...] = ()
     ip_masq: Literal["nftables", "iptables"] | None = None
     mac_spoof_check: bool = False
-    ipam: Ipam | None = None
+    ipam: IpamRecord | None = None
     bgp: Bgp = Bgp()
     exporters: tuple[ExporterUse, ...] = ()
     asked: tuple[ExporterUse, ...] | None = None
     mobility: int = 0
+    pod: Pod | None = None
     created: str = ""
     since: str = ""
 
@@ -238,10 +306,19 @@ class Attachment(Record):
     def key(self) -> AttachmentKey:
         return AttachmentKey(self.network, self.container_id, self.ifname)
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of a log event about this attachment: `log.info("%s: up", item.title, extra=item.fields)`."""
+        return self.key.fields | ({"pod": str(self.pod)} if self.pod else {})
 
-@dataclass(frozen=True, slots=True)
-class AttachmentKey:
-    """What identifies an attachment (CNI specification: container ID and interface name, within a network)."""
+    @property
+    def title(self) -> str:
+        """Its name in a sentence for operators, with the pod where there is one."""
+        return f"{self.key} (pod {self.pod})" if self.pod else str(self.key)
+
+
+class AttachmentKey(NamedTuple):
+    """What identifies an attachment: the container ID and interface name of the CNI specification, and the network."""
 
     network: str
     container_id: str
@@ -249,8 +326,13 @@ class AttachmentKey:
 
     @property
     def digest(self) -> str:
-        """40 hexadecimal digits; names of files, locks and links are cut from it."""
+        """40 hexadecimal digits. The names of files, locks and links begin with some of them."""
         return _digest(self)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of a log event where no more than the key is known of the attachment."""
+        return {"network": self.network, "container": self.container_id, "ifname": self.ifname}
 
     def __str__(self) -> str:
         return f"{self.network}/{self.container_id}/{self.ifname}"
@@ -266,7 +348,8 @@ def _digest(key: AttachmentKey) -> str:
 class Neighbor:
     """A BGP peer of this node, from `[[bgp.neighbors]]`. `hold_time`: seconds. `ttl_security`: RFC 5082.
 
-    `password`: another one for another password in the same file; not the password itself.
+    `password`: a text that changes when the password in the file does; it is not the password itself. `exporter`: the
+    name of the exporter that has the session; None: this node has one speaker, whatever it is called.
     """
 
     address: str
@@ -277,14 +360,17 @@ class Neighbor:
     ttl_security: bool = False
     passive: bool = False
     password: str = ""
+    exporter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What exporters and `derive` know of this node: `[bgp]` of the agent's configuration, resolved.
+    """What exporters and `derive` know of this node: `[bgp]` of agent.toml, with every default filled in.
 
-    `next_hop`/`next_hop6` are None where the node has no usable address of that family. `hold_time`,
-    `graceful_restart`: seconds. `maximum_prefix`: how many routes one peer may tell, None: any number.
+    `next_hop`/`next_hop6` are None if the node has no usable address of that family. `hold_time`,
+    `graceful_restart`: seconds. `maximum_prefix`: how many routes one peer may announce, None: any number. `speakers`:
+    the exporters of agent.toml that have neighbours of `[[bgp.neighbors]]`. An exporter is given `local_address` and
+    `neighbors` as they are for its own sessions.
     """
 
     run_dir: str
@@ -299,3 +385,4 @@ class NodeFacts:
     neighbors: Sequence[Neighbor] = field(default=())
     has_bgp: bool = False
     maximum_prefix: int | None = None
+    speakers: Sequence[str] = field(default=(), compare=False)

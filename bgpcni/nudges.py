@@ -1,7 +1,7 @@
-"""Which attachments have to be looked at, and when: the one queue from everything that happens to the reconciler.
+"""The queue of attachments that the reconciler has to look at, and when. Everything that happens goes through it.
 
-Whoever learns something (a withdrawal is confirmed, a link is gone, the configuration changed) nudges the attachment
-and knows nothing of what follows. It is made first, so that everything else can be given it.
+Whoever notices a change (a withdrawal is confirmed, a link is gone, the configuration has changed) nudges the
+attachment, and needs not know what follows. The queue is made first and then given to everything else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bgpcni.model import AttachmentKey
 
 
 class Nudges:
-    """Safe for threads. An attachment stands in the queue once: the earliest time it was nudged for counts."""
+    """The queue. Safe for threads. An attachment is in it once, with the earliest time for which it was nudged."""
 
     def __init__(self) -> None:
         self._change = threading.Condition()
@@ -28,7 +28,7 @@ class Nudges:
         self._closed = False
 
     def nudge(self, key: AttachmentKey, after: float = 0.0) -> None:
-        """Have the attachment looked at in `after` seconds, or sooner where somebody else asks for that."""
+        """Have the attachment looked at in `after` seconds, or sooner if someone else has asked for that."""
         with self._change:
             due = clock.monotonic() + after
             if key in self._attended:
@@ -44,9 +44,9 @@ class Nudges:
 
     @contextmanager
     def attended(self, key: AttachmentKey) -> Iterator[None]:
-        """A call sees to this attachment: nudges for it wait until the call is done.
+        """While a call works on this attachment, its nudges wait until the call is done.
 
-        `settled` within it forgets them.
+        `settled`, called within the context, forgets them.
         """
         with self._change:
             self._attended[key] = None
@@ -59,14 +59,14 @@ class Nudges:
                 self.nudge(key, max(0.0, due - clock.monotonic()))
 
     def settled(self, key: AttachmentKey) -> None:
-        """There is nothing left of it to look at."""
+        """Forget the nudges of an attachment of which nothing is left."""
         with self._change:
             self._due.pop(key, None)
             if key in self._attended:
                 self._attended[key] = None
 
     def take(self) -> AttachmentKey | None:
-        """Wait for the next attachment whose time has come; None once the queue is closed."""
+        """Wait for the next attachment that is due; None once the queue is closed."""
         with self._change:
             while not self._closed:
                 key = self._pop()
@@ -76,7 +76,7 @@ class Nudges:
             return None
 
     def poll(self) -> AttachmentKey | None:
-        """The next attachment whose time has come, None where there is none now."""
+        """The next attachment that is due; None if there is none now."""
         with self._change:
             return self._pop()
 

@@ -1,8 +1,8 @@
-"""The numbers of a node's networks and VRFs, 1 to 65535, kept for good in data_dir/numbers.json.
+"""The numbers of a node's networks and VRFs, 1 to 65535, kept permanently in data_dir/numbers.json.
 
-An RD is `router_id:n`, a VPN's label and a VRF's table follow from n: two networks with one number would mix their
-routes. So a number is never guessed: the file is on the disk before its number is used, and where it is lost or
-cannot be read, the records say which numbers are in use.
+An RD is `router_id:n`, and the label of a VPN and the table of a VRF follow from n, too. Two networks with the same
+number would mix their routes. So a number is never guessed: the file is on disk before a new number is used, and if the
+file is lost or cannot be read, the records say which numbers are in use.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, TypeAdapter
 
 from bgpcni import locks
+from bgpcni.bgp import FIRST_LABEL
 from bgpcni.errors import IoFailure, TryAgain
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SECONDS = 30.0
 LAST = 65535
-FIRST_LABEL = 16
-"""Labels 0 to 15 mean something of their own (RFC 3032 section 2.1)."""
+TABLES = 182000
+"""A VRF's table, and its MPLS label, is this plus its number: far from those that other programs give out first."""
 _FILE, _LOCK = "numbers.json", "numbers.lock"
 _NUMBERS = TypeAdapter(dict[str, Annotated[int, Field(ge=1, le=LAST)]])
 Recorded = Callable[[], Iterator["Attachment | str"]]
@@ -40,14 +41,14 @@ def label_of(number: int) -> int:
 
 
 def vrf_name(vrf: str) -> str:
-    """What a VRF's number is kept under; no network has a name with a space."""
+    """The name under which a VRF's number is kept. Names of networks contain no space."""
     return f"vrf {vrf}"
 
 
 class Numbers:
-    """The file. Safe for threads and processes.
+    """The file of numbers. Safe for threads and processes.
 
-    `recorded` gives every attachment on record, or why it cannot be read.
+    `recorded` yields every recorded attachment, or a text that says why its record cannot be read.
     """
 
     def __init__(self, folder: int, path: Path, recorded: Recorded) -> None:
@@ -57,15 +58,15 @@ class Numbers:
         self._recorded = recorded
 
     def of(self, name: str, given: Callable[[str], object] = lambda name: None) -> int:
-        """The number of a network or VRF, a new one if it has none: then `given` is called with its name.
+        """The number of a network or VRF. If it gets a new one, `given` is called with its name.
 
         Raises TryAgain, IoFailure.
         """
         with self._locked():
             return self._of(name, given)
 
-    def drop(self, name: str) -> None:
-        """Have no number for a network or VRF any more: the one it had is free. Raises TryAgain, IoFailure."""
+    def free(self, name: str) -> None:
+        """Free the number of a network or VRF. Raises TryAgain, IoFailure."""
         with self._locked():
             numbers, problem = self._load()
             if problem:
@@ -75,7 +76,7 @@ class Numbers:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Raises TryAgain, IoFailure."""
+        """Hold the lock of the file. Raises TryAgain, IoFailure."""
         try:
             fd = locks.acquire(_LOCK, self._folder, seconds=SECONDS)
             try:
@@ -83,12 +84,12 @@ class Numbers:
             finally:
                 os.close(fd)
         except locks.Busy:
-            raise TryAgain(f"{self._lock_path} is held by another; try again") from None
+            raise TryAgain(f"{self._lock_path} is held by another process; try again") from None
         except (OSError, ValueError) as error:
             raise IoFailure(f"{self._path}: {getattr(error, 'strerror', None) or error}") from None
 
     def check(self) -> None:
-        """Raises IoFailure where `of` would, but for a disk that cannot be written."""
+        """Raises IoFailure if `of` would, except for a disk that cannot be written."""
         try:
             self._load()
         except (OSError, ValueError) as error:
@@ -103,13 +104,13 @@ class Numbers:
             taken = set(numbers.values())
             free = next((number for number in range(1, LAST + 1) if number not in taken), None)
             if free is None:
-                raise ValueError(f"all of {LAST} numbers are taken; remove networks that are gone")
+                raise ValueError(f"all {LAST} numbers are taken; remove networks that are not used any more")
             numbers[name] = free
         if problem:
             aside = f"{_FILE}.broken"
             os.rename(_FILE, aside, src_dir_fd=self._folder, dst_dir_fd=self._folder)
             log.error(
-                "%s cannot be read (%s): kept as %s; the numbers of networks with attachments were read from their"
+                "%s cannot be read (%s) and was renamed to %s; networks with attachments get their numbers from their"
                 " records, others get new ones", self._path, problem, aside,
             )  # fmt: skip
         self._write(numbers)
@@ -118,12 +119,12 @@ class Numbers:
         return numbers[name]
 
     def _load(self) -> tuple[dict[str, int], str]:
-        """The numbers, and what is wrong with the file if they had to be read from the records."""
+        """The numbers, and what is wrong with the file if they come from the records instead."""
         try:
             with open(os.open(_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._folder), "rb") as file:
                 data = file.read()
         except FileNotFoundError:
-            return self._from_records(), ""  # the first time, or somebody removed it: it is not lost with the power
+            return self._from_records(), ""  # the first start, or someone removed it: a power failure does not
         try:
             return _NUMBERS.validate_json(data), ""
         except ValueError as error:
@@ -131,15 +132,16 @@ class Numbers:
         return self._from_records(problem), problem
 
     def _from_records(self, problem: str = "") -> dict[str, int]:
-        """Raises ValueError where there is a problem with the file and with a record, too."""
+        """The numbers that the records use. Raises ValueError if neither the file nor one of the records can be
+        read."""
         numbers: dict[str, int] = {}
         for attachment in self._recorded():
             if isinstance(attachment, str):
                 if not problem:
                     continue
                 raise ValueError(
-                    f"{problem}, and which numbers are in use cannot be told without a record that cannot be read"
-                    f" either: {attachment}; a DEL or GC removes that"
+                    f"{problem}, and a record that says which numbers are in use cannot be read"
+                    f" either: {attachment}; a DEL or GC removes that record"
                 )
             for name, number in numbers_in(attachment):
                 if number not in numbers.values():
@@ -147,7 +149,8 @@ class Numbers:
         return numbers
 
     def _write(self, numbers: dict[str, int]) -> None:
-        """On the disk, whole, when this returns: power may fail before the number is used, and after."""
+        """Write the file. It is on disk, complete, when this returns, so that no power failure can lose a used
+        number."""
         fresh = f".{_FILE}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         with open(os.open(fresh, flags, 0o600, dir_fd=self._folder), "wb") as file:
@@ -159,12 +162,10 @@ class Numbers:
 
 
 def numbers_in(attachment: Attachment) -> Iterator[tuple[str, int]]:
-    """The numbers that an attachment on record uses, each with the name it is kept under.
+    """The numbers that a recorded attachment uses, each with the name under which it is kept.
 
-    An RD of the user's own may look like one with a number; then that number stays unused, which does no harm.
+    An RD that the user has set may look like one of ours. Then its number is not given out, which does no harm.
     """
-    from bgpcni.kernel.vrf import TABLES
-
     intent = attachment.bgp
     if intent.family == "unicast":
         return

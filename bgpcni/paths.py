@@ -1,4 +1,4 @@
-"""Where things are unless somebody says otherwise."""
+"""Default paths."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ SOCKET = Path("/run/bgpcni/agent.sock")
 RUN_DIR = Path("/run/bgpcni")
 DATA_DIR = Path("/var/lib/bgpcni")
 SAMPLES = Path(__file__).with_name("samples")
-"""Sample configurations, `conf/` of the checkout."""
+"""The sample configurations (`conf/` in the repository)."""

@@ -44,13 +44,13 @@ def run(answer: Callable[[Call], Reply]) -> int:
 
 
 def too_large(call: Call, most: int) -> Reply:
-    """The reply (error 6) to a call of more than `most` octets, whose stdin is not looked at any more."""
+    """The reply (error 6) to a call of more than `most` octets. Its stdin is not parsed."""
     error = DecodingFailure(f"the network configuration is larger than {most} octets")
     return failure(Call(call.variables, b"{}"), error)
 
 
 def answer(call: Call, environment: Mapping[str, str]) -> Reply:
-    """One call in this process, if it may be done here."""
+    """Answer one call in this process, if that is allowed."""
     work = Work(environment)
     try:
         return handle(call, work.node)
@@ -59,11 +59,11 @@ def answer(call: Call, environment: Mapping[str, str]) -> Reply:
 
 
 def why_not(environment: Mapping[str, str]) -> str:
-    """Why the call must not be done in its own process, "" if it may: an agent is, or should be, there."""
+    """Why a call must not work in its own process: there is an agent, or should be one. "" if it may."""
     configured = environment.get("BGPCNI_SOCKET")
     if configured:
         return f"no agent answers on {configured}"
-    if os.path.lexists(paths.SOCKET):  # False, not an error, where this user may not look
+    if os.path.lexists(paths.SOCKET):  # False if this user may not look there
         return f"no agent answers on {paths.SOCKET}"
     if os.path.lexists(paths.AGENT_CONFIG):
         return f"{paths.AGENT_CONFIG} exists, but no agent answers on {paths.SOCKET}"
@@ -71,14 +71,14 @@ def why_not(environment: Mapping[str, str]) -> str:
 
 
 class Work:
-    """The node of one call without an agent, opened when the request is known to be sound."""
+    """The node of one call without an agent. It is opened only for a valid request."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._writers: locks.WriterLocks | None = None
 
     def node(self, request: Request) -> Node:
-        """Raises TryAgain (11), for STATUS Unavailable (50), where an agent should do this."""
+        """Raises TryAgain (11) if an agent should do this; for STATUS Unavailable (50)."""
         try:
             return self._node(request)
         except TryAgain as error:
@@ -122,7 +122,7 @@ def open_node(environment: Mapping[str, str]) -> Node:
     facts = NodeFacts(run_dir=run_dir, data_dir=data_dir)
     nudges = Nudges()
     convergence = Convergence(facts, nudges, others=Others(store, boot_id(), facts))
-    return Node(store, AgentConfig(run_dir=run_dir, data_dir=data_dir), facts, convergence, nudges)
+    return Node(store, AgentConfig.model_construct(run_dir=run_dir, data_dir=data_dir), facts, convergence, nudges)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The attachments on disk: one file each, written whole or not at all, its state the folder it is in.
+"""The records of the attachments: one file each, written completely or not at all. Its folder is its state.
 
     data_dir/attachments/adding|up|leaving/NETWORK@DIGEST.json
 
-This module alone writes records. It is the one place that holds state: everything else (what is announced,
-what is held back) follows from it. No fsync: a record of another boot is void, since its namespace went with it.
-The numbers of networks outlast a boot and are kept elsewhere (`numbers`).
+Only this module writes records. They are the only state: everything else (what is announced, which addresses are held)
+follows from them. There is no fsync, because a record of another boot is void: its namespace is gone. The numbers of
+networks outlast a boot and are kept elsewhere (`numbers`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -32,18 +33,17 @@ from bgpcni.steps import step
 
 _NOFOLLOW = os.O_CLOEXEC | os.O_NOFOLLOW
 _PAGE = 4096
-"""Octets that are written at once or not at all, on every architecture's smallest page."""
+"""So many octets are written completely or not at all: the smallest page of any architecture."""
 _SPARES = 256
-"""Files that are kept for records to come: as many as there are calls at once."""
+"""How many files of deleted records are kept for reuse: as many as there are calls at once."""
 _ORDER = (State.UP, State.LEAVING, State.ADDING)
-"""Where there are several records of an attachment, the first of these counts."""
+"""If an attachment has several records, the first of these states counts."""
 _COURSE = (State.ADDING, State.UP, State.LEAVING)
 """The states in the order in which a record goes through them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """One record found. `attachment` is None when it cannot be read; then `problem` says why."""
+class Stored(NamedTuple):
+    """A record that was found. If it cannot be read, `attachment` is None and `problem` says why."""
 
     state: State
     network: str
@@ -53,20 +53,21 @@ class Stored:
 
     @property
     def told(self) -> bool:
-        """Whether exporters may have been told of it: the ADD that its record is of got that far, or an earlier one."""
+        """Whether exporters may have been given its routes, by the ADD that wrote the record or by an earlier one."""
         return self.state is not State.ADDING or (self.attachment is not None and bool(self.attachment.since))
 
 
 @dataclass(slots=True)
 class _Turn:
-    """Who of this process is at one attachment, whatever becomes of the lock's file; `users` hold it or wait."""
+    """The lock of one attachment between threads, which does not depend on a file. `users` hold it or wait for it."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     users: int = 0
 
 
 class Store:
-    """Records and per-attachment locks. Safe for threads; between processes the attachment's lock decides."""
+    """Records, and a lock for each attachment. Safe for threads; between processes the attachment's lock protects
+    it."""
 
     def __init__(self, data_dir: Path, run_dir: Path) -> None:
         """Opens (and makes) both folders. Raises IoFailure."""
@@ -85,21 +86,21 @@ class Store:
         self._turns: dict[str, _Turn] = {}
         self._changing = threading.Lock()
         self._renewing = threading.Lock()
-        self._life, self._spare_numbers = secrets.token_hex(8), count()  # of which `next` is one step for all threads
+        self._life, self._spare_numbers = secrets.token_hex(8), count()  # `next` of a count is atomic
 
     def recycle(self) -> None:
-        """Keep the files of records that go for those that come. Only for the agent, when it is sure to be alone.
+        """Reuse the files of deleted records from now on. Only for the agent, once it is sure to be alone.
 
-        Making and removing files is what a journaling file system takes longest for: ext4 looks at every inode that
-        was freed in the last seconds. Raises IoFailure.
+        Making and removing files is what takes a journaling file system longest: ext4 looks at every inode that was
+        freed in the last seconds. Raises IoFailure.
         """
         self._spare_folder = folders.open_below("spare", self.data_fd, self.path)
         self._spares = deque(folders.listed(self._spare_folder))
 
     def renew(self) -> bool:
-        """Make run_dir again, with what is below it, where somebody removed it; whether that was so.
+        """If someone has removed run_dir, make it again, with what is below it. Returns whether it was removed.
 
-        The descriptors keep their numbers, so whoever has one goes on. Raises IoFailure.
+        The descriptors keep their numbers, so their users need not notice. Raises IoFailure.
         """
         with self._renewing:
             gone = not folders.is_behind(self.run_fd, self.run_path)
@@ -117,7 +118,7 @@ class Store:
             os.close(fd)
 
     def locked(self, key: AttachmentKey, seconds: float) -> AbstractContextManager[None]:
-        """Hold this attachment's lock. Raises TryAgain (11) when it stays busy for `seconds`."""
+        """Hold this attachment's lock. Raises TryAgain (11) if it is busy for longer than `seconds`."""
         return self._locked(key, seconds)
 
     @contextmanager
@@ -130,14 +131,14 @@ class Store:
             try:
                 yield
             finally:
-                if self._recorded(key):  # the lock's file stays as long as the record
+                if self._recorded(key):  # the lock's file is kept as long as the record
                     os.close(fd)
                 else:
                     locks.discard(key.digest, self._locks, fd)
 
     @contextmanager
     def _turn(self, name: str, busy: str, seconds: float) -> Iterator[None]:
-        """Be the only one of this process: a lock whose file was removed would let a second one in."""
+        """Be the only thread: if the lock's file was removed, a second thread of this process could lock a new one."""
         with self._changing:
             turn = self._turns.setdefault(name, _Turn())
             turn.users += 1
@@ -166,7 +167,7 @@ class Store:
 
     @contextmanager
     def sharing(self, seconds: float) -> Iterator[None]:
-        """Be the only one that announces or withdraws what several attachments want. Raises TryAgain (11)."""
+        """Be the only one that announces or withdraws a route that several attachments want. Raises TryAgain (11)."""
         path = self.run_path / "shared.lock"
         busy = f"{path} is held by another call; try again"
         fd = self._obtain(path.name, self.run_fd, path, busy, seconds)
@@ -176,7 +177,7 @@ class Store:
             os.close(fd)
 
     def find(self, key: AttachmentKey) -> Stored | None:
-        """The record of one attachment; where a kill left two, the later state wins."""
+        """The record of one attachment. If a kill left two, that in the later state counts."""
         return self._find(_name(key))
 
     def _find(self, name: str) -> Stored | None:
@@ -188,7 +189,8 @@ class Store:
         return None
 
     def all(self) -> Iterator[Stored]:
-        """Every record, once each, also one that is on its way from one state to the next. For start and operators."""
+        """Every record once, even while it is moved from one state to the next. It lists all: for the start and
+        operators."""
         listed = {state: folders.listed(self._folders[state]) for state in _COURSE}
         seen: set[str] = set()
         for state in _ORDER:
@@ -196,20 +198,20 @@ class Store:
                 if name.startswith(".") or not name.endswith(".json") or name in seen:
                     continue
                 seen.add(name)
-                for _ in _COURSE:  # it may be a state further by now, again and again
+                for _ in _COURSE:  # it may have been moved to the next state each time we look
                     if stored := self._find(name):
                         yield stored
                         break
 
     def unwritable(self) -> str:
-        """Why no record could be written now, "" if nothing speaks against it."""
+        """Why no record could be written now; "" if nothing prevents it."""
         for descriptor, folder in ((self._locks, self.run_path / "locks"), (self._base, self.path / "attachments")):
             if not os.fstat(descriptor).st_nlink:
                 return f"{folder}: No such file or directory: it was removed, restart the agent"
         disk = os.fstatvfs(self._base)
         if disk.f_flag & os.ST_RDONLY:
             return f"{self.path / 'attachments'}: Read-only file system"
-        if not disk.f_bfree or (disk.f_files and not disk.f_ffree):  # root's share counts: it is we who write
+        if not disk.f_bfree or (disk.f_files and not disk.f_ffree):  # with the blocks for root, as which we write
             return f"{self.path / 'attachments'}: No space left on device"
         return ""
 
@@ -218,9 +220,9 @@ class Store:
         return {stored.network for stored in self.all() if stored.attachment is None}
 
     def sweep(self) -> None:
-        """Remove what a kill left: half-written and empty files, the earlier of two records, locks of no record.
+        """Remove what a kill left: incomplete and empty files, the earlier of two records, locks without a record.
 
-        Only for the agent, when it is sure to be alone.
+        Only for the agent, once it is sure to be alone.
         """
         seen: set[str] = set()
         for state in _ORDER:
@@ -242,9 +244,10 @@ class Store:
 
     @step("record")
     def put(self, state: State, attachment: Attachment) -> None:
-        """Write the record into `state`, whole or not at all, and out of every other state. Raises IoFailure."""
+        """Write the record into `state`, completely or not at all, and remove it from other states. Raises
+        IoFailure."""
         name, data = _name(attachment.key), attachment.model_dump_json(by_alias=True).encode() + b"\n"
-        # `up` follows `adding`: the same file, written over and then moved
+        # `up` follows `adding`: the same file is overwritten and then moved
         written = State.ADDING if state is State.UP else state
         try:
             self._write(self._folders[written], name, data)
@@ -257,10 +260,10 @@ class Store:
                 self._unlink(other, name)
 
     def _write(self, folder: int, name: str, data: bytes) -> None:
-        """Write a record, new or over what is there. Raises OSError, and then there is what was there before.
+        """Write a new record or overwrite one. Raises OSError; then the file is as it was before.
 
-        A kill does not cut a write within one page short, so that is done in place: where less is to be written
-        than there was, spaces fill it up, which JSON does not mind. Anything larger is written aside and renamed.
+        A kill cannot interrupt a write within one page, so such a record is written in place. If it became shorter, it
+        is padded with spaces, which JSON allows. A larger record is written to another file, which is renamed.
         """
         try:
             fd = os.open(name, os.O_RDWR | _NOFOLLOW, dir_fd=folder)
@@ -285,7 +288,8 @@ class Store:
             os.close(fd)
 
     def _write_spare(self, folder: int, name: str, data: bytes) -> bool:
-        """Write a new record into a spare file, then give it its name; False where there is none that it fits into."""
+        """Write a new record into the file of a deleted one and rename that. False if there is none into which it
+        fits."""
         while self._spares and len(data) <= _PAGE:
             try:
                 spare = self._spares.popleft()
@@ -299,16 +303,16 @@ class Store:
                     os.rename(spare, name, src_dir_fd=self._spare_folder, dst_dir_fd=folder)
                     return True
             except OSError:
-                pass  # a new file may do, or says why not
+                pass  # the caller makes a new file, or learns there what is wrong
             finally:
                 os.close(fd)
             _remove(self._spare_folder, spare)
         return False
 
     def _spare(self, state: State, name: str) -> bool:
-        """Take a record away by making its file a spare one; False where it has to be removed.
+        """Delete a record by keeping its file for reuse. False if the file has to be removed.
 
-        Its name is new each time: who takes a name off the queue is the only one that ever opens that file.
+        The file gets a new name each time, so only the thread that takes the name off the queue opens it.
         """
         if self._spares is None or len(self._spares) >= _SPARES:
             return False
@@ -334,9 +338,9 @@ class Store:
             os.close(fd)
 
     def move(self, attachment: Attachment, state: State) -> bool:
-        """Move the record between states without writing it again; False where the disk refuses even that.
+        """Move the record to another state without writing it again. False if the disk refuses even that.
 
-        Where a kill left two, it is the one that `find` gives.
+        If a kill left two records, the one that `find` returns is moved.
         """
         name = _name(attachment.key)
         for source in _ORDER:
@@ -352,39 +356,39 @@ class Store:
                 return False
         return True
 
-    def drop(self, key: AttachmentKey) -> None:
-        """Forget the attachment, in whatever state it is. Missing is success."""
+    def delete(self, key: AttachmentKey) -> None:
+        """Delete the record of an attachment, in whatever state it is. A missing one is no error."""
         name = _name(key)
         for state in State:
             if not self._spare(state, name):
                 self._unlink(state, name)
 
     def written(self, stored: Stored) -> int | None:
-        """When the file of a record was last written, in nanoseconds of the epoch; None where that is not known."""
+        """When the file of a record was last written, in nanoseconds since the epoch; None if that is not known."""
         try:
             name = f"{stored.network}@{stored.digest}.json"
             return os.stat(name, dir_fd=self._folders[stored.state], follow_symlinks=False).st_mtime_ns
         except OSError:
             return None
 
-    def drop_digest(self, network: str, digest: str) -> None:
-        """Forget a record by its file's name: for those that cannot be read."""
+    def delete_unreadable(self, network: str, digest: str) -> None:
+        """Delete a record that cannot be read, by the parts of its file's name."""
         for state in State:
             self._unlink(state, f"{network}@{digest}.json")
 
     def number_of(self, name: str, given: Callable[[str], object] = lambda name: None) -> int:
-        """The number of a network, or a VRF, on this node, kept for good (`numbers`). Raises TryAgain, IoFailure.
+        """The permanent number of a network or VRF on this node (`numbers`). Raises TryAgain, IoFailure.
 
-        `given` is called with the name if it had none before.
+        `given` is called with the name if it gets a new number.
         """
         return self._numbers.of(name, given)
 
-    def drop_number(self, name: str) -> None:
-        """Have no number for it any more: the one it had is free. Raises TryAgain, IoFailure."""
-        self._numbers.drop(name)
+    def free_number(self, name: str) -> None:
+        """Free the number of a network or VRF. Raises TryAgain, IoFailure."""
+        self._numbers.free(name)
 
     def check_numbers(self) -> None:
-        """Raises IoFailure where `number_of` would, but for a disk that cannot be written."""
+        """Raises IoFailure if `number_of` would, except for a disk that cannot be written."""
         self._numbers.check()
 
     def _recorded_or_why_not(self) -> Iterator[Attachment | str]:
@@ -415,16 +419,16 @@ class Store:
     def _data(self, state: State, name: str) -> bytes:
         data = _contents(os.open(name, os.O_RDONLY | _NOFOLLOW, dir_fd=self._folders[state]))
         if state is State.ADDING and not data:
-            raise FileNotFoundError  # made, but not written before a kill, or not yet
+            raise FileNotFoundError  # it was made, but a kill prevented writing it, or it is not written yet
         return data
 
     def _in_motion(self, state: State, name: str, data: bytes | None) -> bool:
-        """Whether the record may have been written, or have gone and its file become another's, while it was read.
+        """Whether the record may have been written, or deleted and its file reused, while we read it.
 
-        Raises FileNotFoundError where it has gone.
+        Raises FileNotFoundError if it was deleted.
         """
         if state is State.ADDING:
-            time.sleep(0.001)  # its ADD may be writing it this very moment
+            time.sleep(0.001)  # its ADD may be writing it at this moment
             return True
         try:
             return self._data(state, name) != data
@@ -440,11 +444,11 @@ class Store:
             pass
         except OSError as error:
             if error.errno == errno.EROFS and not self._exists(state, name):
-                return  # the kernel says so before it looks
+                return  # the kernel returns this error before it looks for the file
             raise IoFailure(f"{self.path / 'attachments' / state / name}: {error.strerror}") from None
 
     def _exists(self, state: State, name: str) -> bool:
-        """Also where the disk cannot say."""
+        """Whether the file exists. Also True if the disk cannot tell."""
         try:
             os.stat(name, dir_fd=self._folders[state], follow_symlinks=False)
         except FileNotFoundError:
@@ -462,7 +466,7 @@ def _remove(folder: int, name: str) -> None:
 
 
 def _contents(fd: int) -> bytes:
-    """All of a file, with fewer system calls than `open`; closes it."""
+    """The content of an open file, read with fewer system calls than `open` needs. Closes it."""
     try:
         data = os.read(fd, _PAGE + 1)
         while len(data) > _PAGE and (more := os.read(fd, 1 << 20)):

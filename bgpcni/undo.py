@@ -1,4 +1,4 @@
-"""The one undo mechanism: a step registers how to take it back as it succeeds."""
+"""The only undo mechanism: a step that succeeds registers how to undo it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ log = logging.getLogger(__name__)
 
 
 class Undo:
-    """A stack of steps to take back, in reverse, when the block is left by an exception and `keep` was not called.
+    """A stack of steps that are undone in reverse order if the block ends with an exception and `keep` was not called.
 
-    A step that cannot be taken back is remembered in `failed`; the others still run, and the first error, the one
-    that made us undo, is the one the caller sees. What could not be taken back is logged behind it, and is in its
-    details.
+    If a step cannot be undone, it is remembered in `failed`, and the others are still undone. The caller gets the first
+    error, the one that made us undo. What could not be undone is logged with that error and is part of its details.
     """
 
     def __init__(self) -> None:
@@ -25,16 +24,16 @@ class Undo:
         self.failed: list[str] = []
 
     def push(self, what: str, step: Callable[[], object], kept: Callable[[], object] | None = None) -> None:
-        """`what` completes the sentence "could not undo …"; `kept` is called instead of the step when all is well."""
+        """Register a step. `what` completes the sentence "could not undo …". `kept` is called instead, after `keep`."""
         self._steps.append((what, step))
         if kept is not None:
             self._kept.append(kept)
 
     def keep(self) -> None:
-        """All is well: nothing is taken back any more."""
+        """All went well: undo nothing."""
         self._steps.clear()
-        for told in self._kept:
-            told()
+        for kept in self._kept:
+            kept()
 
     def __enter__(self) -> Undo:
         return self

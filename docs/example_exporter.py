@@ -1,6 +1,6 @@
-"""An exporter for BIRD: each route a line in a file that bird.conf includes, and BIRD told to read it again.
+"""An exporter for BIRD: it writes each route as a line into a file that bird.conf includes, and has BIRD read it again.
 
-In bird.conf, `include` first in its line:
+In bird.conf, with `include` at the beginning of its line:
 
     protocol static containers {
         ipv4;
@@ -58,13 +58,13 @@ class BirdFile(Exporter):
     def close(self) -> None:
         self._closed = True
         if bird := self._bird:
-            bird.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads; it closes
+            bird.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads, which closes the socket
 
     def _line(self, route: Announcement) -> str:
         return f"route {route.nlri.prefix} blackhole; # {route.network}"
 
     def _read(self) -> dict[str, str]:
-        """What is announced for us in any life: the file is ours alone. Other protocols of BIRD's are not in it."""
+        """The lines by prefix, also those of an earlier run: nothing but our routes is in this file."""
         text = self._file.read_text() if self._file.exists() else ""
         return {line.split()[1]: line for line in text.splitlines()}
 
@@ -75,7 +75,7 @@ class BirdFile(Exporter):
         self._configure(deadline)
 
     def _configure(self, deadline: float) -> None:
-        """BIRD's control socket: `configure`, then lines until one whose code is followed by a blank."""
+        """Send `configure` to BIRD's control socket, and read lines until one with the code of a final answer."""
         try:
             with socket.socket(socket.AF_UNIX) as bird:
                 bird.settimeout(max(0.001, deadline - time.monotonic()))

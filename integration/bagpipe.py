@@ -101,7 +101,7 @@ class BaGPipe(Daemon):
         return self._inside.call(self._request, "GET", path, None)
 
     def post(self, path: str, **document: Any) -> Any:
-        """A request of somebody else's. Raises RuntimeError for what the daemon does not take."""
+        """Send a request as another user of the daemon. Raises RuntimeError if the daemon refuses it."""
         return self._inside.call(self._request, "POST", path, json.dumps(document))
 
     def _request(self, method: str, path: str, body: str | None) -> Any:

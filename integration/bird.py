@@ -31,5 +31,5 @@ class Bird(Daemon):
             return True
 
     def show(self, *words: str) -> str:
-        """What `birdc show …` says."""
+        """The output of `birdc show …`."""
         return self.namespace.run(f"{self.program}c", "-s", self.control, "show", *words).stdout

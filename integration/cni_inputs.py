@@ -1,6 +1,7 @@
-"""What a runtime, a tenant or a broken disk may send, as hypothesis strategies, and what any answer has to be.
+"""Hypothesis strategies for what a runtime, a tenant or a broken disk may send, and a check that every answer must
+pass.
 
-Mostly sound, so that the nonsense in it gets past the first checks.
+Most inputs are nearly valid, so that their errors get past the first checks.
 """
 
 from __future__ import annotations

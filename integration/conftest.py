@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 
 
 def _terminated(number: int, _frame: object) -> None:
-    """As an interrupt from the keyboard: the session ends, and every fixture is taken down on the way."""
+    """Handle the signal like an interrupt from the keyboard: the session ends, and every fixture is torn down."""
     signal.signal(number, signal.SIG_IGN)
     pytest.exit(f"ended by {signal.Signals(number).name}", returncode=128 + number)
 

@@ -57,7 +57,7 @@ class Story:
 
 
 def check(true: object, what: str) -> None:
-    """One thing that must have been observed."""
+    """Check one thing that must be observed."""
     if not true:
         raise AssertionError(what)
 

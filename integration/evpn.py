@@ -229,7 +229,7 @@ class Pings:
 
 
 def same_for(seconds: float, look: Any, what: str) -> None:
-    """What `look` returns does not change for a while: for what must not happen."""
+    """Check that the value of `look` does not change for a while, because something must not happen."""
     first = look()
     try:
         changed = until(lambda: (found := look()) != first and [found], what, seconds)

@@ -1,4 +1,4 @@
-"""The exporter alone, without the agent, in a network namespace: what the tests of ExaBGP are written with."""
+"""The exporter alone, without the agent, in a network namespace: helpers for the tests of the ExaBGP exporter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, NotThereYet, Outcome, Reach, SessionDown
-from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts
+from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts, UnicastNlri
 from bgpcni.testing import Woken
 from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import ExaBGP
@@ -106,7 +106,7 @@ class Ears:
 
 
 class Speaker:
-    """One life of an exporter, all its verbs in a thread inside the namespace; ExaBGP starts there too."""
+    """One instance of an exporter. Its methods run in a thread inside the namespace, and ExaBGP starts there, too."""
 
     def __init__(self, lab: Lab, place: Namespace, facts: NodeFacts, socket: str | None = None) -> None:
         self.wake = Woken()
@@ -160,7 +160,7 @@ class Speaker:
         return running.identity.pid
 
     def close(self) -> None:
-        """End this life as an agent's: ExaBGP goes on. Idempotent."""
+        """End this instance as an agent that ends would: ExaBGP goes on. Idempotent."""
         self.exporter.close()
         self._inside.close()
 
@@ -184,7 +184,7 @@ def facts(node: Bench, *neighbors: Neighbor, **fields: Any) -> NodeFacts:
 
 def unicast(node: Bench, prefix: str, network: str = "net", **fields: Any) -> Announcement:
     six = ":" in prefix
-    nlri = Nlri(Family.IPV6_UNICAST if six else Family.IPV4_UNICAST, "unicast", prefix=prefix)
+    nlri = UnicastNlri.of(prefix)
     return Announcement(nlri, network, node.address6 if six else node.address, **fields)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bgpcni.model import Announcement, Family, Nlri
+from bgpcni.model import Announcement, Family, IpPrefixNlri, MacIpNlri, MulticastNlri, Nlri, UnicastNlri, VpnNlri
 from integration.lab import Frr
 
 
@@ -63,13 +63,13 @@ def _paths(frr: Frr) -> Iterator[tuple[Nlri, dict[str, Any]]]:
     for family, words in ((Family.IPV4_UNICAST, "ipv4 unicast"), (Family.IPV6_UNICAST, "ipv6 unicast")):
         for prefix, paths in frr.json(f"show bgp {words} detail").get("routes", {}).items():
             for path in paths:
-                yield Nlri(family, "unicast", prefix=prefix), path
+                yield UnicastNlri(family, prefix), path
     for family, words in ((Family.IPV4_VPN, "ipv4 vpn"), (Family.IPV6_VPN, "ipv6 vpn")):
         by_rd = frr.json(f"show bgp {words} detail").get("routes", {}).get("routeDistinguishers", {})
         for rd, routes in by_rd.items():
             for prefix, paths in routes.items():
                 for path in paths:
-                    yield Nlri(family, "vpn", prefix=prefix, rd=rd), path
+                    yield VpnNlri(family, prefix, rd), path
     evpn = frr.text("show bgp l2vpn evpn route detail json")
     if '"rd"' not in evpn:
         return  # an empty table is no JSON
@@ -84,13 +84,13 @@ def _paths(frr: Frr) -> Iterator[tuple[Nlri, dict[str, Any]]]:
 
 
 def _evpn(rd: str, route: dict[str, Any]) -> Nlri:
-    family, tag = Family.L2VPN_EVPN, int(route["ethTag"])
+    tag = int(route["ethTag"])
     if route["routeType"] == 2:
         prefix = f"{route['ip']}/{route['ipLen']}" if route.get("ip") else None
-        return Nlri(family, "mac-ip", prefix=prefix, rd=rd, mac=route["mac"], tag=tag)
+        return MacIpNlri(rd, route["mac"], prefix, tag=tag)
     if route["routeType"] == 3:
-        return Nlri(family, "multicast", rd=rd, originator=route["ip"], tag=tag)
-    return Nlri(family, "ip-prefix", prefix=f"{route['ip']}/{route['ipLen']}", rd=rd, tag=tag)
+        return MulticastNlri(rd, route["ip"], tag=tag)
+    return IpPrefixNlri(rd, f"{route['ip']}/{route['ipLen']}", tag=tag)
 
 
 def _shown(path: dict[str, Any]) -> Shown:

@@ -1,4 +1,4 @@
-"""`python -m integration.killed`: one call of the plugin, done over and over, killed before each system call of its.
+"""`python -m integration.killed`: one call of the plugin, repeated and killed before each of its system calls in turn.
 
 Runs in a node's network namespace, without an agent. The call is run in a forked child whose profiler hears of each
 call into the operating system just before it is made, and kills the process (SIGKILL) at the Nth; N grows until the

@@ -56,7 +56,7 @@ def delete(node: Node, name: str, space: Namespace | Path | str | None, conf: An
 
 
 def announced(frr: Frr, node: Node, *answers: CniAnswer) -> None:
-    """Wait until FRR has every route of these ADDs, with the node as next hop, in the kernel too."""
+    """Wait until FRR, and its kernel, have every route of these ADDs, with the node as next hop."""
     for answer in answers:
         for prefix in prefixes(answer):
             hop = node.address6 if ":" in prefix else node.address
@@ -90,7 +90,7 @@ def nothing_left(node: Node, *spaces: Namespace, networks: Iterable[str] = ("ten
 
 
 def nothing_stays(node: Node, *spaces: Namespace) -> None:
-    """The same, once what is confirmed later has come about."""
+    """The same, but wait until all withdrawals are confirmed."""
 
     def look() -> bool:
         nothing_left(node, *spaces)

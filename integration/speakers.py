@@ -1,4 +1,5 @@
-"""What the exporters' suites share: verbs called inside a namespace, a speaker that is a daemon, an impostor of one."""
+"""Parts that the exporters' suites share: methods called inside a namespace, a speaker that is a daemon, an
+impostor."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ class SpeakerInside(Speaker):
 
 
 class DaemonSpeaker(Speaker):
-    """A speaker that is a daemon of the laboratory, and forgets what it was told when it ends."""
+    """A speaker that is a daemon of the laboratory, and loses its routes when it ends."""
 
     daemon: Daemon
 
@@ -52,7 +53,7 @@ class DaemonSpeaker(Speaker):
 
 @contextmanager
 def impostor(server: socket.socket, answer: bytes) -> Iterator[None]:
-    """Whoever connects to this listening socket is sent `answer` and cut off. It is closed at the end."""
+    """Whoever connects to this listening socket is sent `answer` and disconnected. The socket is closed at the end."""
 
     def serve() -> None:
         while True:

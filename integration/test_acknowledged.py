@@ -1,5 +1,5 @@
-"""A withdrawal that is in the socket has not arrived: DEL answers, and no other container gets the address, until the
-TCP of every peer acknowledged it, or its session came back and had End-of-RIB."""
+"""When a withdrawal is in the sockets, DEL answers; but no other container gets the address until the TCP of every peer
+has acknowledged the withdrawal, or the peer's new session has got End-of-RIB."""
 
 from __future__ import annotations
 

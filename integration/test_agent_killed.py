@@ -134,7 +134,7 @@ def test_a_delete_that_a_kill_cut_short_is_finished(lab: Lab) -> None:
 
 
 def test_only_one_agent(lab: Lab) -> None:
-    """A second agent on the same folders is refused in words, whatever socket it is given; the first serves on."""
+    """A second agent on the same folders ends with an error, whatever its socket is; the first one keeps serving."""
     node = lab.node()
     node.agent(bgp=None, default_exporters=[])
     for where in (node.socket, node.folder / "other.sock"):

@@ -1,4 +1,4 @@
-"""`bgpcni attach` and `detach`: an operator connects a process's namespace by hand, and takes it back."""
+"""`bgpcni attach` and `detach`: an operator connects and disconnects the namespace of a process."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from bgpcni.attached import namespace_of
 from bgpcni.errors import InvalidNamespace
 from bgpcni.kernel.namespace import Namespace
-from bgpcni.operator.attach import namespace_of
 from bgpcni.testing.patience import SECONDS
 from integration.lab import Lab, until
 from integration.lab.namespace import Argument
@@ -83,7 +83,7 @@ def test_the_namespace_has_a_name_while_attached(ready: Site) -> None:
 
 
 def test_a_name_that_is_taken_is_left_alone(ready: Site) -> None:
-    """A namespace of that name is somebody else's: attach works without one, detach leaves it there."""
+    """If the name belongs to another namespace, attach works without a name, and detach does not remove it."""
     ready.machine.run("ip", "netns", "add", "web")
     process = Sleeper(ready.node.folder, ready.machine)
     answer = ready.attach(process.pid, "web")
@@ -190,7 +190,7 @@ def test_errors_are_in_words(ready: Site) -> None:
 
 @pytest.mark.parametrize("words", [[], ["--pid", "1", "--id", "x"]])
 def test_detach_wants_one_of_pid_and_id(ready: Site, words: list[str]) -> None:
-    """Neither or both is a usage error: exit code 2."""
+    """detach needs either --pid or --id; neither or both is a usage error with exit code 2."""
     assert ready.node.operator("detach", *words, "--network", NETWORK).code == 2
 
 

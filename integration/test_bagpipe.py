@@ -169,12 +169,12 @@ def test_a_daemon_that_was_restarted(lab: Lab, frr: Frr, hosts: list[Host]) -> N
 
 
 def test_route_targets_of_one_attachment_are_refused(lab: Lab, frr: Frr, hosts: list[Host]) -> None:
-    """With BaGPipe route targets are the VPN's: error 7 in words, and nothing is left."""
+    """BaGPipe has route targets for a whole VPN only: others for one attachment are error 7, and nothing is left."""
     one, space = hosts[0], lab.container()
     conf = json.loads(ARTICLE.read_text())
     answer = one.node.cni("ADD", "c1", space, json.dumps(conf), args="EXPORT_RT=64512:7", plugin=one.plugin)
     assert answer.error == 7
-    assert "route targets are the VPN's there" in answer.document["msg"]
+    assert "there they belong to the VPN" in answer.document["msg"]
     answer = one.cni("ADD", "c1", space, conf | {"args": {"cni": {"importRT": ["64512:7"]}}})
     assert answer.error == 7
     one.nothing_left(frr)
@@ -193,7 +193,7 @@ def test_a_configuration_with_other_route_targets(lab: Lab, frr: Frr, hosts: lis
 
 
 def test_with_an_agent(lab: Lab, frr: Frr, hosts: list[Host]) -> None:
-    """The agent drives the daemon too; after the daemon's restart it tells it everything by itself."""
+    """The exporter also works in the agent; after a restart of the daemon the agent announces everything again."""
     one = hosts[0]
     one.node.agent(bgp=None, default_exporters=[])
     conf = one.node.network(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from bgpcni.exporter import Exporter, Reach, Wake
-from bgpcni.model import Announcement, Endpoint, Family, Nlri, NodeFacts
+from bgpcni.model import Announcement, Endpoint, IpPrefixNlri, MacIpNlri, MulticastNlri, NodeFacts, VpnNlri
 from bgpcni.testing import ExporterSuite
 from bgpcni.testing.suite import Life, reached, shows
 from bgpcni_bagpipe import BaGPipe as BaGPipeExporter
@@ -83,7 +83,7 @@ def endpoint(
     prefix = f"{address.partition('/')[0]}/{128 if ':' in address else 32}"
     own = (f"64512:{vni}",)
     return Announcement(
-        Nlri(Family.L2VPN_EVPN, "mac-ip", prefix=prefix, rd="0:1", mac=mac),
+        MacIpNlri("0:1", mac, prefix),
         network,
         "",
         export_rt=own if export_rt is None else export_rt,
@@ -200,7 +200,7 @@ def test_what_a_failed_attach_left_is_cleared(speaker: Daemon, life: Life) -> No
 def test_a_vpn_of_ipv4(speaker: Daemon, life: Life) -> None:
     """L3VPN endpoints are attached to an instance named after the network; IPv6 there is refused in words."""
     base = endpoint("02:00:00:00:00:01", "10.5.0.1/16")
-    nlri = Nlri(Family.IPV4_VPN, "vpn", prefix="10.5.0.1/32", rd="0:3")
+    nlri = VpnNlri.of("10.5.0.1/32", "0:3")
     route = Announcement(
         nlri, "net", "", import_rt=base.import_rt, export_rt=base.export_rt, label=18, endpoint=base.endpoint
     )
@@ -214,9 +214,8 @@ def test_a_vpn_of_ipv4(speaker: Daemon, life: Life) -> None:
 
 def test_type_3_is_the_daemons_own(speaker: Daemon, life: Life) -> None:
     """The exporter is content with the multicast route, which BaGPipe announces by itself; not with type 5."""
-    evpn = Family.L2VPN_EVPN
-    three = Announcement(Nlri(evpn, "multicast", rd="192.0.2.1:1", originator="192.0.2.1"), "net", "", vni=5001)
-    five = Announcement(Nlri(evpn, "ip-prefix", rd="192.0.2.1:1", prefix="10.5.0.0/16"), "net", "", vni=5001)
+    three = Announcement(MulticastNlri("192.0.2.1:1", "192.0.2.1"), "net", "", vni=5001)
+    five = Announcement(IpPrefixNlri("192.0.2.1:1", "10.5.0.0/16"), "net", "", vni=5001)
     outcomes = life.announce(three, five)
     assert [outcome.reach for outcome in outcomes] == [Reach.ACCEPTED, Reach.REFUSED]
     assert "ip-prefix" in outcomes[1].reason

@@ -1,4 +1,4 @@
-"""A runtime that does not wait for the answer of its ADD: nothing comes up for a container that is torn down."""
+"""If a runtime does not wait for the answer of its ADD, nothing is set up for a container that is being deleted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def call(node: Node, container: Namespace, conf: dict[str, object]) -> socket.so
 
 
 def test_an_add_whose_caller_is_gone_adds_nothing(lab: Lab) -> None:
-    """It waits for the attachment's lock, its caller is killed, a DEL is answered: then nothing comes up any more."""
+    """An ADD waits for the attachment's lock, its caller is killed, and a DEL is answered: the ADD then adds
+    nothing."""
     node = lab.node()
     node.agent(bgp={"neighbors": []}, default_exporters=[])
     conf = node.network(exporters=[])
@@ -70,7 +71,7 @@ def test_an_add_whose_caller_is_gone_adds_nothing(lab: Lab) -> None:
 
 
 def test_an_add_whose_caller_goes_at_its_very_end_is_undone(lab: Lab) -> None:
-    """The caller is gone when the ADD is about to answer: all of it is taken back."""
+    """If the caller is gone when the ADD is about to answer, the whole ADD is undone."""
     node = lab.node()
     node.prelude = ""
     node.agent(bgp={"neighbors": []}, default_exporters=[])

@@ -217,7 +217,7 @@ def test_later_by_direct_calls(ready: Site, process: Sleeper, kind: str, version
 
 
 def test_the_earlier_plugin_is_deleted_first(ready: Site, process: Sleeper) -> None:
-    """Where the interface goes before our DEL comes, the route goes at once, and our DEL succeeds."""
+    """If the interface is removed before our DEL, its routes are withdrawn at once, and our DEL succeeds."""
     stock = configured(first_plugin(ready, "bridge"), "1.0.0")
     made = call(ready, "ADD", process, stock)
     ours = configured(OURS, "1.0.0", made.document)

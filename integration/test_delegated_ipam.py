@@ -147,7 +147,7 @@ def test_add_and_its_del_fail(ipam: Ipam, lab: Lab) -> None:
 
 
 def test_uninstalled_after_add(ipam: Ipam, lab: Lab) -> None:
-    """A plugin that is gone cannot keep a container from going; before ADD it is error 7 and nothing begins."""
+    """If the plugin was uninstalled, DEL still succeeds; ADD is error 7 and changes nothing."""
     container, conf = lab.container(), ipam.network()
     assert ipam.call("ADD", "c1", container, conf).ok
     (ipam.folder / "bin/double").unlink()
@@ -159,7 +159,7 @@ def test_uninstalled_after_add(ipam: Ipam, lab: Lab) -> None:
 
 
 def test_without_check(ipam: Ipam, lab: Lab) -> None:
-    """A plugin that does not know CHECK has nothing to say about it; one whose CHECK fails has."""
+    """CHECK ignores a plugin that does not support it, and fails if the plugin's CHECK fails."""
     container, conf = lab.container(), ipam.network({"CHECK": "unknown"})
     added = ipam.call("ADD", "c1", container, conf)
     previous = {"prevResult": added.document}
@@ -169,7 +169,7 @@ def test_without_check(ipam: Ipam, lab: Lab) -> None:
 
 
 def test_a_child_lives_on(ipam: Ipam, lab: Lab) -> None:
-    """A child that keeps the plugin's stdout open holds nobody up."""
+    """A child that keeps the plugin's stdout open does not delay the call."""
     container, conf = lab.container(), ipam.network({"ADD": "leaves a child"})
     try:
         added = ipam.call("ADD", "c1", container, conf)

@@ -107,7 +107,8 @@ def test_every_node_is_the_same_gateway(lab: Lab, frr: Frr) -> None:
 
 
 def test_a_container_that_moves_is_reachable_again(lab: Lab, frr: Frr) -> None:
-    """It keeps MAC and addresses; sequence numbers say who is newer; two at once are reported, and not fought over."""
+    """A container moves with its MAC and addresses, and sequence numbers say which node is newer. Two nodes with it at
+    the same time are reported, and do not keep replacing each other."""
     fabric = Fabric(lab, frr, 3)
     one, two, three = fabric.nodes
     fabric.add(0, "neighbour")

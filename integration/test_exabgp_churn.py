@@ -16,7 +16,18 @@ from dataclasses import replace
 import pytest
 
 from bgpcni.convergence.announcer import Announcer, Book
-from bgpcni.model import Announcement, AttachmentKey, Family, Neighbor, Nlri
+from bgpcni.model import (
+    Announcement,
+    AttachmentKey,
+    Family,
+    IpPrefixNlri,
+    MacIpNlri,
+    MulticastNlri,
+    Neighbor,
+    Nlri,
+    UnicastNlri,
+    VpnNlri,
+)
 from bgpcni_exabgp import ExaBGP
 from integration.exabgp_bench import Bench, bench, facts
 from integration.frr_table import meant, stale, table
@@ -30,19 +41,19 @@ COMMUNITIES = ("64512:1", "64512:2", "64513:3", "64512:1:1", "4200000000:1:2")
 
 def nlris(place: Bench, count: int) -> list[Nlri]:
     """`count` routes of each kind."""
-    evpn, rd = Family.L2VPN_EVPN, f"{place.address}:7"
+    rd = f"{place.address}:7"
     found: list[Nlri] = []
     for n in range(1, count + 1):
         mac = f"02:00:00:00:00:{n:02x}"
         found += [
-            Nlri(Family.IPV4_UNICAST, "unicast", f"10.1.2.{n}/32"),
-            Nlri(Family.IPV6_UNICAST, "unicast", f"2001:db8:1::{n:x}/128"),
-            Nlri(Family.IPV4_VPN, "vpn", f"10.2.{n}.0/24", rd),
-            Nlri(Family.IPV6_VPN, "vpn", f"2001:db8:2:{n:x}::/64", rd),
-            Nlri(evpn, "mac-ip", rd=rd, mac=mac),
-            Nlri(evpn, "mac-ip", rd=rd, mac=mac, prefix=f"10.3.0.{n}/32"),
-            Nlri(evpn, "multicast", rd=f"{place.address}:{100 + n}", originator=place.address),
-            Nlri(evpn, "ip-prefix", rd=rd, prefix=f"10.4.{n}.0/24"),
+            UnicastNlri.of(f"10.1.2.{n}/32"),
+            UnicastNlri.of(f"2001:db8:1::{n:x}/128"),
+            VpnNlri.of(f"10.2.{n}.0/24", rd),
+            VpnNlri.of(f"2001:db8:2:{n:x}::/64", rd),
+            MacIpNlri(rd, mac),
+            MacIpNlri(rd, mac, f"10.3.0.{n}/32"),
+            MulticastNlri(f"{place.address}:{100 + n}", place.address),
+            IpPrefixNlri(rd, f"10.4.{n}.0/24"),
         ]
     return found
 

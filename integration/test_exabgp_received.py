@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bgpcni.exporter import Reach
-from bgpcni.model import Announcement, Family, Neighbor, Nlri
+from bgpcni.model import Announcement, Family, IpPrefixNlri, MacIpNlri, MulticastNlri, Neighbor, VpnNlri
 from integration.exabgp_bench import Bench, Ears, Speaker, bench, facts, unicast
 from integration.hand_peer import UPDATE, HandPeer, message, prefix, update
 from integration.lab import Frr, Lab, link, until
@@ -35,23 +35,23 @@ def other(lab: Lab, frr: Frr) -> Bench:
 
 def of_every_family(place: Bench) -> list[Announcement]:
     """One route of each kind, with all that it can carry."""
-    rd, mac, evpn = f"{place.address}:7", "02:00:00:00:00:01", Family.L2VPN_EVPN
+    rd, mac = f"{place.address}:7", "02:00:00:00:00:01"
     rt = ("64512:5001", "4200000000:7", "192.0.2.9:3")
     communities = ("64512:100", "64512:1:2")
     return [
         unicast(place, "10.1.2.3/32", export_rt=rt, communities=communities),
         unicast(place, "2001:db8:1::/64", communities=communities),
-        Announcement(Nlri(Family.IPV4_VPN, "vpn", "10.9.0.0/24", rd), "v", place.address, rt, label=4711),
-        Announcement(Nlri(Family.IPV6_VPN, "vpn", "2001:db8:9::/64", rd), "v", place.address6, rt, label=4712),
+        Announcement(VpnNlri.of("10.9.0.0/24", rd), "v", place.address, rt, label=4711),
+        Announcement(VpnNlri.of("2001:db8:9::/64", rd), "v", place.address6, rt, label=4712),
         *(
             Announcement(nlri, "e", place.address, rt, (), communities, vni=5001, mobility=3 * (nlri.kind == "mac-ip"))
             for nlri in (
-                Nlri(evpn, "mac-ip", rd=rd, mac=mac),
-                Nlri(evpn, "mac-ip", rd=rd, mac=mac, prefix="10.9.0.5/32"),
-                Nlri(evpn, "mac-ip", rd=rd, mac=mac, prefix="2001:db8:9::5/128"),
-                Nlri(evpn, "multicast", rd=rd, originator=place.address),
-                Nlri(evpn, "ip-prefix", rd=rd, prefix="10.9.1.0/24"),
-                Nlri(evpn, "ip-prefix", rd=rd, prefix="2001:db8:9:1::/64"),
+                MacIpNlri(rd, mac),
+                MacIpNlri(rd, mac, "10.9.0.5/32"),
+                MacIpNlri(rd, mac, "2001:db8:9::5/128"),
+                MulticastNlri(rd, place.address),
+                IpPrefixNlri(rd, "10.9.1.0/24"),
+                IpPrefixNlri(rd, "2001:db8:9:1::/64"),
             )
         ),
     ]
@@ -153,7 +153,7 @@ def test_a_killed_exabgp_and_a_killed_peer(lab: Lab, frr: Frr, node: Bench, othe
 
 
 def test_maximum_prefix(lab: Lab, frr: Frr, node: Bench, other: Bench) -> None:
-    """Beyond `maximum_prefix` routes are left out and it is said; they come once there is room."""
+    """Routes beyond `maximum_prefix` are left out and reported; they are learned once there is room."""
     routes = [unicast(other, f"10.7.{n}.0/24") for n in range(30)]
     source = start(lab, other, *routes)
     speaker = Speaker(lab, node.namespace, facts(node, maximum_prefix=20))
@@ -247,7 +247,7 @@ def test_a_malformed_route_goes_alone(stage: Stage) -> None:
 
 
 def test_an_update_whose_lengths_contradict_each_other(stage: Stage) -> None:
-    """The standard leaves only the session's end: with NOTIFICATION 3/1, and a new session afterwards."""
+    """For these errors the standard requires to end the session: with NOTIFICATION 3/1, and a new session follows."""
     stage.peer.say(update(new=prefix("10.1.0.0/16")))
     until(lambda: stage.ears.routes, "the route")
     stage.peer.say(message(UPDATE, b"\0\0\x0f\xff"))

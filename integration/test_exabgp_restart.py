@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bgpcni.convergence.announcer import Announcer, Book
-from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
+from bgpcni.model import Announcement, AttachmentKey, MacIpNlri, VpnNlri
 from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import ExaBGP
 from integration.exabgp_bench import Bench, bench, facts, unicast
@@ -59,8 +59,8 @@ def test_a_killed_exabgp_costs_no_packet(lab: Lab, frr: Frr, node: Bench) -> Non
     routes = [
         unicast(node, "10.1.2.3/32"),
         unicast(node, "2001:db8:1::3/128"),
-        Announcement(Nlri(Family.IPV4_VPN, "vpn", "10.9.0.0/24", rd), "v", node.address, ("64512:1",), label=100),
-        Announcement(Nlri(Family.IPV6_VPN, "vpn", "2001:db8:9::/64", rd), "v", node.address6, ("64512:1",), label=101),
+        Announcement(VpnNlri.of("10.9.0.0/24", rd), "v", node.address, ("64512:1",), label=100),
+        Announcement(VpnNlri.of("2001:db8:9::/64", rd), "v", node.address6, ("64512:1",), label=101),
     ]
     node.namespace.ip("address", "add", "10.1.2.3/32", "dev", "lo")
     node.namespace.ip("address", "add", "2001:db8:1::3/128", "dev", "lo", "nodad")
@@ -125,7 +125,7 @@ def test_ten_thousand_evpn_routes_are_back(lab: Lab, frr: Frr, node: Bench) -> N
     rd = f"{node.address}:7"
     routes = [
         Announcement(
-            Nlri(Family.L2VPN_EVPN, "mac-ip", rd=rd, mac=f"02:00:00:00:{n >> 8:02x}:{n & 255:02x}"),
+            MacIpNlri(rd, f"02:00:00:00:{n >> 8:02x}:{n & 255:02x}"),
             "e",
             node.address,
             ("64512:5001",),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bgpcni.exporter import Peer, Reach
-from bgpcni.model import Announcement, Family, Neighbor, Nlri
+from bgpcni.model import Announcement, Family, MulticastNlri, Neighbor
 from integration.exabgp_bench import Bench, Speaker, bench, facts, unicast
 from integration.lab import Frr, Lab, until
 from integration.lab import Neighbor as FrrNeighbor
@@ -147,7 +147,7 @@ def test_an_ipv6_vtep_costs_no_session(lab: Lab, frr: Frr) -> None:
     frr.add_neighbor(FrrNeighbor(node.address6, 64513, families))
     peer = Neighbor(node.peer6, frr.asn, families, 90)
     speaker = Speaker(lab, node.namespace, facts(node, peer, asn=64513, local_address=node.address6))
-    nlri = Nlri(Family.L2VPN_EVPN, "multicast", rd="64512:1", originator=node.address6)
+    nlri = MulticastNlri("64512:1", node.address6)
     flood = Announcement(nlri, "e", node.address6, vni=5)
     route = unicast(node, "2001:db8:1::/64")
     speaker.prune(route)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bgpcni.exporter import Reach
-from bgpcni.model import Announcement, Family, Nlri
+from bgpcni.model import Announcement, Family, IpPrefixNlri, MacIpNlri, MulticastNlri, Nlri, UnicastNlri, VpnNlri
 from integration.exabgp_bench import Bench, Speaker, bench, facts, unicast
 from integration.frr_table import meant, table
 from integration.lab import Frr, Lab, until
@@ -27,20 +27,20 @@ def marked(place: Bench) -> dict[int, Announcement]:
     """One route of each kind, by the number in the community that marks it, so that each has an UPDATE of its own."""
     mac, evpn = "02:00:00:00:00:01", Family.L2VPN_EVPN
     rds = (f"{place.address}:7", "64512:70000", "4200000000:9")
-    nlris = [
-        Nlri(Family.IPV4_UNICAST, "unicast", "10.1.2.3/32"),
-        Nlri(Family.IPV4_UNICAST, "unicast", "10.1.32.0/20"),
-        Nlri(Family.IPV4_UNICAST, "unicast", "0.0.0.0/0"),
-        Nlri(Family.IPV6_UNICAST, "unicast", "2001:db8:1::/64"),
-        Nlri(Family.IPV6_UNICAST, "unicast", "2001:db8:1::5/128"),
-        *(Nlri(Family.IPV4_VPN, "vpn", "10.9.0.0/24", rd) for rd in rds),
-        *(Nlri(Family.IPV6_VPN, "vpn", "2001:db8:9::/64", rd) for rd in rds),
-        Nlri(evpn, "mac-ip", rd=rds[0], mac=mac),
-        Nlri(evpn, "mac-ip", rd=rds[1], mac=mac, prefix="10.9.0.5/32"),
-        Nlri(evpn, "mac-ip", rd=rds[2], mac=mac, prefix="2001:db8:9::5/128"),
-        Nlri(evpn, "multicast", rd=rds[0], originator=place.address),
-        Nlri(evpn, "ip-prefix", rd=rds[0], prefix="10.9.1.0/24"),
-        Nlri(evpn, "ip-prefix", rd=rds[1], prefix="2001:db8:9:1::/64"),
+    nlris: list[Nlri] = [
+        UnicastNlri.of("10.1.2.3/32"),
+        UnicastNlri.of("10.1.32.0/20"),
+        UnicastNlri.of("0.0.0.0/0"),
+        UnicastNlri.of("2001:db8:1::/64"),
+        UnicastNlri.of("2001:db8:1::5/128"),
+        *(VpnNlri.of("10.9.0.0/24", rd) for rd in rds),
+        *(VpnNlri.of("2001:db8:9::/64", rd) for rd in rds),
+        MacIpNlri(rds[0], mac),
+        MacIpNlri(rds[1], mac, "10.9.0.5/32"),
+        MacIpNlri(rds[2], mac, "2001:db8:9::5/128"),
+        MulticastNlri(rds[0], place.address),
+        IpPrefixNlri(rds[0], "10.9.1.0/24"),
+        IpPrefixNlri(rds[1], "2001:db8:9:1::/64"),
     ]
     return {
         number: Announcement(
@@ -109,6 +109,7 @@ def expected(route: Announcement) -> Fields:
         bits = str(88 + int(_bits(nlri)))
         stack = [f"{route.label} (bottom)"]
         return fields | {key: [_address(nlri)], "prefix_length": [bits], "label_stack": stack, "rd": [str(nlri.rd)]}
+    assert nlri.kind != "unicast"
     # an automatic route target of RFC 8365 section 5.1.2.1, for tshark: its number is an identifier of a service
     fields["ext_com.local_admin.service_id"] = fields.pop("ext_com.value_an4")
     fields |= {"ext_com.tunnel_type": ["8"], "evpn.nlri.rd": [rd_octets(str(nlri.rd))], "evpn.nlri.etag": ["0"]}

@@ -13,7 +13,7 @@ import pytest
 
 from bgpcni.convergence.catalog import unfit
 from bgpcni.exporter import Exporter, Wake
-from bgpcni.model import Announcement, Family, Nlri, NodeFacts
+from bgpcni.model import Announcement, NodeFacts, UnicastNlri
 from bgpcni.testing import ExporterSuite
 from integration.bird import Bird
 from integration.lab import Lab
@@ -61,7 +61,7 @@ class Reader(DaemonSpeaker):
 
     def route(self, number: int, network: str = "net") -> Announcement:
         prefix = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}/32"
-        return Announcement(Nlri(Family.IPV4_UNICAST, "unicast", prefix=prefix), network, "192.0.2.1")
+        return Announcement(UnicastNlri.of(prefix), network, "192.0.2.1")
 
     def table(self) -> set[str]:
         shown = self.daemon.show("route", "protocol", "containers")
@@ -69,7 +69,7 @@ class Reader(DaemonSpeaker):
         return own | ({"10.9.9.9/32"} if self._others else set())
 
     def unwanted(self) -> Announcement:
-        return Announcement(Nlri(Family.IPV6_UNICAST, "unicast", prefix="2001:db8::1/128"), "net", "2001:db8::2")
+        return Announcement(UnicastNlri.of("2001:db8::1/128"), "net", "2001:db8::2")
 
     def foreign(self) -> str:
         self._others = True

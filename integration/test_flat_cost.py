@@ -1,4 +1,4 @@
-"""What a call does does not depend on how many attachments there are."""
+"""The work of a call does not grow with the number of attachments."""
 
 from __future__ import annotations
 

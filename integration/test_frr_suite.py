@@ -13,7 +13,15 @@ import pytest
 
 from bgpcni.exporter import Exporter, Reach, Wake
 from bgpcni.kernel.links import alias_of
-from bgpcni.model import Announcement, AttachmentKey, Endpoint, Family, Nlri, NodeFacts
+from bgpcni.model import (
+    Announcement,
+    AttachmentKey,
+    Endpoint,
+    IpPrefixNlri,
+    MacIpNlri,
+    MulticastNlri,
+    NodeFacts,
+)
 from bgpcni.testing import ExporterSuite
 from bgpcni.testing.speaker import until
 from bgpcni.testing.suite import Life, reached, shows
@@ -35,6 +43,12 @@ def speaks_evpn(lab: Lab, neighbor: str) -> Frr:
     return lab.frr(router_id=HOST, neighbors=[Neighbor(neighbor, 64512, FAMILIES)], extra=EVPN)
 
 
+def alias_for(container: str) -> str:
+    """The alias of a container's root-side link, as the agent writes it."""
+    key = AttachmentKey("net", container, "eth0")
+    return alias_of(key.digest, str(key))
+
+
 class Host(SpeakerInside):
     """A host with FRR, a bridge, and one container's port on it; its peer sees the routes."""
 
@@ -44,7 +58,7 @@ class Host(SpeakerInside):
         super().__init__(lab, self.frr.namespace)
         link(self.namespace, self.peer.namespace, "uplink", "host", (f"{HOST}/24",), (f"{PEER}/24",))
         self.folder = str(lab.folder)
-        self.port = self.container("veth1", alias_of(AttachmentKey("net", "c1", "eth0")))
+        self.port = self.container("veth1", alias_for("c1"))
         self.peer.wait_established(HOST)
 
     def container(self, name: str, alias: str) -> int:
@@ -70,11 +84,11 @@ class Host(SpeakerInside):
 
     def at(self, mac: str, prefix: str | None, network: str = "net", port: int = 0) -> Announcement:
         endpoint = Endpoint("c1", "eth0", mac, prefix or "", None, "cni0", "veth1", port or self.port)
-        nlri = Nlri(Family.L2VPN_EVPN, "mac-ip", prefix, rd=f"{HOST}:1", mac=mac)
+        nlri = MacIpNlri(f"{HOST}:1", mac, prefix)
         return Announcement(nlri, network, HOST, (TARGET,), (TARGET,), vni=VNI, endpoint=endpoint)
 
     def type3(self) -> Announcement:
-        nlri = Nlri(Family.L2VPN_EVPN, "multicast", rd=f"{HOST}:1", originator=HOST)
+        nlri = MulticastNlri(f"{HOST}:1", HOST)
         return Announcement(nlri, "net", HOST, (TARGET,), (TARGET,), vni=VNI)
 
     def table(self) -> set[str]:
@@ -270,7 +284,7 @@ def test_other_route_targets_are_an_error_in_words(speaker: Host, life: Life) ->
 
 def test_what_frr_cannot_announce_is_refused(speaker: Host, life: Life) -> None:
     """Type 5, communities of an attachment, a VNI that somebody else has: refused, each in words."""
-    five = replace(speaker.route(0), nlri=Nlri(Family.L2VPN_EVPN, "ip-prefix", "10.0.0.0/24", rd=f"{HOST}:1"))
+    five = replace(speaker.route(0), nlri=IpPrefixNlri(f"{HOST}:1", "10.0.0.0/24"))
     coloured = replace(speaker.route(2), communities=("64512:1",))
     speaker.foreign()
     theirs = replace(speaker.route(4), vni=9, export_rt=("64512:9",), import_rt=("64512:9",))
@@ -318,7 +332,7 @@ def test_ports_that_went_before_their_routes(speaker: Host, life: Life) -> None:
     kept = speaker.route(9999)
     routes = []
     for number in range(40):
-        port = speaker.container(f"gone{number}", alias_of(AttachmentKey("net", f"gone{number}", "eth0")))
+        port = speaker.container(f"gone{number}", alias_for(f"gone{number}"))
         mac = f"02:00:00:00:aa:{number:02x}"
         routes += [
             speaker.at(mac, f"10.0.7.{number + 1}/32", port=port),

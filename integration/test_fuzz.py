@@ -18,11 +18,11 @@ from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence.derive import derive
 from bgpcni.errors import CniError
 from bgpcni.handler import Call, handle
-from bgpcni.ipam.config import requested_addresses
+from bgpcni.ipam.config import parse_host_local, requested_addresses
 from bgpcni.model import Address, Attachment, NodeFacts
 from bgpcni.node import plan
 from bgpcni.node.node import Node
-from bgpcni.node.request import Request, host_local_of
+from bgpcni.node.request import Request
 from integration.cni_inputs import environments, sound, stdins
 
 INPUTS = 3400
@@ -39,7 +39,7 @@ class Planned(CniError):
 
 
 def unreal(request: Request) -> Node:
-    """As far as ADD goes without touching anything."""
+    """Do what an ADD does before it changes anything."""
     if request.config is None:
         raise Planned("acting by the record")
     agent = AgentConfig(default_exporters=())
@@ -49,7 +49,7 @@ def unreal(request: Request) -> Node:
     given: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
     if request.settings.ipam_type == "host-local":
-        config = host_local_of(request)
+        config = request.body.part(parse_host_local)
         requested_addresses(request.document, request.environment.args)
         routes = config.routes
     elif request.prev_result is not None:

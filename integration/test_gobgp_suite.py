@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bgpcni.exporter import Exporter, NotThereYet, Reach, Wake
-from bgpcni.model import Announcement, Family, Nlri, NodeFacts
+from bgpcni.model import Announcement, Family, IpPrefixNlri, MacIpNlri, MulticastNlri, NodeFacts, UnicastNlri, VpnNlri
 from bgpcni.testing import ExporterSuite, Woken
 from bgpcni.testing.patience import SECONDS
 from bgpcni.testing.suite import Life, reached, shows
@@ -73,8 +73,8 @@ class Daemon(DaemonSpeaker):
 
 def unicast(prefix: str, network: str = "net") -> Announcement:
     if ":" in prefix:
-        return Announcement(Nlri(Family.IPV6_UNICAST, "unicast", prefix=prefix), network, HERE6)
-    return Announcement(Nlri(Family.IPV4_UNICAST, "unicast", prefix=prefix), network, HERE)
+        return Announcement(UnicastNlri.of(prefix), network, HERE6)
+    return Announcement(UnicastNlri.of(prefix), network, HERE)
 
 
 @pytest.fixture
@@ -97,20 +97,20 @@ class TestGoBGP(ExporterSuite):
 
 def test_every_family_arrives_whole(speaker: Daemon, life: Life) -> None:
     """Unicast, L3VPN and EVPN types 2, 3 and 5 are at FRR with all they carry."""
-    rd, mac, evpn, frr = f"{HERE}:7", "02:00:00:00:00:01", Family.L2VPN_EVPN, speaker.frr
+    rd, mac, frr = f"{HERE}:7", "02:00:00:00:00:01", speaker.frr
     rt = ("64512:5001", "4200000000:7", "192.0.2.9:3")
     plain = replace(unicast("10.1.2.3/32"), communities=("64512:100", "64512:1:2", "no-export"), export_rt=rt)
     six = unicast("2001:db8:1::/64")
-    four_vpn = Nlri(Family.IPV4_VPN, "vpn", prefix="10.9.0.0/24", rd=rd)
-    six_vpn = Nlri(Family.IPV6_VPN, "vpn", prefix="2001:db8:9::/64", rd=rd)
+    four_vpn = VpnNlri.of("10.9.0.0/24", rd)
+    six_vpn = VpnNlri.of("2001:db8:9::/64", rd)
     layer2 = [
         Announcement(nlri, "e", HERE, export_rt=rt, vni=5001, mobility=3 if nlri.kind == "mac-ip" else 0)
         for nlri in (
-            Nlri(evpn, "mac-ip", rd=rd, mac=mac),
-            Nlri(evpn, "mac-ip", rd=rd, mac=mac, prefix="10.9.0.5/32"),
-            Nlri(evpn, "mac-ip", rd=rd, mac=mac, prefix="2001:db8:9::5/128"),
-            Nlri(evpn, "multicast", rd=rd, originator=HERE),
-            Nlri(evpn, "ip-prefix", rd=rd, prefix="10.9.1.0/24"),
+            MacIpNlri(rd, mac),
+            MacIpNlri(rd, mac, "10.9.0.5/32"),
+            MacIpNlri(rd, mac, "2001:db8:9::5/128"),
+            MulticastNlri(rd, HERE),
+            IpPrefixNlri(rd, "10.9.1.0/24"),
         )
     ]
     routes = [

@@ -228,11 +228,11 @@ def test_a_vrf_where_the_kernel_has_none(lab: Lab, frr: Frr) -> None:
     node.agent()
     red = {"family": "evpn", "vni": evpn.VNI, "vrf": "red", "l3vni": 4001, "advertise": "subnet"}
     five = add(lab, node, "five", evpn.network(node, 1, gateway=True, bgp=red))
-    assert "VRF red routes is announced only: there is no VRF here" in five.stderr
+    assert "VRF red are announced only, not forwarded: there is no VRF here" in five.stderr
     blue, targets = {"family": "vpn", "vrf": "blue"}, ["64512:3"]
     conf = node.network("vpn", "10.1.3.0/24", bridge="vpn0", bgp=blue, importRT=targets, exportRT=targets)
     vpn = add(lab, node, "vpn", conf)
-    assert "VRF blue routes is announced only: there is no VRF here" in vpn.stderr
+    assert "VRF blue are announced only, not forwarded: there is no VRF here" in vpn.stderr
     until(lambda: frr.paths("10.1.3.2/32", "ipv4-vpn"), "the VPN route at FRR")
     until(lambda: [name for name in frr.evpn_routes("prefix") if "10.1.2.0" in name], "the type 5 route at FRR")
     routes = {

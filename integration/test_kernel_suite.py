@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bgpcni.exporter import Exporter, Reach, Wake
-from bgpcni.model import Announcement, Endpoint, Family, Nlri, NodeFacts
+from bgpcni.model import Announcement, Endpoint, Family, NodeFacts, UnicastNlri, VpnNlri
 from bgpcni.testing import ExporterSuite
 from bgpcni.testing.speaker import until
 from bgpcni.testing.suite import Life, reached, shows
@@ -47,7 +47,7 @@ class Table(SpeakerInside):
         return found
 
     def unwanted(self) -> Announcement:
-        return replace(unicast("10.9.9.8/32"), nlri=Nlri(Family.IPV4_VPN, "vpn", prefix="10.9.9.8/32", rd="0:1"))
+        return replace(unicast("10.9.9.8/32"), nlri=VpnNlri.of("10.9.9.8/32", "0:1"))
 
     def foreign(self) -> str:
         self.namespace.ip("route", "add", "10.9.9.9/32", "dev", "cni0", "table", self.number, "proto", "static")
@@ -61,7 +61,7 @@ class Table(SpeakerInside):
 def unicast(prefix: str, network: str = "net", device: str = "cni0") -> Announcement:
     family = Family.IPV6_UNICAST if ":" in prefix else Family.IPV4_UNICAST
     endpoint = Endpoint("c1", "eth0", "02:00:00:00:00:01", prefix, None, device, "veth1", 7)
-    return Announcement(Nlri(family, "unicast", prefix=prefix), network, "", endpoint=endpoint)
+    return Announcement(UnicastNlri(family, prefix), network, "", endpoint=endpoint)
 
 
 @pytest.fixture

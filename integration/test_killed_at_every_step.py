@@ -1,4 +1,4 @@
-"""The process may be killed between any two system calls: the next call finishes or undoes what was begun."""
+"""After a kill between any two system calls, the next call finishes or undoes what was begun."""
 
 from __future__ import annotations
 

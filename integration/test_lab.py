@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bgpcni.testing.patience import SECONDS
-from integration.lab import Frr, Lab, Namespace, Neighbor, NeverHappened, Node, link, sweep, until
+from integration.lab import Frr, Lab, Namespace, Neighbor, NeverHappened, link, sweep, until
 from integration.lab.namespace import NETNS, PREFIX, alive
 from integration.lab.node import to_toml
 
@@ -63,23 +63,6 @@ def test_frr_killed_and_restarted_learns_again(frr: Frr, other: Frr) -> None:
     frr.start()
     assert frr.pid() != first
     until(lambda: frr.next_hops(PREFIX4) == {PEER}, "the route, again")
-
-
-def test_a_node_is_whole(lab: Lab, frr: Frr, node: Node) -> None:
-    """A node's agent, plugin and speaker work together with FRR, in a namespace and in a container."""
-    node.agent()
-    container, conf = lab.container(), node.network(subnet="10.1.2.0/24", subnet6="2001:db8:1:2::/64")
-    answer = node.cni("ADD", "c1", container, conf)
-    assert answer.ok, answer
-    four, six = answer.ips
-    until(lambda: frr.next_hops(f"{four}/32") == {node.address}, "the IPv4 route")
-    until(lambda: frr.next_hops(f"{six}/128") == {node.address6}, "the IPv6 route")
-    until(lambda: frr.ping(four) and frr.ping(six), "an answer of the container over both")
-    assert node.lease_files() == {four, six}
-    assert len(node.records("up")) == 1
-    assert node.cni("DEL", "c1", container, conf).ok
-    until(lambda: not frr.paths(f"{four}/32") and not frr.paths(f"{six}/128"), "the withdraws")
-    assert (node.lease_files(), node.records()) == (set(), [])
 
 
 def test_the_laboratory_leaves_nothing_behind(here: None) -> None:

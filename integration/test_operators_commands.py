@@ -68,7 +68,7 @@ def test_drain(frr: Frr, node: Node, lab: Lab) -> None:
 
 
 def test_sigterm_leaves_the_routes(lab: Lab) -> None:
-    """SIGTERM ends the agent alone, also twice: ExaBGP goes on, the routes stay."""
+    """SIGTERM, also a second one, ends only the agent: ExaBGP continues, and the routes stay."""
     frr, node = ready(lab)
     conf, space = dual(node), lab.container()
     answer = add(node, "c1", space, conf)

@@ -1,4 +1,4 @@
-"""What a deletion promises, looked at in the kernel in the very moment it returns."""
+"""What the deletion of a link guarantees, checked in the kernel as soon as it returns."""
 
 from __future__ import annotations
 
@@ -15,20 +15,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from bgpcni.kernel import links, namespace
-from bgpcni.kernel.netlink import (
-    CREATE,
-    EXCL,
-    RTM_GETADDR,
-    RTM_GETROUTE,
-    RTM_NEWADDR,
-    RTM_NEWLINK,
-    RTM_NEWROUTE,
-    Message,
-    Netlink,
-    attribute,
-    nested,
-)
+from bgpcni.kernel import links, namespace, uapi
+from bgpcni.kernel.netlink import MAKE, Message, Netlink, attribute
 from bgpcni.kernel.reaper import Reaper
 from integration.lab.core import root_or_reason
 
@@ -59,13 +47,15 @@ class World:
         address = struct.pack("=BBBBI", 2, 24, 0, 0, inside.index) + attribute(1, ADDRESS) + attribute(2, ADDRESS)
         route = struct.pack("=BBBBBBBBI", 2, 0, 0, 0, 254, 4, 0, 1, 0) + attribute(5, GATEWAY)
         route += attribute(4, inside.index) + attribute(6, inside.index)
-        self.container.run(Message(RTM_NEWADDR, EXCL | CREATE, address), Message(RTM_NEWROUTE, CREATE, route))
+        self.container.run(
+            Message(uapi.RTM_NEWADDR, MAKE, address), Message(uapi.RTM_NEWROUTE, uapi.NLM_F_CREATE, route)
+        )
         return index
 
     def left(self, name: str, ifname: str) -> list[str]:
         """What is left of it, asked of the kernel."""
-        inside = self.container.dump(Message(RTM_GETADDR, 0, struct.pack("=BBBBI", 2, 0, 0, 0, 0)))
-        routes = self.container.dump(Message(RTM_GETROUTE, 0, struct.pack("=BBBBBBBBI", 2, 0, 0, 0, 0, 0, 0, 0, 0)))
+        inside = self.container.dump(Message(uapi.RTM_GETADDR, 0, struct.pack("=BBBBI", 2, 0, 0, 0, 0)))
+        routes = self.container.dump(Message(uapi.RTM_GETROUTE, 0, uapi.RTMSG.pack(2, 0, 0, 0, 0, 0, 0, 0, 0)))
         found = {
             "the node's end": links.find(self.node, name=name) is not None,
             "the container's end": links.find(self.container, name=ifname) is not None,
@@ -90,9 +80,8 @@ def in_a_world(test: Callable[[World], None]) -> None:
             for sock in (*containers, *nodes):
                 stack.enter_context(sock)
             (node, *_), (container, *_) = nodes, containers
-            bridge = nested(18, attribute(1, "bridge"))
-            body = links.header(flags=links.IFF_UP, change=links.IFF_UP) + attribute(3, "br0") + bridge
-            node.run(Message(RTM_NEWLINK, EXCL | CREATE, body))
+            body = links.header(flags=uapi.IFF_UP, change=uapi.IFF_UP) + attribute(uapi.IFLA_IFNAME, "br0")
+            node.run(Message(uapi.RTM_NEWLINK, MAKE, body + links.of_kind("bridge")))
             found = links.find(node, name="br0")
             assert found is not None
             test(World(node, container, fd, found.index, list(zip(nodes[1:], containers[1:], strict=True))))
@@ -123,7 +112,7 @@ def test_nothing_is_left_when_a_deletion_returns() -> None:
 
 
 def test_each_of_many_is_gone_when_its_own_deletion_returns() -> None:
-    """They go together, and are told of one by one."""
+    """Several links are deleted together, and each caller gets its own answer."""
 
     def run(world: World) -> None:
         reaper = Reaper()

@@ -1,4 +1,4 @@
-"""run_dir is wiped under a living agent: it makes everything again by itself, and stays the only one."""
+"""run_dir is wiped while the agent runs: the agent makes it again by itself, and no second agent can start."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ import pytest
 
 from integration.lab import Engine, until
 from integration.runtimes.containerd import Containerd
-from integration.runtimes.cri import Cri
-from integration.runtimes.site import Site, addresses
+from integration.runtimes.cri import Cri, CriError
+from integration.runtimes.site import SUBNETS, Site, addresses
 
 
 @pytest.fixture
@@ -55,6 +55,34 @@ def test_a_pod(ready: Site, cri: Cri) -> None:
     cri.stop(pod)
     cri.remove(pod)
     assert cri.pods() == {}
+
+
+def test_a_pods_annotations(site: Site, cri: Cri) -> None:
+    """A pod has communities and addresses of its own where agent.toml allows that, and is known by its name."""
+    capable = {"io.kubernetes.cri.pod-annotations": True}
+    site.network(capabilities=capable, bgp={"communities": ["64512:1"], "wait": "sent", "waitSeconds": 20})
+    site.agent(policy={"annotations": ["communities", "ips"], "prefixes": list(SUBNETS), "communities": ["64512:*"]})
+    own = {"bgpcni.dev/communities": "64512:7, no-export", "bgpcni.dev/ips": "10.1.2.77,2001:db8:1:2::77"}
+    with pytest.raises(CriError, match=r"bgpcni\.dev/communities: 65535:65281 is not allowed by \[policy\]"):
+        cri.run_pod("web", annotations=own)
+    with pytest.raises(CriError, match=r"bgpcni\.dev/mac: not allowed by \[policy\] annotations"):
+        cri.run_pod("web", annotations={"bgpcni.dev/mac": "02:00:00:00:00:07"})
+    site.nothing_left()
+    pod = cri.run_pod("web", annotations=own | {"bgpcni.dev/communities": "64512:7", "example.org/other": "x"})
+    ips = cri.ips(pod)
+    assert ips == ["10.1.2.77", "2001:db8:1:2::77"]
+    site.announced(ips)
+    for ip in ips:
+        (path,) = site.frr.paths(f"{ip}/{128 if ':' in ip else 32}")
+        assert path["community"]["list"] == ["64512:1", "64512:7"]
+    assert site.key()["pod"] == {"namespace": "test", "name": "web", "uid": "uid-web"}
+    assert all(route["pod"]["name"] == "web" for route in site.node.routes())
+    explained = site.node.operator("explain", "test/web")
+    assert explained.code == 0
+    assert explained.document["attachments"][0]["pod"] == site.key()["pod"]
+    cri.remove(pod)
+    site.withdrawn(ips)
+    site.nothing_left()
 
 
 def test_pods_at_once(ready: Site, cri: Cri) -> None:

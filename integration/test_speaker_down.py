@@ -1,5 +1,5 @@
-"""The speaker or its neighbour is down: containers start all the same, nothing is called announced that is not, and
-no address goes to another container while it may be announced for the first."""
+"""The speaker or its neighbour is down: containers still start, no route is shown as announced unless it is, and no
+address is given to another container while it may still be announced for the first."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What keeps containers from being reached is said by `status` and `explain` while it is so, and no longer."""
+"""`status` and `explain` report what keeps containers from being reached, exactly as long as it lasts."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from bgpcni.operator import render
+from bgpcni.commands import render
 from integration.lab import Lab, Node, until
 from integration.seen import add, announced, delete, dual, pinged, ready, settled
 
@@ -112,7 +112,7 @@ def uplink(node: Node, address: str) -> str:
 
 
 def test_a_local_address_that_comes_later(lab: Lab) -> None:
-    """The agent starts without it and says why no session begins; when it comes everything mends itself."""
+    """The agent starts although local_address is missing and says why no session begins; once it exists, all works."""
     frr = lab.frr()
     node = lab.node(frr)
     device = uplink(node, node.address)
@@ -145,7 +145,7 @@ def test_a_family_without_a_next_hop(lab: Lab) -> None:
     until(lambda: node.cni("STATUS", conf=conf | {"cniVersion": "1.1.0"}).ok, "STATUS without an error")
     one = add(node, "c1", space, conf)
     words = "this node has no next hop for IPv6: set [bgp] next_hop6"
-    assert f"not every address is announced: bgp: {words}" in one.stderr
+    assert f"some addresses are not announced: bgp: {words}" in one.stderr
 
     def states() -> dict[str, Any]:
         return {route["family"]: route["exporters"]["exabgp"] for route in node.routes()}

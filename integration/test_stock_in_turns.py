@@ -1,6 +1,6 @@
-"""One node, one network, the stock bridge plugin and ours in turns: what the one made, the other takes away whole.
+"""The stock bridge plugin and ours used in turn on one network: each removes completely what the other has made.
 
-And what a stock plugin changes behind us in a chain, as CHECK sees it.
+Also, CHECK after a later stock plugin of the chain has changed something.
 """
 
 from __future__ import annotations
@@ -238,7 +238,8 @@ def test_a_lease_stays_while_its_interface_does(lab: Lab) -> None:
 
 @pytest.mark.parametrize("agent", [False, True])
 def test_gc_takes_away_what_stock_made(lab: Lab, agent: bool) -> None:
-    """An interface goes before its lease; one at another place keeps its lease, with a warning; the valid one stays."""
+    """GC removes an interface before its lease is released. An interface behind another bridge keeps its lease, with a
+    warning. A valid attachment stays."""
     node, spaces = lab.node(), {name: lab.container(name) for name in ("c1", "c2", "c3", "c4", "c5")}
     if agent:
         node.agent(bgp=None)

@@ -1,5 +1,5 @@
-"""The README's walk from nothing to a pod whose routes a peer has, and the agent at all its work inside the sandbox
-of `conf/systemd/bgpcni.service`: real systemd, real containerd with Debian's own configuration.
+"""The README's installation, from nothing to a pod whose routes a peer has; and all functions of the agent inside the
+sandbox of `conf/systemd/bgpcni.service`. With real systemd, and real containerd with Debian's own configuration.
 """
 
 from __future__ import annotations

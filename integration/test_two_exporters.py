@@ -66,18 +66,6 @@ def evpn(node: Node, name: str, bridge: str, vni: int, *exporters: str) -> dict[
     )
 
 
-def test_both_announce(lab: Lab, both: Both) -> None:
-    """One container is announced through both speakers, each with its own next hop, and withdrawn through both."""
-    conf, space = evpn(both.node, "shared", "br5", 5, "exabgp", "bagpipe"), lab.container()
-    answer = both.node.cni("ADD", "c1", space, conf)
-    assert answer.ok, answer
-    until(lambda: both.next_hops("10.5.0.2") == {both.node.address, SECOND}, "both routes at FRR")
-    until(lambda: both.states("c1") == {"exabgp": {"announced"}, "bagpipe": {"announced"}}, "that both say so")
-    assert both.node.cni("DEL", "c1", space, conf).ok
-    until(lambda: both.next_hops("10.5.0.2") == set(), "the end of both")
-    until(lambda: both.node.records() == [], "no record")
-
-
 def test_one_that_hangs_holds_nobody(lab: Lab, both: Both) -> None:
     """BaGPipe is stopped: ADD and DEL through ExaBGP go on and are announced and withdrawn; `status` says that BaGPipe
     is late and since when; when it goes on it catches up, with what was added and what was deleted meanwhile."""

@@ -1,4 +1,4 @@
-"""VLANs of a bridge: who reaches whom, what is announced, what CHECK sees, and what stays. Frames and all."""
+"""VLANs of a bridge, with real frames: who reaches whom, what is announced, what CHECK finds, and what stays."""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ def test_what_is_refused(lab: Lab) -> None:
     assert "bridge br-red is in VRF red" in refused(a.conf | {"name": "o", "bgp": red | {"vrf": "mgmt", "l3vni": 1}})
     assert "[policy] vrfs" in refused(other | {"bgp": other["bgp"] | {"vrf": "green", "l3vni": 4002}})
     node.namespace.ip("link", "add", "br-other", "type", "bridge")
-    assert "br-other is there and not in VRF red" in refused(other)
+    assert "br-other exists and is not in VRF red" in refused(other)
     assert "not in VRF mgmt" in refused(other | {"bgp": other["bgp"] | {"vrf": "mgmt", "l3vni": 4009}})
     assert "mgmt" not in node.links(), "an ADD that fails leaves nothing"
     node.namespace.ip("link", "add", "mgmt", "type", "vrf", "table", "77")

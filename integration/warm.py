@@ -1,7 +1,7 @@
-"""Calls without an agent, quickly: an interpreter that has imported the plugin forks for each call.
+"""Fast calls without an agent: an interpreter that has already imported the plugin forks for each call.
 
-The same code as the executable runs, only its start is spared: for the steps on the way to a situation, never for
-the call that a test is about.
+The same code runs as in the executable, without its start. It is used for preparing a situation, never for the call
+that a test is about.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def test_a_refusal_is_its_message() -> None:
 
 
 def test_a_defect_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
-    """Not as an agent that went away; the log has the traceback."""
+    """A defect is answered as an error, not as an agent that went away; the log has the traceback."""
     with caplog.at_level(logging.ERROR):
         code, document = reload(KeyError("x"))
     assert (code, document["error"]) == (1, "internal error: KeyError: 'x'; see the agent's log")
@@ -46,4 +46,11 @@ def test_a_defect_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("stdin", [b"", b"[]", b"{}", b'{"command": "frob"}', b'{"command": []}', b"\xff"])
 def test_what_is_no_command_is_said(stdin: bytes) -> None:
     reply = commands.reply(Agent(TryAgain("")), stdin)  # type: ignore[arg-type]
-    assert (reply.code, json.loads(reply.stdout)["error"]) == (2, "not a command of this agent")
+    assert (reply.code, json.loads(reply.stdout)["error"]) == (2, "this agent knows no such command")
+
+
+def test_an_argument_that_is_missing_is_named() -> None:
+    """A client of another version is told what this agent expects, and the log has no defect."""
+    reply = commands.reply(Agent(TryAgain("")), b'{"command": "explain"}')  # type: ignore[arg-type]
+    assert reply.code == 2
+    assert "WHAT" in json.loads(reply.stdout)["error"]

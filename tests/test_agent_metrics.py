@@ -1,4 +1,4 @@
-"""Where the metrics are served: on loopback, unless somebody asks for more by name."""
+"""Metrics are served on loopback, unless an option explicitly allows another address."""
 
 from __future__ import annotations
 

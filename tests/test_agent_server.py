@@ -1,4 +1,4 @@
-"""The agent's socket: one bad client hurts nobody, and every request has its bounds."""
+"""The agent's socket: a bad client does not affect others, and every request has limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bgpcni.agent.server import Server
 from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.handler import Call, Reply
 from bgpcni.launcher import protocol
-from bgpcni.testing.patience import SECONDS
+from bgpcni.testing.patience import SECONDS, until
 
 
 class Running:
@@ -143,7 +143,7 @@ def test_garbage_and_giants_are_refused_and_the_next_is_served(running: Running,
 
 
 def test_gc_may_be_large(running: Running) -> None:
-    """Its list of valid attachments is as long as the node is full."""
+    """GC may send more, because its list of valid attachments grows with the node."""
     assert running.ask(request(b" " * (2 << 20), CNI_COMMAND="GC")) == ANSWER
     assert len(running.calls[0].stdin) == 2 << 20
 
@@ -157,7 +157,7 @@ def test_a_request_in_single_octets_is_served(running: Running) -> None:
 
 
 def test_a_slow_request_ends_by_its_deadline(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a request and then nothing holds a thread for five seconds, not for ever."""
+    """A client that sends half a request and stops occupies a thread for five seconds, not for ever."""
     monkeypatch.setattr(module, "READ_SECONDS", 0.05)
     for part in (request(CNI_COMMAND="ADD")[:-1], request()[:5], b""):
         with running.connect() as sock:
@@ -179,7 +179,7 @@ def test_a_client_that_goes_away_is_no_event(running: Running, end: int) -> None
 
 @pytest.mark.parametrize("number", [2, 4, 20])
 def test_more_than_one_descriptor_is_refused_and_none_is_kept(running: Running, number: int) -> None:
-    """Nobody can fill the agent's table of descriptors."""
+    """A request with more than one descriptor is refused, and none of them stays open in the agent."""
     with open(__file__) as file:
         assert running.ask(request(CNI_COMMAND="ADD"), (file.fileno(),) * number) == b""
         served(running)
@@ -209,7 +209,7 @@ def test_a_strangers_request_is_not_read(running: Running, monkeypatch: pytest.M
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
 def test_another_user_gets_no_greeting(running: Running) -> None:
-    """Also where the socket's mode lets it in."""
+    """Another user is refused even if the mode of the socket allows the connection."""
     running.path.chmod(0o666)
     for folder in (running.path.parent, *list(running.path.parent.parents)[:-2]):
         folder.chmod(0o711)
@@ -225,7 +225,7 @@ def test_another_user_gets_no_greeting(running: Running) -> None:
 
 
 def test_at_most_so_many_at_once_and_the_next_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one over the bound stays in the backlog, without a greeting, until one has ended."""
+    """The request beyond the limit waits in the backlog, without a greeting, until another one has ended."""
     monkeypatch.setattr(module, "AT_ONCE", 2)
     running = Running(tmp_path / "agent.sock")
     running.hold.clear()
@@ -327,3 +327,21 @@ def test_the_socket_of_another_is_left_alone(tmp_path: Path) -> None:
     finally:
         one.close()
         two.close()
+
+
+def test_a_socket_that_is_removed_while_the_agent_ends_stays_away(running: Running) -> None:
+    """A look at run_dir that comes after the end has begun makes no socket that nobody would serve."""
+    running.hold.clear()
+    with running.connect() as last:
+        assert last.recv(1) == protocol.HELLO
+        last.sendall(request(b"{}"))
+        ending = threading.Thread(target=running.server.close)
+        ending.start()
+        until(lambda: running.server._closing)
+        running.path.unlink()
+        assert not running.server.renew()
+        assert not running.path.exists()
+        running.hold.set()
+        assert last.recv(1 << 16)
+        ending.join(SECONDS)
+    assert not ending.is_alive()

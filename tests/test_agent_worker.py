@@ -1,4 +1,4 @@
-"""What happens without a call: confirmed withdrawals are completed, lost links noticed, one harms no other."""
+"""What the agent does without a call: it finishes confirmed withdrawals and notices lost links, each independently."""
 
 from __future__ import annotations
 
@@ -9,54 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory_exporter import FACTS, Memory
-from waiting import SECONDS, until
+from at_work import AtWork
 
+from bgpcni import attached
 from bgpcni.agent import worker as module
-from bgpcni.agent.worker import Worker
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
-from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import IoFailure
-from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, State
+from bgpcni.model import Attachment, AttachmentKey, Bgp, State
 from bgpcni.node import interface, reconcile
-from bgpcni.node.node import Node
-from bgpcni.nudges import Nudges
-from bgpcni.operator import attach
-from bgpcni.store import Store
+from bgpcni.testing.memory import Memory
+from bgpcni.testing.patience import SECONDS, until
 
 NO_LINK = (1 << 31) - 7
 """An index that no link has."""
 
 
-class Place:
-    """A node on folders of its own, its worker running, its exporter in memory."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.store = Store(tmp_path / "data", tmp_path / "run")
-        self.nudges = Nudges()
-        self.convergence = Convergence(FACTS, self.nudges)
-        self.node = Node(self.store, AgentConfig(orphan_grace=0.01), FACTS, self.convergence, self.nudges)
-        self.worker = Worker(self.node)
-        self.thread = threading.Thread(target=self.worker.run)
-
-    def attachment(self, **more: object) -> Attachment:
-        values = {
-            "boot_id": self.node.boot_id, "network": "net", "container_id": "c1", "ifname": "eth0", "netns": "/x",
-            "chained": True, "addresses": (Address(address="10.1.2.3/24"),),
-            "exporters": (ExporterUse(name="memory", type="memory"),), **more,
-        }  # fmt: skip
-        return Attachment.model_validate(values)
-
-    @property
-    def exporter(self) -> Memory:
-        found = self.convergence.announcers()["memory"]._exporter
-        assert isinstance(found, Memory)
-        return found
+class Place(AtWork):
+    """The one whose worker is watched."""
 
     def looked_at(self, *keys: AttachmentKey) -> None:
-        """Have these looked at, and wait until it was done, as far as it goes."""
+        """Nudge these, and wait until the worker has done all it can."""
         for key in keys:
             self.nudges.nudge(key)
         last = AttachmentKey("net", "last", "eth0")
@@ -69,20 +43,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(catalog, "load", lambda kind: Memory)
     for name in ("BUSY_SECONDS", "FIRST_RETRY"):
         monkeypatch.setattr(module, name, 0.005)
-    place = Place(tmp_path)
-    place.convergence.start()
-    place.thread.start()
-    yield place
-    place.nudges.close()
-    place.thread.join(SECONDS)
-    place.convergence.stop()
-    place.store.close()
+    made = Place(tmp_path, AgentConfig(orphan_grace=0.01))
+    with made:
+        yield made
 
 
 def test_a_broken_attachment_harms_no_other(
     place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A defect of ours is logged; the next attachment is seen to all the same."""
+    """A defect of ours is logged, and the worker still handles the next attachment."""
     items = [place.attachment(container_id=name, exporters=()) for name in ("broken", "sound")]
     real = interface.remove
 
@@ -102,7 +71,7 @@ def test_a_broken_attachment_harms_no_other(
 
 
 def test_the_name_of_a_dead_container_is_taken_down(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what `bgpcni attach` connected, as soon as its link is gone."""
+    """The name that `bgpcni attach` made is removed as soon as the link is gone."""
     told = threading.Event()
     asked: list[tuple[Path, ...]] = []
 
@@ -110,7 +79,7 @@ def test_the_name_of_a_dead_container_is_taken_down(place: Place, monkeypatch: p
         asked.append(tuple(folders))
         told.set()
 
-    monkeypatch.setattr(attach, "take_down_name", take_down)
+    monkeypatch.setattr(attached, "take_down_name", take_down)
     place.node.agent = AgentConfig(orphan_grace=3600)
     dead = place.attachment(chained=False, host_index=NO_LINK, host_veth="veth0")
     place.store.put(State.UP, dead)
@@ -120,18 +89,18 @@ def test_the_name_of_a_dead_container_is_taken_down(place: Place, monkeypatch: p
 
 
 def test_a_confirmed_withdrawal_gives_the_record_back(place: Place) -> None:
-    """The session that was down when DEL came is back: nobody has to ask."""
+    """When the session that was down at the DEL is back, the address is released without any call."""
     item = place.attachment()
     place.store.put(State.UP, item)
     place.convergence.want(item)
-    until(lambda: len(place.exporter.table) == 1)
-    place.exporter.established = False
+    until(lambda: len(place.exporter().table) == 1)
+    place.exporter().established = False
     place.store.move(item, State.LEAVING)
     place.convergence.leave(item)
-    until(lambda: not place.exporter.table)
+    until(lambda: not place.exporter().table)
     assert place.store.find(item.key) is not None
-    place.exporter.established = True
-    place.exporter.wake.progress()
+    place.exporter().established = True
+    place.exporter().wake.progress()
     until(lambda: place.store.find(item.key) is None)
 
 
@@ -145,7 +114,7 @@ def test_a_nudge_waits_for_the_call_that_holds_the_attachment(place: Place) -> N
 
 
 def test_an_attachment_that_was_added_again_stays(place: Place) -> None:
-    """A confirmation that comes late says nothing of the attachment that is there now."""
+    """A late confirmation for an earlier attachment does not affect the present one."""
     item = place.attachment(exporters=(), host_veth="lo", host_index=1)
     place.store.put(State.UP, item)
     place.looked_at(item.key)
@@ -156,7 +125,7 @@ def test_an_attachment_that_was_added_again_stays(place: Place) -> None:
 def test_what_cannot_be_finished_now_is_tried_again(
     place: Place, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """A full disk, a kernel that refuses: the address is not lost for good."""
+    """After an error (a full disk, a kernel that refuses) the release is retried, so no address is lost."""
     item = place.attachment(exporters=())
     place.store.put(State.LEAVING, item)
     release, failures = place.node.addressing.release, [error, error]
@@ -178,10 +147,10 @@ def test_a_link_that_goes_without_a_del_takes_the_route_at_once_and_the_record_a
     place.store.put(State.UP, item)
     place.convergence.want(item)
     place.node.remember(item)
-    until(lambda: len(place.exporter.table) == 1)
+    until(lambda: len(place.exporter().table) == 1)
     place.worker.link_gone(NO_LINK - 1)  # somebody else's
     place.worker.link_gone(NO_LINK)
-    until(lambda: not place.exporter.table)
+    until(lambda: not place.exporter().table)
     until(lambda: place.store.find(item.key) is None)
 
 
@@ -195,7 +164,7 @@ def test_a_namespace_that_goes_without_a_del_takes_the_routes_of_those_without_a
     place.worker.namespace_changed(NO_LINK - 1)  # somebody else's
     place.worker.namespace_changed(NO_LINK)
     until(lambda: not any(place.store.find(item.key) for item in items))
-    until(lambda: not place.exporter.table)
+    until(lambda: not place.exporter().table)
     assert not place.node.namespaces
 
 
@@ -211,8 +180,8 @@ def test_lost_events_are_made_up_for(place: Place) -> None:
 
 
 def refusing(place: Place, monkeypatch: pytest.MonkeyPatch, times: int) -> list[IoFailure]:
-    """A disk that can be read only, for so many tries to drop a record. Returns the refusals to come."""
-    drop, refusals = place.store.drop, [IoFailure("read-only")] * times
+    """Makes the disk read-only for `times` attempts to delete a record. Returns the refusals that are left."""
+    drop, refusals = place.store.delete, [IoFailure("read-only")] * times
 
     def refuse(key: AttachmentKey) -> None:
         if refusals:
@@ -220,7 +189,7 @@ def refusing(place: Place, monkeypatch: pytest.MonkeyPatch, times: int) -> list[
         drop(key)
 
     monkeypatch.setattr(place.store, "move", lambda *_: False)
-    monkeypatch.setattr(place.store, "drop", refuse)
+    monkeypatch.setattr(place.store, "delete", refuse)
     return refusals
 
 
@@ -229,18 +198,18 @@ def test_what_the_disk_does_not_let_go_is_finished_when_it_can(place: Place, mon
     item = place.attachment(host_veth="vethgone", host_index=NO_LINK, chained=False)
     place.store.put(State.UP, item)
     place.convergence.want(item)
-    until(lambda: len(place.exporter.table) == 1)
+    until(lambda: len(place.exporter().table) == 1)
     refusals, warnings = refusing(place, monkeypatch, 3), list[str]()
     with place.store.locked(item.key, SECONDS):
-        assert not reconcile.tear_down(place.node, item, warnings=warnings).released
+        assert not reconcile.end(place.node, item, warnings=warnings).released
     assert ["read-only" in warning for warning in warnings] == [True]
-    assert not place.exporter.table
+    assert not place.exporter().table
     until(lambda: place.store.find(item.key) is None)
     assert refusals == []
 
 
 def test_an_orphan_is_not_released_before_its_time(place: Place) -> None:
-    """Its withdrawal is confirmed at once; its record waits for a DEL."""
+    """The withdrawal of an orphan is confirmed at once, but its record is kept for a DEL until the grace is over."""
     place.node.agent = AgentConfig(orphan_grace=3600)
     item = place.attachment(host_veth="vethgone", host_index=NO_LINK)
     place.store.put(State.UP, item)
@@ -255,12 +224,13 @@ def test_an_orphan_is_not_released_before_its_time(place: Place) -> None:
 def test_behind_another_plugin_a_del_that_leaves_no_trace_is_an_error(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The link is not ours to remove, and the record says that it is up: nobody could tell later that DEL came."""
+    """Behind another plugin DEL fails if the record cannot be moved: without it nobody could know later that a DEL
+    came."""
     item = place.attachment(host_veth="lo", host_index=1, exporters=())
     place.store.put(State.UP, item)
     refusing(place, monkeypatch, 1000)
     with place.store.locked(item.key, SECONDS), pytest.raises(IoFailure, match="read-only"):
-        reconcile.tear_down(place.node, item)
+        reconcile.end(place.node, item)
 
 
 def test_the_worker_lingers_for_no_link_that_is_gone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +251,7 @@ def test_the_name_of_a_dead_container_is_taken_down_also_without_a_grace(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = threading.Event()
-    monkeypatch.setattr(attach, "take_down_name", lambda folders, key: asked.set())
+    monkeypatch.setattr(attached, "take_down_name", lambda folders, key: asked.set())
     place.node.agent = AgentConfig(orphan_grace=0)
     dead = place.attachment(host_index=NO_LINK, host_veth="veth0", exporters=())
     place.store.put(State.UP, dead)
@@ -306,6 +276,17 @@ def test_nothing_is_remembered_of_an_attachment_that_made_trouble_and_went_by_a_
     assert failing.wait(SECONDS)
     monkeypatch.setattr(place.node.addressing, "release", release)
     with place.store.locked(item.key, SECONDS):
-        assert reconcile.tear_down(place.node, item).released
+        assert reconcile.end(place.node, item).released
     assert item.key not in place.node.seen
     assert not place.nudges._due
+
+
+def test_nothing_is_remembered_of_an_attachment_that_a_call_has(place: Place) -> None:
+    """A nudge that comes while a call ends it is forgotten with it."""
+    item = place.attachment(exporters=())
+    place.store.put(State.LEAVING, item)
+    with place.store.locked(item.key, SECONDS):
+        assert reconcile.end(place.node, item).released
+        place.worker.look_at(item.key)
+        place.nudges.settled(item.key)
+    assert place.node.seen == {}

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from bgpcni import attached
+from bgpcni.attached import Kept, Memory, Sign
 from bgpcni.errors import CniError, InvalidConfiguration, InvalidNamespace, IoFailure, KernelRefused
 from bgpcni.kernel.namespace import boot_id
 from bgpcni.model import AttachmentKey
 from bgpcni.operator import attach
-from bgpcni.operator.attach import Kept, Memory, Place, Sign
+from bgpcni.operator.attach import Place
 from bgpcni.operator.libcni import Network
 
 
@@ -29,7 +31,7 @@ def memory(tmp_path: Path) -> Memory:
 
 
 def test_what_is_kept_is_found_again(memory: Memory) -> None:
-    """By key, and by network; dropped, it is gone, and dropping it again is nothing."""
+    """What was kept is found by key and by network; after `drop` it is gone, and a second `drop` is no error."""
     first, second, other = kept(), kept(ifname="net1"), kept(network="red")
     for entry in (first, second, other):
         memory.put(entry)
@@ -42,7 +44,7 @@ def test_what_is_kept_is_found_again(memory: Memory) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(memory: Memory, tmp_path: Path) -> None:
-    """What somebody spoilt is an error that names the file."""
+    """A damaged file is an error that names the file."""
     memory.put(kept())
     (file,) = (tmp_path / "attached").glob("*.json")
     file.write_text('{"schema": 1}')
@@ -70,7 +72,7 @@ def test_a_folder_that_others_write_is_refused(tmp_path: Path) -> None:
 
 def test_one_at_a_time(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second attach of the same attachment waits, in the end in vain; another's does not."""
-    monkeypatch.setattr(attach, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(attached, "LOCK_SECONDS", 0.05)
     with memory.locked(kept().key):
         with memory.locked(kept("other").key):
             pass
@@ -81,7 +83,7 @@ def test_one_at_a_time(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_sign_is_put_up_turned_and_taken_down(tmp_path: Path) -> None:
-    """Made if free, led elsewhere, removed while it is ours."""
+    """A name is made if it is free, may be moved to another namespace, and is removed only while it is ours."""
     sign = Sign(tmp_path / "netns" / "web", ("/proc/7/ns/net", "/proc/1/fd/3"))
     assert sign.make("/proc/1/fd/3")
     assert not sign.make("/proc/1/fd/3")
@@ -94,7 +96,7 @@ def test_a_sign_is_put_up_turned_and_taken_down(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", ["link", "file", "folder"])
 def test_a_sign_of_somebody_else_stays(tmp_path: Path, other: str) -> None:
-    """Whatever has the name now is not ours to turn or to remove."""
+    """A name that is not ours is neither moved nor removed."""
     path = tmp_path / "web"
     {"link": lambda: path.symlink_to("/proc/8/ns/net"), "file": path.touch, "folder": path.mkdir}[other]()
     sign = Sign(path, ("/proc/7/ns/net",))
@@ -111,15 +113,15 @@ def test_a_name_that_is_too_long_is_not_free(tmp_path: Path) -> None:
 
 
 def test_a_process_that_is_not_there() -> None:
-    """The number of no process is refused in words."""
-    with pytest.raises(InvalidNamespace, match=r"process 2147483646: "), attach.namespace_of(2147483646):
+    """A pid without a process is refused with the reason."""
+    with pytest.raises(InvalidNamespace, match=r"process 2147483646: "), attached.namespace_of(2147483646):
         pass
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="looking into a namespace needs root")
 def test_our_own_namespace_is_refused() -> None:
     """A process in the node's own namespace is nothing to attach."""
-    with pytest.raises(InvalidNamespace), attach.namespace_of(os.getpid()):
+    with pytest.raises(InvalidNamespace), attached.namespace_of(os.getpid()):
         pass
 
 
@@ -226,21 +228,21 @@ class TestTheNameOfADeadContainer:
     def test_it_goes(self, memory: Memory, tmp_path: Path) -> None:
         """What attach keeps stays for detach."""
         sign = self.keep(memory, tmp_path, 2147483646)
-        attach.take_down_name([tmp_path / "none", tmp_path / "attached"], self.KEY)
+        attached.take_down_name([tmp_path / "none", tmp_path / "attached"], self.KEY)
         assert not os.path.lexists(sign.path)
         assert memory.find(self.KEY) is not None
         assert not (tmp_path / "none").exists()
 
     def test_another_containers_stays(self, memory: Memory, tmp_path: Path) -> None:
         sign = self.keep(memory, tmp_path, 2147483646)
-        attach.take_down_name([tmp_path / "attached"], AttachmentKey("blue", "other", "eth0"))
+        attached.take_down_name([tmp_path / "attached"], AttachmentKey("blue", "other", "eth0"))
         assert os.path.lexists(sign.path)
 
     def test_a_living_ones_stays(self, memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Its interface alone was removed, by hand."""
         sign = self.keep(memory, tmp_path, 7)
-        monkeypatch.setattr(attach, "_still", lambda entry: nullcontext("/proc/1/fd/3"))
-        attach.take_down_name([tmp_path / "attached"], self.KEY)
+        monkeypatch.setattr(attached, "still", lambda entry: nullcontext("/proc/1/fd/3"))
+        attached.take_down_name([tmp_path / "attached"], self.KEY)
         assert os.path.lexists(sign.path)
 
     def test_trouble_is_nobodys(self, memory: Memory, tmp_path: Path) -> None:
@@ -248,5 +250,5 @@ class TestTheNameOfADeadContainer:
         sign = self.keep(memory, tmp_path, 2147483646)
         (file,) = (tmp_path / "attached").glob("*.json")
         file.write_text("{")
-        attach.take_down_name([tmp_path / "attached"], self.KEY)
+        attached.take_down_name([tmp_path / "attached"], self.KEY)
         assert os.path.lexists(sign.path)

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bgpcni.model import Announcement, Endpoint, Family, Nlri
+from bgpcni.model import Announcement, Endpoint, IpPrefixNlri, MacIpNlri, MulticastNlri, UnicastNlri, VpnNlri
 from bgpcni_bagpipe import BaGPipe, glass
 from bgpcni_bagpipe.endpoint import Unfit, Vpn, attach_of, identity
 
 MAC = "02:00:00:00:00:01"
 ENDPOINT = Endpoint("c1", "eth0", MAC, "10.1.2.3/24", "10.1.2.1", "cni0", "veth0123456789a", 7)
 EVPN = Announcement(
-    Nlri(Family.L2VPN_EVPN, "mac-ip", prefix="10.1.2.3/32", rd="0:1", mac=MAC),
+    MacIpNlri("0:1", MAC, "10.1.2.3/32"),
     "mynet",
     "",
     export_rt=("64512:90", "64512:5"),
@@ -49,7 +49,7 @@ def test_an_evpn_endpoint() -> None:
 
 def test_a_mac_without_an_address() -> None:
     """Layer 2 only: the address is left out."""
-    attach = attach_of(replace(EVPN, endpoint=replace(ENDPOINT, address="", gateway=None)))
+    attach = attach_of(replace(EVPN, endpoint=ENDPOINT._replace(address="", gateway=None)))
     assert attach is not None
     assert "ip_address" not in attach.payload
 
@@ -64,14 +64,14 @@ def test_a_mac_without_an_address() -> None:
         (replace(EVPN, export_rt=("192.0.2.1:5",)), "192.0.2.1:5"),
         (replace(EVPN, import_rt=("64512:4294967296",)), "64512:4294967296"),
         (replace(EVPN, endpoint=None), "endpoints only"),
-        (replace(EVPN, endpoint=replace(ENDPOINT, mac="02-00-00-00-00-01")), "MAC address"),
-        (replace(EVPN, endpoint=replace(ENDPOINT, host_veth="veth;reboot")), "interface name"),
-        (replace(EVPN, endpoint=replace(ENDPOINT, bridge="-cni0")), "interface name"),
-        (replace(EVPN, endpoint=replace(ENDPOINT, address="10.1.2.300/24")), "address"),
-        (replace(EVPN, endpoint=replace(ENDPOINT, gateway="nobody")), "gateway"),
-        (replace(EVPN, nlri=Nlri(Family.L2VPN_EVPN, "ip-prefix", prefix="10.0.0.0/8", rd="0:1")), "ip-prefix"),
-        (replace(EVPN, nlri=Nlri(Family.IPV4_UNICAST, "unicast", prefix="10.1.2.3/32")), "unicast"),
-        (replace(EVPN, nlri=Nlri(Family.IPV6_VPN, "vpn", prefix="2001:db8::1/128", rd="0:1")), "ipv6-vpn"),
+        (replace(EVPN, endpoint=ENDPOINT._replace(mac="02-00-00-00-00-01")), "MAC address"),
+        (replace(EVPN, endpoint=ENDPOINT._replace(host_veth="veth;reboot")), "interface name"),
+        (replace(EVPN, endpoint=ENDPOINT._replace(bridge="-cni0")), "interface name"),
+        (replace(EVPN, endpoint=ENDPOINT._replace(address="10.1.2.300/24")), "address"),
+        (replace(EVPN, endpoint=ENDPOINT._replace(gateway="nobody")), "gateway"),
+        (replace(EVPN, nlri=IpPrefixNlri("0:1", "10.0.0.0/8")), "ip-prefix"),
+        (replace(EVPN, nlri=UnicastNlri.of("10.1.2.3/32")), "unicast"),
+        (replace(EVPN, nlri=VpnNlri.of("2001:db8::1/128", "0:1")), "ipv6-vpn"),
     ],
 )
 def test_what_it_cannot_take_is_refused_in_words(route: Announcement, words: str) -> None:
@@ -81,7 +81,7 @@ def test_what_it_cannot_take_is_refused_in_words(route: Announcement, words: str
 
 
 def test_the_multicast_route_is_the_daemons_own() -> None:
-    assert attach_of(replace(EVPN, nlri=Nlri(Family.L2VPN_EVPN, "multicast", rd="0:1", originator="192.0.2.1"))) is None
+    assert attach_of(replace(EVPN, nlri=MulticastNlri("0:1", "192.0.2.1"))) is None
 
 
 @given(

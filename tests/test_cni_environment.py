@@ -1,4 +1,4 @@
-"""The CNI_* variables: what is refused, and in which words."""
+"""The CNI_* variables: which values are refused, and with which message."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_whole_environment_is_read() -> None:
     ],
 )
 def test_all_missing_variables_are_named_at_once(command: str, required: list[str]) -> None:
-    """An operator sees the whole list, not the first of it; what is not required is not asked for."""
+    """The error lists all missing variables, and only those that the command requires."""
     bare = {"CNI_COMMAND": command}
     if required:
         with pytest.raises(InvalidEnvironment) as error:
@@ -95,7 +95,7 @@ def test_a_malformed_container_id_is_refused(container_id: str) -> None:
     ],
 )
 def test_a_malformed_interface_name_is_refused(ifname: str) -> None:
-    """What the kernel would refuse later is refused before anything was made. Lengths are octets."""
+    """A name that the kernel would refuse is refused before anything is made. Lengths are octets."""
     with pytest.raises(InvalidEnvironment, match="CNI_IFNAME"):
         parse_environment(FULL | {"CNI_IFNAME": ifname})
 
@@ -121,7 +121,7 @@ def test_malformed_args_fail_add_but_never_del(args: str) -> None:
 
 
 def test_args_may_be_empty_valued_and_the_last_of_two_counts() -> None:
-    """As the reference library reads them."""
+    """CNI_ARGS are read as the reference library reads them."""
     assert parse_args("A=;B=1;B=2") == {"A": "", "B": "2"}
     assert parse_args("") == {}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
 from typing import Any
 
@@ -50,18 +49,18 @@ def results(draw: Callable[..., Any]) -> Result:
 
 
 def carried(result: Result, version: str) -> Result:
-    """What is left of a result in a version that cannot carry all of it."""
+    """A result without the fields that a version does not have."""
     if at_least(version, "1.1.0"):
         return result
     plain = tuple(Route(route.dst, route.gw) for route in result.routes)
     if at_least(version, "0.3.0"):
-        links = tuple(replace(link, mtu=None, socket_path=None, pci_id=None) for link in result.interfaces)
-        return replace(result, interfaces=links, routes=plain)
+        links = tuple(link._replace(mtu=None, socket_path=None, pci_id=None) for link in result.interfaces)
+        return result._replace(interfaces=links, routes=plain)
     ips, left = [], []
     for family in (4, 6):
         of_family = [ip for ip in result.ips if ip_interface(ip.address).version == family]
         if of_family:
-            ips.append(replace(of_family[0], interface=None))
+            ips.append(of_family[0]._replace(interface=None))
             left += [route for route in plain if ip_network(route.dst).version == family]
     return Result(ips=tuple(ips), routes=tuple(left), dns=result.dns)
 
@@ -136,7 +135,7 @@ def test_the_forms_of_each_version() -> None:
     ],
 )
 def test_an_error_names_the_place(change: dict[str, Any], message: str) -> None:
-    """Error 6, and the operator knows where to look."""
+    """A bad result is error 6, and the message names the place."""
     document = json.loads(json.dumps(SAMPLE.encode("1.0.0") | change))
     with pytest.raises(DecodingFailure) as error:
         decode(document, "1.0.0")

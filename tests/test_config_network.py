@@ -39,7 +39,7 @@ def refusal(**document: Any) -> str:
 
 
 def test_the_articles_configuration_is_understood() -> None:
-    """Unchanged: lower-case keys, a string as MTU, strings as route targets."""
+    """The article's configuration works unchanged: lower-case keys, a string as MTU, strings as route targets."""
     config, warnings = parse(json.dumps(ARTICLE).encode())
     assert warnings == ()
     assert (config.type, config.mtu, config.import_rt, config.export_rt) == (
@@ -59,13 +59,13 @@ def test_no_route_targets_are_none(value: Any) -> None:
 
 
 def test_absent_and_null_are_the_same() -> None:
-    """As Go's JSON has it."""
+    """Null counts as absent, as in Go's JSON."""
     keys = [field.alias or name for name, field in NetworkConfig.model_fields.items() if name not in ("name", "bgp")]
     assert read(**dict.fromkeys(keys), bgp={"family": None, "vni": None, "wait": None, "communities": None}) == read()
 
 
 def test_exporters_are_names_or_objects() -> None:
-    """An object's other keys are that exporter's own."""
+    """The other keys of an object are that exporter's own configuration."""
     config, _ = read(exporters=["exabgp", {"type": "bagpipe", "name": "fabric", "url": "http://127.0.0.1:1"}])
     assert config.exporters is not None
     assert [(item.type, item.name, item.options) for item in config.exporters] == [
@@ -130,8 +130,8 @@ def test_exporters_are_names_or_objects() -> None:
         ({"vlanTrunk": [{"minID": 0, "maxID": 2}]}, "vlanTrunk[0].minID: 0 is below 1"),
         ({"vlanTrunk": [{"minID": 1, "maxID": 4095}]}, "vlanTrunk[0].maxID: 4095 is over 4094"),
         ({"vlanTrunk": [{"minID": 7, "maxID": 6}]}, "vlanTrunk[0]: minID 7 is over maxID 6"),
-        ({"vlanTrunk": [{"minid": 7}]}, "vlanTrunk[0]: minID and maxID go together: maxID is missing"),
-        ({"vlanTrunk": [{"MAXID": 7}]}, "vlanTrunk[0]: minID and maxID go together: minID is missing"),
+        ({"vlanTrunk": [{"minid": 7}]}, "vlanTrunk[0]: minID and maxID must be given together: maxID is missing"),
+        ({"vlanTrunk": [{"MAXID": 7}]}, "vlanTrunk[0]: minID and maxID must be given together: minID is missing"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(document: dict[str, Any], message: str) -> None:
@@ -162,7 +162,7 @@ def test_keys_of_another_ipam_plugin_are_its_own() -> None:
 
 @pytest.mark.parametrize("key", ["capabilities", "disableCheck", "cni.dev/attachments", "whatever", "cniVersions"])
 def test_keys_of_others_are_let_pass(key: str) -> None:
-    """The specification asks for it."""
+    """Unknown keys are accepted, as the specification asks."""
     assert read(**{key: {"a": 1}})[1] == ()
 
 

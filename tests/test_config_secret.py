@@ -1,4 +1,4 @@
-"""Password files: nobody else's to read or to change."""
+"""Password files: one that others can read or change is refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_one_that_is_open_to_others_is_refused(secret: Path, mode: int) -> None:
 
 
 def test_links_folders_fifos_and_nothing_are_refused(secret: Path, tmp_path: Path) -> None:
-    """And none of them makes us wait."""
+    """A file of another kind is refused and never blocks."""
     (tmp_path / "link").symlink_to(secret)
     os.mkfifo(tmp_path / "fifo", 0o600)
     (tmp_path / "binary").write_bytes(b"\xff")
@@ -46,7 +46,7 @@ def test_links_folders_fifos_and_nothing_are_refused(secret: Path, tmp_path: Pat
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root is needed to give a file away")
 def test_another_users_file_is_refused(secret: Path) -> None:
-    """He could change it at any time."""
+    """A file of another user is refused, because that user could change it at any time."""
     os.chown(secret, 65534, 65534)
     with pytest.raises(ValueError, match="belongs to user 65534"):
         read_secret(str(secret))

@@ -1,4 +1,4 @@
-"""What the root conftest.py promises of every run: what is missing is told, slow machines are borne."""
+"""The root conftest.py: missing parts are reported, and slow machines get more time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The announcer: whatever its exporter does, in the end the speaker announces what is wanted."""
+"""The announcer: whatever its exporter does, the speaker finally announces exactly the wanted routes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_exporter import MISHAPS, Memory, Mishap
 
 from bgpcni.convergence import announcer as module
 from bgpcni.convergence.announcer import Announcer, Book
 from bgpcni.exporter import NotThereYet, Outcome, Reach
-from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
+from bgpcni.model import Announcement, AttachmentKey, Nlri, UnicastNlri
+from bgpcni.testing.memory import MISHAPS, Memory, Mishap
 from bgpcni.testing.patience import SECONDS
 
 
@@ -32,7 +32,7 @@ def owner(name: str) -> AttachmentKey:
 
 
 def route(number: int, next_hop: str = "192.0.2.1", network: str = "net") -> Announcement:
-    return Announcement(Nlri(Family.IPV4_UNICAST, "unicast", f"10.0.0.{number}/32"), network, next_hop)
+    return Announcement(UnicastNlri.of(f"10.0.0.{number}/32"), network, next_hop)
 
 
 A, B = owner("a"), owner("b")
@@ -95,7 +95,8 @@ def test_routes_are_announced_and_withdrawn(driven: Driven) -> None:
 
 
 def test_each_route_is_timed_once(driven: Driven) -> None:
-    """From the first wish until it is announced: not when it is told again, is wanted by a second, or is refused."""
+    """The time from first wanting a route until it is announced is reported once: not for replays, second owners or
+    refusals."""
     driven.exporter.mishaps = ["away", "refuse one"]
     driven.announcer.want(A, [route(1), route(2)])
     driven.quiet()
@@ -121,7 +122,7 @@ def test_what_an_earlier_life_wanted_is_not_timed() -> None:
 
 
 def test_the_first_thing_after_the_routes_is_the_prune() -> None:
-    """What an earlier life announced and nobody wants goes; what is of a network with an unreadable record stays."""
+    """Routes of an earlier run that nobody wants are pruned, except those of a network with an unreadable record."""
     old, unreadable = route(9), route(8, network="broken")
     table = {old.nlri: old, unreadable.nlri: unreadable}
     driven = Driven(spare=("broken",), table=table)
@@ -134,7 +135,7 @@ def test_the_first_thing_after_the_routes_is_the_prune() -> None:
 
 
 def test_a_prune_that_failed_is_done_again() -> None:
-    """Also when there is nothing else to tell."""
+    """`prune` is called even if there is no route to announce."""
     driven = Driven(table={route(9).nlri: route(9)}, mishaps=["away", "hang", "fine"])
     with driven:
         until(lambda: not driven.exporter.table)
@@ -142,7 +143,8 @@ def test_a_prune_that_failed_is_done_again() -> None:
 
 
 def test_a_speaker_that_is_away_is_late_and_then_ok() -> None:
-    """`status` says why, and since when; a DEL does not wait for what cannot come."""
+    """`status` says why the exporter is late, and since when. A DEL does not wait for a confirmation that cannot
+    come."""
     driven = Driven(mishaps=["away"] * 100000)
     driven.announcer.want(A, [route(1)])
     with driven:
@@ -213,7 +215,7 @@ def test_one_peer_that_is_down_holds_the_address_and_not_the_answer(acking: Driv
 
 
 def test_one_refused_route_fails_alone() -> None:
-    """The others are announced; the refused one says why."""
+    """A refused route has its reason, and the other routes are announced."""
     driven = Driven(mishaps=["refuse one"])
     driven.announcer.want(A, [route(1), route(2)])
     with driven:
@@ -237,7 +239,7 @@ def test_a_withdrawal_that_was_confirmed_is_not_lost_when_the_next_call_fails() 
 
 
 def test_a_speaker_that_dies_in_the_middle_of_a_call_is_told_again() -> None:
-    """It took the route, said so, and came back knowing nothing before its answer was noted."""
+    """The speaker accepted a route and then lost it, before the answer was noted: the route is given again."""
     driven = Driven(mishaps=["empty after"])
     driven.announcer.want(A, [route(1)])
     with driven:
@@ -333,7 +335,8 @@ def test_a_del_while_the_first_announcement_is_under_way(untouched: bool) -> Non
 
 
 def test_a_withdrawal_that_the_speaker_was_not_given_is_asked_again() -> None:
-    """Of an announcement it is nothing to take back; the route of a withdrawal is there as before."""
+    """If the speaker certainly got nothing, an announcement needs no withdrawal, and a withdrawn route is still
+    there."""
 
     class Away(Memory):
         def withdraw(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
@@ -361,7 +364,7 @@ def test_stop_leaves_the_routes_in_place(driven: Driven) -> None:
 
 
 class TestWithinACall:
-    """Without an agent the caller drives, once."""
+    """In a call without an agent the caller drives the exporter, once."""
 
     def test_announced_when_it_returns(self) -> None:
         driven = Driven()

@@ -1,4 +1,4 @@
-"""Exporters by name: a stranger's package is found, a broken one is an error in words and nobody else's."""
+"""Exporters by name: a third-party package is found; a broken one is an error only for those who name it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stevedore.extension import ExtensionManager
 
 from bgpcni.convergence import catalog
 from bgpcni.errors import InvalidConfiguration
-from bgpcni.model import ExporterUse, NodeFacts
+from bgpcni.model import ExporterUse, Family, Neighbor, NodeFacts
 from bgpcni.testing import Woken
 
 MODULE = """\
@@ -63,6 +64,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(ExtensionManager, "ENTRY_POINT_CACHE", {})
     catalog.load.cache_clear()
     yield
     catalog.load.cache_clear()
@@ -72,7 +74,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.mark.usefixtures("installed")
 class TestStrangers:
-    """pip install is all it takes."""
+    """An installed package's exporter is found without further configuration."""
 
     def test_a_strangers_exporter_is_found_and_configured(self) -> None:
         assert catalog.load("x-good").__name__ == "Good"
@@ -98,7 +100,7 @@ class TestStrangers:
             ("x-silent", "'x-silent' does not say which contract it is written for; this is contract 1"),
             ("x-short", "'x-short' lacks close, prune, withdraw"),
             ("x-vague", "'x-vague' does not say which families it can announce"),
-            ("x-loose", "'x-loose' has a Config that is no pydantic model"),
+            ("x-loose", "'x-loose' has a Config that is not a pydantic model"),
         ],
     )
     def test_what_is_wrong_with_an_exporter_is_said(self, name: str, words: str) -> None:
@@ -130,17 +132,72 @@ def test_options_decide_which_instance_it_is() -> None:
     assert named != catalog.identify("bagpipe", {"a": 2}, "fabric").name
 
 
+def node(*neighbors: Neighbor) -> NodeFacts:
+    """A node at 192.0.2.1."""
+    return NodeFacts(run_dir="/run", data_dir="/data", local_address="192.0.2.1", neighbors=neighbors, has_bgp=True)
+
+
+def neighbor(address: str, exporter: str | None = None) -> Neighbor:
+    return Neighbor(address, 64512, (Family.IPV4_UNICAST,), 90, exporter=exporter)
+
+
 def test_two_that_own_the_same_are_refused_by_name() -> None:
-    """Two names for one speaker, or one name with other options: each would undo what the other announces."""
+    """Two names for one session, or one name with other options: each would undo what the other announces."""
     ours, fabric = ExporterUse(name="exabgp", type="exabgp"), ExporterUse(name="fabric", type="exabgp")
-    with pytest.raises(InvalidConfiguration, match=r"fabric and exabgp would both own the sessions of \[bgp\]"):
-        catalog.refuse_rivals([ours, fabric])
+    one = node(neighbor("192.0.2.254"))
+    both = r"fabric and exabgp would both own the session between 192\.0\.2\.1 and 192\.0\.2\.254"
+    with pytest.raises(InvalidConfiguration, match=both):
+        catalog.refuse_rivals([ours, fabric], one)
     table = [ExporterUse(name="kernel", type="kernel", config={"metric": number}) for number in (1, 2)]
     with pytest.raises(InvalidConfiguration, match=r"kernel and kernel as it was before would both own .* table 100"):
-        catalog.refuse_rivals(table)
+        catalog.refuse_rivals(table, one)
     other = ExporterUse(name="users", type="exabgp", config={"socket": "/run/users.sock"})
     broken = ExporterUse(name="broken", type="none-such")
-    catalog.refuse_rivals([ours, ours, other, broken, table[0]])
+    catalog.refuse_rivals([ours, ours, other, broken, table[0]], one)
+
+
+def test_one_pair_of_addresses_is_one_session() -> None:
+    """Two speakers may share the node's address, or a neighbour, but not both; nor may one take over what another has
+    before that has let go of it."""
+    first, second = ExporterUse(name="a", type="exabgp"), ExporterUse(name="b", type="exabgp")
+    elsewhere = ExporterUse(name="b", type="exabgp", config={"local_address": "192.0.2.2"})
+    apart = node(neighbor("192.0.2.254", "a"), neighbor("192.0.2.253", "b"))
+    same = node(neighbor("192.0.2.254", "a"), neighbor("192.0.2.254", "b"))
+    catalog.refuse_rivals([first, second], apart)
+    catalog.refuse_rivals([first, elsewhere], same)
+    words = "b and a would both own the session between 192.0.2.1 and 192.0.2.254"
+    with pytest.raises(InvalidConfiguration, match=words):
+        catalog.refuse_rivals([first, second], same)
+    with pytest.raises(InvalidConfiguration, match=words):
+        catalog.refuse_rivals([second], node(neighbor("192.0.2.254", "b")), [(first, apart)])
+
+
+def test_an_exporter_sees_its_own_neighbours() -> None:
+    """From its own address; one whose speaker has neighbours of its own sees none."""
+    facts = node(neighbor("192.0.2.254", "a"), neighbor("192.0.2.253", "b"), neighbor("192.0.2.252"))
+    mine = catalog.node_of(ExporterUse(name="b", type="exabgp", config={"local_address": "192.0.2.2"}), facts)
+    assert (mine.local_address, [one.address for one in mine.neighbors]) == (
+        "192.0.2.2",
+        ["192.0.2.253", "192.0.2.252"],
+    )
+    assert catalog.node_of(ExporterUse(name="kernel", type="kernel"), facts).neighbors == ()
+    assert catalog.node_of(ExporterUse(name="u", type="exabgp", config={"socket": "/s"}), facts).neighbors == ()
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"local_address": "nowhere"}, r"exporters\.a\.local_address: 'nowhere' does not appear to be"),
+        ({"local_address": "fe80::1%eth0"}, r"exporters\.a\.local_address: 'fe80::1%eth0' has a zone"),
+        (
+            {"local_address": "192.0.2.2", "socket": "/s"},
+            "exporters.a: local_address is for the ExaBGP that the agent runs",
+        ),
+    ],
+)
+def test_a_local_address_that_cannot_be_is_named(config: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidConfiguration, match=words):
+        catalog.configure(ExporterUse(name="a", type="exabgp", config=config), "exporters.a")
 
 
 @pytest.mark.parametrize(
@@ -157,6 +214,52 @@ def test_what_leads_elsewhere_is_no_rival(kind: str, one: dict[str, object], two
     if kind == "gobgp":
         pytest.importorskip("grpc")
     first, second = (ExporterUse(name=f"{at}", type=kind, config=found) for at, found in enumerate((one, two)))
-    catalog.refuse_rivals([first, second])
+    catalog.refuse_rivals([first, second], node())
     with pytest.raises(InvalidConfiguration):
-        catalog.refuse_rivals([first, ExporterUse(name="again", type=kind, config=one)])
+        catalog.refuse_rivals([first, ExporterUse(name="again", type=kind, config=one)], node())
+
+
+OLD, NEW = ExporterUse(name="exabgp", type="exabgp"), ExporterUse(name="fabric", type="exabgp")
+KERNEL = ExporterUse(name="kernel", type="kernel")
+NODE = NodeFacts(run_dir="/run", data_dir="/data", local_address="192.0.2.1")
+
+
+def test_the_same_speaker_under_another_name_is_the_same_exporter() -> None:
+    assert catalog.counterparts([OLD, KERNEL], [NEW, KERNEL], NODE) == (NEW, KERNEL)
+
+
+def test_the_same_sessions_are_the_same_speaker() -> None:
+    """A second speaker is added, and the first gets a name and its address: its sessions go on."""
+    first = ExporterUse(name="a", type="exabgp", config={"local_address": "192.0.2.1"})
+    second = ExporterUse(name="b", type="exabgp", config={"local_address": "192.0.2.2"})
+    assert catalog.counterparts([OLD], [first, second], NODE) == (first,)
+
+
+def test_a_default_that_is_spelled_out_is_the_same_configuration() -> None:
+    spelled = ExporterUse(name="table", type="kernel", config={"table": 100})
+    assert catalog.counterparts([KERNEL], [spelled], NODE) == (spelled,)
+
+
+@pytest.mark.parametrize(
+    "configured",
+    [
+        [OLD, NEW],  # both are there, which is refused elsewhere
+        [ExporterUse(name="fabric", type="exabgp", config={"socket": "/s"})],  # another speaker
+        [ExporterUse(name="fabric", type="kernel")],
+        [NEW, ExporterUse(name="second", type="exabgp")],  # which of them?
+        [ExporterUse(name="fabric", type="none-such")],
+        [],
+    ],
+    ids=["both", "elsewhere", "type", "two", "broken", "none"],
+)
+def test_what_is_not_certainly_the_same_stays_what_it_is(configured: list[ExporterUse]) -> None:
+    """Then it is a hand-over, or refused, as ever."""
+    assert catalog.counterparts([OLD], configured, NODE) == (OLD,)
+
+
+def test_one_name_for_two_is_there_once() -> None:
+    """A record that names both, since an earlier hand-over between them was cut short. Of two that have sessions the
+    one that is not configured any more is handed over."""
+    spelled = ExporterUse(name="table", type="kernel", config={"table": 100})
+    assert catalog.counterparts([KERNEL, spelled], [spelled], NODE) == (spelled,)
+    assert catalog.counterparts([OLD, NEW], [NEW], NODE) == (OLD, NEW)

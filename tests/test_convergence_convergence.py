@@ -1,4 +1,4 @@
-"""All exporters of a node: none holds up another, and an attachment is free when each has confirmed."""
+"""All exporters of a node: none delays another, and an attachment has ended when each has confirmed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import pytest
-from memory_exporter import FACTS, Memory, void
 
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Announcer
@@ -18,6 +17,7 @@ from bgpcni.errors import InvalidConfiguration, TryAgain
 from bgpcni.exporter import NotThereYet, Outcome, Reach
 from bgpcni.model import Address, Announcement, Attachment, Bgp, ExporterUse, Nlri
 from bgpcni.nudges import Nudges
+from bgpcni.testing.memory import FACTS, Memory, void
 from bgpcni.testing.patience import SECONDS
 
 
@@ -226,7 +226,7 @@ def test_drain_withdraws_everything_everywhere(convergence: Convergence) -> None
 
 
 class TestWithinACall:
-    """Without an agent: done when it returns."""
+    """In a call without an agent the route is announced when the call returns."""
 
     def test_announced_and_withdrawn(self) -> None:
         alone = Convergence(FACTS, Nudges(), others=Nobody())
@@ -244,7 +244,7 @@ class TestWithinACall:
         table: dict[Nlri, Announcement] = {}
 
         def call() -> Convergence:
-            """A process of its own; the speaker lives on."""
+            """A process of its own for each call; the speaker keeps its table."""
             alone = Convergence(FACTS, Nudges(), others=Nobody(up))
             alone.ensure(items[0].exporters[0])
             exporter(alone, "memory").table = table

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bgpcni.convergence.derive import derive, left_out
 from bgpcni.errors import InvalidConfiguration
-from bgpcni.model import Address, Attachment, Bgp, Family, NodeFacts
+from bgpcni.model import Address, Attachment, Bgp, Family, MacIpNlri, MulticastNlri, NodeFacts
 
 NODE = NodeFacts(
     run_dir="/r",
@@ -85,9 +85,8 @@ def test_evpn_announces_mac_ip_and_multicast() -> None:
 def test_evpn_without_addresses_announces_the_mac() -> None:
     """Layer 2 only."""
     routes = derive(attachment(family="evpn", vni=90, rd="192.0.2.9:1"), NODE)
-    assert [(route.nlri.kind, route.nlri.mac, route.nlri.prefix) for route in routes] == [
-        ("multicast", None, None), ("mac-ip", MAC, None),
-    ]  # fmt: skip
+    rd = "192.0.2.9:1"
+    assert [route.nlri for route in routes] == [MulticastNlri(rd, "192.0.2.9"), MacIpNlri(rd, MAC)]
 
 
 def test_evpn_with_a_subnet_adds_type_5() -> None:

@@ -1,8 +1,7 @@
-"""The ledger: no address is free while a peer may have a route to it, and every wish gets told."""
+"""The ledger: no withdrawal counts as confirmed while a peer may have the route, and every change is given to the
+exporter."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -11,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from bgpcni.convergence.ledger import Ledger, Standing
 from bgpcni.exporter import Outcome, Reach
-from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
+from bgpcni.model import Announcement, AttachmentKey, Nlri, UnicastNlri
 
 
 def taken(ledger: Ledger, limit: int) -> tuple[list[Announcement], list[Announcement]]:
@@ -31,7 +30,7 @@ def owner(name: str) -> AttachmentKey:
 
 
 def route(number: int, next_hop: str = "192.0.2.1") -> Announcement:
-    return Announcement(Nlri(Family.IPV4_UNICAST, "unicast", f"10.0.0.{number}/32"), "net", next_hop)
+    return Announcement(UnicastNlri.of(f"10.0.0.{number}/32"), "net", next_hop)
 
 
 A, B = owner("a"), owner("b")
@@ -43,7 +42,7 @@ def ledger() -> Ledger:
 
 
 def tell(ledger: Ledger, outcome: Outcome = SENT, now: str = NOW) -> list[AttachmentKey]:
-    """The exporter is told all that is dirty and answers the same for each."""
+    """Give the exporter all that is dirty; it answers the same for each route."""
     announce, withdraw = taken(ledger, 1000)
     epoch = ledger.epoch
     free = ledger.note(withdraw, [outcome] * len(withdraw), withdrawn=True, epoch=epoch, now=now)
@@ -192,7 +191,7 @@ def test_what_left_before_it_was_handed_over_is_not_told(ledger: Ledger) -> None
 
 
 def test_how_an_attachment_stands(ledger: Ledger) -> None:
-    """From the first word on it to the last."""
+    """The standing of an attachment, from unknown to forgotten."""
     seen = [ledger.standing(A, [route(1)])]
     ledger.want(A, [route(1)], NOW)
     seen.append(ledger.standing(A, [route(1)]))
@@ -252,7 +251,7 @@ def test_one_refused_route_is_told_again_only_when_asked(ledger: Ledger) -> None
 
 
 def test_a_failed_call_keeps_the_routes_and_says_why(ledger: Ledger) -> None:
-    """What could not be asked stays to be asked."""
+    """Routes stay dirty if the exporter could not be called."""
     ledger.want(A, [route(1)], NOW)
     announce, _ = taken(ledger, 10)
     ledger.failed(announce, "connection refused")
@@ -261,7 +260,7 @@ def test_a_failed_call_keeps_the_routes_and_says_why(ledger: Ledger) -> None:
 
 
 def test_an_exporter_that_answers_for_too_few_is_not_believed(ledger: Ledger) -> None:
-    """One outcome for each route, or none of them counts: nobody is freed by half of an answer."""
+    """If there is not one outcome for each route, none is noted."""
     ledger.want(A, [route(1), route(2)], NOW)
     announce, _ = taken(ledger, 10)
     with pytest.raises(ValueError, match="1 outcomes for 2 routes"):
@@ -296,7 +295,7 @@ def test_since_is_when_the_state_changed(ledger: Ledger) -> None:
     ledger.want(A, [route(1)], NOW)
     tell(ledger, WANTED)
     ledger.retry()
-    tell(ledger, replace(WANTED, reason="other"), now=LATER)
+    tell(ledger, WANTED._replace(reason="other"), now=LATER)
     entry = ledger.entries[route(1).nlri]
     assert (entry.reason, entry.since) == ("other", NOW)
     ledger.retry()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bgpcni.dataplane.rib import Bounds, Destination, EvpnRule, Own, Rib, RouteId, UnicastRule, VpnRule
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, PathAttributes, SessionDown
-from bgpcni.model import Family, Nlri
+from bgpcni.model import Family, MacIpNlri, UnicastNlri
 
 EVPN, FOUR, SIX = Family.L2VPN_EVPN, Family.IPV4_UNICAST, Family.IPV6_UNICAST
 RT, OTHER = "64512:1", "64512:2"
@@ -24,13 +24,13 @@ def host(
     """A type 2 route of a VTEP."""
     values: dict[str, object] = {"route_targets": (RT,)} | fields
     prefix = f"{ip}/{128 if ':' in ip else 32}" if ip else None
-    nlri = Nlri(EVPN, "mac-ip", prefix=prefix, rd=f"{vtep}:1", mac=mac)
+    nlri = MacIpNlri(f"{vtep}:1", mac, prefix)
     return Learned(peer, nlri, PathAttributes(vtep, **values), vni=5001)  # type: ignore[arg-type]
 
 
 def unicast(prefix: str, hop: str = "192.0.2.9", peer: str = "192.0.2.254", **fields: object) -> Learned:
     family = SIX if ":" in prefix else FOUR
-    return Learned(peer, Nlri(family, "unicast", prefix=prefix), PathAttributes(hop, **fields))  # type: ignore[arg-type]
+    return Learned(peer, UnicastNlri(family, prefix), PathAttributes(hop, **fields))  # type: ignore[arg-type]
 
 
 def rib(*events: Event, restart: float = 120.0) -> Rib:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from test_dataplane_wishes import Watched
 
 from bgpcni.config.agent import PolicyTable
-from bgpcni.dataplane.apply import in_segment, in_table
 from bgpcni.dataplane.claims import Claims
 from bgpcni.dataplane.dataplane import DataPlane, Inbox
+from bgpcni.dataplane.places.place import Surroundings
+from bgpcni.dataplane.places.unicast import route_messages
+from bgpcni.dataplane.places.vni import VniPlace
 from bgpcni.dataplane.program import At, Change, Key, Local, Remote, Via
 from bgpcni.dataplane.rib import Bounds, Own, Rib
 from bgpcni.dataplane.segment import Segment, member_of
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import Gone, Learned, PathAttributes
-from bgpcni.kernel.netlink import RTM_DELNEIGH, RTM_NEWNEIGH
-from bgpcni.model import Address, Attachment, Bgp, Family, Nlri, NodeFacts
+from bgpcni.kernel import uapi
+from bgpcni.model import Address, Attachment, Bgp, IpPrefixNlri, MacIpNlri, NodeFacts
+from bgpcni.testing.patience import SECONDS
 
 RT = "64512:5001"
+FACTS = NodeFacts(run_dir="/r", data_dir="/d", asn=64512, router_id="192.0.2.1", local_address="192.0.2.1")
 GATEWAY_MAC = "02:00:5e:00:13:89"
 REMOTE_MAC, LOCAL_MAC = "02:00:00:00:00:09", "02:00:00:00:00:01"
 
@@ -34,7 +42,7 @@ def attachment(number: int = 1, **fields: object) -> Attachment:
 def remote(mac: str = REMOTE_MAC, ip: str = "10.1.2.9", vtep: str = "192.0.2.9", **fields: object) -> Learned:
     values: dict[str, object] = {"route_targets": (RT,)} | fields
     vni = values.pop("vni", 5001)
-    nlri = Nlri(Family.L2VPN_EVPN, "mac-ip", prefix=f"{ip}/32", rd=f"{vtep}:1", mac=mac)
+    nlri = MacIpNlri(f"{vtep}:1", mac, f"{ip}/32")
     return Learned("192.0.2.254", nlri, PathAttributes(vtep, **values), vni=vni)  # type: ignore[arg-type]
 
 
@@ -43,7 +51,7 @@ class World:
 
     def __init__(self, *members: Attachment) -> None:
         self.rib = Rib(120.0)
-        self.segment = Segment(5001, "cni0", 3, 1450)
+        self.segment = Segment(5001)
         for member in members:
             self.join(member)
 
@@ -152,11 +160,11 @@ def test_the_anycast_gateways_mac_is_refused_where_no_gateway_is() -> None:
     assert "anycast gateway" in next(world.segment.duplicates())
 
 
-def test_the_last_sequence_there_is_is_said() -> None:
+def test_the_highest_possible_sequence_is_reported() -> None:
     """RFC 7432 section 7.7 knows none above it: an operator has to look."""
     world = World(attachment())
     world.hear(remote(mac=LOCAL_MAC, mobility=4294967295))
-    assert "sequence 4294967295, the last there is: other nodes may go on sending there" in next(
+    assert "sequence 4294967295, the highest possible: other nodes may keep sending there" in next(
         world.segment.duplicates()
     )
 
@@ -170,37 +178,35 @@ def test_evpn_needs_a_bridge_and_a_link(missing: str) -> None:
 
 def test_messages_of_changes() -> None:
     """A move deletes before it makes; what makes comes last."""
-    segment = Segment(5001, "cni0", 3, 1450)
-    segment.device = 5
-    messages = in_segment(segment)
+    place = VniPlace(attachment(mtu=1450), Surroundings(FACTS, PolicyTable()))
+    place.device = 5
 
     def kinds(key: Key, old: object, new: object) -> list[int]:
-        return [message.kind for message in messages(Change(key, old, new))]  # type: ignore[arg-type]
+        return [message.kind for message in place.messages(Change(key, old, new))]  # type: ignore[arg-type]
 
     fdb, flood, neighbour = Key("fdb", REMOTE_MAC), Key("flood", "192.0.2.9"), Key("neighbour", "10.1.2.9")
     here, there = Local(11), Remote("192.0.2.9")
-    assert kinds(fdb, None, there) == [RTM_NEWNEIGH]
-    assert kinds(fdb, there, Remote("192.0.2.10")) == [RTM_NEWNEIGH]
-    assert kinds(fdb, there, here) == [RTM_DELNEIGH, RTM_DELNEIGH, RTM_NEWNEIGH]
-    assert kinds(fdb, here, there) == [RTM_DELNEIGH, RTM_NEWNEIGH]
-    assert kinds(fdb, there, None) == [RTM_DELNEIGH, RTM_DELNEIGH]
-    assert kinds(flood, None, there) == [RTM_NEWNEIGH]
-    assert kinds(flood, there, None) == [RTM_DELNEIGH]
-    assert kinds(neighbour, None, At(REMOTE_MAC)) == [RTM_NEWNEIGH]
-    assert kinds(neighbour, At(REMOTE_MAC), None) == [RTM_DELNEIGH]
-    assert len(list(in_table(Change(Key("route", "10.0.0.0/8"), Via(None, 2), Via("192.0.2.1", 3))))) == 1
+    assert kinds(fdb, None, there) == [uapi.RTM_NEWNEIGH]
+    assert kinds(fdb, there, Remote("192.0.2.10")) == [uapi.RTM_NEWNEIGH]
+    assert kinds(fdb, there, here) == [uapi.RTM_DELNEIGH, uapi.RTM_DELNEIGH, uapi.RTM_NEWNEIGH]
+    assert kinds(fdb, here, there) == [uapi.RTM_DELNEIGH, uapi.RTM_NEWNEIGH]
+    assert kinds(fdb, there, None) == [uapi.RTM_DELNEIGH, uapi.RTM_DELNEIGH]
+    assert kinds(flood, None, there) == [uapi.RTM_NEWNEIGH]
+    assert kinds(flood, there, None) == [uapi.RTM_DELNEIGH]
+    assert kinds(neighbour, None, At(REMOTE_MAC)) == [uapi.RTM_NEWNEIGH]
+    assert kinds(neighbour, At(REMOTE_MAC), None) == [uapi.RTM_DELNEIGH]
+    assert len(list(route_messages(Change(Key("route", "10.0.0.0/8"), Via(None, 2), Via("192.0.2.1", 3))))) == 1
 
 
 @pytest.mark.parametrize(("told", "announced"), [(0, 1), (4294967294, 4294967295), (4294967295, 4294967295)])
 def test_the_sequence_of_what_moves_here_fits_into_its_32_bits(
     told: int, announced: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Above that of the node it comes from, up to the last there is; then the log says so."""
-    facts = NodeFacts(run_dir="/r", data_dir="/d", asn=64512, router_id="192.0.2.1", local_address="192.0.2.1")
-    plane = DataPlane(facts, PolicyTable(), Inbox(), print)
+    """Above that of the node it comes from, up to the highest possible; then the log says so."""
+    plane = DataPlane(FACTS, PolicyTable(), Inbox(), print)
     plane._rib.hear("e", remote(mac=LOCAL_MAC, ip="10.1.2.1", mobility=told), 0.0)
     assert plane.sequence(attachment()) == announced
-    assert ("the last sequence there is" in caplog.text) == (told == announced)
+    assert ("the highest possible sequence" in caplog.text) == (told == announced)
 
 
 def test_bridge_and_vni_are_one_to_one() -> None:
@@ -263,6 +269,28 @@ def test_an_address_is_of_one_attachment_on_its_bridge() -> None:
     claims.settle(plain(6, "10.1.2.10/24"))
 
 
+def test_of_two_that_ask_at_once_the_second_is_refused() -> None:
+    """The second comes while the first is in the middle of its claim: it waits, and then sees what the first has."""
+    held, go_on = threading.Event(), threading.Event()
+
+    def recorded() -> list[Attachment]:
+        held.set()
+        assert go_on.wait(SECONDS)
+        return []
+
+    claims = Claims(recorded)
+    lock = claims._lock = Watched()  # type: ignore[assignment]
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(claims.take, attachment(1))
+        assert held.wait(SECONDS)
+        second = pool.submit(claims.take, attachment(2, mac=LOCAL_MAC))
+        assert lock.awaited.wait(SECONDS)
+        go_on.set()
+        first.result(SECONDS)
+        with pytest.raises(InvalidConfiguration, match="that of c1 eth0"):
+            second.result(SECONDS)
+
+
 def test_a_bridge_is_in_one_vrf_and_a_vrf_has_one_vni() -> None:
     """And no VNI is both a network's and a VRF's."""
 
@@ -291,4 +319,4 @@ def test_type_5_is_the_vrfs_where_there_is_one() -> None:
     """A VNI whose bridge is in a VRF leaves type 5 to it."""
     plain = World(attachment())
     routed = World(attachment(bgp=Bgp(family="evpn", vni=5001, vrf="red", l3vni=4001, table=182001, import_rt=(RT,))))
-    assert plain.segment.rule(Own(), Bounds()).kinds - routed.segment.rule(Own(), Bounds()).kinds == {"ip-prefix"}
+    assert plain.segment.rule(Own(), Bounds()).kinds - routed.segment.rule(Own(), Bounds()).kinds == {IpPrefixNlri}

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bgpcni.config.agent import PolicyTable
 from bgpcni.dataplane import guard
 from bgpcni.dataplane.guard import Guard
+from bgpcni.dataplane.places.place import Surroundings
+from bgpcni.dataplane.places.unicast import UnicastPlace
+from bgpcni.dataplane.places.vrf import VrfPlace
 from bgpcni.dataplane.prefixes import PrefixIndex
 from bgpcni.dataplane.program import Key
-from bgpcni.dataplane.rib import Bounds, Own, Rib, UnicastRule
-from bgpcni.dataplane.unicast import Unicast
+from bgpcni.dataplane.rib import Rib, UnicastRule
 from bgpcni.exporter import Gone, Learned, PathAttributes
-from bgpcni.kernel import routes
-from bgpcni.model import Address, Attachment, Bgp, Family, Nlri
+from bgpcni.kernel import routes, vrf
+from bgpcni.model import Address, Attachment, Bgp, Neighbor, NodeFacts, UnicastNlri
 
 PEER, HOP, PEER6 = "192.0.2.254", "192.0.2.9", "2001:db8::254"
 ALL = ("0.0.0.0/0", "::/0")
@@ -26,7 +28,7 @@ ALL = ("0.0.0.0/0", "::/0")
 
 def unicast(prefix: str, hop: str = "", peer: str = PEER) -> Learned:
     six = ":" in prefix
-    nlri = Nlri(Family.IPV6_UNICAST if six else Family.IPV4_UNICAST, "unicast", prefix=prefix)
+    nlri = UnicastNlri.of(prefix)
     return Learned(peer, nlri, PathAttributes(hop or ("2001:db8::9" if six else HOP)))
 
 
@@ -57,17 +59,23 @@ class Kernel:
         return max((one.prefixlen for one in networks if target in one), default=None)
 
 
+def facts(*neighbors: str) -> NodeFacts:
+    return NodeFacts("/r", "/d", neighbors=[Neighbor(address, 64512, (), 90) for address in neighbors])
+
+
 class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.kernel = Kernel()
         monkeypatch.setattr(routes, "connected", self.kernel.addresses)
         monkeypatch.setattr(routes, "reached_by", self.kernel.reached_by)
         monkeypatch.setattr(routes, "way_to", lambda netlink, hop: (None, 2))
-        self.rib = Rib(120.0)
-        self.elsewhere: set[int] = set()
-        none: Any = None
-        self.table = Unicast(self.rib, lambda: none, lambda: self.elsewhere)
-        self.table.configure(Own(), Bounds(), [PEER, PEER6])
+        self.around = Surroundings(facts(PEER, PEER6), PolicyTable())
+        self.rib = self.around.rib
+        self.table = UnicastPlace(self.around)
+
+    def configure(self, *neighbors: str) -> None:
+        self.around.configure(facts(*neighbors), PolicyTable())
+        self.table.configure()
 
     def hear(self, *events: Learned | Gone) -> None:
         for event in events:
@@ -104,7 +112,7 @@ def test_a_route_into_a_subnet_of_containers_is_refused(
     world: World, subnet: str, inside: list[str], less: str
 ) -> None:
     """As specific or more specific: refused with its reason. Less specific: taken, the subnet's own route wins."""
-    world.table.add(attachment("c1", subnet, imports=ALL))
+    world.table.attach(attachment("c1", subnet, imports=ALL))
     world.hear(*(unicast(prefix) for prefix in [*inside, less]))
     assert world.wanted == {less}
     assert world.refused == dict.fromkeys(inside, guard.CONTAINERS)
@@ -113,22 +121,22 @@ def test_a_route_into_a_subnet_of_containers_is_refused(
 @pytest.mark.parametrize("imports", [ALL, ("10.1.0.0/25",)])
 def test_a_subnet_that_comes_later_takes_the_route_away(world: World, imports: tuple[str, ...]) -> None:
     """Also one that `bgp.import` names; with the last container of the subnet it comes back."""
-    world.table.add(attachment("c1", "10.9.0.5/24", imports=imports))
+    world.table.attach(attachment("c1", "10.9.0.5/24", imports=imports))
     world.hear(unicast("10.1.0.0/25"))
     world.applied()
     assert world.wanted == {"10.1.0.0/25"}
     assert world.table.shield(attachment("c2", "10.1.0.5/24")) == [Key("route", "10.1.0.0/25")]
     assert world.table.shield(attachment("c3", "10.1.0.6/24")) == []
     assert (world.wanted, world.refused) == (set(), {"10.1.0.0/25": guard.CONTAINERS})
-    world.table.remove(attachment("c2").key)
+    world.table.detach(attachment("c2").key)
     assert world.wanted == set()
-    world.table.remove(attachment("c3").key)
+    world.table.detach(attachment("c3").key)
     assert (world.wanted, world.refused) == ({"10.1.0.0/25"}, {})
 
 
 def test_the_nodes_own_subnets_and_addresses(world: World) -> None:
     """Another router of the link announces it: refused, and no fault. What is within it would take hosts away."""
-    world.table.add(attachment("c1", "10.9.0.5/24", imports=ALL))
+    world.table.attach(attachment("c1", "10.9.0.5/24", imports=ALL))
     world.hear(
         unicast("192.0.2.0/24", "203.0.113.1"),
         unicast("192.0.2.128/25"),
@@ -148,7 +156,9 @@ def test_the_nodes_own_subnets_and_addresses(world: World) -> None:
     world.kernel.connected.append(("198.51.100.1/24", 3))
     world.table.look()
     assert world.refused["198.51.100.0/25"] == guard.SUBNET
-    world.elsewhere.add(3)  # it is in a VRF: another table's
+    red = VrfPlace(vrf.Device("red", 7, 182001), world.around)  # it is in a VRF: another table's
+    red.members[attachment("c9").key] = attachment("c9").model_copy(update={"bridge_index": 3})
+    world.around.places[red.name] = red
     world.table.look()
     assert "198.51.100.0/25" in world.wanted
 
@@ -165,22 +175,22 @@ def test_the_way_to_a_peer_behind_a_router(
 ) -> None:
     """A default route, an aggregate or a host route that would take it is refused, even where `import` names it."""
     world.kernel.others.append(default)
-    world.table.configure(Own(), Bounds(), [peer])
-    world.table.add(attachment("c1", "10.9.0.5/24", imports=(*ALL, *moving)))
+    world.configure(peer)
+    world.table.attach(attachment("c1", "10.9.0.5/24", imports=(*ALL, *moving)))
     world.hear(*(unicast(prefix) for prefix in [*moving, harmless]))
     assert world.refused == dict.fromkeys(moving, guard.PEER)
     assert world.wanted == {harmless}
     world.kernel.others.append(f"{peer}/{ip_address(peer).max_prefixlen - 2}")  # a way of its own, more specific
     world.table.look()
     assert world.wanted == {*moving[:2], harmless}
-    world.table.configure(Own(), Bounds(), [])  # a reload: it is our speaker's no longer, nor anybody's
+    world.configure()  # a reload: it is our speaker's no longer, nor anybody's
     assert world.wanted == {*moving, harmless}
 
 
 def test_a_peer_of_another_speaker(world: World) -> None:
     """Whoever tells something is a peer, whichever speaker has the session."""
     world.kernel.others.append("0.0.0.0/0")
-    world.table.add(attachment("c1", "10.9.0.5/24", imports=ALL))
+    world.table.attach(attachment("c1", "10.9.0.5/24", imports=ALL))
     world.hear(unicast("203.0.113.0/24"))
     assert world.wanted == {"203.0.113.0/24"}
     world.hear(unicast("10.200.0.0/16", peer="203.0.113.7"))
@@ -191,7 +201,7 @@ def test_a_peer_of_another_speaker(world: World) -> None:
 def test_the_way_to_a_next_hop(world: World, order: int) -> None:
     """A route that would take the way to another's next hop is refused, whichever comes first, until that goes."""
     world.kernel.others.append("10.0.0.0/8")
-    world.table.add(attachment("c1", "172.16.0.5/24", imports=ALL))
+    world.table.attach(attachment("c1", "172.16.0.5/24", imports=ALL))
     behind, taker = unicast("203.0.113.0/24", "10.7.7.7"), unicast("10.7.7.0/24")
     world.hear(*[behind, taker][::order])
     assert (world.wanted, world.refused) == ({"203.0.113.0/24"}, {"10.7.7.0/24": guard.HOP})
@@ -202,7 +212,7 @@ def test_the_way_to_a_next_hop(world: World, order: int) -> None:
 def test_a_route_over_its_own_next_hop_does_not_come_and_go(world: World) -> None:
     """It would lead to itself: refused for good, and not looked at again and again."""
     world.kernel.others.append("0.0.0.0/0")
-    world.table.add(attachment("c1", "172.16.0.5/24", imports=("10.7.7.0/24",)))
+    world.table.attach(attachment("c1", "172.16.0.5/24", imports=("10.7.7.0/24",)))
     world.hear(unicast("10.7.7.0/24", "10.7.7.7"))
     assert (world.wanted, world.refused) == (set(), {"10.7.7.0/24": guard.HOP})
     world.table.look()
@@ -211,7 +221,7 @@ def test_a_route_over_its_own_next_hop_does_not_come_and_go(world: World) -> Non
 
 def test_an_uplink_that_goes_does_not_take_the_other_ones_default_along(world: World) -> None:
     """A peer that is not reached for now keeps nothing away: the way to it is what it was before."""
-    world.table.add(attachment("c1", "10.9.0.5/24", imports=ALL))
+    world.table.attach(attachment("c1", "10.9.0.5/24", imports=ALL))
     world.hear(unicast("0.0.0.0/0"), unicast("::/0"))
     assert world.wanted == {"0.0.0.0/0", "::/0"}
     world.kernel.connected.clear()
@@ -222,16 +232,16 @@ def test_an_uplink_that_goes_does_not_take_the_other_ones_default_along(world: W
 def test_a_new_subnet_does_not_look_at_every_route(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of ten thousand routes those are judged again that are within what came or went, and their next hops asked for
     once."""
-    world.table.add(attachment("c1", "10.9.0.5/24", imports=ALL))
+    world.table.attach(attachment("c1", "10.9.0.5/24", imports=ALL))
     world.hear(*(unicast(f"100.{number >> 8}.{number & 255}.0/24") for number in range(10_000)))
     world.applied()
     judged: list[str] = []
     objection = Guard.objection
     monkeypatch.setattr(Guard, "objection", lambda self, prefix: judged.append(str(prefix)) or objection(self, prefix))
     asked = world.kernel.asked
-    world.table.add(attachment("c2", "100.1.0.5/23", imports=("100.2.2.0/23",)))
-    world.table.add(attachment("c3", "100.1.0.6/23"))
-    world.table.add(attachment("c4", "10.8.0.6/24"))
+    world.table.attach(attachment("c2", "100.1.0.5/23", imports=("100.2.2.0/23",)))
+    world.table.attach(attachment("c3", "100.1.0.6/23"))
+    world.table.attach(attachment("c4", "10.8.0.6/24"))
     assert sorted(set(judged)) == ["100.1.0.0/24", "100.1.1.0/24", "100.2.2.0/24", "100.2.3.0/24"]
     assert len(judged) <= 8
     assert world.kernel.asked == asked

@@ -6,15 +6,16 @@ from ipaddress import ip_address
 
 import pytest
 
-from bgpcni.dataplane.apply import in_vrf
+from bgpcni.config.agent import PolicyTable
+from bgpcni.dataplane.places.place import Surroundings
+from bgpcni.dataplane.places.vrf import VrfPlace
 from bgpcni.dataplane.program import At, Change, Key, Remote, Via
 from bgpcni.dataplane.rib import Bounds, Own, Rib, Table, VrfRule
 from bgpcni.dataplane.vrf import Vrf
 from bgpcni.exporter import Gone, Learned, PathAttributes
-from bgpcni.kernel import vrf
-from bgpcni.kernel.netlink import RTM_DELNEIGH, RTM_NEWNEIGH, RTM_NEWROUTE
-from bgpcni.kernel.routes import RTM_DELROUTE
-from bgpcni.model import Address, Attachment, Bgp, Family, Nlri
+from bgpcni.kernel import uapi, vrf
+from bgpcni.model import Address, Attachment, Bgp, Family, IpPrefixNlri, VpnNlri
+from bgpcni.testing.memory import FACTS
 
 RT = "64512:4001"
 MAC, OTHER_MAC = "02:5e:c0:00:02:09", "02:5e:c0:00:02:0a"
@@ -36,13 +37,13 @@ def five(prefix: str, vtep: str = "192.0.2.9", mac: str | None = MAC, **fields: 
     """A type 5 route."""
     values: dict[str, object] = {"vni": 4001} | fields
     attributes = PathAttributes(vtep, route_targets=(RT,), router_mac=mac, encapsulation=values.pop("encapsulation", 8))  # type: ignore[arg-type]
-    nlri = Nlri(Family.L2VPN_EVPN, "ip-prefix", prefix=prefix, rd=f"{vtep}:1")
+    nlri = IpPrefixNlri(f"{vtep}:1", prefix)
     return Learned("192.0.2.254", nlri, attributes, **values)  # type: ignore[arg-type]
 
 
 def vpn(prefix: str, hop: str = "192.0.2.9", label: int = 80) -> Learned:
     family = Family.IPV6_VPN if ":" in prefix else Family.IPV4_VPN
-    nlri = Nlri(family, "vpn", prefix=prefix, rd="192.0.2.9:1")
+    nlri = VpnNlri(family, prefix, "192.0.2.9:1")
     return Learned("192.0.2.254", nlri, PathAttributes(hop, route_targets=(RT,)), label=label)
 
 
@@ -58,7 +59,7 @@ class World:
         self.follow()
 
     def follow(self) -> None:
-        self.vrf.configure(Own(), Bounds())
+        self.vrf.follow(Own(), Bounds())
 
     def hear(self, *events: Learned | Gone) -> None:
         for event in events:
@@ -175,8 +176,8 @@ def test_import_names_what_is_special_and_bounds_the_rest() -> None:
 
 def test_a_vrf_is_told_of_what_its_networks_ask_for() -> None:
     """EVPN, L3VPN or both; each route's kind alone decides, not who told it."""
-    assert VrfRule(frozenset({RT}), l3vni=4001).kinds == {"ip-prefix"}
-    assert VrfRule(frozenset({RT}), mpls=True).kinds == {"vpn"}
+    assert VrfRule(frozenset({RT}), l3vni=4001).kinds == {IpPrefixNlri}
+    assert VrfRule(frozenset({RT}), mpls=True).kinds == {VpnNlri}
     assert World(attachment()).vrf.families == {Family.L2VPN_EVPN}
     assert World(attachment(bgp=VPN)).vrf.families == {Family.IPV4_VPN, Family.IPV6_VPN}
     assert len(World(attachment(), attachment(2, VPN)).vrf.families) == 3
@@ -186,10 +187,10 @@ def test_a_way_that_changes_changes_the_routes() -> None:
     """A next hop that moved behind a router, or back."""
     world = World(attachment(bgp=VPN))
     world.hear(vpn("10.9.0.0/24"))
-    world.vrf._way = lambda hop: ("192.0.2.1", UPLINK)
+    world.vrf.find = lambda hop: ("192.0.2.1", UPLINK)
     world.vrf.look()
     assert set(world.wanted) == {Key("label", "16")}
-    world.vrf._way = lambda hop: (None, 5)
+    world.vrf.find = lambda hop: (None, 5)
     world.vrf.look()
     assert world.wanted[Key("route", "10.9.0.0/24")] == Via("192.0.2.9", 5, 80)
 
@@ -209,21 +210,21 @@ def test_an_empty_vrf_wants_nothing() -> None:
 
 def test_messages_of_changes() -> None:
     """Routes in the VRF's own table, routers on its device, the label on the VRF itself."""
-    instance = World().vrf
-    messages = in_vrf(instance)
+    place = VrfPlace(LINK, Surroundings(FACTS, PolicyTable()))
+    place.device = 9
 
     def kinds(key: Key, old: object, new: object) -> list[int]:
-        return [message.kind for message in messages(Change(key, old, new))]  # type: ignore[arg-type]
+        return [message.kind for message in place.messages(Change(key, old, new))]  # type: ignore[arg-type]
 
     route, label = Key("route", "10.9.0.0/24"), Key("label", "16")
-    assert kinds(route, None, Via("192.0.2.9", 9)) == [RTM_NEWROUTE]
-    assert kinds(route, Via("192.0.2.9", 9), Via("192.0.2.9", 2, 80)) == [RTM_NEWROUTE]
-    assert kinds(route, Via("192.0.2.9", 2, 80), None) == [RTM_DELROUTE]
-    assert kinds(label, Via(None, 6), Via(None, 7)) == [RTM_DELROUTE, RTM_NEWROUTE]
-    assert kinds(Key("neighbour", "192.0.2.9"), None, At(MAC)) == [RTM_NEWNEIGH]
-    assert kinds(Key("neighbour", "192.0.2.9"), At(MAC), None) == [RTM_DELNEIGH]
-    assert kinds(Key("fdb", MAC), None, Remote("192.0.2.9")) == [RTM_NEWNEIGH]
-    assert kinds(Key("fdb", MAC), Remote("192.0.2.9"), None) == [RTM_DELNEIGH]
+    assert kinds(route, None, Via("192.0.2.9", 9)) == [uapi.RTM_NEWROUTE]
+    assert kinds(route, Via("192.0.2.9", 9), Via("192.0.2.9", 2, 80)) == [uapi.RTM_NEWROUTE]
+    assert kinds(route, Via("192.0.2.9", 2, 80), None) == [uapi.RTM_DELROUTE]
+    assert kinds(label, Via(None, 6), Via(None, 7)) == [uapi.RTM_DELROUTE, uapi.RTM_NEWROUTE]
+    assert kinds(Key("neighbour", "192.0.2.9"), None, At(MAC)) == [uapi.RTM_NEWNEIGH]
+    assert kinds(Key("neighbour", "192.0.2.9"), At(MAC), None) == [uapi.RTM_DELNEIGH]
+    assert kinds(Key("fdb", MAC), None, Remote("192.0.2.9")) == [uapi.RTM_NEWNEIGH]
+    assert kinds(Key("fdb", MAC), Remote("192.0.2.9"), None) == [uapi.RTM_DELNEIGH]
 
 
 def test_what_a_family_brought_goes_with_its_last_attachment() -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
-from memory_exporter import FACTS
-from waiting import SECONDS, until
-
 from bgpcni.config.agent import PolicyTable
 from bgpcni.dataplane.dataplane import DataPlane, Inbox
 from bgpcni.model import Address, Attachment, Bgp, Family
+from bgpcni.testing.memory import FACTS
+from bgpcni.testing.patience import SECONDS, until
 
 
 def attachment(network: str, bgp: Bgp) -> Attachment:
@@ -26,10 +25,10 @@ BOTH = {Family.IPV4_VPN, Family.IPV6_VPN, Family.IPV4_UNICAST, Family.IPV6_UNICA
 
 
 class Watched:
-    """A lock that tells when somebody has to wait for it."""
+    """A reentrant lock that tells when somebody has to wait for it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.awaited = threading.Event()
 
     def __enter__(self) -> None:

@@ -135,5 +135,5 @@ def test_passwords_are_read_from_their_files(tmp_path):
     with pytest.raises(Misconfigured, match=r"password_file of 192\.0\.2\.1"):
         read_passwords([replace(PLAIN, password_file=str(tmp_path / "none"))])
     file.chmod(0o640)
-    with pytest.raises(Misconfigured, match="open to other users"):
+    with pytest.raises(Misconfigured, match="accessible to other users"):
         read_passwords([replace(PLAIN, password_file=str(file))])

@@ -22,9 +22,8 @@ from exabgp.protocol.family import AFI, SAFI
 from exabgp.rib.change import Change
 from hypothesis import given
 from hypothesis import strategies as st
-from waiting import until
 
-from bgpcni.testing.patience import SECONDS
+from bgpcni.testing.patience import SECONDS, until
 from bgpcni_exabgp import engine
 
 FAMILY = (AFI.ipv4, SAFI.unicast)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import SECONDS, until
 
 from bgpcni.exporter import Reach
-from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts
+from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts, UnicastNlri
 from bgpcni.testing import Woken
+from bgpcni.testing.patience import SECONDS, until
 from bgpcni_exabgp import ExaBGP
 from bgpcni_exabgp.lines import PROTOCOLS, Line
 from bgpcni_exabgp.trial import Trial
@@ -22,7 +22,7 @@ ONE, TWO = "192.0.2.1", "192.0.2.2"
 
 
 def route(number: int) -> Announcement:
-    return Announcement(Nlri(Family.IPV4_UNICAST, "unicast", prefix=f"10.0.0.{number}/32"), "net", "192.0.2.9")
+    return Announcement(UnicastNlri.of(f"10.0.0.{number}/32"), "net", "192.0.2.9")
 
 
 class Lock:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from struct import pack
 
 import pytest
-from waiting import SECONDS, until
 
 from bgpcni.exporter import EndOfRib, Event, Learned
 from bgpcni.model import Family
+from bgpcni.testing.patience import SECONDS, until
 from bgpcni_exabgp import hearing as module
 from bgpcni_exabgp.hearing import Hearing
 from bgpcni_exabgp.lines import Line

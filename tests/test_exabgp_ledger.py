@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from bgpcni.exporter import Outcome, Reach
-from bgpcni.model import Family, Neighbor, Nlri
+from bgpcni.model import Family, MulticastNlri, Neighbor, UnicastNlri
 from bgpcni_exabgp.ledger import NEVER, Ledger, Session, explain
 
 V4, EVPN = Family.IPV4_UNICAST, Family.L2VPN_EVPN
-ROUTE = Nlri(V4, "unicast", prefix="10.1.2.3/32")
-OTHER = Nlri(EVPN, "multicast", rd="1:1", originator="192.0.2.9")
+ROUTE = UnicastNlri(V4, "10.1.2.3/32")
+OTHER = MulticastNlri("1:1", "192.0.2.9")
 A = Neighbor("192.0.2.1", 64512, (V4,), 90)
 B = Neighbor("192.0.2.2", 64512, (V4,), 90)
 SILENCE = 90 + 120 + 30
@@ -258,7 +258,7 @@ def test_memory_of_withdrawn_routes_is_given_back():
     """Withdrawals that were confirmed, and said so, do not pile up."""
     made = ledger()
     for n in range(10_000):
-        nlri = Nlri(V4, "unicast", prefix=f"10.{n >> 8}.{n & 255}.0/24")
+        nlri = UnicastNlri(V4, f"10.{n >> 8}.{n & 255}.0/24")
         made.announced(nlri, n)
         made.withdrawn(nlri, n)
         made.outcome(nlri, 1)

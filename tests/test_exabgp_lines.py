@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bgpcni.model import Announcement, Family, Nlri
-from bgpcni.wire.encode import Unencodable
+from bgpcni.model import Announcement, MulticastNlri, Nlri, UnicastNlri, VpnNlri
+from bgpcni.wire.values import Unencodable
 from bgpcni_exabgp import engine, lines
 
 BOTH = frozenset({"ibgp", "ebgp"})
 
 
 def route(n: int, network: str = "net", **fields) -> Announcement:
-    nlri = Nlri(Family.IPV4_UNICAST, "unicast", prefix=f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32")
+    nlri = UnicastNlri.of(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32")
     return Announcement(nlri, network, "192.0.2.1", **fields)
 
 
@@ -65,7 +65,7 @@ def test_a_bad_route_is_refused_alone():
 
 def test_prune_names_what_stays():
     """Mark, keep by key, spare by network, sweep: in this order."""
-    kept = [Nlri(Family.IPV4_VPN, "vpn", prefix="10.0.0.0/8", rd="1:1")]
+    kept = [VpnNlri.of("10.0.0.0/8", "1:1")]
     texts = [line.text(n) for n, line in enumerate(lines.prune(kept, ["odd name", ""]))]
     assert texts == [
         "bgpcni mark 0",
@@ -86,6 +86,6 @@ def test_a_stock_exabgp_is_told_in_text():
     assert lines.stock_withdraw(rich.nlri).text(0) == "withdraw route 10.0.0.1/32"
     with pytest.raises(Unencodable, match="community"):
         lines.stock_announce(route(1, communities=("1:2 ]; shutdown",)), 64512)
-    evpn = Nlri(Family.L2VPN_EVPN, "multicast", rd="1:1", originator="192.0.2.1")
+    evpn = MulticastNlri("1:1", "192.0.2.1")
     with pytest.raises(Unencodable, match="only with"):
         lines.stock_announce(Announcement(evpn, "net", "192.0.2.1", vni=5), 64512)

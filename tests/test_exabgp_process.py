@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bgpcni.model import Family, Neighbor, NodeFacts
 from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import process
+from bgpcni_exabgp.configure import configure
 from bgpcni_exabgp.process import Home, Identity, Running, back_off, start_time
 
 
@@ -56,7 +60,7 @@ def test_a_start_that_fails_says_why(home):
 
 
 def test_a_death_is_told_by_its_signal_and_not_by_the_last_line(home):
-    """Whatever was logged before has nothing to do with it."""
+    """Lines that were logged before the start are not quoted as its reason."""
     home.write_configuration("process p { run /bin/sleep 1000; encoder json; }\n")
     running = home.start()
     try:
@@ -84,7 +88,7 @@ def test_a_death_is_told_by_its_signal_and_not_by_the_last_line(home):
     ids=["session", "no error", "another's", "error", "traceback", "ours", "empty"],
 )
 def test_the_last_line_is_told_only_if_it_is_an_error(home, log, words):
-    """Of this very process, and not of one of its sessions."""
+    """The line must come from the process itself, not from one of its sessions."""
     running = Running(Identity(7, 1), os.open(os.devnull, os.O_RDONLY))
     running.status = process._status(os.CLD_EXITED, 1)
     home.log.write_text(log.format(pid=7))
@@ -150,3 +154,78 @@ def test_a_wiped_run_dir_hides_no_exabgp(home):
     home.lasting.write_text(json.dumps(own | {"boot": "an earlier one"}))
     assert home.adopt() is None
     home.lasting.unlink()
+
+
+class TestTaking:
+    """Which files an exporter uses: those of a live ExaBGP that has its sessions, else those of its own name."""
+
+    @staticmethod
+    def facts(folder: Path, *peers: str, speakers: tuple[str, ...] = ()) -> NodeFacts:
+        neighbors = tuple(Neighbor(peer, 64512, (Family.IPV4_UNICAST,), 90) for peer in peers)
+        return NodeFacts(
+            run_dir=str(folder), data_dir=str(folder), asn=64512, router_id="192.0.2.1", local_address="192.0.2.1",
+            neighbors=neighbors, has_bgp=True, speakers=speakers,
+        )  # fmt: skip
+
+    @staticmethod
+    def live(home: Home, facts: NodeFacts) -> Iterator[Home]:
+        """A process that runs on this home's configuration."""
+        home.write_configuration(configure(facts, home.relay_command(), {}))
+        child = subprocess.Popen(["sleep", "1000"])
+        home.identity.write_text(json.dumps({"pid": child.pid, "started": start_time(child.pid)}))
+        yield home
+        child.kill()
+        child.wait()
+
+    @pytest.fixture
+    def old(self, tmp_path: Path) -> Iterator[Home]:
+        """The ExaBGP of an exporter `old`, with one session."""
+        facts = self.facts(tmp_path, "192.0.2.254")
+        yield from self.live(Home.of("old", facts), facts)
+
+    @staticmethod
+    def taken(exporter: str, facts: NodeFacts) -> str:
+        home = Home.of(exporter, facts).take()
+        home.leave()
+        return home.name
+
+    def test_each_exporter_has_files_of_its_own(self, tmp_path: Path) -> None:
+        facts = self.facts(tmp_path, "192.0.2.254")
+        names = [self.taken(name, facts) for name in ("exabgp", "a", "b", "a/b")]
+        assert names[:3] == ["exabgp", "exabgp-a", "exabgp-b"]
+        assert len(set(names)) == 4
+        assert "/" not in names[3]
+
+    def test_a_speaker_is_known_by_its_sessions(self, old: Home, tmp_path: Path) -> None:
+        """Its exporter is called otherwise now. Sessions of others, or of another address, are not ours."""
+        assert self.taken("new", self.facts(tmp_path, "192.0.2.254", "192.0.2.253")) == old.name
+        assert self.taken("new", self.facts(tmp_path, "192.0.2.253")) == "exabgp-new"
+        moved = replace(self.facts(tmp_path, "192.0.2.254"), local_address="192.0.2.2")
+        assert self.taken("new", moved) == "exabgp-new"
+        assert self.taken("old", moved) == f"{old.name}@2", "the other one is handed over, or ends"
+        assert self.taken("old", self.facts(tmp_path, "192.0.2.253")) == old.name, "it has other neighbours now"
+        assert self.taken("old", self.facts(tmp_path)) == old.name, "it has none now, and is to end"
+
+    def test_a_speaker_of_another_exporter_stays(self, old: Home, tmp_path: Path) -> None:
+        """A neighbour moved from one to the other: the other lets it go when it reads its configuration."""
+        facts = self.facts(tmp_path, "192.0.2.254", speakers=("new", "old"))
+        assert self.taken("new", facts) == "exabgp-new"
+
+    def test_two_exporters_never_have_one_speaker(self, old: Home, tmp_path: Path) -> None:
+        """Also two of one name, while a reload hands over from one to the other."""
+        facts = self.facts(tmp_path, "192.0.2.254")
+        first = Home.of("new", facts).take()
+        second = Home.of("old", facts).take()
+        try:
+            assert (first.name, second.name) == (old.name, f"{old.name}@2")
+        finally:
+            first.leave()
+            second.leave()
+
+    def test_what_two_had_is_one_afterwards(self, old: Home, tmp_path: Path) -> None:
+        """Two speakers become one: the second ends, for its session is the first one's now."""
+        more = self.facts(tmp_path, "192.0.2.253")
+        for other in self.live(Home.of("other", more), more):
+            both = self.facts(tmp_path, "192.0.2.254", "192.0.2.253")
+            assert self.taken("other", both) == other.name
+            assert old.adopt() is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import pack
 
 from bgpcni.exporter import EndOfRib, Gone, Learned, SessionDown
-from bgpcni.model import Family, Nlri
+from bgpcni.model import Family, Nlri, UnicastNlri
 from bgpcni_exabgp.received import AdjRibIn, Terms
 
 PEER, V4, EVPN = "192.0.2.1", Family.IPV4_UNICAST, Family.L2VPN_EVPN
@@ -21,7 +21,7 @@ def update(*numbers: int, gone: bool = False) -> bytes:
 
 
 def nlri(number: int) -> Nlri:
-    return Nlri(V4, "unicast", prefix=f"10.{number}.0.0/16")
+    return UnicastNlri(V4, f"10.{number}.0.0/16")
 
 
 def routes(maximum: int | None = None, *families: Family, **terms: object) -> AdjRibIn:

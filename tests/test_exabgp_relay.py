@@ -116,7 +116,7 @@ def test_an_agent_that_connects_hears_of_sessions_and_of_what_it_missed(exabgp, 
 
 
 def test_answers_owed_to_an_earlier_agent_are_not_given_to_the_next(exabgp):
-    """Nor is half a line of one passed on."""
+    """Answers to lines of an earlier agent, and half a line of it, are not passed on."""
     first = exabgp.agent()
     first.hello()
     first.say("one\ntwo\nhalf a li")
@@ -142,7 +142,7 @@ def test_what_exabgp_would_die_of_is_not_passed_on(exabgp):
 
 
 def test_it_survives_what_it_does_not_understand(exabgp):
-    """Odd lines of ExaBGP are no reason to die, and it always drains them."""
+    """The relay survives lines of ExaBGP that it does not know, and always reads them."""
     agent = exabgp.agent()
     agent.hello()
     exabgp.say('{"type": "state", broken', '{"type": "state"}', *["x" * 1000] * 2000, "done")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgpcni.model import Announcement, Family, Nlri
+from bgpcni.model import Announcement, UnicastNlri
 from bgpcni_exabgp.trial import Trial
 
 
 def route(number: int) -> Announcement:
-    return Announcement(Nlri(Family.IPV4_UNICAST, "unicast", prefix=f"10.0.0.{number}/32"), "net", "192.0.2.1")
+    return Announcement(UnicastNlri.of(f"10.0.0.{number}/32"), "net", "192.0.2.1")
 
 
 @given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), max_size=5))))

@@ -1,4 +1,4 @@
-"""run_dir and data_dir: ours alone, never somebody else's behind a link."""
+"""run_dir and data_dir: nobody else may write to them, and links are not followed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bgpcni.folders import listed, open_below, open_folder
 
 
 def test_a_missing_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
-    """Parents too; an umask cannot widen it."""
+    """Missing parents are made, too, and no umask makes them writable for others."""
     before = os.umask(0)
     try:
         fd = open_folder(tmp_path / "a" / "b")
@@ -30,7 +30,7 @@ def test_a_missing_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
 def test_a_folder_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
-    """What is in there decides what root does; the message says what to do."""
+    """A folder that others can write to is refused, because root acts on its files. The message says what to do."""
     (tmp_path / "d").mkdir()
     (tmp_path / "d").chmod(mode)
     with pytest.raises(IoFailure, match="chmod 0700"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 pytest.importorskip("google.protobuf", reason="protobuf is not installed: pip install bgpcni[gobgp]")
 
 from bgpcni.exporter import EndOfRib, Gone, Learned, SessionDown
-from bgpcni.model import Announcement, Family, Nlri
+from bgpcni.model import Announcement, Family, MacIpNlri, Nlri, UnicastNlri
 from bgpcni.wire.encode import encode
 from bgpcni_gobgp import gobgp_pb2 as api
 from bgpcni_gobgp.learning import AdjRibIn, Session, learned
@@ -34,11 +34,11 @@ def path(nlri: Nlri, hop: str = "192.0.2.9", peer: str = PEER, more: bytes = b""
 
 
 def mac(number: int) -> Nlri:
-    return Nlri(EVPN, "mac-ip", rd="192.0.2.9:1", mac=f"02:00:00:00:00:{number:02x}", prefix=f"10.1.2.{number}/32")
+    return MacIpNlri("192.0.2.9:1", f"02:00:00:00:00:{number:02x}", f"10.1.2.{number}/32")
 
 
 def plain(number: int) -> Nlri:
-    return Nlri(IPV4, "unicast", prefix=f"10.9.{number}.0/24")
+    return UnicastNlri(IPV4, f"10.9.{number}.0/24")
 
 
 @pytest.mark.parametrize("nlri", [mac(1), plain(1)], ids=str)

@@ -11,8 +11,8 @@ pytest.importorskip("grpc", reason="grpcio is not installed: pip install bgpcni[
 
 from pydantic import ValidationError
 
-from bgpcni.model import Announcement, Family, Nlri
-from bgpcni.wire.encode import Unencodable
+from bgpcni.model import Announcement, Family, IpPrefixNlri, MacIpNlri, MulticastNlri, Nlri, UnicastNlri, VpnNlri
+from bgpcni.wire.values import Unencodable
 from bgpcni_gobgp import GoBGP
 from bgpcni_gobgp import gobgp_pb2 as api
 from bgpcni_gobgp.paths import LOCAL, announced, identifier, is_ours, nlri_of, taken_back, withdrawn
@@ -20,14 +20,14 @@ from bgpcni_gobgp.paths import LOCAL, announced, identifier, is_ours, nlri_of, t
 RD, MAC = "192.0.2.1:7", "02:00:00:00:00:01"
 EVPN = Family.L2VPN_EVPN
 NLRIS = [
-    Nlri(Family.IPV4_UNICAST, "unicast", prefix="10.1.2.3/32"),
-    Nlri(Family.IPV6_UNICAST, "unicast", prefix="2001:db8::/64"),
-    Nlri(Family.IPV4_VPN, "vpn", prefix="10.9.0.0/24", rd=RD),
-    Nlri(Family.IPV6_VPN, "vpn", prefix="2001:db8::1/128", rd=RD),
-    Nlri(EVPN, "mac-ip", rd=RD, mac=MAC),
-    Nlri(EVPN, "mac-ip", rd=RD, mac=MAC, prefix="10.9.0.5/32"),
-    Nlri(EVPN, "multicast", rd=RD, originator="192.0.2.1"),
-    Nlri(EVPN, "ip-prefix", rd=RD, prefix="10.9.1.0/24"),
+    UnicastNlri.of("10.1.2.3/32"),
+    UnicastNlri.of("2001:db8::/64"),
+    VpnNlri.of("10.9.0.0/24", RD),
+    VpnNlri.of("2001:db8::1/128", RD),
+    MacIpNlri(RD, MAC),
+    MacIpNlri(RD, MAC, "10.9.0.5/32"),
+    MulticastNlri(RD, "192.0.2.1"),
+    IpPrefixNlri(RD, "10.9.1.0/24"),
 ]
 
 
@@ -52,10 +52,10 @@ def test_what_is_announced_is_read_back(nlri: Nlri) -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        route(Nlri(Family.IPV4_UNICAST, "unicast", prefix="10.1.2.3/33")),
-        route(Nlri(Family.IPV4_UNICAST, "unicast", prefix="10.1.2.3/32"), "2001:db8::1"),
-        route(Nlri(EVPN, "multicast", rd=RD, originator="2001:db8::1")),
-        Announcement(Nlri(EVPN, "mac-ip", rd=RD, mac=MAC), "net", "192.0.2.1"),
+        route(UnicastNlri.of("10.1.2.3/33")),
+        route(UnicastNlri.of("10.1.2.3/32"), "2001:db8::1"),
+        route(MulticastNlri(RD, "2001:db8::1")),
+        Announcement(MacIpNlri(RD, MAC), "net", "192.0.2.1"),
         Announcement(NLRIS[2], "net", "192.0.2.1", label=1 << 20),
     ],
     ids=["length 33", "IPv6 next hop", "IPv6 originator", "no VNI", "label too large"],
@@ -90,5 +90,5 @@ def test_targets_of_this_node(target: str) -> None:
 @pytest.mark.parametrize("target", ["192.0.2.1:50051", "localhost:50051", "dns:///x", "unix:relative", ":50051", ""])
 def test_other_targets_are_refused(target: str) -> None:
     """The API is neither encrypted nor authenticated: only this node's, by literal address or path."""
-    with pytest.raises(ValidationError, match="no gobgpd on this node"):
+    with pytest.raises(ValidationError, match="not an address of a gobgpd on this node"):
         GoBGP.Config(target=target)

@@ -65,7 +65,7 @@ def test_a_defect_is_error_999_that_names_it() -> None:
 
 
 def test_a_message_that_is_no_text_is_still_sent() -> None:
-    """Lone surrogates from somebody's environment."""
+    """An environment that is not UTF-8 (lone surrogates) is answered in JSON."""
     reply = failure(call(), CniError("bad \udcff"))
     assert json.loads(reply.stdout)["msg"] == "bad \udcff"
     assert b"?" in reply.stderr

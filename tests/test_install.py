@@ -83,7 +83,7 @@ def test_the_plugin_comes_under_three_names_and_knows_its_python(tmp_path: Path,
     assert sorted((tmp_path / "opt/cni/bin").iterdir()) == sorted(installed.plugins)
     for plugin in installed.plugins:
         assert plugin.stat().st_mode & 0o7777 == 0o755
-        module = "bgpcni.ipam.executable" if plugin.name == "bgpcni-ipam" else "bgpcni.plugin"
+        module = "bgpcni.ipam_plugin" if plugin.name == "bgpcni-ipam" else "bgpcni.plugin"
         assert run(plugin) == f"{python} -I -m {module}\n"
 
 
@@ -98,7 +98,7 @@ def test_without_a_compiler_the_plugin_is_a_script_and_says_why(tmp_path: Path, 
     assert installed.reason == "no compiler (bgpcni-has-no-compiler)"
     assert installed.reason in render(installed)
     assert run(installed.plugins[0]) == f"{python} -I -m bgpcni.plugin\n"
-    assert run(installed.plugins[2]) == f"{python} -I -m bgpcni.ipam.executable\n"
+    assert run(installed.plugins[2]) == f"{python} -I -m bgpcni.ipam_plugin\n"
 
 
 def test_a_plain_path_starts_the_script_without_a_shell() -> None:

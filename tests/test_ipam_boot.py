@@ -13,6 +13,7 @@ from bgpcni.errors import IoFailure
 from bgpcni.ipam.boot import Noted, Reclaimer, boot_time_ns, reclaimable
 from bgpcni.ipam.leases import Entry, Leases
 from bgpcni.kernel.namespace import boot_id
+from bgpcni.testing.interleaving import Halt, Running
 
 BOOT = 1_000_000
 OLD, YOUNG = BOOT - 1, BOOT
@@ -94,6 +95,20 @@ def test_a_call_that_died_in_between_is_finished_with_the_set_it_noted(tmp_path:
     lease(tmp_path, "10.1.2.4", "live\r\neth0", OLD)
     assert reclaimer.run(leases, set()) == ["10.1.2.2"]
     assert left(tmp_path) == {"10.1.2.3", "10.1.2.4"}
+
+
+def test_two_first_calls_at_once_reclaim_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One has released what the boot left, and has not noted that; what is leased since is not taken by the other."""
+    leases = Leases(str(tmp_path), "blue")
+    lease(tmp_path, "10.1.2.2", "stale\r\neth0", OLD)
+    halt = Halt(monkeypatch, Leases, "reclaim", after=True)
+    first = Running(lambda: Reclaimer(str(tmp_path / "run"), "boot-1", BOOT).run(leases, set()))
+    halt.reached()
+    lease(tmp_path, "10.1.2.2", "live\r\neth0", OLD)
+    assert Reclaimer(str(tmp_path / "run"), "boot-1", BOOT).run(leases, set()) == []
+    halt.go_on()
+    assert first.result() == ["10.1.2.2"]
+    assert left(tmp_path) == {"10.1.2.2"}
 
 
 def test_a_torn_note_is_taken_anew_and_a_folder_that_is_none_is_error_5(tmp_path: Path) -> None:

@@ -12,15 +12,17 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from bgpcni.cni.result import Dns
 from bgpcni.errors import CheckFailed, CniError, InvalidConfiguration, IoFailure
 from bgpcni.ipam.config import parse_host_local
-from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted, parse_resolv_conf
+from bgpcni.ipam.contract import AddressTaken, PoolExhausted
+from bgpcni.ipam.host_local import HostLocal, parse_resolv_conf
 from bgpcni.ipam.leases import Leases
+from bgpcni.testing.interleaving import Calls, Halt, Running
 from bgpcni.testing.patience import SECONDS
 
 STOCK = "/usr/lib/cni/host-local"
@@ -309,6 +311,60 @@ def test_a_nearly_full_pool_still_gives_its_last_address(tmp_path: Path) -> None
     assert addresses(plugin, "c1") == ["10.1.3.254/22"]
     with pytest.raises(PoolExhausted):
         plugin.add("c2", "eth0")
+
+
+class TestRaces:
+    """What a thread, or another process's, finds while one is between two of its steps."""
+
+    ONE: ClassVar = {"ranges": [[{"subnet": "10.1.2.0/24", "rangeStart": "10.1.2.9", "rangeEnd": "10.1.2.9"}]]}
+
+    def test_the_last_address_is_one_containers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The file is there and has no owner yet: whoever comes waits, and then finds the pool full."""
+        halt, locks = Halt(monkeypatch, HostLocal, "_fill"), Calls(monkeypatch, HostLocal, "_flock")
+        first = Running(lambda: addresses(host_local(tmp_path, **self.ONE), "c1"))
+        halt.reached()
+        second = Running(lambda: addresses(host_local(tmp_path, **self.ONE), "c2"))
+        locks.wait(2)
+        halt.go_on()
+        assert first.result() == ["10.1.2.9/24"]
+        with pytest.raises(PoolExhausted):
+            second.result()
+
+    @pytest.mark.parametrize("look", ["gc", "held", "exhausted"])
+    def test_a_lease_that_is_being_written_is_no_dead_writers(
+        self, look: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """GC, DEL and STATUS look at it only when it has its owner."""
+        plugin = host_local(tmp_path, **self.ONE)
+        asks: dict[str, Callable[[], object]] = {
+            "gc": lambda: plugin.gc([("c1", "eth0")]),
+            "held": lambda: plugin.held("c1", "eth0"),
+            "exhausted": lambda: str(plugin.exhausted()),
+        }
+        halt, locks = Halt(monkeypatch, HostLocal, "_fill"), Calls(monkeypatch, HostLocal, "_flock")
+        first = Running(lambda: addresses(plugin, "c1"))
+        halt.reached()
+        asked = Running(asks[look])
+        locks.wait(2)
+        halt.go_on()
+        first.result()
+        full = "network blue: no IP address available in range set 0 (10.1.2.9-10.1.2.9)"
+        assert asked.result() == {"gc": [], "held": ["10.1.2.9"], "exhausted": full}[look]
+        plugin.check("c1", "eth0", ["10.1.2.9"])
+
+    def test_a_release_takes_nothing_from_the_next_owner(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """DEL has read that the lease is its container's; before it is removed another cannot have it."""
+        plugin = host_local(tmp_path, **self.ONE)
+        addresses(plugin, "c1")
+        halt, locks = Halt(monkeypatch, HostLocal, "_unlink"), Calls(monkeypatch, HostLocal, "_flock")
+        first = Running(lambda: plugin.release("c1", "eth0", ["10.1.2.9"]))
+        halt.reached()
+        second = Running(lambda: plugin.add("c2", "eth0", held={"10.1.2.9": ("c1", "eth0")}))
+        locks.wait(2)
+        halt.go_on()
+        assert first.result() == ["10.1.2.9"]
+        assert [lease.taken_from for lease in second.result()] == [None]
+        plugin.check("c2", "eth0", ["10.1.2.9"])
 
 
 def test_a_hundred_threads_get_a_hundred_addresses(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from bgpcni.cni.result import Route
-from bgpcni.kernel import addresses
-from bgpcni.kernel.netlink import HEADER, Message, Netlink
+from bgpcni.kernel import addresses, uapi
+from bgpcni.kernel.netlink import Message, Netlink
+from bgpcni.node.interface import _route_message
 
 
 def decoded(kind: Any, message: Message) -> Any:
     """The message as pyroute2 understands it."""
-    found = kind(HEADER.pack(16 + len(message.body), message.kind, message.flags | 5, 1, 0) + message.body)
+    found = kind(uapi.NLMSGHDR.pack(16 + len(message.body), message.kind, message.flags | 5, 1, 0) + message.body)
     found.decode()
     return found
 
@@ -58,7 +59,7 @@ def test_duplicate_address_detection_only_where_asked_for() -> None:
 )  # fmt: skip
 def test_a_route_carries_what_the_configuration_gave(route: Route, expected: dict[str, Any]) -> None:
     """dst, gw, mtu, advmss, priority, table, scope: all keys of the specification."""
-    found = decoded(rtmsg, addresses.route_message(7, route))
+    found = decoded(rtmsg, _route_message(7, route))
     metrics = found.get_attr("RTA_METRICS")
     read = {
         "dst": found.get_attr("RTA_DST"),
@@ -87,4 +88,4 @@ def test_the_real_kernels_loopback_is_understood() -> None:
         assert "127.0.0.1/8" in {item.address for item in addresses.assigned(kernel, 1)}
         (answer,) = kernel.send(addresses.way_message("127.0.0.1"))
         assert addresses.not_on(answer, {1}.__contains__) == "the address is the node's own"
-        assert not addresses.has_route(kernel, 1, Route(dst="203.0.113.77/32"))
+        assert not addresses.has_route(kernel, 1, "203.0.113.77/32", None, None)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+import threading
 from ipaddress import IPv4Address, IPv6Address
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bgpcni.kernel import frames
+from bgpcni.testing.patience import SECONDS
 
 MAC = bytes.fromhex("020000000001")
 
@@ -45,3 +48,29 @@ def test_the_checksum_adds_up(mac: bytes, address: IPv6Address) -> None:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     assert total == 0xFFFF
+
+
+def test_two_first_announcements_at_once_open_one_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing a packet socket takes the kernel milliseconds, so none is opened that is not kept."""
+    opened: list[object] = []
+
+    class Packet:
+        def __init__(self, *_: object) -> None:
+            opened.append(self)
+            if len(opened) == 1:
+                other.start()
+                other.join(0.2)  # were it not kept waiting, it would be through by then, with a socket of its own
+
+        def sendto(self, frame: bytes, to: tuple[str, int]) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(frames.socket, "socket", Packet)
+    with frames.Herald() as herald:
+        other = threading.Thread(target=herald.announce, args=("br0", "02:00:00:00:00:01", ["10.1.2.4"]))
+        herald.announce("br0", "02:00:00:00:00:01", ["10.1.2.3"])
+        other.join(SECONDS)
+    assert not other.is_alive()
+    assert len(opened) == 1

@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from bgpcni.kernel import links
+from bgpcni.kernel import links, uapi
 from bgpcni.kernel.links import GROUP, Link, alias_of, is_ours
-from bgpcni.kernel.netlink import HEADER, Message, Netlink, attribute
+from bgpcni.kernel.netlink import Message, Netlink, attribute
 from bgpcni.model import AttachmentKey
 
 KEY = AttachmentKey("net", "c1", "eth0")
-LINK = Link(7, "veth1", "veth", "02:00:00:00:00:01", 1500, True, False, 3, 2, alias_of(KEY), GROUP)
+LINK = Link(7, "veth1", "veth", "02:00:00:00:00:01", 1500, True, False, 3, 2, alias_of(KEY.digest, str(KEY)), GROUP)
 
 
 def decoded(message: Message) -> Any:
     """The message as pyroute2 understands it."""
-    found = ifinfmsg(HEADER.pack(16 + len(message.body), message.kind, 5, 1, 0) + message.body)
+    found = ifinfmsg(uapi.NLMSGHDR.pack(16 + len(message.body), message.kind, 5, 1, 0) + message.body)
     found.decode()
     return found
 
@@ -59,8 +59,8 @@ def test_a_pair_is_made_in_one_message(mac: str | None, mtu: int) -> None:
 @pytest.mark.parametrize(("hairpin", "isolated"), [(True, False), (False, True), (True, True), (False, False)])
 def test_the_mark_is_set_by_index_with_the_ports_modes(hairpin: bool, isolated: bool) -> None:
     """hairpinMode and portIsolation of the stock plugin."""
-    found = decoded(links.mark_message(7, alias_of(KEY), hairpin=hairpin, isolated=isolated))
-    assert (found["index"], found.get_attr("IFLA_IFALIAS")) == (7, alias_of(KEY))
+    found = decoded(links.mark_message(7, alias_of(KEY.digest, str(KEY)), hairpin=hairpin, isolated=isolated))
+    assert (found["index"], found.get_attr("IFLA_IFALIAS")) == (7, alias_of(KEY.digest, str(KEY)))
     info = found.get_attr("IFLA_LINKINFO")
     if not (hairpin or isolated):
         assert info is None
@@ -132,23 +132,23 @@ def test_a_link_that_says_nothing_is_read_all_the_same() -> None:
 
 def test_whose_a_link_is_is_written_on_it() -> None:
     """Our alias for this attachment; or none yet, but born in our group (a kill between the two sends)."""
-    assert is_ours(LINK, KEY)
-    assert is_ours(replace(LINK, alias=""), KEY)
-    assert is_ours(replace(LINK, group=0), KEY)
-    assert not is_ours(LINK, AttachmentKey("net", "c2", "eth0"))
-    assert not is_ours(replace(LINK, alias="", group=0), KEY)
-    assert not is_ours(replace(LINK, alias="", kind="dummy"), KEY)
-    assert not is_ours(replace(LINK, alias="somebody's"), KEY)
-    assert not is_ours(replace(LINK, alias=f"bgpcni:{KEY.digest[:19]}"), KEY)
+    assert is_ours(LINK, KEY.digest)
+    assert is_ours(replace(LINK, alias=""), KEY.digest)
+    assert is_ours(replace(LINK, group=0), KEY.digest)
+    assert not is_ours(LINK, AttachmentKey("net", "c2", "eth0").digest)
+    assert not is_ours(replace(LINK, alias="", group=0), KEY.digest)
+    assert not is_ours(replace(LINK, alias="", kind="dummy"), KEY.digest)
+    assert not is_ours(replace(LINK, alias="somebody's"), KEY.digest)
+    assert not is_ours(replace(LINK, alias=f"bgpcni:{KEY.digest[:19]}"), KEY.digest)
 
 
 @given(st.text(alphabet="aé€😀", min_size=50, max_size=400))
 def test_an_alias_fits_whatever_the_container_is_called(container: str) -> None:
     """The kernel takes 255 octets; what decides whose it is comes first."""
     key = AttachmentKey("net", container, "eth0")
-    alias = alias_of(key)
+    alias = alias_of(key.digest, str(key))
     assert len(alias.encode()) <= 255
-    assert is_ours(replace(LINK, alias=alias), key)
+    assert is_ours(replace(LINK, alias=alias), key.digest)
 
 
 def test_links_of_the_real_kernel_are_read() -> None:

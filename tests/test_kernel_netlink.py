@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgpcni.kernel import netlink
-from bgpcni.kernel.netlink import HEADER, Message, Netlink, NetlinkError, attribute, attributes, nested, text, u32
+from bgpcni.kernel import uapi
+from bgpcni.kernel.netlink import Message, Netlink, NetlinkError, attribute, attributes, nested, text, u32
 
 
 @given(st.lists(st.tuples(st.integers(0, 0x3FFF), st.binary(max_size=40)), max_size=6))
@@ -61,13 +61,13 @@ class Kernel:
         """(type, flags, sequence number, body) each, in one datagram."""
         data = b""
         for kind, flags, sequence, body in messages:
-            data += HEADER.pack(16 + len(body), kind, flags, sequence, 0) + body + b"\0" * (-len(body) % 4)
+            data += uapi.NLMSGHDR.pack(16 + len(body), kind, flags, sequence, 0) + body + b"\0" * (-len(body) % 4)
         self.theirs.send(data)
 
 
 def ack(sequence: int, code: int = 0, words: str = "", *, capped: bool = False) -> tuple[int, int, int, bytes]:
     """struct nlmsgerr, with the request (or its header only) behind it and the kernel's words."""
-    request = HEADER.pack(16 + 8, 16, 5, sequence, 0) + (b"" if capped else b"\xaa" * 8)
+    request = uapi.NLMSGHDR.pack(16 + 8, 16, 5, sequence, 0) + (b"" if capped else b"\xaa" * 8)
     flags = (0x100 if capped else 0) | (0x200 if words else 0)
     return 2, flags, sequence, struct.pack("=i", -code) + request + (attribute(1, words) if words else b"")
 
@@ -86,7 +86,7 @@ def test_every_message_gets_its_own_answer() -> None:
         assert second.errno == errno.EEXIST
         assert "File exists already" in str(second)
         sent = kernel.theirs.recv(1 << 16)
-        heads = [HEADER.unpack_from(sent, at) for at in (0, 16, 32)]
+        heads = [uapi.NLMSGHDR.unpack_from(sent, at) for at in (0, 16, 32)]
         assert heads == [(16, 18, 1, 1, 0), (16, 16, 0x605, 2, 0), (16, 17, 5, 3, 0)]
 
 
@@ -131,7 +131,7 @@ def test_the_real_kernel_answers() -> None:
     """The loopback link of this process's namespace, found by index (no rights needed)."""
     with Netlink.open() as kernel:
         body = struct.pack("=BxHiII", 0, 0, 1, 0, 0)
-        (data,) = kernel.run(Message(netlink.RTM_GETLINK, 0, body))
+        (data,) = kernel.run(Message(uapi.RTM_GETLINK, 0, body))
         assert text(attributes(data, 16)[3]) == "lo"
-        answers: list[Any] = kernel.send(Message(netlink.RTM_GETLINK, 0, struct.pack("=BxHiII", 0, 0, 1 << 30, 0, 0)))
+        answers: list[Any] = kernel.send(Message(uapi.RTM_GETLINK, 0, struct.pack("=BxHiII", 0, 0, 1 << 30, 0, 0)))
         assert answers[0].errno == errno.ENODEV

@@ -1,4 +1,4 @@
-"""Links are deleted for whoever asks, whatever happens to the others, and nobody waits longer than it takes."""
+"""Each caller's link is deleted, whatever happens to the others, and nobody waits longer than necessary."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 
 import pytest
-from waiting import until
 
-from bgpcni.kernel import links
+from bgpcni.kernel import links, uapi
 from bgpcni.kernel import reaper as module
-from bgpcni.kernel.netlink import RTM_DELLINK, RTM_GETLINK, Message, NetlinkError, attribute, attributes, u32
+from bgpcni.kernel.netlink import Message, NetlinkError, attribute, attributes, u32
 from bgpcni.kernel.reaper import Reaper
+from bgpcni.testing.patience import until
 
 SECONDS = 60.0
-_PEER, _ALIAS, _GROUP, _NETNSID = 5, 20, 27, 37
 NSID, INSIDE = 3, 2
 """A container's end has the index INSIDE, in the namespace whose nsid is NSID and the index of the host's end."""
 
@@ -66,7 +65,7 @@ class Kernel:
         event = self.events.get()
         if isinstance(event, Exception):
             raise event
-        return [(event[0], RTM_DELLINK, event[1])]
+        return [(event[0], uapi.RTM_DELLINK, event[1])]
 
     def told(self, *events: tuple[int | None, int]) -> None:
         """Tell of links that are gone, and return when the reaper has seen to it."""
@@ -86,17 +85,20 @@ class Kernel:
     def send(self, *messages: Message) -> list[bytes | NetlinkError]:
         return [self._answer(message) for message in messages]
 
+    def send_all(self, messages: list[Message], portion: int) -> list[bytes | NetlinkError]:
+        return self.send(*messages)
+
     def _answer(self, message: Message) -> bytes | NetlinkError:
         index = int(struct.unpack_from("=i", message.body, 4)[0])
-        group = attributes(message.body, 16).get(_GROUP)
-        if message.kind == RTM_DELLINK:
+        group = attributes(message.body, 16).get(uapi.IFLA_GROUP)
+        if message.kind == uapi.RTM_DELLINK:
             return self._delete([index] if index else [i for i, g in self.groups.items() if g == u32(group or b"")])
         if index not in self.aliases:
             return NetlinkError(errno.ENODEV, "")
-        if message.kind == RTM_GETLINK:
+        if message.kind == uapi.RTM_GETLINK:
             return (
-                links.header(index) + attribute(_ALIAS, self.aliases[index])
-                + attribute(_PEER, INSIDE) + attribute(_NETNSID, NSID + index)
+                links.header(index) + attribute(uapi.IFLA_IFALIAS, self.aliases[index])
+                + attribute(uapi.IFLA_LINK, INSIDE) + attribute(uapi.IFLA_LINK_NETNSID, NSID + index)
             )  # fmt: skip
         assert group is not None
         self.groups[index] = u32(group)
@@ -269,7 +271,7 @@ def test_each_of_a_batch_is_told_the_truth_about_its_own_link(kernel: Kernel, er
 
 
 def test_an_error_that_leaves_it_open_is_no_success(kernel: Kernel) -> None:
-    """Nobody of a batch hears that his link is gone when nothing is known of it."""
+    """If it is not known what happened to a batch, no caller is told that its link is gone."""
     kernel.add(1, 2, 3)
     kernel.group_refusal = ValueError("x")
     first, mates = piled_up(Reaper(), kernel, 1, 2, 3)
@@ -310,7 +312,7 @@ def test_a_process_without_threads_says_so(kernel: Kernel, monkeypatch: pytest.M
 
 
 def test_many_at_once_all_go(kernel: Kernel) -> None:
-    """Whoever is first; more than a batch holds."""
+    """More deletions than a batch holds are all done, in any order."""
     indexes = range(1, 501)
     kernel.add(*indexes)
     reaper = Reaper()

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from bgpcni.kernel import links, vlans
-from bgpcni.kernel.netlink import HEADER, Message, Netlink, attribute, nested
+from bgpcni.kernel import links, uapi, vlans
+from bgpcni.kernel.netlink import Message, Netlink, attribute, nested
 from bgpcni.kernel.vlans import PVID, UNTAGGED, Tagging
 
 
 def said(message: Message) -> list[tuple[int, int]]:
     """(VLAN, flags) of each VLAN info in a message about a port."""
-    found: Any = ifinfmsg(HEADER.pack(16 + len(message.body), message.kind, 5, 1, 0) + message.body)
+    found: Any = ifinfmsg(uapi.NLMSGHDR.pack(16 + len(message.body), message.kind, 5, 1, 0) + message.body)
     found.decode()
     assert (found["family"], found["index"]) == (7, 9)
     spec = found.get_attr("IFLA_AF_SPEC")
@@ -91,7 +91,3 @@ def test_whether_a_bridge_filters_is_among_its_details(details: bytes, filters: 
     body = links.header(3) + nested(18, attribute(1, "bridge"), nested(2, data))
     assert vlans.filters(links.parse(body)) == filters
     assert not vlans.filters(link)
-
-
-def test_a_missing_vlan_names_the_key_that_asked_for_it() -> None:
-    assert (Tagging(5).key, Tagging(0, (5,)).key, Tagging().key) == ("vlan", "vlanTrunk", "vlanTrunk")

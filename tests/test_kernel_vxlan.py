@@ -11,8 +11,8 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from bgpcni.bgp import gateway_mac
-from bgpcni.kernel import gateway, routes, vrf, vxlan
-from bgpcni.kernel.netlink import HEADER, Message
+from bgpcni.kernel import gateway, routes, uapi, vrf, vxlan
+from bgpcni.kernel.netlink import Message
 
 macs = st.binary(min_size=6, max_size=6).map(lambda octets: octets.hex(":"))
 addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)
@@ -22,7 +22,7 @@ vnis = st.one_of(st.none(), st.integers(1, (1 << 24) - 1))
 
 def read(message: Message, kind: type) -> tuple[dict[str, object], dict[str, object]]:
     """(header, attributes) of a packed message."""
-    data = HEADER.pack(len(message.body) + 16, message.kind, message.flags, 1, 0) + message.body
+    data = uapi.NLMSGHDR.pack(len(message.body) + 16, message.kind, message.flags, 1, 0) + message.body
     found = kind(data)
     found.decode()
     return {key: found[key] for key, _ in kind.fields}, dict(found["attrs"])  # type: ignore[attr-defined]

@@ -280,7 +280,7 @@ def test_under_its_ipam_name_it_is_another_plugin(launcher: Launcher) -> None:
     with launcher.agent(replying(0, b"{}")) as agent:
         done = replace(launcher, path=path).run(b"{}")
     assert agent.calls == []
-    assert handed(done).argv[1:] == ["-I", "-m", "bgpcni.ipam.executable"]
+    assert handed(done).argv[1:] == ["-I", "-m", "bgpcni.ipam_plugin"]
     assert handed(done).stdin == b"{}"
 
 

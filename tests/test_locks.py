@@ -136,7 +136,7 @@ def test_locks_are_not_inherited(folder: int) -> None:
 
 
 def test_a_link_is_not_followed(folder: int, tmp_path: Path) -> None:
-    """Not even into one's own folder."""
+    """A symbolic link is refused, even if it leads into the same folder."""
     (tmp_path / "x.lock").symlink_to(tmp_path / "y")
     with pytest.raises(OSError, match="symbolic links"):
         acquire("x.lock", folder)
@@ -168,7 +168,7 @@ def test_one_agent(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_calls_without_an_agent_work_side_by_side(folder: int) -> None:
-    """And the agent that starts meanwhile waits for them, while no further call begins."""
+    """An agent that starts waits for running calls, and no further call begins."""
     call = WriterLocks(folder)
     call.as_call()
     assert in_child(WriterLocks(folder).as_call) == "ok"
@@ -195,7 +195,7 @@ def test_a_call_that_looks_for_an_agent_is_not_in_the_way_of_one(folder: int) ->
 
 
 def test_a_refused_call_leaves_the_agents_lock_alone(folder: int) -> None:
-    """Its probe is closed whatever happens."""
+    """A call that is refused has closed its lock on `agent.lock`."""
     writer = acquire("writer.lock", folder)
     call = WriterLocks(folder)
     with pytest.raises(Busy):

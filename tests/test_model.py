@@ -1,8 +1,9 @@
-"""The nouns: routes print as FRR prints them, records survive the disk, keys are told apart."""
+"""The values: routes print as in FRR, records can be read back, and different keys have different digests."""
 
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,21 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bgpcni.cni.result import Route
-from bgpcni.model import Address, Attachment, AttachmentKey, Bgp, ExporterUse, Family, Ipam, Nlri
+from bgpcni.model import (
+    Address,
+    Attachment,
+    AttachmentKey,
+    Bgp,
+    ExporterUse,
+    Family,
+    IpamRecord,
+    IpPrefixNlri,
+    MacIpNlri,
+    MulticastNlri,
+    Nlri,
+    UnicastNlri,
+    VpnNlri,
+)
 
 RD = "10.0.0.1:5"
 EVPN = Family.L2VPN_EVPN
@@ -19,21 +34,33 @@ EVPN = Family.L2VPN_EVPN
 @pytest.mark.parametrize(
     ("nlri", "text"),
     [
-        (Nlri(Family.IPV4_UNICAST, "unicast", "10.1.2.3/32"), "10.1.2.3/32"),
-        (Nlri(Family.IPV6_VPN, "vpn", "2001:db8::1/128", rd=RD), "10.0.0.1:5:2001:db8::1/128"),
-        (Nlri(EVPN, "multicast", rd=RD, originator="10.0.0.1"), "10.0.0.1:5:[3]:[0]:[32]:[10.0.0.1]"),
-        (Nlri(EVPN, "multicast", rd=RD, originator="2001:db8::1"), "10.0.0.1:5:[3]:[0]:[128]:[2001:db8::1]"),
-        (Nlri(EVPN, "mac-ip", rd=RD, mac="02:00:00:00:00:01"), "10.0.0.1:5:[2]:[0]:[48]:[02:00:00:00:00:01]"),
+        (UnicastNlri.of("10.1.2.3/32"), "10.1.2.3/32"),
+        (VpnNlri.of("2001:db8::1/128", RD), "10.0.0.1:5:2001:db8::1/128"),
+        (MulticastNlri(RD, "10.0.0.1"), "10.0.0.1:5:[3]:[0]:[32]:[10.0.0.1]"),
+        (MulticastNlri(RD, "2001:db8::1"), "10.0.0.1:5:[3]:[0]:[128]:[2001:db8::1]"),
+        (MacIpNlri(RD, "02:00:00:00:00:01"), "10.0.0.1:5:[2]:[0]:[48]:[02:00:00:00:00:01]"),
         (
-            Nlri(EVPN, "mac-ip", "10.1.2.3/32", rd=RD, mac="02:00:00:00:00:01"),
+            MacIpNlri(RD, "02:00:00:00:00:01", "10.1.2.3/32"),
             "10.0.0.1:5:[2]:[0]:[48]:[02:00:00:00:00:01]:[32]:[10.1.2.3]",
         ),
-        (Nlri(EVPN, "ip-prefix", "10.1.2.0/24", rd=RD), "10.0.0.1:5:[5]:[0]:[24]:[10.1.2.0]"),
+        (IpPrefixNlri(RD, "10.1.2.0/24"), "10.0.0.1:5:[5]:[0]:[24]:[10.1.2.0]"),
     ],
 )
 def test_an_nlri_reads_as_in_frr(nlri: Nlri, text: str) -> None:
     """What `bgpcni routes` shows can be pasted into vtysh."""
     assert str(nlri) == text
+
+
+def test_routes_of_two_types_are_two_routes() -> None:
+    """Even where all that they say is the same: neither takes the other's place in a table."""
+    rd, text = RD, "10.0.0.1"
+    one_of_each = [
+        UnicastNlri(Family.IPV4_VPN, text), VpnNlri(Family.IPV4_VPN, text, rd), MacIpNlri(rd, text),
+        MulticastNlri(rd, text), IpPrefixNlri(rd, text),
+    ]  # fmt: skip
+    assert {type(nlri) for nlri in one_of_each} == set(get_args(Nlri))
+    assert len(set(one_of_each)) == len(one_of_each)
+    assert IpPrefixNlri(rd, text) == IpPrefixNlri(rd, text)
 
 
 @given(
@@ -57,7 +84,7 @@ FULL = Attachment(
     cookie=7,
     addresses=(Address(address="10.1.2.3/24", gateway="10.1.2.1"),),
     routes=(Route(dst="0.0.0.0/0"),),
-    ipam=Ipam(type="host-local", data_dir="/var/lib/cni/networks"),
+    ipam=IpamRecord(type="host-local", data_dir="/var/lib/cni/networks"),
     bgp=Bgp(family="vpn", rd=RD, label=16, export_rt=("64512:1",)),
     exporters=(ExporterUse(name="fabric", type="bagpipe", config={"url": "http://127.0.0.1:8082"}),),
 )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from memory_exporter import FACTS
 
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence.convergence import Convergence
@@ -20,6 +19,7 @@ from bgpcni.node.next_step import Done
 from bgpcni.node.node import Node
 from bgpcni.nudges import Nudges
 from bgpcni.store import Store
+from bgpcni.testing.memory import FACTS
 
 NO_LINK = (1 << 31) - 7
 
@@ -43,7 +43,7 @@ class Found(NamedTuple):
 def look(node: Node) -> Found:
     stored = [one for each in node.store.all() if (one := boots.settled(node, each)) is not None]
     known = [(one.state, one.attachment) for one in stored if one.attachment is not None]
-    up = [item for state, item in known if state is State.UP and reconcile.is_of_this_boot(node, item)]
+    up = [item for state, item in known if state is State.UP and boots.is_of_this_boot(node, item)]
     return Found(up, [item for _, item in known if item not in up], sum(one.attachment is None for one in stored))
 
 

@@ -1,4 +1,4 @@
-"""ADDs that failed are remembered, so many and no more, until they work."""
+"""A limited number of failed ADDs is remembered, until the ADD succeeds."""
 
 from __future__ import annotations
 
@@ -57,3 +57,13 @@ def test_what_is_kept_is_bounded() -> None:
     assert len(failures.about("net")) == module.MOST
     assert failures.about("c0") == []
     assert len(failures.about("c1")[0].msg) == module.LONGEST
+
+
+def test_a_pod_that_failed_is_found_by_its_name() -> None:
+    failures = Failures()
+    args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0"
+    error = json.dumps({"code": 7, "msg": "no"}).encode()
+    failures.failed({"CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_ARGS": args}, b"{}", error)
+    failures.failed({"CNI_CONTAINERID": "c2", "CNI_IFNAME": "eth0", "CNI_ARGS": "nonsense"}, b"{}", error)
+    assert [one.container_id for one in failures.about("shop/web-0")] == ["c1"]
+    assert failures.about("shop") == failures.about("None") == []

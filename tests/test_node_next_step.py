@@ -1,10 +1,9 @@
-"""What is done next for an attachment, over every situation there can be: nothing is given back too early, nothing
-is withdrawn too early, and everything comes to an end."""
+"""The next step of an attachment, in every possible situation: nothing is released or withdrawn too early, and every
+ending completes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -135,6 +134,13 @@ def test_a_record_names_every_exporter_that_may_have_it(views: list[View]) -> No
                 assert one.use in step.uses or one.standing is Standing.GONE, view
 
 
+def test_a_record_follows_a_name_once_all_is_done() -> None:
+    """An exporter that is only called otherwise: nothing is announced or withdrawn, the record says its name."""
+    view = View(State.UP, exporters=(AtExporter(USES[0], Standing.ANNOUNCED),), renamed=True)
+    assert next_step(view) == Record((USES[0],))
+    assert next_step(view._replace(renamed=False)) == Done()
+
+
 def test_every_situation_comes_to_an_end(views: list[View]) -> None:
     """Each step, taken, leads on: after a few of them the attachment is as it should be, waits, or is gone."""
     for first in views:
@@ -151,13 +157,13 @@ def test_every_situation_comes_to_an_end(views: list[View]) -> None:
 def test_what_is_confirmed_at_last_is_released(views: list[View]) -> None:
     """Whatever it waits for: once every exporter has confirmed and every clock has run out, nothing is left."""
     for first in views:
-        view = replace(
-            first, state=State.LEAVING, exporters=tuple(replace(one, wanted=False) for one in first.exporters)
+        view = first._replace(
+            state=State.LEAVING, exporters=tuple(one._replace(wanted=False) for one in first.exporters)
         )
         for _ in range(20):
             step = next_step(view)
             if isinstance(step, Wait):
-                view = replace(view, exporters=tuple(replace(one, standing=Standing.GONE) for one in view.exporters))
+                view = view._replace(exporters=tuple(one._replace(standing=Standing.GONE) for one in view.exporters))
             elif isinstance(step, Done):
                 break
             else:
@@ -169,17 +175,16 @@ def taken(view: View, step: object) -> View:
     """The view after a step, by what each step promises."""
 
     def having(uses: tuple[ExporterUse, ...], standing: Standing) -> View:
-        return replace(
-            view,
+        return view._replace(
             exporters=tuple(
-                replace(one, standing=standing, recorded=True) if one.use in uses else one for one in view.exporters
+                one._replace(standing=standing, recorded=True) if one.use in uses else one for one in view.exporters
             ),
         )
 
     match step:
         case Leave(told):
             kept = view.exporters if told else ()
-            return replace(view, state=State.LEAVING, exporters=tuple(replace(one, wanted=False) for one in kept))
+            return view._replace(state=State.LEAVING, exporters=tuple(one._replace(wanted=False) for one in kept))
         case Announce(uses):
             return having(uses, Standing.WANTED)
         case Withdraw(uses):
@@ -187,9 +192,9 @@ def taken(view: View, step: object) -> View:
         case Excuse(uses):
             return having(uses, Standing.GONE)
         case TearDown():
-            return replace(view, link=Link.TORN_DOWN)
+            return view._replace(link=Link.TORN_DOWN)
         case Record(uses):
-            return replace(view, exporters=tuple(one for one in view.exporters if one.use in uses))
+            return view._replace(exporters=tuple(one for one in view.exporters if one.use in uses))
         case Release():
-            return replace(view, state=None)
+            return view._replace(state=None)
     raise AssertionError(step)

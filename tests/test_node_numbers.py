@@ -1,4 +1,4 @@
-"""An ADD that fails uses up no number of a network, unless somebody else needs it."""
+"""A failed ADD frees the number that it was given, unless something else needs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from memory_exporter import FACTS, Memory
 
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
@@ -21,6 +20,7 @@ from bgpcni.node.numbers import NumbersInUse
 from bgpcni.node.request import parse_request
 from bgpcni.nudges import Nudges
 from bgpcni.store import Store
+from bgpcni.testing.memory import FACTS, Memory
 from bgpcni.undo import Undo
 
 SECONDS = 60

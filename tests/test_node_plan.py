@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bgpcni.cni.result import Dns, Route
-from bgpcni.config.agent import AgentConfig
+from bgpcni.config.agent import AgentConfig, NetworkTable
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment
 from bgpcni.kernel.vlans import Tagging
 from bgpcni.model import Address, Attachment, AttachmentKey, NodeFacts
@@ -257,9 +257,9 @@ def test_a_path_that_agent_toml_names_may_be_named() -> None:
             r"bgp\.vrf: .* longer than 15 characters",
         ),
         ({"family": "evpn", "vni": 5, "vrf": "cni0", "l3vni": 6}, r"bgp\.vrf: cni0 is the name of the bridge"),
-        ({"family": "vpn", "vrf": "red", "l3vni": 6}, r"bgp\.l3vni: is of EVPN"),
-        ({"family": "unicast", "vrf": "red"}, r"bgp\.vrf: unicast routes are of the node's own table"),
-        ({"vrf": "red"}, r"bgp\.vrf: unicast routes are of the node's own table"),
+        ({"family": "vpn", "vrf": "red", "l3vni": 6}, r"bgp\.l3vni: it belongs to EVPN"),
+        ({"family": "unicast", "vrf": "red"}, r"bgp\.vrf: unicast routes go into the node's own table"),
+        ({"vrf": "red"}, r"bgp\.vrf: unicast routes go into the node's own table"),
     ],
 )
 def test_a_vrf_that_cannot_be_is_refused(asks: dict[str, Any], words: str) -> None:
@@ -410,3 +410,34 @@ def test_the_configurations_dns_counts_before_that_of_ipam() -> None:
         ({"runtimeConfig": {"dns": {"servers": ["192.0.2.9"]}}}, given),
     ):
         assert plan.dns_of(request(**document).settings, given) == dns
+
+
+SPEAKERS = AgentConfig.model_validate(
+    {"exporters": {"a": {"type": "exabgp"}, "b": {"type": "exabgp", "local_address": "192.0.2.2"}, "kernel": {}}}
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [(["exabgp"], ["a", "b"]), (["b"], ["b"]), (["b", "exabgp", "frr"], ["b", "a", "frr"]), ([], [])],
+)
+def test_a_type_means_every_exporter_of_it(asked: list[str], names: list[str]) -> None:
+    """`"exporters": ["exabgp"]`, wherever it is said: all of agent.toml's; where it has none, the one so called."""
+    config = request(exporters=asked).settings
+    assert [use.name for use in plan.exporters_of(config, SPEAKERS, resident=True)] == names
+    here = SPEAKERS.model_copy(update={"networks": {config.name: NetworkTable(exporters=tuple(asked))}})
+    assert [use.name for use in plan.exporters_of(request().settings, here, resident=True)] == names
+    assert [use.name for use in plan.configured(SPEAKERS)] == ["a", "b", "kernel"]
+
+
+def test_a_type_that_the_policy_allows_is_each_of_its_exporters() -> None:
+    """But not one that a network configuration makes up."""
+    rules = SPEAKERS.model_copy(
+        update={"policy": AgentConfig.model_validate({"policy": {"exporters": ["exabgp"]}}).policy}
+    )
+    routing = plan.routing(request(exporters=["a", "b"]), rules, FACTS, 1, resident=True)
+    assert [use.name for use in routing.exporters] == ["a", "b"]
+    with pytest.raises(InvalidConfiguration, match=r"exporters: kernel is not allowed by \[policy\] exporters"):
+        plan.routing(request(exporters=["kernel"]), rules, FACTS, 1, resident=True)
+    with pytest.raises(InvalidConfiguration, match=r"exporters: mine-.* is not allowed by \[policy\] exporters"):
+        plan.routing(request(exporters=[{"type": "exabgp", "name": "mine"}]), rules, FACTS, 1, resident=True)

@@ -1,4 +1,5 @@
-"""A changed configuration while containers run: what waits, waits alone, says what for, and ends with what it owes."""
+"""A changed configuration while containers run: a waiting hand-over delays nothing else, `status` says what it waits
+for, and it ends when all is confirmed."""
 
 from __future__ import annotations
 
@@ -8,24 +9,21 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from memory_exporter import FACTS, Memory
-from waiting import SECONDS, until
+from at_work import AtWork
 
 from bgpcni import clock
 from bgpcni.agent import worker
-from bgpcni.agent.worker import Worker
+from bgpcni.commands import answers
 from bgpcni.config.agent import AgentConfig, ExporterTable, NetworkTable
 from bgpcni.convergence import catalog
-from bgpcni.convergence.convergence import Convergence
+from bgpcni.convergence.announcer import Announcer
 from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import CheckFailed, InvalidConfiguration, TryAgain
 from bgpcni.exporter import NotThereYet
 from bgpcni.model import Address, Attachment, ExporterUse, State
 from bgpcni.node import check, interface, next_step, reconcile, reload
-from bgpcni.node.node import Node
-from bgpcni.nudges import Nudges
-from bgpcni.operator import answers
-from bgpcni.store import Store
+from bgpcni.testing.memory import FACTS, Memory
+from bgpcni.testing.patience import SECONDS, until
 
 VERBS = ("announce", "withdraw", "prune")
 
@@ -40,21 +38,12 @@ def config(*exporters: str, **networks: list[str]) -> AgentConfig:
     )
 
 
-class Place:
-    """A node at work, on folders of its own, its speakers in memory."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.store = Store(tmp_path / "data", tmp_path / "run")
-        self.nudges = Nudges()
-        self.convergence = Convergence(FACTS, self.nudges)
-        self.node = Node(self.store, config("old"), FACTS, self.convergence, self.nudges)
-        self.worker = Worker(self.node)
-        self.thread = threading.Thread(target=self.worker.run)
+class Place(AtWork):
+    """The one that is reloaded, and whose speakers come and go."""
 
     def up(self, container: str = "c1", network: str = "net", exporter: str = "old", number: int = 3) -> Attachment:
-        item = Attachment(
-            boot_id=self.node.boot_id, network=network, container_id=container, ifname="eth0", netns="/x",
-            chained=True, addresses=(Address(address=f"10.1.2.{number}/24"),),
+        item = self.attachment(
+            network=network, container_id=container, addresses=(Address(address=f"10.1.2.{number}/24"),),
             exporters=(ExporterUse(name=exporter, type="memory"),),
         )  # fmt: skip
         self.store.put(State.UP, item)
@@ -67,11 +56,6 @@ class Place:
         for key in reconcile.concerned(self.node):
             self.nudges.nudge(key)
         self.worker.retire_soon()
-
-    def exporter(self, name: str) -> Memory:
-        found = self.convergence.ensure(ExporterUse(name=name, type="memory"))._exporter
-        assert isinstance(found, Memory)
-        return found
 
     def away(self, name: str) -> Memory:
         """Its speaker cannot be reached until `back`, and is given nothing."""
@@ -109,14 +93,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         monkeypatch.setattr(next_step, name, 0.005)
     monkeypatch.setattr(worker, "REST_SECONDS", 0.005)
     monkeypatch.setattr(next_step, "VAIN_SECONDS", 0.05)
-    place = Place(tmp_path)
-    place.convergence.start()
-    place.thread.start()
-    yield place
-    place.nudges.close()
-    place.thread.join(SECONDS)
-    place.convergence.stop()
-    place.store.close()
+    made = Place(tmp_path, config("old"))
+    with made:
+        yield made
 
 
 def test_an_exporter_that_does_not_come_is_waited_for_aloud(place: Place) -> None:
@@ -127,9 +106,8 @@ def test_an_exporter_that_does_not_come_is_waited_for_aloud(place: Place) -> Non
     place.reload(config("old", net=["new"], other=["old", "third"]))
     until(lambda: place.named(other) == ["old", "third"])
     until(lambda: place.named(items[1]) == ["old", "new"])
-    said = (
-        "2 attachments are handed over by a reload: new has not announced: the speaker is away; old goes on announcing"
-    )
+    reason = "new has not announced it: the speaker is away; old still announces it"
+    said = f"2 attachments are handed over by a reload: {reason}"
     until(lambda: place.waits() == [said])
     assert len(place.exporter("old").table) == 3
     place.back("new")
@@ -259,7 +237,7 @@ def test_an_exporter_that_the_new_facts_rule_out(place: Place, monkeypatch: pyte
     place.up()
     monkeypatch.setattr(Memory, "check", classmethod(lambda cls, config, node: "no [bgp]" if node.asn == 9 else None))
     facts = FACTS.__class__(run_dir="/nowhere", data_dir="/nowhere", asn=9)
-    with pytest.raises(InvalidConfiguration, match=r"exporters: old: no \[bgp\], and .* net/c1/eth0"):
+    with pytest.raises(InvalidConfiguration, match=r"exporters: old: no \[bgp\].* net/c1/eth0"):
         reload.refuse(place.node, config("old"), facts)
     reload.refuse(place.node, config(), facts)
 
@@ -275,7 +253,7 @@ def test_what_a_container_had_before_is_withdrawn_also_through_an_exporter_that_
     until(lambda: len(old.table) == 1)
     place.away("old")
     with place.store.locked(before.key, SECONDS):
-        assert not reconcile.tear_down(place.node, before).released
+        assert not reconcile.end(place.node, before).released
     place.reload(config("new"))
     again = before.model_copy(update={"exporters": (ExporterUse(name="new", type="memory"),), "created": "later"})
     with place.store.locked(before.key, SECONDS):
@@ -293,7 +271,7 @@ def test_what_a_container_had_before_is_withdrawn_also_through_an_exporter_that_
 def test_exporters_are_let_go_of_that_nobody_needs_since_it_was_last_looked(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hand-over ends while those of an earlier one are let go of, which takes its time."""
+    """A hand-over can end while the exporters of an earlier one are still being closed."""
     begun, go_on, retired = threading.Event(), threading.Event(), list[str]()
     real = place.convergence.retire
 
@@ -323,3 +301,22 @@ def test_an_add_that_a_drain_overtakes_is_refused(place: Place, monkeypatch: pyt
     with pytest.raises(TryAgain, match="drained"):
         place.node.announce(item)
     assert place.convergence.standing(item, item.exporters[0]) is Standing.UNKNOWN
+
+
+def test_an_exporter_that_is_back_when_it_is_let_go_of_withdraws(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was removed and away for so long that nobody waits for it any more: its routes go all the same."""
+    place.up()
+    old = place.exporter("old")
+    until(lambda: old.table)
+    place.away("old")
+    retry = Announcer.retry
+
+    def back(self: Announcer) -> None:
+        for verb in VERBS:
+            vars(self._exporter).pop(verb, None)
+        retry(self)
+
+    monkeypatch.setattr(Announcer, "retry", back)
+    place.reload(config("new"))
+    until(lambda: "old" not in place.convergence.announcers())
+    until(lambda: not old.table)

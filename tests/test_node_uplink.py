@@ -1,4 +1,4 @@
-"""A bridge that would take the way to a BGP peer."""
+"""A gateway whose subnet would take the route to a BGP peer away is refused."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_where_one_should_be_there_is_never_a_second_writer(environment: dict[st
 
 
 def test_a_living_agent_refuses_the_call(environment: dict[str, str]) -> None:
-    """It holds the lock, though its socket is elsewhere."""
+    """A running agent is noticed by its lock, even if its socket is elsewhere."""
     store = Store(Path(environment["BGPCNI_DATA_DIR"]), Path(environment["BGPCNI_RUN_DIR"]))
     agent = locks.WriterLocks(store.run_fd)
     agent.as_agent()

@@ -1,4 +1,4 @@
-"""The records: written whole or not at all, found again after a kill at any point, and never in anybody's way."""
+"""The records: written completely or not at all, found again after a kill at any point, and never blocking anything."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from bgpcni import store as module
 from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.model import Address, Attachment, AttachmentKey, State
 from bgpcni.store import Store
+from bgpcni.testing.interleaving import Calls, Halt, Running
 from bgpcni.testing.patience import SECONDS
 
 
@@ -72,8 +73,8 @@ def test_a_record_moves_and_goes(store: Store) -> None:
     assert store.move(WITH, State.LEAVING)
     assert store.move(WITH, State.LEAVING)
     assert found(store) == [(State.LEAVING, WITH)]
-    store.drop(WITH.key)
-    store.drop(WITH.key)
+    store.delete(WITH.key)
+    store.delete(WITH.key)
     assert found(store) == []
     assert store.move(WITH, State.LEAVING)
 
@@ -98,7 +99,7 @@ def test_attachments_of_one_container_are_kept_apart(store: Store) -> None:
     one, two = attachment(ifname="eth0"), attachment(ifname="net1")
     store.put(State.UP, one)
     store.put(State.UP, two)
-    store.drop(one.key)
+    store.delete(one.key)
     assert found(store) == [(State.UP, two)]
 
 
@@ -130,7 +131,7 @@ def test_two_states_of_one_record_count_once(store: Store, states: tuple[State, 
     ((state, item),) = found(store)
     assert item is not None
     assert (state, item.netns) == (State.LEAVING, f"/{winner}")  # no address of it is forgotten
-    store.drop(WITH.key)
+    store.delete(WITH.key)
     assert found(store) == []
 
 
@@ -159,17 +160,17 @@ def test_a_record_that_cannot_be_read_is_one_problem_and_no_more(store: Store, c
     assert "\n" not in stored.problem
     assert "validation error" not in stored.problem
     assert {item for _, item in found(store)} == {None, good}
-    store.drop_digest(stored.network, stored.digest)
+    store.delete_unreadable(stored.network, stored.digest)
     assert found(store) == [(State.UP, good)]
 
 
 def test_a_link_in_place_of_a_record_is_not_followed(store: Store, tmp_path: Path) -> None:
-    """Nor does it stop anything."""
+    """A link in place of a record counts as an unreadable record; what it points to is not touched."""
     (tmp_path / "elsewhere").write_text(WITH.model_dump_json(by_alias=True))
     path_of(store, State.UP).symlink_to(tmp_path / "elsewhere")
     ((_, item),) = found(store)
     assert item is None
-    store.drop(WITH.key)
+    store.delete(WITH.key)
     assert found(store) == []
     assert (tmp_path / "elsewhere").exists()
 
@@ -260,7 +261,7 @@ LARGE = AFTER.model_copy(update={"cni_version": "x" * 10_000})
             [(State.ADDING, BEFORE), (State.ADDING, LARGE), (State.UP, LARGE)],
         ),
         (lambda store: store.move(BEFORE, State.LEAVING), [(State.ADDING, BEFORE), (State.LEAVING, BEFORE)]),
-        (lambda store: store.drop(BEFORE.key), [(State.ADDING, BEFORE)]),
+        (lambda store: store.delete(BEFORE.key), [(State.ADDING, BEFORE)]),
     ],
     ids=["up", "again", "large", "leaving", "dropped"],
 )
@@ -277,7 +278,7 @@ def test_a_kill_between_any_two_system_calls_leaves_one_whole_record(
         store.sweep()
         assert found(store) == records
         assert store.move(BEFORE, State.LEAVING)
-        store.drop(BEFORE.key)
+        store.delete(BEFORE.key)
         assert found(store) == []
         leftover = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
         assert leftover == []
@@ -298,7 +299,7 @@ def test_a_kill_while_the_first_record_is_written_leaves_it_whole_or_none(
         if spare:
             store.recycle()
             store.put(State.UP, BEFORE)
-            store.drop(BEFORE.key)
+            store.delete(BEFORE.key)
         killed = die_at(number, lambda store=store: store.put(State.ADDING, record))  # type: ignore[misc]
         assert found(store) in ([], [(State.ADDING, record)])
         assert (store.find(record.key) is None) == (found(store) == [])
@@ -306,7 +307,7 @@ def test_a_kill_while_the_first_record_is_written_leaves_it_whole_or_none(
         assert found(store) == [(State.ADDING, record)]
         store.put(State.UP, BEFORE)
         assert found(store) == [(State.UP, BEFORE)]
-        store.drop(record.key)
+        store.delete(record.key)
         store.close()
         if not killed:
             return
@@ -330,7 +331,7 @@ def test_the_file_of_a_record_that_goes_is_the_next_ones(store: Store) -> None:
     store.recycle()
     store.put(State.ADDING, WITH)
     first = path_of(store, State.ADDING).stat().st_ino
-    store.drop(WITH.key)
+    store.delete(WITH.key)
     assert found(store) == []
     again = Store(store.path, store.run_path)
     again.sweep()
@@ -351,10 +352,10 @@ def test_a_file_of_a_record_that_went_is_given_to_one_other_alone(
     one, two, first, second = (attachment(name) for name in ("one", "two", "first", "second"))
     store.put(State.ADDING, one)
     store.put(State.ADDING, two)
-    store.drop(one.key)
-    store.drop(two.key)
+    store.delete(one.key)
+    store.delete(two.key)
     store.put(State.ADDING, two)
-    store.drop(two.key)
+    store.delete(two.key)
 
     write, begun = os.pwrite, []
 
@@ -369,8 +370,8 @@ def test_a_file_of_a_record_that_went_is_given_to_one_other_alone(
     assert sorted(found(store), key=str) == sorted([(State.ADDING, first), (State.ADDING, second)], key=str)
     inodes = {path_of(store, State.ADDING, item).stat().st_ino for item in (first, second)}
     assert len(inodes) == 2
-    store.drop(first.key)
-    store.drop(second.key)
+    store.delete(first.key)
+    store.delete(second.key)
     names = os.listdir(store.path / "spare")
     assert len(names) == len(set(store._spares or ())) == 2
 
@@ -389,7 +390,7 @@ def test_many_records_come_and_go_at_once(store: Store) -> None:
                 stored = store.find(item.key)
                 if stored is None or stored.attachment != item:
                     wrong.append(stored)
-                store.drop(item.key)
+                store.delete(item.key)
         except BaseException as error:  # noqa: BLE001 - the test is to fail by it
             wrong.append(error)
 
@@ -413,7 +414,7 @@ def test_a_record_in_two_states_leaves_two_files(store: Store) -> None:
     store.recycle()
     store.put(State.UP, WITH)
     shutil.copy(path_of(store, State.UP), path_of(store, State.LEAVING))
-    store.drop(WITH.key)
+    store.delete(WITH.key)
     assert found(store) == []
     assert sorted(os.listdir(store.path / "spare")) == sorted(store._spares or ())
     assert len(set(store._spares or ())) == 2
@@ -425,7 +426,7 @@ def test_a_file_that_has_another_name_elsewhere_is_not_used_again(store: Store, 
     store.put(State.UP, WITH)
     os.link(path_of(store, State.UP), tmp_path / "copy")
     before = (tmp_path / "copy").read_bytes()
-    store.drop(WITH.key)
+    store.delete(WITH.key)
     other = attachment("other")
     store.put(State.ADDING, other)
     assert (tmp_path / "copy").read_bytes() == before
@@ -446,14 +447,14 @@ def test_a_record_that_goes_while_it_is_read_is_no_broken_one(
     def in_between(fd: int, octets: int) -> bytes:
         if not gone:
             gone.append(fd)
-            store.drop(WITH.key)
+            store.delete(WITH.key)
             store.put(State.ADDING, other)
         return read(fd, octets)
 
     monkeypatch.setattr(os, "read", in_between)
     assert store.find(WITH.key) is None
     gone.clear()
-    store.drop(other.key)
+    store.delete(other.key)
     store.put(state, WITH)
     assert found(store) == []
     assert found(store) == [(State.ADDING, other)]
@@ -467,7 +468,7 @@ def test_large_files_and_more_than_enough_are_not_kept(store: Store, monkeypatch
     for item in large:
         store.put(State.UP, item)
     for item in large:
-        store.drop(item.key)
+        store.delete(item.key)
     assert len(os.listdir(store.path / "spare")) == 2
     store.put(State.ADDING, WITH)
     assert os.listdir(store.path / "spare") == []
@@ -479,12 +480,12 @@ def test_records_come_and_go_without_the_folder_of_spare_files(store: Store) -> 
     """Somebody cleaned up."""
     store.recycle()
     store.put(State.UP, WITH)
-    store.drop(WITH.key)
+    store.delete(WITH.key)
     shutil.rmtree(store.path / "spare")
     store.put(State.ADDING, WITH)
     store.put(State.UP, WITH)
     assert found(store) == [(State.UP, WITH)]
-    store.drop(WITH.key)
+    store.delete(WITH.key)
     assert found(store) == []
 
 
@@ -494,7 +495,7 @@ def test_the_lock_goes_with_the_record(store: Store) -> None:
         store.put(State.UP, WITH)
     assert os.listdir(store.run_path / "locks") == [WITH.key.digest]
     with store.locked(WITH.key, 0):
-        store.drop(WITH.key)
+        store.delete(WITH.key)
     assert os.listdir(store.run_path / "locks") == []
 
 
@@ -554,7 +555,7 @@ def test_a_full_disk_is_error_5_and_leaves_the_record_as_it_was(store: Store, oc
 
 
 def test_a_full_disk_gives_no_network_number(store: Store) -> None:
-    """Rather no ADD than two networks with one RD."""
+    """If the numbers cannot be written, ADD fails: two networks must not get the same RD."""
     assert store.number_of("a") == 1
     assert limited(4, lambda: store.number_of("b")) == 5
     assert (store.number_of("a"), store.number_of("b")) == (1, 2)
@@ -588,6 +589,17 @@ def test_networks_are_numbered_from_one_for_good(store: Store, tmp_path: Path) -
     again = Store(tmp_path / "data", tmp_path / "run")
     assert again.number_of("c") == 3
     again.close()
+
+
+def test_two_networks_that_come_at_once_get_two_numbers(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One has chosen its number, and the file does not say so yet: the other waits for it."""
+    halt, waits = Halt(monkeypatch, numbers.Numbers, "_write"), Calls(monkeypatch, locks, "acquire")
+    first = Running(lambda: store.number_of("a"))
+    halt.reached()
+    second = Running(lambda: store.number_of("b"))
+    waits.wait(2)
+    halt.go_on()
+    assert (first.result(), second.result()) == (1, 2)
 
 
 def vpn(network: str, rd: str, label: int | None = None, **more: object) -> Attachment:
@@ -642,13 +654,13 @@ def test_numbers_are_not_guessed_where_a_record_cannot_be_read(store: Store, con
     for ask in (store.check_numbers, lambda: store.number_of("b")):
         with pytest.raises(IoFailure, match=rf"numbers\.json: .*{broken.key.digest}"):
             ask()
-    store.drop_digest("a", broken.key.digest)
+    store.delete_unreadable("a", broken.key.digest)
     store.check_numbers()
     assert store.number_of("b") == 1
 
 
 def test_the_first_number_needs_no_record(store: Store) -> None:
-    """One that cannot be read is in nobody's way."""
+    """If there is no file of numbers yet, a record that cannot be read does not prevent giving out numbers."""
     store.put(State.UP, WITH)
     path_of(store, State.UP).write_bytes(b"")
     store.check_numbers()

@@ -1,4 +1,4 @@
-"""A failed ADD is taken back step by step, and the first error is the one reported."""
+"""A failed ADD is undone step by step, and the first error is the one reported."""
 
 from __future__ import annotations
 

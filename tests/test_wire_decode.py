@@ -1,4 +1,4 @@
-"""What is made of the UPDATEs of a peer: every value of every family, and nothing of what is malformed."""
+"""Decoding the UPDATEs of a peer: every value of every family arrives, and malformed routes do not."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from test_wire_encode import announcements, nlris
 
 from bgpcni.exporter import EndOfRib, Gone, Learned, PathAttributes
-from bgpcni.model import Announcement, Family, Nlri
+from bgpcni.model import Announcement, Family, MacIpNlri, Nlri, UnicastNlri
 from bgpcni.wire.decode import FAMILIES, Unusable, decode_update
 from bgpcni.wire.encode import attribute, encode, encode_withdrawal
 
 PEER = "192.0.2.7"
 CODES = {family: pack("!HB", *code) for code, family in FAMILIES.items()}
-V4 = Nlri(Family.IPV4_UNICAST, "unicast", prefix="10.1.2.0/24")
+V4 = UnicastNlri(Family.IPV4_UNICAST, "10.1.2.0/24")
 ORIGIN, PATH = attribute(0x40, 1, b"\0"), attribute(0x40, 2, b"")
 HOP = attribute(0x40, 3, bytes([192, 0, 2, 9]))
 EVPN = CODES[Family.L2VPN_EVPN]
@@ -74,7 +74,7 @@ def test_ipv4_routes_in_the_message_itself() -> None:
     """The fields of RFC 4271: withdrawn routes, NEXT_HOP, NLRI; bits beyond the length of a prefix mean nothing."""
     body = update(ORIGIN + PATH + HOP, bytes([20, 10, 1, 0x2F]), bytes([8, 10, 0]))
     gone, learned = seen(update(ORIGIN + PATH + HOP, bytes([20, 10, 1, 0x2F]), bytes([8, 10])))
-    assert gone == Gone(PEER, Nlri(Family.IPV4_UNICAST, "unicast", prefix="10.0.0.0/8"))
+    assert gone == Gone(PEER, UnicastNlri(Family.IPV4_UNICAST, "10.0.0.0/8"))
     assert isinstance(learned, Learned)
     assert learned.nlri.prefix == "10.1.32.0/20"
     assert learned.attributes == PathAttributes("192.0.2.9")
@@ -112,7 +112,7 @@ def test_every_attribute() -> None:
     (learned,) = seen(update(attribute(0x80, 14, value) + attributes))
     assert learned == Learned(
         PEER,
-        Nlri(Family.L2VPN_EVPN, "mac-ip", rd="192.0.2.1:3", mac="02:00:00:00:00:01"),
+        MacIpNlri("192.0.2.1:3", "02:00:00:00:00:01"),
         PathAttributes(
             next_hop="2001:db8::1",
             route_targets=("64512:5001", "4200000000:7", "192.0.2.9:3"),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bgpcni.bgp import gateway_mac
-from bgpcni.model import Announcement, Family, Nlri
-from bgpcni.wire.decode import Malformed, decode_attributes, decode_nlri
-from bgpcni.wire.encode import Unencodable, encode, encode_nlri, encode_withdrawal
+from bgpcni.model import Announcement, Family, IpPrefixNlri, MacIpNlri, MulticastNlri, UnicastNlri, VpnNlri
+from bgpcni.wire.decode import decode_attributes, decode_nlri
+from bgpcni.wire.encode import encode, encode_withdrawal
+from bgpcni.wire.nlri import BY_CODE, EVPN_TYPES, EvpnType, ReadNlri, write_nlri
+from bgpcni.wire.values import Malformed, Unencodable, read_administered, route_distinguisher
 
-UNICAST = Announcement(Nlri(Family.IPV4_UNICAST, "unicast", prefix="10.1.2.3/32"), "net", "192.0.2.1")
+UNICAST = Announcement(UnicastNlri(Family.IPV4_UNICAST, "10.1.2.3/32"), "net", "192.0.2.1")
 
 numbers16, numbers32 = st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
 ipv4 = st.integers(1 << 24, (127 << 24) - 1).map(lambda n: str(IPv4Address(n)))
@@ -29,22 +32,20 @@ hosts = st.one_of(ipv4.map("{}/32".format), ipv6.map("{}/128".format))
 macs = st.binary(min_size=6, max_size=6).filter(lambda m: not m[0] & 1 and any(m)).map(lambda m: m.hex(":"))
 F = Family
 nlris = st.one_of(
-    st.builds(lambda p: Nlri(F.IPV4_UNICAST, "unicast", prefix=p), prefix4),
-    st.builds(lambda p: Nlri(F.IPV6_UNICAST, "unicast", prefix=p), prefix6),
-    st.builds(lambda p, r: Nlri(F.IPV4_VPN, "vpn", prefix=p, rd=r), prefix4, administered),
-    st.builds(lambda p, r: Nlri(F.IPV6_VPN, "vpn", prefix=p, rd=r), prefix6, administered),
+    st.builds(lambda p: UnicastNlri(F.IPV4_UNICAST, p), prefix4),
+    st.builds(lambda p: UnicastNlri(F.IPV6_UNICAST, p), prefix6),
+    st.builds(lambda p, r: VpnNlri(F.IPV4_VPN, p, r), prefix4, administered),
+    st.builds(lambda p, r: VpnNlri(F.IPV6_VPN, p, r), prefix6, administered),
     st.builds(
-        lambda r, m, p, t: Nlri(F.L2VPN_EVPN, "mac-ip", rd=r, mac=m, prefix=p, tag=t),
+        lambda r, m, p, t: MacIpNlri(r, m, p, tag=t),
         administered,
         macs,
         st.none() | hosts,
         numbers32,
     ),
+    st.builds(lambda r, o, t: MulticastNlri(r, o, tag=t), administered, ipv4, numbers32),
     st.builds(
-        lambda r, o, t: Nlri(F.L2VPN_EVPN, "multicast", rd=r, originator=o, tag=t), administered, ipv4, numbers32
-    ),
-    st.builds(
-        lambda r, p, t: Nlri(F.L2VPN_EVPN, "ip-prefix", rd=r, prefix=p, tag=t),
+        lambda r, p, t: IpPrefixNlri(r, p, tag=t),
         administered,
         prefix4 | prefix6,
         numbers32,
@@ -117,13 +118,38 @@ def test_octets_of_known_routes():
     assert encode(UNICAST, 64512, "ibgp").nlri == bytes.fromhex("200a010203")
     assert encode(UNICAST, 64512, "ibgp").attributes == bytes.fromhex("40010100 400200 400504 00000064")
     assert encode(UNICAST, 64512, "ebgp").attributes == bytes.fromhex("40010100 40020602010000fc00")
-    vpn = Nlri(F.IPV4_VPN, "vpn", prefix="10.1.2.0/24", rd="64512:7")
-    assert encode_nlri(vpn, vni=None, label=100)[0] == bytes.fromhex("70 000641 0000fc0000000007 0a0102")
+    vpn = VpnNlri(F.IPV4_VPN, "10.1.2.0/24", "64512:7")
+    assert write_nlri(vpn, vni=None, label=100)[0] == bytes.fromhex("70 000641 0000fc0000000007 0a0102")
     assert encode_withdrawal(vpn)[0] == bytes.fromhex("70 800000 0000fc0000000007 0a0102")
-    mac = Nlri(F.L2VPN_EVPN, "mac-ip", rd="192.0.2.1:3", mac="02:00:00:00:00:01", prefix="10.1.2.3/32")
-    assert encode_nlri(mac, vni=5001, label=None)[0] == bytes.fromhex(
+    mac = MacIpNlri("192.0.2.1:3", "02:00:00:00:00:01", "10.1.2.3/32")
+    assert write_nlri(mac, vni=5001, label=None)[0] == bytes.fromhex(
         "0225 0001c00002010003 00000000000000000000 00000000 30 020000000001 20 0a010203 001389"
     )
+
+
+def test_a_further_evpn_type_is_a_class_and_a_line(monkeypatch):
+    """Type 4, say (RFC 7432 section 7.4): whoever adds it to the table can announce it, withdraw it and learn it."""
+
+    class SegmentNlri(NamedTuple):
+        rd: str
+        esi: bytes
+        kind: str = "segment"
+        family: Family = F.L2VPN_EVPN
+
+    def written(nlri, vni):
+        return (route_distinguisher(nlri.rd) + nlri.esi,) * 2
+
+    def read(value):
+        return ReadNlri(SegmentNlri(read_administered(0, value[2:8]), value[8:]))
+
+    segment = EvpnType(4, written, read, lambda route: b"\x06\x02" + route.nlri.esi[1:7], has_vni=False)
+    monkeypatch.setitem(EVPN_TYPES, SegmentNlri, segment)
+    monkeypatch.setitem(BY_CODE, 4, segment)
+    route = Announcement(SegmentNlri("64512:7", bytes(range(10))), "net", "192.0.2.1")
+    wire = encode(route, 64512, "ibgp")
+    assert decode_nlri(wire.family, wire.nlri).nlri == route.nlri
+    assert encode_withdrawal(route.nlri) == (wire.nlri, wire.key)
+    assert bytes.fromhex("0602 010203040506") in wire.attributes
 
 
 def test_well_known_communities_have_names():
@@ -149,22 +175,22 @@ def test_well_known_communities_have_names():
         ({"export_rt": ("64512",)}, "no colon"),
         ({"export_rt": ("70000:70000",)}, "70000"),
         ({"export_rt": ("1.2.3.400:1",)}, "no IPv4 address"),
-        ({"nlri": Nlri(F.IPV4_UNICAST, "unicast", prefix="10.1.2.3/24")}, "host bits"),
-        ({"nlri": Nlri(F.IPV4_UNICAST, "unicast", prefix="2001:db8::/64")}, "family"),
-        ({"nlri": Nlri(F.IPV4_UNICAST, "unicast", prefix="224.0.0.1/32")}, "multicast"),
-        ({"nlri": Nlri(F.IPV4_UNICAST, "vpn", prefix="10.0.0.0/8", rd="1:1")}, "kind vpn"),
-        ({"nlri": Nlri(F.L2VPN_EVPN, "unicast", prefix="10.0.0.0/8")}, "kind unicast"),
-        ({"nlri": Nlri(F.IPV4_VPN, "vpn", prefix="10.0.0.0/8", rd="1:1")}, "label"),
-        ({"nlri": Nlri(F.IPV4_VPN, "vpn", prefix="10.0.0.0/8", rd="1:1"), "label": 3}, "label"),
-        ({"nlri": Nlri(F.IPV4_VPN, "vpn", prefix="10.0.0.0/8"), "label": 16}, "distinguisher"),
-        ({"nlri": Nlri(F.L2VPN_EVPN, "mac-ip", rd="1:1", mac="02:00:00:00:00:01")}, "VNI"),
-        ({"nlri": Nlri(F.L2VPN_EVPN, "mac-ip", rd="1:1", mac="01:00:00:00:00:01"), "vni": 5}, "unicast MAC"),
+        ({"nlri": UnicastNlri(F.IPV4_UNICAST, "10.1.2.3/24")}, "host bits"),
+        ({"nlri": UnicastNlri(F.IPV4_UNICAST, "2001:db8::/64")}, "family"),
+        ({"nlri": UnicastNlri(F.IPV4_UNICAST, "224.0.0.1/32")}, "multicast"),
+        ({"nlri": VpnNlri(F.IPV4_UNICAST, "10.0.0.0/8", "1:1")}, "kind vpn"),
+        ({"nlri": UnicastNlri(F.L2VPN_EVPN, "10.0.0.0/8")}, "kind unicast"),
+        ({"nlri": VpnNlri(F.IPV4_VPN, "10.0.0.0/8", "1:1")}, "label"),
+        ({"nlri": VpnNlri(F.IPV4_VPN, "10.0.0.0/8", "1:1"), "label": 3}, "label"),
+        ({"nlri": VpnNlri(F.IPV4_VPN, "10.0.0.0/8", ""), "label": 16}, "distinguisher"),
+        ({"nlri": MacIpNlri("1:1", "02:00:00:00:00:01")}, "VNI"),
+        ({"nlri": MacIpNlri("1:1", "01:00:00:00:00:01"), "vni": 5}, "unicast MAC"),
         (
-            {"nlri": Nlri(F.L2VPN_EVPN, "mac-ip", rd="1:1", mac="02:00:00:00:00:01", prefix="10.0.0.0/8"), "vni": 5},
+            {"nlri": MacIpNlri("1:1", "02:00:00:00:00:01", "10.0.0.0/8"), "vni": 5},
             "host",
         ),
-        ({"nlri": Nlri(F.L2VPN_EVPN, "multicast", rd="1:1", originator="2001:db8::1"), "vni": 5}, "IPv6 VTEP"),
-        ({"nlri": Nlri(F.L2VPN_EVPN, "multicast", rd="1:1", originator="192.0.2.1"), "vni": 1 << 24}, "VNI"),
+        ({"nlri": MulticastNlri("1:1", "2001:db8::1"), "vni": 5}, "IPv6 VTEP"),
+        ({"nlri": MulticastNlri("1:1", "192.0.2.1"), "vni": 1 << 24}, "VNI"),
     ],
 )
 def test_what_would_reset_the_session_is_refused_in_words(change, words):

@@ -1,7 +1,7 @@
-"""The agent: one node's resident process, put together and taken apart in order.
+"""The agent: the resident process of one node. It is put together, and taken apart, in this order.
 
-lock → records read → routes wanted → exporters started → requests served → … → SIGTERM: requests end,
-exporters let go of their speakers, which go on announcing.
+Start: locks → read the records → ask the exporters for their routes → start the exporters → serve requests.
+SIGTERM: the requests end → the exporters let go of their speakers, which go on announcing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bgpcni import locks
-from bgpcni.agent import commands, facts
+from bgpcni.agent import commands
 from bgpcni.agent.server import Server
 from bgpcni.agent.signals import Signals
 from bgpcni.agent.watch import Watch
@@ -26,12 +26,12 @@ from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.dataplane.dataplane import DataPlane, Inbox
-from bgpcni.errors import CniError, InvalidConfiguration, TryAgain
+from bgpcni.errors import CniError, InvalidConfiguration, IoFailure, TryAgain
 from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import home, home_cookie
 from bgpcni.model import AttachmentKey, NodeFacts, State
-from bgpcni.node import boots, plan, reconcile, reload, renames
+from bgpcni.node import boots, facts, plan, reconcile, reload
 from bgpcni.node.next_step import Wait
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.nudges import Nudges
@@ -42,17 +42,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 WORKER_SECONDS = 10.0
-RENAME_SECONDS = 1.0
-"""For so long each record may be held by a call while exporters are renamed."""
 GARBAGE = 20_000
-"""Objects after which Python looks for cycles: a few ADDs' worth, instead of several times in each."""
+"""How many new objects make Python look for cycles: once in a few ADDs, instead of several times in each."""
 
 NEXT_HOP_SECONDS = 10.0
-"""Between looks for the addresses of the node, where it lacks a next hop."""
+"""Seconds between two looks at the addresses of the node, if it lacks a next hop."""
 
 
 class Agent:
-    """Owns the locks, the store, the node and its threads."""
+    """Checks that it is the only agent, and runs it."""
 
     def __init__(
         self, config_path: Path, socket_path: Path, metrics: str | None = None, *, beyond_loopback: bool = False
@@ -72,7 +70,7 @@ class Agent:
         home(), home_cookie()
         store = Store(Path(config.data_dir), Path(config.run_dir))
         catalog.cache_in(store.run_path)
-        catalog.refuse_rivals(plan.configured(config))
+        catalog.refuse_rivals(plan.configured(config), facts.resolve(config))
         writers = locks.WriterLocks(store.run_fd, store.data_fd)
         try:
             writers.as_agent()
@@ -88,7 +86,7 @@ class Agent:
 
 
 class Running:
-    """An agent that is the only one: the node and the threads around it, made in one direction."""
+    """The only agent of the node: the node and its threads. Each part is given those that were made before it."""
 
     def __init__(
         self,
@@ -103,6 +101,8 @@ class Running:
         self._socket_path = socket_path
         self._writers = writers
         self._changing = threading.Lock()
+        self._applied = True
+        """What was last read of agent.toml is in force."""
         self._next_hops_due = time.monotonic() + NEXT_HOP_SECONDS
         known = facts.resolve(config)
         nudges = Nudges()
@@ -114,16 +114,22 @@ class Running:
         self.worker = Worker(self.node)
         self._monitor = Monitor(self.worker.link_gone, self.worker.namespace_changed, self.worker.look_at_all)
         self._server = Server(measures.counted(self.call), self.command)
-        self._watch = Watch({"run-dir": self._keep_run_dir, "local-address": self._keep_local_address}, amiss)
+        looks = {
+            "run-dir": self._keep_run_dir,
+            "configuration": self._keep_configuration,
+            "local-address": self._keep_local_address,
+        }
+        self._watch = Watch(looks, amiss)
         measures.watch(self.node)
 
     def run(self, signals: Signals) -> None:
-        """Serve until a signal other than SIGHUP."""
+        """Serve until SIGTERM or SIGINT. SIGHUP reloads."""
         self._server.listen(self._socket_path)
         self._watch.look()
+        self.node.convergence.employ(plan.configured(self.node.agent))
         self._restore()
         self.node.claims.load()
-        gc.freeze()  # what is here stays: no collection has to look at it again
+        gc.freeze()  # all of this stays, so no collection has to look at it
         gc.set_threshold(GARBAGE)
         self._dataplane.start()
         self.node.convergence.start()
@@ -149,8 +155,6 @@ class Running:
     def _restore(self) -> None:
         """Read the records: every exporter is told what to announce and what to withdraw, before any is driven."""
         node = self.node
-        renames.follow(node.store, plan.configured(node.agent), RENAME_SECONDS)
-        self._employ()
         records = [stored for each in node.store.all() if (stored := boots.settled(node, each)) is not None]
         up = [
             stored.attachment
@@ -158,43 +162,33 @@ class Running:
             if stored.attachment is not None and stored.state is State.UP and stored.attachment.boot_id == node.boot_id
         ]
         self._dataplane.restore(attachment for attachment in up if attachment.exporters)
-        for attachment in up:
-            node.remember(attachment)
         late = 0
         for stored in records:
             if stored.attachment is None:
-                log.error("%s; its network's routes are not pruned until a DEL removes it", stored.problem)
+                log.error("%s; its network's routes are not pruned until a DEL removes it", stored.problem,
+                          extra={"network": stored.network})  # fmt: skip
             else:
                 late += self._tell(stored.attachment.key)
         log.info("records: %d up, %d others, %d to be looked at", len(up), len(records) - len(up), late)
 
     def _tell(self, key: AttachmentKey) -> bool:
-        """What one record says; on a reload a DEL may run, and then it has the last word. True: there is more to do."""
+        """Tell the exporters what one record says, unless a DEL has it. Returns whether there is more to do."""
         node = self.node
         try:
             with node.store.locked(key, LOCK_SECONDS):
                 outcome = reconcile.run(node, key, tell_only=True)
-        except (CniError, OSError) as error:  # one broken attachment never blocks the rest
-            log.error("%s: %s", key, error)
+        except (CniError, OSError) as error:  # one broken attachment does not stop the others
+            log.error("%s: %s", key, error, extra=key.fields)
+            node.convergence.untold(key)
             outcome = Wait(1.0)
         if isinstance(outcome, Wait) and outcome.seconds is not None:
             node.nudges.nudge(key, outcome.seconds)
         return isinstance(outcome, Wait)
 
-    def _employ(self) -> None:
-        """Have every exporter that the configuration names at work from the start: sessions come up before ADDs."""
-        node = self.node
-        for use in plan.configured(node.agent):
-            try:
-                if not catalog.objection(use, node.facts, f"exporters.{use.name}"):
-                    node.convergence.ensure(use)
-            except CniError as error:
-                log.error("exporter %s: %s", use.name, error.msg)
-
     # ---------------------------------------------------------------- what is looked after
 
     def _keep_run_dir(self) -> str:
-        """What somebody removed from run_dir is made again: the folders first, then the locks, then the way in."""
+        """Make again what somebody removed from run_dir: the folders first, then the locks, then the socket."""
         store = self.node.store
         made = ["folders"] if store.renew() else []
         try:
@@ -203,11 +197,17 @@ class Running:
             return f"a lock of {store.run_path} was removed, and another process has the new one"
         made += ["socket"] if self._server.renew() else []
         if made:
-            log.warning("%s: somebody removed the agent's files; made again: %s", store.run_path, ", ".join(made))
+            log.warning("%s: somebody removed %s; the agent made them again", store.run_path, ", ".join(made))
+        return ""
+
+    def _keep_configuration(self) -> str:
+        """Where neither a new configuration nor the one before could be applied, the one before is tried again."""
+        if not self._applied:
+            self.reload(again=True)
         return ""
 
     def _keep_local_address(self) -> str:
-        """Next hops that come with an address of the node are taken up; what has none is said."""
+        """Use a next hop as soon as the node has its address. Returns what is wrong with local_address."""
         node = self.node
         if node.drained:
             return ""
@@ -216,7 +216,7 @@ class Running:
             if facts.hops_to_come(node.netlink, node.agent, node.facts):
                 log.info("an address that routes need as their next hop is here now")
                 self.reload(again=True)
-        return facts.absent(node.netlink, node.facts)
+        return facts.absent_everywhere(node.netlink, node.agent, node.facts)
 
     # ---------------------------------------------------------------- requests
 
@@ -239,7 +239,7 @@ class Running:
         """
         with self._changing, self.worker.retiring:
             node = self.node
-            # in here: of two reloads the later one must have the later file
+            # within the locks, so that the later one of two reloads has the later file
             config = node.agent if again else load(self._config_path)
             if node.drained:
                 raise TryAgain("this node is drained: restart the agent, which reads its configuration anew")
@@ -248,35 +248,43 @@ class Running:
             facts.refuse_passwords(config)
             known = facts.resolve(config)
             reload.refuse(node, config, known)
-            moved = renames.concerned(node.store, plan.configured(config))
-            if known == node.facts and not moved and not _redefined(node.agent, config):
-                node.agent = config
-                self._dataplane.configure(known, config.policy)
-                self._employ()
-            else:
-                before = node.agent, node.facts
+            renamed = node.convergence.renames(known, plan.configured(config))
+            anew = not self._applied or known != node.facts or renamed or _redefined(node.agent, config)
+            before = node.agent, node.facts
+            try:
+                self._apply(config, known, anew=anew)
+            except Exception as error:
+                defect = not isinstance(error, CniError)
+                log.error("the configuration cannot be applied; back to the one before: %s", error, exc_info=defect)
                 try:
-                    self._become(config, known)
-                except Exception as error:
-                    log.exception("the new configuration cannot be applied; back to the one before")
-                    self._become(*before)
-                    raise InvalidConfiguration(f"the new configuration cannot be applied: {error}") from error
-            for key in reconcile.concerned(node):
-                node.nudges.nudge(key)
-            self.worker.retire_soon()
+                    self._apply(*before, anew=anew)
+                except Exception as worse:  # noqa: BLE001 - whatever it is, the operator is told
+                    words = f"neither this configuration nor the one before can be applied: {worse}; it is tried again"
+                    raise IoFailure(words) from error
+                raise InvalidConfiguration(f"the configuration cannot be applied: {error}") from error
+            finally:  # also of what was refused the worker may have begun something
+                for key in reconcile.concerned(node):
+                    node.nudges.nudge(key)
+                self.worker.retire_soon()
 
-    def _become(self, config: AgentConfig, known: NodeFacts) -> None:
-        """Be this node from now on: exporters made anew, told of every record, then driven."""
+    def _apply(self, config: AgentConfig, known: NodeFacts, *, anew: bool) -> None:
+        """Be this node from now on. `anew`: its exporters are made anew, told of every record, then driven."""
         node = self.node
-        node.convergence.reset(known)
+        self._applied = False
+        if anew:
+            node.convergence.reset(known, plan.configured(config))
+        else:
+            node.convergence.renew(known, plan.configured(config))
         node.agent, node.facts = config, known
         self._dataplane.configure(known, config.policy)
-        self._restore()
-        self._dataplane.relisten()
-        node.convergence.start()
+        if anew:
+            self._restore()
+            self._dataplane.relisten()
+            node.convergence.start()
+        self._applied = True
 
     def drain(self, seconds: float) -> list[str]:
-        """Withdraw everything and end the speakers that are ours; the exporters that did not make it."""
+        """Withdraw everything and end the speakers that are ours. Returns the exporters that are late."""
         node = self.node
         node.drained = True
         for stored in node.store.all():
@@ -298,7 +306,7 @@ class Running:
 
 
 class Unmeasured:
-    """No metrics: nobody asked for them, and their library costs 10 MB."""
+    """In place of metrics when nobody asked for them: their library needs 10 MB."""
 
     def announced(self, exporter: str, seconds: float) -> None:
         pass
@@ -319,5 +327,5 @@ def _measures(where: str | None, *, beyond_loopback: bool) -> Unmeasured | Measu
 
 
 def _redefined(old: AgentConfig, new: AgentConfig) -> bool:
-    """Whether an exporter of the same name is another one now, or configured otherwise."""
+    """Whether an exporter has the same name and another type or configuration now."""
     return any(new.exporters[name] != table for name, table in old.exporters.items() if name in new.exporters)

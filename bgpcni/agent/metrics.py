@@ -1,4 +1,4 @@
-"""Prometheus metrics of the agent, names by the conventions of the field. Brought in only with `--metrics`."""
+"""Prometheus metrics of the agent, named by the usual conventions. Imported only with `--metrics`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
 
 from bgpcni import steps
+from bgpcni.commands import answers
 from bgpcni.convergence.announcer import ROUTE_STATES
 from bgpcni.dataplane.guard import HARMFUL
 from bgpcni.errors import InvalidConfiguration, IoFailure
 from bgpcni.handler import Call, Reply
 from bgpcni.model import State
 from bgpcni.node.node import Node
-from bgpcni.operator import answers
 
 log = logging.getLogger(__name__)
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -35,7 +35,7 @@ _COMMANDS = frozenset(["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"])
 
 
 def place(where: str, *, beyond_loopback: bool) -> tuple[str, int]:
-    """Address and port of `ADDR:PORT`, this node's loopback unless asked otherwise. Raises InvalidConfiguration.
+    """The address and port of `ADDR:PORT`. Only loopback, unless `beyond_loopback`. Raises InvalidConfiguration.
 
     The metrics name networks and peers, and whoever reaches them needs no password.
     """
@@ -71,21 +71,21 @@ class Measures:
         steps.observe(lambda step, seconds: _STEP.labels(step).observe(seconds))
 
     def watch(self, node: Node) -> None:
-        """From now on tell of this node, too."""
+        """From now on the metrics include the state of this node."""
         REGISTRY.register(_State(node))
 
     def announced(self, exporter: str, seconds: float) -> None:
-        """A route is announced, so long after it was first wanted."""
+        """A route was announced, so many seconds after it was first wanted."""
         _ANNOUNCE.labels(exporter).observe(seconds)
 
     def counted(self, handle: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
-        """`handle`, its calls counted and timed."""
+        """`handle` with its calls counted and timed."""
 
         def run(call: Call) -> Reply:
             began = time.perf_counter()
             reply = handle(call)
             name = call.variables.get("CNI_COMMAND", "")
-            command = name if name in _COMMANDS else "other"  # a label is never what a caller made up
+            command = name if name in _COMMANDS else "other"  # a label is never chosen by a caller
             _DURATION.labels(command).observe(time.perf_counter() - began)
             _REQUESTS.labels(command, "ok" if reply.code == 0 else str(reply.error)).inc()
             return reply
@@ -94,7 +94,7 @@ class Measures:
 
 
 class _State(Collector):
-    """What is counted when it is asked for: attachments, routes by state, sessions."""
+    """What is counted each time the metrics are read: attachments, routes by state, sessions."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -105,11 +105,19 @@ class _State(Collector):
         addresses = GaugeMetricFamily(
             "bgpcni_leases", "Addresses leased to attachments, held ones included, by network.", labels=["network"]
         )
+        info = GaugeMetricFamily(
+            "bgpcni_attachment_info", "1 for each attachment, with the pod where the runtime named one.",
+            labels=["network", "container", "ifname", "state", "namespace", "pod"],
+        )  # fmt: skip
         by_state = dict.fromkeys([*(state.value for state in State), answers.GONE], 0)
         by_network: dict[str, int] = {}
         for stored in node.store.all():
-            by_state[answers.state_of(node, stored.state, stored.attachment)] += 1
-            held = len(stored.attachment.addresses) if stored.attachment and stored.attachment.ipam else 0
+            item, state = stored.attachment, answers.state_of(node, stored.state, stored.attachment)
+            by_state[state] += 1
+            if item is not None:
+                pod = (item.pod.namespace, item.pod.name) if item.pod else ("", "")
+                info.add_metric([item.network, item.container_id, item.ifname, state, *pod], 1)
+            held = len(item.addresses) if item and item.ipam else 0
             by_network[stored.network] = by_network.get(stored.network, 0) + held
         for state, count in by_state.items():
             attachments.add_metric([state], count)
@@ -132,4 +140,4 @@ class _State(Collector):
         if node.dataplane is not None:
             for reason, count in (dict.fromkeys(HARMFUL, 0) | node.dataplane.refused()).items():
                 refused.add_metric([reason], count)
-        yield from (attachments, addresses, routes, late, sessions, refused)
+        yield from (attachments, info, addresses, routes, late, sessions, refused)

@@ -1,4 +1,4 @@
-"""The agent's socket: requests in, replies out, with bounds and deadlines; what they mean is the handlers' business."""
+"""The agent's socket: receives requests and sends replies, within bounds and deadlines. Handlers know their meaning."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ class _Incoming:
 
 
 class Server:
-    """Accepts on one unix socket. Each request has a thread, AT_ONCE at most; the next wait in the backlog.
+    """Accepts on one unix socket. Each request has a thread. More than AT_ONCE wait in the backlog.
 
     The threads accept for themselves, so that nothing is handed from one to another; one that leaves none waiting
     starts the next.
     """
 
     def __init__(self, call: Callable[[Call], Reply], command: Callable[[bytes], Reply]) -> None:
-        """`call` answers a CNI call, `command` an operator's JSON."""
+        """`call` answers a CNI call; `command` answers an operator's command, in JSON."""
         self._call = call
         self._command = command
         self._socket: socket.socket
-        self._path: Path | None = None  # None: of no file
+        self._path: Path | None = None  # None: the socket has no file
         self._identity: tuple[int, int] | None = None
         self._old: list[socket.socket] = []
         self._closing = False
@@ -77,7 +77,7 @@ class Server:
         self._identity = _identity(self._path) if self._path is not None else None
 
     def renew(self) -> bool:
-        """Bind again where the socket's file was removed; whether that was so. Who is being served goes on.
+        """Bind again if the file of the socket was removed. Returns whether it was. Requests that are served go on.
 
         Raises TryAgain where another process answers there, IoFailure.
         """
@@ -89,15 +89,15 @@ class Server:
             fresh = _bound(self._path)
             self._identity = _identity(self._path)
             old, self._socket = self._socket, fresh
-            self._old.append(old)  # closed at the end: a thread may be about to accept on its number
+            self._old.append(old)  # closed only at the end, because a thread may be about to use its descriptor
         try:
-            old.shutdown(socket.SHUT_RDWR)  # it wakes those who wait there; nobody can reach it any more
+            old.shutdown(socket.SHUT_RDWR)  # wakes the threads that wait there; no client can reach it any more
         except OSError:
             pass
         return True
 
     def serve(self) -> None:
-        """Start accepting, until `close`."""
+        """Accept requests from now on, until `close`."""
         with self._change:
             self._start_one()
 
@@ -108,14 +108,14 @@ class Server:
         thread.start()
 
     def close(self) -> None:
-        """No new requests; those running are waited for."""
+        """Accept no new requests, and wait for those that are running."""
         with self._change:
             self._closing = True
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
-        for thread in self._threads:  # none is added once we are closing
+        for thread in self._threads:  # none is added any more
             thread.join()
         for one in (self._socket, *self._old):
             one.close()
@@ -130,14 +130,14 @@ class Server:
                     return
                 if listener is not self._socket:
                     continue  # another one was bound in its place
-                log.exception("accept")
+                log.exception("a request cannot be accepted")
                 time.sleep(0.1)  # out of descriptors: do not spin
                 continue
             with self._change:
                 self._waiting -= 1
                 if not self._waiting and len(self._threads) < AT_ONCE and not self._closing:
                     self._start_one()
-            if self._closing:  # without a greeting nobody is there
+            if self._closing:  # the client gets no greeting, so for it there is no agent
                 connection.close()
                 return
             self._serve_one(connection)
@@ -165,7 +165,7 @@ class Server:
         connection.sendall(protocol.HELLO)
         incoming = _receive(connection)
         if incoming is None:
-            return  # somebody looked whether we live
+            return  # the client only checked that the agent is there
         try:
             reply = self._answer(incoming, connection)
         finally:
@@ -174,7 +174,7 @@ class Server:
         try:
             head = protocol.REPLY.pack(reply.code, 0, len(reply.stdout), len(reply.stderr))
             connection.sendall(head + reply.stdout + reply.stderr)
-            os.sched_yield()  # who waits for it may be on our processor, behind what is left to do
+            os.sched_yield()  # the waiting client may need this processor
         finally:
             reply.finish()
 
@@ -191,19 +191,19 @@ class Server:
 
 
 def _hung_up(connection: socket.socket) -> bool:
-    """Whether the other end is closed: its process was killed, or gave up. One system call."""
+    """Whether the other end is closed, because its process was killed or gave up. One system call."""
     look = select.poll()
     look.register(connection, select.POLLRDHUP)
     return bool(look.poll(0))
 
 
 def _timeval(seconds: float) -> bytes:
-    """For SO_RCVTIMEO: a system call less for each read than Python's own time-outs, which ask poll(2) first."""
+    """For SO_RCVTIMEO, which saves the poll(2) that Python's own time-outs need before each read."""
     return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
 
 
 def _bound(path: Path) -> socket.socket:
-    """A socket that listens on `path`, for its owner alone; a dead agent's is replaced."""
+    """A socket that listens on `path`, for its owner alone. It replaces the socket of an agent that is dead."""
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         if _answers(path):

@@ -14,14 +14,14 @@ from collections.abc import Iterator
 
 
 class Signals:
-    """Iterate to wait for the next of `numbers`. For the main thread, before others are started."""
+    """Iterate over it to wait for signals. Make it in the main thread, before other threads are started."""
 
     def __init__(self, *numbers: int) -> None:
         self._numbers = frozenset(numbers)
         self._read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         for number in numbers:
-            signal.signal(number, lambda *_: None)  # its octet says all
+            signal.signal(number, lambda *_: None)  # the octet in the pipe is enough
 
     def __iter__(self) -> Iterator[int]:
         while True:

@@ -1,4 +1,4 @@
-"""What the living agent looks after by itself: each look mends what it can, and says what it could not."""
+"""What the agent checks all the time: each look repairs what it can, and reports what it cannot."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ log = logging.getLogger(__name__)
 SECONDS = 1.0
 
 Look = Callable[[], str]
-"""What is amiss, "" if nothing is, or nothing is any more."""
+"""What is wrong, "" if nothing is."""
 
 
 class Watch:
-    """Looks once a second: a few system calls, and no event tells of all of it."""
+    """Looks once a second, with a few system calls. No event would report all of it."""
 
     def __init__(self, looks: Mapping[str, Look], amiss: dict[str, str]) -> None:
-        """Both by the code of the problem in `status`; `amiss` is kept up to date."""
+        """The keys of both are the codes of problems in `status`. `amiss` is kept up to date."""
         self._looks = looks
         self._amiss = amiss
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        """Until `stop`."""
+        """Runs until `stop`."""
         while not self._stopped.wait(SECONDS):
             self.look()
 
@@ -33,7 +33,7 @@ class Watch:
         self._stopped.set()
 
     def look(self) -> None:
-        """One round; none of the looks hinders another. What changed is logged."""
+        """One round of looks. One that fails does not stop the others. Changes are logged."""
         for code, look in self._looks.items():
             try:
                 words = look()
@@ -43,7 +43,7 @@ class Watch:
                 words = error.strerror or str(error)
             except Exception as error:
                 if code not in self._amiss:
-                    log.exception("%s", code)
+                    log.exception("looking after %s failed because of a defect", code)
                 words = repr(error)
             before = self._amiss.get(code, "")
             if words and words != before:

@@ -1,6 +1,6 @@
-"""JSON values that know where they stand, so that every error names its place: `ipam.ranges[0][0].subnet: …`.
+"""JSON values that know their path, so that every error names the place: `ipam.ranges[0][0].subnet: …`.
 
-Pure; standard library only. Reads what `json.loads` gave; raises nothing but the error class it was made with.
+Pure; standard library only. It reads what `json.loads` returned, and raises only the error class that it was given.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 class Place:
-    """A value together with its path from the top. `error`: what is raised of it and of all below.
+    """A value with its path from the top. `error`: the class of the errors raised for it and for all below.
 
-    `fold`: keys match without regard to case, as Go's JSON does; for what people write.
+    `fold`: keys match without regard to case, as in Go's JSON; for documents that people write.
     """
 
     __slots__ = ("error", "fold", "path", "value")
@@ -40,15 +40,15 @@ class Place:
         return Place(self.path + suffix, value, self.error, fold=self.fold)
 
     def object(self) -> Object:
-        """An object, empty or not."""
+        """This value as an object, which may be empty."""
         return Object(self, self._typed(dict, "an object"))
 
     def list(self) -> Iterator[Place]:
-        """The entries of a list, each at its own place."""
+        """The entries of this list, each with its own path."""
         return (self.below(f"[{i}]", item) for i, item in enumerate(self._typed(list, "a list")))
 
     def string(self) -> str:
-        """A string that can be written as UTF-8 again."""
+        """This value as a string that can be written as UTF-8 again."""
         text = self._typed(str, "a string")
         try:
             text.encode()
@@ -57,14 +57,14 @@ class Place:
         return text
 
     def integer(self, maximum: int = U32) -> int:
-        """An integer within 0 and `maximum`."""
+        """This value as an integer from 0 to `maximum`."""
         number = self._typed(int, "an integer")
         if not 0 <= number <= maximum:
-            raise self.wrong(f"not within 0-{maximum}")
+            raise self.wrong(f"must be 0-{maximum}")
         return number
 
     def ip(self) -> IPv4Address | IPv6Address:
-        """An IP address without zone."""
+        """This value as an IP address without zone."""
         text = self.string()
         try:
             return ip_address(_unscoped(text))
@@ -72,7 +72,8 @@ class Place:
             raise self.wrong(f"{text!a} is no IP address") from None
 
     def prefixed(self) -> str:
-        """An address with its prefix length in digits, canonical, host bits kept: `10.1.2.3/24`."""
+        """This value as an address with its prefix length in digits, in canonical form, with its host bits:
+        `10.1.2.3/24`."""
         text = self.string()
         address, slash, length = text.partition("/")
         try:
@@ -91,7 +92,7 @@ class Place:
 
 
 class Object:
-    """A JSON object at its place. A member that is null counts as absent; unknown ones are let pass."""
+    """A JSON object with its path. A member that is null counts as absent; unknown members are ignored."""
 
     __slots__ = ("members", "place")
 
@@ -119,7 +120,7 @@ class Object:
         return iter(()) if place is None else place.list()
 
     def text(self, key: str) -> str | None:
-        """A string, None if absent or empty, as Go writes one that is not set."""
+        """A string, None if absent or empty: Go writes an unset string as an empty one."""
         place = self.optional(key)
         return None if place is None else place.string() or None
 

@@ -1,7 +1,7 @@
 """The CNI_* variables of one call, parsed and validated (CNI specification, section 2, "Parameters").
 
-Pure; standard library only. Looks at the mapping it is given, never at `os.environ`, and opens nothing: whether
-CNI_NETNS names a namespace is found out elsewhere.
+Pure; standard library only. It reads the mapping that it is given, never `os.environ`, and opens nothing:
+`kernel/namespace.py` finds out whether CNI_NETNS is a namespace.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bgpcni.errors import InvalidEnvironment
 
 
 class Command(StrEnum):
-    """What a runtime may ask for; the values of CNI_COMMAND."""
+    """The values of CNI_COMMAND."""
 
     ADD = "ADD"
     DEL = "DEL"
@@ -37,7 +37,7 @@ REQUIRED: Mapping[str, frozenset[Command]] = {
     "CNI_ARGS": frozenset(),
     "CNI_PATH": frozenset(Command) - {Command.VERSION},
 }
-"""Variable by command, as in the reference library's `skel`: an empty value counts as missing."""
+"""Which variables each command requires, as in the reference library's `skel`. An empty value counts as missing."""
 
 _CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _IFNAME_MAX = 15  # IFNAMSIZ without its NUL, in octets
@@ -46,7 +46,7 @@ _NO_ARGS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """One call's variables. What the command does not need may be empty. `path`: the folders of CNI_PATH."""
+    """The variables of one call. Those that the command does not need may be empty. `path`: the folders of CNI_PATH."""
 
     command: Command
     container_id: str = ""
@@ -57,10 +57,10 @@ class Environment:
 
 
 def parse_environment(env: Mapping[str, str]) -> Environment:
-    """Parse and validate. Raises InvalidEnvironment, naming every variable that is missing at once.
+    """Parse and validate. Raises InvalidEnvironment, which names all missing variables at once.
 
-    CNI_ARGS is validated for ADD and CHECK only: of a DEL it is not needed, and one that fails over it would
-    keep a pod from ever going away.
+    CNI_ARGS is validated for ADD and CHECK only. A DEL does not need it, and if it failed because of CNI_ARGS, the pod
+    could never be deleted.
     """
     values = {name: env.get(name, "") for name in REQUIRED}
     command = values["CNI_COMMAND"]
@@ -92,7 +92,7 @@ def parse_environment(env: Mapping[str, str]) -> Environment:
 
 
 def parse_args(text: str) -> Mapping[str, str]:
-    """CNI_ARGS, `K=V;K=V`; of a key given twice the last counts. Raises InvalidEnvironment if malformed."""
+    """Parse CNI_ARGS, `K=V;K=V`. If a key is given twice, the last value counts. Raises InvalidEnvironment."""
     if not text:
         return _NO_ARGS
     args: dict[str, str] = {}
@@ -105,13 +105,13 @@ def parse_args(text: str) -> Mapping[str, str]:
 
 
 def check_ifname(name: str) -> None:
-    """Raise InvalidEnvironment unless Linux and the specification take `name` for an interface."""
+    """Raise InvalidEnvironment unless Linux and the specification allow `name` for an interface."""
     if reason := link_name_fault(name):
         raise InvalidEnvironment(f"CNI_IFNAME: invalid interface name {name!a}: {reason}")
 
 
 def link_name_fault(name: str) -> str:
-    """Why Linux and the specification do not take `name` for an interface, "" if they do."""
+    """Why Linux or the specification does not allow `name` for an interface; "" if both do."""
     if not name:
         return "empty"
     if len(name.encode(errors="surrogateescape")) > _IFNAME_MAX:
@@ -132,7 +132,7 @@ def _check_container_id(text: str) -> None:
 
 
 def _is_text(value: str) -> bool:
-    """Whether the value was UTF-8: Python smuggles other octets in as lone surrogates."""
+    """Whether the value was UTF-8. Python represents other octets as lone surrogates."""
     try:
         value.encode()
     except UnicodeEncodeError:

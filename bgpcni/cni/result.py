@@ -1,16 +1,15 @@
 """Results of ADD and prevResult, read and written in each version's form (CNI specification, section 5).
 
-Pure; standard library only. One set of values serves all versions; what a version cannot carry is left out when
-writing it: before 0.3.0 one address of each family (`ip4`, `ip6`, their routes inside) and no interfaces; before
-1.0.0 a `version` in each address; before 1.1.0 no MTU, socket path, PCI ID, nor attributes of routes.
+Pure; standard library only. One set of classes serves all versions. What a version cannot express is left out when it
+is written. Before 0.3.0 there is one address of each family (`ip4`, `ip6`, with the routes inside) and no interfaces;
+before 1.0.0 each address has a `version`; before 1.1.0 there is no MTU, socket path, PCI ID or attribute of a route.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, NamedTuple
 
 from bgpcni.cni.document import Place
 from bgpcni.cni.versions import at_least, read_version
@@ -19,8 +18,7 @@ from bgpcni.errors import CniError
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5,31}")
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(NamedTuple):
     """One interface. `sandbox`: the namespace's path, None for the node's own. `mtu`: octets."""
 
     name: str
@@ -31,8 +29,7 @@ class Interface:
     pci_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class IpConfig:
+class IpConfig(NamedTuple):
     """One address, with its prefix length and host bits (`10.1.2.3/24`). `interface`: index into the result's."""
 
     address: str
@@ -40,8 +37,7 @@ class IpConfig:
     interface: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """One route inside the container. `dst`: canonical prefix. `mtu`, `advmss`: octets."""
 
     dst: str
@@ -53,9 +49,8 @@ class Route:
     scope: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Dns:
-    """What goes into the container's resolv.conf."""
+class Dns(NamedTuple):
+    """The DNS settings for the container's resolv.conf."""
 
     nameservers: tuple[str, ...] = ()
     domain: str | None = None
@@ -63,9 +58,8 @@ class Dns:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What an ADD gave, whatever version it is written in."""
+class Result(NamedTuple):
+    """The result of an ADD, independent of the version in which it is written."""
 
     interfaces: tuple[Interface, ...] = ()
     ips: tuple[IpConfig, ...] = ()
@@ -90,7 +84,7 @@ class Result:
         )
 
     def _encode_family(self, family: int) -> dict[str, Any]:
-        """`ip4` or `ip6`: the first address of the family, and all the family's routes; empty without one."""
+        """`ip4` or `ip6`: the first address of the family and all its routes; empty if there is no such address."""
         first = next((ip for ip in self.ips if _family(ip.address) == family), None)
         if first is None:
             return {}
@@ -101,8 +95,8 @@ class Result:
 def decode(document: object, expected_version: str, place: str = "prevResult") -> Result:
     """Read a result that must be in the form of `expected_version`; unknown keys are ignored.
 
-    `document` is what JSON gave; one without `cniVersion` is taken at the expected one. Raises DecodingFailure
-    with the place that is wrong: `prevResult.ips[0].address: …`. Never raises anything else.
+    `document`: decoded JSON. One without `cniVersion` is read in the expected version. Raises only DecodingFailure,
+    which names the place: `prevResult.ips[0].address: …`.
     """
     top = Place(place, document).object()
     if (given := top.optional("cniVersion")) is not None and given.string() != "":
@@ -130,7 +124,7 @@ def decode(document: object, expected_version: str, place: str = "prevResult") -
 
 
 def _filled(**members: Any) -> dict[str, Any]:
-    """The members that say something: no None, no empty string, list or object. Zero is something."""
+    """The members that have a value. None, an empty string, list or object is no value; zero is one."""
     return {key: value for key, value in members.items() if value is not None and value not in ("", [], {})}
 
 
@@ -193,7 +187,7 @@ def _decode_ip(place: Place, version: str, interfaces: int) -> IpConfig:
 
 
 def decode_route(place: Place, version: str) -> Route:
-    """One entry of `routes`, in a result or in a configuration, in the form of `version`."""
+    """Read one entry of `routes`, in a result or in a configuration, in the form of `version`."""
     item = place.object()
     dst = str(ip_network(item.required("dst").prefixed(), strict=False))
     if not at_least(version, "1.1.0"):
@@ -210,7 +204,7 @@ def decode_route(place: Place, version: str) -> Route:
 
 
 def _decode_family(place: Place | None, family: int) -> tuple[list[IpConfig], list[Route]]:
-    """`ip4` or `ip6` of versions before 0.3.0, where the routes are inside."""
+    """Read `ip4` or `ip6` of versions before 0.3.0, which contain the routes."""
     if place is None:
         return [], []
     item = place.object()

@@ -1,4 +1,4 @@
-"""Which versions of the CNI specification we speak, and what each of them knows. Pure; standard library only."""
+"""The versions of the CNI specification that we support, and what each of them has. Pure; standard library only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 """Oldest first."""
 
 FALLBACK = SUPPORTED[0]
-"""What a configuration without `cniVersion` is written in."""
+"""The version of a configuration without `cniVersion`."""
 
 _SINCE = {Command.CHECK: "0.4.0", Command.GC: "1.1.0", Command.STATUS: "1.1.0"}
 _RANK = {version: rank for rank, version in enumerate(SUPPORTED)}
@@ -25,8 +25,8 @@ def at_least(version: str, floor: str) -> bool:
 def read_version(value: object, place: str = "cniVersion") -> str:
     """The version that a document's `cniVersion` asks for, one of SUPPORTED.
 
-    None and "" stand for a document without one. Raises DecodingFailure if it is no string, IncompatibleVersion
-    if it is a version we do not speak.
+    None and "" stand for a document without one. Raises DecodingFailure if it is not a string, IncompatibleVersion
+    if we do not support it.
     """
     if value is None or value == "":
         return FALLBACK
@@ -49,5 +49,6 @@ def require_command(command: Command, version: str) -> None:
 
 
 def version_answer(asked: str | None) -> dict[str, Any]:
-    """What VERSION prints: the version asked for, echoed even if we do not speak it, or else the newest we do."""
+    """What VERSION prints: the requested version, even if we do not support it; without one the newest that we
+    support."""
     return {"cniVersion": asked or SUPPORTED[-1], "supportedVersions": list(SUPPORTED)}

@@ -1,1 +1,1 @@
-"""What people write: the network configuration and agent.toml, validated into frozen models. Pure."""
+"""What users write, the network configuration and agent.toml, validated into frozen models. Pure."""

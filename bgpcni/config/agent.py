@@ -1,6 +1,6 @@
-"""agent.toml: what the operator says of this node, validated into one frozen model. Reads one file, no more.
+"""agent.toml, the operator's configuration of this node, validated into one frozen model. Reads that file only.
 
-Unknown keys are errors here: this file has one owner.
+Unknown keys are errors here, because the file has one owner.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-import tomllib
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -28,6 +27,7 @@ from pydantic import (
 
 from bgpcni import bgp, paths
 from bgpcni.config.network import Prefixes, describe
+from bgpcni.config.pod_annotations import PREFIX
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.files import read_plain
 from bgpcni.model import Family
@@ -40,21 +40,23 @@ def _is_number(annotation: Any) -> bool:
 
 
 class Table(BaseModel):
-    """Base of the tables that are ours: frozen, unknown keys refused."""
+    """Base class of our tables. They are frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True, defer_build=True
+    )
 
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """`asn = true` would be AS 1."""
+        """Refuse a boolean: `asn = true` would be AS 1."""
         if isinstance(value, bool) and _is_number(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("should be a number")
         return value
 
 
 def _address(value: str) -> str:
-    if "%" in value:  # may hold any character; no speaker of ours takes one
+    if "%" in value:  # a zone may have any character, and no speaker of ours accepts one
         raise ValueError(f"{value!r} has a zone")
     return str(ip_address(value))
 
@@ -79,7 +81,7 @@ HoldTime = Annotated[int, Field(ge=3, le=65535)]
 
 
 class NeighborTable(Table):
-    """`[[bgp.neighbors]]`. `hold_time` in seconds; absent: that of `[bgp]`."""
+    """`[[bgp.neighbors]]`. `hold_time` in seconds; absent: that of `[bgp]`. `exporter`: the speaker it belongs to."""
 
     address: IpText
     asn: Asn
@@ -88,10 +90,11 @@ class NeighborTable(Table):
     hold_time: HoldTime | None = None
     ttl_security: bool = False
     passive: bool = False
+    exporter: str | None = None
 
 
 class BgpTable(Table):
-    """`[bgp]`. Times in seconds; `local_address` is the source of the sessions and EVPN's VTEP."""
+    """`[bgp]`. Times are in seconds. `local_address`: the source address of the sessions, and the VTEP of EVPN."""
 
     asn: Asn
     router_id: Annotated[str, AfterValidator(_router_id)]
@@ -108,22 +111,18 @@ class BgpTable(Table):
             value = getattr(self, name)
             if value and ip_address(value).version != version:
                 raise ValueError(f"{name} {value} is not an IPv{version} address")
-        seen: set[str] = set()
+        seen: set[tuple[str, str | None]] = set()
         for neighbor in self.neighbors:
-            if neighbor.address in seen:
+            if (neighbor.address, neighbor.exporter) in seen:
                 raise ValueError(f"neighbors: {neighbor.address} is there twice")
-            if neighbor.address == self.local_address:
-                raise ValueError(f"neighbors: {neighbor.address} is our own local_address")
-            if ip_address(neighbor.address).version != ip_address(self.local_address).version:
-                raise ValueError(f"neighbors: {neighbor.address} is not of local_address's family")
-            seen.add(neighbor.address)
+            seen.add((neighbor.address, neighbor.exporter))
         return self
 
 
 class ExporterTable(BaseModel):
-    """`[exporters.NAME]`: `type` (absent: NAME), the rest is that exporter's own configuration."""
+    """`[exporters.NAME]`: `type` (default: NAME). All other keys are the configuration of that exporter."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
     type: str | None = None
 
     @property
@@ -132,7 +131,7 @@ class ExporterTable(BaseModel):
 
 
 class NetworkTable(Table):
-    """`[networks.NAME]`: what the operator says of a network wins over the CNI configuration."""
+    """`[networks.NAME]`: what the operator decides for a network. It has priority over the CNI configuration."""
 
     exporters: tuple[str, ...] | None = None
 
@@ -145,14 +144,14 @@ def _range(value: str) -> str:
 
 
 def _community(pattern: str) -> str:
-    """A pattern, or a well-known name, whose number is compared as in the configurations."""
+    """A pattern, or the number of a well-known name, since configurations have the number too."""
     return bgp.community(pattern) if pattern in bgp.WELL_KNOWN else pattern
 
 
 class PolicyTable(Table):
-    """`[policy]`: allow-lists for what network configurations may ask; absent: anything.
+    """`[policy]`: lists of what network configurations may ask for. An absent list allows anything.
 
-    `annotations` is the other way round: those of pods that are heeded; absent: none.
+    `annotations` is different: it lists the annotations of pods that we obey. If it is absent, we obey none.
     """
 
     import_rt: tuple[str, ...] | None = None
@@ -169,6 +168,11 @@ class PolicyTable(Table):
     resolv_conf: tuple[str, ...] | None = None
     annotations: tuple[str, ...] | None = None
     maximum_prefix: Annotated[int, Field(ge=1)] | None = None
+
+    def obeys(self, annotation: str) -> bool:
+        """Whether `[policy] annotations` has it (`export-rt`), with or without the prefix, or by a pattern."""
+        names = (annotation, PREFIX + annotation)
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.annotations or () for name in names)
 
     def refuse_names(self, key: str, values: Iterable[str], allowed: tuple[str, ...] | None, place: str) -> None:
         """Raise error 7 for the first of `values` that no pattern of `[policy] key` matches."""
@@ -207,7 +211,7 @@ class PolicyTable(Table):
                 raise InvalidConfiguration(f"ipam: {address} is not allowed by [policy] prefixes of this node")
 
     def refuse_subnets(self, addresses: Iterable[str]) -> None:
-        """As `refuse_addresses`, for `10.1.2.3/24` with all of its subnet: routes to it are made or announced."""
+        """As `refuse_addresses`, but the whole subnet of `10.1.2.3/24` must be allowed, because it gets routes, too."""
         if self.prefixes is None:
             return
         allowed = [ip_network(prefix) for prefix in self.prefixes]
@@ -262,7 +266,7 @@ class ClusterTable(Table):
 
 
 class AgentConfig(Table):
-    """The whole file. `orphan_grace` in seconds."""
+    """The whole file. `orphan_grace`: seconds."""
 
     run_dir: PathText = str(paths.RUN_DIR)
     data_dir: PathText = str(paths.DATA_DIR)
@@ -271,18 +275,20 @@ class AgentConfig(Table):
     bgp: BgpTable | None = None
     exporters: dict[str, ExporterTable] = Field(default_factory=dict)
     networks: dict[str, NetworkTable] = Field(default_factory=dict)
-    policy: PolicyTable = PolicyTable()
+    policy: PolicyTable = Field(default_factory=PolicyTable.model_construct)
     cluster: ClusterTable | None = None
 
 
 def load(path: Path) -> AgentConfig:
     """Read and validate agent.toml. Raises InvalidConfiguration naming file, place and what is wrong there."""
+    import tomllib  # a call without an agent reads no agent.toml
+
     try:
         document = tomllib.loads(read_plain(path, _FILE_MAX).decode())
     except FileNotFoundError:
         sample = paths.SAMPLES / "agent.toml"
         raise InvalidConfiguration(
-            f"{path}: there is no such file; copy the sample {sample} there and say in [bgp] who this node is"
+            f"{path}: there is no such file; copy the sample {sample} there and describe this node in [bgp]"
         ) from None
     except OSError as error:
         raise InvalidConfiguration(f"{path}: {error.strerror}") from None

@@ -1,12 +1,11 @@
-"""The network configuration: what a runtime sends on stdin, validated into one frozen model. Pure.
+"""The network configuration, which a runtime sends on stdin, validated into one frozen model. Pure.
 
-Keys match without regard to case, as the reference library's JSON does. Unknown keys are accepted (the CNI
-specification, section 1, asks for it); those that look like a misspelling of ours are reported.
+Keys match without regard to case, as in the JSON of the reference library. Unknown keys are accepted, as section 1 of
+the CNI specification asks; one that looks like a misspelling of ours is reported.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,13 +20,13 @@ from bgpcni.errors import DecodingFailure, InvalidConfiguration
 
 NAME_MOST = 180
 NEAR = 0.8
-"""So alike, by difflib, is an unknown key to the one that was meant."""
+"""How similar, by difflib's ratio, an unknown key must be to one of ours to be taken for a misspelling."""
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 def _texts(value: Any) -> Any:
-    """A string, a comma-separated string or a list: the article's configuration used all three."""
+    """A string, a string with commas, or a list: the configuration of the article has all three."""
     if value is None:
         return ()
     if isinstance(value, str):
@@ -43,14 +42,14 @@ def _each(check: Callable[[str], str]) -> Callable[[tuple[str, ...]], tuple[str,
 
 
 def _number(value: Any) -> Any:
-    """The article's plugin wanted `"mtu": "1500"`: digits in a string are a number too. `true` is none."""
+    """Digits in a string are a number too, because the article has `"mtu": "1500"`. `true` is no number."""
     if isinstance(value, bool):
         raise ValueError("should be a number")
     return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()) else value
 
 
 def _mtu(value: int) -> int:
-    """0: the kernel's default; from 68 on (RFC 791) a link can carry IPv4."""
+    """0 means the kernel's default. IPv4 needs an MTU of at least 68 (RFC 791)."""
     if 0 < value < 68:
         raise ValueError(f"{value} is below 68")
     return value
@@ -67,7 +66,7 @@ def _distinguisher(value: str) -> str:
 
 
 def mac_address(value: str) -> str:
-    """A MAC address, canonical: lower case with colons. Raises ValueError."""
+    """The MAC address in canonical form: lower case, with colons. Raises ValueError."""
     text = value.lower().replace("-", ":")
     if not _MAC.fullmatch(text):
         raise ValueError(f"{value!r} is not a MAC address")
@@ -79,7 +78,7 @@ def mac_address(value: str) -> str:
 
 
 def _prefix(value: str) -> str:
-    if "%" in value:  # a zone may hold any character, and means nothing to a peer
+    if "%" in value:  # a zone may have any character, and a peer cannot use it
         raise ValueError(f"{value!r} has a zone")
     return str(ip_network(value))
 
@@ -96,13 +95,15 @@ Vlan = Annotated[int, BeforeValidator(_number), Field(ge=1, le=4094)]
 class Section(BaseModel):
     """One object of the configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="allow", populate_by_name=True, hide_input_in_errors=True, defer_build=True
+    )
 
 
 class BgpSection(Section):
-    """`bgp`: what is announced, and how long ADD waits for it. Times in seconds.
+    """`bgp`: what is announced, and how long ADD waits for it. Times are in seconds.
 
-    `vrf`: the VRF that the bridge is in, `l3vni`: that VRF's own VNI (EVPN's type 5 routes, RFC 9136).
+    `vrf`: the VRF in which the bridge is. `l3vni`: that VRF's own VNI (type 5 routes of EVPN, RFC 9136).
     """
 
     family: Literal["unicast", "vpn", "evpn"] | None = None
@@ -119,16 +120,17 @@ class BgpSection(Section):
 
 
 class RuntimeSection(Section):
-    """`runtimeConfig`: what the runtime fills in for declared capabilities (CNI conventions)."""
+    """`runtimeConfig`: what the runtime sets for the capabilities that the configuration declares (CNI conventions)."""
 
     mac: Mac | None = None
     ips: tuple[str, ...] = ()
     ip_ranges: Any = Field(default=None, alias="ipRanges")
     dns: dict[str, Any] | None = None
+    annotations: dict[str, str] | None = Field(default=None, alias="io.kubernetes.cri.pod-annotations")
 
 
 class DnsSection(Section):
-    """`dns`: what the container's resolv.conf shall say."""
+    """`dns`: what is to be in the resolv.conf of the container."""
 
     nameservers: Texts = ()
     domain: str | None = None
@@ -137,7 +139,7 @@ class DnsSection(Section):
 
 
 class CniArgs(Section):
-    """`args.cni`: per-attachment wishes (CNI conventions), route targets among them."""
+    """`args.cni`: what one attachment asks for (CNI conventions), such as its own route targets."""
 
     import_rt: RouteTargets | None = Field(default=None, alias="importRT")
     export_rt: RouteTargets | None = Field(default=None, alias="exportRT")
@@ -170,7 +172,9 @@ class TrunkSection(Section):
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
         if (self.min_id is None) != (self.max_id is None):
-            raise ValueError(f"minID and maxID go together: {'minID' if self.min_id is None else 'maxID'} is missing")
+            raise ValueError(
+                f"minID and maxID must be given together: {'minID' if self.min_id is None else 'maxID'} is missing"
+            )
         if self.min_id is not None and self.max_id is not None and self.min_id > self.max_id:
             raise ValueError(f"minID {self.min_id} is over maxID {self.max_id}")
         return self
@@ -190,7 +194,7 @@ def _exporters(value: Any) -> Any:
 
 
 class NetworkConfig(Section):
-    """The whole configuration of one plugin call (CNI specification section 1, plus ours)."""
+    """The configuration of one call: the keys of the CNI specification (section 1) and ours."""
 
     cni_version: str = Field(default="0.1.0", alias="cniVersion")
     name: str
@@ -231,7 +235,7 @@ class NetworkConfig(Section):
 
     @property
     def ipam_type(self) -> str:
-        """The IPAM plugin's name, "" for layer 2 only."""
+        """The IPAM plugin's name; "" for layer 2 only."""
         value = next((self.ipam[key] for key in self.ipam if key.lower() == "type"), "") if self.ipam else ""
         return value if isinstance(value, str) else ""
 
@@ -239,13 +243,13 @@ class NetworkConfig(Section):
 _FOREIGN = frozenset(
     ["capabilities", "cni.dev/attachments", "disablecheck", "disablegc", "loadonlyinlinedplugins", "cniversions"]
 )
-"""Keys that belong to the runtime or to the list; never a misspelling of ours."""
+"""Keys of the runtime or of the list; they are no misspellings of our keys."""
 
 
 def parse(document: Mapping[str, Any], *, escaped: bool = True) -> tuple[NetworkConfig, tuple[str, ...]]:
-    """A document as `decode` gives it → the configuration and warnings. Raises InvalidConfiguration (7).
+    """Validate a document from `decode`: returns the configuration and warnings. Raises InvalidConfiguration (7).
 
-    `escaped`: its text has escapes, which may be halves of surrogate pairs.
+    `escaped`: the text has escapes, which may be halves of surrogate pairs.
     """
     if escaped and (place := _halved(document)):
         raise InvalidConfiguration(f"{place}: half of a surrogate pair")
@@ -264,7 +268,7 @@ def parse(document: Mapping[str, Any], *, escaped: bool = True) -> tuple[Network
 
 
 def _look_at_ipam(ipam: Mapping[str, Any], warnings: list[str]) -> None:
-    """Its type is a name, and of host-local, which is done here, no key looks misspelt."""
+    """Check that `type` is a name; for host-local, which is built in, also note the keys that look misspelt."""
     kind = next((value for key, value in ipam.items() if key.lower() == "type"), None)
     if kind is not None and not isinstance(kind, str):
         raise InvalidConfiguration("ipam.type: should be a string")
@@ -283,12 +287,18 @@ def _list_of(section: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def _look_at_keys(section: Iterable[str], known: Iterable[str], place: str, warnings: list[str]) -> None:
-    """Note the keys that look like a misspelling of a known one."""
+    """Warn of keys that look like a misspelling of a known one."""
     spelling = {name.lower(): name for name in known}
     for key in section:
-        near = difflib.get_close_matches(key.lower(), spelling, 1, NEAR)
-        if near and key.lower() not in spelling and key.lower() not in _FOREIGN:
-            warnings.append(f"{place}{ascii(key)[1:-1]}: unknown key; did you mean {spelling[near[0]]!r}?")
+        if key.lower() not in spelling and key.lower() not in _FOREIGN and (near := nearest(key.lower(), spelling)):
+            warnings.append(f"{place}{ascii(key)[1:-1]}: unknown key; did you mean {spelling[near]!r}?")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The one of `known` that was probably meant by `word`, "" if none comes near."""
+    import difflib  # needed only where something is misspelt
+
+    return next(iter(difflib.get_close_matches(word, known, 1, NEAR)), "")
 
 
 _HOST_LOCAL = ("type", "ranges", "routes", "dataDir", "resolvConf")
@@ -296,12 +306,12 @@ _RANGE = ("subnet", "rangeStart", "rangeEnd", "gateway")
 
 
 def is_name(text: str) -> bool:
-    """A network name as the specification has it, short enough to be part of a file's name."""
+    """Whether the name is allowed by the specification and short enough to be part of a file's name."""
     return bool(_NAME.fullmatch(text)) and len(text) <= NAME_MOST
 
 
 def decode(stdin: bytes) -> dict[str, Any]:
-    """One JSON object, or error 6 that says what was wrong and where."""
+    """Decode one JSON object. Raises DecodingFailure (6), which says what is wrong and where."""
     try:
         document = json.loads(stdin)
     except UnicodeDecodeError:
@@ -317,7 +327,7 @@ def decode(stdin: bytes) -> dict[str, Any]:
 
 
 def _halved(document: Mapping[str, Any]) -> str:
-    """Where a string is that cannot be written as UTF-8 again, "" if none is."""
+    """The place of a string that cannot be written as UTF-8 again; "" if there is none."""
     rest: list[tuple[str, Any]] = [("", document)]
     while rest:
         place, value = rest.pop()
@@ -351,16 +361,16 @@ _WORDS = {
     "json_invalid": "is not JSON",
     "greater_than_equal": "{input} is below {ge}",
     "less_than_equal": "{input} is over {le}",
-    "too_short": "has {actual_length} entries, at least {min_length} must be there",
-    "too_long": "has {actual_length} entries, at most {max_length} may be there",
+    "too_short": "has {actual_length} entries, but needs at least {min_length}",
+    "too_long": "has {actual_length} entries, but may have {max_length} at most",
 }
-"""pydantic's types of errors in a reader's words; braces are filled with the number and what pydantic says of it."""
+"""How we word the errors of pydantic, by their type. The braces are filled with the value and what pydantic gives."""
 
 
 def describe(error: ValidationError, prefix: str = "", model: type[BaseModel] | None = None) -> str:
-    """pydantic's findings in one line: `bgp.vni: 16777216 is over 16777215; mtu: …`.
+    """The errors of pydantic in one line: `bgp.vni: 16777216 is over 16777215; mtu: …`.
 
-    With the `model` that refuses unknown keys, the one that was probably meant is named too.
+    With the `model` that refused an unknown key, the key that was probably meant is named too.
     """
     return "; ".join(dict.fromkeys(_findings(error, prefix, model)))
 
@@ -383,19 +393,19 @@ def _findings(error: ValidationError, prefix: str, model: type[BaseModel] | None
 
 
 def _meant(model: type[BaseModel], place: Sequence[int | str]) -> str:
-    """`; did you mean 'asn'?` for the unknown key at the end of `place`, "" if none comes near."""
+    """`; did you mean 'asn'?` for the unknown key at the end of `place`; "" if no key is similar."""
     *path, key = place
     for part in path:
         field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
         if field is None:
-            continue  # a place in a list or a table of them, whose model we have
+            continue  # an index of a list, or a name in a table of tables: the model stays the same
         found = _model_in(field.annotation)
         if found is None:
             return ""
         model = found
     names = {(field.alias or name).lower(): field.alias or name for name, field in model.model_fields.items()}
-    near = difflib.get_close_matches(str(key).lower(), names, 1, NEAR)
-    return f"; did you mean {names[near[0]]!r}?" if near else ""
+    near = nearest(str(key).lower(), names)
+    return f"; did you mean {names[near]!r}?" if near else ""
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -405,7 +415,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _fold(document: Mapping[str, Any], model: type[BaseModel], place: str, warnings: list[str]) -> dict[str, Any]:
-    """Give the keys their spelling in `model`, deeper sections too; note what looks misspelt."""
+    """Spell the keys as `model` does, in nested sections too, and note the keys that look misspelt."""
     names = {(field.alias or name): field for name, field in model.model_fields.items()}
     spelling = {name.lower(): name for name in names}
     folded: dict[str, Any] = {}
@@ -424,7 +434,7 @@ def _fold(document: Mapping[str, Any], model: type[BaseModel], place: str, warni
                 for at, item in enumerate(value)
             ]
         if value is None and names[name].default is not None:
-            continue  # JSON null is Go's "not given"
+            continue  # Go reads null as if the key were not given
         folded[name] = value
     return folded
 

@@ -1,4 +1,4 @@
-"""Files that hold a secret: read only where nobody else can read or change them."""
+"""Files with a secret. We read one only if no other user can read or change it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _LONGEST = 4096
 
 
 def read_secret(path: str) -> str:
-    """The file's text without the end of the line. Raises ValueError in words: missing, not 0600, another user's."""
+    """The text of the file without the end of the line. Raises ValueError, which says why the file cannot be used."""
     try:
         with opened(path, follow=False) as (file, found):
             mode = stat.S_IMODE(found.st_mode)
             if found.st_uid not in (0, os.geteuid()):
                 raise ValueError(f"{path} belongs to user {found.st_uid}")
             if mode & 0o077:
-                raise ValueError(f"{path} is open to other users (mode {mode:04o}); chmod 0600 it")
+                raise ValueError(f"{path} is accessible to other users (mode {mode:04o}); chmod 0600 it")
             octets = os.read(file, _LONGEST)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None

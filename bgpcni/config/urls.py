@@ -1,8 +1,7 @@
-"""URLs that a network configuration may name: plain HTTP to this very node, by its address. Pure.
+"""The URLs that a network configuration may have: plain HTTP to this node, by address. Pure.
 
-Network configurations may come from tenants, and what speaks HTTP here is root: a name would be looked up, a port of
-another machine reached. Elsewhere is for agent.toml alone. Not to follow redirects and not to use a proxy is the
-exporter's part.
+Network configurations may come from tenants, and our HTTP client runs as root. So it must not look up a name, nor reach
+another machine; URLs that do belong in agent.toml. The exporter itself must not follow redirects or use a proxy.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from urllib.parse import urlsplit
 
 
 def loopback_url(text: str) -> str:
-    """The URL, rebuilt from its parts: `http://127.0.0.1:8082/base`, `http://[::1]:8082`; no slash at the end.
+    """The URL, made anew from its parts, without a slash at the end: `http://127.0.0.1:8082/base`, `http://[::1]:8082`.
 
-    Raises ValueError in words for anything but http to a literal loopback address: names (also `localhost`), other
-    notations of an address, user names, queries and fragments.
+    Raises ValueError for anything but http to a literal loopback address: for names (also `localhost`), other spellings
+    of an address, user names, queries and fragments.
     """
     if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
         raise ValueError(f"{text!a} is not a URL")
@@ -25,7 +24,7 @@ def loopback_url(text: str) -> str:
     except ValueError as error:
         raise ValueError(f"{text!a} is not a URL: {error}") from None
     if parts.scheme != "http" or parts.query or parts.fragment or "@" in parts.netloc or "?" in text or "#" in text:
-        raise ValueError(f"{text!a}: only http://ADDRESS:PORT/PATH, without user, query and fragment")
+        raise ValueError(f"{text!a}: must be http://ADDRESS:PORT/PATH, without user, query and fragment")
     try:
         address = ip_address(parts.hostname or "")
     except ValueError:

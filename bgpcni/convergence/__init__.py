@@ -1,1 +1,2 @@
-"""From attachments to routes at the peers: what is wanted is derived, each exporter is driven towards it."""
+"""From attachments to routes at the peers: derive the wanted routes, and drive each exporter until it announces
+them."""

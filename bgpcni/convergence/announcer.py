@@ -1,6 +1,7 @@
-"""One exporter and the thread that drives it: batches, back-off, replay, prune, and the waiting for what is late.
+"""One exporter and the thread that drives it: batches, retries with back-off, replay, prune, and waiting for late
+routes.
 
-An exporter that is down, slow or broken holds up nothing but its own thread.
+An exporter that is down, slow or broken delays nothing but its own thread.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni import clock
 from bgpcni.convergence.ledger import Entry, Ledger, Standing
 from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach
-from bgpcni.model import Announcement, AttachmentKey, Family, Nlri
+from bgpcni.model import Announcement, AttachmentKey, Family, Nlri, NodeFacts
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +25,15 @@ BATCH = 2000
 CALL_SECONDS = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 LOOK_SECONDS = 5.0
-"""Seconds between two looks at what is unsettled, when nothing was heard of it."""
+"""Interval in seconds at which unsettled routes are polled if the exporter does not call `progress`."""
 SLOW = 3.0
-"""Seconds after which an exporter that has not come back from a call is said to be late."""
+"""An exporter whose call has not returned after so many seconds is reported as late."""
 UNCONFIRMED = "sent; not every peer has acknowledged it yet"
 ROUTE_STATES = ("wanted", "announced", "withdrawing", "refused")
 _FURTHEST = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.ACKED}
 
 
-@dataclass(frozen=True, slots=True)
-class RouteState:
+class RouteState(NamedTuple):
     """What `bgpcni routes` says of one route at one exporter: wanted, announced, withdrawing or refused."""
 
     state: str
@@ -41,9 +41,8 @@ class RouteState:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ExporterState:
-    """For `bgpcni status`. state: `ok`, `starting`, `late` (reason says why)."""
+class ExporterState(NamedTuple):
+    """What `bgpcni status` says of an exporter. `state`: `ok`, `starting`, or `late` with the reason."""
 
     state: str
     since: str
@@ -51,9 +50,10 @@ class ExporterState:
 
 
 class Book:
-    """One exporter's ledger with its lock, and what the exporter says of its speaker: the exporter's `Wake`.
+    """One exporter's ledger with its lock, and what the exporter reports about its speaker: this is the exporter's
+    `Wake`.
 
-    It is made before the exporter, which is given it, and the announcer, which works by it.
+    It is made first. Then the exporter and the announcer are made, and both get it.
     """
 
     def __init__(self) -> None:
@@ -85,11 +85,11 @@ class Book:
 
 
 class Announcer:
-    """Drives one exporter towards its ledger. Safe for threads.
+    """Calls one exporter until it has done what its ledger says. Safe for threads.
 
-    `book` is what the exporter was made with. `confirmed(owners)` is called, from this announcer's thread and without
-    its lock, with the attachments whose withdrawal is now confirmed at this exporter. `announced(seconds)`: a route
-    is, so long after it was first wanted.
+    `book`: the one that the exporter has. `confirmed(owners)` is called with the attachments whose withdrawal this
+    exporter has confirmed, from this announcer's thread and without its lock. `announced(seconds)` is called when a
+    route is announced, with the time since it was first wanted. `spare`: networks that are never pruned.
     """
 
     def __init__(
@@ -114,17 +114,22 @@ class Announcer:
         self._drained = False
         self._next_look = 0.0
         self._calling: tuple[float, str, str] | None = None  # since (monotonic, RFC 3339), the verb
-        self._unreached = ""  # without the thread: why the speaker was not reached in this process
+        self._unreached = ""  # in a call without an agent: why the speaker could not be reached
         self._state = ExporterState("starting", clock.now(), "")
         self._thread: threading.Thread | None = None
 
+    @property
+    def node(self) -> NodeFacts:
+        """The node as its exporter sees it."""
+        return self._exporter.node
+
     def start(self) -> None:
-        """From here on the exporter is called. What is already wanted was given by `want` and `leave` before."""
+        """Start the thread: from here on the exporter is called. `want` and `leave` may have been called before."""
         self._thread = threading.Thread(target=self._run, name=f"announce-{self.name}", daemon=True)
         self._thread.start()
 
     def stop(self, seconds: float = 5.0) -> None:
-        """End the thread and let go of the speaker; its routes stay."""
+        """End the thread and close the exporter; its routes stay announced."""
         with self._change:
             self._stopping = True
             self._change.notify_all()
@@ -135,7 +140,7 @@ class Announcer:
     # ---------------------------------------------------------------- learning
 
     def listen(self, families: frozenset[Family], heard: Heard) -> None:
-        """Have the exporter tell of the routes that peers announce, if it can."""
+        """Have the exporter pass the routes that peers announce to `heard`, if it can."""
         if self._exporter.imports == "routes":
             self._exporter.listen(families, heard)
 
@@ -144,8 +149,9 @@ class Announcer:
     def want(
         self, owner: AttachmentKey, routes: Iterable[Announcement], *, fresh: bool = False, wake: bool = True
     ) -> None:
-        """`fresh`: no life has announced them for this attachment yet. `wake` False: somebody calls `wake` soon."""
-        # what is wanted before the thread starts was asked for in an earlier life
+        """Announce `routes` for `owner`. `fresh`: no run of the agent has announced them for it. `wake` False: the
+        caller calls `wake` soon."""
+        # what is wanted before the thread starts was first wanted in an earlier run
         asked = time.monotonic() if self._thread else 0.0
         with self._change:
             free = self._ledger.want(owner, routes, clock.now(), fresh=fresh, asked=asked)
@@ -160,7 +166,7 @@ class Announcer:
                 self._change.notify_all()
 
     def leave(self, owner: AttachmentKey, routes: Iterable[Announcement]) -> bool:
-        """True: nothing has to be withdrawn here on this attachment's account."""
+        """Withdraw the routes of `owner`. Returns True if there is nothing to withdraw for it."""
         with self._change:
             free = self._ledger.leave(owner, routes, clock.now())
             if self._drained:
@@ -170,34 +176,34 @@ class Announcer:
         return free
 
     def standing(self, owner: AttachmentKey, routes: Collection[Announcement] | None) -> Standing:
-        """How an attachment stands here; `routes`: what it should have, None where that is not known."""
+        """How an attachment stands here. `routes`: those that it should have; None if they are not known."""
         with self._change:
             return self._ledger.standing(owner, routes)
 
     def is_leaving(self, owner: AttachmentKey) -> bool:
-        """Whether some withdrawal on its account is not confirmed here yet."""
+        """Whether a withdrawal for this attachment is not confirmed here yet."""
         with self._change:
             return self._ledger.is_leaving(owner)
 
     def excuse(self, owner: AttachmentKey) -> None:
-        """Take its withdrawal for confirmed."""
+        """Count its withdrawal as confirmed."""
         with self._change:
             self._ledger.excuse(owner)
 
     def forget(self, owner: AttachmentKey) -> None:
-        """It is not ours to know any more."""
+        """Forget how this attachment stands here."""
         with self._change:
             self._ledger.forget(owner)
 
     def retry(self) -> None:
-        """Ask again for all that is late, now (`bgpcni sync`)."""
+        """Retry now what is late (`bgpcni sync`)."""
         with self._change:
             self._ledger.retry()
             self._book.failures, self._book.not_before, self._unreached = 0, 0.0, ""
             self._change.notify_all()
 
     def prune(self) -> None:
-        """Have the speaker's table compared with what is wanted, once more."""
+        """Have the exporter prune again: its speaker withdraws what is not wanted."""
         with self._change:
             self._book.replay = True
             self._change.notify_all()
@@ -205,7 +211,7 @@ class Announcer:
     # ---------------------------------------------------------------- waiting
 
     def wait_announced(self, owner: AttachmentKey, level: Reach, deadline: float) -> str:
-        """Until every route of `owner` reached `level`, or cannot now; "" or the reason why not."""
+        """Wait until every route of `owner` has reached `level`. Returns "", or at the deadline the reason why not."""
         level = min(level, _FURTHEST[self._exporter.acks])
         while True:
             reason = self._short_of(owner, level)
@@ -213,11 +219,11 @@ class Announcer:
             if not reason or left <= 0:
                 return reason
             with self._change:
-                # bounded, since what happened between the look and the wait woke nobody
+                # a short wait, because a change between the question and the wait has woken nobody
                 self._change.wait(min(left, 0.02))
 
     def _short_of(self, owner: AttachmentKey, level: Reach) -> str:
-        """Why not every route of `owner` is at `level`, "" if all are. Asks the exporter without our lock."""
+        """Why some route of `owner` has not reached `level`; "" if all have. Asks the exporter without our lock."""
         with self._change:
             entries = self._ledger.routes_of(owner)
             routes = [entry.announcement for entry in entries]
@@ -231,9 +237,9 @@ class Announcer:
         return ""
 
     def wait_sent(self, owner: AttachmentKey, deadline: float) -> bool:
-        """Until the withdrawals of `owner` are on their way to every peer that can be reached.
+        """Wait until the withdrawals of `owner` are sent to every peer that can be reached. False if they are not.
 
-        They may not be confirmed yet: `is_leaving` tells. Does not wait for what cannot come: no session is up.
+        `is_leaving` says whether they are confirmed, too. This does not wait if no session is up.
         """
         with self._change:
             while not self._ledger.is_sent(owner):
@@ -244,17 +250,17 @@ class Announcer:
         return True
 
     def is_vain(self, owner: AttachmentKey) -> bool:
-        """Whether no confirmation for `owner` can come now: the exporter is late, or a session is down."""
+        """Whether waiting for a confirmation for `owner` is vain: the exporter is late, or a session is down."""
         with self._change:
             return self._is_vain(owner, self._ledger.confirmed)
 
     def _is_vain(self, owner: AttachmentKey, level: Reach) -> bool:
-        """What is under way has no reason why it is not there yet."""
+        """The same for any level. A route that is only under way has no reason noted."""
         short = [entry for entry in self._ledger.routes_of(owner) if entry.reach < level]
         return all(entry.reason for entry in short) or self._state_now().state == "late"
 
     def wait_quiet(self, deadline: float) -> bool:
-        """Until nothing is late (`sync`, `drain`)."""
+        """Wait until nothing is late (`sync`, `drain`). False at the deadline."""
         with self._change:
             while not self._ledger.quiet:
                 left = deadline - time.monotonic()
@@ -270,7 +276,7 @@ class Announcer:
             return self._state_now()
 
     def _state_now(self) -> ExporterState:
-        """An exporter that does not come back from a call cannot say that it is late: it is, all the same."""
+        """The state now. An exporter whose call does not return cannot report that it is late, so that is seen here."""
         if self._calling is not None and self._state.state != "late":
             begun, since, verb = self._calling
             if time.monotonic() - begun > SLOW:
@@ -278,12 +284,12 @@ class Announcer:
         return self._state
 
     def refused(self, owner: AttachmentKey) -> str:
-        """Why the speaker will not take a route of this attachment, "" if it takes all."""
+        """Why the speaker refuses a route of this attachment; "" if it refuses none."""
         with self._change:
             return "; ".join(f"{entry.announcement.nlri}: {entry.reason}" for entry in self._ledger.refused(owner))
 
     def rivals(self, owner: AttachmentKey) -> list[tuple[Nlri, AttachmentKey]]:
-        """Routes to `owner` alone that another attachment wants for itself, and which."""
+        """Routes that should lead to `owner` only but are wanted by another attachment, too, and that attachment."""
         with self._change:
             return list(self._ledger.rivals(owner))
 
@@ -301,7 +307,7 @@ class Announcer:
         return entry.reason or (UNCONFIRMED if unconfirmed else "")
 
     def counts(self) -> dict[str, int]:
-        """Routes by state, for status and metrics."""
+        """How many routes are in each state, for status and metrics."""
         found: dict[str, int] = {}
         with self._change:
             for entry in self._ledger.entries.values():
@@ -313,23 +319,23 @@ class Announcer:
         return self._exporter.peers()
 
     def drain(self, deadline: float) -> None:
-        """After everything was withdrawn: let the speaker end, and do not call it any more."""
+        """After everything was withdrawn: end the thread, then the speaker if it is ours."""
         with self._change:
             self._stopping = True
             self._change.notify_all()
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
         with self._change:
-            self._drained = not self._ledger.entries  # all of it was confirmed: nobody has to wait any more
+            self._drained = not self._ledger.entries  # everything is confirmed, so nobody has to wait
         self._exporter.drain(deadline)
 
     # ---------------------------------------------------------------- the thread
 
     def drive_now(self) -> None:
-        """Without the thread: tell the exporter all that is dirty, once. Never prunes.
+        """In a call without an agent: give the exporter all that is dirty, once. Never prunes.
 
-        Raises NotThereYet; a speaker that was not reached is not tried again in this process but by `retry`, so
-        that a call with many things to do waits for it once.
+        Raises NotThereYet. A speaker that could not be reached is tried again in this process only by `retry`, so that
+        a call with much to do waits for it only once.
         """
         if self._ledger.dirty and self._unreached:
             raise NotThereYet(self._unreached, untouched=True)
@@ -338,8 +344,8 @@ class Announcer:
         except NotThereYet as error:
             self._unreached = str(error) or "not there yet"
             raise
-        except Exception as error:  # one exporter's defect is its own, and no reason for a DEL to fail
-            log.exception("exporter %s failed", self.name)
+        except Exception as error:  # a defect of one exporter must not make a DEL fail
+            log.exception("exporter %s failed", self.name, extra={"exporter": self.name})
             self._unreached = f"{self.name} failed: {error}"
             raise NotThereYet(self._unreached) from error
 
@@ -349,17 +355,17 @@ class Announcer:
             before = self._ledger.dirty
             self._tell()
             if self._book.replay:
-                return  # the speaker came back empty: the caller knows what else is to be told
+                return  # the speaker has lost its routes: the caller knows which others to announce
             if self._ledger.dirty >= before:
                 raise NotThereYet(f"{self.name} did not answer for every route")
 
     @property
     def emptied(self) -> bool:
-        """Without the thread: the speaker came back empty while it was driven."""
+        """In a call without an agent: whether the speaker turned out to have lost its routes."""
         return self._book.replay
 
     def replayed(self) -> None:
-        """Without the thread: everything that is wanted was told."""
+        """In a call without an agent: everything that is wanted has been announced again."""
         self._exporter.replayed()
 
     def _run(self) -> None:
@@ -376,25 +382,26 @@ class Announcer:
                 self._note_state("ok", "")
             except NotThereYet as error:
                 self._fail(str(error) or "not there yet")
-            except Exception as error:  # one exporter's defect is its own
-                log.exception("exporter %s failed", self.name)
+            except Exception as error:  # a defect of one exporter must not stop the thread
+                log.exception("exporter %s failed", self.name, extra={"exporter": self.name})
                 self._fail(f"{self.name} failed: {error}")
 
     def _pause(self) -> float | None:
-        """None: there is something to do now. Else seconds to wait, 0 for "until told"."""
+        """Seconds until the next step; None: there is one now; 0: none until something is wanted or reported."""
         late = self._book.not_before - time.monotonic()
         if self._book.look and late <= 0:
             return None
         if self._ledger.dirty or self._book.replay:
             return late if late > 0 else None
-        # what is unsettled is looked at on `progress`; a slow look besides catches what only time decides
+        # unsettled routes are read on `progress`; polling them slowly, too, finds what only the passing of time changes
         pauses = [] if self._ledger.quiet else [LOOK_SECONDS]
         if self._exporter.look_every:
             pauses.append(self._exporter.look_every)
         return max(min(pauses), late) if pauses else 0.0
 
     def _step(self, looked: bool) -> None:
-        """One batch, the prune once all was told, then what is unsettled. `looked`: it is time to, or it was woken."""
+        """Give one batch; prune once everything is given; then ask for the unsettled. `looked`: due, or asked by
+        `Wake`."""
         idle = not self._ledger.dirty and not self._book.replay
         if idle and looked and self._exporter.look_every and time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + self._exporter.look_every
@@ -405,7 +412,7 @@ class Announcer:
         self._settle(looked)
 
     def _tell(self) -> None:
-        """One batch: withdrawals, then announcements."""
+        """Give the exporter one batch: withdrawals, then announcements."""
         with self._change:
             announce, withdraw = self._ledger.due(BATCH)
             epoch = self._ledger.epoch
@@ -413,26 +420,27 @@ class Announcer:
         if withdraw:
             self._ask(self._exporter.withdraw, withdraw, deadline, withdrawn=True, epoch=epoch)
         with self._change:
-            announce = self._ledger.hand_over(announce)  # what left meanwhile is not told any more
+            announce = self._ledger.hand_over(announce)  # without those that are not wanted any more
         if announce:
             self._ask(self._exporter.announce, announce, deadline, withdrawn=False, epoch=epoch)
 
     def _prune_once_told(self) -> None:
         with self._change:
-            whole = self._book.replay and not self._ledger.dirty
-            keep = self._ledger.kept() if whole else []
-            if whole:
-                self._book.replay = False
-        if whole:
-            try:
-                with self._in_call("prune"):
-                    self._exporter.prune(keep, self._spare(), time.monotonic() + CALL_SECONDS)
-                if not self._book.replay:
-                    self._exporter.replayed()
-            except BaseException:
-                with self._change:
-                    self._book.replay = True
-                raise
+            if not self._book.replay or self._ledger.dirty:
+                return
+        spare = self._spare()  # before what is kept: what is told in between is in one of the two
+        with self._change:
+            keep = self._ledger.kept()
+            self._book.replay = False
+        try:
+            with self._in_call("prune"):
+                self._exporter.prune(keep, spare, time.monotonic() + CALL_SECONDS)
+            if not self._book.replay:
+                self._exporter.replayed()
+        except BaseException:
+            with self._change:
+                self._book.replay = True
+            raise
 
     @contextmanager
     def _in_call(self, verb: str) -> Iterator[None]:
@@ -461,7 +469,7 @@ class Announcer:
             with self._change:
                 self._ledger.failed(routes, str(error) or "not there yet")
                 untouched = isinstance(error, NotThereYet) and error.untouched
-                # a withdrawal that the speaker was not given leaves it what it had
+                # only announcements: after a failed withdrawal the speaker still has the routes
                 free = self._ledger.hand_back(routes) if untouched and not withdrawn else []
             if free:
                 self._confirmed(free)
@@ -471,19 +479,20 @@ class Announcer:
         self._note(routes[: len(outcomes)], outcomes, withdrawn=withdrawn, epoch=epoch)
 
     def _checked(self, verb: str, outcomes: object, count: int) -> list[Outcome]:
-        """An exporter's answer, if it is one: up to `count` outcomes, and at least one."""
+        """The answer of an exporter: one to `count` outcomes. Raises TypeError, ValueError or NotThereYet."""
         if not isinstance(outcomes, list) or not all(isinstance(outcome, Outcome) for outcome in outcomes):
-            raise TypeError(f"{verb} gave no list of outcomes")
+            raise TypeError(f"{verb} did not return a list of outcomes")
         if len(outcomes) > count:
-            raise ValueError(f"{verb} gave {len(outcomes)} outcomes for {count} routes")
+            raise ValueError(f"{verb} returned {len(outcomes)} outcomes for {count} routes")
         if not outcomes:
-            raise NotThereYet(f"{self.name} did not get to any route in {CALL_SECONDS:g} s")
+            raise NotThereYet(f"{self.name} did not finish any route within {CALL_SECONDS:g} s")
         return outcomes
 
     def _note(
         self, routes: Sequence[Announcement], outcomes: Sequence[Outcome], *, withdrawn: bool, epoch: int
     ) -> None:
-        """Into the ledger; who is free to go is told at once, since a later call of the same step may fail."""
+        """Write outcomes into the ledger. Confirmations are passed on at once, because the rest of the step may
+        fail."""
         with self._change:
             free = self._ledger.note(routes, outcomes, withdrawn=withdrawn, epoch=epoch, now=clock.now())
             answered = self._ledger.answered()
@@ -494,8 +503,8 @@ class Announcer:
             self._confirmed(free)
 
     def _settle(self, looked: bool) -> None:
-        """Ask how far the unsettled got; after a change of sessions, how far each route is now."""
-        if type(self._exporter).progress is Exporter.progress:  # it cannot tell: it is told again
+        """Ask the exporter how far the unsettled routes are; after a change of sessions ask for each route."""
+        if type(self._exporter).progress is Exporter.progress:  # it cannot say how far a route is: give it again
             with self._change:
                 if looked:
                     self._ledger.ask_again()
@@ -508,7 +517,7 @@ class Announcer:
             wanted = [self._ledger.entries[route.nlri].wanted for route in routes]
             epoch = self._ledger.epoch
             if not routes:
-                self._change.notify_all()  # acknowledgements are looked at by those who wait for them
+                self._change.notify_all()  # those who wait for acknowledgements look for themselves
                 return
         try:
             outcomes = self._exporter.progress(routes)
@@ -541,13 +550,9 @@ class Announcer:
             if (self._state.state, self._state.reason) != (state, reason):
                 since = self._state.since if self._state.state == state else clock.now()
                 if state != self._state.state:
-                    log.log(
-                        logging.INFO if state == "ok" else logging.WARNING,
-                        "exporter %s is %s%s",
-                        self.name,
-                        state,
-                        f": {reason}" if reason else "",
-                    )
+                    level = logging.INFO if state == "ok" else logging.WARNING
+                    why = f": {reason}" if reason else ""
+                    log.log(level, "exporter %s is %s%s", self.name, state, why, extra={"exporter": self.name})
                 self._state = ExporterState(state, since, reason)
 
 

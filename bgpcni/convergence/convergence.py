@@ -1,6 +1,6 @@
-"""All exporters of a node: who has to know of which attachment, and when an attachment is free to go.
+"""All exporters of a node: which one announces which attachment, and when an attachment's withdrawal is confirmed.
 
-Resident (in the agent) each exporter has a thread; within a call the same announcers are driven by the caller.
+In the agent each exporter has a thread. In a call without an agent the caller drives the same announcers itself.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -26,38 +26,41 @@ from bgpcni.steps import step
 
 log = logging.getLogger(__name__)
 RETIRE_SECONDS = 5.0
+LAST_SECONDS = 1.0
+"""For so long an exporter that is let go of may take to withdraw what nobody waits for any longer."""
 LEVELS = {"sent": Reach.SENT, "acked": Reach.ACKED}
 
 
 class Others(Protocol):
-    """The other attachments of this node, for a call without an agent, whose ledgers know only what it does itself."""
+    """The other attachments of this node, for a call without an agent: its ledgers know only its own attachment."""
 
     def sharers(self, attachment: Attachment, *, alone: bool) -> AbstractContextManager[Collection[Attachment]]:
-        """Those that are up, and may want the same routes (a network's subnet). Raises CniError.
+        """The attachments that are up and may want the same routes (a network's subnet). Raises CniError.
 
-        `alone`: while it is held no other call announces or withdraws what several may want.
+        `alone`: while the context is open, no other call announces or withdraws a route that several may want.
         """
         ...  # pragma: no cover
 
     def replay(self, announcer: Announcer) -> None:
-        """The speaker came back empty: tell it of all that are up. Raises NotThereYet."""
+        """Announce all attachments that are up, because the speaker has lost its routes. Raises NotThereYet."""
         ...  # pragma: no cover
 
 
 class Learner(Protocol):
-    """What becomes of learned routes."""
+    """Takes learned routes."""
 
     def heard(self, exporter: str, events: Sequence[Event]) -> None:
-        """What an exporter learned, from a thread of its own."""
+        """Take what an exporter has learned. Called from a thread of the exporter."""
         ...  # pragma: no cover
 
 
 class Convergence:
     """Announcers by exporter name, and how each attachment stands with each of them.
 
-    `nudges`: told of each attachment whose withdrawal an exporter confirmed. `announced(name, seconds)`: an exporter
-    announced a route, so long after it was first wanted of it. `spare`: networks with a record that cannot be read.
-    `learner`: takes what exporters learn. `others`: given within a call; the agent has none.
+    `nudges`: gets each attachment whose withdrawal an exporter has confirmed. `announced(name, seconds)`: called when
+    an exporter has announced a route, with the time since the route was first wanted. `spare`: networks with a record
+    that cannot be read, which are not pruned. `learner`: takes what exporters learn. `others`: only in a call without
+    an agent.
     """
 
     def __init__(
@@ -81,13 +84,19 @@ class Convergence:
         self._lock = threading.RLock()
         self._announcers: dict[str, Announcer] = {}
         self._uses: dict[str, ExporterUse] = {}
+        self._renamed: list[tuple[ExporterUse, ExporterUse]] = []
+        """What the last `reset` found at work under another name, and its name of now."""
+        self._before: list[tuple[ExporterUse, NodeFacts]] = []
+        """The node as it was for exporters that are at work only until they are handed over."""
         self._ending: set[tuple[str, str]] = set()
         self._started = False
         self._unreachable: dict[AttachmentKey, set[str]] = {}
-        """The exporters that could not be had when an attachment was to be withdrawn: nobody confirms it."""
+        """Exporters that could not be made or used when an attachment had to be withdrawn: nobody confirms that."""
+        self._untold: dict[AttachmentKey, None] = {}
+        """What a record says of these no exporter knows yet: their networks' routes are not pruned."""
 
     def start(self) -> None:
-        """The records were read: from here on the exporters are driven."""
+        """Start the exporters' threads. Called when all records have been read."""
         with self._lock:
             self._started = True
             waiting = list(self._announcers.values())
@@ -95,53 +104,98 @@ class Convergence:
             self._unreachable.clear()
         for announcer in waiting:
             announcer.start()
-        for key in late:  # what could not be asked for meanwhile can be asked for now
+        for key in late:  # withdrawals that were impossible until now
             self._nudges.nudge(key)
 
     def stop(self) -> None:
-        """Let go of every speaker, of all at once; routes stay."""
+        """Close all exporters, at the same time; their routes stay announced."""
         threads = [threading.Thread(target=announcer.stop) for announcer in self.announcers().values()]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-    def reset(self, facts: NodeFacts) -> None:
-        """Let go of every exporter, and have others made for what this node is now: each knows nothing yet."""
-        self.stop()
+    def renew(self, facts: NodeFacts, uses: Iterable[ExporterUse]) -> None:
+        """This node is what it was, but for the names of its speakers: exporters at work go on, beside these."""
+        self.facts = facts
+        self.employ(uses)
+
+    def reset(self, facts: NodeFacts, uses: Collection[ExporterUse]) -> None:
+        """Let go of every exporter, and have these in their place for what this node is now: each knows nothing yet.
+
+        Whoever asks for an exporter meanwhile waits, some seconds at most, and gets one of these: a name of before
+        must not take a speaker from its name of now. A speaker that is none any more keeps its neighbours until others
+        have taken over from it.
+        """
         with self._lock:
+            self.stop()
+            at_work = self._at_work_now()
+            self._renamed = list(self._now_called(facts, uses))
+            renamed = [use for use, _ in self._renamed]
+            self._before = [
+                (use, node)
+                for use, node in at_work
+                if node.neighbors and use.name not in facts.speakers and use not in renamed
+            ]
             self.facts = facts
-            self._announcers, self._uses, self._unreachable = {}, {}, {}
+            self._announcers, self._uses, self._unreachable, self._untold = {}, {}, {}, {}
             self._started = False
+            self.employ(uses)
+
+    def employ(self, uses: Iterable[ExporterUse]) -> None:
+        """Have these at work from now on: sessions come up before the first ADD. What cannot be is logged."""
+        for use in uses:
+            try:
+                if not catalog.objection(use, self.facts, f"exporters.{use.name}"):
+                    self.ensure(use)
+            except CniError as error:
+                log.error("exporter %s: %s", use.name, error.msg, extra={"exporter": use.name})
+
+    def renames(self, facts: NodeFacts, uses: Collection[ExporterUse]) -> bool:
+        """Whether one that is at work is called otherwise among these."""
+        with self._lock:
+            return any(self._now_called(facts, uses))
+
+    def _now_called(self, facts: NodeFacts, uses: Collection[ExporterUse]) -> Iterator[tuple[ExporterUse, ExporterUse]]:
+        """Those at work that are called otherwise among these, and as what."""
+        at_work = list(self._uses.values())
+        for use in at_work:
+            if (now := catalog.counterpart(use, uses, facts, at_work)) != use:
+                yield use, now
 
     def refuse_rivals(self, uses: Iterable[ExporterUse]) -> None:
-        """Raises InvalidConfiguration if one of these cannot be at work beside those that are, or another of them."""
+        """Raises InvalidConfiguration if one of these cannot run beside those that run, or beside another of these."""
         with self._lock:
-            at_work = list(self._uses.values())
-        if new := [use for use in uses if use not in at_work]:
-            catalog.refuse_rivals([*at_work, *new])
+            at_work = self._at_work_now()
+        if new := [use for use in uses if all(use != other for other, _ in at_work)]:
+            catalog.refuse_rivals(new, self.facts, at_work)
+
+    def _at_work_now(self) -> list[tuple[ExporterUse, NodeFacts]]:
+        """The exporters at work, each with the node as it sees it."""
+        return [(use, self._announcers[name].node) for name, use in self._uses.items()]
 
     def announcers(self) -> dict[str, Announcer]:
         with self._lock:
             return dict(self._announcers)
 
     def ensure(self, use: ExporterUse) -> Announcer:
-        """The announcer of one exporter, made at its first use. Raises InvalidConfiguration, or TryAgain."""
+        """The announcer of one exporter; it is made at its first use. Raises InvalidConfiguration or TryAgain."""
         with self._lock:
             name = self._name(use)
             known = self._announcers.get(name)
             if known is not None:
                 return known
-            catalog.refuse_rivals([*self._uses.values(), use])
-            if (use.type, catalog.owned(use)) in self._ending:
-                raise TryAgain(f"exporters: {use.name}: {catalog.owned(use)} is being let go of; try again")
+            facts = next((node for before, node in self._before if before == use), self.facts)
+            catalog.refuse_rivals([use], facts, self._at_work_now())
+            if ending := self._owned([(use, facts)]) & self._ending:
+                raise TryAgain(f"exporters: {use.name}: another exporter is still closing {min(ending)[1]}; try again")
             book = Book()
             announcer = Announcer(
                 name,
-                catalog.make(use, self.facts, book),
+                catalog.make(use, facts, book),
                 book,
                 self._confirmed,
-                self._spare,
+                self._spared,
                 functools.partial(self._announced, name),
             )
             self._announcers[name], self._uses[name] = announcer, use
@@ -150,14 +204,42 @@ class Convergence:
                 announcer.start()
             return announcer
 
+    @staticmethod
+    def _owned(uses: Iterable[tuple[ExporterUse, NodeFacts]]) -> set[tuple[str, str]]:
+        """What these have to themselves, by their type."""
+        return {(use.type, what) for use, facts in uses for what in catalog.owned(use, facts)}
+
     def _name(self, use: ExporterUse) -> str:
-        """That of its announcer: its own, unless that is taken by a later use of the name, configured otherwise."""
-        if self._uses.get(use.name, use) == use:
-            return use.name
-        return f"{use.name}@{hashlib.sha256(use.model_dump_json().encode()).hexdigest()[:8]}"
+        """That of its announcer: its own, unless that is taken by another use of the name, configured otherwise.
+
+        One that agent.toml called otherwise before the last `reset` is at work under its name of now.
+        """
+        name, known = use.name, self._uses.get(use.name)
+        if known is not None and known is not use and known != use:
+            name = f"{use.name}@{hashlib.sha256(use.model_dump_json().encode()).hexdigest()[:8]}"
+        if name not in self._uses:
+            now = next((now for old, now in self._renamed if old == use), use)
+            name = now.name if now.name in self._uses else name
+        return name
+
+    def untold(self, key: AttachmentKey) -> None:
+        """Its record could not be looked at: nothing of its network is pruned before it is `told`."""
+        with self._lock:
+            self._untold[key] = None
+
+    def told(self, key: AttachmentKey) -> None:
+        """Exporters know what there is to know of it."""
+        if key in self._untold:
+            with self._lock:
+                self._untold.pop(key, None)
+            self.prune()
+
+    def _spared(self) -> set[str]:
+        """The networks that are not to be pruned. Takes no lock: `reset` waits for the announcers with ours."""
+        return {*self._spare(), *(key.network for key in list(self._untold))}
 
     def listen(self, families: frozenset[Family]) -> None:
-        """Every exporter that learns routes tells of these families, also those made later. One thread at a time."""
+        """Have every exporter that learns routes report these families, also those made later. One thread at a time."""
         with self._lock:
             self._families = families
             announcers = dict(self._announcers)
@@ -179,18 +261,18 @@ class Convergence:
         fresh: bool = False,
         wake: bool = True,
     ) -> None:
-        """Announce it from now on, through all of its exporters or through `uses`.
+        """Announce an attachment from now on, through all of its exporters or through `uses`.
 
-        `fresh`: no life has, so there is nothing to withdraw before. `wake` False: from the next `wake` on, at the
-        latest. Within a call: done when this returns, else NotThereYet or, where the speaker will not take a route,
-        InvalidConfiguration.
+        `fresh`: no run of the agent has announced it, so there is nothing to withdraw first. `wake` False: begin at
+        the next `wake` at the latest. In a call without an agent it is announced when this returns; otherwise this
+        raises NotThereYet or, if the speaker refuses a route, InvalidConfiguration.
         """
         ready: list[tuple[ExporterUse, Announcer]] = []
         broken: CniError | None = None
         for use in attachment.exporters if uses is None else uses:
             try:
                 ready.append((use, self.ensure(use)))
-            except CniError as error:  # the others go on
+            except CniError as error:  # the other exporters still announce it
                 broken = broken or error
         routes = derive(attachment, self.facts)
         with self._lock:
@@ -209,13 +291,14 @@ class Convergence:
     def _among(
         self, attachment: Attachment, routes: Collection[Announcement]
     ) -> AbstractContextManager[Collection[Attachment]]:
-        """The other attachments that may want one of these routes; the agent's ledgers know them already."""
+        """The other attachments that may want one of these routes. None in the agent, whose ledgers have them
+        already."""
         if self._others is None:
             return nullcontext(())
         return self._others.sharers(attachment, alone=any(route.endpoint is None for route in routes))
 
     def _introduce(self, others: Collection[Attachment], use: ExporterUse, routes: Collection[Announcement]) -> None:
-        """Have the ledger know who else wants one of these routes."""
+        """Enter the other attachments that want one of these routes into the ledger."""
         if not others:
             return
         nlris = {route.nlri for route in routes}
@@ -224,21 +307,21 @@ class Convergence:
                 self.ensure(use).want(other.key, common)
 
     def wake(self) -> None:
-        """See to what was wanted without a wake."""
+        """Have the announcers begin with what was given to `want` with `wake=False`."""
         for announcer in self.announcers().values():
             announcer.wake()
 
     def _drive(self, announcer: Announcer) -> None:
-        """Within a call: tell the exporter now. Raises NotThereYet."""
+        """In a call without an agent: call the exporter now. Raises NotThereYet."""
         announcer.drive_now()
         if announcer.emptied and self._others is not None:
             self._others.replay(announcer)
 
     @step("withdraw")
     def leave(self, attachment: Attachment, uses: Iterable[ExporterUse] | None = None) -> None:
-        """Withdraw it from now on, from all of its exporters or from `uses`; each is told at once.
+        """Withdraw an attachment through all of its exporters, or through `uses`. All are asked at once.
 
-        `standing` says how far that got.
+        `standing` says how far that has got.
         """
         routes = self._routes_of(attachment)
         uses = tuple(attachment.exporters if uses is None else uses)
@@ -246,7 +329,7 @@ class Convergence:
             with self._among(attachment, routes) as others:
                 self._leave(attachment, uses, routes, others)
         except CniError as error:
-            log.warning("%s: not withdrawn yet: %s", attachment.key, error.msg)
+            log.warning("%s: not withdrawn yet: %s", attachment.key, error.msg, extra=attachment.key.fields)
             with self._lock:
                 self._unreachable.setdefault(attachment.key, set()).update(self._name(use) for use in uses)
 
@@ -261,8 +344,9 @@ class Convergence:
         for use in uses:
             try:
                 announcer = self.ensure(use)
-            except CniError as error:  # an exporter that was uninstalled must not wedge a DEL
-                log.error("%s: cannot withdraw through %s: %s", key, use.name, error)
+            except CniError as error:  # an uninstalled exporter must not block a DEL
+                log.error("%s: cannot withdraw through %s: %s", key, use.name, error,
+                          extra={**key.fields, "exporter": use.name})  # fmt: skip
                 with self._lock:
                     self._unreachable.setdefault(key, set()).add(self._name(use))
                 continue
@@ -272,17 +356,18 @@ class Convergence:
                 try:
                     self._drive(announcer)
                 except NotThereYet as error:
-                    log.warning("%s: not withdrawn through %s yet: %s", key, use.name, error)
+                    log.warning("%s: not withdrawn through %s yet: %s", key, use.name, error,
+                                extra={**key.fields, "exporter": use.name})  # fmt: skip
 
     def _routes_of(self, attachment: Attachment) -> list[Announcement]:
         try:
             return derive(attachment, self.facts)
-        except CniError as error:  # the node lost its next hop: what was announced is in the ledger
-            log.warning("%s: %s", attachment.key, error)
+        except CniError as error:  # the node has no next hop any more; announced routes are in the ledger
+            log.warning("%s: %s", attachment.key, error, extra=attachment.key.fields)
             return []
 
     def excuse(self, key: AttachmentKey, use: ExporterUse) -> None:
-        """Take a withdrawal through this exporter for confirmed: it was removed, or the operator says so."""
+        """Count a withdrawal through this exporter as confirmed: it was removed, or the operator said so."""
         with self._lock:
             name = self._name(use)
             self._unreachable.get(key, set()).discard(name)
@@ -291,7 +376,8 @@ class Convergence:
             announcer.excuse(key)
 
     def forget(self, key: AttachmentKey, use: ExporterUse | None = None) -> None:
-        """The attachment is gone, or gone from this exporter: what is known of how it stands is dropped."""
+        """Forget how an attachment stands, because it is gone, or (with `use`) because this exporter has withdrawn
+        it."""
         with self._lock:
             if use is None:
                 self._unreachable.pop(key, None)
@@ -303,10 +389,10 @@ class Convergence:
     # ---------------------------------------------------------------- one exporter of several
 
     def unannounced(self, attachment: Attachment, use: ExporterUse) -> str:
-        """Why this exporter has not announced every route of an attachment, "" if it has."""
+        """Why this exporter has not announced every route of an attachment; "" if it has."""
         announcer = self._at_work(use)
         if announcer is None:
-            return "it is not at work"
+            return "it does not run"
         try:
             wanted = {route.nlri for route in derive(attachment, self.facts)}
         except CniError as error:
@@ -341,12 +427,13 @@ class Convergence:
         return self.standing(attachment, use) is Standing.LEAVING
 
     def is_vain(self, key: AttachmentKey, use: ExporterUse) -> bool:
-        """Whether nothing that this exporter has to confirm can be confirmed now: it, or every session, is away."""
+        """Whether waiting for this exporter's confirmation is vain now: the exporter, or each of its sessions, is
+        down."""
         announcer = self._at_work(use)
         return announcer is None or announcer.is_vain(key)
 
     def is_acknowledged(self, key: AttachmentKey, use: ExporterUse) -> bool:
-        """Whether every peer that this exporter has a session with has the routes, as far as it can tell."""
+        """Whether every peer with a session to this exporter has the routes, as far as the exporter can tell."""
         announcer = self._at_work(use)
         return announcer is not None and not announcer.wait_announced(key, Reach.ACKED, 0.0)
 
@@ -357,36 +444,42 @@ class Convergence:
     def retire(
         self, kept: Callable[[], Collection[ExporterUse]], recorded: Callable[[], Collection[ExporterUse]]
     ) -> list[str]:
-        """Let go of all exporters but those kept or recorded, and end their speakers if they are ours; their names.
+        """Close all exporters that are neither `kept` nor `recorded`, end their speakers if they are ours, return their
+        names.
 
-        Both are asked within our lock: an ADD writes its record before it asks for an announcer. `recorded` reads all
-        records, and is asked only if it matters.
+        Both functions are called under our lock: an ADD writes its record before it asks for an announcer. `recorded`
+        reads all records, so it is called only if it matters.
         """
         with self._lock:
-            needed = list(kept())
-            if all(use in needed for use in self._uses.values()):
+            needed = {self._name(use) for use in kept()}
+            if needed >= self._uses.keys():
                 return []
-            needed += recorded()
-            gone = {name: self._announcers[name] for name, use in self._uses.items() if use not in needed}
-            self._ending = {(use.type, what) for name in gone if (what := catalog.owned(use := self._uses[name]))}
+            needed |= {self._name(use) for use in recorded()}
+            gone = {name: announcer for name, announcer in self._announcers.items() if name not in needed}
+            self._ending = self._owned((self._uses[name], announcer.node) for name, announcer in gone.items())
             for name in gone:
                 del self._announcers[name], self._uses[name]
         try:
+            for announcer in gone.values():  # what it owes was given up, but it may be back
+                announcer.retry()
+            last = time.monotonic() + LAST_SECONDS
             for announcer in gone.values():
+                announcer.wait_quiet(last)
                 announcer.drain(time.monotonic() + RETIRE_SECONDS)
                 announcer.stop()
         finally:
             with self._lock:
                 self._ending = set()
                 waiting, self._unreachable = list(self._unreachable), {}
-            for key in waiting:  # what owned the same as these can be asked now
+            for key in waiting:  # an exporter that owns what these have owned can run now
                 self._nudges.nudge(key)
         return sorted(gone)
 
     # ---------------------------------------------------------------- waiting
 
     def wait_announced(self, attachment: Attachment, level: str, deadline: float) -> str:
-        """Until all its routes are `sent` or `acked` everywhere, "" or the reason why not by the deadline."""
+        """Wait until all its routes are `sent` or `acked` everywhere. Returns "", or at the deadline the reason why
+        not."""
         for use in attachment.exporters:
             reason = self.ensure(use).wait_announced(attachment.key, LEVELS[level], deadline)
             if reason:
@@ -395,43 +488,44 @@ class Convergence:
 
     @step("confirm")
     def wait_sent(self, key: AttachmentKey, deadline: float) -> bool:
-        """Until the withdrawal is on its way to every peer of every exporter; False at the deadline, or if in vain.
+        """Wait until every exporter has sent the withdrawal to all its peers. False at the deadline, or if waiting is
+        vain.
 
-        Addresses and record wait for the confirmation, which may come later.
+        The confirmation may come later; addresses and record are kept until then.
         """
-        # one that is away does not keep us from waiting for the others
+        # we wait for the others even if one is down
         sent = [announcer.wait_sent(key, deadline) for announcer in self.announcers().values()]
         with self._lock:
             return all(sent) and not self._unreachable.get(key)
 
     def _confirmed(self, owners: list[AttachmentKey]) -> None:
-        """Also while others have not: they may be removed ones, which are waited for in another way."""
+        """Nudge these attachments even if other exporters have not confirmed: one that was removed may never do so."""
         for key in owners:
             self._nudges.nudge(key)
 
     # ---------------------------------------------------------------- questions
 
     def rivals(self, attachment: Attachment) -> list[tuple[Nlri, AttachmentKey]]:
-        """Routes to this attachment alone that another one wants for itself: its address is given out twice."""
+        """Routes that should lead to this attachment only but are wanted by another one, too: an address in use
+        twice."""
         return [found for use in attachment.exporters for found in self.ensure(use).rivals(attachment.key)]
 
     def route_states(self, attachment: Attachment) -> dict[Nlri, dict[str, RouteState]]:
-        """For each route of an attachment: its state at each of its exporters."""
+        """The state of each route of an attachment at each of its exporters."""
         found: dict[Nlri, dict[str, RouteState]] = {}
         for use in attachment.exporters:
-            announcer = self.announcers().get(self._name(use))
-            states = announcer.route_states(attachment.key) if announcer else {}
-            for nlri, state in states.items():
-                found.setdefault(nlri, {})[self._name(use)] = state
+            if (announcer := self._at_work(use)) is not None:
+                for nlri, state in announcer.route_states(attachment.key).items():
+                    found.setdefault(nlri, {})[announcer.name] = state
         return found
 
     def prune(self) -> None:
-        """A record that kept a network from being pruned is gone: what it stood for may go now."""
+        """Prune everywhere again, because a record that kept its network from being pruned is gone."""
         for announcer in self.announcers().values():
             announcer.prune()
 
     def retry(self) -> None:
-        """Ask again for all that is late; what could not be asked for a withdrawal can be asked again."""
+        """Retry what is late, also with exporters that could not be used for a withdrawal."""
         with self._lock:
             self._unreachable.clear()
         for announcer in self.announcers().values():
@@ -440,15 +534,16 @@ class Convergence:
                 try:
                     self._drive(announcer)
                 except NotThereYet as error:
-                    log.warning("%s: %s", announcer.name, error)
+                    log.warning("%s: %s", announcer.name, error, extra={"exporter": announcer.name})
 
     def wait_quiet(self, seconds: float) -> list[str]:
-        """Until nothing is late anywhere; the names of the exporters that still are."""
+        """Wait until nothing is late. Returns the names of the exporters that still are at the deadline."""
         deadline = time.monotonic() + seconds
         return [name for name, announcer in self.announcers().items() if not announcer.wait_quiet(deadline)]
 
     def drain(self, seconds: float) -> list[str]:
-        """Everything was withdrawn: wait until that is confirmed, then let the speakers end; those that are late."""
+        """After everything was withdrawn: wait for the confirmations, then end the speakers. Returns the late
+        exporters."""
         late = self.wait_quiet(seconds)
         for announcer in self.announcers().values():
             announcer.drain(time.monotonic() + seconds)

@@ -1,7 +1,7 @@
-"""What is announced for an attachment on this node. Pure: same attachment, same node, same routes.
+"""Derives which routes are announced for an attachment on this node. Pure: same attachment, same node, same routes.
 
-Routes that follow from a set (EVPN's type 3 per VNI, a network's subnet) are derived from each attachment that
-asks for them; the ledger keeps one for as long as any of them wants it.
+Routes that several attachments share (EVPN's type 3 of a VNI, a network's subnet) are derived from each of them; the
+ledger keeps such a route for as long as any attachment wants it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,22 @@ from dataclasses import replace
 from bgpcni import bgp
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.ip import ip_interface
-from bgpcni.model import Announcement, Attachment, Endpoint, Family, Nlri, NodeFacts
-
-_UNICAST = {4: Family.IPV4_UNICAST, 6: Family.IPV6_UNICAST}
-_VPN = {4: Family.IPV4_VPN, 6: Family.IPV6_VPN}
+from bgpcni.model import (
+    Announcement,
+    Attachment,
+    Endpoint,
+    IpPrefixNlri,
+    MacIpNlri,
+    MulticastNlri,
+    Nlri,
+    NodeFacts,
+    UnicastNlri,
+    VpnNlri,
+)
 
 
 def next_hop(node: NodeFacts, version: int) -> str:
-    """The next hop of routes of one IP version, "" where this node has no [bgp]. Raises InvalidConfiguration."""
+    """The next hop of routes of one IP version; "" if this node has no [bgp]. Raises InvalidConfiguration."""
     if not node.has_bgp:
         return ""
     found = node.next_hop if version == 4 else node.next_hop6
@@ -32,9 +40,9 @@ def next_hop(node: NodeFacts, version: int) -> str:
 
 
 def derive(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
-    """The routes of one attachment that this node can announce, without duplicates; the others are `left_out`.
+    """The routes of one attachment that this node can announce, without duplicates. `left_out` has the others.
 
-    Raises InvalidConfiguration where there would be routes, and each lacks its next hop.
+    Raises InvalidConfiguration if there are routes but none has a next hop.
     """
     routes: dict[Nlri, Announcement] = {}
     lacking: InvalidConfiguration | None = None
@@ -55,7 +63,7 @@ def derive(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
 
 
 def left_out(attachment: Attachment, node: NodeFacts) -> list[tuple[Announcement, str]]:
-    """The routes that lack their next hop on this node, which is "" in them, each with the reason."""
+    """The routes that have no next hop on this node, with the reason; their `next_hop` is ""."""
     if not node.has_bgp or (node.next_hop is not None and node.next_hop6 is not None):
         return []
     named = replace(node, next_hop=node.next_hop or "", next_hop6=node.next_hop6 or "")
@@ -71,7 +79,7 @@ def left_out(attachment: Attachment, node: NodeFacts) -> list[tuple[Announcement
 
 def _of_address(attachment: Attachment, address: str, gateway: str | None, node: NodeFacts) -> list[Announcement]:
     version = ip_interface(address).version
-    intent = attachment.bgp
+    intent, rd = attachment.bgp, attachment.bgp.rd or ""
     host, subnet = bgp.host_prefix(address), bgp.subnet(address)
     prefix = host if intent.advertise == "host" else subnet
     endpoint = _endpoint(attachment, address, gateway)
@@ -92,16 +100,16 @@ def _of_address(attachment: Attachment, address: str, gateway: str | None, node:
 
     single = intent.advertise == "host"
     if intent.family == "unicast":
-        return [route(Nlri(_UNICAST[version], "unicast", prefix), next_hop(node, version), host_route=single)]
+        return [route(UnicastNlri.of(prefix), next_hop(node, version), host_route=single)]
     forwards = intent.table is not None
     if intent.family == "vpn":
-        nlri = Nlri(_VPN[version], "vpn", prefix, rd=intent.rd)
+        nlri = VpnNlri.of(prefix, rd)
         return [route(nlri, next_hop(node, version), datapath=forwards, host_route=single)]
     vtep = _vtep(node)
-    mac_ip = route(Nlri(Family.L2VPN_EVPN, "mac-ip", host, rd=intent.rd, mac=attachment.mac), vtep)
+    mac_ip = route(MacIpNlri(rd, attachment.mac or "", host), vtep)
     routes = [replace(mac_ip, mobility=attachment.mobility)]
-    five = route(Nlri(Family.L2VPN_EVPN, "ip-prefix", prefix, rd=intent.rd), vtep, datapath=forwards, host_route=single)
-    if intent.l3vni is not None:  # the VRF's own VNI, at this node's own router
+    five = route(IpPrefixNlri(rd, prefix), vtep, datapath=forwards, host_route=single)
+    if intent.l3vni is not None:  # with the VNI of the VRF and the router MAC of this node
         routes.append(replace(five, vni=intent.l3vni, router_mac=bgp.router_mac(vtep) if vtep else None))
     elif not single:
         routes.append(five)
@@ -109,18 +117,17 @@ def _of_address(attachment: Attachment, address: str, gateway: str | None, node:
 
 
 def _of_network(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
-    """EVPN: the MAC alone where there is no address (layer 2 only), and type 3 for the VNI.
+    """EVPN: type 3 for the VNI, and for a container without addresses (layer 2 only) its MAC.
 
-    Without a VTEP there is no type 3: the speaker knows its own and announces it by itself.
+    Without a VTEP there is no type 3: then the speaker knows its own VTEP and announces type 3 by itself.
     """
-    intent = attachment.bgp
+    intent, rd = attachment.bgp, attachment.bgp.rd or ""
     vtep = _vtep(node)
     found: list[tuple[Nlri, Endpoint | None]] = []
     if vtep:
-        found.append((Nlri(Family.L2VPN_EVPN, "multicast", rd=intent.rd, originator=vtep), None))
+        found.append((MulticastNlri(rd, vtep), None))
     if not attachment.addresses and attachment.mac:
-        nlri = Nlri(Family.L2VPN_EVPN, "mac-ip", rd=intent.rd, mac=attachment.mac)
-        found.append((nlri, _endpoint(attachment, "", None)))
+        found.append((MacIpNlri(rd, attachment.mac), _endpoint(attachment, "", None)))
     return [
         Announcement(
             nlri=nlri,
@@ -152,5 +159,5 @@ def _endpoint(attachment: Attachment, address: str, gateway: str | None) -> Endp
 
 
 def _vtep(node: NodeFacts) -> str:
-    """EVPN's next hop is the VTEP, `local_address`, whatever the family of the container's address."""
+    """The next hop of EVPN routes: the VTEP, `local_address`, for IPv4 and IPv6 containers alike."""
     return node.local_address or ""

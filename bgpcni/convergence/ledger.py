@@ -1,8 +1,8 @@
-"""What one exporter has to announce, and how far each route got. A pure state machine: no I/O, no clock.
+"""What one exporter has to announce, and how far each route has got. A pure state machine: no I/O, no clock.
 
 Each route (an NLRI) has owners, the attachments that want it, and leavers, the attachments that wait until its
-withdrawal is confirmed. A route is wanted while it has an owner. What changed since the exporter was last told
-is `dirty`; what it was told but is not yet where it should be is `unsettled`.
+withdrawal is confirmed. A route is wanted while it has an owner. A route is `dirty` if it has changed since the
+exporter was last given it, and `unsettled` if the exporter has it but the peers do not yet.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ class Standing(Enum):
     """How one attachment stands with one exporter."""
 
     UNKNOWN = "unknown"
-    """Nobody has said anything of it in this life: what an earlier one told the speaker is not known."""
+    """This run has not announced or withdrawn it; what an earlier run gave to the speaker is not known."""
     WANTED = "wanted"
     ANNOUNCED = "announced"
     OUTDATED = "outdated"
-    """Wanted, but with other routes than it should have now."""
+    """Wanted, but its routes are not those that it should have now."""
     LEAVING = "leaving"
-    """Told to withdraw, which is not confirmed."""
+    """The exporter has to withdraw it, and that is not confirmed."""
     GONE = "gone"
-    """Confirmed, or the speaker never had it."""
+    """The withdrawal is confirmed, or the speaker never had it."""
 
 
 @dataclass(slots=True)
 class Entry:
-    """One route. `handed`: the speaker may hold it. `since`: when `reach` became what it is.
+    """One route. `handed`: the speaker may have it. `since`: when `reach` last changed.
 
-    `taken`: it is being handed to the speaker for the first time.
+    `taken`: it is being given to the speaker for the first time.
 
-    `asked`: when somebody began to want it (monotonic seconds), until it is announced; 0: not to be timed.
+    `asked`: when it was first wanted (monotonic seconds), kept until it is announced; 0: it is not timed.
     """
 
     announcement: Announcement
@@ -55,10 +55,10 @@ class Entry:
 
 
 class Ledger:
-    """The book of one exporter.
+    """What one exporter has to announce and withdraw.
 
-    `settled`: the reach at which an announcement needs no more looking after, and a withdrawal is on its way to every
-    peer. `confirmed`: the reach at which no peer has a withdrawn route any more, so that its leavers are free to go.
+    `settled`: the reach at which an announcement is done and a withdrawal is sent to every peer. `confirmed`: the
+    reach at which no peer has a withdrawn route any more, so that its leavers need not wait.
     """
 
     def __init__(self, settled: Reach, confirmed: Reach | None = None) -> None:
@@ -68,11 +68,11 @@ class Ledger:
         self._dirty: dict[Nlri, None] = {}
         self._unsettled: dict[Nlri, None] = {}
         self.epoch = 0
-        """Counts replays and retries: what was asked in an earlier epoch has to be asked again."""
+        """Counts replays and retries: an answer to a question of an earlier epoch is not used."""
         self._owned: dict[AttachmentKey, tuple[Nlri, ...]] = {}
         self._leaving: dict[AttachmentKey, set[Nlri]] = {}
         self._gone: set[AttachmentKey] = set()
-        """Those whose withdrawal is confirmed, until they are forgotten."""
+        """Attachments whose withdrawal is confirmed, until they are forgotten."""
         self._answered: list[float] = []
 
     # ---------------------------------------------------------------- wishes
@@ -86,13 +86,13 @@ class Ledger:
         fresh: bool = False,
         asked: float = 0.0,
     ) -> list[AttachmentKey]:
-        """`owner` wants exactly these routes (again: replaces what it wanted before).
+        """`owner` wants exactly these routes; they replace the routes that it wanted before.
 
-        `fresh`: no life has announced them for it yet, so there is nothing to withdraw until the speaker got them.
-        `asked`: the monotonic time, where `answered` shall tell of those that nobody wanted before.
-        Returns the leavers that are free to go because a route they waited for is wanted again: the same NLRI
-        with the same next hop, so there is nothing left to withdraw for them. What `owner` itself had before and
-        does not want now it still waits for: should it leave, it is not free before that is withdrawn too.
+        `fresh`: no run has announced them for it yet, so nothing has to be withdrawn until the speaker was given them.
+        `asked`: the monotonic time now, if `answered` should report routes that nobody has wanted before. Returns the
+        leavers that need not wait any more because the route is wanted again: same NLRI, same next hop, so nothing has
+        to be withdrawn for them. `owner` still waits for the withdrawal of routes that it had and does not want now:
+        if it leaves, those must be confirmed, too.
         """
         self._gone.discard(owner)
         wanted = {route.nlri: route for route in routes}
@@ -118,9 +118,9 @@ class Ledger:
         return [leaver for leaver in free if leaver != owner]
 
     def leave(self, owner: AttachmentKey, routes: Iterable[Announcement], now: str) -> bool:
-        """`owner` wants nothing any more. True: nothing has to be withdrawn on its account, it is free to go.
+        """`owner` wants no route any more. Returns True if nothing has to be withdrawn for it.
 
-        `routes`: what it had, for owners this life has never heard of (records left by an earlier one).
+        `routes`: the routes that it had, needed for an owner that this run does not know (a record of an earlier run).
         """
         owned = self._owned.pop(owner, ())
         for nlri in owned:
@@ -129,7 +129,7 @@ class Ledger:
             entry = self.entries.get(route.nlri)
             if entry is None:
                 if route.nlri in owned:
-                    continue  # never handed over
+                    continue  # it was never given to the speaker
                 entry = self.entries[route.nlri] = Entry(route, since=now)
                 self._touch(route.nlri, now)
             if route.nlri not in owned:
@@ -142,13 +142,13 @@ class Ledger:
         return True
 
     def excuse(self, owner: AttachmentKey) -> None:
-        """What `owner` waits for counts as confirmed; its withdrawals go on all the same."""
+        """Count the withdrawals for which `owner` waits as confirmed. The exporter still withdraws the routes."""
         for nlri in self._leaving.pop(owner, set()):
             self.entries[nlri].leavers.discard(owner)
         self._gone.add(owner)
 
     def forget(self, owner: AttachmentKey) -> None:
-        """`owner` is not ours to know any more."""
+        """Forget `owner`."""
         self.excuse(owner)
         self._gone.discard(owner)
 
@@ -181,7 +181,7 @@ class Ledger:
     # ---------------------------------------------------------------- the exporter's side
 
     def replay(self, now: str) -> None:
-        """The speaker may know nothing: everything is to be told again, and nothing is announced until it was."""
+        """The speaker may have lost its routes: all are dirty, and none counts as announced until it is given again."""
         self.epoch += 1
         for nlri, entry in self.entries.items():
             if entry.reach is not Reach.WANTED:
@@ -191,7 +191,7 @@ class Ledger:
         self._unsettled.clear()
 
     def retry(self) -> None:
-        """What is late, or was refused, is to be told again."""
+        """Give the exporter again what is late or was refused."""
         self.epoch += 1
         for nlri, entry in self.entries.items():
             if entry.reach < self.settled:
@@ -199,7 +199,7 @@ class Ledger:
                 self._unsettled.pop(nlri, None)
 
     def ask_again(self) -> None:
-        """What an exporter that has no `progress` left half-way is to be told again."""
+        """Give an exporter without `progress` again what it has not finished."""
         self._dirty.update(self._unsettled)
         self._unsettled.clear()
 
@@ -219,9 +219,9 @@ class Ledger:
         return announce, withdraw
 
     def hand_over(self, routes: Sequence[Announcement]) -> list[Announcement]:
-        """Those of `routes` that are still wanted so; from here on the speaker may have them.
+        """Those of `routes` that are still wanted unchanged. From here on the speaker may have them.
 
-        So they have to be withdrawn, whatever the exporter answers.
+        So they must be withdrawn later, whatever the exporter answers.
         """
         wanted = []
         for route in routes:
@@ -233,27 +233,27 @@ class Ledger:
 
     @property
     def quiet(self) -> bool:
-        """Everything was told and is where it should be, or was refused."""
+        """Whether the exporter was given everything, and each route is settled or refused."""
         return not self._dirty and not self._unsettled
 
     def unsettled(self) -> list[Announcement]:
         return [self.entries[nlri].announcement for nlri in self._unsettled]
 
     def told(self) -> list[Announcement]:
-        """Every route whose present wish the exporter knows."""
+        """Every route that is not dirty: the exporter has been given its present form."""
         return [entry.announcement for nlri, entry in self.entries.items() if nlri not in self._dirty]
 
     def kept(self) -> list[Announcement]:
-        """Everything wanted: what `prune` has to leave alone."""
+        """Every wanted route: those that `prune` must not withdraw."""
         return [entry.announcement for entry in self.entries.values() if entry.wanted]
 
     def note(
         self, told: Sequence[Announcement], outcomes: Sequence[Outcome], *, withdrawn: bool, epoch: int, now: str
     ) -> list[AttachmentKey]:
-        """The outcomes of a verb, or of `progress`; returns the leavers that are now free to go.
+        """Note the outcomes of `announce`, `withdraw` or `progress`. Returns the leavers that need not wait any more.
 
-        An outcome for a wish that has changed since, or from before a replay (`epoch`: when it was asked), says
-        nothing about the present and is dropped. Raises ValueError, and notes nothing, unless there is one each.
+        An outcome is ignored if the route has changed since, or if the question was asked before a replay (`epoch`:
+        when it was asked). Raises ValueError, and notes nothing, unless there is one outcome for each route.
         """
         if len(outcomes) != len(told):
             raise ValueError(f"{len(outcomes)} outcomes for {len(told)} routes")
@@ -282,14 +282,14 @@ class Ledger:
         return free
 
     def answered(self) -> list[float]:
-        """When each route was asked for that was announced, for the first time, since this was last called."""
+        """For each route announced for the first time since the last call of this: when it was first wanted."""
         found, self._answered = self._answered, []
         return found
 
     def hand_back(self, told: Sequence[Announcement]) -> list[AttachmentKey]:
-        """The speaker was certainly given none of these; those that it never had need no withdrawal.
+        """The speaker has certainly got none of these. Those that it never had need no withdrawal.
 
-        Returns the leavers that are free to go.
+        Returns the leavers that need not wait any more.
         """
         free: list[AttachmentKey] = []
         for route in told:
@@ -302,7 +302,7 @@ class Ledger:
         return free
 
     def failed(self, told: Sequence[Announcement], reason: str) -> None:
-        """The exporter could not be asked: the routes stay dirty, and say why."""
+        """The exporter could not be called: the routes stay dirty and get `reason`."""
         for route in told:
             entry = self.entries.get(route.nlri)
             if entry is not None and entry.announcement is route:
@@ -328,7 +328,7 @@ class Ledger:
     # ---------------------------------------------------------------- questions
 
     def standing(self, owner: AttachmentKey, routes: Collection[Announcement] | None) -> Standing:
-        """How `owner` stands here; `routes`: what it should have, None where that is not known."""
+        """How `owner` stands here. `routes`: those that it should have; None if they are not known."""
         owned = self._owned.get(owner)
         if owned is None:
             if owner in self._leaving:
@@ -345,30 +345,31 @@ class Ledger:
         return Standing.ANNOUNCED if announced else Standing.WANTED
 
     def routes_of(self, owner: AttachmentKey) -> list[Entry]:
-        """The entries an attachment owns or waits for."""
+        """The entries that an attachment owns or waits for."""
         nlris = self._owned.get(owner) or tuple(self._leaving.get(owner, ()))
         return [self.entries[nlri] for nlri in nlris if nlri in self.entries]
 
     def rivals(self, owner: AttachmentKey) -> Iterator[tuple[Nlri, AttachmentKey]]:
-        """Routes that lead to `owner` alone, as it says, and who else says so of himself."""
+        """Routes of `owner` that should lead to one container only, but that another attachment wants, too; and that
+        one."""
         for nlri in self._owned.get(owner, ()):
             for other, route in self.entries[nlri].owners.items():
                 if other != owner and route.endpoint is not None:
                     yield nlri, other
 
     def refused(self, owner: AttachmentKey) -> list[Entry]:
-        """What `owner` wants and the speaker will not take."""
+        """The entries that `owner` wants and the speaker refuses."""
         return [entry for entry in self.routes_of(owner) if entry.wanted and entry.reach is Reach.REFUSED]
 
     def is_leaving(self, owner: AttachmentKey) -> bool:
-        """Some withdrawal on its account is not confirmed yet."""
+        """Whether a withdrawal for `owner` is not confirmed yet."""
         return owner in self._leaving
 
     def is_sent(self, owner: AttachmentKey) -> bool:
-        """Every withdrawal on its account is on its way to the peers, confirmed or not."""
+        """Whether every withdrawal for `owner` has been sent to the peers, confirmed or not."""
         return all(self.entries[nlri].reach >= self.settled for nlri in self._leaving.get(owner, ()))
 
 
 def _is_of_an_earlier_life(entry: Entry) -> None:
-    """The speaker may have it, whatever this life did: whoever leaves last has to withdraw it."""
+    """Note that the speaker may have it from an earlier run: the last owner that leaves has to withdraw it."""
     entry.handed, entry.taken = True, False

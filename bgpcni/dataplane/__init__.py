@@ -1,6 +1,8 @@
-"""What other nodes' routes mean for this one: learned, chosen, and programmed into the kernel.
+"""The routes of other nodes: learned, chosen, and programmed into the kernel.
 
-`rib` (pure) keeps what peers announced and chooses the best; `segment` (pure, a VNI), `vrf` and `unicast` (the node's
-own table) say what the kernel should have of it; `program` (pure) compares that with what it has; `apply` sends what
-differs; `dataplane` puts them together. `claims` keeps bridge and VNI, VRF and its VNI, one to one.
+`rib` (pure) keeps what peers announced and chooses the best routes. `segment` (a VNI) and `vrf` (both pure) say what
+the kernel should have; `routed` (pure) is what a VRF and the node's own table have in common. `program` (pure) compares
+that with what the kernel has. `places` send the difference to the kernel. `dataplane` has the thread and its queue.
+
+`claims` refuses attachments that cannot be on one node together.
 """

@@ -1,15 +1,15 @@
-"""What is one to one on a node: bridge and VNI, VRF and its VNI, a container and its MAC in a VNI, a container and its
-address on a bridge; and a bridge is in one VRF or in none. Who holds what, so that an ADD that would break this is
-refused.
+"""Refuses an ADD that would use for a second purpose what can have only one.
 
-Two networks may share all of it but the MACs and addresses. In memory, filled from the records when first asked; no
-I/O but that.
+A bridge has one VNI and a VNI one bridge; a VRF and its VNI likewise. A MAC in a VNI, and an address on a bridge,
+belong to one container. A bridge is in one VRF or in none. Two networks may share a bridge, a VNI or a VRF.
+
+All of it is in memory. It is read from the records when it is first needed; there is no other I/O.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import NamedTuple
 
 from bgpcni import bgp
@@ -19,149 +19,133 @@ from bgpcni.model import Attachment, AttachmentKey
 
 
 class Claim(NamedTuple):
-    """What an attachment says of a thing, in words that no other may gainsay. `field`: of the configuration."""
+    """`thing` is used by an attachment as `what` says, and no other may use it differently.
 
-    field: str
-    thing: str
+    `refusal`: the message for that, given who uses it differently, and how.
+    """
+
+    thing: Hashable
     what: str
-    rule: str
-
-
-Place = tuple[str, int, str]
-"""Bridge, VLAN and address."""
+    refusal: Callable[[AttachmentKey, str], str]
 
 
 class Claims:
-    """Safe for threads. `recorded` gives the attachments that are there, or on their way, at the first question."""
+    """Safe for threads. `recorded` returns all attachments that have a record; it is called when first needed."""
 
     def __init__(self, recorded: Callable[[], Iterable[Attachment]]) -> None:
         self._recorded: Callable[[], Iterable[Attachment]] | None = recorded
         self._lock = threading.Lock()
-        self._claims: dict[AttachmentKey, tuple[Claim, ...]] = {}
-        self._said: dict[tuple[str, str], dict[AttachmentKey, str]] = {}
-        self._places: dict[AttachmentKey, tuple[Place, ...]] = {}
-        self._holders: dict[Place, AttachmentKey] = {}
+        self._claims: dict[AttachmentKey, dict[str, tuple[Claim, ...]]] = {}
+        """What `take` and `settle` claimed, each by its name."""
+        self._users: dict[Hashable, dict[AttachmentKey, str]] = {}
 
     def take(self, attachment: Attachment) -> None:
-        """Claim what it uses. Raises InvalidConfiguration; again by the same: no change.
+        """Claim what it uses. Raises InvalidConfiguration. Claims of the same attachment are replaced.
 
-        Asked twice in an ADD: a MAC that the kernel chooses is known when the link is there.
+        An ADD calls this twice: a MAC that the kernel chooses is known only when the link has been made.
         """
         vni, mac = attachment.bgp.vni, attachment.mac
         if vni is not None and mac == bgp.gateway_mac(vni):
             raise InvalidConfiguration(
                 f"mac: {mac} is that of the anycast gateway of VNI {vni}, the same on every node"
             )
-        claims = tuple(_claims(attachment))
+        self._claim("take", attachment, tuple(_uses(attachment)))
+
+    def settle(self, attachment: Attachment) -> None:
+        """Claim its addresses on its bridge, announced or not. Raises InvalidConfiguration. Can be repeated."""
+        self._claim("settle", attachment, tuple(_addresses(attachment)))
+
+    def _claim(self, name: str, attachment: Attachment, claims: tuple[Claim, ...]) -> None:
         if not claims:
             return
         with self._lock:
             self._load(attachment.key)
             for claim in claims:
-                for key, other in self._said.get((claim.thing, claim.rule), {}).items():
-                    if other != claim.what and key != attachment.key:
-                        raise InvalidConfiguration(
-                            f"{claim.field}: {claim.thing} {other} for network {key.network} on this node, "
-                            f"and {claim.what} here: {claim.rule}"
-                        )
-            self._drop(attachment.key)
-            self._put(attachment.key, claims)
-
-    def settle(self, attachment: Attachment) -> None:
-        """Claim its addresses on its bridge, whatever is announced. Raises InvalidConfiguration; again: no change."""
-        with self._lock:
-            self._load(attachment.key)
-            for place in _places(attachment):
-                other = self._holders.get(place)
-                if other is not None and other != attachment.key:
-                    raise InvalidConfiguration(
-                        f"{_taken(attachment, place[2], other)}; "
-                        f"give the networks of bridge {place[0]} ranges that do not overlap"
-                    )
-            self._move_out(attachment.key)
-            self._move_in(attachment)
+                for key, what in self._users.get(claim.thing, {}).items():
+                    if what != claim.what and key != attachment.key:
+                        raise InvalidConfiguration(claim.refusal(key, what))
+            self._put(attachment.key, name, claims)
 
     def load(self) -> None:
-        """Read the records now, and not when an ADD first asks."""
+        """Read the records now instead of in the first ADD."""
         with self._lock:
             self._load(None)
 
     def drop_digest(self, digest: str) -> None:
-        """`drop`, for an attachment of which only its key's digest is known: its record cannot be read."""
+        """Like `drop`, for an attachment whose record cannot be read: only the digest of its key is known."""
         with self._lock:
-            keys = {*self._claims, *self._places}
+            keys = list(self._claims)
         for key in keys:
             if key.digest == digest:
                 self.drop(key)
 
     def drop(self, key: AttachmentKey) -> None:
         with self._lock:
-            self._drop(key)
-            self._move_out(key)
+            for name in self._claims.get(key, {}):
+                self._put(key, name, ())
+            self._claims.pop(key, None)
 
     def _load(self, asking: AttachmentKey | None) -> None:
-        if self._recorded is None:
-            return
-        for attachment in self._recorded():
+        for attachment in self._recorded() if self._recorded is not None else ():
             if attachment.key != asking:
-                self._put(attachment.key, tuple(_claims(attachment)))
-                self._move_in(attachment)
+                self._put(attachment.key, "take", tuple(_uses(attachment)))
+                self._put(attachment.key, "settle", tuple(_addresses(attachment)))
         self._recorded = None
 
-    def _put(self, key: AttachmentKey, claims: tuple[Claim, ...]) -> None:
-        self._claims[key] = claims
+    def _put(self, key: AttachmentKey, name: str, claims: tuple[Claim, ...]) -> None:
+        kept = self._claims.setdefault(key, {})
+        for claim in kept.get(name, ()):
+            users = self._users[claim.thing]
+            users.pop(key, None)
+            if not users:
+                del self._users[claim.thing]
+        kept[name] = claims
         for claim in claims:
-            self._said.setdefault((claim.thing, claim.rule), {})[key] = claim.what
-
-    def _move_in(self, attachment: Attachment) -> None:
-        if places := tuple(_places(attachment)):
-            self._places[attachment.key] = places
-            for place in places:
-                self._holders.setdefault(place, attachment.key)
-
-    def _move_out(self, key: AttachmentKey) -> None:
-        for place in self._places.pop(key, ()):
-            if self._holders.get(place) == key:
-                del self._holders[place]
-
-    def _drop(self, key: AttachmentKey) -> None:
-        for claim in self._claims.pop(key, ()):
-            said = self._said[claim.thing, claim.rule]
-            said.pop(key, None)
-            if not said:
-                del self._said[claim.thing, claim.rule]
+            self._users.setdefault(claim.thing, {})[key] = claim.what
 
 
-def _places(attachment: Attachment) -> Iterator[Place]:
-    """Where it is on its bridge. Behind another plugin it may be in a VLAN that is not known here."""
-    if attachment.bridge and not (attachment.chained and attachment.vlan_filtering):
+def _addresses(attachment: Attachment) -> Iterator[Claim]:
+    """Its addresses on its bridge. An interface of another plugin may be in a VLAN that we do not know: none then."""
+    bridge, vni = attachment.bridge, attachment.bgp.vni if attachment.bgp.family == "evpn" else None
+    if bridge and not (attachment.chained and attachment.vlan_filtering):
         for item in attachment.addresses:
-            yield attachment.bridge, attachment.vlan, str(ip_interface(item.address).ip)
+            address = str(ip_interface(item.address).ip)
+
+            def refusal(key: AttachmentKey, what: str, address: str = address) -> str:
+                use = f"{bgp.host_prefix(address)} leads to {key} on this node"
+                if vni is not None:
+                    use = f"{address} is that of {key} in VNI {vni}"
+                return f"ipam: {use} already; give the networks of bridge {bridge} ranges that do not overlap"
+
+            yield Claim((bridge, attachment.vlan, address), str(attachment.key), refusal)
 
 
-def _taken(attachment: Attachment, address: str, other: AttachmentKey) -> str:
-    if attachment.bgp.family == "evpn" and attachment.bgp.vni is not None:
-        return f"ipam: {address} is that of {other} in VNI {attachment.bgp.vni} already"
-    return f"ipam: {bgp.host_prefix(address)} leads to {other} on this node already"
+def _use(field: str, thing: str, what: str, rule: str) -> Claim:
+    """`field`: the key of the configuration that asks for it. `rule`: why no other may use it differently."""
+
+    def refusal(key: AttachmentKey, other: str) -> str:
+        return f"{field}: {thing} {other} for network {key.network} on this node, and {what} here: {rule}"
+
+    return Claim((thing, rule), what, refusal)
 
 
-def _claims(attachment: Attachment) -> Iterator[Claim]:
+def _uses(attachment: Attachment) -> Iterator[Claim]:
     intent, bridge = attachment.bgp, attachment.bridge
     if bridge and (intent.vni or intent.label):
         rule = "a bridge is in one VRF or in none"
-        yield Claim("bgp.vrf", f"bridge {bridge}", f"is in VRF {intent.vrf}" if intent.vrf else "is in no VRF", rule)
+        yield _use("bgp.vrf", f"bridge {bridge}", f"is in VRF {intent.vrf}" if intent.vrf else "is in no VRF", rule)
     if intent.vni is not None and bridge:
         rule = "bridge and VNI are one to one"
-        yield Claim("bgp.vni", f"bridge {bridge}", f"carries VNI {intent.vni}", rule)
-        yield Claim("bgp.vni", f"VNI {intent.vni}", f"is on bridge {bridge}", rule)
+        yield _use("bgp.vni", f"bridge {bridge}", f"carries VNI {intent.vni}", rule)
+        yield _use("bgp.vni", f"VNI {intent.vni}", f"is on bridge {bridge}", rule)
     if intent.l3vni is not None:
         rule = "VRF and VNI are one to one"
-        yield Claim("bgp.l3vni", f"VRF {intent.vrf}", f"has VNI {intent.l3vni}", rule)
-        yield Claim("bgp.l3vni", f"VNI {intent.l3vni}", f"is of VRF {intent.vrf}", rule)
+        yield _use("bgp.l3vni", f"VRF {intent.vrf}", f"has VNI {intent.l3vni}", rule)
+        yield _use("bgp.l3vni", f"VNI {intent.l3vni}", f"is of VRF {intent.vrf}", rule)
     if intent.vni is not None and attachment.mac:
         holder = f"is that of {attachment.container_id} {attachment.ifname}"
-        yield Claim("mac", f"{attachment.mac} in VNI {intent.vni}", holder, "a MAC is that of one container")
+        yield _use("mac", f"{attachment.mac} in VNI {intent.vni}", holder, "a MAC is that of one container")
     for vni, what in ((intent.vni, "a network's"), (intent.l3vni, "a VRF's")):
         if vni is not None:
             rule = "a VNI is a network's or a VRF's"
-            yield Claim("bgp.vni" if vni == intent.vni else "bgp.l3vni", f"VNI {vni}", f"is {what}", rule)
+            yield _use("bgp.vni" if vni == intent.vni else "bgp.l3vni", f"VNI {vni}", f"is {what}", rule)

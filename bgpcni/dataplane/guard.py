@@ -1,6 +1,6 @@
-"""What a learned route must not take from this node: its containers, its addresses, the ways to peers and next hops.
+"""What this node must not lose to a learned route: its containers, its addresses, its peers and next hops. Pure.
 
-A route that is as specific as what reaches one of them, or more specific, would win over it. Pure.
+A learned route would win over the route that reaches one of them now if it is as specific, or more specific.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ PEER = "it would take the way to a BGP peer"
 HOP = "it would take the way to the next hop of a route"
 SPECIAL = "it is loopback, link-local or multicast"
 HARMFUL = (CONTAINERS, ADDRESS, SUBNET, PEER, HOP, SPECIAL)
-"""Reasons that an operator is told of. `SAME` is none of them: a router announces the link that it shares with us."""
+"""The reasons that an operator is told. `SAME` is normal: a router announces the link that it shares with us."""
 
 
 def subnets_of(attachment: Attachment, reason: str = CONTAINERS) -> set[tuple[Network, str]]:
-    """The subnets of a container, for `Guard.cover`."""
+    """The subnets of a container, as `Guard.cover` takes them."""
     return {(ip_interface(item.address).network, reason) for item in attachment.addresses}
 
 
@@ -37,8 +37,9 @@ def hosts_of(attachment: Attachment) -> set[tuple[Network, str]]:
 
 
 class Guard:
-    """`hosts_pass`: a single address within a subnet is another node's container, which is reached by its own route:
-    so it is in a VRF, whose subnets may be on several nodes."""
+    """`hosts_pass`: host routes within a protected subnet are allowed. In a VRF, whose subnets may be on several nodes,
+    each is the route to a container on another node.
+    """
 
     def __init__(self, *, hosts_pass: bool = False) -> None:
         self._hosts_pass = hosts_pass
@@ -50,7 +51,7 @@ class Guard:
         self._points: dict[int, list[tuple[int, int, str]]] = {4: [], 6: []}
 
     def cover(self, owner: Hashable, networks: Iterable[tuple[Network, str]]) -> set[Network]:
-        """What an owner has here, and for which reason it is kept: all of it. The networks for which that is news."""
+        """Protect these networks, each for its reason, and nothing else for this owner. Returns those that changed."""
         before, now = self._owned.get(owner, frozenset()), frozenset(networks)
         if before == now:
             return set()
@@ -62,7 +63,7 @@ class Guard:
         return changed | {network for network, reason in before - now if self.release(network, reason)}
 
     def hold(self, network: Network, reason: str) -> bool:
-        """Keep this network, once more; whether that is new."""
+        """Protect a network, counted. Returns whether it was not protected for this reason before."""
         self._held[network, reason] += 1
         if self._held[network, reason] > 1:
             return False
@@ -73,7 +74,7 @@ class Guard:
         return True
 
     def release(self, network: Network, reason: str) -> bool:
-        """The reverse of one `hold`; whether nobody else keeps it for this reason."""
+        """The reverse of one `hold`. Returns whether it is not protected for this reason any more."""
         self._held[network, reason] -= 1
         if self._held[network, reason] > 0:
             return False
@@ -88,9 +89,9 @@ class Guard:
         return True
 
     def watch(self, address: Address, reason: str, length: int | None) -> bool:
-        """Keep the way to this address: what reaches it has this prefix length, None: nothing does, or nobody asks.
+        """Protect the way to an address. The route that reaches it has this prefix length; None: do not protect it.
 
-        Whether that is another than before.
+        Returns whether that is a change.
         """
         before = self._watched.get((address, reason))
         if before == length:
@@ -105,7 +106,7 @@ class Guard:
         return True
 
     def objection(self, prefix: Network) -> str | None:
-        """Why a route to this prefix would harm, None if it would not."""
+        """Why a route to this prefix would do harm, or None."""
         bits, found = _bits(prefix), list[str]()
         for (version, length), kept in self._networks.items():
             if version != prefix.version or length > prefix.prefixlen:

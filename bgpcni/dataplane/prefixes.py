@@ -1,4 +1,4 @@
-"""Things by their prefix, found by a network that holds it or an address in it, at the cost of what is found. Pure."""
+"""An index by prefix: finds what is within a network, or around an address, without a look at the rest. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 T = TypeVar("T")
 _FEW = 32
-"""So many new prefixes are put into the order one by one; more are sorted in."""
+"""Up to so many new prefixes are inserted one by one. If there are more, the whole order is sorted again."""
 
 
 class PrefixIndex(Generic[T]):
-    """Each prefix has any number of things."""
+    """Any number of things can have the same prefix."""
 
     def __init__(self) -> None:
         self._families: dict[int, _Family[T]] = {4: _Family(), 6: _Family()}
@@ -28,13 +28,13 @@ class PrefixIndex(Generic[T]):
         self._families[prefix.version].discard(_key(int(prefix.network_address), prefix.prefixlen), thing)
 
     def within(self, network: Network) -> Iterator[T]:
-        """What is at this network or at a part of it."""
+        """The things whose prefix is this network or a part of it."""
         first = _key(int(network.network_address), network.prefixlen)
         last = _key(int(network.broadcast_address), network.max_prefixlen)
         yield from self._families[network.version].between(first, last)
 
     def around(self, address: Address) -> Iterator[T]:
-        """What is at a prefix that this address is in."""
+        """The things whose prefix contains this address."""
         family, number = self._families[address.version], int(address)
         for length in range(address.max_prefixlen + 1):
             host_bits = address.max_prefixlen - length
@@ -42,19 +42,19 @@ class PrefixIndex(Generic[T]):
 
 
 def _key(number: int, length: int) -> int:
-    """Prefixes as numbers: a network comes before all of its parts, and those before what is after it."""
+    """A prefix as a number. In their order a network is followed by all of its parts, and then by other networks."""
     return number << 8 | length
 
 
 class _Family(Generic[T]):
-    """The order is brought up to date when somebody asks: learning a whole table asks nothing."""
+    """The order is updated only when it is needed, because nobody needs it while a whole table is learned."""
 
     def __init__(self) -> None:
         self._things: dict[int, dict[T, None]] = {}
         self._order: list[int] = []
         self._new: dict[int, None] = {}
         self._dead: set[int] = set()
-        """In the order, and without things by now."""
+        """Keys that are still in the order, but have no things any more."""
 
     def add(self, key: int, thing: T) -> None:
         found = self._things.get(key)

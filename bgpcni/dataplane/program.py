@@ -1,8 +1,7 @@
-"""What the kernel should have against what it has: a set of entries driven towards another, at the cost of the change.
+"""What the kernel should have, and what it has: works out the difference, at the cost of the difference. Pure.
 
-One program for each VNI and each VRF, and one for the node's own routes. Pure: somebody else asks `take` what to do,
-does it, and says `done` or `failed`. What an earlier life of the agent left in the kernel is adopted; while it is not
-known yet whether it is still wanted, it is held.
+Every place has a program. Whoever runs it asks `take` what to do, does it, and says `done` or `failed`. What an earlier
+run of the agent left in the kernel is adopted. It stays until it is known whether it is still wanted.
 """
 
 from __future__ import annotations
@@ -13,8 +12,11 @@ from typing import NamedTuple
 
 
 class Key(NamedTuple):
-    """One entry of the kernel: `fdb` (a MAC), `flood` (a VTEP), `neighbour` (an address), `route` (a prefix), `label`
-    (MPLS, what comes with it)."""
+    """Names one entry of the kernel: `what` it is, and which.
+
+    `fdb` (a MAC), `flood` (a VTEP), `neighbour` (an address), `route` (a prefix), `label` (an MPLS label that comes
+    in).
+    """
 
     what: str
     name: str
@@ -22,7 +24,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Behind a VTEP (`fdb`, `flood`). `vni`: which it wants to be sent, None: ours."""
+    """Behind a VTEP (`fdb`, `flood`). `vni`: the VNI to send there, None: the one of this segment."""
 
     vtep: str
     vni: int | None = None
@@ -30,21 +32,24 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """Behind a port of the bridge, by its index (`fdb`)."""
+    """Behind a port of the bridge (`fdb`). `port`: the index of its link."""
 
     port: int
 
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """The MAC of an address (`neighbour`)."""
+    """At a MAC (`neighbour`)."""
 
     mac: str
 
 
 @dataclass(frozen=True, slots=True)
 class Via:
-    """Through a gateway, None: on the link (`route`, `label`). `device`: its index. `label`: put on what goes there."""
+    """Through a link (`route`, `label`). `gateway` None: the target is on the link. `device`: the index of the link.
+
+    `label`: the MPLS label that packets get, None: no label.
+    """
 
     gateway: str | None
     device: int
@@ -56,7 +61,7 @@ Value = Remote | Local | At | Via
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`old` None: the kernel has nothing there; `new` None: it shall have nothing."""
+    """From `old` to `new`. `old` None: the entry is to be made; `new` None: it is to be removed."""
 
     key: Key
     old: Value | None
@@ -64,7 +69,7 @@ class Change:
 
 
 class Program:
-    """Wanted, present, and the keys where they may differ."""
+    """The entries that are wanted, those that are present, and the keys where they may differ (`dirty`)."""
 
     def __init__(self) -> None:
         self.wanted: dict[Key, Value] = {}
@@ -74,7 +79,7 @@ class Program:
         self._inherited: dict[Key, None] = {}
 
     def want(self, key: Key, value: Value | None) -> None:
-        """This is wanted now; None: nothing."""
+        """Want this entry from now on; None: want it no more."""
         if value is None:
             self.wanted.pop(key, None)
         else:
@@ -87,7 +92,7 @@ class Program:
             self.failures.pop(key, None)
 
     def adopt(self, key: Key, value: Value) -> None:
-        """The kernel has this entry, from an earlier life; it is held until wanted, or until `release`."""
+        """The kernel has this entry already. Unless it is wanted, it stays until `release`."""
         self.present[key] = value
         if key not in self.wanted:
             self._inherited[key] = None
@@ -97,26 +102,26 @@ class Program:
             self._dirty.pop(key, None)
 
     def release(self) -> None:
-        """What is wanted is known again: what was adopted and nobody wants goes."""
+        """By now it is known what is wanted: remove what was adopted and is not."""
         self._dirty.update(self._inherited)
         self._inherited.clear()
 
     def forget(self) -> None:
-        """Nothing is wanted any more: all that is there goes."""
+        """Want nothing any more: everything that is present is to be removed."""
         self.wanted.clear()
         self.failures.clear()
         self._inherited.clear()
         self._dirty = dict.fromkeys(self.present)
 
     def lost(self) -> None:
-        """The kernel has nothing of it, as far as is known (the device went): what is wanted is to be made."""
+        """Nothing is known to be present, because the device is gone or will be read again. Make what is wanted."""
         self.present.clear()
         self.failures.clear()
         self._inherited.clear()
         self._dirty = dict.fromkeys(self.wanted)
 
     def retry(self) -> None:
-        """What failed is tried again."""
+        """Try again what failed."""
         for key in self.failures:
             self._dirty[key] = None
 
@@ -125,7 +130,7 @@ class Program:
         return len(self._dirty)
 
     def take(self, limit: int, only: Collection[Key] | None = None) -> list[Change]:
-        """Up to `limit` changes to make (of these keys alone); each is answered by `done` or `failed`."""
+        """Up to `limit` changes to make, of these keys only if given. Answer each by `done` or `failed`."""
         keys = list(self._dirty) if only is None else [key for key in only if key in self._dirty]
         found: list[Change] = []
         for key in keys:
@@ -140,7 +145,7 @@ class Program:
         return found
 
     def done(self, change: Change) -> None:
-        """The kernel has `new` there now."""
+        """The kernel has made the change."""
         if change.new is None:
             self.present.pop(change.key, None)
         else:
@@ -150,6 +155,6 @@ class Program:
             self._dirty.pop(change.key, None)
 
     def failed(self, change: Change, reason: str) -> None:
-        """The kernel did not take it: as before, until `retry`."""
+        """The kernel refused the change. It is not tried again before `retry`."""
         self.failures[change.key] = reason
         self._dirty.pop(change.key, None)

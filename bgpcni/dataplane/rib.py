@@ -1,9 +1,8 @@
 """Routes learned from peers: kept as they came, filtered for each table that imports, the best chosen. Pure.
 
-The Adj-RIB-In has every route that was told, by exporter, peer and NLRI; tables (one for each VNI, one for unicast,
-one for each VRF or VPN) have candidates for destinations. A route reaches a table by its route targets, or by its
-family; the table's rule accepts it for some destinations or refuses it in words. Nothing is imported that no table
-wants.
+The Adj-RIB-In has every route that peers announce, by exporter, peer and NLRI. There is a table for each VNI, VRF and
+VPN, and one for unicast; it has the candidates for each destination. A route reaches a table by its route targets, or
+by its family. The rule of the table accepts it for some destinations, or refuses it with a reason.
 
 A destination is (what, value): `mac` and `ip` (type 2), `flood` (type 3, the VTEP), `prefix` (unicast, vpn, type 5).
 """
@@ -17,34 +16,34 @@ from functools import lru_cache
 from ipaddress import ip_network
 from typing import NamedTuple, Protocol, TypeVar
 
-from bgpcni.bgp import VXLAN
+from bgpcni.bgp import FIRST_LABEL, VXLAN
 from bgpcni.dataplane.guard import SPECIAL, Guard
 from bgpcni.dataplane.prefixes import Address, Network, PrefixIndex
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, SessionDown
 from bgpcni.ip import ip_address
-from bgpcni.model import Family, Kind, Nlri
+from bgpcni.model import Family, IpPrefixNlri, MacIpNlri, MulticastNlri, Nlri, UnicastNlri, VpnNlri
 
 DEFAULT_LOCAL_PREF = 100
-FIRST_LABEL = 16
-"""Below are MPLS's reserved labels, RFC 3032 section 2.1."""
 GATEWAY = "it is the anycast gateway"
 THIS_NETWORK = 8
-"""The length of 0.0.0.0/8 (RFC 6890) and ::/8: shorter ones from there on are default routes, or halves of one."""
+"""The length of 0.0.0.0/8 (RFC 6890) and ::/8. Prefixes at 0 that are shorter are default routes, or parts of one."""
 UNICAST = (Family.IPV4_UNICAST, Family.IPV6_UNICAST)
-ROUTED: frozenset[Kind] = frozenset[Kind]({"unicast", "vpn", "ip-prefix"})
-"""Kinds of routes to prefixes."""
+VPN = (Family.IPV4_VPN, Family.IPV6_VPN)
+ROUTED = (UnicastNlri, VpnNlri, IpPrefixNlri)
+"""Routes to prefixes."""
+Kinds = frozenset[type[Nlri]]
 K = TypeVar("K")
 
 
 class Destination(NamedTuple):
-    """What a route is a way to."""
+    """What a route leads to."""
 
     what: str
     value: str
 
 
 class RouteId(NamedTuple):
-    """What identifies a learned route: two peers' routes of one NLRI are two routes."""
+    """Identifies a learned route. If two peers announce the same NLRI, these are two routes."""
 
     exporter: str
     peer: str
@@ -52,31 +51,31 @@ class RouteId(NamedTuple):
 
 
 class Refused(Exception):
-    """A rule does not take a route; the text is the reason, the same for every route refused for it."""
+    """A rule refuses a route. The text is the reason, the same text for all routes that are refused for it."""
 
 
 class Rule(Protocol):
-    """How one table imports. `kinds`: of routes; `targets`: route targets that bring one here, None: its kind does."""
+    """What a table imports: routes of these `kinds` with one of these route targets. `targets` None: with any."""
 
     @property
     def targets(self) -> frozenset[str] | None: ...
     @property
-    def kinds(self) -> frozenset[Kind]: ...
+    def kinds(self) -> Kinds: ...
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
-        """Raises Refused."""
+        """What the route leads to. Raises Refused."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What is this node's own, to know its routes when they come back. `addresses`: next hops and VTEP."""
+    """What identifies this node, so that it knows its own routes when they come back. `addresses`: next hops, VTEP."""
 
     asn: int | None = None
     router_id: str | None = None
     addresses: frozenset[str] = frozenset()
 
     def refuse(self, route: Learned) -> None:
-        """Raises Refused for our own route and for one that went through our AS already (RFC 4271 section 9.1.2)."""
+        """Raises Refused for a route of this node, or one that has been in our AS (RFC 4271 section 9.1.2)."""
         found = route.attributes
         if found.next_hop in self.addresses or (self.router_id and found.originator == self.router_id):
             raise Refused("our own route")
@@ -86,7 +85,7 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`[policy]` for what is learned. `prefixes` None: anything; `maximum`: routes a table takes, None: any number."""
+    """`[policy]` for learned routes. `prefixes` None: any. `maximum`: how many routes a table takes, None: all."""
 
     prefixes: tuple[Network, ...] | None = None
     maximum: int | None = None
@@ -98,16 +97,16 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class EvpnRule:
-    """A VNI. `reserved`: addresses and the MAC of the anycast gateway, which no other node may claim.
+    """For a VNI. `reserved`: addresses and MAC of the anycast gateway, which no other node may claim.
 
-    Type 5 routes are of a VRF; where there is none they are taken for the control plane alone.
+    Type 5 routes belong to a VRF. If there is none, they are imported for the control plane only.
     """
 
     targets: frozenset[str]
     own: Own = Own()
     bounds: Bounds = Bounds()
     reserved: frozenset[str] = frozenset()
-    kinds: frozenset[Kind] = frozenset[Kind]({"mac-ip", "multicast", "ip-prefix"})
+    kinds: Kinds = frozenset({MacIpNlri, MulticastNlri, IpPrefixNlri})
 
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
         self.own.refuse(route)
@@ -115,37 +114,36 @@ class EvpnRule:
         if found.encapsulation not in (None, VXLAN):
             raise Refused("its encapsulation is not VXLAN")
         _refuse_next_hop(found.next_hop)
-        if nlri.kind == "ip-prefix":
-            self.bounds.refuse(str(nlri.prefix))
-            return (Destination("prefix", str(nlri.prefix)),)
+        if isinstance(nlri, IpPrefixNlri):
+            self.bounds.refuse(nlri.prefix)
+            return (Destination("prefix", nlri.prefix),)
         if not route.vni:
             raise Refused("it has no VNI")
-        if nlri.kind == "multicast":
+        if not isinstance(nlri, MacIpNlri):
             return (Destination("flood", found.next_hop),)
-        mac = str(nlri.mac)
-        if mac in self.reserved:
+        if nlri.mac in self.reserved:
             raise Refused(GATEWAY)
-        if _is_of_many(mac):
+        if _is_of_many(nlri.mac):
             raise Refused("its MAC is not of one host")
         if nlri.prefix is None:
-            return (Destination("mac", mac),)
+            return (Destination("mac", nlri.mac),)
         self.bounds.refuse(nlri.prefix)
         address = nlri.prefix.partition("/")[0]
         if address in self.reserved:
             raise Refused(GATEWAY)
         if _is_special(_network(nlri.prefix), link_local=False):
             raise Refused("its address is not of one host")
-        return (Destination("mac", mac), Destination("ip", address))
+        return (Destination("mac", nlri.mac), Destination("ip", address))
 
 
 @dataclass(frozen=True, slots=True)
 class UnicastRule:
-    """The node's own table. `accept`: the prefixes of `bgp.import`."""
+    """For the node's own table. `accept`: the prefixes of `bgp.import`."""
 
     accept: frozenset[str]
     own: Own = Own()
     bounds: Bounds = Bounds()
-    kinds: frozenset[Kind] = frozenset[Kind]({"unicast"})
+    kinds: Kinds = frozenset({UnicastNlri})
     targets: None = None
 
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
@@ -165,9 +163,9 @@ class UnicastRule:
 
 @dataclass(frozen=True, slots=True)
 class VrfRule:
-    """A VRF that this kernel has. `l3vni`: its VNI, None: no type 5 routes; `mpls`: L3VPN routes are taken.
+    """For a VRF in the kernel. `l3vni`: its VNI; None: it imports no type 5 routes. `mpls`: it imports L3VPN routes.
 
-    `accept`: the prefixes of `bgp.import`, none: what the route targets bring.
+    `accept`: the prefixes of `bgp.import`; if there are none, all that the route targets allow.
     """
 
     targets: frozenset[str]
@@ -178,8 +176,8 @@ class VrfRule:
     accept: frozenset[str] = frozenset()
 
     @property
-    def kinds(self) -> frozenset[Kind]:
-        wanted: dict[Kind, bool] = {"ip-prefix": self.l3vni is not None, "vpn": self.mpls}
+    def kinds(self) -> Kinds:
+        wanted: dict[type[Nlri], bool] = {IpPrefixNlri: self.l3vni is not None, VpnNlri: self.mpls}
         return frozenset(kind for kind, asked in wanted.items() if asked)
 
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
@@ -189,9 +187,9 @@ class VrfRule:
             raise Refused("bgp.import does not name it")
         self.bounds.refuse(prefix)
         _refuse_next_hop(route.attributes.next_hop)
-        if route.nlri.kind == "vpn":
+        if isinstance(route.nlri, VpnNlri):
             if not route.label or route.label < FIRST_LABEL:
-                raise Refused("it has no label of its next hop's own")
+                raise Refused("it has no label that its next hop could have given it")
             if ":" not in prefix and ":" in route.attributes.next_hop:
                 raise Refused("its next hop is of another family")
         else:
@@ -205,7 +203,7 @@ class VrfRule:
         if found.encapsulation not in (None, VXLAN):
             raise Refused("its encapsulation is not VXLAN")
         if route.gateway is not None:
-            raise Refused("it has a gateway address, an overlay index that is not looked up")
+            raise Refused("it has a gateway address, which we do not support")
         if route.vni != self.l3vni:
             raise Refused(f"its VNI is not that of the VRF, {self.l3vni}")
         if found.router_mac is None or _is_of_many(found.router_mac):
@@ -214,12 +212,12 @@ class VrfRule:
 
 @dataclass(frozen=True, slots=True)
 class VpnRule:
-    """An L3VPN of RFC 4364 without a VRF: control plane only."""
+    """For an L3VPN of RFC 4364 without a VRF: control plane only."""
 
     targets: frozenset[str]
     own: Own = Own()
     bounds: Bounds = Bounds()
-    kinds: frozenset[Kind] = frozenset[Kind]({"vpn"})
+    kinds: Kinds = frozenset({VpnNlri})
 
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
         self.own.refuse(route)
@@ -228,10 +226,10 @@ class VpnRule:
 
 
 class Table:
-    """Candidates for destinations. `changed` collects the destinations whose best route may be another now.
+    """The candidates for each destination. `changed`: the destinations whose best route may have changed.
 
-    `guard` refuses, of the routes that the rule takes, those that would harm this node. `hops`: how many routes that
-    the rule takes have this next hop; `moved` collects those that came or went.
+    Of the routes that the rule accepts, `guard` refuses those that would harm this node. `hops`: how many routes that
+    the rule accepts have this next hop. `moved`: the next hops that are new there, or gone.
     """
 
     def __init__(self, rule: Rule, maximum: int | None = None, guard: Guard | None = None) -> None:
@@ -248,7 +246,7 @@ class Table:
         self._hop_of: dict[RouteId, str] = {}
 
     def offer(self, route_id: RouteId, route: Learned) -> None:
-        """A route that is here for this table, new or changed."""
+        """Import a new or changed route, or note why not."""
         try:
             destinations = self.rule.destinations(route)
         except Refused as reason:
@@ -278,7 +276,7 @@ class Table:
             self.changed[destination] = None
 
     def retract(self, route_id: RouteId) -> None:
-        """The route is not for this table any more. Unknown: nothing happens."""
+        """Import a route no more. If it is unknown, nothing happens."""
         self.refused.pop(route_id, None)
         self._over.pop(route_id, None)
         self._note_hop(route_id, None)
@@ -309,7 +307,7 @@ class Table:
         self.changed[destination] = None
 
     def best(self, destination: Destination) -> Learned | None:
-        """The route to use, whatever order they came in; None if there is none."""
+        """The route to use, or None. It does not depend on the order in which the routes came."""
         candidates = self.candidates.get(destination)
         if not candidates:
             return None
@@ -319,7 +317,7 @@ class Table:
         return min(candidates.items(), key=lambda item: order(*item))[1]
 
     def rivals(self) -> Iterator[tuple[Destination, list[Learned]]]:
-        """MACs and addresses that more than one VTEP claims with the same sequence: nobody moved, two have them."""
+        """MACs and addresses that several VTEPs announce with one sequence: they did not move, but exist twice."""
         for destination, candidates in self.candidates.items():
             if destination.what in ("mac", "ip") and len(candidates) > 1:
                 best = self.best(destination)
@@ -331,16 +329,17 @@ class Table:
 
 
 def _mobile(route_id: RouteId, route: Learned) -> tuple[object, ...]:
-    """RFC 7432 sections 7.7 and 15: static first, then the highest sequence, then the lowest VTEP."""
+    """The order of RFC 7432 sections 7.7 and 15: static first, then the highest sequence, then the lowest VTEP."""
     found = route.attributes
     return (
         not found.sticky, -found.mobility, _rank(found.next_hop),
-        str(route.nlri.mac), route_id.exporter, _rank(route_id.peer), str(route.nlri),
+        route.nlri.mac if isinstance(route.nlri, MacIpNlri) else "",
+        route_id.exporter, _rank(route_id.peer), str(route.nlri),
     )  # fmt: skip
 
 
 def _preferred(route_id: RouteId, route: Learned) -> tuple[object, ...]:
-    """RFC 4271 section 9.1: local preference, AS path length, origin, MED, then the lowest peer."""
+    """The order of RFC 4271 section 9.1: local preference, AS path length, origin, MED, then the lowest peer."""
     found = route.attributes
     local_pref = DEFAULT_LOCAL_PREF if found.local_pref is None else found.local_pref
     return (
@@ -351,22 +350,22 @@ def _preferred(route_id: RouteId, route: Learned) -> tuple[object, ...]:
 
 @dataclass(slots=True)
 class _Stale:
-    """Routes of one peer and family that are kept until told again, or until `until` (time.monotonic())."""
+    """Routes of one peer and family that are kept until announced again, or until `until` (time.monotonic())."""
 
     until: float
     routes: dict[RouteId, None] = field(default_factory=dict)
 
 
 class Rib:
-    """The Adj-RIB-In and its tables, by any name. No clock: times come with the calls."""
+    """The Adj-RIB-In and its tables, by name. It has no clock: the time is a parameter."""
 
     def __init__(self, restart_time: float) -> None:
-        """`restart_time`: seconds that routes are kept for a peer that went away (RFC 4724 section 4.2)."""
+        """`restart_time`: for how many seconds the routes of a peer that went away are kept (RFC 4724 section 4.2)."""
         self.restart_time = restart_time
         self.routes: dict[RouteId, Learned] = {}
         self.tables: dict[str, Table] = {}
         self.complete: set[tuple[str, str, Family]] = set()
-        """(exporter, peer, family) that told everything they have, and go on telling."""
+        """(exporter, peer, family) of which End-of-RIB has come, in a session that is still up."""
         self._by_target: dict[str, dict[RouteId, None]] = {}
         self._by_family: dict[Family, dict[RouteId, None]] = {}
         self._by_peer: dict[tuple[str, str, Family], dict[RouteId, None]] = {}
@@ -377,6 +376,10 @@ class Rib:
     # ---------------------------------------------------------------- what peers say
 
     def hear(self, exporter: str, event: Event, now: float) -> None:
+        """Work off one event of an exporter. `now`: time.monotonic()."""
+        """Work off one event of an exporter. `now`: time.monotonic()."""
+        """Work off one event of an exporter. `now`: time.monotonic()."""
+        """Work off one event of an exporter. `now`: time.monotonic()."""
         if isinstance(event, Learned):
             self._learn(RouteId(exporter, event.peer, event.nlri), event)
         elif isinstance(event, Gone):
@@ -404,7 +407,7 @@ class Rib:
             self._by_target.setdefault(target, {})[route_id] = None
         for host in _hosts(route.nlri):
             self._by_host.setdefault(host, {})[route_id] = None
-        if route.nlri.kind in ROUTED:
+        if isinstance(route.nlri, ROUTED):
             self._by_prefix.add(_network(str(route.nlri.prefix)), route_id)
         for table in self.tables.values():
             if _concerns(table.rule, route):
@@ -427,14 +430,17 @@ class Rib:
             _discard(self._by_target, target, route_id)
         for host in _hosts(route.nlri):
             _discard(self._by_host, host, route_id)
-        if route.nlri.kind in ROUTED:
+        if isinstance(route.nlri, ROUTED):
             self._by_prefix.discard(_network(str(route.nlri.prefix)), route_id)
         for table in self.tables.values():
             table.retract(route_id)
 
     def _down(self, exporter: str, event: SessionDown, now: float) -> None:
-        """Without graceful restart unicast goes at once. EVPN stays for the restart time all the same: what it says
-        is where other nodes' containers are, and the session that fell is a reflector's."""
+        """Without graceful restart, unicast and VPN routes go at once.
+
+        EVPN routes stay for the restart time in any case. They say where the containers of other nodes are, and that
+        has not changed when the session with a route reflector ends.
+        """
         for source in [key for key in self._by_peer if key[:2] == (exporter, event.peer)]:
             if event.graceful or source[2] is Family.L2VPN_EVPN:
                 known = self._stale.get(source)
@@ -446,7 +452,7 @@ class Rib:
         self.complete = {source for source in self.complete if source[:2] != (exporter, event.peer)}
 
     def drop_exporter(self, exporter: str) -> None:
-        """It is not there any more: what it told goes."""
+        """The exporter is gone: remove its routes."""
         for source in [source for source in self._by_peer if source[0] == exporter]:
             for route_id in list(self._by_peer[source]):
                 self._forget(route_id)
@@ -454,7 +460,7 @@ class Rib:
         self.complete = {source for source in self.complete if source[0] != exporter}
 
     def families_of(self, exporter: str) -> set[Family]:
-        """Of what it told, and is kept."""
+        """The families of the routes that this exporter announced and we kept."""
         return {family for name, _, family in self._by_peer if name == exporter}
 
     def _sweep(self, source: tuple[str, str, Family]) -> None:
@@ -463,7 +469,7 @@ class Rib:
             self._forget(route_id)
 
     def expire(self, now: float) -> float | None:
-        """Drop what was kept for too long; when to look again, None: nothing is kept."""
+        """Remove the routes whose time is up. Returns when the next one is, None: no route waits for that."""
         for source in [source for source, stale in self._stale.items() if stale.until <= now]:
             self._sweep(source)
         return min((stale.until for stale in self._stale.values() if stale.routes), default=None)
@@ -475,7 +481,7 @@ class Rib:
     # ---------------------------------------------------------------- what is wanted of it
 
     def configure(self, name: str, rule: Rule, maximum: int | None, guard: Guard | None = None) -> Table:
-        """A table imports by this rule from now on; unchanged: nothing happens."""
+        """A table imports by this rule from now on. If nothing has changed, nothing happens."""
         table = self.tables.get(name)
         if table is not None and table.guard is guard and table.maximum == maximum:
             if table.rule == rule:
@@ -494,8 +500,10 @@ class Rib:
         return fresh
 
     def judge_again(self, name: str, within: Iterable[Network] = (), around: Iterable[Address] = ()) -> None:
-        """Its rule or guard has another mind of routes to parts of these networks, or to prefixes with these addresses
-        in them; no others are looked at."""
+        """Rule or guard of a table have changed for routes within these networks, or around these addresses.
+
+        No other routes are looked at.
+        """
         table = self.tables.get(name)
         if table is None:
             return
@@ -506,7 +514,7 @@ class Rib:
                 table.offer(route_id, route)
 
     def peers(self) -> set[str]:
-        """Those that told something which is kept."""
+        """The peers that announced a route that we have."""
         return {peer for _, peer, _ in self._by_peer}
 
     def drop(self, name: str) -> None:
@@ -516,12 +524,12 @@ class Rib:
         if rule.targets is None:
             return [route_id for family in UNICAST for route_id in self._by_family.get(family, ())]
         found = {route_id: None for target in rule.targets for route_id in self._by_target.get(target, ())}
-        return [route_id for route_id in found if route_id.nlri.kind in rule.kinds]
+        return [route_id for route_id in found if type(route_id.nlri) in rule.kinds]
 
     def claims(self, destinations: Iterable[Destination], targets: Iterable[str]) -> list[Learned]:
         """Type 2 routes with any of these route targets that name one of these MACs or addresses.
 
-        Whether a table imports them or not: asked for a network's first attachment, before it has one.
+        Whether a table imports them or not, because a network has no table before its first attachment.
         """
         wanted = frozenset(targets)
         found = {route_id: None for item in destinations for route_id in self._by_host.get(item, ())}
@@ -530,7 +538,7 @@ class Rib:
 
 
 def _moved_imports(before: Rule, after: Rule) -> list[Network] | None:
-    """The networks of `bgp.import` that came or went, None if more than that is another."""
+    """The networks that are new in `bgp.import`, or gone. None: something else has changed as well."""
     if not isinstance(before, UnicastRule) or not isinstance(after, UnicastRule):
         return None
     if replace(before, accept=after.accept) != after:
@@ -539,16 +547,16 @@ def _moved_imports(before: Rule, after: Rule) -> list[Network] | None:
 
 
 def _concerns(rule: Rule, route: Learned) -> bool:
-    if route.nlri.kind not in rule.kinds:
+    if type(route.nlri) not in rule.kinds:
         return False
     return rule.targets is None or not rule.targets.isdisjoint(route.attributes.route_targets)
 
 
 def _hosts(nlri: Nlri) -> tuple[Destination, ...]:
-    """The MAC and the address that a type 2 route names."""
-    if nlri.kind != "mac-ip":
+    """The MAC and the address of a type 2 route; nothing for others."""
+    if not isinstance(nlri, MacIpNlri):
         return ()
-    mac = Destination("mac", str(nlri.mac))
+    mac = Destination("mac", nlri.mac)
     return (mac, Destination("ip", nlri.prefix.partition("/")[0])) if nlri.prefix else (mac,)
 
 
@@ -561,7 +569,7 @@ def _discard(index: dict[K, dict[RouteId, None]], key: K, route_id: RouteId) -> 
 
 
 def _refuse_unnamed(prefix: str, accept: frozenset[str]) -> None:
-    """Raises Refused for what no node can use, and for a default route that `bgp.import` does not name itself."""
+    """Raises Refused for what no node can use, and for a default route unless `bgp.import` has exactly that prefix."""
     network = _network(prefix)
     if _is_special(network, link_local=True):
         raise Refused(SPECIAL)
@@ -595,7 +603,7 @@ def _within(network: Network, allowed: Iterable[Network]) -> bool:
 
 
 def _is_special(network: Network, *, link_local: bool) -> bool:
-    """Loopback, multicast, unspecified and, if asked, link-local; also what overlaps them in part."""
+    """Whether it is loopback, multicast, unspecified or, if asked, link-local, or begins with such an address."""
     address = network.network_address
     unspecified = address.is_unspecified and network.prefixlen >= THIS_NETWORK
     if address.is_loopback or address.is_multicast or unspecified:
@@ -605,7 +613,7 @@ def _is_special(network: Network, *, link_local: bool) -> bool:
 
 @lru_cache(65536)
 def _rank(text: str) -> tuple[int, int]:
-    """Addresses in order: IPv4 first, then by number; what is none last."""
+    """The order of addresses: IPv4 first, then by number. What is no address comes last."""
     try:
         address = ip_address(text)
     except ValueError:

@@ -1,7 +1,6 @@
-"""One VNI on this node: the attachments in it, what it imports, and what the kernel should have of it. Pure.
+"""One VNI on this node: the attachments in it, what it imports, and what the kernel should have. Pure.
 
-What is on this node is on this node, whatever others announce: a container's own MAC and addresses come before
-every learned route.
+The MAC and the addresses of a container on this node always win over learned routes, whatever other nodes announce.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ from bgpcni.dataplane.program import At, Key, Local, Program, Remote, Value
 from bgpcni.dataplane.rib import GATEWAY, Bounds, Destination, EvpnRule, Own, Table
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import Learned
-from bgpcni.model import Attachment, AttachmentKey
+from bgpcni.model import Attachment, AttachmentKey, IpPrefixNlri, MacIpNlri
 
 SEEN = 1 << 16
-"""Addresses remembered in a VNI, beyond those that are there."""
+"""How many addresses of a VNI are remembered; if there are more, those that are not used any more are forgotten."""
 _KEYS = {"mac": "fdb", "ip": "neighbour", "flood": "flood"}
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What one attachment is to its VNI. `port`: the index of its root-side link; `gateways`: anycast ones.
+    """What a VNI needs to know of an attachment. `port`: the index of its link on the bridge. `gateways`: anycast ones.
 
-    `routed`: it is in a VRF, too, which takes the type 5 routes.
+    `routed`: it is in a VRF as well, and the VRF imports the type 5 routes.
     """
 
     targets: tuple[str, ...]
@@ -43,7 +42,7 @@ class Member:
 
 
 def member_of(attachment: Attachment) -> Member:
-    """Raises InvalidConfiguration for one that cannot be in a VXLAN: no bridge, no link of its own."""
+    """Raises InvalidConfiguration if the attachment has no bridge or no link, so that it cannot be in a VXLAN."""
     if not attachment.bridge or not attachment.bridge_index or attachment.bgp.vni is None:
         raise InvalidConfiguration("bgp.family: evpn needs the container to be on a bridge")
     if not attachment.mac or not attachment.host_index:
@@ -60,24 +59,21 @@ def member_of(attachment: Attachment) -> Member:
 
 
 def plain_addresses(attachment: Attachment) -> tuple[str, ...]:
-    """Its addresses without their lengths, canonical."""
+    """Its addresses, canonical, without prefix lengths."""
     return tuple(str(ip_address(item.address.partition("/")[0])) for item in attachment.addresses)
 
 
 class Segment:
-    """`device`: the index of the VXLAN device once there is one; `mtu`: of the frames' payload in it."""
+    """What follows from the attachments of a VNI, and from the routes that it imports."""
 
-    def __init__(self, vni: int, bridge: str, bridge_index: int, mtu: int) -> None:
-        self.vni, self.bridge, self.bridge_index, self.mtu = vni, bridge, bridge_index, mtu
-        self.device = 0
+    def __init__(self, vni: int) -> None:
+        self.vni = vni
         self.name = f"vni {vni}"
         self.table = Table(EvpnRule(frozenset()))
         self.program = Program()
         self.members: dict[AttachmentKey, Member] = {}
-        self.guarded: frozenset[str] = frozenset()
-        """The gateways whose ARP and ND are kept off the device."""
         self.seen: dict[str, str] = {}
-        """The MAC each address was last at: who has it cached is told when it is another."""
+        """The MAC that each address last had. If it changes, the containers that have cached it are told."""
         self._targets: Counter[str] = Counter()
         self._gateways: Counter[str] = Counter()
         self._macs: dict[str, int] = {}
@@ -87,7 +83,7 @@ class Segment:
     # ---------------------------------------------------------------- who is in it
 
     def add(self, key: AttachmentKey, member: Member) -> list[Key]:
-        """One more attachment, or another state of one; the entries that may be others now."""
+        """Add or replace an attachment. Returns the entries that may have changed."""
         touched = self.remove(key)
         self.members[key] = member
         self._targets.update(member.targets)
@@ -99,7 +95,7 @@ class Segment:
         return list(dict.fromkeys((*touched, *member.keys)))
 
     def remove(self, key: AttachmentKey) -> list[Key]:
-        """One less; the entries that may be others now."""
+        """Remove an attachment. Returns the entries that may have changed; none if it is unknown."""
         member = self.members.pop(key, None)
         if member is None:
             return []
@@ -115,14 +111,14 @@ class Segment:
         return member.keys
 
     def rivals(self, key: AttachmentKey) -> Iterator[tuple[str, AttachmentKey]]:
-        """Addresses of one attachment that another on this node has as well, and which."""
+        """The addresses of an attachment that another one on this node has as well, and which one has it."""
         member = self.members.get(key)
         for address in member.addresses if member else ():
             if self._held[address] > 1:
                 yield from ((address, other) for other in self._holders(address) if other != key)
 
     def _holders(self, address: str) -> list[AttachmentKey]:
-        """Looked for only where something is wrong, or none is left."""
+        """The attachments that have an address. Slow, so only called if two have it, or if one of them goes."""
         if not self._held[address]:
             return []
         return [key for key, member in self.members.items() if address in member.addresses]
@@ -132,14 +128,15 @@ class Segment:
         return frozenset(self._gateways)
 
     def rule(self, own: Own, bounds: Bounds) -> EvpnRule:
-        """What it imports: the route targets of all that are in it.
+        """What it imports: the route targets of all its attachments.
 
-        The anycast gateway's MAC is on every node that is one, and never announced: whoever does wants its traffic.
+        The MAC of the anycast gateway is on every gateway and never announced. Whoever announces it would get the
+        traffic for the gateway, so it is refused.
         """
         reserved = self.gateways | {gateway_mac(self.vni)}
         rule = EvpnRule(frozenset(self._targets), own, bounds, reserved)
         routed = any(member.routed for member in self.members.values())
-        return replace(rule, kinds=rule.kinds - {"ip-prefix"}) if routed else rule
+        return replace(rule, kinds=rule.kinds - {IpPrefixNlri}) if routed else rule
 
     # ---------------------------------------------------------------- what is wanted
 
@@ -161,7 +158,7 @@ class Segment:
             if key.name in self._addresses:
                 return At(self._addresses[key.name])
             best = self.table.best(Destination("ip", key.name))
-            return At(str(best.nlri.mac)) if best else None
+            return At(best.nlri.mac) if best and isinstance(best.nlri, MacIpNlri) else None
         return self._remote(self.table.best(Destination("flood", key.name)))
 
     def _remote(self, route: Learned | None) -> Remote | None:
@@ -170,7 +167,7 @@ class Segment:
         return Remote(route.attributes.next_hop, route.vni if route.vni != self.vni else None)
 
     def remember(self, found: Mapping[str, str]) -> None:
-        """Where these addresses are now; those that are nowhere any more are forgotten when there are many."""
+        """Remember the MACs of these addresses. If there are too many, forget the addresses that are not used."""
         self.seen.update(found)
         if len(self.seen) > SEEN:
             self.seen = {key.name: at.mac for key, at in self.program.present.items() if isinstance(at, At)}
@@ -178,14 +175,16 @@ class Segment:
     # ---------------------------------------------------------------- what is wrong
 
     def duplicates(self) -> Iterator[str]:
-        """Who else claims what is here, and what two others claim alike: reported, not fought over."""
+        """Who else announces what is on this node, and what two others announce alike. It is only reported."""
         here = dict.fromkeys(Destination("mac", mac) for mac in self._macs)
         here |= dict.fromkeys(Destination("ip", address) for address in self._addresses)
         for destination in here:
             for route in self.table.candidates.get(destination, {}).values():
                 found = route.attributes
                 last = (
-                    ", the last there is: other nodes may go on sending there" if found.mobility == MAX_SEQUENCE else ""
+                    ", the highest possible: other nodes may keep sending there"
+                    if found.mobility == MAX_SEQUENCE
+                    else ""
                 )
                 yield (
                     f"{destination.value} of this node is announced by {found.next_hop} too, "
@@ -198,5 +197,6 @@ class Segment:
                 yield f"{destination.value} is announced by {hops} alike (VNI {self.vni})"
         gateway = gateway_mac(self.vni)
         for route_id, reason in self.table.refused.items():
-            if reason == GATEWAY and route_id.nlri.mac == gateway:  # its addresses are announced by routers, too
+            nlri = route_id.nlri  # routers announce the gateway's addresses, too
+            if reason == GATEWAY and isinstance(nlri, MacIpNlri) and nlri.mac == gateway:
                 yield f"{gateway} of the anycast gateway is announced by {route_id.peer} (VNI {self.vni}); refused"

@@ -1,8 +1,8 @@
-"""One VRF on this node: the attachments in it, what it imports, and what the kernel should have of it. Pure, but that
-the way to a next hop is asked for.
+"""One VRF on this node: the attachments in it, what it imports, and what the kernel should have. Pure, except that it
+asks for the ways to next hops.
 
-Type 5 routes (RFC 9136) lead through the VXLAN device of the VRF's own VNI to the router that is behind the VTEP;
-L3VPN routes (RFC 4364) lead to the next hop with the label that it asked for. What is on this node is never learned.
+Type 5 routes (RFC 9136) lead through the VXLAN device of the VRF's own VNI to the router behind the VTEP. L3VPN routes
+(RFC 4364) lead to the next hop, with the label that it announced. What is on this node is never learned.
 """
 
 from __future__ import annotations
@@ -13,34 +13,32 @@ from ipaddress import IPv6Address, ip_address, ip_interface
 from typing import Any
 
 from bgpcni.dataplane.guard import SUBNET, Guard, hosts_of, subnets_of
-from bgpcni.dataplane.program import At, Key, Program, Remote, Via
-from bgpcni.dataplane.rib import Bounds, Destination, Own, Rib, Table, VrfRule
+from bgpcni.dataplane.prefixes import Network
+from bgpcni.dataplane.program import At, Key, Remote, Via
+from bgpcni.dataplane.rib import VPN, Bounds, Own, Rib, VrfRule
+from bgpcni.dataplane.routed import Routed
 from bgpcni.exporter import Learned
 from bgpcni.kernel import vrf
-from bgpcni.model import Attachment, AttachmentKey, Family
+from bgpcni.model import Attachment, AttachmentKey, Family, VpnNlri
 
-VPN = frozenset({Family.IPV4_VPN, Family.IPV6_VPN})
-Way = Callable[[str], tuple[str | None, int] | None]
+Find = Callable[[str], tuple[str | None, int] | None]
 Router = tuple[str, str, str]
-"""What a type 5 route leads through: the gateway as its prefix's family has it, the Router's MAC, the VTEP."""
+"""The router that a type 5 route leads to: the gateway in the family of the prefix, the Router's MAC, the VTEP."""
 
 
-class Vrf:
-    """`device`: the index of the VXLAN device of `l3vni`, once there is one. `users`: who needs it, and the bridges."""
+class Vrf(Routed):
+    """`device`: the index of the VXLAN device of `l3vni`, 0 while there is none.
 
-    def __init__(self, link: vrf.Device, rib: Rib, way: Way) -> None:
+    `find`: (gateway, link) by which the kernel reaches a next hop.
+    """
+
+    def __init__(self, link: vrf.Device, rib: Rib, find: Find) -> None:
+        super().__init__(f"vrf {link.name}", rib, Guard(hosts_pass=True))
         self.link = link
-        self.name = f"vrf {link.name}"
-        self.program = Program()
         self.device = 0
-        self.users: dict[AttachmentKey, str | None] = {}
         self.members: dict[AttachmentKey, Attachment] = {}
-        self._rib = rib
-        self._way = way
-        self._ways: dict[str, Via | None] = {}
-        self._guard = Guard(hosts_pass=True)
+        self.find = find
         self._targets: Counter[str] = Counter()
-        self._accept: Counter[str] = Counter()
         self._labels: Counter[int] = Counter()
         self._vnis: Counter[int] = Counter()
         self._through: dict[str, Router] = {}
@@ -48,83 +46,70 @@ class Vrf:
         self._vteps: dict[str, Counter[str]] = {}
 
     @property
-    def table(self) -> Table | None:
-        return self._rib.tables.get(self.name)
-
-    @property
     def l3vni(self) -> int | None:
-        """Its own VNI, None where nobody in it is of EVPN."""
+        """Its own VNI, or None if no attachment in it uses EVPN."""
         return next(iter(self._vnis), None)
 
     @property
     def families(self) -> frozenset[Family]:
-        """What it is told of: what the kernel had of it before is held until peers have told all of that."""
-        evpn = frozenset({Family.L2VPN_EVPN}) if self.l3vni else frozenset[Family]()
-        return evpn | (VPN if self._labels else frozenset())
+        """What it has to be told of."""
+        evpn = {Family.L2VPN_EVPN} if self.l3vni else set[Family]()
+        return frozenset(evpn.union(VPN if self._labels else ()))
 
     # ---------------------------------------------------------------- who is in it
 
     def add(self, attachment: Attachment) -> None:
-        """One more attachment, or another state of one."""
+        """Add or replace an attachment."""
         self.remove(attachment.key)
         self.members[attachment.key] = attachment
         for counter, values in self._counted(attachment):
             counter.update(values)
         self.shield(attachment)
 
-    def shield(self, attachment: Attachment) -> list[Key]:
-        """Its addresses and subnets are here from now on; the entries that have to go for it.
-
-        The subnets may be on other nodes as well, which announce them too: that harms nobody.
-        """
-        changed = self._guard.cover(attachment.key, subnets_of(attachment, SUBNET) | hosts_of(attachment))
-        if not changed or self.table is None:
-            return []
-        self._rib.judge_again(self.name, changed)
-        touched = [Key("route", destination.value) for destination in self.table.changed]
-        self.refresh()
-        return [key for key in touched if key in self.program.present and key not in self.program.wanted]
+    def subnets(self, attachment: Attachment) -> set[tuple[Network, str]]:
+        """The subnets may be on other nodes as well, which announce them, too: that harms nobody."""
+        return subnets_of(attachment, SUBNET) | hosts_of(attachment)
 
     def remove(self, key: AttachmentKey) -> None:
-        """One less. Unknown: nothing happens."""
+        """Remove an attachment. If it is unknown, nothing happens."""
         self._rib.judge_again(self.name, self._guard.cover(key, ()))
         self.refresh()
         attachment = self.members.pop(key, None)
         if attachment is not None:
             for counter, values in self._counted(attachment):
-                counter -= Counter(values)  # in place, and what is at none goes
+                counter -= Counter(values)  # in place; what is at zero is removed
             label = attachment.bgp.label
             if label is not None and label not in self._labels:
                 self.program.want(Key("label", str(label)), None)
 
     def _counted(self, attachment: Attachment) -> Iterator[tuple[Counter[Any], Iterable[Any]]]:
-        """What each attachment brings in, which another may too."""
+        """What follows from an attachment, and may follow from others as well: hence the counters."""
         intent = attachment.bgp
         yield self._targets, intent.import_rt
-        yield self._accept, intent.import_prefixes
+        yield self.accept, intent.import_prefixes
         yield self._labels, [] if intent.label is None else [intent.label]
         yield self._vnis, [] if intent.l3vni is None else [intent.l3vni]
 
     def empty(self) -> None:
-        """Nobody is in it any more: nothing is wanted of the kernel."""
+        """No attachment is left: want nothing of the kernel."""
         self.program.forget()
         for each in (self._ways, self._through, self._macs, self._vteps):
             each.clear()
 
     def gateways(self, bridge: str) -> set[str]:
-        """The addresses of one of its bridges, with their lengths."""
+        """The gateway addresses of one of its bridges, with their prefix lengths."""
         items = [item for each in self.members.values() if each.bridge == bridge for item in each.addresses]
         return {f"{item.gateway}/{ip_interface(item.address).network.prefixlen}" for item in items if item.gateway}
 
-    def configure(self, own: Own, bounds: Bounds) -> None:
-        """What it imports follows from all that are in it."""
+    def follow(self, own: Own, bounds: Bounds) -> None:
+        """Import what all its attachments ask for."""
         rule = VrfRule(
             targets=frozenset(self._targets),
             own=own,
             bounds=bounds,
             l3vni=self.l3vni,
             mpls=bool(self._labels),
-            accept=frozenset(self._accept),
+            accept=frozenset(self.accept),
         )
         self._rib.configure(self.name, rule, bounds.maximum, self._guard)
         for label in self._labels:
@@ -133,59 +118,29 @@ class Vrf:
 
     # ---------------------------------------------------------------- what is wanted
 
-    def refresh(self) -> None:
-        """Want what follows from the routes that changed."""
-        if self.table is not None and self.table.changed:
-            changed, self.table.changed = self.table.changed, {}
-            self._want(destination.value for destination in changed)
+    def lead(self, prefix: str, best: Learned | None) -> None:
+        via: Via | None = None
+        router: Router | None = None
+        if best is not None and isinstance(best.nlri, VpnNlri):
+            way = self.way(best.attributes.next_hop)
+            via = Via(way.gateway, way.device, best.label) if way else None
+        elif best is not None:
+            router = _router(prefix, best)
+            via = Via(router[0], self.device)
+        if via is not None:  # a router is added before the route through it, and removed after it
+            self._lead_through(prefix, router)
+            self.program.want(Key("route", prefix), via)
+        else:
+            self.program.want(Key("route", prefix), None)
+            self._lead_through(prefix, None)
 
-    def look(self) -> None:
-        """The ways to next hops may be others now, which only the kernel knows."""
-        known, self._ways = self._ways, {}
-        if any(self._labelled(hop) != via for hop, via in known.items()):
-            self.again()
+    def find_way(self, hop: str) -> Via | None:
+        """Only a next hop on a link of this node will do: a router on the way would not know the label."""
+        found = self.find(str(_unmapped(hop)))
+        return Via(hop, found[1]) if found and found[0] is None else None
 
-    def again(self) -> None:
-        """All that is wanted, once more: a device has another index."""
-        if self.table is not None:
-            self._want([destination.value for destination in self.table.candidates])
-
-    def has(self, prefix: str) -> bool:
-        """Whether the kernel has its route to this prefix."""
-        return Key("route", prefix) in self.program.present
-
-    def _want(self, prefixes: Iterable[str]) -> None:
-        if self.table is None:
-            return
-        for prefix in prefixes:
-            best = self.table.best(Destination("prefix", prefix))
-            via: Via | None = None
-            router: Router | None = None
-            if best is not None and best.nlri.kind == "vpn":
-                via = self._behind(best)
-            elif best is not None:
-                router = _router(prefix, best)
-                via = Via(router[0], self.device)
-            if via is not None:  # the router first, then what leads through it; the other way round when it goes
-                self._lead(prefix, router)
-                self.program.want(Key("route", prefix), via)
-            else:
-                self.program.want(Key("route", prefix), None)
-                self._lead(prefix, None)
-
-    def _behind(self, route: Learned) -> Via | None:
-        found = self._labelled(route.attributes.next_hop)
-        return Via(found.gateway, found.device, route.label) if found else None
-
-    def _labelled(self, hop: str) -> Via | None:
-        """A next hop on a link of ours: the label is its own, so no router between may get to see it."""
-        if hop not in self._ways:
-            found = self._way(str(_unmapped(hop)))
-            self._ways[hop] = Via(hop, found[1]) if found and found[0] is None else None
-        return self._ways[hop]
-
-    def _lead(self, prefix: str, router: Router | None) -> None:
-        """Routers are shared: the entries of one are there for as long as a route leads through it."""
+    def _lead_through(self, prefix: str, router: Router | None) -> None:
+        """Count the routes through each router: its entries are wanted for as long as a route leads through it."""
         before = self._through.get(prefix)
         if before == router:
             return
@@ -206,7 +161,7 @@ class Vrf:
 
 
 def _router(prefix: str, route: Learned) -> Router:
-    """The gateway of an IPv6 prefix behind an IPv4 VTEP is that VTEP mapped, as with FRR: on this node alone."""
+    """For an IPv6 prefix behind an IPv4 VTEP the gateway is the mapped IPv4 address, as in FRR; it is never sent."""
     vtep = route.attributes.next_hop
     gateway = ip_address(vtep)
     if ":" in prefix and gateway.version == 4:
@@ -215,7 +170,7 @@ def _router(prefix: str, route: Learned) -> Router:
 
 
 def _unmapped(hop: str) -> object:
-    """The next hop of a VPN-IPv6 route may be an IPv4 address, mapped (RFC 4659 section 3.2.1.2)."""
+    """The next hop of a VPN-IPv6 route may be a mapped IPv4 address (RFC 4659 section 3.2.1.2)."""
     address = ip_address(hop)
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
@@ -230,5 +185,5 @@ def _count(counts: dict[str, Counter[str]], key: str, value: str, step: int) -> 
 
 
 def _most(counts: Counter[str] | None) -> str | None:
-    """What most say, whatever order they came in."""
+    """The value that occurs most often; it does not depend on the order in which they came."""
     return max(counts, key=lambda value: (counts[value], value)) if counts else None

@@ -1,1 +1,1 @@
-"""Where addresses come from: host-local built in, any other plugin executed."""
+"""Where addresses come from: host-local is built in, any other IPAM plugin is executed."""

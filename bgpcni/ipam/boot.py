@@ -1,8 +1,9 @@
-"""Leases that a reboot left behind: no container survives one, but the stock plugin's files do.
+"""Leases that a reboot left behind: no container survives a reboot, but the files of its leases do.
 
-Whether a lease may go is decided purely (`reclaimable`); `Reclaimer` reads and keeps what that needs. A lease
-is given up only if it was there at our first call after the boot, is older than the boot, was not written again
-since, and no record of ours speaks of it. Clocks step, so age alone decides nothing: the noted set does.
+`reclaimable` decides which leases may be released (pure); `Reclaimer` reads and writes the files for that. A lease is
+released only if it was there at our first call after the boot, is older than the boot, was not written again since,
+and belongs to no record of ours. The clock may be set, so its age alone is not enough: it has to be on the list that
+the first call made.
 """
 
 from __future__ import annotations
@@ -12,15 +13,14 @@ import json
 import os
 import threading
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni.errors import IoFailure
 from bgpcni.ipam.leases import Entry, Leases
 
 
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """What of a lease was written down at the first call: enough to see that it is still that one."""
+class Noted(NamedTuple):
+    """What we note of a lease at the first call. A lease with the same values later is the same one."""
 
     inode: int
     mtime_ns: int
@@ -50,10 +50,10 @@ def reclaimable(
 
 
 class Reclaimer:
-    """Reclaims each network's leases once per boot; remembers it in a file of `run_dir`, which a reboot empties.
+    """Reclaims the leases of each network once per boot. A file in `run_dir` says that it was done.
 
-    `boot_id`: this boot's; where run_dir outlives a reboot the one in the file tells. `booted_ns`: `boot_time_ns`
-    unless given.
+    `boot_id`: that of this boot. The file has it too, for a `run_dir` that outlives a reboot. `booted_ns`: the default
+    is `boot_time_ns`.
     """
 
     def __init__(self, run_dir: str, boot_id: str, booted_ns: int | None = None) -> None:
@@ -62,9 +62,9 @@ class Reclaimer:
         self.booted_ns = boot_time_ns() if booted_ns is None else booted_ns
 
     def run(self, leases: Leases, recorded: Collection[tuple[str, str]]) -> list[str]:
-        """Release what `reclaimable` finds; the addresses. Nothing, and cheaply so, after the first time.
+        """Release what `reclaimable` finds, and return the addresses. After the first time it does nothing.
 
-        To be called before the first lease of a network is taken in this boot. Raises IoFailure, TryAgain.
+        It has to be called before the first lease of a network is taken in this boot. Raises IoFailure, TryAgain.
         """
         if self.done(leases):
             return []
@@ -81,14 +81,14 @@ class Reclaimer:
         return released
 
     def done(self, leases: Leases) -> bool:
-        """Whether this network was dealt with in this boot; one small file is read."""
+        """Whether the leases of this network were reclaimed in this boot. Reads one small file."""
         return self._load(leases) == {}
 
     def _path(self, leases: Leases) -> str:
         return os.path.join(self.run_dir, f"leases-{hashlib.sha256(leases.folder.encode()).hexdigest()[:16]}.json")
 
     def _load(self, leases: Leases) -> dict[str, Noted] | None:
-        """The leases noted in this boot and not dealt with; None if none were noted yet."""
+        """The leases that were noted in this boot and may be reclaimed; None if nothing was noted yet."""
         try:
             with open(self._path(leases), encoding="utf-8") as file:
                 document = json.load(file)
@@ -98,7 +98,7 @@ class Reclaimer:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError):
-            return None  # not ours, or torn: as if there were none, which makes the set newer and so smaller
+            return None  # not ours, or half written: we note anew, which can only make the list shorter
         except OSError as error:
             raise IoFailure(f"{self._path(leases)}: {error.strerror}") from error
 
@@ -116,10 +116,10 @@ class Reclaimer:
 
 
 def boot_time_ns() -> int:
-    """A time, in nanoseconds of the epoch, not later than this boot by any clock it has had.
+    """A time, in nanoseconds since the epoch, that is not later than the boot.
 
-    The kernel reckons btime from today's clock. Where that stood in the past until it was set, what was written
-    in between looks older than btime; the mount of /sys has the time of the clock at boot.
+    The kernel computes btime from the present clock. If the clock was behind at boot and was set later, files written
+    in between look older than btime. The mount of /sys has the time that the clock showed at boot.
     """
     with open("/proc/stat", encoding="ascii") as file:
         seconds = next(int(line.split()[1]) for line in file if line.startswith("btime "))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from bgpcni.cni.document import Object, Place
 from bgpcni.cni.result import Route, decode_route
@@ -23,9 +23,9 @@ Ip = IPv4Address | IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Addresses to give out, `start` and `end` included; all but the gateway and those that are no host's.
+    """The addresses from `start` to `end`, except the gateway's and those that no host can have.
 
-    The gateway may lie outside `subnet` (an on-link one, such as 169.254.1.1): the stock plugin takes it too.
+    The gateway may be outside `subnet` (on-link, such as 169.254.1.1): the stock plugin accepts that too.
     """
 
     subnet: IPv4Network | IPv6Network
@@ -40,7 +40,7 @@ class Range:
         return f"{self.start}-{self.end}"
 
     def spared(self) -> frozenset[int]:
-        """Addresses never given to a container: the gateway, the network's own and IPv4's broadcast."""
+        """Addresses that no container gets: the gateway, the network address, and the broadcast address of IPv4."""
         spared = {int(self.subnet.network_address)}
         if self.subnet.version == 4:
             spared.add(int(self.subnet.broadcast_address))
@@ -49,7 +49,7 @@ class Range:
         return frozenset(spared)
 
     def size(self) -> int:
-        """How many addresses it can give."""
+        """How many containers can have an address of this range."""
         whole = int(self.end) - int(self.start) + 1
         return whole - sum(int(self.start) <= number <= int(self.end) for number in self.spared())
 
@@ -60,9 +60,8 @@ class Range:
 RangeSet = tuple[Range, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class HostLocalConfig:
-    """A container gets one address of each set, in this order; index in `range_sets` = N of `last_reserved_ip.N`."""
+class HostLocalConfig(NamedTuple):
+    """A container gets one address of each set, in this order. The index of a set is the N of `last_reserved_ip.N`."""
 
     range_sets: tuple[RangeSet, ...]
     routes: tuple[Route, ...] = ()
@@ -104,8 +103,10 @@ def parse_host_local(configuration: Mapping[str, Any]) -> HostLocalConfig:
     )
 
 
-def requested_addresses(configuration: Mapping[str, Any], args: Mapping[str, str]) -> tuple[str, ...]:
-    """Addresses asked for: `IP` of CNI_ARGS, `args.cni.ips`, and the `ips` capability; each once, no prefix length.
+def requested_addresses(
+    configuration: Mapping[str, Any], args: Mapping[str, str], more: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Addresses asked for: `IP` of CNI_ARGS, `args.cni.ips`, the `ips` capability, `more`; each once, no prefix length.
 
     Raises InvalidConfiguration, or InvalidEnvironment for CNI_ARGS.
     """
@@ -114,7 +115,7 @@ def requested_addresses(configuration: Mapping[str, Any], args: Mapping[str, str
     if (arguments := top.optional("args")) and (cni := arguments.object().optional("cni")):
         places += cni.object().items("ips")
     places += _of_runtime(top, "ips")
-    return tuple(dict.fromkeys(str(_ip_of(place)) for place in places if place.value != ""))
+    return tuple(dict.fromkeys((*(str(_ip_of(place)) for place in places if place.value != ""), *more)))
 
 
 def _top(configuration: Mapping[str, Any]) -> Object:

@@ -1,7 +1,7 @@
 """Any other IPAM plugin, run as the specification says (section 4, "Plugin Delegation").
 
-It gets exactly the environment and the configuration it is given here. It knows no networks, records or routes:
-when which command is due is decided elsewhere. Blocking; each run has a deadline.
+The plugin gets exactly the environment and the configuration that are given here. This module knows no networks,
+records or routes, and does not decide when a command is due. It blocks; each run has a deadline.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +23,23 @@ from bgpcni.cni.versions import read_version
 from bgpcni.errors import (
     CniError,
     DecodingFailure,
+    Degraded,
     Delegated,
     InvalidConfiguration,
     InvalidEnvironment,
     IoFailure,
     TryAgain,
+    Unavailable,
 )
+from bgpcni.ipam.contract import Given, NotInstalled, Terms, Wish
+from bgpcni.ipam.leases import Entry, Holder, Leases, Owner
+from bgpcni.model import Address, IpamRecord
 
 OUTPUT_MAX = 1 << 20
 """Octets of stdout a plugin may write."""
+SECONDS = 30.0
+"""What a plugin may take for one command."""
+VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 _STDERR_MAX = 16 << 10
 _CHUNK = 64 << 10
 
@@ -44,7 +52,7 @@ def find_plugin(name: str, path: Sequence[str]) -> str:
         candidate = os.path.join(folder, name)
         if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
             return candidate
-    raise InvalidConfiguration(f'ipam.type: no executable "{name}" in {", ".join(path) or "CNI_PATH, which is empty"}')
+    raise NotInstalled(f'ipam.type: no executable "{name}" in {", ".join(path) or "CNI_PATH, which is empty"}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ class Delegate:
     stdin: bytes
 
     def add(self, deadline: float) -> Result:
-        """Its result, in whatever version it answers; the configuration's if it does not say."""
+        """The result of the plugin, in the version that it names, else in the version of the configuration."""
         document = self._json(self._run(Command.ADD, self.stdin, deadline))
         version = read_version(_member(document, "cniVersion") or self._version(), f"{self.type}: cniVersion")
         return decode(document, version, place=f"{self.type}: result")
@@ -69,7 +77,7 @@ class Delegate:
         self._run(Command.DEL, self.stdin, deadline)
 
     def check(self, deadline: float) -> bool:
-        """False if the plugin knows no CHECK: it says so in the reference library's words."""
+        """False if the plugin does not know CHECK. We see that by the error text of the reference library."""
         try:
             self._run(Command.CHECK, self.stdin, deadline)
         except Delegated as error:
@@ -79,15 +87,15 @@ class Delegate:
         return True
 
     def gc(self, deadline: float) -> bool:
-        """False, and nothing was asked of it, if the plugin does not know GC."""
+        """False if the plugin does not know GC; then it is not called."""
         return self._run_if_known(Command.GC, deadline)
 
     def status(self, deadline: float) -> bool:
-        """False, and nothing was asked of it, if the plugin does not know STATUS."""
+        """False if the plugin does not know STATUS; then it is not called."""
         return self._run_if_known(Command.STATUS, deadline)
 
     def _run_if_known(self, command: Command, deadline: float) -> bool:
-        """GC and STATUS exist from 1.1.0 on; VERSION tells whether the plugin is of that age."""
+        """GC and STATUS exist since version 1.1.0; VERSION says whether the plugin supports that."""
         question = json.dumps({"cniVersion": self._version()}).encode()
         supported = _member(self._json(self._run(Command.VERSION, question, deadline)), "supportedVersions")
         if not isinstance(supported, list) or self._version() not in supported:
@@ -104,10 +112,13 @@ class Delegate:
         except (ValueError, RecursionError) as error:
             raise DecodingFailure(f"{self.type}: not JSON: {error}", _printable(text[:200])) from error
 
+    def executable(self) -> str:
+        """Where it is. Raises NotInstalled."""
+        folders = self.environment.get("CNI_PATH", "").split(":")
+        return find_plugin(self.type, [folder for folder in folders if folder])
+
     def _run(self, command: Command, stdin: bytes, deadline: float) -> bytes:
-        executable = find_plugin(
-            self.type, [folder for folder in self.environment.get("CNI_PATH", "").split(":") if folder]
-        )
+        executable = self.executable()
         environment = {"PATH": os.environ.get("PATH", os.defpath), **self.environment, "CNI_COMMAND": command.value}
         try:
             child = subprocess.Popen(
@@ -150,16 +161,69 @@ class Delegate:
         )
 
 
+class DelegatedIpam:
+    """The IPAM of a network whose configuration, or a record of it, names another plugin. Fulfils `Ipam`."""
+
+    leases: Leases | None = None
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self._plugin = Delegate(terms.type, terms.environment, terms.stdin)
+
+    def record(self) -> IpamRecord:
+        """Raises NotInstalled: a plugin that is not there can take nothing back either."""
+        self._plugin.executable()
+        terms = self._terms
+        return IpamRecord(type=terms.type, stdin=terms.stdin.decode(), environment=dict(terms.environment))
+
+    def example(self) -> tuple[Address, ...]:
+        return ()
+
+    def add(self, owner: Holder, wish: Wish) -> Given:
+        result = self._plugin.add(_deadline())
+        if not result.ips:
+            raise InvalidConfiguration(f"ipam: {self._terms.type} gave no address")
+        addresses = tuple(Address(address=item.address, gateway=item.gateway) for item in result.ips)
+        return Given(addresses, result.routes, result.dns)
+
+    def check(self, owner: Holder, addresses: Sequence[str]) -> None:
+        self._plugin.check(_deadline())
+
+    def release(
+        self, owner: Holder, addresses: Sequence[str] | None, spared: Callable[[str, Entry], bool] | None = None
+    ) -> None:
+        self._plugin.delete(_deadline())
+
+    def gc(self, valid: Collection[Holder], stay: Collection[Owner]) -> None:
+        """The plugin gets the list of `valid` in place of the runtime's: it must not release what is not withdrawn."""
+        document = json.loads(self._terms.stdin)
+        kept = {key: value for key, value in document.items() if key.lower() != VALID_ATTACHMENTS}
+        listed = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in sorted(valid)]
+        stdin = json.dumps(kept | {VALID_ATTACHMENTS: listed}).encode()
+        Delegate(self._terms.type, self._terms.environment, stdin).gc(_deadline())
+
+    def status(self) -> None:
+        try:
+            self._plugin.status(_deadline())
+        except CniError as error:
+            kind = Degraded if error.code == Degraded.code else Unavailable
+            raise kind(f"ipam: {error.msg}", error.details) from None
+
+
+def _deadline() -> float:
+    return time.monotonic() + SECONDS
+
+
 class _Overdue(Exception):
     """The deadline passed."""
 
 
 class _TooMuch(Exception):
-    """More output than is taken."""
+    """The plugin wrote more than OUTPUT_MAX octets."""
 
 
 def _converse(child: subprocess.Popen[bytes], stdin: bytes, deadline: float) -> tuple[bytes, bytes]:
-    """Feed and read a child until it ends; its status is collected. What it leaves running holds nobody up."""
+    """Write to a child and read from it until it ends. We do not wait for processes that it leaves behind."""
     assert child.stdin is not None
     assert child.stdout is not None
     assert child.stderr is not None
@@ -206,7 +270,7 @@ def _converse(child: subprocess.Popen[bytes], stdin: bytes, deadline: float) -> 
 
 
 def _send(file: int, data: memoryview) -> memoryview:
-    """Write some; what is left. A child that does not read its stdin to the end may do so."""
+    """Write a part and return the rest. It is no error if the child does not read its stdin to the end."""
     try:
         return data[os.write(file, data[:_CHUNK]) :]
     except BlockingIOError:
@@ -218,7 +282,7 @@ def _send(file: int, data: memoryview) -> memoryview:
 
 
 def _receive(file: int, buffer: bytearray, *, patient: bool = True) -> bool:
-    """Read some into `buffer`; False at the end, and without `patient` also where there is nothing yet."""
+    """Read a part into `buffer`; False at the end of the file; without `patient` also if there is nothing yet."""
     try:
         data = os.read(file, _CHUNK)
     except BlockingIOError:
@@ -228,7 +292,7 @@ def _receive(file: int, buffer: bytearray, *, patient: bool = True) -> bool:
 
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:
-    """The child was not waited for yet, so its number, and its group's, are still its own."""
+    """Kill the child's process group. We have not waited for the child yet, so nobody else can have its number."""
     try:
         os.killpg(child.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,64 +1,95 @@
-"""Addresses given out as the stock host-local does, from the same folder and in the same order.
+"""Gives addresses as the stock host-local does: from the same folder and in the same order.
 
-Blocking; one object serves one call or many, from any thread. What is kept is in the folder (`leases`).
+It blocks. One object may serve many calls, from any thread. All state is in the folder (`leases`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
+from typing import NamedTuple
 
 from bgpcni.cni.result import Dns
-from bgpcni.errors import InvalidConfiguration, IoFailure, TryAgain
+from bgpcni.errors import InvalidConfiguration, IoFailure
 from bgpcni.files import Unfit, read_plain
 from bgpcni.ip import ip_address
-from bgpcni.ipam.config import HostLocalConfig, Ip, Range, RangeSet
-from bgpcni.ipam.leases import Leases, Owner, bare, content_of
+from bgpcni.ipam.config import HostLocalConfig, Ip, Range, RangeSet, parse_host_local, requested_addresses
+from bgpcni.ipam.contract import AddressTaken, Given, PoolExhausted, Terms, Wish
+from bgpcni.ipam.leases import Entry, Holder, Leases, Owner, bare, content_of
+from bgpcni.model import Address, IpamRecord
 
 RESOLV_CONF_MAX = 1 << 16
 """Octets of a file that `resolvConf` names."""
 _TRIES = 64
-"""After so many taken addresses in a row the folder is listed once, in place of asking for each of the rest."""
+"""After so many taken addresses in a row we list the folder once, instead of trying each of the others."""
 
 
-class PoolExhausted(TryAgain):
-    """No address of a range set is free. `set_index`: which of the network's sets."""
+class Lease(NamedTuple):
+    """One address that was given, with the prefix length of its subnet (`10.1.2.3/24`), and the set it is from.
 
-    def __init__(self, network: str, set_index: int, ranges: RangeSet) -> None:
-        text = ",".join(str(range_) for range_ in ranges)
-        super().__init__(f"network {network}: no IP address available in range set {set_index} ({text})")
-        self.set_index = set_index
-
-
-class AddressTaken(TryAgain):
-    """A requested address is leased already. `address`: without prefix length; `owner`: who holds it."""
-
-    def __init__(self, network: str, address: str, owner: Owner) -> None:
-        super().__init__(f"network {network}: requested IP address {address} is not available, {owner[0]} holds it")
-        self.address = address
-        self.owner = owner
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """One address given out: with its subnet's prefix length (`10.1.2.3/24`), and which set it is from.
-
-    `taken_from`: who held it until now, where it was one of `held`.
+    `taken_from`: who held it until now, if it was one of `held`.
     """
 
     address: str
     gateway: str | None
     set_index: int
-    taken_from: tuple[str, str] | None = None
+    taken_from: Holder | None = None
+
+
+class HostLocalIpam:
+    """host-local in this process, for one network. Fulfils `Ipam`."""
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self.leases = Leases(terms.data_dir, terms.network, terms.recorded)
+
+    @property
+    def _config(self) -> HostLocalConfig:
+        """Raises InvalidConfiguration."""
+        assert self._terms.asked is not None, "a record gives nothing"
+        return self._terms.asked.part(parse_host_local)
+
+    def _pool(self) -> HostLocal:
+        return HostLocal(self._config, self._terms.network, self._terms.recorded)
+
+    def record(self) -> IpamRecord:
+        return IpamRecord(type=self._terms.type, data_dir=self._config.data_dir)
+
+    def example(self) -> tuple[Address, ...]:
+        sets = self._config.range_sets
+        return tuple(Address(address=f"{each[0].start}/{each[0].subnet.prefixlen}") for each in sets)
+
+    def add(self, owner: Holder, wish: Wish) -> Given:
+        pool = self._pool()
+        assert self._terms.asked is not None
+        asked = requested_addresses(self._terms.asked.document, self._terms.args, wish.ips)
+        taken = pool.add(*owner, tuple(wish.own) or asked, wish.own, wish.leaving)
+        addresses = tuple(Address(address=lease.address, gateway=lease.gateway) for lease in taken)
+        taken_from = {bare(lease.address): lease.taken_from for lease in taken if lease.taken_from is not None}
+        return Given(addresses, pool.config.routes, pool.dns(), taken_from)
+
+    def check(self, owner: Holder, addresses: Sequence[str]) -> None:
+        self.leases.check(*owner, addresses)
+
+    def release(
+        self, owner: Holder, addresses: Sequence[str] | None, spared: Callable[[str, Entry], bool] | None = None
+    ) -> None:
+        self.leases.release(*owner, addresses, spared)
+
+    def gc(self, valid: Collection[Holder], stay: Collection[Owner]) -> None:
+        self.leases.gc(valid, stay)
+
+    def status(self) -> None:
+        if (full := self._pool().exhausted()) is not None:
+            raise full
 
 
 class HostLocal(Leases):
     """A network's addresses: `add`, and everything that `Leases` does."""
 
     def __init__(
-        self, config: HostLocalConfig, network: str, recorded: Callable[[], Mapping[str, tuple[str, str]]] = dict
+        self, config: HostLocalConfig, network: str, recorded: Callable[[], Mapping[str, Holder]] = dict
     ) -> None:
         super().__init__(config.data_dir, network, recorded)
         self.config = config
@@ -68,8 +99,8 @@ class HostLocal(Leases):
         container_id: str,
         ifname: str,
         requested: Sequence[str] = (),
-        held: Mapping[str, tuple[str, str]] = MappingProxyType({}),
-        leaving: Callable[[], Mapping[str, tuple[str, str]]] = dict,
+        held: Mapping[str, Holder] = MappingProxyType({}),
+        leaving: Callable[[], Mapping[str, Holder]] = dict,
     ) -> list[Lease]:
         """Lease one address of each range set, or none at all.
 
@@ -101,7 +132,7 @@ class HostLocal(Leases):
         return leases
 
     def exhausted(self) -> PoolExhausted | None:
-        """The error that `add` would raise now without a wish; None if each set has a free address. Changes nothing."""
+        """The error that `add` would raise now; None if each set has a free address. Changes nothing."""
         with self._locked() as folder:
             found = {name: self._read(folder, name) for name in self._names(folder)} if folder is not None else {}
         without = {name for name, entry in found.items() if entry is None or not entry.content.strip()}
@@ -146,18 +177,18 @@ class HostLocal(Leases):
                 )
         return wishes
 
-    def _lease(self, index: int, ip: Ip, taken_from: tuple[str, str] | None = None) -> Lease:
+    def _lease(self, index: int, ip: Ip, taken_from: Holder | None = None) -> Lease:
         range_ = next(range_ for range_ in self.config.range_sets[index] if ip in range_)
         return Lease(f"{ip}/{range_.subnet.prefixlen}", str(range_.gateway), index, taken_from)
 
-    def _give_back(self, folder: int, lease: Lease, owner: tuple[str, str]) -> None:
-        """Undo one lease. The error that is on its way is the one to be told, so this one is not."""
+    def _give_back(self, folder: int, lease: Lease, owner: Holder) -> None:
+        """Undo one lease. An error here is not raised: the caller already raises the one that counts."""
         try:
             self._return(folder, lease, owner)
         except IoFailure:
             pass
 
-    def _return(self, folder: int, lease: Lease, owner: tuple[str, str]) -> None:
+    def _return(self, folder: int, lease: Lease, owner: Holder) -> None:
         name = bare(lease.address)
         if lease.taken_from is not None:
             self._hand_over(folder, name, owner, lease.taken_from)
@@ -169,9 +200,9 @@ class HostLocal(Leases):
         folder: int,
         index: int,
         ip: Ip,
-        owner: tuple[str, str],
-        held: Mapping[str, tuple[str, str]],
-        leaving: Callable[[], Mapping[str, tuple[str, str]]],
+        owner: Holder,
+        held: Mapping[str, Holder],
+        leaving: Callable[[], Mapping[str, Holder]],
     ) -> Lease:
         name = str(ip)
         entry = self._read_live(folder, name)
@@ -187,9 +218,9 @@ class HostLocal(Leases):
         folder: int,
         index: int,
         ranges: RangeSet,
-        owner: tuple[str, str],
-        held: Mapping[str, tuple[str, str]],
-        leaving: Callable[[], Mapping[str, tuple[str, str]]],
+        owner: Holder,
+        held: Mapping[str, Holder],
+        leaving: Callable[[], Mapping[str, Holder]],
     ) -> Lease:
         content = content_of(*owner)
         taken: set[str] = set()
@@ -214,7 +245,7 @@ class HostLocal(Leases):
 
 
 def _round(ranges: RangeSet, last: Ip | None) -> Iterator[Ip]:
-    """All addresses of a set once, from the one after `last` on and round to it."""
+    """Every address of a set once, beginning after `last` and ending with it."""
     at = next((i for i, range_ in enumerate(ranges) if last is not None and last in range_), None)
     if at is None or last is None:
         for range_ in ranges:

@@ -1,8 +1,8 @@
-"""A network's folder of leases, in the stock host-local's own format, shared with it while both run.
+"""The folder with the leases of a network, in the format of the stock host-local, which may use it at the same time.
 
-One file for each address, its name the address, its content `CONTAINERID\\r\\nIFNAME` (entries of old versions
-lack the second line); `last_reserved_ip.N`; and `lock`, held by flock across every operation here and never
-longer. Blocking, safe from any number of threads and processes; keeps nothing in memory between calls.
+There is one file for each address; its name is the address, its content is `CONTAINERID\\r\\nIFNAME` (entries of old
+versions lack the second line). There are also `last_reserved_ip.N`, and `lock`, which every operation here holds by
+flock. Operations block. They are safe from any number of threads and processes; nothing is kept in memory.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni.errors import CheckFailed, InvalidConfiguration, IoFailure, TryAgain
 from bgpcni.files import Unfit, require_plain
 from bgpcni.ip import ip_address
 from bgpcni.ipam.config import DEFAULT_DATA_DIR
 
+Holder = tuple[str, str]
+"""Container ID and interface name of who holds an address."""
 Owner = tuple[str, str | None]
-"""Container ID and interface name; None in entries that old versions wrote."""
+"""The same as a lease says it; no interface name in entries that old versions wrote."""
 
 LOCK_SECONDS = 30.0
 _SEPARATOR = "\r\n"
-_FILE_MODE, _LOCK_MODE, _FOLDER_MODE = 0o644, 0o640, 0o755  # who may open the lock may hold it
+_FILE_MODE, _LOCK_MODE, _FOLDER_MODE = 0o644, 0o640, 0o755  # whoever may open the lock file may hold the lock
 _CONTENT_MAX = 4096
 _turns: dict[str, threading.Lock] = {}
-"""By folder: whose turn it is within this process."""
+"""By folder: the lock between the threads of this process."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A lease as it was found. Two equal entries of one address are one lease, not written again in between."""
+class Entry(NamedTuple):
+    """A lease as it was found. If two entries of one address are equal, it was not written again in between."""
 
     inode: int
     mtime_ns: int
@@ -56,13 +57,9 @@ class Leases:
     does not let go of the lock for LOCK_SECONDS. Only `add`, in the subclass, creates anything.
     """
 
-    def __init__(
-        self, data_dir: str | None, network: str, recorded: Callable[[], Mapping[str, tuple[str, str]]] = dict
-    ) -> None:
-        if not network or "/" in network or "\0" in network or network in (".", ".."):
-            raise InvalidConfiguration(f"name: {network!a} cannot name a folder")
+    def __init__(self, data_dir: str | None, network: str, recorded: Callable[[], Mapping[str, Holder]] = dict) -> None:
         self.network = network
-        self.folder = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
+        self.folder = folder_of(data_dir, network)
         self._recorded = recorded
 
     def is_leased_elsewhere(self, addresses: Iterable[str]) -> bool:
@@ -79,7 +76,7 @@ class Leases:
         container_id: str,
         ifname: str,
         addresses: Sequence[str] | None = None,
-        spared: Callable[[str, Entry], bool] = lambda address, entry: False,
+        spared: Callable[[str, Entry], bool] | None = None,
     ) -> list[str]:
         """Give back what (container_id, ifname) holds; return the addresses, without prefix length.
 
@@ -98,10 +95,10 @@ class Leases:
             mine = _of_owner(entries, container_id, ifname)
             if addresses is not None:
                 mine |= {name: entry for name, entry in entries.items() if not entry.content.strip()}
-            return [n for n, entry in mine.items() if not spared(n, entry) and self._unlink(folder, n)]
+            return [n for n, entry in mine.items() if not (spared and spared(n, entry)) and self._unlink(folder, n)]
 
-    def hand_back(self, address: str, owner: tuple[str, str], holder: tuple[str, str]) -> bool:
-        """Undo that `owner` took an address from `holder`, without its ever being free; False if `owner` has it not."""
+    def hand_back(self, address: str, owner: Holder, holder: Holder) -> bool:
+        """Give an address that `owner` took back to `holder`; it is never free. False if `owner` does not have it."""
         with self._locked() as folder:
             return folder is not None and self._hand_over(folder, bare(address), owner, holder)
 
@@ -134,7 +131,7 @@ class Leases:
                 found = "there is none" if owner is None else f"it is held by {owner[0]}"
                 raise CheckFailed(f"no lease of {bare(address)} for {container_id} {ifname} in {self.folder}: {found}")
 
-    def gc(self, valid: Collection[tuple[str, str]], stay: Collection[Owner] = ()) -> list[str]:
+    def gc(self, valid: Collection[Holder], stay: Collection[Owner] = ()) -> list[str]:
         """Release all whose owner is not among `valid` (container ID, interface name); return the addresses.
 
         `stay`: owners whose leases are kept all the same.
@@ -149,7 +146,7 @@ class Leases:
             return released
 
     def reclaim(self, decide: Callable[[Mapping[str, Entry]], Collection[str]]) -> list[str]:
-        """Show all leases to `decide` and release the addresses it answers, all under one hold of the lock."""
+        """Give all leases to `decide` and release the addresses that it returns, without letting go of the lock."""
         with self._locked() as folder:
             entries = {} if folder is None else self._entries(folder)
             doomed = decide(entries)
@@ -183,7 +180,7 @@ class Leases:
 
     @contextmanager
     def _flock(self, folder: int) -> Iterator[None]:
-        """The lock, between threads of this process first: they wait in line instead of asking again and again."""
+        """Hold the lock. Threads of this process first wait for each other, so that only one of them polls."""
         turn = _turns.setdefault(self.folder, threading.Lock())
         if not turn.acquire(timeout=LOCK_SECONDS):
             raise self._busy()
@@ -204,7 +201,7 @@ class Leases:
             while not _try_lock(lock):
                 if time.monotonic() > deadline:
                     raise self._busy()
-                # Polled, since flock knows no deadline; unevenly, so that many waiters do not march in step.
+                # We poll, because flock has no deadline; at uneven times, so that not all waiters try at once.
                 time.sleep(0.0002 + time.monotonic_ns() % 1000 / 1e6)
             yield
         finally:
@@ -224,8 +221,8 @@ class Leases:
         return {name: entry for name in self._names(folder) if (entry := self._read_live(folder, name))}
 
     def _read_live(self, folder: int, name: str) -> Entry | None:
-        """A lease. One without content is written again if its address is recorded, else removed: while the lock is
-        held nobody is writing it, so its writer died there."""
+        """Read a lease. One without content is from a writer that died, since nobody writes while we hold the lock. It
+        is written again if a record has the address, and removed otherwise."""
         entry = self._read(folder, name)
         if entry is None or entry.content.strip():
             return entry
@@ -247,7 +244,7 @@ class Leases:
             status = os.fstat(file)
             require_plain(status)
             content = os.read(file, _CONTENT_MAX).decode(errors="replace")
-        except Unfit:  # nobody's lease, and not ours to remove
+        except Unfit:  # no lease, and not ours to remove
             return None
         except OSError as error:
             raise self._failure(name, error) from error
@@ -305,7 +302,7 @@ class Leases:
         finally:
             os.close(file)
 
-    def _hand_over(self, folder: int, name: str, old: tuple[str, str], new: tuple[str, str]) -> bool:
+    def _hand_over(self, folder: int, name: str, old: Holder, new: Holder) -> bool:
         """Give a lease to another owner without the address ever being free; False if `old` has it not."""
         entry = self._read(folder, name)
         if entry is None or entry.owner not in (old, (old[0], None)):
@@ -321,8 +318,15 @@ class Leases:
         return IoFailure(f"{self.folder}/{name}: {error.strerror}")
 
 
-def is_among(owner: Owner, valid: Collection[tuple[str, str]]) -> bool:
-    """Whether a lease's owner is listed; one without interface, if its container is with any."""
+def folder_of(data_dir: str | None, network: str) -> str:
+    """The folder of a network's leases. Raises InvalidConfiguration for a name that is no folder's."""
+    if not network or "/" in network or "\0" in network or network in (".", ".."):
+        raise InvalidConfiguration(f"name: {network!a} cannot name a folder")
+    return os.path.join(data_dir or DEFAULT_DATA_DIR, network)
+
+
+def is_among(owner: Owner, valid: Collection[Holder]) -> bool:
+    """Whether the owner of a lease is listed. One without an interface name is if its container is listed."""
     return any(owner[0] == listed for listed, _ in valid) if owner[1] is None else owner in valid
 
 
@@ -333,7 +337,7 @@ def _of_owner(entries: Mapping[str, Entry], container_id: str, ifname: str) -> d
 
 
 def bare(address: str) -> str:
-    """An address in the canonical text that names its file, any prefix length taken off."""
+    """The canonical text of an address, which is the name of its file, without the prefix length."""
     try:
         return str(ip_address(address.partition("/")[0]))
     except ValueError:
@@ -341,12 +345,12 @@ def bare(address: str) -> str:
 
 
 def content_of(container_id: str, ifname: str) -> str:
-    """What the file of a lease says."""
+    """The content of the file of a lease."""
     return f"{container_id}{_SEPARATOR}{ifname}"
 
 
 def _make_folder(path: str) -> None:
-    """mkdir -p, the mode on every level (makedirs leaves those above to the umask)."""
+    """mkdir -p with the mode on every level; makedirs would leave those above to the umask."""
     try:
         os.mkdir(path, _FOLDER_MODE)
     except FileExistsError:

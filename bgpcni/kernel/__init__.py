@@ -1,5 +1,5 @@
 """Links, addresses, routes, neighbours, namespaces, nf_tables: the kernel, and nothing of networks or BGP.
 
-What the rest of bgpcni wants of the kernel goes through here; an exporter that needs messages of its own packs them
-with `netlink`.
+The rest of bgpcni asks the kernel through this package. An exporter that needs other messages packs them with
+`netlink`.
 """

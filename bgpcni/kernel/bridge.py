@@ -1,6 +1,6 @@
-"""The bridge of a network: found, or made as the configuration says, with its gateway addresses, or those of a VLAN.
+"""A bridge: found, or made as its plan says, with its gateway addresses, or those of a VLAN.
 
-Finding it is on the hot path (packed messages, one link); making it happens once and is pyroute2's.
+Finding it is on the hot path: one packed message. It is made once, by pyroute2.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface
+from typing import NamedTuple
 
-from bgpcni.errors import InvalidConfiguration, KernelRefused
+from bgpcni.errors import KernelRefused, Unfit
 from bgpcni.ip import ip_interface
-from bgpcni.kernel import addresses, links, sysctl, vlans
+from bgpcni.kernel import addresses, links, sysctl, uapi, vlans
 from bgpcni.kernel.library import iproute
 from bgpcni.kernel.netlink import Netlink, NetlinkError
 from bgpcni.kernel.vrf import Device, enslave_message, is_our_bridge
@@ -26,12 +27,12 @@ _making = threading.Lock()
 IPV6_LEAST_MTU = 1280
 
 
-@dataclass(frozen=True, slots=True)
-class BridgePlan:
-    """What the bridge has to be. `gateways`: its addresses with prefix length; `mtu` 0: the kernel's default.
+class BridgePlan(NamedTuple):
+    """What the bridge has to be. `gateways`: its addresses with prefix length. `mtu` 0: the kernel's default.
 
-    `anycast_mac`: the MAC it must have, without an IPv6 link-local address; None: any MAC of its own. `tagging`: of
-    the port that is to be; a bridge that is made for it filters VLANs. `vrf`: the one it must be in, None: any or none.
+    `anycast_mac`: the MAC it must have; it then has no IPv6 link-local address. None: any MAC. `tagging`: the VLANs of
+    the port to come; a bridge that is made for a port with VLANs filters them. `vrf`: the VRF it must be in, None: any
+    or none.
     """
 
     name: str
@@ -46,7 +47,7 @@ class BridgePlan:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A link that had to be made, or with `address` (and its prefix length) one that the link had to get."""
+    """A link that was made; with `address` (and its prefix length): an address that the link was given."""
 
     link: str
     index: int
@@ -58,10 +59,11 @@ Added = Callable[[Made], object]
 
 @step("bridge")
 def ensure(netlink: Netlink, plan: BridgePlan, added: Added) -> tuple[links.Link, links.Link]:
-    """The bridge, up, with its addresses and forwarding on. Idempotent; what is right is not touched.
+    """Make sure that the bridge is up, has its addresses, and that forwarding is on. What is right stays as it is.
 
-    Returns the bridge, and the link that has the gateway addresses: itself, or the node's interface in a VLAN.
-    `added` hears of each link and address that had to be made; `take_away` undoes it.
+    Returns the bridge and the link that has the gateway addresses: the bridge itself, or the node's interface in a
+    VLAN. `added` is called for each link and address that had to be made; `take_away` undoes one. Raises Unfit,
+    KernelRefused.
     """
     link = links.find(netlink, name=plan.name)
     if 0 < plan.mtu < IPV6_LEAST_MTU:
@@ -70,24 +72,26 @@ def ensure(netlink: Netlink, plan: BridgePlan, added: Added) -> tuple[links.Link
         link = _make(netlink, plan)
         added(Made(link.name, link.index))
     if link.kind != "bridge":
-        raise InvalidConfiguration(f"bridge: {plan.name} exists and is a {link.kind or 'physical'} link, not a bridge")
+        raise Unfit("bridge", f"{plan.name} exists and is a {link.kind or 'physical'} link, not a bridge")
     if plan.vrf and link.master != plan.vrf.index:
         if not is_our_bridge(link):
-            raise InvalidConfiguration(
-                f"bridge: {plan.name} is there and not in VRF {plan.vrf.name}: put it in (ip link set {plan.name} "
-                f"master {plan.vrf.name}), or name one that is not there yet"
+            raise Unfit(
+                "bridge",
+                f"{plan.name} exists and is not in VRF {plan.vrf.name}: put it in (ip link set {plan.name} "
+                f"master {plan.vrf.name}), or name a bridge that does not exist yet",
             )
         netlink.run(enslave_message(link.index, plan.vrf))
     if plan.mtu > link.mtu:
-        raise InvalidConfiguration(f"mtu: {plan.mtu} is over the {link.mtu} of bridge {plan.name}")
+        raise Unfit("MTU", f"{plan.mtu} is over the {link.mtu} of bridge {plan.name}")
     if not link.up or (plan.promiscuous and not link.promiscuous):
         with _making, iproute() as library:
             library.link("set", index=link.index, state="up")
             if plan.promiscuous:
-                flags = links.IFF_PROMISC
+                flags = uapi.IFF_PROMISC
                 library.link("set", index=link.index, flags=flags, change=flags)
     if plan.anycast_mac and link.mac != plan.anycast_mac:
-        log.warning("bridge %s: its MAC is %s from now on, that of the anycast gateway", plan.name, plan.anycast_mac)
+        log.warning("bridge %s: its MAC is %s from now on, that of the anycast gateway", plan.name, plan.anycast_mac,
+                    extra={"link": plan.name})  # fmt: skip
         netlink.run(links.anycast_message(link.index, plan.anycast_mac))
         link = replace(link, mac=plan.anycast_mac)
     gateway = link
@@ -109,11 +113,11 @@ def _in_vlan(netlink: Netlink, link: links.Link, tagging: vlans.Tagging, added: 
 
 
 def _refuse_to_lose_ipv6(netlink: Netlink, link: links.Link | None, plan: BridgePlan) -> None:
-    """A bridge has the MTU of its smallest port, and below RFC 8200's least the kernel takes its IPv6 away."""
+    """A bridge has the MTU of its smallest port, and with less than 1280 it would lose IPv6 (RFC 8200)."""
     assigned = [item.address for item in addresses.assigned(netlink, link.index)] if link else []
     present = [ip_interface(text) for text in (*plan.gateways, *assigned)]
     if any(item.version == 6 and not item.is_link_local for item in present):
-        raise InvalidConfiguration(f"mtu: {plan.mtu} is under {IPV6_LEAST_MTU}: bridge {plan.name} would lose its IPv6")
+        raise Unfit("MTU", f"{plan.mtu} is under {IPV6_LEAST_MTU}: bridge {plan.name} would lose its IPv6")
 
 
 def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
@@ -139,7 +143,7 @@ def _make(netlink: Netlink, plan: BridgePlan) -> links.Link:
         try:
             with iproute() as library:
                 library.link("add", **wanted)
-                for name in ("accept_dad", "accept_ra"):  # its routes are ours to say, as in stock
+                for name in ("accept_dad", "accept_ra"):  # nobody but us gives it routes, as with the stock plugin
                     sysctl.put(f"net/ipv6/conf/{plan.name}/{name}", "0")
                 made = links.find(netlink, name=plan.name)
                 if made and plan.vrf:
@@ -177,7 +181,7 @@ def _ensure_addresses(netlink: Netlink, link: links.Link, plan: BridgePlan, adde
             with iproute() as library:
                 library.addr("del", index=link.index, address=str(other.ip), prefixlen=other.network.prefixlen)
         elif blocked:
-            raise InvalidConfiguration(f"ipam: {name} has {other}, so it cannot have the gateway address {blocked}")
+            raise Unfit("address", f"{name} has {other}, so it cannot have the gateway address {blocked}")
     for gateway in missing:
         try:
             netlink.run(addresses.address_message(link.index, gateway))
@@ -188,12 +192,12 @@ def _ensure_addresses(netlink: Netlink, link: links.Link, plan: BridgePlan, adde
             elif error.errno != errno.EEXIST:
                 raise KernelRefused(f"{name}: address {gateway}: {error.strerror}") from None
         added(Made(link.name, link.index, gateway))
-    with iproute() as library:  # a bridge that other made may follow its ports' MACs; a gateway's must not change
+    with iproute() as library:  # fixes its MAC: that of a bridge made by others may follow its ports
         library.link("set", index=link.index, address=link.mac)
 
 
 def take_away(netlink: Netlink, made: Made) -> None:
-    """Undo what was made, if it is there as it was made; gone already is success. Raises OSError."""
+    """Undo what was made, if it is still there as it was made. It is no error if it has gone. Raises OSError."""
     link = links.find(netlink, index=made.index)
     if link is None or link.name != made.link:
         return

@@ -1,8 +1,8 @@
-"""Would this node's firewall let a packet through? Its forward chains are read and followed, as far as they are known.
+"""Tells whether this node's firewall lets a packet through, by reading its forward chains and following their rules.
 
-Both nf_tables (and so iptables-nft) and the older iptables' own tables are read, in one form: libnftables-json(5)'s.
-What a rule asks for that is not known here may be so or not: a packet is said to be dropped only where every way
-through the chains ends so. For operators' questions; nothing on the way of an ADD asks this.
+It reads nf_tables (and so iptables-nft) and the tables of the older iptables, and has both in the form of
+libnftables-json(5). A condition that is not known here may be true or false: a packet counts as dropped only if every
+way through the chains drops it. This is for operators' questions; no ADD needs it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 Rule = Sequence[Mapping[str, Any]]
 """The expressions of one rule."""
 _MOST = 64
-"""Chains that are followed in one question; behind them everything is possible."""
+"""How many chains are followed for one question. What comes after them counts as unknown."""
 _ALL = frozenset({"accept", "drop"})
 _END = "return"
 _NEXT = "next"
@@ -36,7 +36,7 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One on its way through the node. None: unknown, any. `state`: conntrack's."""
+    """A packet that is forwarded by the node. None: unknown. `state`: that of conntrack."""
 
     version: int
     state: str
@@ -55,18 +55,18 @@ class Base:
     """4, 6, or 0 for both."""
     policy: str
     rules: Callable[[str], Sequence[Rule] | None]
-    """The rules of a chain of the same table, None: not known."""
+    """The rules of a chain of the same table, None if they are not known."""
     words: str
 
 
 def dropped(packet: Packet, bases: Iterable[Base]) -> str:
-    """Which chain drops this packet for certain, "" if it may pass."""
+    """The chain that certainly drops this packet, "" if the packet may pass."""
     for base in bases:
         if base.version not in (0, packet.version):
             continue
         try:
             outcomes = _walk(base, base.name, packet, [0])
-        except (KernelRefused, ValueError, LookupError, TypeError) as error:  # a form of a rule that is new
+        except (KernelRefused, ValueError, LookupError, TypeError) as error:  # a kind of rule that we do not know
             log.warning("%s cannot be read: %r", base.words, error)
             continue
         if _END in outcomes:
@@ -77,7 +77,7 @@ def dropped(packet: Packet, bases: Iterable[Base]) -> str:
 
 
 def chains() -> list[Base]:
-    """The node's forward chains, their rules read when they are asked for. Empty where nothing filters, or says so."""
+    """The node's forward chains. Their rules are read when they are needed. Empty if nothing filters."""
     try:
         return [*_nf_tables(), *_x_tables()]
     except (KernelRefused, ValueError, LookupError, TypeError) as error:
@@ -141,7 +141,7 @@ def _verdict(base: Base, kind: str, what: Any, packet: Packet, visited: list[int
 
 
 def _mapped(base: Base, what: Mapping[str, Any], packet: Packet, visited: list[int]) -> frozenset[str]:
-    """A verdict map: the first key that is the packet's decides."""
+    """A verdict map: the first key that matches the packet decides."""
     data = what.get("data")
     if not isinstance(data, Mapping) or "set" not in data:
         return _ALL | {_END, _NEXT}  # a named one: not read
@@ -158,7 +158,7 @@ def _mapped(base: Base, what: Mapping[str, Any], packet: Packet, visited: list[i
 
 
 def _match(what: Mapping[str, Any], packet: Packet) -> bool | None:
-    """Whether it is so; None where that is not known."""
+    """Whether the packet matches, None if that is not known."""
     left, right = what["left"], what["right"]
     if not isinstance(left, Mapping):
         return None
@@ -183,7 +183,7 @@ def _match(what: Mapping[str, Any], packet: Packet) -> bool | None:
 
 
 def _any(right: Any, same: Callable[[Any], bool | None]) -> bool | None:
-    """Whether one of the values on the right is it."""
+    """Whether one of the values on the right matches."""
     if isinstance(right, Mapping) and "set" in right:
         right = right["set"]
     answers = [same(item) for item in (right if isinstance(right, list) else [right])]
@@ -237,7 +237,7 @@ def _nf_rules(family: str, table: str, chain: str) -> Sequence[Rule] | None:
     found = nftables.listed("chain", family, table, chain, kind="rule")
     if not any(_is_state(expression) for rule in found for expression in rule.get("expr", ())):
         return [rule.get("expr", ()) for rule in found]
-    states = {}  # nft's JSON keeps quiet about what iptables' own extensions ask for, its text does not
+    states = {}  # nft's JSON leaves out what iptables' own extensions match, its text does not
     for line in nftables.text("-a", "list", "chain", family, table, chain).splitlines():
         if (handle := _HANDLE.search(line)) and (state := _STATE.search(line)):
             right = state[2].split(",")
@@ -263,7 +263,7 @@ def _x_tables() -> Iterator[Base]:
         (6, "/proc/net/ip6_tables_names", "ip6tables-legacy-save"),
     ):
         try:
-            if "filter" not in Path(names).read_text().split():  # asking for it would make it
+            if "filter" not in Path(names).read_text().split():  # reading the table would make it
                 continue
         except OSError:
             continue
@@ -312,7 +312,7 @@ _KNOWN_EXTENSIONS = ("comment", "conntrack", "state")
 
 
 def _saved_rule(words: Sequence[str]) -> Rule:
-    """One rule. What is not known here becomes `unknown`: it may be so or not."""
+    """One rule. What is not known here becomes `unknown`, which may match or not."""
     rule: list[Mapping[str, Any]] = []
     at, negated = 0, False
     while at < len(words):

@@ -1,4 +1,4 @@
-"""The frames that tell neighbours an address has a new MAC: gratuitous ARP and unsolicited NA. Packing is pure."""
+"""Frames that tell neighbours of an address's new MAC: gratuitous ARP and unsolicited neighbour advertisements."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def _checksum(data: bytes) -> int:
 class Herald:
     """Sends these frames out of a bridge, from the node's side, to every port of it.
 
-    One packet socket for the life of the process: closing one costs an RCU grace period, several milliseconds, so
-    opening one for each ADD would cost more than the rest of it.
+    It keeps one packet socket open. The kernel takes several milliseconds to close one (an RCU grace period), so a
+    socket for each ADD would cost more than the rest of the ADD.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Herald:
         self._opened: socket.socket | None = None
 
     def _socket(self) -> socket.socket:
-        """Opened at the first announcement: it needs CAP_NET_RAW, and a DEL has no use for it."""
+        """Opens it at the first announcement: it needs CAP_NET_RAW, and a DEL needs no such socket."""
         with self._opening:
             if self._opened is None:
                 self._opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)

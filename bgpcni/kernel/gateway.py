@@ -1,8 +1,8 @@
-"""Keeps an anycast gateway on its node: the same MAC and addresses are on every node's bridge of the VNI, so its ARP
-and ND must neither leave by the VXLAN port nor come in there. An nftables table of the netdev family, one a VNI.
+"""Keeps the packets of an anycast gateway on its node, with one nftables table (family netdev) for each VXLAN device.
 
-`neigh_suppress` keeps what containers ask local; what the gateway itself says (its own questions, MLD, IGMP) it
-does not. The text given to `nft` is made of values of our own types alone.
+Every node has a gateway with the same MAC and addresses. So its ARP and neighbour discovery must not leave by the VXLAN
+port, nor come in there. `neigh_suppress` does that for the questions of containers, but not for what the gateway itself
+sends (its own questions, MLD, IGMP). Only checked values go into the script for `nft`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def table_of(device: str) -> str:
 
 
 def rules(device: str, mac: str, addresses: Iterable[str]) -> str:
-    """The table as nft(8) reads it, replacing the one that may be there."""
+    """A script for nft(8) that makes the table, or replaces it."""
     mac = mac_bytes(mac).hex(":")
     found = sorted((ip_address(address) for address in addresses), key=lambda item: (item.version, int(item)))
     four = ", ".join(str(item) for item in found if item.version == 4)
@@ -50,7 +50,7 @@ def keep_local(device: str, mac: str, addresses: Iterable[str]) -> None:
 
 
 def forget(device: str) -> None:
-    """Remove it; none there is success. Raises KernelRefused."""
+    """Remove the table. It is no error if there is none. Raises KernelRefused."""
     name = table_of(device)
     nftables.load(f"table netdev {name} {{}}\ndelete table netdev {name}\n")
 

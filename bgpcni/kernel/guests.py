@@ -1,22 +1,21 @@
-"""Interfaces in containers, seen from this node: by the veth pair's end that is here, whoever made it.
+"""Finds interfaces inside containers from this node, by the end of the veth pair that is here, whoever made it.
 
-For where a container's namespace has no path that we know. It costs a dump of the node's links and two questions for
-each pair, so it is for what is rare.
+This is for containers whose namespace has no path that we know. It is slow (a dump of all links, and two questions for
+each pair), so only rare cases use it.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni.kernel import addresses, links
 from bgpcni.kernel.netlink import Netlink, NetlinkError
 
 
-@dataclass(frozen=True, slots=True)
-class Guest:
-    """An interface in another namespace. `host`: its other end, here; `addresses`: without prefix length."""
+class Guest(NamedTuple):
+    """An interface in another namespace. `host`: its other end, on this node. `addresses`: without prefix length."""
 
     host: links.Link
     name: str
@@ -24,7 +23,7 @@ class Guest:
 
 
 def find(netlink: Netlink, ours_too: Callable[[links.Link], bool] = lambda host: False) -> Iterator[Guest]:
-    """Those that others made; of ours those for whose host end `ours_too` says so."""
+    """The interfaces that others made, and those of ours for whose host end `ours_too` is true."""
     for host in links.dump(netlink):
         if host.kind != "veth" or host.nsid is None or (links.mark_of(host) and not ours_too(host)):
             continue

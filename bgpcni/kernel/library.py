@@ -1,4 +1,4 @@
-"""pyroute2, brought in when it is first needed: its import takes longer than an ADD, and most calls do without."""
+"""pyroute2, imported when it is first needed: its import takes longer than an ADD, and most calls do not need it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def iproute() -> Iterator[IPRoute]:
-    """A socket of the calling thread's network namespace, for this thread only. Refusals are our NetlinkError."""
+    """A socket in the network namespace of the calling thread, for this thread only. Raises our own NetlinkError."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError as Refused
 

@@ -1,40 +1,37 @@
-"""ipMasq: what a container sends beyond its own subnet, and not to a multicast group, leaves with the node's address.
+"""Masquerading: what a container sends beyond its own subnet, but not to a multicast group, has the node's address.
 
-The meaning is the stock bridge plugin's. With nftables one table holds a verdict map from container address to
-its subnet's chain, so an attachment is an element of it; chains and table stay, as the bridge does. With iptables,
-where that is what the host has, a chain for each attachment, as stock. Every value was an address before it got
-here.
+It does what the stock bridge plugin does. With nftables one table has a map from each container's address to the chain
+of its subnet, so a container is one element of the map; table and chains stay. With iptables, if the host has only
+that, each container has a chain of its own. Every value was parsed as an address before it is used here.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from ipaddress import ip_interface
 from typing import Any, Literal
 
-from bgpcni.errors import CheckFailed, KernelRefused, UnsupportedField
-from bgpcni.kernel import nftables
-from bgpcni.kernel.nftables import INET, TABLE, Element
+from bgpcni.errors import CheckFailed, KernelRefused, Unsupported
+from bgpcni.kernel import iptables, nftables, uapi
+from bgpcni.kernel.nftables import TABLE, Element
 
 Backend = Literal["nftables", "iptables"]
-_SECONDS = 30
 _FAMILIES: dict[int, tuple[str, str, str]] = {
     4: ("ip", "ipv4_addr", "224.0.0.0/4"),
     6: ("ip6", "ipv6_addr", "ff00::/8"),
 }
-"""IP version → nft's protocol, its type of address, and what is multicast."""
+"""IP version → nft's name of the protocol, nft's name of the address type, the multicast prefix."""
 
 
 def choose(asked: Backend | None) -> Backend:
-    """The back end: what was asked for, else nftables, else iptables. Raises UnsupportedField where there is none."""
+    """The back end: what was asked for, else nftables, else iptables. Raises Unsupported if there is none."""
     if asked != "iptables" and nftables.available():
         return "nftables"
     if asked != "nftables" and shutil.which("iptables"):
         return "iptables"
-    raise UnsupportedField(f"ipMasq: {asked or 'nft or iptables'} is not installed on this node")
+    raise Unsupported(f"{asked or 'nft or iptables'} is not installed on this node")
 
 
 def install(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
@@ -52,7 +49,7 @@ def install(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
 
 
 def remove(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
-    """Take that away again, as far as it is still `owner`'s; missing is success."""
+    """Undo `install`, as far as it is still `owner`'s. It is no error if nothing is there."""
     if backend == "iptables":
         _remove_iptables(owner, addresses)
     else:
@@ -60,36 +57,36 @@ def remove(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
 
 
 def remove_of(is_owner: Callable[[str], bool]) -> None:
-    """What is masqueraded with nftables for an owner that is known when it is seen."""
+    """Undo `install` (nftables alone) for the owners for which `is_owner` is true."""
     for version in _FAMILIES:
-        found = nftables.elements(INET, f"masquerade{version}")
+        found = nftables.elements(uapi.NFPROTO_INET, f"masquerade{version}")
         nftables.remove([element for element in found if element.comment.count("/") == 2 and is_owner(element.comment)])
 
 
 def remove_found(owner: str, addresses: Sequence[str]) -> None:
-    """The same where it is not known whether there is anything, nor with which back end. Raises KernelRefused."""
+    """Undo `install` if it was done at all, with whichever back end. Raises KernelRefused."""
     if nftables.available():
         nftables.remove(_elements(owner, addresses))
     for version in _versions(addresses):
-        if shutil.which(_program(version)) and not _iptables(version, "-S", _chain(owner)).returncode:
+        if shutil.which(iptables.PROGRAMS[version]) and not iptables.run(version, "-S", _chain(owner)).returncode:
             _remove_iptables(owner, [one for one in addresses if ip_interface(one).version == version])
 
 
 def check(backend: Backend, owner: str, addresses: Sequence[str]) -> None:
-    """Raise CheckFailed where an address is not masqueraded any more."""
+    """Raises CheckFailed if an address is not masqueraded any more."""
     if backend == "iptables":
         for version in _versions(addresses):
             for argv in _iptables_rules(owner, addresses, version):
-                if _iptables(version, "-C", *argv).returncode:
-                    raise CheckFailed(f"ipMasq: the {_program(version)} rule '{' '.join(argv)}' is missing")
+                if iptables.run(version, "-C", *argv).returncode:
+                    raise CheckFailed(f"the {iptables.PROGRAMS[version]} rule '{' '.join(argv)}' is missing")
         return
     for element, address in zip(_elements(owner, addresses), addresses, strict=True):
         found = nftables.get(element)
         if found is None or found.goto != element.goto:
-            raise CheckFailed(f"ipMasq: {address} is not in map {element.name} of nftables table inet {TABLE}")
+            raise CheckFailed(f"{address} is not in map {element.name} of nftables table inet {TABLE}")
         for chain in ("postrouting", str(element.goto)):
             if not nftables.rules("inet", chain):
-                raise CheckFailed(f"ipMasq: chain {chain} of nftables table inet {TABLE} is empty or missing")
+                raise CheckFailed(f"chain {chain} of nftables table inet {TABLE} is empty or missing")
 
 
 # ---------------------------------------------------------------- nftables
@@ -145,7 +142,7 @@ def _beyond(protocol: str, prefix: str) -> dict[str, Any]:
 
 def _elements(owner: str, addresses: Sequence[str]) -> list[Element]:
     return [
-        Element(INET, f"masquerade{one.version}", one.ip.packed, chain_of(str(one)), owner[:100])
+        Element(uapi.NFPROTO_INET, f"masquerade{one.version}", one.ip.packed, chain_of(str(one)), owner[:100])
         for one in map(ip_interface, addresses)
     ]
 
@@ -153,23 +150,8 @@ def _elements(owner: str, addresses: Sequence[str]) -> list[Element]:
 # ---------------------------------------------------------------- iptables
 
 
-def _program(version: int) -> str:
-    return "iptables" if version == 4 else "ip6tables"
-
-
 def _versions(addresses: Sequence[str]) -> list[int]:
     return sorted({ip_interface(address).version for address in addresses})
-
-
-def _iptables(version: int, *argv: str) -> subprocess.CompletedProcess[str]:
-    """Run on the nat table, waiting for the lock. No value reaches a shell."""
-    try:
-        return subprocess.run(
-            [_program(version), "-w", "-t", "nat", *argv],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_SECONDS,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise KernelRefused(f"ipMasq: {_program(version)}: {error}") from None
 
 
 def _chain(owner: str) -> str:
@@ -192,16 +174,16 @@ def _install_iptables(owner: str, addresses: Sequence[str]) -> None:
     for version in _versions(addresses):
         steps = [["-N", _chain(owner)], *(["-A", *rule] for rule in _iptables_rules(owner, addresses, version))]
         for argv in steps:
-            done = _iptables(version, *argv)
+            done = iptables.run(version, *argv)
             if done.returncode:
-                raise KernelRefused(f"ipMasq: {_program(version)} {' '.join(argv)}: {done.stderr.strip()}")
+                raise KernelRefused(f"{iptables.PROGRAMS[version]} {' '.join(argv)}: {done.stderr.strip()}")
 
 
 def _remove_iptables(owner: str, addresses: Sequence[str]) -> None:
     for version in _versions(addresses):
         for rule in _iptables_rules(owner, addresses, version):
             if rule[0] == "POSTROUTING":
-                while not _iptables(version, "-D", *rule).returncode:
-                    pass  # as often as it is there
-        _iptables(version, "-F", _chain(owner))
-        _iptables(version, "-X", _chain(owner))
+                while not iptables.run(version, "-D", *rule).returncode:
+                    pass  # until it is not there any more
+        iptables.run(version, "-F", _chain(owner))
+        iptables.run(version, "-X", _chain(owner))

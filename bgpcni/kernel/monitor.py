@@ -1,7 +1,7 @@
-"""Tells when a link or a namespace is gone: how we learn of a container that went without a DEL.
+"""Reports links and namespaces that are gone, so that the agent learns of a container that ended without a DEL.
 
-A link of the node's namespace is told of by its index. Of a namespace that the node's knows by an nsid, it is told
-that it ended, or that a link left it.
+A link of the node's own namespace is reported by its index. A namespace that the node knows by an nsid is reported
+when it ends, and when a link leaves it.
 """
 
 from __future__ import annotations
@@ -16,39 +16,29 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 
-from bgpcni.kernel.netlink import (
-    NETNSA_NSID,
-    RTM_DELLINK,
-    RTM_DELNSID,
-    SOL_NETLINK,
-    attributes,
-    open_socket,
-    split,
-    u32,
-)
+from bgpcni.kernel import uapi
+from bgpcni.kernel.netlink import attributes, open_socket, split, u32
 
 log = logging.getLogger(__name__)
-_GROUPS = {RTM_DELLINK: 1, RTM_DELNSID: 28}
-"""Type of event → the multicast group that tells of it: RTNLGRP_LINK, RTNLGRP_NSID."""
-_LISTEN_ALL_NSID = 8
-_SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
+_GROUPS = {uapi.RTM_DELLINK: uapi.RTNLGRP_LINK, uapi.RTM_DELNSID: uapi.RTNLGRP_NSID}
+"""Type of event → the multicast group that tells of it."""
 _BUFFER = 8 << 20
-"""Octets of events the kernel may hold for us: a burst of a thousand containers fits."""
+"""How many octets of events the kernel may keep for us: enough for a thousand containers at once."""
 
 
 class Monitor:
-    """Calls `link(index)` for each deleted link of this namespace, `namespace(nsid)` for each that ended or lost a
-    link, and `lost()` when the kernel dropped events (look at all then)."""
+    """Calls `link(index)` for each deleted link of this namespace, and `namespace(nsid)` for each namespace that ended
+    or lost a link. `lost()` means that the kernel dropped events: then everything has to be looked at."""
 
     def __init__(self, link: Callable[[int], None], namespace: Callable[[int], None], lost: Callable[[], None]) -> None:
         self._link = link
         self._namespace = namespace
         self._lost = lost
-        self._socket = open_events(RTM_DELLINK, RTM_DELNSID)
+        self._socket = open_events(uapi.RTM_DELLINK, uapi.RTM_DELNSID)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
 
     def run(self) -> None:
-        """Until `stop`; for a thread of its own."""
+        """Runs until `stop`, in a thread of its own."""
         with self._socket:
             while True:
                 ready, _, _ = select.select([self._socket.fileno(), self._stop], [], [])
@@ -63,7 +53,7 @@ class Monitor:
                 for nsid, kind, number in events:
                     if nsid is not None:
                         self._namespace(nsid)
-                    elif kind == RTM_DELLINK:
+                    elif kind == uapi.RTM_DELLINK:
                         self._link(number)
                     else:
                         self._namespace(number)
@@ -72,21 +62,21 @@ class Monitor:
         os.eventfd_write(self._stop, 1)
 
 
-_NSID_OF_EVENT = (SOL_NETLINK, _LISTEN_ALL_NSID)
-"""Level and type of what goes with an event of another namespace: its nsid."""
+_NSID_OF_EVENT = (uapi.SOL_NETLINK, uapi.NETLINK_LISTEN_ALL_NSID)
+"""Level and type of the control message that gives the nsid of an event from another namespace."""
 
 
 def open_events(*kinds: int) -> socket.socket:
-    """A socket that hears of these types of RTM_DELLINK and RTM_DELNSID alone, from now on.
+    """A socket that receives these events from now on, out of RTM_DELLINK and RTM_DELNSID, and no others.
 
-    It hears of namespaces that this one knows by an nsid, too; without CAP_NET_BROADCAST only of their end.
+    It also receives those of namespaces that this one knows by an nsid; without CAP_NET_BROADCAST only their end.
     """
     sock = open_socket()
     try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, uapi.SO_RCVBUFFORCE, _BUFFER)
         _admit(sock, *kinds)
         with contextlib.suppress(PermissionError):
-            sock.setsockopt(SOL_NETLINK, _LISTEN_ALL_NSID, 1)
+            sock.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_LISTEN_ALL_NSID, 1)
         sock.bind((0, sum(1 << _GROUPS[kind] - 1 for kind in kinds)))
     except BaseException:
         sock.close()
@@ -95,7 +85,8 @@ def open_events(*kinds: int) -> socket.socket:
 
 
 def received(sock: socket.socket) -> list[tuple[int | None, int, int]] | None:
-    """Wait for events: each one's nsid (None: this namespace), type, and what `gone` says; None: some were dropped."""
+    """Wait for events. Returns for each the nsid (None: this namespace), the type and the number that `gone` gives.
+    Returns None if the kernel dropped some."""
     try:
         data, ancillary, _, _ = sock.recvmsg(1 << 18, socket.CMSG_SPACE(4))
     except OSError as error:
@@ -107,20 +98,22 @@ def received(sock: socket.socket) -> list[tuple[int | None, int, int]] | None:
 
 
 def gone(data: bytes) -> Iterator[tuple[int, int]]:
-    """What the events say is gone: RTM_DELLINK with an index, RTM_DELNSID with an nsid."""
+    """What is gone, as the events say: RTM_DELLINK with an index, RTM_DELNSID with an nsid."""
     for kind, _, _, body in split(data):
-        # AF_UNSPEC only: the bridge announces a port's departure with AF_BRIDGE, the link itself lives on
-        if kind == RTM_DELLINK and body[0] == socket.AF_UNSPEC:
+        # AF_UNSPEC only: a bridge reports with AF_BRIDGE that a port left it, and that link still exists
+        if kind == uapi.RTM_DELLINK and body[0] == socket.AF_UNSPEC:
             yield kind, int(struct.unpack_from("=i", body, 4)[0])
-        elif kind == RTM_DELNSID:
-            yield kind, u32(attributes(body, 4)[NETNSA_NSID])
+        elif kind == uapi.RTM_DELNSID:
+            yield kind, u32(attributes(body, 4)[uapi.NETNSA_NSID])
 
 
 def _admit(sock: socket.socket, *kinds: int) -> None:
-    """Have the kernel wake us for messages of these types alone (socket(7), SO_ATTACH_FILTER): an ADD makes a dozen."""
+    """Have the kernel deliver these types alone (socket(7), SO_ATTACH_FILTER). Each ADD causes a dozen others."""
     # load the type, which is in host order where BPF reads network order; equal to one of ours: take it, else nothing
     program = [(0x28, 0, 0, 4)]
     program += [(0x15, len(kinds) - place, 0, socket.htons(kind)) for place, kind in enumerate(kinds)]
     program += [(0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF)]
     octets = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(octets)))
+    sock.setsockopt(
+        socket.SOL_SOCKET, uapi.SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(octets))
+    )

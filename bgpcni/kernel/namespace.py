@@ -1,7 +1,7 @@
-"""Network namespaces: opened, proved to be what they claim, entered by one thread and left again.
+"""Network namespaces: opens them, proves what they are, and lets one thread work inside.
 
-A descriptor or socket of a container's namespace keeps that namespace alive, so nothing here is cached: what is
-opened for a request is closed before its answer.
+A descriptor or socket of a container's namespace keeps that namespace alive. So nothing here is cached: what is opened
+for a request is closed before the request is answered.
 """
 
 from __future__ import annotations
@@ -17,31 +17,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from bgpcni.errors import InvalidNamespace
-from bgpcni.kernel.netlink import (
-    NETNSA_FD,
-    NETNSA_NSID,
-    RTM_GETNSID,
-    RTM_NEWNSID,
-    Message,
-    Netlink,
-    NetlinkError,
-    attribute,
-    attributes,
-    open_socket,
-)
+from bgpcni.kernel import uapi
+from bgpcni.kernel.netlink import Message, Netlink, NetlinkError, attribute, attributes, open_socket
 
 CLONE_NEWNET = 0x40000000
 _NSFS_MAGIC = 0x6E736673
 _NS_GET_NSTYPE = 0xB703
-_SO_NETNS_COOKIE = 71
 
 _libc = ctypes.CDLL(None, use_errno=True)
 log = logging.getLogger(__name__)
 
 
 class NotANamespace(Exception):
-    """The path or descriptor is no network namespace; the message says what it is."""
+    """The path or descriptor is no network namespace of a container; the message says what it is."""
 
 
 def setns(fd: int) -> None:
@@ -52,14 +40,14 @@ def setns(fd: int) -> None:
 
 
 def unshare() -> None:
-    """Move the calling thread into a new namespace, which goes when the thread ends (unshare(2))."""
+    """Move the calling thread into a new namespace, which ends with the thread (unshare(2))."""
     if _libc.unshare(CLONE_NEWNET):
         code = ctypes.get_errno()
         raise OSError(code, f"unshare: {os.strerror(code)}")
 
 
 def open_path(path: str) -> int:
-    """Open CNI_NETNS. The caller closes. Raises NotANamespace with the reason."""
+    """Open the path of a namespace. The caller closes it. Raises NotANamespace with the reason."""
     try:
         # not blocking: it may be a FIFO, which is refused by `verify`, not waited for
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
@@ -90,10 +78,10 @@ def home() -> int:
 
 @contextmanager
 def inside(fd: int) -> Iterator[None]:
-    """Run the body with the calling thread in namespace `fd`; come home whatever happens.
+    """Run the block with the calling thread in namespace `fd`, and bring the thread home again.
 
-    A thread that cannot come home would work on a stranger's namespace from then on: the process ends instead,
-    which recovery is made for.
+    A thread that cannot return would go on working in a foreign namespace. Then the whole process ends instead: the
+    next start recovers from that.
     """
     back = home()
     setns(fd)
@@ -108,7 +96,7 @@ def inside(fd: int) -> Iterator[None]:
 
 
 def netlink_inside(fd: int) -> Netlink:
-    """A netlink socket of namespace `fd`; it stays there when the thread comes home."""
+    """A netlink socket in namespace `fd`. It stays there when the thread has come home."""
     with inside(fd):
         sock = open_socket()
     return Netlink(sock)
@@ -116,23 +104,23 @@ def netlink_inside(fd: int) -> Netlink:
 
 def cookie_of(sock: socket.socket) -> int:
     """SO_NETNS_COOKIE: identifies a network namespace, never reused within a boot."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    raw = sock.getsockopt(socket.SOL_SOCKET, uapi.SO_NETNS_COOKIE, 8)
     return int(struct.unpack("=Q", raw)[0])
 
 
 def nsid_of(netlink: Netlink, fd: int) -> int:
-    """The number by which the namespace of `netlink` knows the one behind `fd`; it gets one if it has none.
+    """The number by which the namespace of `netlink` knows the one behind `fd`. It is given one if it has none.
 
-    It lasts as long as that namespace does, is then announced as gone (RTM_DELNSID), and may be given to another.
+    The number is valid until that namespace ends. The kernel reports that (RTM_DELNSID) and may use the number again.
     Raises NetlinkError.
     """
-    asked = bytes(4) + attribute(NETNSA_FD, fd)
-    any_number = attribute(NETNSA_NSID, struct.pack("=i", -1))
-    # EEXIST where it has one: it got it with the first link that was moved there
-    given, found = netlink.send(Message(RTM_NEWNSID, 0, asked + any_number), Message(RTM_GETNSID, 0, asked))
+    asked = bytes(4) + attribute(uapi.NETNSA_FD, fd)
+    any_number = attribute(uapi.NETNSA_NSID, struct.pack("=i", -1))
+    # EEXIST if it has a number: the first link that was moved there gave it one
+    given, found = netlink.send(Message(uapi.RTM_NEWNSID, 0, asked + any_number), Message(uapi.RTM_GETNSID, 0, asked))
     if isinstance(found, NetlinkError):
         raise found
-    number = int(struct.unpack("=i", attributes(found, 4)[NETNSA_NSID])[0])
+    number = int(struct.unpack("=i", attributes(found, 4)[uapi.NETNSA_NSID])[0])
     if number < 0:
         raise given if isinstance(given, NetlinkError) else NetlinkError(errno.ENOENT, "no nsid was given")
     return number
@@ -140,7 +128,7 @@ def nsid_of(netlink: Netlink, fd: int) -> int:
 
 @cache
 def home_cookie() -> int:
-    """The cookie of the namespace that the calling thread is in: the node's own."""
+    """The cookie of the node's own namespace, which the calling thread has to be in."""
     with open_socket() as sock:
         return cookie_of(sock)
 
@@ -152,10 +140,10 @@ def boot_id() -> str:
 
 
 class Namespace:
-    """A container's network namespace, open for one request: a descriptor, a netlink socket, its cookie."""
+    """A network namespace that is open for one request: a descriptor, a netlink socket and the cookie."""
 
     def __init__(self, path: str, fd: int) -> None:
-        """Takes over `fd`. Raises NotANamespace and closes it when it is none."""
+        """Takes over `fd`. If it is no network namespace, it is closed and NotANamespace is raised."""
         self.path = path
         self.fd = fd
         try:
@@ -168,19 +156,16 @@ class Namespace:
 
     @classmethod
     def open(cls, path: str, fd: int | None = None) -> Namespace:
-        """Open by descriptor where the caller passed one, else by path."""
+        """Open it by the descriptor if there is one, else by the path."""
         return cls(path, open_path(path) if fd is None else os.dup(fd))
 
     @classmethod
     def of_container(cls, path: str, fd: int | None = None) -> Namespace:
-        """As `open`, for ADD and CHECK: error 8 when it is no network namespace, or the node's own."""
-        try:
-            space = cls.open(path, fd)
-        except NotANamespace as error:
-            raise InvalidNamespace(f"CNI_NETNS: {error}") from None
+        """As `open`; raises NotANamespace also for the node's own, where no container is."""
+        space = cls.open(path, fd)
         if space.cookie == home_cookie():
             space.close()
-            raise InvalidNamespace(f"CNI_NETNS: {path} is the node's own network namespace")
+            raise NotANamespace(f"{path} is the node's own network namespace")
         return space
 
     def close(self) -> None:

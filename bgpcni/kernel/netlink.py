@@ -1,8 +1,8 @@
-"""rtnetlink messages packed by hand: the hot path of ADD and DEL (rtnetlink(7), netlink(7)).
+"""rtnetlink messages packed by hand, for the hot path of ADD and DEL (rtnetlink(7), netlink(7)).
 
-Ours, not pyroute2's, because an ADD is a handful of messages in three sends: packing them here costs a tenth of
-building them from message classes. What is not on that path stays with pyroute2. Knows octets only; what a
-message means is said in `links` and `addresses`.
+An ADD is a handful of messages in three sends: packing them here costs a tenth of what pyroute2's message classes
+cost. What is rare is left to pyroute2 (`library`). This module knows octets only; `links`, `addresses` and the others
+know what a message means, and `uapi` has the numbers.
 """
 
 from __future__ import annotations
@@ -11,35 +11,19 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
-RTM_NEWADDR, RTM_GETADDR = 20, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
-RTM_NEWNEIGH, RTM_DELNEIGH = 28, 29
-RTM_NEWNSID, RTM_DELNSID, RTM_GETNSID = 88, 89, 90
-RTM_GETVLAN = 114
+from bgpcni.kernel import uapi
 
-REQUEST, ACK, ECHO = 0x001, 0x004, 0x008
-DUMP = 0x300
-EXCL, CREATE, APPEND = 0x200, 0x400, 0x800
-
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-DUMP_INTERRUPTED = 0x10
-_ACK_TLVS = 0x200
-_EXTACK_MESSAGE = 1
-_NESTED = 0x8000
-NETNSA_NSID, NETNSA_FD = 1, 3
-
-SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
-
-HEADER = struct.Struct("=IHHII")
-ATTRIBUTE = struct.Struct("=HH")
+MAKE = uapi.NLM_F_CREATE | uapi.NLM_F_EXCL
+"""Make an object; one that is there is an error (EEXIST)."""
+PUT = uapi.NLM_F_CREATE | uapi.NLM_F_REPLACE
+"""Make an object, or replace the one that is there."""
 
 
 class NetlinkError(OSError):
-    """The kernel refused one message: `errno`, and its own words where it has some (extended ACK)."""
+    """The kernel refused one message: `errno`, and its own words if it sent some (extended ACK)."""
 
     def __init__(self, code: int, words: str) -> None:
         text = f"{os.strerror(code)} ({words})" if words else os.strerror(code)
@@ -52,26 +36,26 @@ def attribute(kind: int, value: bytes | str | int) -> bytes:
         value = value.encode() + b"\0"
     elif isinstance(value, int):
         value = struct.pack("=I", value)
-    return ATTRIBUTE.pack(len(value) + 4, kind) + value + b"\0" * (-len(value) % 4)
+    return uapi.NLATTR.pack(len(value) + 4, kind) + value + b"\0" * (-len(value) % 4)
 
 
 def nested(kind: int, *attributes: bytes) -> bytes:
-    return attribute(kind | _NESTED, b"".join(attributes))
+    return attribute(kind | uapi.NLA_F_NESTED, b"".join(attributes))
 
 
 def attributes(data: bytes, at: int) -> dict[int, bytes]:
-    """The attributes from offset `at` on, nested flag removed; of several of one type the last."""
+    """The attributes from offset `at` on, without their nested flag. Of several of one type the last one counts."""
     return dict(each_attribute(data, at))
 
 
 def each_attribute(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    """The same one after the other, for lists of attributes of one type."""
+    """As `attributes`, but one after the other: some attributes are lists of one type."""
     end = len(data)
     while at + 4 <= end:
-        length, kind = ATTRIBUTE.unpack_from(data, at)
+        length, kind = uapi.NLATTR.unpack_from(data, at)
         if length < 4:
             break
-        yield kind & 0x3FFF, data[at + 4 : at + length]
+        yield kind & uapi.NLA_TYPE_MASK, data[at + 4 : at + length]
         at += (length + 3) & ~3
 
 
@@ -83,9 +67,8 @@ def text(value: bytes) -> str:
     return value.rstrip(b"\0").decode(errors="replace")
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One request: type, flags beyond REQUEST and ACK, body (family header and attributes)."""
+class Message(NamedTuple):
+    """One request: type, flags beyond NLM_F_REQUEST and NLM_F_ACK, body (family header and attributes)."""
 
     kind: int
     flags: int
@@ -98,8 +81,8 @@ class Netlink:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self._sequence = 0
-        sock.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
-        sock.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        sock.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_EXT_ACK, 1)
+        sock.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_GET_STRICT_CHK, 1)
 
     @classmethod
     def open(cls) -> Netlink:
@@ -116,16 +99,14 @@ class Netlink:
         self.close()
 
     def send(self, *messages: Message) -> list[bytes | NetlinkError]:
-        """Send all in one system call; for each the object it returned (b"" if none), or its error.
+        """Send all in one system call. Returns for each the object that came back (b"" if none did), or its error.
 
-        The kernel runs every message, also behind one that failed: batch only what may run regardless.
+        The kernel runs every message, even after one that failed: send only those together that may run regardless.
         """
         packed, first = [], self._sequence + 1
         for message in messages:
-            self._sequence = self._sequence + 1 & 0x7FFFFFFF
-            flags = REQUEST if _is_get(message) else REQUEST | ACK
-            packed.append(HEADER.pack(len(message.body) + 16, message.kind, message.flags | flags, self._sequence, 0))
-            packed.append(message.body)
+            flags = uapi.NLM_F_REQUEST if _is_get(message) else uapi.NLM_F_REQUEST | uapi.NLM_F_ACK
+            packed.append(self._packed(message, flags))
         self.socket.send(b"".join(packed))
         results: list[bytes | NetlinkError] = [b""] * len(messages)
         waiting = len(messages)
@@ -134,7 +115,7 @@ class Netlink:
                 slot = sequence - first
                 if not 0 <= slot < len(messages):
                     continue  # a late answer to a request that was given up
-                if kind == NLMSG_ERROR:
+                if kind == uapi.NLMSG_ERROR:
                     waiting -= 1
                     if error := _error(data, flags):
                         results[slot] = error
@@ -142,6 +123,20 @@ class Netlink:
                     results[slot] = data
                     waiting -= _is_get(messages[slot])
         return results
+
+    def send_all(self, messages: Sequence[Message], portion: int) -> list[bytes | NetlinkError]:
+        """As `send`, so many at a time: the kernel answers all of a send before we read any, and the answers must fit
+        the socket's buffer."""
+        answers: list[bytes | NetlinkError] = []
+        for start in range(0, len(messages), portion):
+            answers += self.send(*messages[start : start + portion])
+        return answers
+
+    def _packed(self, message: Message, flags: int) -> bytes:
+        """With the next sequence number."""
+        self._sequence = self._sequence + 1 & 0x7FFFFFFF
+        length = uapi.NLMSGHDR.size + len(message.body)
+        return uapi.NLMSGHDR.pack(length, message.kind, message.flags | flags, self._sequence, 0) + message.body
 
     def run(self, *messages: Message) -> list[bytes]:
         """As `send`, but the first error is raised."""
@@ -152,11 +147,9 @@ class Netlink:
         return [answer for answer in answers if isinstance(answer, bytes)]
 
     def dump(self, message: Message) -> list[bytes]:
-        """Every object of a dump; asked again when the kernel says it was interrupted."""
+        """Every object of a dump. The dump is repeated if the kernel says that it was interrupted."""
         for _ in range(10):
-            self._sequence = self._sequence + 1 & 0x7FFFFFFF
-            head = HEADER.pack(len(message.body) + 16, message.kind, message.flags | 1 | DUMP, self._sequence, 0)
-            self.socket.send(head + message.body)
+            self.socket.send(self._packed(message, uapi.NLM_F_REQUEST | uapi.NLM_F_DUMP))
             found, interrupted = self._collect(self._sequence)
             if not interrupted:
                 return found
@@ -169,10 +162,10 @@ class Netlink:
             for kind, flags, sequence, data in split(self.socket.recv(1 << 18)):
                 if sequence != wanted:
                     continue
-                interrupted |= bool(flags & DUMP_INTERRUPTED)
-                if kind == NLMSG_DONE:
+                interrupted |= bool(flags & uapi.NLM_F_DUMP_INTR)
+                if kind == uapi.NLMSG_DONE:
                     return found, interrupted
-                if kind == NLMSG_ERROR:
+                if kind == uapi.NLMSG_ERROR:
                     if error := _error(data, flags):
                         raise error
                     return found, interrupted
@@ -184,7 +177,7 @@ def open_socket() -> socket.socket:
 
 
 def _is_get(message: Message) -> bool:
-    """A question is answered by the object or by an error: no acknowledgement is needed. The types say which is one."""
+    """A question is answered by the object or by an error, so it needs no acknowledgement. Its type says what it is."""
     return message.kind % 4 == 2
 
 
@@ -192,7 +185,7 @@ def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """The messages in what was received: type, flags, sequence number, body."""
     at = 0
     while at + 16 <= len(data):
-        length, kind, flags, sequence, _ = HEADER.unpack_from(data, at)
+        length, kind, flags, sequence, _ = uapi.NLMSGHDR.unpack_from(data, at)
         yield kind, flags, sequence, data[at + 16 : at + length]
         at += (length + 3) & ~3
 
@@ -202,9 +195,9 @@ def _error(data: bytes, flags: int) -> NetlinkError | None:
     if not code:
         return None
     words = ""
-    if flags & _ACK_TLVS:
-        # struct nlmsgerr: error, then the request's header, and its body unless NLM_F_CAPPED (0x100)
+    if flags & uapi.NLM_F_ACK_TLVS:
+        # struct nlmsgerr: error, then the request's header, and its body unless NLM_F_CAPPED
         request = struct.unpack_from("=I", data, 4)[0]
-        at = 20 if flags & 0x100 else 4 + ((request + 3) & ~3)
-        words = text(attributes(data, at).get(_EXTACK_MESSAGE, b""))
+        at = 20 if flags & uapi.NLM_F_CAPPED else 4 + ((request + 3) & ~3)
+        words = text(attributes(data, at).get(uapi.NLMSGERR_ATTR_MSG, b""))
     return NetlinkError(code, words)

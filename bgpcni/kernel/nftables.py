@@ -1,8 +1,8 @@
 """nf_tables: elements of our own sets and maps, one packed message each, and tables made through `nft -j -f -`.
 
-An attachment is one element of a set or map, so adding or removing it costs the same however many there are, and
-nothing is dumped. What holds the elements (table, chains, rules) is made once, as a JSON document
-(libnftables-json(5)), by the nft executable. The elements' table is called `bgpcni`.
+A container is one element of a set or map, so adding or removing it always costs the same, and nothing is dumped. The
+nft executable makes the table, the chains and the rules once, from a JSON document (libnftables-json(5)). Our table is
+called `bgpcni`.
 """
 
 from __future__ import annotations
@@ -15,46 +15,24 @@ import socket
 import struct
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from bgpcni.errors import KernelRefused
-from bgpcni.kernel.netlink import (
-    ACK,
-    CREATE,
-    DUMP,
-    EXCL,
-    HEADER,
-    NLMSG_DONE,
-    NLMSG_ERROR,
-    REQUEST,
-    attribute,
-    attributes,
-    each_attribute,
-    nested,
-    split,
-)
+from bgpcni.kernel import uapi
+from bgpcni.kernel.netlink import MAKE, attribute, attributes, each_attribute, nested, split
 
 TABLE = "bgpcni"
-INET, BRIDGE = 1, 7
-"""NFPROTO_INET and NFPROTO_BRIDGE: the families we have a table in."""
 
-_NETFILTER = 12
-_BATCH_BEGIN, _BATCH_END, _SUBSYSTEM = 0x10, 0x11, 10
-_NEW, _GET, _DELETE = (_SUBSYSTEM << 8 | message for message in (12, 13, 14))
-_LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
-_LIST_ELEM = 1
-_ELEM_KEY, _ELEM_DATA, _ELEM_USERDATA = 1, 2, 6
-_DATA_VALUE, _DATA_VERDICT = 1, 2
-_VERDICT_CODE, _VERDICT_CHAIN = 1, 2
-_GOTO = -4
+_NEW, _GET, _DELETE = (
+    uapi.NFNL_SUBSYS_NFTABLES << 8 | message
+    for message in (uapi.NFT_MSG_NEWSETELEM, uapi.NFT_MSG_GETSETELEM, uapi.NFT_MSG_DELSETELEM)
+)
 _COMMENT_MAX = 126
 _SECONDS = 30.0
 _NOT_HERE = (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(NamedTuple):
     """One element: of a set, or with `goto` (a chain's name) of a verdict map.
 
     `key`: as the kernel has it, each part of a concatenation padded to four octets. `comment`: whose it is.
@@ -73,14 +51,14 @@ def add(elements: Sequence[Element]) -> None:
     Raises FileNotFoundError where table, set or chain are missing, else KernelRefused.
     """
     try:
-        _commit([(_NEW, CREATE | EXCL, element) for element in elements])
+        _commit([(_NEW, MAKE, element) for element in elements])
     except FileExistsError:
         for element in elements:
             _replace(element)
 
 
 def remove(elements: Sequence[Element]) -> None:
-    """Remove those that are there with their own comment; missing is success."""
+    """Remove the elements that are there with the same comment. It is no error if they are not."""
     for element in elements:
         found = get(element)
         if found is not None and found.comment == element.comment:
@@ -91,49 +69,49 @@ def remove(elements: Sequence[Element]) -> None:
 
 
 def get(element: Element) -> Element | None:
-    """The element with this one's key as the kernel has it, None if there is none (or no such set)."""
+    """The element that the kernel has with this key, None if there is none or no such set."""
     with _socket() as sock:
-        sock.send(_message(_GET, REQUEST, element.family, 1, _body(element, key_only=True)))
+        sock.send(_message(_GET, 0, element.family, 1, _body(element, key_only=True)))
         data = sock.recv(1 << 16)
-    kind = HEADER.unpack_from(data)[1]
-    if kind == NLMSG_ERROR:
+    kind = uapi.NLMSGHDR.unpack_from(data)[1]
+    if kind == uapi.NLMSG_ERROR:
         code = -int(struct.unpack_from("=i", data, 16)[0])
         if code in _NOT_HERE:
             return None
         raise _refusal(code)
-    listed = attributes(attributes(data, 20).get(_LIST_ELEMENTS, b""), 0)
-    return _element(element.family, element.name, listed.get(_LIST_ELEM, b""))
+    listed = attributes(attributes(data, 20).get(uapi.NFTA_SET_ELEM_LIST_ELEMENTS, b""), 0)
+    return _element(element.family, element.name, listed.get(uapi.NFTA_LIST_ELEM, b""))
 
 
 def elements(family: int, name: str) -> list[Element]:
-    """All elements of a set or map of ours; none where there is no such set, or no nf_tables in this kernel."""
+    """All elements of a set or map of ours. None if there is no such set, or this kernel has no nf_tables."""
     try:
         sock = _socket()
     except KernelRefused:
         return []
     found: list[Element] = []
     with sock:
-        whole = attribute(_LIST_TABLE, TABLE) + attribute(_LIST_SET, name)
-        sock.send(_message(_GET, REQUEST | DUMP, family, 1, whole))
+        whole = attribute(uapi.NFTA_SET_ELEM_LIST_TABLE, TABLE) + attribute(uapi.NFTA_SET_ELEM_LIST_SET, name)
+        sock.send(_message(_GET, uapi.NLM_F_DUMP, family, 1, whole))
         while True:
             for kind, _, _, body in split(sock.recv(1 << 18)):
-                if kind == NLMSG_DONE:
+                if kind == uapi.NLMSG_DONE:
                     return found
-                if kind == NLMSG_ERROR:
+                if kind == uapi.NLMSG_ERROR:
                     code = -int(struct.unpack_from("=i", body)[0])
                     if code in _NOT_HERE:
                         return []
                     raise _refusal(code)
-                elements = attributes(body, 4).get(_LIST_ELEMENTS, b"")
+                elements = attributes(body, 4).get(uapi.NFTA_SET_ELEM_LIST_ELEMENTS, b"")
                 found += [_element(family, name, value) for _, value in each_attribute(elements, 0)]
 
 
 def _element(family: int, name: str, data: bytes) -> Element:
     found = attributes(data, 0)
-    key = attributes(found.get(_ELEM_KEY, b""), 0).get(_DATA_VALUE, b"")
-    verdict = attributes(attributes(found.get(_ELEM_DATA, b""), 0).get(_DATA_VERDICT, b""), 0)
-    chain = verdict.get(_VERDICT_CHAIN, b"").rstrip(b"\0").decode(errors="replace")
-    note = found.get(_ELEM_USERDATA, b"\0\0")[2:].rstrip(b"\0").decode(errors="replace")
+    key = attributes(found.get(uapi.NFTA_SET_ELEM_KEY, b""), 0).get(uapi.NFTA_DATA_VALUE, b"")
+    verdict = attributes(attributes(found.get(uapi.NFTA_SET_ELEM_DATA, b""), 0).get(uapi.NFTA_DATA_VERDICT, b""), 0)
+    chain = verdict.get(uapi.NFTA_VERDICT_CHAIN, b"").rstrip(b"\0").decode(errors="replace")
+    note = found.get(uapi.NFTA_SET_ELEM_USERDATA, b"\0\0")[2:].rstrip(b"\0").decode(errors="replace")
     return Element(family, name, key, chain or None, note)
 
 
@@ -158,12 +136,12 @@ def load(script: str) -> None:
 
 
 def tables(family: str) -> list[str]:
-    """The names of a family's tables, anybody's; none where nft is missing."""
+    """The names of all tables of a family, whoever made them. None if nft is missing."""
     return [item["name"] for item in listed("tables", family)]
 
 
 def listed(*what: str, kind: str = "") -> list[dict[str, Any]]:
-    """What `nft list` says of it, anybody's; empty where nft is missing or there is no such thing."""
+    """What `nft list` says. Empty if nft is missing or there is no such thing."""
     wanted = kind or what[0].rstrip("s")
     if not available():
         return []
@@ -174,7 +152,7 @@ def listed(*what: str, kind: str = "") -> list[dict[str, Any]]:
 
 
 def text(*argv: str) -> str:
-    """What nft prints, "" where it fails."""
+    """What nft prints, "" if it fails."""
     done = _nft(argv)
     return done.stdout if not done.returncode else ""
 
@@ -185,7 +163,7 @@ def rules(family: str, chain: str) -> int:
 
 
 def listed_chain(family: str, table: str, chain: str) -> list[dict[str, Any]]:
-    """The rules of a chain, anybody's, as libnftables-json(5) has them; none where there is no such chain."""
+    """The rules of a chain, whoever made it, as libnftables-json(5) has them. None if there is no such chain."""
     done = _nft(["-j", "list", "chain", family, table, chain])
     if done.returncode:
         return []
@@ -219,20 +197,20 @@ def _first_line(text: str) -> str:
 
 
 def _replace(element: Element) -> None:
-    """One element anew, in one transaction; made if it has gone meanwhile."""
+    """Replace one element in one transaction, or make it if it has gone."""
     try:
-        _commit([(_DELETE, 0, element), (_NEW, CREATE, element)])
+        _commit([(_DELETE, 0, element), (_NEW, uapi.NLM_F_CREATE, element)])
     except FileNotFoundError:
-        _commit([(_NEW, CREATE, element)])
+        _commit([(_NEW, uapi.NLM_F_CREATE, element)])
 
 
 def _commit(steps: Sequence[tuple[int, int, Element]]) -> None:
     """One netfilter batch. Raises its first error: FileNotFoundError, FileExistsError or KernelRefused."""
-    packed = [_message(_BATCH_BEGIN, REQUEST, 0, 0, b"", _SUBSYSTEM)]
+    packed = [_message(uapi.NFNL_MSG_BATCH_BEGIN, 0, 0, 0, b"", uapi.NFNL_SUBSYS_NFTABLES)]
     for number, (kind, flags, element) in enumerate(steps, 1):
         body = _body(element, key_only=kind == _DELETE)
-        packed.append(_message(kind, REQUEST | ACK | flags, element.family, number, body))
-    packed.append(_message(_BATCH_END, REQUEST, 0, len(steps) + 1, b"", _SUBSYSTEM))
+        packed.append(_message(kind, uapi.NLM_F_ACK | flags, element.family, number, body))
+    packed.append(_message(uapi.NFNL_MSG_BATCH_END, 0, 0, len(steps) + 1, b"", uapi.NFNL_SUBSYS_NFTABLES))
     waiting = set(range(1, len(steps) + 1))
     codes: dict[int, int] = {}
     with _socket() as sock:
@@ -241,8 +219,8 @@ def _commit(steps: Sequence[tuple[int, int, Element]]) -> None:
             data = sock.recv(1 << 16)
             at = 0
             while at + 20 <= len(data):
-                length, kind, _, sequence, _ = HEADER.unpack_from(data, at)
-                if kind == NLMSG_ERROR:
+                length, kind, _, sequence, _ = uapi.NLMSGHDR.unpack_from(data, at)
+                if kind == uapi.NLMSG_ERROR:
                     codes[sequence] = -int(struct.unpack_from("=i", data, at + 16)[0])
                     waiting.discard(sequence)
                     if sequence == 0:  # the batch as a whole was refused
@@ -263,7 +241,7 @@ def _refusal(code: int) -> KernelRefused:
 
 def _socket() -> socket.socket:
     try:
-        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER)
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, uapi.NETLINK_NETFILTER)
     except OSError as error:
         raise KernelRefused(f"nftables: not in this kernel: {error.strerror}") from None
     sock.settimeout(_SECONDS)
@@ -271,23 +249,24 @@ def _socket() -> socket.socket:
 
 
 def _message(kind: int, flags: int, family: int, sequence: int, body: bytes, resource: int = 0) -> bytes:
-    """A netlink message with nfgenmsg: family, version 0, and the subsystem in network order."""
-    head = struct.pack("!BBH", family, 0, resource)
-    return HEADER.pack(20 + len(body), kind, flags, sequence, 0) + head + body
+    """One request with its struct nfgenmsg. `flags`: those beyond NLM_F_REQUEST; `resource`: a batch's subsystem."""
+    head = uapi.NFGENMSG.pack(family, 0, resource)
+    return uapi.NLMSGHDR.pack(20 + len(body), kind, uapi.NLM_F_REQUEST | flags, sequence, 0) + head + body
 
 
 def _body(element: Element, *, key_only: bool) -> bytes:
-    inner = nested(_ELEM_KEY, attribute(_DATA_VALUE, element.key))
+    inner = nested(uapi.NFTA_SET_ELEM_KEY, attribute(uapi.NFTA_DATA_VALUE, element.key))
     if not key_only:
         if element.goto is not None:
-            verdict = attribute(_VERDICT_CODE, struct.pack("!i", _GOTO)) + attribute(_VERDICT_CHAIN, element.goto)
-            inner += nested(_ELEM_DATA, nested(_DATA_VERDICT, verdict))
+            verdict = attribute(uapi.NFTA_VERDICT_CODE, struct.pack("!i", uapi.NFT_GOTO))
+            verdict += attribute(uapi.NFTA_VERDICT_CHAIN, element.goto)
+            inner += nested(uapi.NFTA_SET_ELEM_DATA, nested(uapi.NFTA_DATA_VERDICT, verdict))
         if element.comment:
             # as nft writes comments: type 0, length, the text with its NUL
             text = element.comment.encode()[:_COMMENT_MAX] + b"\0"
-            inner += attribute(_ELEM_USERDATA, bytes([0, len(text)]) + text)
+            inner += attribute(uapi.NFTA_SET_ELEM_USERDATA, bytes([0, len(text)]) + text)
     return (
-        attribute(_LIST_TABLE, TABLE)
-        + attribute(_LIST_SET, element.name)
-        + nested(_LIST_ELEMENTS, nested(_LIST_ELEM, inner))
+        attribute(uapi.NFTA_SET_ELEM_LIST_TABLE, TABLE)
+        + attribute(uapi.NFTA_SET_ELEM_LIST_SET, element.name)
+        + nested(uapi.NFTA_SET_ELEM_LIST_ELEMENTS, nested(uapi.NFTA_LIST_ELEM, inner))
     )

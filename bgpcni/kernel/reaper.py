@@ -1,12 +1,12 @@
-"""Deletes links, and answers as soon as both ends are out of their namespaces.
+"""Deletes links, and answers as soon as both ends have left their namespaces.
 
-The kernel tells of that by RTM_DELLINK, about a millisecond after the request. It acknowledges the request only when
-its grace periods are over, 10 to 24 ms later: a thread of the reaper's own waits for that, and nobody waits for the
-thread. Should no event come, the acknowledgement is the answer.
+The kernel reports that with RTM_DELLINK, about a millisecond after the request. It acknowledges the request only when
+its grace periods are over, 10 to 24 ms later. A thread of the reaper waits for the acknowledgement, so that no caller
+has to. If no event comes, the acknowledgement counts as the answer.
 
-Links that are asked for while others are on their way out go together in the next request, as a link group, which the
-kernel does in half the time. A group deletion removes whatever is in the group, so each batch has a fresh random
-number, and each link is read by index and its alias compared just before it is put in.
+While some links are being deleted, the next ones are collected and deleted together as a link group, which takes the
+kernel half the time. Deleting a group removes every link in it. So each batch gets a new random group number, and the
+alias of each link is compared just before the link is put into the group.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
-from bgpcni.kernel import links
+from bgpcni.kernel import links, uapi
 from bgpcni.kernel.monitor import open_events, received
-from bgpcni.kernel.netlink import RTM_DELLINK, Message, Netlink, NetlinkError
+from bgpcni.kernel.netlink import Message, Netlink, NetlinkError
 
 log = logging.getLogger(__name__)
 FIRST_GROUP, LAST_GROUP = 0xB6000001, 0xB6FFFFFF
 _BATCH, _CHUNK = 200, 16
 _THREADS = 16
-"""How many requests may wait for their acknowledgement at once."""
+"""How many requests may wait for their acknowledgement at the same time."""
 _End = tuple[int | None, int]
 """One end of a link: the nsid of its namespace (None: the node's own) and its index there."""
 
 
 @dataclass(slots=True, eq=False)
 class _Order:
-    """One link to delete: by index, if its alias still is `alias`. `ends`: those that are not known to be out yet."""
+    """One link to delete: by its index, if it still has this alias. `ends`: the ends that may still be there."""
 
     index: int
     alias: str
@@ -45,13 +45,13 @@ class _Order:
 
 
 class Reaper:
-    """Safe for threads. One batch at a time is on its way out; each link in it has its own answer."""
+    """Safe for threads. One batch is deleted at a time; each link in it gets its own answer."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: list[_Order] = []
         self._leaving: set[_Order] = set()
-        """The batch on its way out: those of its links that have no answer yet."""
+        """The links of the current batch that have no answer yet."""
         self._expected: dict[_End, _Order] = {}
         self._batches: SimpleQueue[list[_Order]] = SimpleQueue()
         self._threads = 0
@@ -59,10 +59,10 @@ class Reaper:
         self._listening = False
 
     def delete(self, netlink: Netlink, index: int, alias: str) -> None:
-        """Delete the link with this index if it has this alias; when this returns, both ends are out of their
-        namespaces, with addresses, routes and bridge port, and their names are free. Gone before: success.
+        """Delete the link with this index if it has this alias. It is no error if it has gone already.
 
-        `netlink`: of the namespace that the link is in, which is the calling thread's. Raises OSError.
+        When this returns, both ends have left their namespaces, with addresses, routes and bridge port, and their names
+        are free. `netlink`: a socket in the link's namespace, which is the calling thread's. Raises OSError.
         """
         assert index > 0
         order = _Order(index, alias)
@@ -77,7 +77,7 @@ class Reaper:
     # ---------------------------------------------------------------- the lock is held
 
     def _begin(self) -> None:
-        """Send the next batch on its way, unless one is, or no thread is left to wait for its acknowledgement."""
+        """Start the next batch, unless one is being deleted or no thread is free to wait for its acknowledgement."""
         if self._leaving or not self._waiting:
             return
         if not self._idle:
@@ -85,7 +85,7 @@ class Reaper:
                 return
             try:
                 threading.Thread(target=self._work, name="reaper", daemon=True).start()
-            except RuntimeError as error:  # the process may have no more threads
+            except RuntimeError as error:  # this process cannot start another thread
                 if not self._threads:
                     while self._waiting:
                         self._answer(self._waiting.pop(), OSError(errno.EAGAIN, str(error)))
@@ -98,7 +98,7 @@ class Reaper:
         self._batches.put(batch)
 
     def _answer(self, order: _Order, error: OSError | None = None) -> None:
-        """The first answer counts. The last one of a batch lets the next batch begin."""
+        """Answer one order. Only the first answer counts. After the last answer of a batch the next batch begins."""
         if not order.done.is_set():
             order.error = error
             order.done.set()
@@ -109,25 +109,25 @@ class Reaper:
             self._begin()
 
     def _listen(self) -> None:
-        """Have a thread listen for links that are gone; without one the acknowledgements are the answers."""
+        """Start the thread that listens for deleted links. Without it the acknowledgements are the answers."""
         if self._listening:
             return
         try:
-            sock = open_events(RTM_DELLINK)
+            sock = open_events(uapi.RTM_DELLINK)
             try:
                 threading.Thread(target=self._hear, args=[sock], name="reaper-events", daemon=True).start()
             except BaseException:
                 sock.close()
                 raise
         except (OSError, RuntimeError) as error:
-            log.warning("deleting links takes longer, the kernel's events are not to be had: %s", error)
+            log.warning("deleting links takes longer, because the kernel's events cannot be received: %s", error)
         else:
             self._listening = True
 
     # ---------------------------------------------------------------- threads
 
     def _hear(self, sock: socket.socket) -> None:
-        """Answer whose link is out. Events that the kernel dropped do no harm but delay."""
+        """Answer the orders whose links are gone. If the kernel dropped events, the answers only come later."""
         try:
             with sock:
                 while True:
@@ -139,13 +139,13 @@ class Reaper:
                                 if not order.ends:
                                     self._answer(order)
         except Exception:
-            log.exception("the kernel's events are not heard any more until the next deletion")
+            log.exception("the kernel's events are not received until the next deletion")
         finally:
             with self._lock:
                 self._listening = False
 
     def _work(self) -> None:
-        """Take batch after batch, each until the kernel's acknowledgement."""
+        """Take one batch after the other, and wait each time for the kernel's acknowledgement."""
         netlink: Netlink | None = None
         while True:
             batch = self._batches.get()
@@ -156,7 +156,7 @@ class Reaper:
             except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
                 failure = _told(error)
                 if netlink is not None:
-                    netlink.close()  # with what may still come as an answer
+                    netlink.close()  # an answer to this batch may still come on it
                 netlink = None
             with self._lock:
                 self._idle += 1
@@ -165,7 +165,7 @@ class Reaper:
                 self._begin()
 
     def _delete(self, netlink: Netlink, batch: Sequence[_Order]) -> None:
-        """Returns when all are gone, or were answered with their own error."""
+        """Returns when every link is gone, or its order was answered with an error."""
         ours = self._still_ours(netlink, batch)
         if len(ours) > 1:
             ours = self._delete_group(netlink, ours)
@@ -176,8 +176,8 @@ class Reaper:
                 self._answered(order, _told(error))
 
     def _still_ours(self, netlink: Netlink, batch: Sequence[_Order]) -> list[_Order]:
-        """Those that are there with their alias; the others are answered. Both ends are listened for from here on."""
-        answers = _in_chunks(netlink, [links.get_message(index=order.index) for order in batch])
+        """The orders whose link is there with its alias; the others are answered. From here on events are matched."""
+        answers = netlink.send_all([links.get_message(index=order.index) for order in batch], _CHUNK)
         ours = []
         for order, answer in zip(batch, answers, strict=True):
             if isinstance(answer, NetlinkError):
@@ -194,9 +194,9 @@ class Reaper:
         return ours
 
     def _delete_group(self, netlink: Netlink, orders: Sequence[_Order]) -> list[_Order]:
-        """Delete several at once. Returns those that are to be deleted one by one: the kernel refused them together."""
+        """Delete several at once. Returns those to delete one by one, because the kernel refused them together."""
         group = FIRST_GROUP + secrets.randbelow(LAST_GROUP - FIRST_GROUP + 1)
-        answers = _in_chunks(netlink, [links.group_message(order.index, group) for order in orders])
+        answers = netlink.send_all([links.group_message(order.index, group) for order in orders], _CHUNK)
         members = []
         for order, answer in zip(orders, answers, strict=True):
             if not isinstance(answer, NetlinkError):
@@ -206,9 +206,9 @@ class Reaper:
         assert FIRST_GROUP <= group <= LAST_GROUP
         if members:
             try:
-                netlink.run(Message(RTM_DELLINK, 0, links.header() + links.group_attribute(group)))
+                netlink.run(Message(uapi.RTM_DELLINK, 0, links.header() + links.group_attribute(group)))
             except NetlinkError as error:
-                if error.errno != errno.ENODEV:  # else every member went by itself meanwhile
+                if error.errno != errno.ENODEV:  # ENODEV: every member has gone by itself meanwhile
                     return members
         return []
 
@@ -218,16 +218,8 @@ class Reaper:
 
 
 def _told(error: BaseException) -> OSError:
-    """What the caller is told of an error; one that nobody expects is logged whole."""
+    """The error as the caller gets it. One that nobody expects is logged with its traceback."""
     if isinstance(error, OSError):
         return error
-    log.error("deleting links failed in a way that should not happen", exc_info=error)
+    log.error("deleting links failed because of a defect", exc_info=error)
     return OSError(errno.EIO, f"deleting the link: {type(error).__name__}: {error}")
-
-
-def _in_chunks(netlink: Netlink, messages: list[Message]) -> list[bytes | NetlinkError]:
-    """As `send`, in portions whose answers fit the socket's buffer: the kernel answers all before we read any."""
-    answers: list[bytes | NetlinkError] = []
-    for start in range(0, len(messages), _CHUNK):
-        answers += netlink.send(*messages[start : start + _CHUNK])
-    return answers

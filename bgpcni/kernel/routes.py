@@ -1,6 +1,6 @@
-"""Routes learned by BGP, in the node's main table or a VRF's, with our protocol number: made, changed, removed, found.
+"""Routes learned by BGP, in the main table or in that of a VRF. They have our protocol number.
 
-Only ours are ever replaced or deleted: a route is created with EXCL, so one that somebody else has stays his.
+Only our own routes are replaced or deleted. A new route is made with NLM_F_EXCL, so it never replaces somebody else's.
 """
 
 from __future__ import annotations
@@ -10,52 +10,25 @@ import logging
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
 
-from bgpcni.kernel import sysctl
+from bgpcni.kernel import sysctl, uapi
 from bgpcni.kernel.addresses import family_of, way_message, way_of
-from bgpcni.kernel.netlink import (
-    CREATE,
-    EXCL,
-    RTM_GETADDR,
-    RTM_GETROUTE,
-    RTM_NEWROUTE,
-    Message,
-    Netlink,
-    NetlinkError,
-    attribute,
-    attributes,
-    nested,
-    u32,
-)
-from bgpcni.kernel.vxlan import PROTOCOL, REPLACE
+from bgpcni.kernel.netlink import MAKE, PUT, Message, Netlink, NetlinkError, attribute, attributes, nested, u32
+from bgpcni.kernel.vxlan import PROTOCOL
 
 log = logging.getLogger(__name__)
+MAIN = uapi.RT_TABLE_MAIN
 METRIC = 20182
-"""The priority of our routes: what the kernel or an administrator gives a route is lower, and wins."""
+"""The priority of our routes. Those of the kernel and of administrators are lower numbers, and win."""
 LAST_METRIC = 4278198272
-"""That of a VRF's unreachable default: after every other route, so nothing leaves the VRF by the main table."""
-MAIN = 254
-RTM_DELROUTE = 25
-_RTMSG = struct.Struct("=BBBBBBBBI")
-_IFADDR = struct.Struct("=BBBBI")
-_DST, _OIF, _GATEWAY, _PRIORITY, _TABLE, _VIA, _ENCAP_TYPE, _ENCAP = 1, 4, 5, 6, 15, 18, 21, 22
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_UNIVERSE, _UNICAST, _UNREACHABLE = 0, 1, 7
-_ONLINK_SCOPE = 253
-_RTM_F_CLONED = 0x200
-_RTM_F_FIB_MATCH = 0x2000
-_ONLINK = 4
-AF_MPLS = 28
-_MPLS = 1
-"""LWTUNNEL_ENCAP_MPLS; also MPLS_IPTUNNEL_DST in it."""
+"""The priority of a VRF's unreachable default route: it comes last, and keeps packets out of the main table."""
 _BOTTOM = 0x100
 """The bottom of a label stack, RFC 3032 section 2.1; the label is in the upper 20 bits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """One route of ours: `gateway` None: on the link. `device`: an index. `label`: the MPLS label put on packets."""
 
     prefix: str
@@ -67,26 +40,27 @@ class Route:
 def _body(route: Route, table: int) -> bytes:
     """In a VRF's table the device may be outside of the VRF: its gateway is taken as on the link."""
     network = ip_network(route.prefix)
-    scope = _UNIVERSE if route.gateway or network.version == 6 else _ONLINK_SCOPE
-    flags = _ONLINK if route.gateway and table != MAIN else 0
-    body = _head(network.version, network.prefixlen, table, scope, _UNICAST, flags)
-    body += attribute(_DST, network.network_address.packed) if network.prefixlen else b""
-    body += attribute(_OIF, route.device) + attribute(_PRIORITY, METRIC)
+    scope = uapi.RT_SCOPE_UNIVERSE if route.gateway or network.version == 6 else uapi.RT_SCOPE_LINK
+    flags = uapi.RTNH_F_ONLINK if route.gateway and table != MAIN else 0
+    body = _head(network.version, network.prefixlen, table, scope, uapi.RTN_UNICAST, flags)
+    body += attribute(uapi.RTA_DST, network.network_address.packed) if network.prefixlen else b""
+    body += attribute(uapi.RTA_OIF, route.device) + attribute(uapi.RTA_PRIORITY, METRIC)
     if route.gateway:
         gateway = ip_address(route.gateway)
         if gateway.version == network.version:
-            body += attribute(_GATEWAY, gateway.packed)
+            body += attribute(uapi.RTA_GATEWAY, gateway.packed)
         else:  # RFC 8950
-            body += attribute(_VIA, struct.pack("=H", family_of(gateway.version)) + gateway.packed)
+            body += attribute(uapi.RTA_VIA, struct.pack("=H", family_of(gateway.version)) + gateway.packed)
     if route.label is not None:
-        body += attribute(_ENCAP_TYPE, struct.pack("=H", _MPLS)) + nested(_ENCAP, attribute(_MPLS, _stack(route.label)))
+        body += attribute(uapi.RTA_ENCAP_TYPE, struct.pack("=H", uapi.LWTUNNEL_ENCAP_MPLS))
+        body += nested(uapi.RTA_ENCAP, attribute(uapi.MPLS_IPTUNNEL_DST, _stack(route.label)))
     return body
 
 
 def _head(version: int, length: int, table: int, scope: int, kind: int, flags: int = 0) -> bytes:
     low = table if table < 256 else 0
-    head = _RTMSG.pack(family_of(version), length, 0, 0, low, PROTOCOL, scope, kind, flags)
-    return head + (attribute(_TABLE, table) if table > 255 else b"")
+    head = uapi.RTMSG.pack(family_of(version), length, 0, 0, low, PROTOCOL, scope, kind, flags)
+    return head + (attribute(uapi.RTA_TABLE, table) if table > 255 else b"")
 
 
 def _stack(label: int) -> bytes:
@@ -94,32 +68,33 @@ def _stack(label: int) -> bytes:
 
 
 def add_message(route: Route, table: int = MAIN) -> Message:
-    """EEXIST: somebody has a route of this prefix and metric, and it is not touched."""
-    return Message(RTM_NEWROUTE, CREATE | EXCL, _body(route, table))
+    """Add a route. EEXIST: somebody has a route with this prefix and metric, and it stays."""
+    return Message(uapi.RTM_NEWROUTE, MAKE, _body(route, table))
 
 
 def replace_message(route: Route, table: int = MAIN) -> Message:
-    """Another way for a prefix whose route of this metric is known to be ours."""
-    return Message(RTM_NEWROUTE, CREATE | REPLACE, _body(route, table))
+    """Change the route of a prefix. The caller knows that the one with this metric is ours."""
+    return Message(uapi.RTM_NEWROUTE, PUT, _body(route, table))
 
 
 def delete_message(route: Route, table: int = MAIN) -> Message:
-    """This very route; ESRCH: it was not there."""
-    return Message(RTM_DELROUTE, 0, _body(route, table))
+    """Delete exactly this route. ESRCH: it was not there."""
+    return Message(uapi.RTM_DELROUTE, 0, _body(route, table))
 
 
 def last_messages(table: int, *, make: bool) -> Iterator[Message]:
-    """What of a VRF has no other way is unreachable: without this the lookup would go on in the main table."""
+    """A VRF's last route makes the rest unreachable. Without it the kernel would go on looking in the main table."""
     for version in (4, 6) if sysctl.exists("net/ipv6") else (4,):
-        body = _head(version, 0, table, _UNIVERSE, _UNREACHABLE) + attribute(_PRIORITY, LAST_METRIC)
-        yield Message(RTM_NEWROUTE, CREATE | REPLACE, body) if make else Message(RTM_DELROUTE, 0, body)
+        body = _head(version, 0, table, uapi.RT_SCOPE_UNIVERSE, uapi.RTN_UNREACHABLE)
+        body += attribute(uapi.RTA_PRIORITY, LAST_METRIC)
+        yield (Message(uapi.RTM_NEWROUTE, PUT, body) if make else Message(uapi.RTM_DELROUTE, 0, body))
 
 
 def ours(netlink: Netlink, table: int = MAIN) -> Iterator[Route]:
     """Each route of a table with our protocol number: for the agent's start."""
     for version in (4, 6):
         try:
-            found = netlink.dump(Message(RTM_GETROUTE, 0, _head(version, 0, table, 0, 0)))
+            found = netlink.dump(Message(uapi.RTM_GETROUTE, 0, _head(version, 0, table, 0, 0)))
         except NetlinkError as error:
             if error.errno != errno.ENOENT:  # no such table yet
                 raise
@@ -130,35 +105,37 @@ def ours(netlink: Netlink, table: int = MAIN) -> Iterator[Route]:
 
 
 def _read(data: bytes, version: int, table: int) -> Route | None:
-    _, length, _, _, low, protocol, _, kind, flags = _RTMSG.unpack_from(data)
-    found = attributes(data, _RTMSG.size)
-    there = u32(found[_TABLE]) if _TABLE in found else low
-    if protocol != PROTOCOL or there != table or kind != _UNICAST or flags & _RTM_F_CLONED or _OIF not in found:
+    _, length, _, _, low, protocol, _, kind, flags = uapi.RTMSG.unpack_from(data)
+    found = attributes(data, uapi.RTMSG.size)
+    there = u32(found[uapi.RTA_TABLE]) if uapi.RTA_TABLE in found else low
+    is_ours = protocol == PROTOCOL and there == table and kind == uapi.RTN_UNICAST and not flags & uapi.RTM_F_CLONED
+    if not is_ours or uapi.RTA_OIF not in found:
         return None
-    address = ip_address(found.get(_DST, bytes(4 if version == 4 else 16)))
-    packed = found.get(_GATEWAY) or found.get(_VIA, b"")[2:]
-    stack = attributes(found.get(_ENCAP, b""), 0).get(_MPLS, b"")
+    address = ip_address(found.get(uapi.RTA_DST, bytes(4 if version == 4 else 16)))
+    packed = found.get(uapi.RTA_GATEWAY) or found.get(uapi.RTA_VIA, b"")[2:]
+    stack = attributes(found.get(uapi.RTA_ENCAP, b""), 0).get(uapi.MPLS_IPTUNNEL_DST, b"")
     label = int.from_bytes(stack[:3], "big") >> 4 if len(stack) == 4 else None
-    return Route(f"{address}/{length}", str(ip_address(packed)) if packed else None, u32(found[_OIF]), label)
+    return Route(f"{address}/{length}", str(ip_address(packed)) if packed else None, u32(found[uapi.RTA_OIF]), label)
 
 
 def label_message(label: int, device: int, *, make: bool) -> Message:
     """Packets that come with this label are routed behind `device`, a VRF. EEXIST: the label is somebody else's."""
     assert device > 0
-    head = _RTMSG.pack(AF_MPLS, 20, 0, 0, MAIN, PROTOCOL, _UNIVERSE, _UNICAST, 0)
-    body = head + attribute(_DST, _stack(label)) + attribute(_OIF, device)
-    return Message(RTM_NEWROUTE, CREATE | EXCL, body) if make else Message(RTM_DELROUTE, 0, body)
+    head = uapi.RTMSG.pack(uapi.AF_MPLS, 20, 0, 0, MAIN, PROTOCOL, uapi.RT_SCOPE_UNIVERSE, uapi.RTN_UNICAST, 0)
+    body = head + attribute(uapi.RTA_DST, _stack(label)) + attribute(uapi.RTA_OIF, device)
+    return Message(uapi.RTM_NEWROUTE, MAKE, body) if make else Message(uapi.RTM_DELROUTE, 0, body)
 
 
 def labels(netlink: Netlink) -> Iterator[tuple[int, int]]:
     """(label, device) of each label of ours; none without MPLS."""
     if not sysctl.exists("net/mpls"):
         return
-    for data in netlink.dump(Message(RTM_GETROUTE, 0, _RTMSG.pack(AF_MPLS, 0, 0, 0, 0, PROTOCOL, 0, 0, 0))):
-        protocol = _RTMSG.unpack_from(data)[5]
-        found = attributes(data, _RTMSG.size)
-        if protocol == PROTOCOL and _DST in found and _OIF in found:
-            yield int.from_bytes(found[_DST][:3], "big") >> 4, u32(found[_OIF])
+    question = uapi.RTMSG.pack(uapi.AF_MPLS, 0, 0, 0, 0, PROTOCOL, 0, 0, 0)
+    for data in netlink.dump(Message(uapi.RTM_GETROUTE, 0, question)):
+        protocol = uapi.RTMSG.unpack_from(data)[5]
+        found = attributes(data, uapi.RTMSG.size)
+        if protocol == PROTOCOL and uapi.RTA_DST in found and uapi.RTA_OIF in found:
+            yield int.from_bytes(found[uapi.RTA_DST][:3], "big") >> 4, u32(found[uapi.RTA_OIF])
 
 
 def forwards_mpls(netlink: Netlink) -> bool:
@@ -173,13 +150,13 @@ def forwards_mpls(netlink: Netlink) -> bool:
 
 
 def accept_labels(last: int) -> None:
-    """Have the kernel know labels up to this one. Raises KernelRefused."""
+    """Let the kernel use MPLS labels up to this one. Raises KernelRefused."""
     if int(sysctl.read("net/mpls/platform_labels")) <= last:
         sysctl.write("net/mpls/platform_labels", str(last + 1))
 
 
 def accept_mpls(device: int) -> None:
-    """Have the kernel take MPLS packets that come in by this link."""
+    """Let the kernel accept MPLS packets that come in by this link."""
     try:
         name = f"net/mpls/conf/{socket.if_indextoname(device)}/input"
     except OSError:
@@ -189,35 +166,35 @@ def accept_mpls(device: int) -> None:
 
 
 def way_to(netlink: Netlink, address: str) -> tuple[str | None, int] | None:
-    """(gateway, device) by which the node reaches an address now; None: it does not, or the address is its own."""
+    """(gateway, device) by which the node reaches an address; None if it does not, or the address is its own."""
     (answer,) = netlink.send(way_message(address))
     if isinstance(answer, NetlinkError):
         return None
     kind, found = way_of(answer)
-    if kind != _UNICAST or _OIF not in found:
+    if kind != uapi.RTN_UNICAST or uapi.RTA_OIF not in found:
         return None
-    return (str(ip_address(found[_GATEWAY])) if _GATEWAY in found else None), u32(found[_OIF])
+    return (str(ip_address(found[uapi.RTA_GATEWAY])) if uapi.RTA_GATEWAY in found else None), u32(found[uapi.RTA_OIF])
 
 
 def reached_by(netlink: Netlink, address: str) -> int | None:
     """The prefix length of the route by which the node reaches an address, None: there is none, or it is ours."""
     question = way_message(address)
     head = bytearray(question.body)
-    struct.pack_into("=I", head, _RTMSG.size - 4, _RTM_F_FIB_MATCH)
-    (answer,) = netlink.send(Message(RTM_GETROUTE, 0, bytes(head)))
+    struct.pack_into("=I", head, uapi.RTMSG.size - 4, uapi.RTM_F_FIB_MATCH)
+    (answer,) = netlink.send(Message(uapi.RTM_GETROUTE, 0, bytes(head)))
     if isinstance(answer, NetlinkError):
         return None
-    _, length, _, _, _, protocol, *_ = _RTMSG.unpack_from(answer)
+    _, length, _, _, _, protocol, *_ = uapi.RTMSG.unpack_from(answer)
     return None if protocol == PROTOCOL else int(length)
 
 
 def connected(netlink: Netlink) -> Iterator[tuple[str, IPv4Network | IPv6Network, int]]:
     """(address, subnet, device) of each of the node's own addresses, of every interface."""
     for version in (4, 6):
-        for data in netlink.dump(Message(RTM_GETADDR, 0, _IFADDR.pack(family_of(version), 0, 0, 0, 0))):
-            _, length, _, _, index = _IFADDR.unpack_from(data)
-            found = attributes(data, _IFADDR.size)
-            there = found.get(_IFA_ADDRESS) or found.get(_IFA_LOCAL)  # that of the other end, where there is one
-            if there:
-                address = str(ip_address(found.get(_IFA_LOCAL) or there))
-                yield address, ip_network((ip_address(there), length), strict=False), index
+        for data in netlink.dump(Message(uapi.RTM_GETADDR, 0, uapi.IFADDRMSG.pack(family_of(version), 0, 0, 0, 0))):
+            _, length, _, _, index = uapi.IFADDRMSG.unpack_from(data)
+            found = attributes(data, uapi.IFADDRMSG.size)
+            own = found.get(uapi.IFA_LOCAL)
+            other = found.get(uapi.IFA_ADDRESS) or own  # on a point-to-point link the subnet is the other end's
+            if other:
+                yield str(ip_address(own or other)), ip_network((ip_address(other), length), strict=False), index

@@ -1,7 +1,7 @@
-"""macspoofchk: a container's port takes frames from that container's MAC address alone.
+"""The MAC check: a container's port takes frames from that container's MAC address alone.
 
-One nftables table of the bridge family holds two sets, the ports that are checked and the pairs of port and MAC
-that may pass; an attachment is an element of each.
+One nftables table (family bridge) has two sets: the ports that are checked, and the pairs of port and MAC that may
+pass. A container is one element of each.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from bgpcni.errors import CheckFailed, KernelRefused, UnsupportedField
-from bgpcni.kernel import nftables
+from bgpcni.errors import CheckFailed, KernelRefused, Unsupported
+from bgpcni.kernel import nftables, uapi
 from bgpcni.kernel.links import mac_bytes
-from bgpcni.kernel.nftables import BRIDGE, TABLE, Element
+from bgpcni.kernel.nftables import TABLE, Element
 
 _NAME_OCTETS = 16
 _OWNER_MAX = 100
 
 
 def install(owner: str, port: str, mac: str) -> None:
-    """Check `port`, the host end's name. Idempotent. Raises UnsupportedField where this node cannot."""
+    """Check `port`, the host end's name. Idempotent. Raises Unsupported where this node cannot."""
     if not nftables.available():
-        raise UnsupportedField("macspoofchk: needs nftables: the nft executable is not installed")
+        raise Unsupported("it needs nftables, and the nft executable is not installed")
     elements = _elements(owner, port, mac)
     try:
         nftables.add(elements)
@@ -29,27 +29,25 @@ def install(owner: str, port: str, mac: str) -> None:
         try:
             nftables.apply(table_commands())
         except KernelRefused as error:
-            raise UnsupportedField(
-                f"macspoofchk: this kernel's nftables cannot filter on a bridge: {error.msg}"
-            ) from None
+            raise Unsupported(f"this kernel's nftables cannot filter on a bridge: {error.msg}") from None
         nftables.add(elements)
 
 
 def remove(owner: str, port: str, mac: str) -> None:
-    """Check it no more; missing is success."""
+    """Stop checking a port. It is no error if nothing is there."""
     nftables.remove(_elements(owner, port, mac))
 
 
 def remove_of(ports: Collection[str]) -> None:
-    """Whatever is there for these ports: the pairs first, as their MACs are not known otherwise."""
+    """Stop checking these ports, whatever their MACs are."""
     names = {port.encode().ljust(_NAME_OCTETS, b"\0") for port in ports}
     for set_name in ("allowed", "checked"):
-        found = nftables.elements(BRIDGE, set_name)
+        found = nftables.elements(uapi.NFPROTO_BRIDGE, set_name)
         nftables.remove([element for element in found if element.key[:_NAME_OCTETS] in names])
 
 
 def remove_found(owner: str) -> None:
-    """The same where port and MAC are not known: they are looked for. Raises KernelRefused."""
+    """Stop checking an owner's ports, which are looked up. Raises KernelRefused."""
     if not nftables.available():
         return
     for element in nftables.listed_set("bridge", "allowed"):
@@ -59,12 +57,12 @@ def remove_found(owner: str) -> None:
 
 
 def check(owner: str, port: str, mac: str) -> None:
-    """Raise CheckFailed where the port is not checked any more."""
+    """Raises CheckFailed if the port is not checked any more."""
     for element in _elements(owner, port, mac):
         if nftables.get(element) is None:
-            raise CheckFailed(f"macspoofchk: {port} is not in set {element.name} of nftables table bridge {TABLE}")
+            raise CheckFailed(f"{port} is not in set {element.name} of nftables table bridge {TABLE}")
     if not nftables.rules("bridge", "prerouting"):
-        raise CheckFailed(f"macspoofchk: chain prerouting of nftables table bridge {TABLE} is empty or missing")
+        raise CheckFailed(f"chain prerouting of nftables table bridge {TABLE} is empty or missing")
 
 
 def table_commands() -> list[dict[str, Any]]:
@@ -89,9 +87,9 @@ def table_commands() -> list[dict[str, Any]]:
 
 
 def _elements(owner: str, port: str, mac: str) -> list[Element]:
-    """The pair first: a port that is checked always has its MAC."""
+    """The pair comes first, so that no port is checked before its MAC may pass."""
     name = port.encode().ljust(_NAME_OCTETS, b"\0")
     return [
-        Element(BRIDGE, "allowed", name + mac_bytes(mac) + b"\0\0", comment=owner[:_OWNER_MAX]),
-        Element(BRIDGE, "checked", name, comment=owner[:_OWNER_MAX]),
+        Element(uapi.NFPROTO_BRIDGE, "allowed", name + mac_bytes(mac) + b"\0\0", comment=owner[:_OWNER_MAX]),
+        Element(uapi.NFPROTO_BRIDGE, "checked", name, comment=owner[:_OWNER_MAX]),
     ]

@@ -1,4 +1,4 @@
-"""Sysctls of the calling thread's network namespace (/proc/sys/net follows it), changed only where they must."""
+"""Sysctls of the calling thread's network namespace, which /proc/sys/net shows. They are changed only if needed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import socket
 from pathlib import Path
 
 from bgpcni.errors import KernelRefused
+from bgpcni.kernel import uapi
 from bgpcni.kernel.library import iproute
 
 log = logging.getLogger(__name__)
 _ROOT = Path("/proc/sys")
-_RTPROT_RA = 9
 
 
 def read(name: str) -> str:
-    """`net/ipv4/ip_forward` → its value; slashes, for interface names may hold dots."""
+    """`net/ipv4/ip_forward` → its value. Written with slashes, because interface names may contain dots."""
     fd = os.open(f"{_ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(fd, 4096).decode("ascii").strip()
@@ -25,12 +25,12 @@ def read(name: str) -> str:
 
 
 def exists(name: str) -> bool:
-    """Whether this kernel has it: IPv6 may be compiled out or switched off."""
+    """Whether this kernel has it: IPv6 may be missing or switched off."""
     return (_ROOT / name).exists()
 
 
 def write(name: str, value: str) -> None:
-    """Set it unless it has that value. Raises KernelRefused."""
+    """Set it unless it has that value already. Raises KernelRefused."""
     try:
         if read(name) != value:
             (_ROOT / name).write_text(value, encoding="ascii")
@@ -39,7 +39,7 @@ def write(name: str, value: str) -> None:
 
 
 def put(name: str, value: str) -> bool:
-    """Set it without a look at what it was; False where this kernel has none of that name, or refuses."""
+    """Set it without reading it first. False if this kernel does not have it, or refuses."""
     try:
         fd = os.open(f"{_ROOT}/{name}", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
@@ -54,19 +54,19 @@ def put(name: str, value: str) -> bool:
 
 
 def forwards(version: int, device: str) -> bool:
-    """Whether what comes in by this device may be forwarded: a device's own affair with IPv4, the node's with IPv6."""
+    """Whether packets that come in by this device are forwarded: set for each device in IPv4, for all in IPv6."""
     try:
         if version == 4:
             return read(f"net/ipv4/conf/{device}/forwarding") == "1"
         return read("net/ipv6/conf/all/forwarding") == "1" or read(f"net/ipv6/conf/{device}/force_forwarding") == "1"
     except FileNotFoundError:
-        return not exists(f"net/ipv{version}/conf/{device}")  # no such device: not this question's affair; no such key
+        return not exists(f"net/ipv{version}/conf/{device}")  # a device that is missing is no obstacle
 
 
 def enable_forwarding(version: int) -> None:
-    """Forwarding for IPv4 or IPv6. A default route learned by router advertisements survives it.
+    """Switch forwarding on for IPv4 or IPv6. A default route from router advertisements survives that.
 
-    `all.forwarding=1` purges such a route at once, so its device gets accept_ra=2 first.
+    The kernel removes such a route when `all.forwarding` is set to 1, unless its device has accept_ra=2 by then.
     """
     if version == 4:
         write("net/ipv4/ip_forward", "1")
@@ -75,9 +75,11 @@ def enable_forwarding(version: int) -> None:
         return
     with iproute() as library:
         for route in library.get_routes(family=socket.AF_INET6):
-            if route["proto"] == _RTPROT_RA and route["dst_len"] == 0:
+            if route["proto"] == uapi.RTPROT_RA and route["dst_len"] == 0:
                 device = socket.if_indextoname(route.get_attr("RTA_OIF"))
-                log.warning("IPv6 forwarding: %s has a default route by RA; setting accept_ra=2 there first", device)
+                log.warning("IPv6 forwarding: %s has a default route from router advertisements: setting accept_ra=2",
+                            device,
+                            extra={"link": device})  # fmt: skip
                 write(f"net/ipv6/conf/{device}/accept_ra", "2")
     log.info("enabling IPv6 forwarding")
     write("net/ipv6/conf/all/forwarding", "1")

@@ -1,7 +1,7 @@
-"""VLANs of a bridge: whether the kernel can filter them, what a port carries, the node's own interface in one.
+"""VLANs of a bridge: whether the kernel can filter them, which ones a port is in, the node's own interface in one.
 
-As the stock bridge plugin has it, a VLAN's gateway is a veth pair whose one end is a port of the bridge in that VLAN,
-and whose other, `BRIDGE.VLAN`, has the addresses; like the bridge it stays when the last container goes.
+The node's interface is a veth pair, as with the stock bridge plugin: one end is a port of the bridge in that VLAN, the
+other end, `BRIDGE.VLAN`, has the addresses. It stays when the last container goes, as the bridge does.
 """
 
 from __future__ import annotations
@@ -9,71 +9,47 @@ from __future__ import annotations
 import errno
 import secrets
 import struct
+import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
+from typing import NamedTuple
 
-from bgpcni.errors import KernelRefused, UnsupportedField
-from bgpcni.kernel import links, namespace, sysctl
-from bgpcni.kernel.netlink import (
-    ATTRIBUTE,
-    RTM_DELLINK,
-    RTM_GETVLAN,
-    RTM_SETLINK,
-    Message,
-    Netlink,
-    NetlinkError,
-    attribute,
-    attributes,
-    nested,
-)
+from bgpcni.errors import KernelRefused, Unsupported
+from bgpcni.kernel import links, namespace, sysctl, uapi
+from bgpcni.kernel.netlink import Message, Netlink, NetlinkError, attribute, attributes, each_attribute, nested
 
-PVID, UNTAGGED = 0x2, 0x4
-"""BRIDGE_VLAN_INFO_*: frames without a tag come in in this VLAN; its frames go out without one."""
+PVID, UNTAGGED = uapi.BRIDGE_VLAN_INFO_PVID, uapi.BRIDGE_VLAN_INFO_UNTAGGED
+"""Frames that come in without a tag are in this VLAN; frames of this VLAN go out without a tag."""
 LARGEST = 4094
 
-_AF_BRIDGE = 7
-_IFLA_AF_SPEC, _IFLA_BRIDGE_FLAGS, _IFLA_BRIDGE_VLAN_INFO = 26, 0, 2
-_OF_THE_MASTER = struct.pack("=H", 1)
-_RANGE_BEGIN, _RANGE_END = 0x8, 0x10
-_INFO, _VLANMSG = struct.Struct("=HH"), struct.Struct("=BxxxI")
-_ENTRY, _ENTRY_INFO, _ENTRY_RANGE = 1, 1, 2
-_BR_VLAN_FILTERING, _VLAN_ID = 7, 1
 
+class Tagging(NamedTuple):
+    """The VLANs of a port. `untagged`: its only VLAN, or the native one of a trunk, 0 for none. `tagged`: the others.
 
-@dataclass(frozen=True, slots=True)
-class Tagging:
-    """What a port carries. `untagged`: its one VLAN, or a trunk's native one, 0: none; `tagged`: a trunk's others.
-
-    `keep_default`: it stays in the bridge's default VLAN as well.
+    `keep_default`: the port also stays in the bridge's default VLAN.
     """
 
     untagged: int = 0
     tagged: tuple[int, ...] = ()
     keep_default: bool = False
 
-    @property
-    def key(self) -> str:
-        """The key of the network configuration that asks for it."""
-        return "vlan" if self.untagged else "vlanTrunk"
-
 
 # ---------------------------------------------------------------- the kernel's part
 
 
-def require(tagging: Tagging | None) -> None:
-    """Raises UnsupportedField where VLANs are asked for and this kernel's bridge has none. Changes nothing."""
-    if tagging is not None and not supported():
-        raise UnsupportedField(f"{tagging.key}: this kernel's bridge cannot filter VLANs")
+def require() -> None:
+    """Raises Unsupported if this kernel's bridge cannot filter VLANs. Changes nothing."""
+    if not supported():
+        raise Unsupported("this kernel's bridge cannot filter VLANs")
 
 
 @cache
 def supported() -> bool:
-    """Whether this kernel's bridge filters VLANs: one is asked to, in a network namespace that goes with it."""
-    from concurrent.futures import ThreadPoolExecutor  # here, for most calls do without
+    """Whether this kernel's bridge can filter VLANs. It is tried with a bridge in a network namespace of its own."""
+    from concurrent.futures import ThreadPoolExecutor  # imported here, because most calls do not need it
 
-    with ThreadPoolExecutor(1) as pool:  # the thread ends in there
+    with ThreadPoolExecutor(1) as pool:  # the thread stays in the new namespace, and both end
         return pool.submit(_try).result()
 
 
@@ -81,7 +57,7 @@ def _try() -> bool:
     try:
         namespace.unshare()
         with Netlink.open() as netlink:
-            netlink.run(links.bridge_message(attribute(_BR_VLAN_FILTERING, b"\1")))
+            netlink.run(links.bridge_message(attribute(uapi.IFLA_BR_VLAN_FILTERING, b"\1")))
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             return False
@@ -90,68 +66,59 @@ def _try() -> bool:
 
 
 def filters(bridge: links.Link) -> bool:
-    """Whether it keeps VLANs apart (vlan_filtering); one that does not forwards every frame to every port."""
-    return attributes(bridge.details, 0).get(_BR_VLAN_FILTERING) == b"\1"
+    """Whether it keeps VLANs apart (vlan_filtering). A bridge that does not sends every frame to every port."""
+    return attributes(bridge.details, 0).get(uapi.IFLA_BR_VLAN_FILTERING) == b"\1"
 
 
 # ---------------------------------------------------------------- ports
 
 
 def port_messages(index: int, tagging: Tagging) -> list[Message]:
-    """Have a port carry this; none where nothing is to be changed. A VLAN that it is in already is no error."""
+    """The messages that put a port into its VLANs; none if nothing is to change. It may be in them already."""
     assert index > 0
     wanted = list(_infos(tagging.tagged))
     if tagging.untagged:
         wanted.append((PVID | UNTAGGED, tagging.untagged))
     if not wanted:
         return []
-    join = Message(RTM_SETLINK, 0, _of_port(index, wanted))
+    join = Message(uapi.RTM_SETLINK, 0, _of_port(index, wanted))
     if tagging.keep_default:
         return [join]
     others = set(range(1, LARGEST + 1)) - {tagging.untagged, *tagging.tagged}
-    return [Message(RTM_DELLINK, 0, _of_port(index, _infos(others))), join]
+    return [Message(uapi.RTM_DELLINK, 0, _of_port(index, _infos(others))), join]
 
 
 def _infos(vlans: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """(flags, VLAN) as struct bridge_vlan_info has them, neighbours as ranges."""
+    """(flags, VLAN) for each struct bridge_vlan_info. Consecutive VLANs become a range."""
     for _, run in groupby(enumerate(sorted(vlans)), lambda item: item[1] - item[0]):
         found = [vlan for _, vlan in run]
         if len(found) == 1:
             yield 0, found[0]
         else:
-            yield from ((_RANGE_BEGIN, found[0]), (_RANGE_END, found[-1]))
+            yield from ((uapi.BRIDGE_VLAN_INFO_RANGE_BEGIN, found[0]), (uapi.BRIDGE_VLAN_INFO_RANGE_END, found[-1]))
 
 
 def _of_port(index: int, infos: Iterable[tuple[int, int]]) -> bytes:
-    body = b"".join(attribute(_IFLA_BRIDGE_VLAN_INFO, _INFO.pack(*info)) for info in infos)
-    spec = nested(_IFLA_AF_SPEC, attribute(_IFLA_BRIDGE_FLAGS, _OF_THE_MASTER), body)
-    return links.header(index, family=_AF_BRIDGE) + spec
+    where = attribute(uapi.IFLA_BRIDGE_FLAGS, struct.pack("=H", uapi.BRIDGE_FLAGS_MASTER))
+    vlans = (attribute(uapi.IFLA_BRIDGE_VLAN_INFO, uapi.BRIDGE_VLAN_INFO.pack(*info)) for info in infos)
+    return links.header(index, family=uapi.AF_BRIDGE) + nested(uapi.IFLA_AF_SPEC, where, *vlans)
 
 
 def of(netlink: Netlink, index: int) -> dict[int, int]:
-    """VLAN → flags of a port, or of the bridge itself as a port of its own."""
+    """The VLANs of a port, with their flags; or of the bridge itself, which is a port of its own."""
     found: dict[int, int] = {}
-    for data in netlink.dump(Message(RTM_GETVLAN, 0, _VLANMSG.pack(_AF_BRIDGE, index))):
-        for entry in _entries(data):
-            flags, first = _INFO.unpack(entry[_ENTRY_INFO])
-            (last,) = struct.unpack("=H", entry[_ENTRY_RANGE]) if _ENTRY_RANGE in entry else (first,)
-            found |= dict.fromkeys(range(first, last + 1), flags)
+    for data in netlink.dump(Message(uapi.RTM_GETVLAN, 0, uapi.BR_VLAN_MSG.pack(uapi.AF_BRIDGE, index))):
+        for kind, value in each_attribute(data, uapi.BR_VLAN_MSG.size):
+            if kind == uapi.BRIDGE_VLANDB_ENTRY:
+                entry = attributes(value, 0)
+                flags, first = uapi.BRIDGE_VLAN_INFO.unpack(entry[uapi.BRIDGE_VLANDB_ENTRY_INFO])
+                last = int.from_bytes(entry.get(uapi.BRIDGE_VLANDB_ENTRY_RANGE, b""), sys.byteorder) or first
+                found |= dict.fromkeys(range(first, last + 1), flags)
     return found
 
 
-def _entries(data: bytes) -> Iterator[dict[int, bytes]]:
-    at = _VLANMSG.size
-    while at + ATTRIBUTE.size <= len(data):
-        length, kind = ATTRIBUTE.unpack_from(data, at)
-        if length < ATTRIBUTE.size:
-            return
-        if kind & 0x3FFF == _ENTRY:
-            yield attributes(data[at + ATTRIBUTE.size : at + length], 0)
-        at += (length + 3) & ~3
-
-
 def is_untagged(flags: int) -> bool:
-    """Both ways: what a port without VLANs of its own sends and receives."""
+    """Whether frames of this VLAN have no tag in both directions."""
     return flags & (PVID | UNTAGGED) == PVID | UNTAGGED
 
 
@@ -163,15 +130,15 @@ def _untagged(netlink: Netlink, index: int) -> int | None:
 
 
 def gateway_name(bridge: str, vlan: int) -> str:
-    """As the stock bridge plugin calls it."""
+    """The name that the stock bridge plugin gives it."""
     return f"{bridge}.{vlan}"
 
 
 def ensure_gateway(netlink: Netlink, bridge: links.Link, tagging: Tagging) -> links.Link:
-    """The node's interface in the VLAN, up. Idempotent: what a kill, or the bridge's deletion, left is completed.
+    """Make sure that the node has an interface in the VLAN, and that it is up. It completes what was cut short.
 
-    One that is no veth pair on this bridge (a VLAN device that the operator made) is used as it is. Raises
-    KernelRefused, TryAgain where the bridge has no port left.
+    An interface that is no veth pair on this bridge (a VLAN device that the operator made) is used as it is. Raises
+    KernelRefused; TryAgain if the bridge has no port left.
     """
     name = gateway_name(bridge.name, tagging.untagged)
     try:
@@ -179,18 +146,18 @@ def ensure_gateway(netlink: Netlink, bridge: links.Link, tagging: Tagging) -> li
         port = _other_end(netlink, link)
         if port is not None and port.master in (0, bridge.index):
             keep = True
-            if not port.master:  # the bridge puts it into its default VLAN anew
+            if not port.master:  # the bridge puts it into its default VLAN again
                 netlink.run(links.port_message(port.index, bridge.index))
                 keep = tagging.keep_default
             netlink.run(*port_messages(port.index, Tagging(tagging.untagged, keep_default=keep)))
         if not link.up:
-            for setting in ("accept_dad", "accept_ra"):  # as of a bridge that we make
+            for setting in ("accept_dad", "accept_ra"):  # as on a bridge that we make
                 sysctl.put(f"net/ipv6/conf/{name}/{setting}", "0")
             netlink.run(links.set_up_message(link.index))
     except NetlinkError as error:
         if error.errno == links.EXFULL:
             raise links.no_port_left(bridge.name) from None
-        raise KernelRefused(f"{tagging.key}: {name}: {error.strerror}") from None
+        raise KernelRefused(f"VLAN interface {name}: {error.strerror}") from None
     return link
 
 
@@ -200,13 +167,13 @@ def _make(netlink: Netlink, bridge: links.Link, name: str, tagging: Tagging) -> 
             netlink, host=f"veth{secrets.token_hex(4)}", inside=name, namespace=None, bridge=bridge.index,
             mtu=bridge.mtu, group=0,
         )  # fmt: skip
-        netlink.run(*port_messages(port, replace(tagging, tagged=())))
+        netlink.run(*port_messages(port, tagging._replace(tagged=())))
     except NetlinkError as error:
         if error.errno != errno.EEXIST:  # else another ADD made it meanwhile
             raise
     link = links.find(netlink, name=name)
     if link is None:
-        raise KernelRefused(f"{tagging.key}: {name} vanished while it was made")
+        raise KernelRefused(f"VLAN interface {name} vanished while it was made")
     return link
 
 
@@ -217,16 +184,16 @@ def _other_end(netlink: Netlink, link: links.Link) -> links.Link | None:
 
 
 def leads(netlink: Netlink, device: int, bridge: int, port: int) -> bool:
-    """Whether what leaves by `device` comes out of the bridge's `port` as an untagged frame, and back.
+    """Whether frames between `device` and the bridge's `port` pass without a tag, in both directions.
 
-    `device`: the bridge itself, a veth whose other end is its port, or a VLAN device upon it.
+    `device`: the bridge itself, a veth whose other end is a port of the bridge, or a VLAN device on the bridge.
     """
     via, switch = links.find(netlink, index=device), links.find(netlink, index=bridge)
     if via is None or switch is None:
         return False
     keeps_apart = filters(switch)
     if via.kind == "vlan" and via.peer == bridge:
-        (vlan,) = struct.unpack("=H", attributes(via.details, 0)[_VLAN_ID])
+        (vlan,) = struct.unpack("=H", attributes(via.details, 0)[uapi.IFLA_VLAN_ID])
         own = of(netlink, bridge)
         return keeps_apart and vlan in own and not own[vlan] & UNTAGGED and vlan == _untagged(netlink, port)
     entry = via if device == bridge else _other_end(netlink, via)

@@ -13,10 +13,10 @@ SECONDS = 60.0
 
 
 def compile_launcher(target: Path) -> str:
-    """Write the executable to `target`, static where a static C library is at hand. The reason if it failed, or ''.
+    """Write the executable to `target`, statically linked if possible. Returns the reason if it failed, else ''.
 
-    `$CC` names the compiler, else `musl-gcc` where it is installed, else `cc`: musl starts in half the time, since
-    glibc asks for the processor's features first, which a virtual machine answers slowly.
+    The compiler is `$CC`, else `musl-gcc` if it is installed, else `cc`. A program with musl starts in half the time,
+    because glibc first reads the processor's features, which is slow in a virtual machine.
     """
     given = shlex.split(os.environ.get("CC", ""))
     ways = [[*(given or ["cc"]), "-static"], given or ["cc"]]

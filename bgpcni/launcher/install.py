@@ -1,9 +1,9 @@
-"""Put the plugin executable, under its three names, where container runtimes look, and the sample configuration where
-they do not take it for a network; and take all of it away again.
+"""`bgpcni install` and `uninstall`: the plugin executable, under its three names, where container runtimes look, and
+the sample configuration under a name that runtimes ignore.
 
-The launcher is the compiled one from the wheel, else compiled here, else the script; each is tried on this node
-before it is put in place. Every file is replaced whole or not at all. A configuration that somebody changed is kept,
-and what is not ours is not removed.
+The launcher is the compiled one from the wheel, else one compiled here, else the script; each is tried on this node
+before it is installed. Every file is replaced atomically. A configuration that somebody changed is kept, and what is
+not ours is not removed.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from bgpcni.paths import SAMPLES
 
 NAMES = ("bgpcni", "bagpipe", "bgpcni-ipam")
 LIVE = "10-bagpipe.conf"
-"""The sample in `conf/`. Earlier installations put it into conf_dir under this name, where it is a network."""
+"""The sample in `conf/`. Earlier releases installed it under this name, which runtimes take for a network."""
 SAMPLE = f"{LIVE}.sample"
-"""Its name in conf_dir: no runtime reads files that end so."""
+"""Its name in conf_dir: runtimes ignore files with this ending."""
 OURS = b"bgpcni.plugin"
-"""What every launcher of ours has in it, compiled or not, of this release or an earlier one."""
+"""A text that every launcher of ours contains, compiled or not, of this or an earlier release."""
 MARKER = b"@BGPCNI-PYTHON@"
 FIELD = 4096
-"""Octets of the interpreter's path in the compiled launcher, with the NUL that ends it."""
+"""Size of the interpreter's path in the compiled launcher, in octets, with the NUL that ends it."""
 SHEBANG = 127
-"""Octets of the first line that every kernel reads (`BINPRM_BUF_SIZE` before Linux 5.1, less one)."""
+"""How many octets of a script's first line every kernel reads (`BINPRM_BUF_SIZE` before Linux 5.1, less one)."""
 
 PREBUILT = Path(__file__).with_name("launcher")
 SCRIPT = Path(__file__).with_name("launcher.py")
 OLDER_SAMPLES: frozenset[str] = frozenset()
-"""SHA-256 of every sample that an earlier release put in place: unchanged ones are replaced."""
+"""SHA-256 of every sample that an earlier release installed: an unchanged one is replaced."""
 
 Launcher = Literal["from the wheel", "compiled here", "script"]
 
@@ -49,9 +49,8 @@ Launcher = Literal["from the wheel", "compiled here", "script"]
 class Installed:
     """What an installation did. `reason`: why the launcher is a script, else ''.
 
-    `plugins` are the executables, `written` those files (configurations as well) that are new or changed;
-    `kept` the configurations that were left alone because somebody changed them. `warnings`: what the operator
-    should look at.
+    `plugins`: the executables. `written`: the files, configurations included, that are new or changed. `kept`: the
+    configurations that were kept because somebody changed them. `warnings`: for the operator.
     """
 
     launcher: Launcher
@@ -64,7 +63,7 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class Uninstalled:
-    """What was taken away, and what was left alone because it is not ours or somebody changed it."""
+    """The files that were removed, and those that were kept because they are not ours or somebody changed them."""
 
     removed: tuple[Path, ...]
     kept: tuple[Path, ...]
@@ -72,7 +71,7 @@ class Uninstalled:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The folders of plugins to install into, and what is to be said about that choice."""
+    """The folders into which the plugins are installed, with warnings about that choice."""
 
     folders: tuple[Path, ...]
     warnings: tuple[str, ...] = ()
@@ -81,8 +80,8 @@ class Places:
 def places(bin_dir: Path | None = None, root: Path = Path("/")) -> Places:
     """Where to install: `bin_dir` if it is given, else where the runtimes found below `root` look.
 
-    A folder that a release of ours is in already is kept up to date as well. A warning for a `bin_dir` that no
-    runtime found here looks into.
+    A folder that has an earlier release of ours is updated, too. There is a warning for a `bin_dir` in which no runtime
+    of this host looks.
     """
     found = runtimes.find(root)
     if bin_dir is None:
@@ -118,11 +117,11 @@ def _below(root: Path, folder: Path) -> Path:
 
 
 def install(bin_dirs: Sequence[Path], conf_dir: Path | None = None, python: str | Path = sys.executable) -> Installed:
-    """Install or bring up to date; doing it again changes nothing. Folders that are missing are made.
+    """Install or update; a second run changes nothing. Missing folders are made.
 
-    `python` is the interpreter that has this package, for calls that no agent answers; links in its path are kept
-    (a virtual environment's interpreter is one). Raises IoFailure, and InvalidConfiguration for a path that does
-    not fit.
+    `python`: the interpreter that has this package, for calls that no agent answers. Symbolic links in its path are
+    kept, because the interpreter of a virtual environment is one. Raises IoFailure, and InvalidConfiguration for a path
+    that is too long.
     """
     interpreter = os.fsencode(os.path.abspath(python))
     for bin_dir in bin_dirs:
@@ -153,10 +152,10 @@ def install(bin_dirs: Sequence[Path], conf_dir: Path | None = None, python: str 
 
 
 def uninstall(bin_dirs: Sequence[Path], conf_dir: Path | None = None) -> Uninstalled:
-    """Remove what `install` put there, now or by an earlier release; doing it again changes nothing.
+    """Remove what `install` of this or an earlier release has installed; a second run changes nothing.
 
-    A file under one of the plugin's names that is not ours stays, and so does a sample that somebody changed. The
-    sample under its old, live name goes if it is unchanged: it names a plugin that is gone.
+    A file that has one of the plugin's names but is not ours is kept, and so is a sample that somebody changed. The
+    sample under its old name is removed if it is unchanged, because it names a plugin that is gone.
     """
     removed: list[Path] = []
     kept: list[Path] = []
@@ -176,21 +175,21 @@ def uninstall(bin_dirs: Sequence[Path], conf_dir: Path | None = None) -> Uninsta
 
 
 def attached(data_dir: Path) -> int:
-    """How many containers' interfaces have a record there: their DEL needs the plugin."""
+    """How many attachments have a record in `up`: the plugin is needed for their DEL."""
     return sum(1 for _ in (data_dir / "attachments/up").rglob("*.json"))
 
 
 def render(installed: Installed) -> str:
-    """For people: one line for each file, then what launcher it is."""
+    """The outcome as text: one line for each file, then the kind of launcher."""
     lines = [f"{'wrote' if path in installed.written else 'up to date'}  {path}" for path in installed.plugins]
     lines += [f"wrote  {path}" for path in installed.written if path not in installed.plugins]
-    lines += [f"kept  {path}: it was changed, and is yours" for path in installed.kept]
-    why = f" ({installed.reason}): each call costs a start of Python" if installed.reason else ""
+    lines += [f"kept  {path}: somebody changed it" for path in installed.kept]
+    why = f" ({installed.reason}): each call has to start Python" if installed.reason else ""
     return "\n".join([*lines, f"launcher: {installed.launcher}{why}"])
 
 
 def render_uninstalled(uninstalled: Uninstalled) -> str:
-    """For people: one line for each file."""
+    """The outcome as text: one line for each file."""
     lines = [f"removed  {path}" for path in uninstalled.removed]
     lines += [f"kept  {path}: it is not ours, or somebody changed it" for path in uninstalled.kept]
     return "\n".join(lines or ["nothing of bgpcni was found"])
@@ -201,28 +200,28 @@ def patched(image: bytes, python: bytes) -> bytes:
     if image.count(MARKER) != 1:
         raise IoFailure("the compiled launcher is damaged: it has no field for the interpreter's path")
     if len(python) >= FIELD or b"\0" in python:
-        raise InvalidConfiguration(f"python: a path of {len(python)} octets; {FIELD - 1} fit")
+        raise InvalidConfiguration(f"python: the path has {len(python)} octets, {FIELD - 1} at most are possible")
     start = image.index(MARKER)
     return image[:start] + python.ljust(FIELD, b"\0") + image[start + FIELD :]
 
 
 def script(python: bytes) -> bytes:
-    """The script launcher for this interpreter. A path that a `#!` line cannot hold is started through sh."""
+    """The script launcher for this interpreter. It starts through sh if the path does not fit into a `#!` line."""
     try:
         name = repr(python.decode()).encode()
     except UnicodeDecodeError as error:
-        raise InvalidConfiguration(f"python: a script cannot hold this path: {python!r}") from error
+        raise InvalidConfiguration(f"python: a script cannot contain this path: {python!r}") from error
     if any(c in python for c in b"'\\\n"):
-        raise InvalidConfiguration(f"python: a script cannot hold this path: {python!r}")
+        raise InvalidConfiguration(f"python: a script cannot contain this path: {python!r}")
     first = b"#!" + python + b" -IS\n"
     if len(first) > SHEBANG or any(c in python for c in b" \t"):
-        # To sh a command ('''exec' is the word exec), to Python a string.
+        # sh reads this as a command ('''exec' is the word exec), Python reads it as a string.
         first = b"#!/bin/sh\n'''exec' '" + python + b"' -IS \"$0\"\n' '''\n"
     return first + SCRIPT.read_bytes().replace(b'"' + MARKER + b'"', name, 1)
 
 
 def _choose(bin_dir: Path, python: bytes) -> tuple[Launcher, str, bytes]:
-    """The fastest launcher that works here: its kind, why it is a script or '', and the file's content."""
+    """The fastest launcher that works here: its kind, why it is a script (or ''), and the content of the file."""
     reasons: list[str] = []
     if PREBUILT.is_file():
         image = PREBUILT.read_bytes()
@@ -240,7 +239,8 @@ def _choose(bin_dir: Path, python: bytes) -> tuple[Launcher, str, bytes]:
 
 
 def _defect(bin_dir: Path, image: bytes) -> str:
-    """Why this image does not run here, or ''. Unpatched, and with no agent, it must fail on its own marker."""
+    """Why this executable does not run here, or ''. It is run unpatched and without an agent, so it must fail to
+    execute the marker that stands in place of the interpreter's path."""
     with _temporary(bin_dir / "probe", image, 0o755) as probe:
         try:
             done = subprocess.run(
@@ -257,7 +257,8 @@ def _defect(bin_dir: Path, image: bytes) -> str:
 
 
 def _found(target: Path) -> bytes | None:
-    """What is there: None for nothing, b"" for what is no file, which is somebody's as well."""
+    """The content of the file; None if there is nothing; b"" for anything that is not a plain file, which is not
+    ours."""
     if not os.path.lexists(target):
         return None
     with _saying(target):
@@ -269,18 +270,18 @@ def _sample() -> bytes:
 
 
 def _is_sample(content: bytes | None) -> bool:
-    """Whether it is the sample as this release or an earlier one has it: nobody changed it."""
+    """Whether this is an unchanged sample of this release or an earlier one."""
     return content is not None and (content == _sample() or hashlib.sha256(content).hexdigest() in OLDER_SAMPLES)
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether it is a launcher of ours. A link is somebody's own, and so is what is no file."""
+    """Whether this is a launcher of ours. A symbolic link, or anything that is not a plain file, is not."""
     with _saying(path):
         return path.is_file() and not path.is_symlink() and OURS in path.read_bytes()
 
 
 def _put(target: Path, content: bytes, mode: int) -> bool:
-    """Make `target` that content with that mode, atomically. False: it was so already."""
+    """Write `target` with this content and mode, atomically. False if it was like that already."""
     with _saying(target):
         plain = target.is_file() and not target.is_symlink()
         if plain and target.stat().st_mode & 0o7777 == mode and target.read_bytes() == content:
@@ -292,7 +293,7 @@ def _put(target: Path, content: bytes, mode: int) -> bool:
 
 @contextmanager
 def _temporary(beside: Path, content: bytes, mode: int) -> Iterator[Path]:
-    """A whole file on disk in the folder of `beside`, hidden, and gone afterwards unless it was renamed."""
+    """A complete hidden file in the folder of `beside`; it is removed afterwards unless it was renamed."""
     fd, name = tempfile.mkstemp(dir=beside.parent, prefix=f".{beside.name}.")
     temporary = Path(name)
     try:
@@ -308,7 +309,7 @@ def _temporary(beside: Path, content: bytes, mode: int) -> Iterator[Path]:
 
 @contextmanager
 def _saying(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors into ours, with the path that they are about."""
+    """Turn OSError into IoFailure, with the path."""
     try:
         yield
     except CniError:

@@ -1,17 +1,16 @@
-/* The plugin executable that a container runtime starts: hands a CNI call to the agent, or to the Python plugin.
+/* The plugin executable that a container runtime starts. It passes a CNI call to the agent, or to the Python plugin.
  *
  * The call (CNI's variables, stdin, an open descriptor of CNI_NETNS) goes to the agent's socket in the format of
- * protocol.py; the agent's reply becomes our stdout, stderr and exit code. Where no agent answers, or it ends before
- * its reply is whole, the call is refused if an agent should be there, with the words of plugin.py and without starting
- * Python for them; else the Python plugin is executed in our place with the same stdin and environment. Nothing reaches
- * stdout before a whole reply was read, so the Python plugin always starts with a clean one.
+ * protocol.py; the agent's reply becomes our stdout, stderr and exit code. If no agent answers, or it ends before its
+ * reply is complete, and an agent should be running, we answer with the error that plugin.py would give, without
+ * starting Python. If none should be running, we execute the Python plugin with the same stdin and environment.
+ * Nothing is written to stdout before the whole reply was read, so the Python plugin always starts with an empty one.
  *
- * Under the name `bgpcni-ipam` it is another plugin, which the agent does not serve: that goes to Python at once.
+ * Under the name `bgpcni-ipam` this is an IPAM plugin, which the agent does not serve: Python is executed at once.
  *
- * It may not read JSON, and judges nothing: what cannot be opened is not sent, and whoever answers the call says what
- * is wrong with it. So a call that lacks a variable, and VERSION, whose answer repeats what stdin says, are never
- * refused here. stdin beyond the bound goes to the Python plugin cut to bound + 1 octets: too long there as well, hence
- * refused there in words.
+ * It may not read JSON and does not validate: what cannot be opened is not sent, and whoever answers the call reports
+ * the error. So a call that lacks a variable is never refused here, and neither is VERSION, whose answer repeats a part
+ * of stdin. A stdin that is too long is cut to limit + 1 octets and goes to the Python plugin, which refuses it.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -48,7 +47,7 @@
 
 extern char **environ;
 
-/* The installer writes the interpreter's path over the whole field; volatile, so that the compiler reads it there. */
+/* The installer overwrites this field with the interpreter's path. It is volatile, so that the compiler reads it. */
 static volatile char python[4096] = "@BGPCNI-PYTHON@";
 
 static char variables[MAX_GC], input[MAX_GC + 1], reply[MAX_REPLY];
@@ -60,7 +59,7 @@ static int complain(const char *what, const char *of)
     for (int i = 0; i < 6; i++)
         line[i] = (struct iovec){(char *)parts[i], strlen(parts[i])};
     if (writev(2, line, 6) < 0)
-        return 1; /* nobody left to tell */
+        return 1; /* there is nobody to tell it to */
     return 1;
 }
 
@@ -73,7 +72,7 @@ static int ready(int fd, short events, int milliseconds)
     return n > 0;
 }
 
-/* Octets read until `room` is full, the end, or an error. */
+/* Read until `room` octets are read, or until the end or an error. */
 static size_t read_whole(int fd, char *to, size_t room)
 {
     size_t have = 0;
@@ -112,7 +111,7 @@ static uint32_t get32(const unsigned char *at)
     return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
 }
 
-/* A runtime may start us without the first three descriptors; ours must not take their places. */
+/* A runtime may start us without descriptors 0 to 2; the ones that we open must not get these numbers. */
 static void fill_standard_descriptors(void)
 {
     int fd;
@@ -122,7 +121,7 @@ static void fill_standard_descriptors(void)
         close(fd);
 }
 
-/* With borrowed privileges (AT_SECURE) whoever calls may not choose the socket, here or in the Python plugin. */
+/* If we run with more privileges than the caller (AT_SECURE), the caller may not choose the socket or the folders. */
 static void drop_untrusted_variables(void)
 {
     char **kept = environ;
@@ -134,7 +133,7 @@ static void drop_untrusted_variables(void)
     *kept = NULL;
 }
 
-/* getenv() finds the first entry of a name; the agent must see the same one, and only that. */
+/* getenv() finds the first entry of a name, so the agent must get that one and no other. */
 static int shadowed(char **entry, size_t name)
 {
     for (char **earlier = environ; earlier != entry; earlier++)
@@ -143,7 +142,7 @@ static int shadowed(char **entry, size_t name)
     return 0;
 }
 
-/* The environment block of protocol.py; its size, or `limit` + 1 if it is larger than that. */
+/* Write the environment block of protocol.py. Returns its size, or `limit` + 1 if it is larger than `limit`. */
 static size_t gather_variables(size_t limit)
 {
     size_t have = 0;
@@ -160,7 +159,7 @@ static size_t gather_variables(size_t limit)
     return have;
 }
 
-/* A connected socket behind which an agent of root's or our own said HELLO, or -1. */
+/* A socket connected to an agent of root's or our own user that has sent HELLO, or -1. */
 static int reach_agent(void)
 {
     const char *path = getenv("BGPCNI_SOCKET");
@@ -190,7 +189,7 @@ static int reach_agent(void)
     return -1;
 }
 
-/* False only where the agent stopped reading. One that hung up may have answered first: the reply will tell. */
+/* False only if the agent stops reading. One that closes the connection may have answered first. */
 static int send_request(int agent, int netns, size_t variables_size, size_t input_size)
 {
     unsigned char header[HEADER_SIZE] = "BGC1C";
@@ -219,7 +218,7 @@ static int send_request(int agent, int netns, size_t variables_size, size_t inpu
             continue;
         if (n < 0)
             return errno != EAGAIN;
-        message.msg_control = NULL; /* the descriptor rode on the first octet */
+        message.msg_control = NULL; /* the descriptor was sent with the first octet */
         message.msg_controllen = 0;
         while (message.msg_iovlen > 0 && (size_t)n >= message.msg_iov->iov_len) {
             n -= (ssize_t)message.msg_iov->iov_len;
@@ -234,7 +233,7 @@ static int send_request(int agent, int netns, size_t variables_size, size_t inpu
     return 1;
 }
 
-/* There is no deadline: an ADD may wait for good reasons, and an agent that dies is noticed by the end of its stream. */
+/* There is no deadline: an ADD may wait for good reasons, and if the agent dies, the stream ends. */
 static int relay_reply(int agent)
 {
     unsigned char header[REPLY_SIZE];
@@ -261,19 +260,19 @@ static int ask_agent(size_t variables_size, size_t input_size)
 
     if (agent < 0)
         return NOBODY;
-    if (path && *path) /* not blocking: it may be a FIFO, and that is for the agent to refuse */
+    if (path && *path) /* it may be a FIFO, so this must not block; the agent refuses a FIFO */
         netns = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     int sent = send_request(agent, netns, variables_size, input_size);
     if (netns >= 0)
-        close(netns); /* a namespace lives as long as a descriptor of it */
+        close(netns); /* until now our descriptor has kept the namespace alive */
     if (sent)
         code = relay_reply(agent);
     close(agent);
     return code;
 }
 
-/* Commands that an agent's absence refuses, and what they need to be sound (environment.py, in words of `skel`).
- * The version is one that has the command, which is all that an error's reader wants of it. */
+/* Commands that are refused if the agent is missing, and the variables that a valid call must have (environment.py).
+ * The version is one in which the command exists; it is only used in the error. */
 static const struct refusal {
     const char *command, *code, *version, *needed[5];
 } refusals[] = {
@@ -290,7 +289,7 @@ static int is_there(const char *path)
     return lstat(path, &found) == 0;
 }
 
-/* Whether a text can stand in JSON as it is. */
+/* Whether a text can be a JSON string without escapes. */
 static int is_plain(const char *text)
 {
     for (; *text; text++)
@@ -308,7 +307,7 @@ static int say(int fd, const char *const *parts)
     return writev(fd, line, count) >= 0;
 }
 
-/* The exit code of a call that is an agent's to do, or NOBODY: then it may be done without one, or is not sound. */
+/* Refuse a call that needs an agent: returns the exit code. NOBODY: the call needs none, or it is not valid. */
 static int refuse(const char *command)
 {
     const char *configured = getenv("BGPCNI_SOCKET"), *where = DEFAULT_SOCKET, *why = "no agent answers on ";
@@ -346,7 +345,7 @@ static int become_python(size_t input_size, char *module)
     if (again < 0 && errno == EINVAL) /* kernels before 6.3 */
         again = memfd_create("stdin", MFD_CLOEXEC);
     if (again < 0 || !write_whole(again, input, input_size) || lseek(again, 0, SEEK_SET) < 0 || dup2(again, 0) < 0)
-        return complain("cannot hand on stdin", "");
+        return complain("cannot pass on stdin", "");
 #ifdef SYS_close_range
     syscall(SYS_close_range, 3U, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */);
 #endif
@@ -354,7 +353,7 @@ static int become_python(size_t input_size, char *module)
     return complain("cannot execute ", arguments[0]);
 }
 
-/* Whether the runtime's name for this file says that it is asked for addresses; arguments are not looked at. */
+/* Whether the runtime has called us as the IPAM plugin, by our name. Other arguments are ignored. */
 static int is_ipam(int count, char **arguments)
 {
     const char *slash = count > 0 ? strrchr(arguments[0], '/') : NULL;
@@ -377,5 +376,5 @@ int main(int count, char **arguments)
         if (code == NOBODY && command && input_size > 0)
             code = refuse(command);
     }
-    return code == NOBODY ? become_python(input_size, ipam ? "bgpcni.ipam.executable" : "bgpcni.plugin") : code;
+    return code == NOBODY ? become_python(input_size, ipam ? "bgpcni.ipam_plugin" : "bgpcni.plugin") : code;
 }

@@ -1,8 +1,8 @@
-"""The launcher as a script, for nodes without a compiler or a prebuilt one: octet for octet what launcher.c does.
+"""The launcher as a script, for nodes without a compiler or a prebuilt launcher. It does exactly what launcher.c does.
 
-The installer copies this file with the interpreter's path filled in. It runs with `-I -S` for every call of the
-plugin, so it imports built-in and frozen modules and `_socket` only (`socket` alone would double its time), and
-nothing of this package; its numbers are protocol.py's. launcher.c says what it does and may not do.
+The installer copies this file and fills in the interpreter's path. It runs with `-I -S` for every call of the plugin,
+so it imports only built-in and frozen modules and `_socket` (`socket` would double its time), and nothing of this
+package; its numbers are those of protocol.py. launcher.c says what it does and may not do.
 """
 
 import _socket
@@ -26,23 +26,24 @@ REFUSALS = {
     b"GC": (b"11", b"1.1.0", (b"CNI_PATH",)),
     b"STATUS": (b"50", b"1.1.0", (b"CNI_PATH",)),
 }
-"""By command: the code of the error, its cniVersion, and the variables without which the call is not sound."""
+"""For each command: the code of the error, its cniVersion, and the variables that a valid call must have."""
 
 
 class Nobody(Exception):
-    """No agent answered, or it ended before its reply was whole."""
+    """No agent answered, or it ended before its reply was complete."""
 
 
 def complain(what: str, error: OSError) -> int:
     try:
         os.write(2, b"bgpcni: " + os.fsencode(f"{what}: {error.strerror}\n"))
     except OSError:
-        pass  # nobody left to tell
+        pass  # there is nobody to tell it to
     return 1
 
 
 def borrowed_privileges() -> bool:
-    """Whether the kernel set AT_SECURE; where that cannot be read, the process is not its caller's to inspect."""
+    """Whether the kernel has set AT_SECURE. If that cannot be read, the caller may not inspect this process: then,
+    too."""
     word = sys.maxsize.bit_length() // 8 + 1
     try:
         with open("/proc/self/auxv", "rb", buffering=0) as file:
@@ -54,14 +55,14 @@ def borrowed_privileges() -> bool:
 
 
 def wait(fd: int, writing: bool) -> None:
-    """For a descriptor that a runtime made non-blocking."""
+    """Wait until a descriptor that the runtime has made non-blocking is ready."""
     import select
 
     select.select([] if writing else [fd], [fd] if writing else [], [])
 
 
 def read_stdin(room: int) -> bytes:
-    """Octets read until `room` is reached, the end, or an error."""
+    """Read until `room` octets are read, or until the end or an error."""
     parts: list[bytes] = []
     while room > 0:
         try:
@@ -99,7 +100,7 @@ def receive(agent: _socket.socket, size: int) -> bytes:
 
 
 def reach_agent(agent: _socket.socket) -> None:
-    """Connect to an agent of root's or our own that says HELLO; raises Nobody or OSError."""
+    """Connect to an agent of root's or our own user and wait for its HELLO. Raises Nobody or OSError."""
     bound = HELLO_SECONDS.to_bytes(8, sys.byteorder) + bytes(8)  # struct timeval; settimeout would not wait in connect
     agent.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, bound)
     agent.connect(os.environb.get(b"BGPCNI_SOCKET") or DEFAULT_SOCKET)
@@ -113,7 +114,7 @@ def reach_agent(agent: _socket.socket) -> None:
 
 
 def open_namespace() -> int | None:
-    """CNI_NETNS as a descriptor. Not blocking: it may be a FIFO, and that is for the agent to refuse."""
+    """Open CNI_NETNS. It may be a FIFO, so this does not block; the agent refuses a FIFO."""
     try:
         return os.open(os.environb.get(b"CNI_NETNS", b""), os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError:
@@ -121,7 +122,8 @@ def open_namespace() -> int | None:
 
 
 def send_request(agent: _socket.socket, request: bytes) -> None:
-    """Raises BlockingIOError where the agent stopped reading. One that hung up may have answered first."""
+    """Send the call. Raises BlockingIOError if the agent stops reading. Other errors are ignored, because an agent that
+    closes the connection may have answered first."""
     netns = open_namespace()
     try:
         rights = [] if netns is None else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, netns.to_bytes(4, sys.byteorder))]
@@ -139,7 +141,7 @@ def send_request(agent: _socket.socket, request: bytes) -> None:
 
 
 def ask_agent(variables: bytes, stdin: bytes) -> tuple[int, bytes, bytes]:
-    """Exit code, stdout, stderr. Raises Nobody or OSError."""
+    """Have the agent do the call: returns exit code, stdout and stderr. Raises Nobody or OSError."""
     agent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         reach_agent(agent)
@@ -156,7 +158,7 @@ def ask_agent(variables: bytes, stdin: bytes) -> tuple[int, bytes, bytes]:
 
 
 def refusal(command: bytes) -> tuple[bytes, bytes] | None:
-    """stdout and stderr for a call that is an agent's to do; None: it may be done without one, or is not sound."""
+    """stdout and stderr of the error for a call that needs an agent. None: the call does not, or it is not valid."""
     code, version, needed = REFUSALS.get(command, (b"", b"", ()))
     if not code or not all(os.environb.get(name) for name in needed):
         return None
@@ -166,14 +168,14 @@ def refusal(command: bytes) -> tuple[bytes, bytes] | None:
             return None
         why = AGENT_CONFIG + b" exists, but no agent answers on "
     if any(octet < 32 or octet > 126 or octet in b'"\\' for octet in where):
-        return None  # it cannot stand in JSON as it is
+        return None  # it would have to be escaped in JSON
     text = why + where + b": start bgpcni agent"
     out = b'{"cniVersion": "%b", "code": %b, "msg": "%b"}\n' % (version, code, text)
     return out, b"bgpcni: %b failed: %b\n" % (command, text)
 
 
 def stdin_again(stdin: bytes) -> None:
-    """Put what was read on descriptor 0 once more."""
+    """Make descriptor 0 readable again, with the same content."""
     try:
         again = os.memfd_create("stdin", os.MFD_CLOEXEC | 8)  # MFD_NOEXEC_SEAL
     except OSError:  # kernels before 6.3
@@ -187,12 +189,12 @@ def become_python(stdin: bytes, module: str) -> int:
     try:
         stdin_again(stdin)
     except OSError as error:
-        return complain("cannot hand on stdin", error)
+        return complain("cannot pass on stdin", error)
     for fd in map(int, os.listdir("/proc/self/fd")):
         try:
             os.set_inheritable(fd, fd <= 2)
         except OSError:
-            pass  # the listing's own, closed since
+            pass  # the descriptor of the listing itself, which is closed by now
     try:
         os.execv(PYTHON, [PYTHON, "-I", "-m", module])
     except OSError as error:
@@ -210,7 +212,7 @@ def main() -> int:
     variables = b"".join(b"%b=%b\0" % pair for pair in os.environb.items() if pair[0].startswith(b"CNI_"))
     stdin = read_stdin(limit + 1)
     ipam = sys.argv[0].rpartition("/")[2] == "bgpcni-ipam"
-    module = "bgpcni.ipam.executable" if ipam else "bgpcni.plugin"
+    module = "bgpcni.ipam_plugin" if ipam else "bgpcni.plugin"
     if ipam or len(variables) + len(stdin) > limit:
         return become_python(stdin, module)
     try:

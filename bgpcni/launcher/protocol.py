@@ -1,8 +1,8 @@
-"""The bytes between the launcher (or the operator's command) and the agent, over a unix stream socket.
+"""The protocol between the launcher (or the operator's command) and the agent, over a unix stream socket.
 
-    agent     -> one byte, HELLO, on accept (the agent lives; none within 5 s: nobody is there)
-    client    -> header, environment, stdin; a descriptor of CNI_NETNS, where it could be opened,
-                 rides on the first byte (SCM_RIGHTS)
+    agent     -> one byte, HELLO, on accept (if it does not come within 5 s, there is no agent)
+    client    -> header, environment, stdin; a descriptor of CNI_NETNS, if it could be opened,
+                 is sent with the first byte (SCM_RIGHTS)
     agent     -> reply header, stdout, stderr; then it closes
 
 Header, big endian: magic `BGC1`, kind (`C`: a CNI call, `O`: an operator's command), 3 zero bytes, length of the
@@ -22,12 +22,12 @@ REPLY = struct.Struct("!BB2xII")
 HELLO_SECONDS = 5.0
 CALL, COMMAND = b"C", b"O"
 MAX_REQUEST = 1 << 20
-"""Octets of environment and stdin together; GC may send MAX_GC."""
+"""The most octets of environment and stdin together; MAX_GC is the limit for GC."""
 MAX_GC = 16 << 20
 MAX_REPLY = 16 << 20
-"""Octets of stdout and stderr together."""
+"""The most octets of stdout and stderr together."""
 
 
 def limit(command: str) -> int:
-    """The octets a call of this CNI_COMMAND may have in environment and stdin together."""
+    """How many octets environment and stdin of a call with this CNI_COMMAND may have together."""
     return MAX_GC if command == "GC" else MAX_REQUEST

@@ -1,7 +1,7 @@
-"""Where the container runtimes of this host look for plugins, as their own configuration says it.
+"""Finds out from the configuration of this host's container runtimes where they look for plugins.
 
-Reads files and nothing else: no runtime is asked, for it may be stopped. A file that cannot be read is a warning,
-and the runtime is then taken to look where it does by default.
+This only reads files; a runtime may be stopped and cannot be asked. A file that cannot be read gives a warning, and the
+runtime's default folder is assumed.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT = Path("/opt/cni/bin")
-"""Where runtimes look unless their builder or their operator chose another folder."""
+"""Where runtimes look unless their package or their operator has chosen another folder."""
 DEBIAN = Path("/usr/lib/cni")
 """Where Debian puts the stock plugins, and where its containerd looks."""
 CONTAINERD = Path("/etc/containerd/config.toml")
 CRIO, CRIO_MORE = Path("/etc/crio/crio.conf"), Path("/etc/crio/crio.conf.d")
 _PROGRAMS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _CRI = ("cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")
-"""What containerd calls its CRI plugin in version 1, 2 and 3 of its configuration."""
+"""Names of containerd's CRI plugin in versions 1, 2 and 3 of its configuration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runtimes:
-    """What was found. `names`: the runtimes; `folders`: where to put plugins, so that each of them finds them;
-    `looks`: every folder that one of them looks into."""
+    """What was found. `names`: the runtimes. `folders`: where plugins must be so that each runtime finds them. `looks`:
+    every folder in which one of them looks."""
 
     names: tuple[str, ...]
     folders: tuple[Path, ...]
@@ -36,9 +36,9 @@ class Runtimes:
 
 
 def find(root: Path = Path("/")) -> Runtimes:
-    """Look below `root`, the host's root folder. Without a runtime: Debian's folder if it is there, else the default.
+    """Look below `root`, the host's root folder. Without a runtime: Debian's folder if it exists, else the default.
 
-    Folders are as the configuration names them, without `root`.
+    The folders are given as in the configuration, without `root`.
     """
     warnings: list[str] = []
     found: dict[str, Sequence[Path]] = {}
@@ -64,7 +64,7 @@ def _is_installed(root: Path, program: str) -> bool:
 
 
 def _containerd(documents: Sequence[Mapping[str, Any]]) -> Sequence[Path] | None:
-    """The folders that its CRI plugin names, () if it names none, None if it does without that plugin."""
+    """The folders that containerd's CRI plugin names; () if it names none; None if that plugin is disabled."""
     declared: list[str] = []
     for document in documents:
         if any(isinstance(name, str) and name in _CRI for name in _list(document.get("disabled_plugins"))):
@@ -84,7 +84,7 @@ def _crio(documents: Sequence[Mapping[str, Any]]) -> Sequence[Path]:
 
 
 def _containerd_files(root: Path, warnings: list[str]) -> Iterator[Mapping[str, Any]]:
-    """Its configuration, then what that imports; the last one to name a thing has the word."""
+    """containerd's configuration, then the files that it imports; a later file wins."""
     main = _read(_below(root, CONTAINERD), warnings)
     if main is None:
         return
@@ -118,7 +118,7 @@ def _read(path: Path, warnings: list[str]) -> Mapping[str, Any] | None:
 
 
 def _table(document: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
-    """A table inside tables, {} where there is none."""
+    """A table inside tables; {} if it does not exist."""
     for key in keys:
         value = document.get(key)
         if not isinstance(value, dict):
@@ -128,7 +128,7 @@ def _table(document: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
 
 
 def _list(value: object) -> list[str]:
-    """A list of text, or one text, as a list without what is empty."""
+    """A list of strings from a list or from one string, without empty ones."""
     return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str) and item]
 
 

@@ -1,1 +1,1 @@
-"""The transaction: one CNI call becomes kernel state, a record and routes. It alone knows the order of steps."""
+"""What a CNI call does to this node: kernel state, a record and routes. Only this package knows the order of steps."""

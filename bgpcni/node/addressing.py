@@ -1,63 +1,45 @@
-"""Where an attachment's addresses come from and how they go back: host-local in process, any other plugin run.
+"""Decides when an attachment may get addresses, and when they are released. `bgpcni.ipam` then does it.
 
-Knows records and networks; the files and the running are `bgpcni.ipam`'s.
+This module knows records and networks. Nobody else gets an address before the withdrawal of its routes is confirmed.
 """
 
 from __future__ import annotations
 
-import json
+import functools
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bgpcni.cni.result import Dns, Result, Route
-from bgpcni.errors import CniError, Degraded, InvalidConfiguration, TryAgain, Unavailable
+from bgpcni.errors import CniError, TryAgain
 from bgpcni.ipam.boot import Reclaimer
-from bgpcni.ipam.config import DEFAULT_DATA_DIR, requested_addresses
-from bgpcni.ipam.delegate import Delegate, find_plugin
-from bgpcni.ipam.host_local import AddressTaken, HostLocal, PoolExhausted
-from bgpcni.ipam.leases import Entry, Leases, Owner, bare, is_among
+from bgpcni.ipam.contract import AddressTaken, Given, Ipam, NotInstalled, PoolExhausted, Terms, Wish
+from bgpcni.ipam.kinds import open_ipam
+from bgpcni.ipam.leases import Entry, Holder, Leases, Owner, bare, folder_of, is_among
 from bgpcni.kernel import guests
 from bgpcni.kernel.namespace import boot_id
 from bgpcni.kernel.netlink import Netlink
-from bgpcni.model import Address, Attachment, AttachmentKey, Ipam, State
-from bgpcni.node.request import Request, host_local_of
+from bgpcni.model import Address, Attachment, AttachmentKey, IpamRecord, State
+from bgpcni.node.request import Request
 from bgpcni.steps import step
 from bgpcni.store import Store
 
 log = logging.getLogger(__name__)
-BUILT_IN = "host-local"
-VALID_ATTACHMENTS = "cni.dev/valid-attachments"
-DELEGATE_SECONDS = 30.0
 HELD_SECONDS = 1.0
-"""For so long an ADD waits for an address, where all that are not in use are held."""
+"""Seconds that an ADD waits for an address if all addresses are in use or held."""
 HAND_BACK_SECONDS = 3.0
-"""More than a DEL waits for its withdrawals."""
+"""Seconds to wait for the lock of an attachment; a DEL that waits for its withdrawals takes less."""
 _MILLISECOND = 1_000_000
-Holder = tuple[str, str]
-"""Container ID and interface name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What IPAM gave."""
-
-    addresses: tuple[Address, ...] = ()
-    routes: tuple[Route, ...] = ()
-    dns: Dns = field(default_factory=Dns)
 
 
 class Addressing:
-    """IPAM for one node's attachments. Safe for threads."""
+    """The addresses of one node's attachments. Safe for threads."""
 
     def __init__(self, store: Store, *, resident: bool) -> None:
-        """`resident`: in the agent, where held addresses are released while an ADD waits for one."""
+        """`resident`: we are in the agent, which releases held addresses while an ADD waits for one."""
         self._store = store
         self._resident = resident
         self._change = threading.Condition()
@@ -65,86 +47,78 @@ class Addressing:
         self._reclaimer = Reclaimer(str(_leases_dir(store)), boot_id())
         self._reclaimed: set[str] = set()
         self._taken: dict[tuple[str, str], tuple[Holder, Holder]] = {}
-        """By folder and address: who took it from whom, when nothing else was free."""
+        """(folder, address) → (taker, holder): held addresses that a new container took because nothing else was
+        free."""
 
-    def plan(self, request: Request) -> Ipam | None:
-        """How the addresses will be given back, known before any is taken. None: layer 2 only."""
-        kind = request.settings.ipam_type
-        if not kind:
-            return None
-        if kind == BUILT_IN:
-            return Ipam(type=kind, data_dir=host_local_of(request).data_dir)
-        find_plugin(kind, request.environment.path)  # one that is not there can take nothing back either
-        return Ipam(type=kind, stdin=request.stdin.decode(), environment=dict(request.variables))
+    # ---------------------------------------------------------------- ADD
+
+    def plan(self, request: Request) -> IpamRecord | None:
+        """How the addresses will be released. The record has it before an address is taken. None: layer 2 only."""
+        ipam = self._asked(request)
+        return None if ipam is None else ipam.record()
 
     @step("addresses")
-    def allocate(self, request: Request, ipam: Ipam | None, held: Attachment | None = None) -> Given:
-        """Take the addresses; the caller has the record written that `release` acts by, and so undoes this.
+    def allocate(self, request: Request, held: Attachment | None = None) -> Given:
+        """Take the addresses. The caller has written the record before, so that `release` can undo this.
 
-        `held`: this container's earlier attachment whose withdrawal is not confirmed: it gets the same addresses
-        again or none. Raises the IPAM's own error.
+        `held`: an earlier attachment of the same container whose withdrawal is not confirmed. The container gets the
+        same addresses again, or an error. Raises the error of the IPAM.
         """
-        if held is not None and held.ipam is not None and not _same_pool(held.ipam, ipam):
+        ipam = self._asked(request)
+        before = None if held is None else self._recorded(held)
+        if before is not None and not _is_same_pool(before, ipam):
             raise TryAgain(f"{request.key}: its earlier addresses are held until their withdrawal is confirmed")
         if ipam is None:
             return Given()
-        if ipam.type != BUILT_IN:
-            return _given(ipam.type, self._delegate(ipam).add(_deadline()))
-        config = host_local_of(request)
-        leases = HostLocal(config, request.name, self._recorded(request.name, config.data_dir))
-        self._reclaim(leases)
-        container_id, ifname = request.environment.container_id, request.environment.ifname
-        requested = requested_addresses(request.document, request.environment.args)
-        own: dict[str, tuple[str, str]] = {}
-        if held is not None:
-            own = {bare(item.address): (container_id, ifname) for item in held.addresses}
-            requested = tuple(own)
+        owner = _holder(request)
+        if ipam.leases is None:
+            return ipam.add(owner, Wish(ips=request.annotations.ips))
+        folder = ipam.leases.folder
+        self._reclaim(ipam.leases)
+        own = {} if held is None else {bare(item.address): owner for item in held.addresses}
         deadline = time.monotonic() + HELD_SECONDS
         while True:
             released = self._released
             try:
-                taken = leases.add(
-                    container_id, ifname, requested, own, lambda: self._held(request.name, config.data_dir)
-                )
+                given = ipam.add(owner, Wish(own, lambda: self._held(folder), request.annotations.ips))
                 break
             except (PoolExhausted, AddressTaken):
-                if not self._comes_free(request.name, config.data_dir, released, deadline):
+                if not self._comes_free(folder, released, deadline):
                     raise
-        for lease in taken:
-            if lease.taken_from is not None and lease.taken_from != (container_id, ifname):
-                self._taken[leases.folder, bare(lease.address)] = (container_id, ifname), lease.taken_from
-        addresses = tuple(Address(address=lease.address, gateway=lease.gateway) for lease in taken)
-        return Given(addresses, config.routes, leases.dns())
+        for address, holder in given.taken_from.items():
+            if holder != owner:
+                self._taken[folder, address] = owner, holder
+        return given
 
     def is_leased_elsewhere(self, attachment: Attachment) -> bool:
-        """Whether another network of the same folder of leases has one of its addresses, on whatever bridge."""
-        if attachment.ipam is None or attachment.ipam.type != BUILT_IN:
+        """Whether another network in the same `dataDir` has a lease of one of its addresses, on whatever bridge."""
+        ipam = self._recorded(attachment)
+        if ipam is None or ipam.leases is None:
             return False
-        addresses = [bare(item.address) for item in attachment.addresses]
-        return Leases(attachment.ipam.data_dir, attachment.network).is_leased_elsewhere(addresses)
+        return ipam.leases.is_leased_elsewhere([bare(item.address) for item in attachment.addresses])
+
+    # ---------------------------------------------------------------- the end of a record
 
     @step("release")
     def release(self, attachment: Attachment) -> None:
-        """Give the addresses of a record back. Gone already is success."""
-        ipam = attachment.ipam
+        """Release the addresses of a record. It is no error if they were released before."""
+        ipam = self._recorded(attachment)
         if ipam is None:
             return
-        if ipam.type != BUILT_IN:
-            try:
-                self._delegate(ipam).delete(_deadline())
-            except InvalidConfiguration as error:  # uninstalled: a DEL that fails for ever would help nobody
-                log.warning("%s: its addresses were not given back: %s", attachment.key, error.msg)
-            return
-        known = [item.address for item in attachment.addresses] or None
-        leases = self._leases(ipam.data_dir, attachment.network)
-        self._hand_back(leases, (attachment.container_id, attachment.ifname))
-        leases.release(attachment.container_id, attachment.ifname, known, _Remade(attachment))
+        owner = (attachment.container_id, attachment.ifname)
+        if ipam.leases is not None:
+            self._hand_back(ipam.leases, owner)
+        try:
+            ipam.release(owner, [item.address for item in attachment.addresses] or None, _Remade(attachment))
+        except NotInstalled as error:  # if this failed, the DEL could never succeed
+            key = attachment.key
+            log.warning("%s: its addresses were not given back: %s", key, error.msg, extra=key.fields)
         with self._change:
             self._released += 1
             self._change.notify_all()
 
     def _hand_back(self, leases: Leases, owner: Holder) -> None:
-        """What was taken from an attachment that waits for its withdrawal still is that one's to hold."""
+        """Return the addresses that `owner` took from attachments whose withdrawal is still not confirmed."""
         for (folder, address), (taker, holder) in list(self._taken.items()):
             if (folder, taker) != (leases.folder, owner):
                 continue
@@ -158,114 +132,134 @@ class Addressing:
                     if address in (bare(item.address) for item in stored.attachment.addresses):
                         leases.hand_back(address, owner, holder)
             except TryAgain:
-                pass  # it is coming again, or its DEL takes long: the next one may have the address, as this one might
+                pass  # an ADD or DEL of it is at work: the next ADD may have the address, as this one might
 
     def still_leased(self, attachment: Attachment) -> bool | None:
-        """Whether it holds one of its leases yet, as its ADD took them; None: they are not ours to see."""
-        ipam = attachment.ipam
-        if ipam is None or ipam.type != BUILT_IN or not attachment.addresses:
+        """Whether it still holds one of the leases that its ADD took. None: another plugin has them, we cannot know."""
+        ipam = self._recorded(attachment)
+        if ipam is None or ipam.leases is None or not attachment.addresses:
             return None
         owners = ((attachment.container_id, attachment.ifname), (attachment.container_id, None))
-        entries = Leases(ipam.data_dir, attachment.network).entries([item.address for item in attachment.addresses])
+        entries = ipam.leases.entries([item.address for item in attachment.addresses])
         remade = _Remade(attachment)
         return any(entry.owner in owners and not remade.is_doubtful(entry) for entry in entries.values())
 
-    def is_asked_for(self, request: Request) -> bool:
-        """Whether the configuration of a call has an `ipam`, whatever else is wrong with it.
+    # ---------------------------------------------------------------- DEL without a record
 
-        Without one, as behind another plugin, the leases of (container ID, interface name) are that plugin's.
+    def is_asked_for(self, request: Request) -> bool:
+        """Whether the configuration of a call has an `ipam` section, even if something else in it is wrong.
+
+        Without one, as behind another plugin, that plugin owns the leases of (container ID, interface name).
         """
-        return bool(_ipam_of(request)[0])
+        return self._asked(request) is not None
 
     def leases_of(self, request: Request, warnings: list[str]) -> list[str]:
-        """DEL without a record: the addresses that (container ID, interface name) holds, as far as they are known."""
-        kind, data_dir = _ipam_of(request)
-        if kind != BUILT_IN:
-            return []
+        """The addresses that (container ID, interface name) holds, as far as they are known."""
         try:
-            environment = request.environment
-            return Leases(data_dir, request.name).held(environment.container_id, environment.ifname)
+            leases = self._leases(request)
+            return [] if leases is None else leases.held(*_holder(request))
         except CniError as error:
             warnings.append(f"ipam: {error.msg}")
             return []
 
     def is_leased_to_another(self, request: Request, addresses: Sequence[str]) -> bool:
-        """Whether a lease of one of these, in this network, is another container's. Raises CniError."""
-        kind, data_dir = _ipam_of(request)
-        if kind != BUILT_IN:
-            return False
-        entries = Leases(data_dir, request.name).entries(addresses)
+        """Whether another container has a lease of one of these addresses in this network. Raises CniError."""
+        leases = self._leases(request)
+        entries = {} if leases is None else leases.entries(addresses)
         return any(entry.owner[0] != request.environment.container_id for entry in entries.values())
 
     def release_unrecorded(self, request: Request, leases: Sequence[str], warnings: list[str]) -> None:
-        """DEL without a record: what (container ID, interface name) holds goes. `leases`: as `leases_of` says."""
-        kind, data_dir = _ipam_of(request)
-        if not kind or (kind == BUILT_IN and not leases):
+        """Release what (container ID, interface name) holds. `leases`: the answer of `leases_of`."""
+        ipam = self._asked(request)
+        if ipam is None or (ipam.leases is not None and not leases):
             return
         try:
-            if kind == BUILT_IN:
-                environment = request.environment
-                self._leases(data_dir, request.name).release(environment.container_id, environment.ifname, leases)
-            else:
-                Delegate(kind, request.variables, request.stdin).delete(_deadline())
+            ipam.release(_holder(request), leases)
         except CniError as error:
             warnings.append(f"ipam: {error.msg}")
 
-    def unlisted(self, request: Request, valid: Collection[tuple[str, str]]) -> dict[Owner, set[str]]:
+    # ---------------------------------------------------------------- GC, CHECK, STATUS
+
+    def unlisted(self, request: Request, valid: Collection[Holder]) -> dict[Owner, set[str]]:
         """GC: whose leases are going to be released, and which. Raises CniError."""
-        kind, data_dir = _ipam_of(request)
+        leases = self._leases(request)
         owners: dict[Owner, set[str]] = {}
-        entries = Leases(data_dir, request.name).entries() if kind == BUILT_IN else {}
-        for address, entry in entries.items():
+        for address, entry in ({} if leases is None else leases.entries()).items():
             if not is_among(entry.owner, valid):
                 owners.setdefault(entry.owner, set()).add(address)
         return owners
 
+    def collect(self, request: Request, valid: Collection[Holder], stay: Collection[Owner] = ()) -> None:
+        """GC: release what neither `valid` nor `stay` hold in this network; another plugin does so by its own GC."""
+        if (ipam := self._asked(request)) is not None:
+            ipam.gc(valid, stay)
+
     def check(self, request: Request, attachment: Attachment) -> None:
-        """CHECK of the IPAM; another plugin is asked with this call's configuration, for that has prevResult.
+        """CHECK of the IPAM in the record; another plugin gets this call's configuration, which has prevResult.
 
         Raises CniError.
         """
-        ipam = attachment.ipam
-        if ipam is None:
-            return
-        if ipam.type != BUILT_IN:
-            Delegate(ipam.type, request.variables, request.stdin).check(_deadline())
-            return
-        addresses = [item.address for item in attachment.addresses]
-        Leases(ipam.data_dir, attachment.network).check(attachment.container_id, attachment.ifname, addresses)
-
-    def collect(self, request: Request, valid: Collection[tuple[str, str]], stay: Collection[Owner] = ()) -> list[str]:
-        """GC: leases of this network whose owner is not in `valid` go; a delegated plugin is asked to do its part.
-
-        `stay`: owners whose leases are kept all the same.
-        """
-        kind, data_dir = _ipam_of(request)
-        if kind == BUILT_IN:
-            return self._leases(data_dir, request.name).gc(valid, stay)
-        if kind:
-            Delegate(kind, request.variables, _with_valid(request.document, valid)).gc(_deadline())
-        return []
+        if (ipam := self._recorded(attachment, request)) is not None:
+            ipam.check((attachment.container_id, attachment.ifname), [item.address for item in attachment.addresses])
 
     def status(self, request: Request) -> None:
         """STATUS: raises CniError where addresses could not be given."""
-        kind = request.settings.ipam_type
-        if kind == BUILT_IN:
-            config = host_local_of(request)
-            full = HostLocal(config, request.name, self._recorded(request.name, config.data_dir)).exhausted()
-            if full is not None and not self._held(request.name, config.data_dir):
-                raise full
-        elif kind:
-            try:
-                Delegate(kind, request.variables, request.stdin).status(_deadline())
-            except CniError as error:
-                kind_of = Degraded if error.code == Degraded.code else Unavailable
-                raise kind_of(f"ipam: {error.msg}", error.details) from None
+        if (ipam := self._asked(request)) is None:
+            return
+        try:
+            ipam.status()
+        except PoolExhausted:
+            if ipam.leases is None or not self._held(ipam.leases.folder):
+                raise
 
-    def _delegate(self, ipam: Ipam) -> Delegate:
-        return Delegate(ipam.type, ipam.environment, (ipam.stdin or "").encode())
+    def examples(self, request: Request) -> tuple[Address, ...]:
+        """STATUS: an address of each family that an ADD would get, as far as that is known."""
+        ipam = self._asked(request)
+        return () if ipam is None else ipam.example()
 
-    def _reclaim(self, leases: HostLocal) -> None:
+    # ---------------------------------------------------------------- which IPAM
+
+    def _asked(self, request: Request) -> Ipam | None:
+        """The IPAM that a call's configuration names, however broken the rest of it is. None: it names none."""
+        kind, data_dir = request.body.part(_section)
+        if not kind:
+            return None
+        return open_ipam(
+            Terms(
+                network=request.name,
+                type=kind,
+                data_dir=data_dir,
+                stdin=request.stdin,
+                environment=request.variables,
+                recorded=functools.partial(self._in_use, data_dir, request.name),
+                asked=request.body,
+                args=request.environment.args,
+            )
+        )
+
+    def _recorded(self, attachment: Attachment, call: Request | None = None) -> Ipam | None:
+        """The IPAM in a record. `call`: another plugin gets its configuration and environment, not the record's."""
+        kept = attachment.ipam
+        if kept is None:
+            return None
+        return open_ipam(
+            Terms(
+                network=attachment.network,
+                type=kept.type,
+                data_dir=kept.data_dir,
+                stdin=(kept.stdin or "").encode() if call is None else call.stdin,
+                environment=kept.environment if call is None else call.variables,
+                recorded=functools.partial(self._in_use, kept.data_dir, attachment.network),
+            )
+        )
+
+    def _leases(self, request: Request) -> Leases | None:
+        ipam = self._asked(request)
+        return None if ipam is None else ipam.leases
+
+    # ---------------------------------------------------------------- what the records say
+
+    def _reclaim(self, leases: Leases) -> None:
         """What a reboot left in this network's folder, once per boot."""
         if leases.folder in self._reclaimed:
             return
@@ -278,69 +272,46 @@ class Addressing:
             if stored.attachment is not None and stored.network == leases.network
         }
         for address in self._reclaimer.run(leases, recorded):
-            log.info("network %s: lease of %s was left by an earlier boot; reclaimed", leases.network, address)
+            log.info("network %s: lease of %s was left by an earlier boot; reclaimed", leases.network, address,
+                     extra={"network": leases.network})  # fmt: skip
         self._reclaimed.add(leases.folder)
 
-    def _leases(self, data_dir: str | None, network: str) -> Leases:
-        return Leases(data_dir, network, self._recorded(network, data_dir))
+    def _in_use(self, data_dir: str | None, network: str) -> dict[str, Holder]:
+        """The addresses that records have from a folder, with their owners."""
+        return _holders(attachment for _, attachment in self._of_folder(folder_of(data_dir, network)))
 
-    def _recorded(self, network: str, data_dir: str | None) -> Callable[[], dict[str, tuple[str, str]]]:
-        """To be called by who must know: the addresses that records have from this folder, with their owners."""
+    def _comes_free(self, folder: str, released: int, deadline: float) -> bool:
+        """Wait until an address is released, if some are held. `released`: the count when nothing was free.
 
-        def look() -> dict[str, tuple[str, str]]:
-            folder = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
-            return {
-                bare(address.address): (attachment.container_id, attachment.ifname)
-                for attachment in (stored.attachment for stored in self._store.all())
-                if attachment is not None
-                and attachment.ipam is not None
-                and attachment.ipam.type == BUILT_IN
-                and os.path.join(attachment.ipam.data_dir or DEFAULT_DATA_DIR, attachment.network) == folder
-                for address in attachment.addresses
-            }
-
-        return look
-
-    def _comes_free(self, network: str, data_dir: str, released: int, deadline: float) -> bool:
-        """Wait until an address is released, where some are held. `released`: how many were when nothing was free.
-
-        Of EVPN nothing that is held can be had before; mostly the peers are about to acknowledge its withdrawal.
+        With EVPN nobody can have a held address before; usually the peers are about to acknowledge its withdrawal.
         """
-        held = self._resident and any(self._leaving(network, data_dir))
+        held = self._resident and any(state is State.LEAVING for state, _ in self._of_folder(folder))
         with self._change:  # asked after the records: an address is released before its record goes
             left = deadline - time.monotonic()
             return left > 0 and self._change.wait_for(lambda: self._released != released, left if held else 0)
 
-    def _held(self, network: str, data_dir: str) -> dict[str, tuple[str, str]]:
-        """Addresses of attachments that are gone but not confirmed withdrawn, the oldest first.
+    def _held(self, folder: str) -> dict[str, Holder]:
+        """The held addresses that another container may have, the oldest first.
 
-        Unicast and vpn only, whose NLRI and next hop stay the same on this node: EVPN's key has the MAC.
+        Unicast and vpn only, because their NLRI and next hop stay the same on this node. The NLRI of EVPN has the MAC.
         """
-        gone = [item for item in self._leaving(network, data_dir) if item.bgp.family != "evpn"]
-        return {
-            bare(address.address): (attachment.container_id, attachment.ifname)
-            for attachment in sorted(gone, key=lambda item: item.since)
-            for address in attachment.addresses
-        }
+        gone = [a for state, a in self._of_folder(folder) if state is State.LEAVING and a.bgp.family != "evpn"]
+        return _holders(sorted(gone, key=lambda item: item.since))
 
-    def _leaving(self, network: str, data_dir: str) -> Iterator[Attachment]:
-        """The attachments of one folder of leases that are gone but not confirmed withdrawn."""
+    def _of_folder(self, folder: str) -> Iterator[tuple[State, Attachment]]:
+        """The attachments whose leases are in one folder, with their state."""
         for stored in self._store.all():
-            attachment = stored.attachment
-            if (
-                stored.state is State.LEAVING
-                and stored.network == network
-                and attachment is not None
-                and attachment.ipam is not None
-                and attachment.ipam.data_dir == data_dir
-            ):
-                yield attachment
+            item = stored.attachment
+            if item is None or item.ipam is None or item.ipam.data_dir is None:
+                continue
+            if folder_of(item.ipam.data_dir, item.network) == folder:
+                yield stored.state, item
 
 
 class _Remade:
-    """Of a record's leases those that another plugin took anew for the same container, whose interface has them.
+    """Tells which leases of a record another plugin took again for the same container, and its interface uses.
 
-    A lease of ours is as old as its ADD; only where one is not is the node looked at.
+    A lease of ours is as old as its ADD. We look at the interfaces of the node only if a lease is not.
     """
 
     def __init__(self, attachment: Attachment) -> None:
@@ -351,7 +322,7 @@ class _Remade:
         return self.is_doubtful(entry) and address in self._in_use()
 
     def is_doubtful(self, entry: Entry) -> bool:
-        """Written after the ADD that took the addresses; or before, where it took none yet. Clocks may step."""
+        """Whether it was written after the ADD that took the addresses, or before an ADD that took none yet."""
         item = self._attachment
         if not item.addresses:
             return not item.created or entry.mtime_ns < _nanoseconds(item.created)
@@ -366,7 +337,7 @@ class _Remade:
 
 
 def _nanoseconds(time_of: str) -> int:
-    """RFC 3339 as a file's time."""
+    """A time of RFC 3339 in nanoseconds since the epoch, as the times of files are."""
     return int(datetime.fromisoformat(time_of).timestamp() * 1000) * _MILLISECOND
 
 
@@ -376,18 +347,26 @@ def _leases_dir(store: Store) -> Path:
     return folder
 
 
-def _deadline() -> float:
-    return time.monotonic() + DELEGATE_SECONDS
+def _holder(request: Request) -> Holder:
+    return request.environment.container_id, request.environment.ifname
 
 
-def _same_pool(held: Ipam, wanted: Ipam | None) -> bool:
+def _holders(attachments: Iterator[Attachment] | Sequence[Attachment]) -> dict[str, Holder]:
+    return {
+        bare(address.address): (item.container_id, item.ifname) for item in attachments for address in item.addresses
+    }
+
+
+def _is_same_pool(held: Ipam, wanted: Ipam | None) -> bool:
     """Whether an address that is held can be had again: from our own leases, in the same folder."""
-    return wanted is not None and held.type == wanted.type == BUILT_IN and held.data_dir == wanted.data_dir
+    if wanted is None or wanted.leases is None or held.leases is None:
+        return False
+    return held.leases.folder == wanted.leases.folder
 
 
-def _ipam_of(request: Request) -> tuple[str, str | None]:
+def _section(document: Mapping[str, Any]) -> tuple[str, str | None]:
     """Type ("": there is none) and dataDir of `ipam`, read as far as a broken configuration lets it be read."""
-    ipam = _fold(request.document).get("ipam")
+    ipam = _fold(document).get("ipam")
     section = _fold(ipam) if isinstance(ipam, dict) else {}
     kind, data_dir = section.get("type"), section.get("datadir")
     return kind if isinstance(kind, str) else "", data_dir if isinstance(data_dir, str) and data_dir else None
@@ -395,17 +374,3 @@ def _ipam_of(request: Request) -> tuple[str, str | None]:
 
 def _fold(section: Mapping[str, Any]) -> dict[str, Any]:
     return {key.lower(): value for key, value in section.items()}
-
-
-def _with_valid(document: Mapping[str, Any], valid: Collection[tuple[str, str]]) -> bytes:
-    """The configuration of a GC that spares `valid`: an address whose route is not withdrawn yet must not go."""
-    listed = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in sorted(valid)]
-    kept = {key: value for key, value in document.items() if key.lower() != VALID_ATTACHMENTS}
-    return json.dumps(kept | {VALID_ATTACHMENTS: listed}).encode()
-
-
-def _given(kind: str, result: Result) -> Given:
-    if not result.ips:
-        raise InvalidConfiguration(f"ipam: {kind} gave no address")
-    addresses = tuple(Address(address=item.address, gateway=item.gateway) for item in result.ips)
-    return Given(addresses, result.routes, result.dns)

@@ -1,9 +1,8 @@
-"""Behind another plugin in a chain: the interface is that plugin's, we verify it and announce it, and add nothing."""
+"""ADD behind another plugin in a chain: we verify the interface that it made, announce it, and add nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bgpcni.cni.result import Dns, Interface, Result
 from bgpcni.errors import InvalidConfiguration, KernelRefused
@@ -12,6 +11,7 @@ from bgpcni.kernel.namespace import Namespace, nsid_of
 from bgpcni.kernel.netlink import Netlink, NetlinkError
 from bgpcni.model import Address, Attachment, Gateway
 from bgpcni.node import plan, reconcile
+from bgpcni.node.keys import asked_by
 from bgpcni.undo import Undo
 
 if TYPE_CHECKING:
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 
 
 _ANSWER_SECONDS = 3.5
-"""More than the three questions that the kernel asks, one second apart."""
+"""The kernel sends three ARP or ND requests, one second apart; this is longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What is behind the interface that prevResult names, as the kernel has it."""
+class Found(NamedTuple):
+    """What the kernel has for the interface that prevResult names."""
 
     link: links.Link
     host: links.Link | None
@@ -34,12 +33,14 @@ class Found:
 
 
 def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachment, Dns]:
-    """The ADD of a chained call. Raises InvalidConfiguration where prevResult and the namespace disagree."""
+    """The ADD of a chained call. Raises InvalidConfiguration if prevResult and the namespace disagree."""
     assert request.prev_result is not None
     if request.settings.ipam:
         raise InvalidConfiguration("ipam: given together with prevResult; behind another plugin it must be absent")
     held = reconcile.clear_the_way(node, request.key)
-    with Namespace.of_container(request.environment.netns, request.netns_fd) as space, Undo() as undo:
+    with asked_by():
+        container = Namespace.of_container(request.environment.netns, request.netns_fd)
+    with container as space, Undo() as undo:
         attachment = node.begin(request, space, warnings, undo)
         found = verify(node.netlink, space, request.prev_result, request.environment.ifname)
         plan.refuse_by_policy(node.agent.policy, request.settings, found.addresses)
@@ -61,7 +62,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
                 "addresses": found.addresses,
             }
         )
-        undo.push("the attachment", lambda: reconcile.take_back(node, attachment, held))
+        undo.push("the attachment", lambda: reconcile.undo_add(node, attachment, held))
         node.claims.take(attachment)
         node.settle(attachment)
         reconcile.begin(node, attachment, held)
@@ -95,18 +96,18 @@ def verify(netlink: Netlink, space: Namespace, prev: Result, ifname: str) -> Fou
 
 
 def _nsid(netlink: Netlink, space: Namespace) -> int:
-    """What the end of the container is seen by, where no root-side link goes with it."""
+    """The nsid of the container, by which its end is noticed when it has no root-side link."""
     try:
         return nsid_of(netlink, space.fd)
     except NetlinkError as error:
-        raise KernelRefused(f"an nsid for {space.path}: {error.strerror}") from None
+        raise KernelRefused(f"cannot get an nsid for {space.path}: {error.strerror}") from None
 
 
 def _reached_through(netlink: Netlink, found: Found) -> links.Link | None:
-    """Of an interface without an end on this node (macvlan, host-device): the node's link on which it answers.
+    """For an interface without an end on this node (macvlan, host-device): the node's link on which it answers.
 
-    A route there proves nothing, as a node does not reach macvlans through their parent: all addresses must answer
-    with the interface's own MAC.
+    A route to that link proves nothing, because a node does not reach macvlans through their parent. So each address
+    must answer with the interface's own MAC.
     """
     if found.host is not None or not found.addresses:
         return None
@@ -122,7 +123,7 @@ def _reached_through(netlink: Netlink, found: Found) -> links.Link | None:
 
 
 def _in_vlan(netlink: Netlink, found: Found) -> Gateway | None:
-    """The node's interface in the container's VLAN, where it is not the bridge itself that leads there."""
+    """The node's interface in the container's VLAN. None if the bridge itself leads there."""
     if found.bridge is None or found.host is None or not found.addresses:
         return None
     way = routes.way_to(netlink, found.addresses[0].address.partition("/")[0])
@@ -135,10 +136,10 @@ def _in_vlan(netlink: Netlink, found: Found) -> Gateway | None:
 
 
 def interface_of(prev: Result, ifname: str) -> tuple[int, Interface]:
-    """The container's interface in prevResult, with its place. Raises InvalidConfiguration where there is none."""
+    """The container's interface in prevResult, with its index. Raises InvalidConfiguration if there is none."""
     for index, interface in enumerate(prev.interfaces):
         if interface.name == ifname and interface.sandbox:
             return index, interface
     if not prev.interfaces:
         return -1, Interface(name=ifname)
-    raise InvalidConfiguration(f"prevResult: no interface {ifname} of the container in it")
+    raise InvalidConfiguration(f"prevResult: it has no interface {ifname} in the container")

@@ -1,7 +1,7 @@
-"""CHECK: everything that ADD made is still there and right; what others added is none of our business.
+"""CHECK: everything that ADD made must still exist and be right. What others added is not checked.
 
-A later plugin of the chain may have changed what ADD gave (its MAC, its MTU, a route), and says so in prevResult:
-inside the container that is what is compared, and what prevResult does not say is left alone.
+A later plugin of the chain may have changed what ADD gave (the MAC, the MTU, a route); prevResult then says so. Inside
+the container we therefore compare with prevResult, and do not check what it does not mention.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from bgpcni.kernel import addresses, links, sysctl, vlans, vrf, vxlan
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, State
 from bgpcni.node import chain, options, plan
+from bgpcni.node.keys import asked_by
 
 if TYPE_CHECKING:
     from bgpcni.node.node import Node
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def run(node: Node, request: Request) -> None:
-    """Raises CheckFailed naming the first thing that is missing or different; other errors as they are."""
+    """Raises CheckFailed, which names the first thing that is missing or different. Other errors are passed on."""
     stored = node.store.find(request.key)
     if stored is None:
         raise CheckFailed(f"{request.key} has no record: it was never added, or was deleted")
@@ -31,7 +32,9 @@ def run(node: Node, request: Request) -> None:
     if stored.state is not State.UP:
         raise CheckFailed(f"{request.key} is {stored.state}")
     attachment = stored.attachment
-    with Namespace.of_container(request.environment.netns, request.netns_fd) as space:
+    with asked_by():
+        container = Namespace.of_container(request.environment.netns, request.netns_fd)
+    with container as space:
         if attachment.cookie != space.cookie:
             raise CheckFailed(f"{space.path} is another namespace than the one of ADD")
         assert request.prev_result is not None
@@ -64,12 +67,13 @@ def _inside(space: Namespace, attachment: Attachment, prev: Result, *, disabled:
     if attachment.chained:
         return
     for route in plan.through_gateways(_routes(attachment, prev), mine):
-        if not addresses.has_route(space.netlink, link.index, route):
+        if not addresses.has_route(space.netlink, link.index, route.dst, route.gw, route.table):
             raise CheckFailed(f"route {route.dst} via {route.gw or attachment.ifname} is missing")
 
 
 def _routes(attachment: Attachment, prev: Result) -> list[Route]:
-    """prevResult's routes; of those that ADD gave with all it gave, for older versions have no place for a table."""
+    """The routes of prevResult. One that ADD gave is compared in full: older versions of a result cannot name a
+    table."""
     given: dict[tuple[str, str | None], list[Route]] = {}
     for route in attachment.routes:
         given.setdefault((route.dst, route.gw), []).append(route)
@@ -78,7 +82,7 @@ def _routes(attachment: Attachment, prev: Result) -> list[Route]:
 
 def _outside(node: Node, request: Request, attachment: Attachment) -> None:
     host = links.find(node.netlink, index=attachment.host_index or 0)
-    if host is None or not links.is_ours(host, attachment.key):
+    if host is None or not links.is_ours(host, attachment.key.digest):
         raise CheckFailed(f"host end {attachment.host_veth} is missing")
     if not host.up:
         raise CheckFailed(f"host end {host.name} is down")
@@ -121,9 +125,9 @@ def _outside(node: Node, request: Request, attachment: Attachment) -> None:
 
 
 def _tagged(node: Node, attachment: Attachment, host: links.Link, switch: links.Link, tagging: vlans.Tagging) -> None:
-    """The host end is in its VLANs as it should be; others may have put it into more."""
+    """The host end must be in its VLANs as configured. Others may have put it into more VLANs."""
     if attachment.vlan_filtering and not vlans.filters(switch):
-        raise CheckFailed(f"{tagging.key}: vlan_filtering of bridge {switch.name} is off")
+        raise CheckFailed(f"{plan.vlan_key(tagging)}: vlan_filtering of bridge {switch.name} is off")
     present = vlans.of(node.netlink, host.index)
     if tagging.untagged and not vlans.is_untagged(present.get(tagging.untagged, 0)):
         raise CheckFailed(f"vlan: {tagging.untagged} is not the untagged VLAN of {host.name}")
@@ -145,9 +149,10 @@ def _vlan_gateway(node: Node, host: links.Link, switch: links.Link, tagging: vla
 
 
 def _routed(node: Node, attachment: Attachment, switch: links.Link) -> None:
-    """The VRF, its own VXLAN device, and the bridge in it."""
+    """The VRF must exist, with its own VXLAN device and the bridge in it."""
     intent = attachment.bgp
-    found = vrf.find(node.netlink, intent.vrf or "")
+    with asked_by():
+        found = vrf.find(node.netlink, intent.vrf or "")
     if found is None:
         raise CheckFailed(f"VRF {intent.vrf} is missing")
     if switch.master != found.index:
@@ -161,9 +166,9 @@ def _routed(node: Node, attachment: Attachment, switch: links.Link) -> None:
 
 
 def refuse_unannounced(node: Node, attachment: Attachment) -> None:
-    """The announcement is wanted at each exporter and refused by none; a session that is down is no fault here.
+    """Each exporter must know the announcement, and none may have refused it. A session that is down is no fault here.
 
-    An exporter that a reload took away is in the record until that has seen its withdrawal confirmed.
+    An exporter that a reload removed stays in the record until its withdrawal is confirmed.
     """
     if not attachment.exporters or not node.resident:
         return
@@ -176,4 +181,4 @@ def refuse_unannounced(node: Node, attachment: Attachment) -> None:
     missing = {use.name for use in attachment.exporters if use in due}
     missing -= {name for found in states.values() for name in found}
     if missing and attachment.addresses:
-        raise CheckFailed(f"the routes are not known to {', '.join(sorted(missing))}")
+        raise CheckFailed(f"{', '.join(sorted(missing))} does not know the attachment's routes")

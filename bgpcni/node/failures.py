@@ -1,6 +1,6 @@
 """ADDs that failed, for `explain`: the last one of each attachment, in memory, the newest few hundred.
 
-A runtime's log has the error too, if somebody knows where; and the container it was about is gone when one looks.
+The runtime's log has the error too, but it is hard to find, and by then the container is gone.
 """
 
 from __future__ import annotations
@@ -8,19 +8,25 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni import clock
+from bgpcni.cni.environment import parse_args
+from bgpcni.errors import CniError
+from bgpcni.model import Pod
+from bgpcni.node.request import pod_of
 
 MOST = 256
-"""Attachments of which a failure is kept; the oldest go first."""
+"""For how many attachments a failure is kept; the oldest is forgotten first."""
 LONGEST = 2000
-"""Characters that are kept of a message, and of a name that a caller made up."""
+"""How many characters are kept of a message, and of a name that came from the caller."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """`network` is "" where not even that could be read. `code`, `msg` and `details` as the runtime got them."""
+class Failure(NamedTuple):
+    """`code`, `msg` and `details` are those that the runtime got.
+
+    `network` is "" where not even that could be read, `pod` is None outside of Kubernetes.
+    """
 
     network: str
     container_id: str
@@ -29,22 +35,23 @@ class Failure:
     code: int
     msg: str
     details: str = ""
+    pod: Pod | None = None
 
     def names(self, what: str) -> bool:
-        """Whether an operator's word means this: its network, its container's ID or the first 6 characters of that."""
-        same = what in (self.network, self.container_id)
+        """Whether an operator's word means this: its network, pod, container ID or the first 6 characters of that."""
+        same = what in (self.network, self.container_id, str(self.pod or ""))
         return bool(what) and (same or (len(what) >= 6 and self.container_id.startswith(what)))
 
 
 class Failures:
-    """One node's. Safe for threads."""
+    """The failures of one node. Safe for threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last: dict[tuple[str, str, str], Failure] = {}
 
     def failed(self, variables: Mapping[str, str], stdin: bytes, stdout: bytes) -> None:
-        """An ADD with these CNI variables and this stdin was answered with the error on stdout."""
+        """Note that an ADD with these CNI variables and this stdin was answered with the error on `stdout`."""
         error = json.loads(stdout)
         failure = Failure(
             network=_network(stdin)[:LONGEST],
@@ -54,6 +61,7 @@ class Failures:
             code=error["code"],
             msg=error["msg"][:LONGEST],
             details=error.get("details", "")[:LONGEST],
+            pod=_pod(variables.get("CNI_ARGS", "")),
         )
         key = failure.network, failure.container_id, failure.ifname
         with self._lock:
@@ -63,7 +71,7 @@ class Failures:
                 del self._last[next(iter(self._last))]
 
     def worked(self, variables: Mapping[str, str]) -> None:
-        """An ADD with these variables succeeded: what failed of that interface before is history."""
+        """Forget an earlier failure of the interface: an ADD with these variables has succeeded."""
         if not self._last:
             return
         attached = variables.get("CNI_CONTAINERID", ""), variables.get("CNI_IFNAME", "")
@@ -72,7 +80,7 @@ class Failures:
                 del self._last[key]
 
     def about(self, what: str) -> list[Failure]:
-        """Those that an operator's word means, the newest last."""
+        """The failures that the operator's argument names, the newest last."""
         with self._lock:
             return [failure for failure in self._last.values() if failure.names(what)]
 
@@ -83,3 +91,10 @@ def _network(stdin: bytes) -> str:
     except (ValueError, RecursionError, KeyError, TypeError):
         return ""
     return name if isinstance(name, str) else ""
+
+
+def _pod(args: str) -> Pod | None:
+    try:
+        return pod_of(parse_args(args))
+    except CniError:
+        return None

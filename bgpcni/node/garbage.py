@@ -1,6 +1,6 @@
-"""GC (CNI specification 1.1.0): what the runtime does not name any more is released, in one network.
+"""GC (CNI specification 1.1.0): release what the runtime does not list any more, in one network.
 
-As the specification asks, an error does not end it: the rest is released, and then what failed is told.
+As the specification asks, an error does not stop it: the rest is released first, then the error is reported.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bgpcni.errors import CniError, Delegated, InvalidConfiguration
 from bgpcni.kernel import links
 from bgpcni.model import AttachmentKey
-from bgpcni.node import reconcile, unreadable, unrecorded
+from bgpcni.node import interface, reconcile, unreadable, unrecorded
 from bgpcni.store import Stored
 
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ _SECONDS = 2.0
 
 
 def collect(node: Node, request: Request, warnings: list[str]) -> None:
-    """Release links, routes, records and leases of attachments that are not listed.
+    """End the attachments that are not listed: withdraw routes, remove links, release addresses, delete records.
 
-    Raises InvalidConfiguration, with nothing touched, where the list is missing; at the end, with all else done,
-    the error of a delegated IPAM plugin. What else went wrong is a warning, and the next GC's to try again.
+    If the list is missing, raises InvalidConfiguration and changes nothing. At the end, when all else is done, raises
+    the error of a delegated IPAM plugin. Other errors become warnings, and the next GC tries again.
     """
     valid = _valid(request)
     kept = {AttachmentKey(request.name, container_id, ifname).digest for container_id, ifname in valid}
-    marked = [link for link in links.dump(node.netlink) if links.network_of(link) == request.name]
+    marked = [link for link in links.dump(node.netlink) if interface.network_of(link) == request.name]
     for stored in node.store.all():
         if stored.network == request.name and stored.digest not in kept:
             try:
@@ -51,7 +51,8 @@ def collect(node: Node, request: Request, warnings: list[str]) -> None:
 
 
 def _release(node: Node, stored: Stored, warnings: list[str]) -> None:
-    """One record. One that cannot be read goes by its digest, its leases by their owner."""
+    """End the attachment of one record. If that cannot be read, its digest identifies the link and its owner the
+    leases."""
     if stored.attachment is None:
         warnings.append(stored.problem)
         unreadable.release(node, stored, warnings)
@@ -59,13 +60,13 @@ def _release(node: Node, stored: Stored, warnings: list[str]) -> None:
     with node.store.locked(stored.attachment.key, _SECONDS):
         again = node.store.find(stored.attachment.key)
         if again is not None and again.attachment is not None:
-            reconcile.tear_down(node, again.attachment, told=again.told, warnings=warnings)
+            reconcile.end(node, again.attachment, told=again.told, warnings=warnings)
 
 
 def _remove_links(node: Node, network: str, kept: set[str], marked: list[links.Link], warnings: list[str]) -> None:
-    """Host ends of this network that neither the runtime nor a record knows.
+    """Remove host ends of this network that neither the runtime nor a record knows.
 
-    `marked` was read before the records: a link that an ADD is making has a record by now.
+    `marked` was read before the records, so that a link which an ADD is making has a record by now.
     """
     spared = {digest[: links.MARK] for digest in kept}
     spared |= {stored.digest[: links.MARK] for stored in node.store.all() if stored.network == network}
@@ -81,7 +82,7 @@ def _valid(request: Request) -> set[tuple[str, str]]:
     key = "cni.dev/valid-attachments"
     listed = next((value for name, value in request.document.items() if name.lower() == key), None)
     if not isinstance(listed, list):
-        raise InvalidConfiguration(f"{key}: missing or no list; without it nothing is released")
+        raise InvalidConfiguration(f"{key}: must be a list; without it nothing is released")
     valid = set()
     for place, item in enumerate(listed):
         container_id = item.get("containerID") if isinstance(item, dict) else None

@@ -1,7 +1,7 @@
-"""The veth pair of an attachment: built, read back from inside the container, checked, taken away.
+"""The veth pair of an attachment: make it, read it back from inside the container, check it, remove it.
 
-Three sends build it: the pair (both ends named, the peer already inside); alias by index; and in the container
-"up" with the read-back, then addresses and routes together.
+Three netlink sends make it: the pair (both ends named, the peer already in the container); the alias, by index; and in
+the container "up" with the read-back, then addresses and routes together.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import errno
 import logging
 from collections.abc import Iterator
 
+from bgpcni.cni.result import Route
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, KernelRefused
 from bgpcni.ip import ip_interface
 from bgpcni.kernel import addresses, frames, links, sysctl, vlans, vrf
@@ -62,7 +63,7 @@ def create(
             if attempt + 1 == _NAMES_TRIED:
                 raise KernelRefused(f"no free name for the host end of {key}") from None
             continue
-        mark = links.mark_message(index, links.alias_of(key), hairpin=hairpin, isolated=isolated)
+        mark = links.mark_message(index, links.alias_of(key.digest, str(key)), hairpin=hairpin, isolated=isolated)
         try:
             _, data = netlink.run(mark, links.get_message(index=index))
         except BaseException:
@@ -83,7 +84,7 @@ def tag(netlink: Netlink, attachment: Attachment, tagging: vlans.Tagging) -> Non
         if messages:
             netlink.run(*messages)
     except NetlinkError as error:
-        raise KernelRefused(f"{tagging.key}: {attachment.host_veth}: {error.strerror}") from None
+        raise KernelRefused(f"{plan.vlan_key(tagging)}: {attachment.host_veth}: {error.strerror}") from None
 
 
 def _refusal(error: NetlinkError, bridge: links.Link) -> Exception:
@@ -95,23 +96,24 @@ def _refusal(error: NetlinkError, bridge: links.Link) -> Exception:
 
 
 def read_back(space: Namespace, attachment: Attachment) -> Attachment:
-    """The attachment with what the kernel made of it, read inside the container: MAC and the root-side veth's index.
+    """The attachment with what is read inside the container: the MAC and the index of the root-side veth.
 
-    Raises KernelRefused where the two are not each other's peers.
+    Raises KernelRefused if the two ends are not each other's peers.
     """
     try:
         (data,) = space.netlink.run(links.get_message(name=attachment.ifname))
     except NetlinkError as error:
-        raise KernelRefused(f"looking at {attachment.ifname}: {error.strerror}") from None
+        raise KernelRefused(f"reading {attachment.ifname} back: {error.strerror}") from None
     return _paired(attachment, links.parse(data))
 
 
 @step("inside")
 def configure(space: Namespace, attachment: Attachment, *, dad: bool) -> Attachment:
-    """Inside the container: up, read back MAC and the root-side veth's index, addresses, routes.
+    """Inside the container: set the interface up, read back its MAC and the root-side veth's index, add addresses and
+    routes.
 
-    `dad`: IPv6 addresses are looked for elsewhere first, which takes a second or two. Returns the attachment with
-    what was read. Raises KernelRefused naming the step, DuplicateAddress, TryAgain.
+    `dad`: run duplicate address detection for IPv6 addresses, which takes a second or two. Returns the attachment with
+    what was read. Raises KernelRefused, which names the step, DuplicateAddress, TryAgain.
     """
     name, layer3 = attachment.ifname, bool(attachment.addresses)
     if layer3:
@@ -133,21 +135,23 @@ def configure(space: Namespace, attachment: Attachment, *, dad: bool) -> Attachm
 
 
 def _set_detection(ifname: str, *, wanted: bool) -> None:
-    """Duplicate address detection of a whole link; without it the link-local address, too, is usable at once."""
+    """Turn duplicate address detection of a link on or off. Without it the link-local address is usable at once,
+    too."""
     if wanted:
         sysctl.put(f"net/ipv6/conf/{ifname}/enhanced_dad", "1")
     sysctl.put(f"net/ipv6/conf/{ifname}/accept_dad", "1" if wanted else "0")
 
 
 def _paired(attachment: Attachment, peer: links.Link) -> Attachment:
-    """With what was read of the container's end, if each end names the other."""
+    """The attachment with what was read of the container's end. Raises KernelRefused unless each end names the
+    other."""
     if (peer.peer, peer.index) != (attachment.host_index, attachment.peer_index):
         raise KernelRefused(f"{attachment.ifname} is not the peer of {attachment.host_veth}")
     return attachment.model_copy(update={"mac": peer.mac, "mtu": peer.mtu})
 
 
 def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) -> None:
-    """Addresses and routes in one send; IPv6 is enabled first where the namespace has it off."""
+    """Add addresses and routes in one send. IPv6 is enabled first if the namespace has it disabled."""
     if not attachment.addresses and not attachment.routes:
         return
     steps = [
@@ -155,7 +159,7 @@ def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) 
         for item in attachment.addresses
     ]
     steps += [
-        (f"route {route.dst}", addresses.route_message(index, route))
+        (f"route {route.dst}", _route_message(index, route))
         for route in plan.through_gateways(attachment.routes, attachment.addresses)
     ]
     answers = space.netlink.send(*(message for _, message in steps))
@@ -176,32 +180,41 @@ def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) 
         raise KernelRefused(f"{what} on {attachment.ifname}: {error.strerror}")
 
 
+def _route_message(index: int, route: Route) -> Message:
+    return addresses.route_message(
+        index, route.dst, route.gw, mtu=route.mtu, advmss=route.advmss, priority=route.priority,
+        table=route.table, scope=route.scope,
+    )  # fmt: skip
+
+
 @step("introduce")
 def introduce(herald: frames.Herald, attachment: Attachment) -> None:
-    """Tell the neighbours whose address it is now."""
+    """Send gratuitous ARP and unsolicited NA from the node: the neighbours learn who has the addresses now."""
     on = _segment(attachment)
     if on is None or not attachment.mac:
         return
     try:
         herald.announce(on[1], attachment.mac, _plain(attachment))
     except OSError as error:
-        log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
+        key = attachment.key
+        log.warning("%s: gratuitous ARP/NA: %s", key, error.strerror, extra=key.fields)
 
 
 def introduce_itself(space: Namespace, attachment: Attachment) -> None:
-    """The same in a VLAN that the node has no interface in: only the container itself can tell its neighbours."""
+    """Send the same from the container, in a VLAN where the node has no interface."""
     if not attachment.vlan or attachment.gateway or not attachment.mac:
         return
     try:
         with inside(space.fd), frames.Herald() as own:
             own.announce(attachment.ifname, attachment.mac, _plain(attachment))
     except OSError as error:
-        log.warning("%s: gratuitous ARP/NA: %s", attachment.key, error.strerror)
+        key = attachment.key
+        log.warning("%s: gratuitous ARP/NA: %s", key, error.strerror, extra=key.fields)
 
 
 @step("reach")
 def reach(netlink: Netlink, attachment: Attachment) -> str | None:
-    """Have the node forget who had the attachment's addresses before; then as `unreachable`."""
+    """Flush the node's neighbour entries for the attachment's addresses, then ask as `unreachable` does."""
     old: list[Message] = []
     if on := _segment(attachment):
         old = [addresses.forget_neighbour(on[0], address) for address in _plain(attachment)]
@@ -209,7 +222,7 @@ def reach(netlink: Netlink, attachment: Attachment) -> str | None:
 
 
 def _segment(attachment: Attachment) -> tuple[int, str] | None:
-    """Index and name of the link by which the node is on the container's segment, None if by none that we made."""
+    """Index and name of the link that connects the node with the container's LAN. None if we did not make that link."""
     if attachment.chained or not attachment.bridge_index or not attachment.bridge:
         return None
     if attachment.vlan:
@@ -218,10 +231,10 @@ def _segment(attachment: Attachment) -> tuple[int, str] | None:
 
 
 def unreachable(netlink: Netlink, attachment: Attachment, *first: Message) -> str | None:
-    """Why the node does not reach one of the attachment's addresses by its bridge or veth, None if it does all.
+    """Why the node does not reach one of the attachment's addresses by its bridge or veth. None if it reaches all.
 
-    Where VLANs are kept apart the bridge is a way only to those it is in itself; an interface in the VLAN is one.
-    `first`: sent along, before it is asked.
+    A bridge that filters VLANs leads only to the VLANs that it is in itself; an interface in the VLAN leads there too.
+    `first`: messages that are sent before the question.
     """
     if not attachment.addresses:
         return None
@@ -248,26 +261,26 @@ def _plain(attachment: Attachment) -> list[str]:
 
 
 def vanished(netlink: Netlink, attachment: Attachment) -> bool:
-    """Whether the attachment's root-side link has gone from this node; where it has none, the container's interface."""
+    """Whether the attachment's root-side link is gone from this node. If it has none: whether its interface is gone."""
     if attachment.host_index is None:
         return not _is_inside(netlink, attachment)
     link = links.find(netlink, index=attachment.host_index)
     if link is None or link.name != attachment.host_veth:
         return True
-    return not attachment.chained and not links.is_ours(link, attachment.key)
+    return not attachment.chained and not links.is_ours(link, attachment.key.digest)
 
 
 def present(netlink: Netlink, attachment: Attachment) -> bool:
-    """Whether something of the attachment can be seen on this node, whatever its record says of the boot.
+    """Whether a link of the attachment is found on this node, whatever boot ID its record has.
 
-    Its link is known by index, name and our mark, another plugin's by its MAC; an interface inside the container by
-    its MAC and addresses.
+    A link of ours is identified by index, name and mark, another plugin's by index, name and MAC, an interface inside
+    the container by its MAC and addresses.
     """
     if attachment.host_index is not None:
         link = links.find(netlink, index=attachment.host_index)
         if link is None or link.name != attachment.host_veth:
             return False
-        return link.mac == attachment.host_mac if attachment.chained else links.is_ours(link, attachment.key)
+        return link.mac == attachment.host_mac if attachment.chained else links.is_ours(link, attachment.key.digest)
     if not attachment.chained:
         return is_there(netlink, attachment.key.digest)
     known = attachment.nsid is not None and attachment.peer_index is not None and bool(attachment.addresses)
@@ -275,21 +288,21 @@ def present(netlink: Netlink, attachment: Attachment) -> bool:
 
 
 def _is_inside(netlink: Netlink, attachment: Attachment) -> bool:
-    """Whether a container's interface is there, looked at from this node.
+    """Whether a container's interface exists, as seen from this node.
 
-    The nsid may be another namespace's by now, and a device or a MAC (ipvlan) be used again there: one of its
-    addresses has to be there, too.
+    By now the nsid may belong to another namespace, in which an index or a MAC (ipvlan) is used again. So one of the
+    addresses must be found there, too.
     """
     nsid, index = attachment.nsid, attachment.peer_index
     if nsid is None or index is None:
-        return True  # nothing to see it by
+        return True  # we cannot look for it
     link = links.find_in(netlink, nsid, index)
     if link is None or link.mac != attachment.mac:
         return False
     try:
         present = {item.address for item in addresses.assigned(netlink, index, nsid)}
     except NetlinkError as error:
-        if error.errno in (errno.ENODEV, errno.EINVAL):  # it went meanwhile
+        if error.errno in (errno.ENODEV, errno.EINVAL):  # it was removed meanwhile
             return False
         raise
     return not attachment.addresses or any(item.address in present for item in attachment.addresses)
@@ -297,9 +310,9 @@ def _is_inside(netlink: Netlink, attachment: Attachment) -> bool:
 
 @step("link")
 def remove(netlink: Netlink, reaper: Reaper, attachment: Attachment) -> bool:
-    """Delete the host end (and the pair with it) if it is there and ours, then what was installed for it.
+    """Remove the host end (and the pair with it) if it exists and is ours, then what was installed for it.
 
-    Nobody else's link is ever touched. Returns whether it was there.
+    A link that is not ours is never touched. Returns whether the link was there.
     """
     if attachment.chained:
         return False
@@ -307,20 +320,25 @@ def remove(netlink: Netlink, reaper: Reaper, attachment: Attachment) -> bool:
         there = remove_by_name(netlink, attachment.key)
     else:
         link = links.find(netlink, index=attachment.host_index)
-        there = link is not None and links.is_ours(link, attachment.key)
+        there = link is not None and links.is_ours(link, attachment.key.digest)
         if link is not None and there:
             reaper.delete(netlink, link.index, link.alias)
     options.remove(attachment)
     return there
 
 
+def network_of(link: links.Link) -> str:
+    """The network of a root-side link of ours, "" if it is none. A network's name has no slash, and fits whole."""
+    return links.words_of(link).partition("/")[0]
+
+
 def remove_by_name(netlink: Netlink, key: AttachmentKey) -> bool:
-    """Without a record of the index: the links whose names are the key's hash, if they have our alias or mark."""
+    """Remove links by name, if no index is recorded: those named after the key's hash that have our alias or mark."""
     return remove_by_digest(netlink, key.digest)
 
 
 def remove_by_digest(netlink: Netlink, digest: str) -> bool:
-    """The same, by the key's digest."""
+    """The same as `remove_by_name`, by the key's digest."""
     found = list(_named_after(netlink, digest))
     for link in found:
         links.remove(netlink, link.index)
@@ -328,7 +346,7 @@ def remove_by_digest(netlink: Netlink, digest: str) -> bool:
 
 
 def is_there(netlink: Netlink, digest: str) -> bool:
-    """Whether a link of ours for this key's digest is on the node, known by its name and mark alone."""
+    """Whether a link of ours for this key's digest is on the node, identified by its name and mark alone."""
     return any(True for _ in _named_after(netlink, digest))
 
 
@@ -337,7 +355,7 @@ def _named_after(netlink: Netlink, digest: str) -> Iterator[links.Link]:
         link = links.find(netlink, name=name)
         if link is None:
             break
-        if links.carries(link, digest):
+        if links.is_ours(link, digest):
             yield link
 
 

@@ -1,8 +1,8 @@
-"""What ADDs had to make of a bridge, until one of them succeeds: the bridge, gateway addresses, an interface in a VLAN.
+"""What ADDs made for a bridge before any of them succeeded: the bridge, gateway addresses, an interface in a VLAN.
 
-An ADD that fails takes it away again, unless other attachments are on that bridge: then the last of those that fail
-does, whoever made it. They may be in different processes, so each bridge's list is a file, which is locked while it is
-read or written, and goes with the first ADD that succeeds.
+An ADD that fails removes it again. If other attachments are on that bridge, the last one that fails removes it,
+whoever made it. They may be in different processes, so the list of each bridge is a file. The file is locked while it
+is read or written, and deleted by the first ADD that succeeds.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _LIST_MAX = 1 << 16
 
 
 class MadeOfBridges:
-    """Safe for threads and processes."""
+    """The lists of all bridges. Safe for threads and processes."""
 
     def __init__(self, store: Store) -> None:
         self._path = store.run_path / "bridges"
         self._folder = folders.open_below("bridges", store.run_fd, store.run_path)
 
     def add(self, netlink: Netlink, name: str, made: Made) -> None:
-        """An ADD made this of bridge `name`. Raises TryAgain, IoFailure; then it is taken away at once."""
+        """Note what an ADD made for bridge `name`. If that fails, remove it at once and raise TryAgain or IoFailure."""
         try:
             with self._locked(name) as file:
                 os.lseek(file, 0, os.SEEK_END)
@@ -44,12 +44,13 @@ class MadeOfBridges:
             raise
 
     def keep(self, name: str) -> None:
-        """An ADD succeeded: the bridge stays as it is."""
-        with suppress(OSError):  # mostly there is no list
+        """An ADD succeeded: the bridge stays, and its list is deleted."""
+        with suppress(OSError):  # usually there is no list
             os.unlink(name, dir_fd=self._folder)
 
-    def take_away(self, netlink: Netlink, name: str, shared: Callable[[], bool]) -> None:
-        """An ADD failed, and its record is gone. `shared`: whether other attachments are on the bridge."""
+    def remove(self, netlink: Netlink, name: str, shared: Callable[[], bool]) -> None:
+        """An ADD failed, and its record is deleted: remove what is listed. `shared`: are other attachments on the
+        bridge?"""
         if not self._has(name):
             return
         try:
@@ -60,7 +61,7 @@ class MadeOfBridges:
                     bridge.take_away(netlink, Made(**json.loads(line)))
                 self.keep(name)
         except (CniError, OSError, ValueError, TypeError) as error:
-            log.error("could not take away what was made of bridge %s: %s", name, error)
+            log.error("could not remove what failed ADDs made for bridge %s: %s", name, error, extra={"link": name})
 
     def _has(self, name: str) -> bool:
         try:

@@ -1,10 +1,11 @@
-"""What has to be done next for one attachment. Pure: what is recorded, present, told and configured decides.
+"""Decides the next step for one attachment. Pure: it depends on the record, the link, the exporters and the
+configuration.
 
-Everything that can happen to an attachment outside of its ADD goes through `next_step`: DEL, GC, a link or a
-namespace that is gone, a caller that is gone, a confirmed withdrawal, a changed configuration, the agent's start,
-`release`, `sync`, `drain`. The order in which an attachment ends is here, and nowhere else:
+Everything that can happen to an attachment after its ADD goes through `next_step`: DEL, GC, a link or a namespace that
+is gone, a caller that is gone, a confirmed withdrawal, a changed configuration, the agent's start, `release`, `sync`,
+`drain`. The order in which an attachment ends is here, and nowhere else:
 
-    record `leaving` -> withdraw -> link -> (confirmed by every exporter) -> addresses -> record
+    record to `leaving` -> withdraw -> remove the link -> (exporters confirm) -> release addresses -> delete record
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from bgpcni.convergence.ledger import Standing
 from bgpcni.model import ExporterUse, State
 
 PAUSE_SECONDS = 1.0
-"""Between the last announcement through new exporters and the first withdrawal through the old ones: a neighbour of
-both has to read the one first."""
+"""Pause between the last announcement through new exporters and the first withdrawal through the old ones, so that a
+neighbour of both reads the announcement first."""
 VAIN_SECONDS = 5.0
-"""For so long an exporter that was removed may be unreachable before what it owes is given up."""
+"""How long a removed exporter may be unreachable before we stop waiting for its confirmations."""
 ORPHAN_LOOK = 5.0
-"""Seconds between two looks whether an attachment without a link had its DEL from another plugin."""
+"""Seconds between two checks whether another plugin has handled the DEL of an attachment without a link."""
 FIRST_LOOK, LONGEST_LOOK = 0.1, 5.0
-"""Seconds between two looks at a hand-over; the longer it has waited, the longer: many may wait for one exporter."""
+"""Shortest and longest interval at which a hand-over is polled, in seconds. The interval grows with the time waited,
+because many attachments may wait for one exporter."""
 
 
 class Link(Enum):
@@ -32,18 +35,17 @@ class Link(Enum):
 
     PRESENT = "present"
     GONE = "gone"
-    """It went without a DEL, or nobody has looked yet whether a `leaving` attachment still has it."""
+    """It is gone without a DEL; or the attachment is `leaving` and nobody has checked yet whether the link is there."""
     TORN_DOWN = "torn down"
-    """We made sure that it is gone, with all that was installed for it."""
+    """We have removed it, with all that was installed for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class AtExporter:
-    """One attachment at one exporter.
+class AtExporter(NamedTuple):
+    """How one attachment stands with one exporter.
 
-    `recorded`: the record names it. `wanted`: the configuration of now wants the attachment announced through it.
-    `configured`: agent.toml, or the attachment's network, still names it. `vain`: what it has to confirm cannot be
-    confirmed now, since it, or every session of it, is away.
+    `recorded`: the record names the exporter. `wanted`: by the present configuration it has to announce the
+    attachment. `configured`: agent.toml, or the attachment's network, still names it. `vain`: waiting for its
+    confirmation is vain now, because the exporter or each of its sessions is down.
     """
 
     use: ExporterUse
@@ -54,21 +56,22 @@ class AtExporter:
     vain: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """All that decides on the next step. Durations are in seconds.
 
-    `state`: of its record, None where there is none. `this_boot`: the record is of this boot, so its namespace may be
-    there. `told`: exporters may have been told of it. `gone_for`, `announced_for`, `vain_for`, `waited`: for how long
-    its link is gone; every wanted exporter has announced it; nothing that removed exporters owe can be confirmed;
-    it waits for the same thing. `grace`: how long an attachment without a link waits for its DEL. `deleted`: another
-    plugin had that DEL. `linger`: between
-    withdrawal and tearing down. `drained`: nothing is announced on this node any more.
+    `state`: the state of its record, None if there is none. `this_boot`: the record is of this boot, so the namespace
+    may exist. `told`: exporters may have been given its routes. `renamed`: the record has exporter names of an earlier
+    agent.toml. `gone_for`: since when its link is gone.
+    `announced_for`: since when every wanted exporter has announced it. `vain_for`: since when no removed exporter can
+    confirm. `waited`: since when it waits for the same thing. `grace`: how long an attachment without a link waits for
+    its DEL. `deleted`: another plugin has handled that DEL. `linger`: the time between withdrawing the routes and
+    removing the link. `drained`: this node announces nothing any more.
     """
 
     state: State | None
     this_boot: bool = True
     told: bool = True
+    renamed: bool = False
     link: Link = Link.PRESENT
     exporters: tuple[AtExporter, ...] = ()
     gone_for: float = 0.0
@@ -86,14 +89,15 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Move the record to `leaving`. `told` False: no exporter was ever told of it, so none has to withdraw it."""
+    """Move the record to `leaving`. `told` False: no exporter was ever given its routes, so none has to withdraw
+    them."""
 
     told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Have these exporters announce it; the record names those that are new first."""
+    """Have these exporters announce it. New ones are written into the record first."""
 
     uses: tuple[ExporterUse, ...]
 
@@ -107,33 +111,33 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class TearDown:
-    """Remove the link if it is there and ours, and all that was installed for it, `linger` seconds from now."""
+    """Remove the link if it exists and is ours, and all that was installed for it, after `linger` seconds."""
 
     linger: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Excuse:
-    """Take the withdrawals through these exporters, which were removed and are away, for confirmed."""
+    """Count the withdrawals through these exporters as confirmed, because they were removed and are unreachable."""
 
     uses: tuple[ExporterUse, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Write into the record that these exporters alone have it."""
+    """Write into the record that only these exporters announce it."""
 
     uses: tuple[ExporterUse, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Give the addresses back, then drop the record."""
+    """Release the addresses, then delete the record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing can be done before something happens, or `seconds` have passed (None: until it is nudged)."""
+    """Nothing can be done until something happens or `seconds` have passed. None: until the attachment is nudged."""
 
     seconds: float | None = None
 
@@ -151,7 +155,7 @@ def next_step(view: View) -> Step:
     """The next step for an attachment whose lock is held, so that no ADD of it is running."""
     if view.state is None:
         return Done()
-    if view.state is State.ADDING:  # its ADD never answered
+    if view.state is State.ADDING:  # its ADD never answered, so it has failed
         return Leave(view.told)
     if view.state is State.LEAVING:
         return _end(view)
@@ -170,7 +174,8 @@ def _end(view: View) -> Step:
 
 
 def _orphan(view: View) -> Step:
-    """Its link went without a DEL: the routes go at once, addresses and record after the grace."""
+    """Its link is gone without a DEL: withdraw the routes at once, release addresses and record after the grace
+    time."""
     if uses := _uses(view, _TO_WITHDRAW):
         return Withdraw(uses)
     if view.link is not Link.TORN_DOWN:
@@ -181,19 +186,19 @@ def _orphan(view: View) -> Step:
 
 
 def _keep(view: View) -> Step:
-    """It is up: announced through what the configuration wants, and only then withdrawn through anything else."""
+    """It is up: announce it through the exporters that the configuration names, then withdraw it through any other."""
     if view.drained:
         uses = _uses(view, _TO_WITHDRAW)
         return Withdraw(uses) if uses else Done()
     wanted = [one for one in view.exporters if one.wanted]
     going = [one for one in view.exporters if not one.wanted]
     lacking = [one.use for one in wanted if one.standing not in (Standing.WANTED, Standing.ANNOUNCED)]
-    if view.announced_for is None:  # what an earlier life announced goes on, until all is announced otherwise
+    if view.announced_for is None:  # an earlier run's routes stay until the wanted exporters have announced them
         lacking += [one.use for one in going if one.standing is Standing.UNKNOWN]
     if lacking:
         return Announce(tuple(lacking))
     if not going:
-        return Done()
+        return Record(tuple(one.use for one in wanted)) if view.renamed else Done()
     if view.announced_for is None:
         return Wait(_look_again(view))
     if wanted and view.announced_for < PAUSE_SECONDS:
@@ -205,7 +210,7 @@ def _keep(view: View) -> Step:
 
 
 def _until_confirmed(view: View, late: Collection[AtExporter]) -> Step | None:
-    """None when nobody owes a confirmation. What a removed exporter owes is given up when it does not come back."""
+    """What to do until all has been confirmed; None if it has. A removed exporter that stays away is not waited for."""
     if not late:
         return None
     if any(one.configured for one in late):

@@ -1,4 +1,4 @@
-"""What a node has, and the steps that more than one kind of ADD takes: begin, enter the VRF, announce.
+"""The parts of a node, and the steps that more than one kind of ADD takes: begin, enter the VRF, announce.
 
 The order of the steps of ADD is in `transaction`; how an attachment ends is in `next_step`.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bgpcni import clock
@@ -28,9 +27,11 @@ from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
 from bgpcni.node import interface, plan
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.failures import Failures
+from bgpcni.node.keys import asked_by
 from bgpcni.node.made import MadeOfBridges
 from bgpcni.node.numbers import NumbersInUse
-from bgpcni.node.request import Request
+from bgpcni.node.request import Request, pod_of
+from bgpcni.node.seen import Seen
 from bgpcni.nudges import Nudges
 from bgpcni.numbers import vrf_name
 from bgpcni.store import Store
@@ -38,7 +39,6 @@ from bgpcni.undo import Undo
 
 if TYPE_CHECKING:
     from bgpcni.dataplane.dataplane import DataPlane
-    from bgpcni.node.reconcile import Seen
 
 log = logging.getLogger(__name__)
 LOCK_SECONDS = 30.0
@@ -46,7 +46,7 @@ CONFIRM_SECONDS = 2.0
 
 
 class Node:
-    """One node's attachments. Safe for threads; the same for the agent and for a call without one."""
+    """One node with its attachments. Safe for threads; the same in the agent and in a call without one."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class Node:
         dataplane: DataPlane | None = None,
         amiss: Mapping[str, str] | None = None,
     ) -> None:
-        """`dataplane`: what is done with learned routes; None in a call without an agent. `amiss`: what the agent looks
-        after by itself and could not mend, by its code in `status`."""
+        """`dataplane`: puts learned routes into the kernel; None in a call without an agent. `amiss`: problems that the
+        agent found by itself and could not repair, by their code in `status`."""
         self.store = store
         self.agent = agent
         self.facts = facts
@@ -72,9 +72,9 @@ class Node:
         self.numbers = NumbersInUse(store, resident=convergence.resident)
         self.made = MadeOfBridges(store)
         self.by_link: dict[int, AttachmentKey] = {}
-        """Attachments by the index of their root-side link: who it is that vanishes."""
+        """Attachments by the index of their root-side link, to know whose link has been deleted."""
         self.namespaces: dict[AttachmentKey, int] = {}
-        """The nsid of the container, of each attachment that has no root-side link."""
+        """The nsid of the container, for each attachment that has no root-side link."""
         self.drained = False
         self.failures = Failures()
         self.herald = Herald()
@@ -83,7 +83,8 @@ class Node:
         self.seen: dict[AttachmentKey, Seen] = {}
         """What the reconciler remembers of attachments that are not simply up."""
         self.handed_over = 0
-        """How often the reconciler took an exporter out of a record, or gave it up: perhaps nobody needs it now."""
+        """How often the reconciler removed an exporter from a record, or stopped waiting for it: it may be unused
+        now."""
         self._thread = threading.local()
 
     @property
@@ -99,7 +100,7 @@ class Node:
         return found
 
     def _claimed(self) -> Iterator[Attachment]:
-        """The attachments that hold a bridge and a VNI, by their records."""
+        """The attachments that, by their records, occupy a bridge and a VNI."""
         for stored in self.store.all():
             if stored.attachment is not None and stored.state is not State.LEAVING:
                 yield stored.attachment
@@ -109,19 +110,22 @@ class Node:
         others = (s.attachment for s in self.store.all() if s.attachment is None or s.attachment.key != attachment.key)
         return any(other is None or other.bridge == attachment.bridge for other in others)
 
-    def take_bridge_away(self, attachment: Attachment) -> None:
-        """Its ADD failed, and its record is gone: what was made of its bridge goes too, if nobody else is on it."""
+    def remove_bridge(self, attachment: Attachment) -> None:
+        """Its ADD failed and its record is deleted: remove what was made for its bridge if nobody else is on that."""
         if attachment.bridge and not attachment.chained:
-            self.made.take_away(self.netlink, attachment.bridge, lambda: self.shares_bridge(attachment))
+            self.made.remove(self.netlink, attachment.bridge, lambda: self.shares_bridge(attachment))
 
     def peers(self) -> set[str]:
-        """Addresses of this node's BGP peers: those of agent.toml, and those that another speaker told routes of."""
+        """Addresses of this node's BGP peers: those of agent.toml, and those from which another speaker learned
+        routes."""
         told = self.dataplane.peers() if self.dataplane is not None else set[str]()
         return told | {neighbor.address for neighbor in self.facts.neighbors}
 
     def begin(self, request: Request, space: Namespace, warnings: list[str], undo: Undo) -> Attachment:
-        """An attachment as every ADD begins it: whose it is, in which namespace, what is announced through whom."""
+        """The attachment with which every ADD begins: its key, its namespace, what is announced and by which
+        exporters."""
         plan.refuse_wishes(self.agent.policy, request)
+        warnings += request.annotations.warnings
         routing = self.routing(request, warnings, undo)
         return Attachment(
             boot_id=self.boot_id,
@@ -134,17 +138,19 @@ class Node:
             bgp=routing.bgp,
             exporters=routing.exporters,
             asked=plan.asked_of(request.settings),
+            pod=pod_of(request.environment.args),
             created=clock.now(),
         )
 
     def announce(self, attachment: Attachment, held: Attachment | None = None) -> Attachment:
-        """Behind a working data path only: the record goes up, then the routes go out, at `wake`.
+        """Announce an attachment whose data path works: move its record to `up`; the routes are sent at `wake`.
 
-        In a call the other way round, since nobody would go on with what a kill cuts short; `since` in a record that
-        is not up says that routes may be out. `held`: what the same container had before and is not withdrawn yet; its
-        exporters stay in the record until they have. Raises CniError, and then the caller takes everything back.
+        A call without an agent announces first and moves the record then, because nobody would finish what a kill cuts
+        short; `since` in a record that is not `up` says that routes may be announced. `held`: the same container's
+        earlier attachment that is not withdrawn yet; its exporters stay in the record until it is. Raises CniError;
+        the caller then undoes everything.
         """
-        self.refuse_drained()  # its record is written by now: either we see the drain here, or the drain sees that
+        self.refuse_drained()  # our record is written: we see the drain, or the drain sees it
         if self.dataplane is not None:
             self.dataplane.shield(attachment)
         reason = interface.reach(self.netlink, attachment)
@@ -171,40 +177,53 @@ class Node:
         if told_first:
             self.store.put(State.UP, recorded)
         target = plan.exporters_now(attachment.network, attachment.asked, self.agent, resident=self.resident)
-        if self.resident and recorded.exporters != target:  # a reload came in between, or it had others before
+        if self.resident and recorded.exporters != target:  # changed by a reload, or left by an earlier attachment
             self.nudges.nudge(attachment.key)
         return attachment
 
+    def by_names_of_now(self, attachment: Attachment) -> Attachment:
+        """An exporter that agent.toml only calls by another name now is the same."""
+        if not self.resident:
+            return attachment
+        names = catalog.counterparts(attachment.exporters, plan.configured(self.agent), self.facts)
+        return attachment if names == attachment.exporters else attachment.model_copy(update={"exporters": names})
+
     def refuse_drained(self) -> None:
-        """Raises TryAgain where nothing is announced any more."""
+        """Raises TryAgain if this node has been drained."""
         if self.drained:
             raise TryAgain("this node is drained: nothing is announced until bgpcni agent is started again")
 
     def settle(self, attachment: Attachment) -> None:
-        """Its addresses are nobody else's on its bridge, before anything is built with them.
+        """Claim its addresses on its bridge before anything is made with them. Raises CniError if another one has them.
 
-        A call without an agent reads the records only where a lease of another network says that it may be so.
+        A call without an agent reads the records only if another network has a lease for one of the addresses.
         """
         if self.resident or self.addressing.is_leased_elsewhere(attachment):
             self.claims.settle(attachment)
 
     def _refuse_address_twice(self, attachment: Attachment) -> None:
-        """Two networks whose ranges overlap on one bridge, say. Asked when it is wanted: of two at once one sees it."""
+        """Raises InvalidConfiguration if another attachment has one of its addresses, as with overlapping ranges of two
+        networks. Called after its routes were registered, so that of two simultaneous ADDs at least one sees the other.
+        """
         for nlri, other in self.convergence.rivals(attachment):
             raise InvalidConfiguration(f"ipam: {nlri} leads to {other} on this node already")
         for address, other in self.dataplane.rivals(attachment) if self.dataplane is not None else ():
-            raise InvalidConfiguration(f"ipam: {address} is that of {other} in VNI {attachment.bgp.vni} already")
+            raise InvalidConfiguration(f"ipam: {address} is already used by {other} in VNI {attachment.bgp.vni}")
 
     def enter_vrf(self, attachment: Attachment) -> tuple[Attachment, vrf.Device | None]:
-        """The VRF it asks for, made if need be, with the table that it has; None if it has none."""
+        """The attachment with the table of the VRF that it asks for, and that VRF, made if need be. None: no VRF."""
         if self.dataplane is None or attachment.bgp.table is None:
             return attachment, None
-        found = self.dataplane.enter(attachment)
+        with asked_by():
+            found = self.dataplane.enter(attachment)
         intent = attachment.bgp.model_copy(update={"table": found.table})
         return attachment.model_copy(update={"bgp": intent}), found
 
     def refuse_unannounceable(self, attachment: Attachment) -> None:
-        """A next hop that is missing, or a family that an exporter does not know, before the record says "up"."""
+        """Raises InvalidConfiguration for a missing next hop or a family that an exporter does not know.
+
+        This has to be called before the record is moved to `up`.
+        """
         families = {route.nlri.family for route in derive(attachment, self.facts)}
         for use in attachment.exporters:
             unknown = families - catalog.load(use.type).families
@@ -219,20 +238,21 @@ class Node:
             self.namespaces[attachment.key] = attachment.nsid
 
     def forget(self, attachment: Attachment) -> None:
-        """It is going, or gone: nothing about it is news any more."""
+        """Stop watching an attachment that ends."""
         self.by_link.pop(attachment.host_index or 0, None)
         self.namespaces.pop(attachment.key, None)
 
     def routing(self, request: Request, warnings: list[str], undo: Undo) -> plan.Routing:
-        """What is announced through whom, each exporter loaded and its configuration validated."""
+        """What is announced and by which exporters. Each exporter is loaded and its configuration validated."""
+        agent = self.agent  # the same one throughout: a reload may come in between
         number = 0 if plan.family_of(request.settings) == "unicast" else self.numbers.of(request.name, undo)
-        routing = plan.routing(request, self.agent, self.facts, number, resident=self.resident)
+        routing = plan.routing(request, agent, self.facts, number, resident=self.resident)
         warnings += routing.warnings
-        self.refuse_exporters(routing)
+        self.refuse_exporters(routing, agent)
         for use in routing.exporters:
             if not catalog.load(use.type).targets_per_route and plan.has_own_targets(request):
                 raise InvalidConfiguration(
-                    f"args: no route targets for one attachment with {use.name}: route targets are the VPN's there"
+                    f"args: {use.name} cannot set route targets for one attachment: there they belong to the VPN"
                 )
         if not routing.exporters:
             return routing
@@ -243,20 +263,30 @@ class Node:
             vrf = plan.VrfHere(self.numbers.of(vrf_name(routing.bgp.vrf), undo), lacking)
         intent, more = plan.forwarded(request.settings, routing.bgp, imports, vrf)
         warnings += more
-        return replace(routing, bgp=intent)
+        return routing._replace(bgp=intent)
 
-    def refuse_exporters(self, routing: plan.Routing) -> None:
-        """Raises InvalidConfiguration for an exporter that cannot be used here: not installed, misconfigured, …"""
-        self.convergence.refuse_rivals(routing.exporters)
+    def refuse_exporters(self, routing: plan.Routing, agent: AgentConfig) -> None:
+        """Raises InvalidConfiguration for an exporter that cannot be used here: not installed, misconfigured, …
+
+        Rivals among those of agent.toml were refused when it was read.
+        """
+        known = plan.configured(agent)
+        if not all(use in known for use in routing.exporters):
+            self.convergence.refuse_rivals(routing.exporters)
         for place, use in enumerate(routing.exporters):
             kind = catalog.load(use.type)
             if kind.needs_agent and not self.resident:
                 raise InvalidConfiguration(f"exporters: {use.name} needs the agent: start bgpcni agent")
+            if use.name not in (use.type, *self.agent.exporters) and catalog.source(use, "") is not None:
+                raise InvalidConfiguration(
+                    f"exporters: {use.name} would be one more {use.type} with the neighbours of this node: name one of "
+                    "agent.toml"
+                )
             if reason := catalog.objection(use, self.facts, f"exporters[{place}]"):
                 raise InvalidConfiguration(f"exporters: {use.name}: {reason}")
 
     def disconnect(self, attachment: Attachment) -> None:
-        """Its link is gone: so is its part of what connects this node with others. Idempotent."""
+        """Its link is gone: remove its part of the data path to other nodes. Idempotent."""
         self.claims.drop(attachment.key)
         if self.dataplane is not None:
             self.dataplane.detach(attachment)
@@ -264,6 +294,6 @@ class Node:
 
 
 def owing(attachment: Attachment, held: Attachment) -> Attachment:
-    """The attachment, also with the exporters that an earlier one of the same container has to be withdrawn through."""
+    """The attachment, with the exporters added that still have to withdraw an earlier one of the same container."""
     more = tuple(use for use in held.exporters if use not in attachment.exporters)
     return attachment.model_copy(update={"exporters": (*attachment.exporters, *more)})

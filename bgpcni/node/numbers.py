@@ -1,7 +1,7 @@
-"""Numbers of networks and VRFs while the ADD that is their first user may still fail: then they are free again.
+"""Numbers of networks and VRFs while their first ADD may still fail; after a failure they are free again.
 
-A number is on disk from the moment it is given out, so nobody else gets it. It is taken back when the last ADD that
-uses it failed, this node had not given it out before, and no record needs it: one that waits for its withdrawal does.
+A number is written to disk when it is given out, so nobody else gets it. It is taken back when the last ADD that uses
+it has failed, the number is new on this node, and no record needs it, not even one that waits for its withdrawal.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ log = logging.getLogger(__name__)
 
 
 class NumbersInUse:
-    """One node's. Calls without an agent tell each other, by a lock on a file, that they are at it."""
+    """The numbers in use on one node. Calls without an agent show each other by a file lock that they use numbers."""
 
     def __init__(self, store: Store, *, resident: bool) -> None:
         self._store = store
         self._resident = resident
         self._lock = threading.Lock()
         self._users: Counter[str] = Counter()
-        """ADDs under way, by the name whose number they use."""
+        """How many running ADDs use the number of each name."""
         self._fresh: set[str] = set()
-        """Names that got their number from one of these."""
+        """Names whose number was given out for one of these ADDs."""
         self._calls: int | None = None
 
     def of(self, name: str, undo: Undo) -> int:
-        """The number of a network, or of `vrf NAME`, for an ADD that `undo` takes back. Raises CniError."""
+        """The number of a network, or of `vrf NAME`, for an ADD; `undo` gives it back. Raises CniError."""
         with self._lock:
             self._enter()
             number = self._store.number_of(name, self._fresh.add)
@@ -55,12 +55,12 @@ class NumbersInUse:
             self._fresh.discard(name)
             try:
                 if self._alone() and not self._is_recorded(name):
-                    self._store.drop_number(name)
-            except CniError as error:  # it is one of 65,535
+                    self._store.free_number(name)
+            except CniError as error:  # one of 65,535 numbers is lost
                 log.warning("%s keeps its number: %s", name, error.msg)
 
     def _leave(self, name: str) -> int:
-        """One ADD less; how many others use the number."""
+        """One ADD less uses the number. Returns how many still do."""
         self._users[name] -= 1
         left = self._users[name]
         if not left:
@@ -74,7 +74,8 @@ class NumbersInUse:
         return False
 
     def _enter(self) -> None:
-        """In a call: show other calls that a number may be in use of which no record tells yet, until it ends."""
+        """In a call without an agent: show others, until this call ends, that it may use a number that no record has
+        yet."""
         if not self._resident and self._calls is None:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             try:
@@ -84,7 +85,7 @@ class NumbersInUse:
             fcntl.flock(self._calls, fcntl.LOCK_SH)
 
     def _alone(self) -> bool:
-        """Whether no other call is at it; from then on they wait."""
+        """Whether no other call uses numbers now; if so, others wait from here on."""
         if self._calls is None:
             return True
         try:

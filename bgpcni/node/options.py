@@ -1,6 +1,6 @@
-"""What an attachment may ask for besides its link: ipMasq and macspoofchk, put in, compared and taken out.
+"""What an attachment may ask for besides its link: VLANs, ipMasq and macspoofchk, put in, compared and taken out.
 
-Who asks for neither pays nothing: no system call is made for them.
+An attachment that asks for neither costs no system call.
 """
 
 from __future__ import annotations
@@ -8,26 +8,46 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
+from bgpcni.config.network import NetworkConfig
 from bgpcni.errors import CniError
-from bgpcni.kernel import masquerade, spoofcheck, stock
+from bgpcni.kernel import masquerade, spoofcheck, vlans
 from bgpcni.model import Attachment, AttachmentKey
+from bgpcni.node import plan, stock
+from bgpcni.node.keys import asked_by
+
+
+def require(tagging: vlans.Tagging | None) -> None:
+    """Raises UnsupportedField if VLANs are asked for and this kernel's bridge cannot filter them."""
+    if tagging is not None:
+        with asked_by(plan.vlan_key(tagging)):
+            vlans.require()
+
+
+def masquerading(config: NetworkConfig) -> masquerade.Backend | None:
+    """How its packets are to be masqueraded, None: not at all. Raises UnsupportedField where nothing here can."""
+    if not (config.ip_masq and config.ipam_type):
+        return None
+    with asked_by("ipMasq"):
+        return masquerade.choose(config.ip_masq_backend)
 
 
 def uses(attachment: Attachment) -> bool:
-    """Whether there is anything to install; then the record has to name the port and the addresses first."""
+    """Whether there is anything to install. If so, the record must name the port and the addresses first."""
     return attachment.ip_masq is not None or attachment.mac_spoof_check
 
 
 def install(attachment: Attachment) -> None:
-    """Between the pair's creation and its use: no frame passes unchecked, no packet unmasqueraded. Idempotent."""
+    """Install both. This runs between making the pair and setting it up, so that no frame passes unchecked and no
+    packet unmasqueraded. Idempotent."""
     if attachment.mac_spoof_check and attachment.host_veth and attachment.mac:
-        spoofcheck.install(str(attachment.key), attachment.host_veth, attachment.mac)
+        with asked_by("macspoofchk"):
+            spoofcheck.install(str(attachment.key), attachment.host_veth, attachment.mac)
     if attachment.ip_masq:
         masquerade.install(attachment.ip_masq, str(attachment.key), _addresses(attachment))
 
 
 def remove(attachment: Attachment) -> None:
-    """Both away; missing is success."""
+    """Remove both. Missing rules are no error."""
     if attachment.mac_spoof_check and attachment.host_veth and attachment.mac:
         spoofcheck.remove(str(attachment.key), attachment.host_veth, attachment.mac)
     if attachment.ip_masq:
@@ -35,9 +55,9 @@ def remove(attachment: Attachment) -> None:
 
 
 def remove_unrecorded(key: AttachmentKey, addresses: Sequence[str], warnings: list[str]) -> None:
-    """Without a record: what we, or the stock plugin, may have installed for a container that had these addresses.
+    """Remove what we or the stock plugin may have installed for a container that had these addresses; it has no record.
 
-    With either back end, since the configuration may have been another then.
+    Both back ends are searched, because the configuration may have been another one at ADD.
     """
     steps: tuple[Callable[[], None], ...] = (
         partial(masquerade.remove_found, str(key), addresses),
@@ -52,8 +72,8 @@ def remove_unrecorded(key: AttachmentKey, addresses: Sequence[str], warnings: li
 
 
 def remove_of(digest: str, ports: Collection[str], warnings: list[str]) -> None:
-    """Both away for the attachment whose key has this digest, and whose port is one of these: its record cannot be
-    read. The sets and maps are read whole, so this is for that case alone."""
+    """Remove both for an attachment whose record cannot be read, known by the digest of its key and by these ports.
+    This reads whole sets and maps, so it is only for that case."""
     try:
         spoofcheck.remove_of(ports)
         masquerade.remove_of(lambda owner: AttachmentKey(*owner.split("/", 2)).digest == digest)
@@ -62,11 +82,13 @@ def remove_of(digest: str, ports: Collection[str], warnings: list[str]) -> None:
 
 
 def check(attachment: Attachment) -> None:
-    """Raises CheckFailed naming what is missing."""
+    """Raises CheckFailed, which names what is missing."""
     if attachment.mac_spoof_check and attachment.host_veth and attachment.mac:
-        spoofcheck.check(str(attachment.key), attachment.host_veth, attachment.mac)
+        with asked_by("macspoofchk"):
+            spoofcheck.check(str(attachment.key), attachment.host_veth, attachment.mac)
     if attachment.ip_masq:
-        masquerade.check(attachment.ip_masq, str(attachment.key), _addresses(attachment))
+        with asked_by("ipMasq"):
+            masquerade.check(attachment.ip_masq, str(attachment.key), _addresses(attachment))
 
 
 def _addresses(attachment: Attachment) -> list[str]:

@@ -1,19 +1,20 @@
-"""What an ADD is going to build, decided before anything is touched. Pure.
+"""What an ADD is going to make, decided before anything is changed. Pure.
 
-Request + agent.toml → a planned `Attachment` and the bridge it needs. Every refusal that can be foreseen is here.
+Request + agent.toml → a planned `Attachment` and the bridge that it needs. Every refusal that needs no look at the
+system is here.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bgpcni import bgp
 from bgpcni.cni.result import Dns, IpConfig, Route
 from bgpcni.config.agent import AgentConfig, PolicyTable
 from bgpcni.config.network import ExporterSection, NetworkConfig, mac_address
+from bgpcni.config.pod_annotations import PREFIX
 from bgpcni.config.urls import loopback_url
 from bgpcni.convergence import catalog
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment
@@ -21,37 +22,35 @@ from bgpcni.ip import ip_address, ip_interface, ip_network
 from bgpcni.ipam.config import DEFAULT_DATA_DIR
 from bgpcni.kernel.bridge import BridgePlan
 from bgpcni.kernel.vlans import Tagging, gateway_name
-from bgpcni.kernel.vrf import TABLES, Device
+from bgpcni.kernel.vrf import Device
 from bgpcni.model import Address, AttachmentKey, Bgp, ExporterUse, NodeFacts
 from bgpcni.node.request import Request
-from bgpcni.numbers import label_of
+from bgpcni.numbers import TABLES, label_of
 
 LINK_NAME_LIMIT = 15
 _NAMES_A_PATH = re.compile(r"(socket|file|path|dir)$", re.IGNORECASE)
 """Keys of exporters' options."""
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """What is announced and through whom."""
+class Routing(NamedTuple):
+    """What is announced, and by which exporters."""
 
     bgp: Bgp
     exporters: tuple[ExporterUse, ...]
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class VrfHere:
-    """The VRF of a network. `number`: its own on this node; `lacking`: what is not here for it, "" if all is."""
+class VrfHere(NamedTuple):
+    """The VRF of a network. `number`: its number on this node. `lacking`: what it needs and is missing here, or ""."""
 
     number: int
     lacking: str = ""
 
 
 def host_veth(key: AttachmentKey, attempt: int = 0) -> str:
-    """The root-side end's name, 15 characters: a hash of network, container ID and interface name.
+    """The name of the root-side end, 15 characters: a hash of network, container ID and interface name.
 
-    `attempt` > 0: another name, for when a stranger's link has the first one.
+    `attempt` > 0: another name, in case someone else's link has the first one.
     """
     return host_veth_of(key.digest, attempt)
 
@@ -62,7 +61,7 @@ def host_veth_of(digest: str, attempt: int = 0) -> str:
 
 
 def refuse_unsupported(config: NetworkConfig) -> None:
-    """Fields that exclude each other, or ask for what no kernel can do. Raises InvalidConfiguration."""
+    """Raises InvalidConfiguration for keys that exclude each other, and for what no kernel can do."""
     tagging = tagging_of(config)
     if tagging and tagging.untagged:
         name = gateway_name(config.bridge, tagging.untagged)
@@ -78,32 +77,33 @@ def refuse_unsupported(config: NetworkConfig) -> None:
 
 
 def refuse_vlan_with(config: NetworkConfig, intent: Bgp, exporters: Sequence[ExporterUse]) -> None:
-    """A VLAN of a bridge can have no VNI or VRF of its own. Raises InvalidConfiguration."""
+    """Raises InvalidConfiguration for a VLAN with EVPN or a VRF: one VLAN of a bridge cannot have its own VNI or
+    VRF."""
     if exporters and (intent.family == "evpn" or intent.vrf) and (tagging := tagging_of(config)):
         what, why = ("bgp.vrf", "a bridge is in one VRF as a whole")
         if intent.family == "evpn":
             what, why = "bgp.family evpn", "bridge and VNI are one to one"
         raise InvalidConfiguration(
-            f"{tagging.key}: cannot be used together with {what}: {why}, so give this network a bridge of its own"
+            f"{vlan_key(tagging)}: cannot be used together with {what}: {why}, so give this network a bridge of its own"
         )
 
 
 def exporters_of(config: NetworkConfig, agent: AgentConfig, *, resident: bool) -> tuple[ExporterUse, ...]:
-    """The exporters of a network: the operator's word, else the configuration's, else the defaults."""
+    """The exporters of a network: those of agent.toml, else those of its configuration, else the defaults."""
     return exporters_now(config.name, asked_of(config), agent, resident=resident)
 
 
 def exporters_now(
     network: str, asked: tuple[ExporterUse, ...] | None, agent: AgentConfig, *, resident: bool
 ) -> tuple[ExporterUse, ...]:
-    """The same from what a record keeps of the network's configuration (`Attachment.asked`)."""
+    """The same, from what a record keeps of the network's configuration (`Attachment.asked`)."""
     table = agent.networks.get(network)
     if table is not None and table.exporters is not None:
-        return tuple(_named(name, agent) for name in dict.fromkeys(table.exporters))
+        return _named(table.exporters, agent)
     if asked is not None:
-        uses = [use if use.config or use.name != use.type else _named(use.name, agent) for use in asked]
-        return tuple({use.name: use for use in uses}.values())
-    return tuple(_named(name, agent) for name in agent.default_exporters) if resident else ()
+        uses = [(use,) if use.config or use.name != use.type else _named([use.name], agent) for use in asked]
+        return tuple({use.name: use for found in uses for use in found}.values())
+    return _named(agent.default_exporters, agent) if resident else ()
 
 
 def asked_of(config: NetworkConfig) -> tuple[ExporterUse, ...] | None:
@@ -118,11 +118,11 @@ def configured(agent: AgentConfig) -> tuple[ExporterUse, ...]:
     names = [*agent.default_exporters, *agent.exporters]
     for table in agent.networks.values():
         names += table.exporters or ()
-    return tuple(_named(name, agent) for name in dict.fromkeys(names))
+    return _named(names, agent)
 
 
 def _of_section(section: ExporterSection, place: str) -> ExporterUse:
-    """An exporter of a network configuration. That may be a tenant's: no URL in it leads away from this node."""
+    """An exporter of a network configuration, which may come from a tenant: a URL in it may only lead to this node."""
     if not section.options and section.name is None:
         return ExporterUse(name=section.type, type=section.type)
     for key, value in section.options.items():
@@ -135,9 +135,9 @@ def _of_section(section: ExporterSection, place: str) -> ExporterUse:
 
 
 def _refuse_paths(config: NetworkConfig, agent: AgentConfig) -> None:
-    """A socket, file or folder of an exporter is what agent.toml says of one: whoever is there is spoken to by root.
+    """Raises InvalidConfiguration for a path in a network configuration that agent.toml does not give to an exporter.
 
-    Raises InvalidConfiguration for any other one in a network configuration.
+    We use an exporter's socket, file or folder as root, so only the operator may choose it.
     """
     for at, section in enumerate(config.exporters or ()):
         known = [table.options for name, table in agent.exporters.items() if (table.type or name) == section.type]
@@ -146,13 +146,13 @@ def _refuse_paths(config: NetworkConfig, agent: AgentConfig) -> None:
                 is_path = "://" not in text and ("/" in text or text.startswith(("@", "\0")))
                 if (is_path or _NAMES_A_PATH.search(key)) and value not in [options.get(key) for options in known]:
                     raise InvalidConfiguration(
-                        f"exporters[{at}].{key}: {text!a} is no path that agent.toml gives an exporter of type "
-                        f"{section.type}: name it there, and that exporter here"
+                        f"exporters[{at}].{key}: {text!a} is not a path that agent.toml gives an exporter of type "
+                        f"{section.type}: configure the exporter there and name it here"
                     )
 
 
 def _strings(value: object) -> Iterator[str]:
-    """Every string in a value of JSON."""
+    """Every string in a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -163,17 +163,22 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _named(name: str, agent: AgentConfig) -> ExporterUse:
-    table = agent.exporters.get(name)
-    if table is None:
-        return ExporterUse(name=name, type=name)
-    return ExporterUse(name=name, type=table.type or name, config=table.options)
+def _named(names: Iterable[str], agent: AgentConfig) -> tuple[ExporterUse, ...]:
+    """What agent.toml means by these names, each once: a name of its own, and every exporter of the type so called."""
+    found: dict[str, ExporterUse] = {}
+    for name in names:
+        tables = {key: table for key, table in agent.exporters.items() if name in (key, table.type)}
+        for key, table in tables.items():
+            found[key] = ExporterUse(name=key, type=table.type or key, config=table.options)
+        if not tables:
+            found[name] = ExporterUse(name=name, type=name)
+    return tuple(found.values())
 
 
 def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int, *, resident: bool) -> Routing:
     """Route targets, VNI, RD and communities of this attachment. `number`: the network's number on this node.
 
-    Raises InvalidConfiguration, where `[policy]` forbids it too.
+    Raises InvalidConfiguration, also for what `[policy]` forbids.
     """
     config = request.settings
     exporters = exporters_of(config, agent, resident=resident)
@@ -190,20 +195,25 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
         export_rt = (_automatic_target(facts, vni),)
     if not export_rt and family == "vpn":
         raise InvalidConfiguration("exportRT: missing, bgp.family vpn needs at least one route target")
-    policy = agent.policy
+    policy, pod = agent.policy, request.annotations
+    policy.refuse_names("import_rt", pod.import_rt, policy.import_rt, f"annotation {PREFIX}import-rt")
+    policy.refuse_names("export_rt", pod.export_rt, policy.export_rt, f"annotation {PREFIX}export-rt")
+    policy.refuse_names("communities", pod.communities, policy.communities, f"annotation {PREFIX}communities")
     policy.refuse_names("import_rt", import_rt, policy.import_rt, "importRT")
     policy.refuse_names("export_rt", export_rt, policy.export_rt, "exportRT")
     policy.refuse_names("communities", config.bgp.communities, policy.communities, "bgp.communities")
     if config.bgp.rd != "auto" and family != "unicast":
         policy.refuse_names("rd", [config.bgp.rd], policy.rd, "bgp.rd")
-    policy.refuse_names("exporters", [use.name for use in exporters], policy.exporters, "exporters")
+    allowed_types = policy.exporters or ()  # a type in the list allows all that agent.toml has of it
+    strangers = [use.name for use in exporters if use.name not in agent.exporters or use.type not in allowed_types]
+    policy.refuse_names("exporters", strangers, policy.exporters, "exporters")
     _refuse_paths(config, agent)
     policy.refuse_vni(vni)
     policy.refuse_vni(config.bgp.l3vni, "bgp.l3vni")
     if config.bgp.vrf is not None:
         policy.refuse_names("vrfs", [config.bgp.vrf], policy.vrfs, "bgp.vrf")
         if config.bgp.l3vni == vni and vni is not None:
-            raise InvalidConfiguration(f"bgp.l3vni: {vni} is the network's own VNI, a VRF needs another")
+            raise InvalidConfiguration(f"bgp.l3vni: {vni} is the network's own VNI; a VRF needs another one")
     intent = Bgp(
         family=family,
         advertise=config.bgp.advertise,
@@ -215,54 +225,58 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
         import_rt=import_rt,
         export_rt=export_rt,
         import_prefixes=config.bgp.import_ if family == "unicast" or config.bgp.vrf else (),
-        communities=config.bgp.communities,
+        communities=tuple(dict.fromkeys((*config.bgp.communities, *pod.communities))),
         drain_seconds=config.bgp.drain_seconds,
     )
     return Routing(intent, exporters, warnings)
 
 
 def _refuse_vrf(config: NetworkConfig, family: str) -> None:
-    """`bgp.vrf` and `bgp.l3vni` that do not go together, with each other or with the rest."""
+    """Raises InvalidConfiguration if `bgp.vrf` and `bgp.l3vni` do not fit each other or the other keys."""
     vrf, l3vni = config.bgp.vrf, config.bgp.l3vni
     if vrf is None:
         if l3vni is not None:
-            raise InvalidConfiguration("bgp.l3vni: is the VNI of a VRF, and bgp.vrf is missing")
+            raise InvalidConfiguration("bgp.l3vni: it is the VNI of a VRF, and bgp.vrf is missing")
     elif family == "unicast":
-        raise InvalidConfiguration("bgp.vrf: unicast routes are of the node's own table: set bgp.family to evpn or vpn")
+        raise InvalidConfiguration(
+            "bgp.vrf: unicast routes go into the node's own table: set bgp.family to evpn or vpn"
+        )
     elif vrf == config.bridge:
-        raise InvalidConfiguration(f"bgp.vrf: {vrf} is the name of the bridge, the VRF needs one of its own")
+        raise InvalidConfiguration(f"bgp.vrf: {vrf} is the name of the bridge; the VRF needs another name")
     elif family == "evpn" and l3vni is None:
-        raise InvalidConfiguration("bgp.l3vni: missing, a VRF of EVPN needs a VNI of its own (1 to 16777215)")
+        raise InvalidConfiguration("bgp.l3vni: missing; with EVPN a VRF needs a VNI of its own (1 to 16777215)")
     elif family == "vpn" and l3vni is not None:
-        raise InvalidConfiguration("bgp.l3vni: is of EVPN, and bgp.family is vpn")
+        raise InvalidConfiguration("bgp.l3vni: it belongs to EVPN, and bgp.family is vpn")
 
 
 def family_of(config: NetworkConfig) -> Literal["unicast", "vpn", "evpn"]:
-    """What is announced; `type: bagpipe` without exporters means EVPN."""
+    """The address family that is announced; `type: bagpipe` without `exporters` means EVPN."""
     return config.bgp.family or ("evpn" if config.type == "bagpipe" and config.exporters is None else "unicast")
 
 
 def forwarded(
     config: NetworkConfig, intent: Bgp, imports: Mapping[str, str], vrf: VrfHere | None = None
 ) -> tuple[Bgp, tuple[str, ...]]:
-    """Who forwards what is announced, and warnings where nobody does. `imports`: each exporter's, by name.
+    """Who forwards what is announced, with a warning if nobody does. `imports`: `Exporter.imports` by name.
 
-    Raises InvalidConfiguration where two exporters would own the VXLAN, or one whose data path knows no VRF.
+    Raises InvalidConfiguration if two exporters would own the VXLAN, or if a VRF is asked of one that knows none.
     """
     owners = [name for name, kind in imports.items() if kind == "datapath"]
     learns = "routes" in imports.values()
     if intent.vrf is not None and owners:
-        raise InvalidConfiguration(f"bgp.vrf: {owners[0]} has a data path of its own, which knows no VRF")
+        raise InvalidConfiguration(f"bgp.vrf: {owners[0]} has a data path of its own, which does not know VRFs")
     warnings: list[str] = []
     if vrf is not None:
         lacking = vrf.lacking if learns else "exporter that learns routes"
         if lacking:
-            warnings.append(f"bgp.vrf: what VRF {intent.vrf} routes is announced only: there is no {lacking} here")
-        number = TABLES + vrf.number  # the label too: far from those that label managers give out first
+            warnings.append(
+                f"bgp.vrf: routes of VRF {intent.vrf} are announced only, not forwarded: there is no {lacking} here"
+            )
+        number = TABLES + vrf.number  # it is the MPLS label too, far from those given out first
         label = number if intent.family == "vpn" else None
         intent = intent.model_copy(update={"label": label, "table": None if lacking else number})
     elif intent.family == "vpn" and not owners:
-        warnings.append("bgp.family: vpn is announced only: without bgp.vrf this node forwards no MPLS")
+        warnings.append("bgp.family: vpn is announced only, not forwarded: MPLS needs bgp.vrf")
     if intent.family != "evpn":
         return intent, tuple(warnings)
     if len(owners) > 1:
@@ -273,9 +287,13 @@ def forwarded(
     elif learns:
         forwarder = "agent"
     else:
-        warnings.append("bgp.family: evpn is announced only: no exporter here has a VXLAN or learns routes")
+        warnings.append(
+            "bgp.family: evpn is announced only, not forwarded: no exporter here has a VXLAN or learns routes"
+        )
     if intent.advertise == "subnet" and vrf is None:
-        warnings.append("bgp.advertise: the subnet's type 5 route is announced only: bgp.vrf names no VRF for it")
+        warnings.append(
+            "bgp.advertise: the subnet's type 5 route is announced only, not forwarded: bgp.vrf names no VRF"
+        )
     anycast = forwarder == "agent" and is_gateway(config)
     return intent.model_copy(update={"forwarder": forwarder, "anycast": anycast}), tuple(warnings)
 
@@ -284,11 +302,15 @@ def has_own_targets(request: Request) -> bool:
     """Whether this attachment asks for route targets that are not its network's."""
     own = request.settings.args.cni
     named = {key.upper() for key, value in request.environment.args.items() if value}
-    return bool(own.import_rt or own.export_rt or named & {"IMPORT_RT", "EXPORT_RT"})
+    pod = request.annotations
+    return bool(own.import_rt or own.export_rt or pod.import_rt or pod.export_rt or named & {"IMPORT_RT", "EXPORT_RT"})
 
 
 def _targets(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Import and export route targets: an attachment's own exportRT replaces the network's, its importRT joins."""
+    """Import and export route targets. An attachment's own exportRT replaces the network's; its importRT is added.
+
+    CNI_ARGS win over `args.cni`, and these over the annotation of the pod.
+    """
     config = request.settings
     own_import: tuple[str, ...] = config.args.cni.import_rt or ()
     own_export: tuple[str, ...] = config.args.cni.export_rt or ()
@@ -303,8 +325,9 @@ def _targets(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
             own_import = targets
         else:
             own_export = targets
-    merged = tuple(dict.fromkeys((*config.import_rt, *own_import)))
-    return merged, own_export or config.export_rt
+    pod = request.annotations
+    merged = tuple(dict.fromkeys((*config.import_rt, *own_import, *pod.import_rt)))
+    return merged, own_export or pod.export_rt or config.export_rt
 
 
 def _vni(config: NetworkConfig, family: str, targets: Sequence[str]) -> int | None:
@@ -313,7 +336,7 @@ def _vni(config: NetworkConfig, family: str, targets: Sequence[str]) -> int | No
     found = config.bgp.vni if config.bgp.vni is not None else bgp.vni_of(targets)
     if found is None:
         raise InvalidConfiguration(
-            "bgp.vni: missing, and the first exportRT's number is not one (1 to 16777215): set bgp.vni"
+            "bgp.vni: missing, and the number of the first exportRT is no VNI (1 to 16777215): set bgp.vni"
         )
     return found
 
@@ -323,23 +346,23 @@ def _automatic_target(facts: NodeFacts, vni: int | None) -> str:
         return bgp.route_target(f"{facts.asn or 0}:{vni}")
     except ValueError:
         raise InvalidConfiguration(
-            f"exportRT: missing, and {facts.asn}:{vni} is no route target, a 4-octet AS leaves two octets: set it"
+            f"exportRT: missing, and {facts.asn}:{vni} is no route target, a 4-octet AS leaves two octets: set exportRT"
         ) from None
 
 
 def _distinguisher(config: NetworkConfig, facts: NodeFacts, number: int) -> str | None:
     if config.bgp.rd != "auto":
         return config.bgp.rd
-    # A node without a router ID announces through speakers that choose RDs themselves: this one keeps VPNs apart.
+    # Without a router ID the speakers choose the RDs themselves; this one only tells VPNs apart on this node.
     return f"{facts.router_id or 0}:{number}"
 
 
 def bridge_of(
     config: NetworkConfig, addresses: Sequence[Address], intent: Bgp | None = None, vrf: Device | None = None
 ) -> BridgePlan:
-    """The bridge an attachment needs, with the gateway of each of its subnets if it is a gateway.
+    """The bridge that an attachment needs, with the gateway address of each subnet if the node is the gateway.
 
-    An anycast gateway has the same MAC on every node, and no link-local address, which would be the same too.
+    An anycast gateway has the same MAC on every node. It has no link-local address, which would be the same, too.
     """
     gateways: tuple[str, ...] = ()
     if is_gateway(config):
@@ -364,16 +387,16 @@ def is_gateway(config: NetworkConfig) -> bool:
 
 
 def gateway_device(config: NetworkConfig) -> str:
-    """The link that has the gateway's addresses: the bridge, or the node's interface in a VLAN."""
+    """Name of the link that has the gateway's addresses: the bridge, or the node's interface in a VLAN."""
     tagging = tagging_of(config)
     return gateway_name(config.bridge, tagging.untagged) if tagging and tagging.untagged else config.bridge
 
 
 def tagging_of(config: NetworkConfig) -> Tagging | None:
-    """The VLANs of the container's port, None: none are asked for.
+    """The VLANs of the container's port; None if none are asked for.
 
-    `vlan` is a trunk's native VLAN, so its frames are not tagged even where the trunk lists it. An empty trunk asks
-    for a bridge that filters, and leaves the port as it is, as in stock.
+    `vlan` is the native VLAN of a trunk, so its frames are not tagged even if the trunk lists it. An empty trunk asks
+    for a bridge that filters VLANs and leaves the port as it is, like the stock plugin.
     """
     if not config.vlan and config.vlan_trunk is None:
         return None
@@ -381,13 +404,19 @@ def tagging_of(config: NetworkConfig) -> Tagging | None:
     return Tagging(config.vlan, tuple(sorted(trunk - {config.vlan})), config.preserve_default_vlan)
 
 
+def vlan_key(tagging: Tagging) -> str:
+    """The key of the network configuration that asks for these VLANs."""
+    return "vlan" if tagging.untagged else "vlanTrunk"
+
+
 def mac_of(request: Request) -> str | None:
-    """The MAC asked for: the runtime's word before `args.cni` before CNI_ARGS before the configuration."""
+    """The MAC that is asked for. The first of these wins: `runtimeConfig`, `args.cni`, CNI_ARGS, the annotation of the
+    pod, the configuration."""
     return next(_macs(request), (None, ""))[0]
 
 
 def _macs(request: Request) -> Iterator[tuple[str, str]]:
-    """Each MAC that is asked for, and where, the one that counts first."""
+    """Where a MAC is asked for, and which one; the one that wins comes first."""
     config = request.settings
     if config.runtime.mac:
         yield config.runtime.mac, "runtimeConfig.mac"
@@ -399,12 +428,15 @@ def _macs(request: Request) -> Iterator[tuple[str, str]]:
                 yield mac_address(value), "CNI_ARGS: MAC"
             except ValueError as error:
                 raise InvalidEnvironment(f"CNI_ARGS: MAC: {error}") from None
+    if request.annotations.mac:
+        yield request.annotations.mac, f"annotation {PREFIX}mac"
     if config.mac:
         yield config.mac, "mac"
 
 
 def refuse_wishes(policy: PolicyTable, request: Request) -> None:
-    """`[policy]` for what a configuration asks of the node besides routes. Raises InvalidConfiguration."""
+    """Raises InvalidConfiguration for what `[policy]` forbids a configuration to ask of the node, besides routes."""
+    _refuse_annotations(policy, request)
     if policy.mac is not None:
         for mac, place in _macs(request):
             policy.refuse_names("mac", [mac], policy.mac, place)
@@ -418,8 +450,25 @@ def refuse_wishes(policy: PolicyTable, request: Request) -> None:
             policy.refuse_path(name, path, allowed, f"ipam.{key}")
 
 
+def _refuse_annotations(policy: PolicyTable, request: Request) -> None:
+    """The pod's annotations that this node does not obey, or that cannot be obeyed in this network."""
+    for name in request.annotations.names:
+        if not policy.obeys(name):
+            raise InvalidConfiguration(f"annotation {PREFIX}{name}: not allowed by [policy] annotations of this node")
+        if name in ("ips", "mac") and request.prev_result is not None:
+            raise InvalidConfiguration(
+                f"annotation {PREFIX}{name}: the interface is made by another plugin of the chain"
+            )
+    if not request.annotations.ips:
+        return
+    if policy.prefixes is None:
+        raise InvalidConfiguration(f"annotation {PREFIX}ips: not allowed while [policy] has no prefixes on this node")
+    if request.settings.ipam_type != "host-local":
+        raise InvalidConfiguration(f"annotation {PREFIX}ips: ipam.type must be host-local for it")
+
+
 def dns_of(config: NetworkConfig, given: Dns) -> Dns:
-    """The configuration's DNS settings if it has any, else IPAM's: as stock, which leaves runtimeConfig.dns alone."""
+    """The configuration's DNS settings if it has any, else IPAM's. `runtimeConfig.dns` is not used, as in stock."""
     dns = config.dns
     if dns is None or not (dns.nameservers or dns.domain or dns.search or dns.options):
         return given
@@ -441,9 +490,9 @@ def with_gateways(config: NetworkConfig, addresses: Sequence[Address]) -> tuple[
 def refuse_by_policy(
     policy: PolicyTable, config: NetworkConfig, addresses: Sequence[Address], gateways: Sequence[str] = ()
 ) -> None:
-    """`[policy] prefixes`: each address, and what else comes with it, the bridge's addresses and an aggregate.
+    """Raises InvalidConfiguration for an address, gateway or aggregate outside of `[policy] prefixes`.
 
-    `gateways`: those the bridge gets, `BridgePlan.gateways`. Raises InvalidConfiguration.
+    `gateways`: the addresses that the bridge gets (`BridgePlan.gateways`).
     """
     policy.refuse_addresses(item.address for item in addresses)
     policy.refuse_subnets(gateways)
@@ -452,7 +501,7 @@ def refuse_by_policy(
 
 
 def default_routes(config: NetworkConfig, addresses: Sequence[Address], wanted: Sequence[Route]) -> tuple[Route, ...]:
-    """IPAM's routes, and isDefaultGateway's defaults through the gateways: the `routes` of the result."""
+    """The `routes` of the result: IPAM's, and with isDefaultGateway a default route through each gateway."""
     routes = list(wanted)
     if config.is_default_gateway:
         present = {ip_network(route.dst) for route in routes}
@@ -465,8 +514,8 @@ def default_routes(config: NetworkConfig, addresses: Sequence[Address], wanted: 
 
 
 def through_gateways(routes: Iterable[Route], addresses: Sequence[Address | IpConfig]) -> tuple[Route, ...]:
-    """The routes as the kernel gets them: one without a gateway goes through that of its family, if there is one."""
+    """The routes as the kernel gets them: one without a gateway gets the gateway of its family, if there is one."""
     gateway = {ip_address(item.gateway).version: item.gateway for item in reversed(addresses) if item.gateway}
     return tuple(
-        route if route.gw else replace(route, gw=gateway.get(ip_network(route.dst).version)) for route in routes
+        route if route.gw else route._replace(gw=gateway.get(ip_network(route.dst).version)) for route in routes
     )

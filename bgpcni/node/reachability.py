@@ -1,7 +1,7 @@
-"""What keeps an attachment from being reached although its routes are announced: one answer for `status` and `explain`.
+"""Why an attachment cannot be reached although its routes are announced: one answer for `status` and `explain`.
 
-Asked of the kernel as it is now. Attachments of one bridge and subnet share one answer, so the cost grows with the
-bridges, not with the attachments. Changes nothing.
+The answer is read from the kernel now. Attachments of one bridge and subnet share it, so the cost grows with the
+bridges, not with the attachments. This module changes nothing.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Problem = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What decides: attachments that agree in all of it are reached, or not, for the same reason."""
+    """What the answer depends on: attachments that agree in all of it are reached, or not, for the same reason."""
 
     bridge: str | None
     veth: str | None
-    """Only where no bridge is ours: each such attachment has a way of its own."""
+    """Only without a bridge of ours: each such attachment has a path of its own."""
     holder: str
     """The link that has the gateways' addresses."""
     gateways: tuple[str, ...]
@@ -37,7 +37,7 @@ class _Kind:
 
 
 class Reachability:
-    """The answers of one question of an operator: nothing is asked of the kernel twice."""
+    """The answers within one command of an operator: nothing is asked of the kernel twice."""
 
     def __init__(self, netlink: Netlink, facts: NodeFacts) -> None:
         self._netlink = netlink
@@ -47,14 +47,15 @@ class Reachability:
         self._uplinks: list[str] | None = None
 
     def problems(self, attachments: Iterable[Attachment]) -> list[Problem]:
-        """Of all of them that are up, each once, with the number of attachments that have it."""
+        """The problems of these attachments, which are up; each one once, with the number of attachments that have
+        it."""
         counts: Counter[Problem] = Counter()
         for attachment in attachments:
             counts.update(self.of(attachment))
         return [(code, f"{text} ({count} attachment{'s' * (count != 1)})") for (code, text), count in counts.items()]
 
     def of(self, attachment: Attachment) -> list[Problem]:
-        """Of one that is up; the first is the cause of the others."""
+        """The problems of one attachment that is up; the first one is the cause of the others."""
         kind = _kind(attachment)
         if kind not in self._known:
             self._known[kind] = list(dict.fromkeys(self._look(kind, attachment)))
@@ -78,7 +79,7 @@ class Reachability:
                         yield "gateway-missing", f"{what}: gateway address {gateway} is missing"
                         there = False
         if there and kind.routed and (reason := interface.unreachable(self._netlink, attachment)):
-            # one stands for all of its subnet: its own address is named, but for where only it is on that way
+            # this attachment stands for its subnet; its own address is named only if nobody else is on that path
             yield "unreachable", reason
         if kind.forwarded:
             for version in sorted({ip_interface(subnet).version for subnet in kind.subnets}):
@@ -100,7 +101,8 @@ class Reachability:
         for item in attachment.addresses:
             version, address = ip_interface(item.address).version, str(ip_interface(item.address).ip)
             uplink = self._uplink() if kind.routed else None
-            # what is announced is asked from outside; behind a gateway alone the containers ask
+            # announced addresses are reached from outside; if there is only a gateway, connections start at the
+            # containers
             first, second = ("new", "established") if kind.routed else ("established", "new")
             come = firewall.Packet(version, first, uplink, kind.holder, None, address)
             go = firewall.Packet(version, second, kind.holder, uplink, address, None)
@@ -111,7 +113,7 @@ class Reachability:
                     break
 
     def _uplink(self) -> str | None:
-        """The device on the way to the first neighbour that has one, None where that is not known."""
+        """The device towards the first neighbour that can be reached; None if it is not known."""
         if self._uplinks is None:
             found = (addresses.device_of(self._netlink, neighbor.address) for neighbor in self._facts.neighbors)
             index = next(filter(None, found), 0)

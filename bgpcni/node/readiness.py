@@ -1,7 +1,7 @@
-"""STATUS (CNI specification 1.1.0): could an ADD of this network be served now, and are attachments that exist well?
+"""STATUS (CNI specification 1.1.0): could an ADD of this network succeed now, and are existing attachments reachable?
 
-Error 50: an ADD would fail. Error 51: what exists is affected as well, since routes are not where they should be;
-an ADD may go through, but its container would not be reached. Changes nothing.
+Error 50: an ADD would fail. Error 51: existing containers are affected too, because routes do not reach the peers; an
+ADD may succeed, but its container would not be reached. This module changes nothing.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bgpcni.errors import CniError, Degraded, IoFailure, Unavailable
-from bgpcni.kernel import links, vlans
-from bgpcni.model import Address, Attachment, ExporterUse
-from bgpcni.node import plan
-from bgpcni.node.addressing import BUILT_IN
-from bgpcni.node.request import host_local_of
+from bgpcni.kernel import links
+from bgpcni.model import Attachment, ExporterUse
+from bgpcni.node import options, plan
 
 if TYPE_CHECKING:
     from bgpcni.node.node import Node
@@ -25,7 +23,7 @@ _UP = "Established"
 def run(node: Node, request: Request) -> None:
     """Raises Unavailable (50) or Degraded (51), each with the first reason found."""
     if node.drained:
-        raise Degraded("this node is drained: everything was withdrawn, start bgpcni agent again")
+        raise Degraded("this node is drained and announces nothing: start bgpcni agent again")
     try:
         uses = _servable(node, request)
     except (Unavailable, Degraded):
@@ -38,14 +36,14 @@ def run(node: Node, request: Request) -> None:
 
 
 def _servable(node: Node, request: Request) -> tuple[ExporterUse, ...]:
-    """What would make ADD fail, as far as it can be known without a container. Raises CniError."""
+    """The exporters of an ADD. Raises the CniError with which it would fail, as far as known without a container."""
     config = request.settings
     plan.refuse_unsupported(config)
-    vlans.require(plan.tagging_of(config))
+    options.require(plan.tagging_of(config))
     node.agent.policy.refuse_names("bridges", [config.bridge], node.agent.policy.bridges, "bridge")
     routing = plan.routing(request, node.agent, node.facts, 1, resident=node.resident)
     plan.refuse_vlan_with(config, routing.bgp, routing.exporters)
-    node.refuse_exporters(routing)
+    node.refuse_exporters(routing, node.agent)
     switch = links.find(node.netlink, name=config.bridge)
     if switch is not None and switch.kind != "bridge":
         raise Unavailable(f"bridge: {config.bridge} is a {switch.kind or 'physical'} link, not a bridge")
@@ -59,17 +57,15 @@ def _servable(node: Node, request: Request) -> tuple[ExporterUse, ...]:
 
 
 def _sample(node: Node, request: Request, routing: plan.Routing) -> Attachment:
-    """What an ADD would announce, with an address of each family that is known to be given."""
-    ranges = host_local_of(request).range_sets if request.settings.ipam_type == BUILT_IN else ()
-    addresses = tuple(Address(address=f"{each[0].start}/{each[0].subnet.prefixlen}") for each in ranges)
+    """An attachment as an ADD would make it, with one address of each family that the configuration gives."""
     return Attachment(
         boot_id=node.boot_id, network=request.name, container_id="", ifname="", netns="",
-        addresses=addresses, bgp=routing.bgp, exporters=routing.exporters,
+        addresses=node.addressing.examples(request), bgp=routing.bgp, exporters=routing.exporters,
     )  # fmt: skip
 
 
 def _late(node: Node, use: ExporterUse) -> str:
-    """Why routes do not reach the neighbours through an exporter at work, "" if they do or it was not used yet."""
+    """Why routes do not reach the peers through a running exporter; "" if they do, or if it was not used yet."""
     announcer = node.convergence.announcers().get(use.name)
     if announcer is None:
         return ""

@@ -1,8 +1,8 @@
-"""One reconciler for each attachment: looks, asks `next_step`, does it, until there is nothing to be done now.
+"""The reconciler of an attachment: it looks, asks `next_step`, takes that step, until nothing is left to be done now.
 
-`run` is the whole loop; whoever runs it holds the attachment's lock. In the agent the worker runs it for every nudge,
-and DEL, GC and a failed ADD run it themselves, as everything does in a call without an agent. `tear_down` is the one
-way in which an attachment ends.
+`run` is the whole loop; its caller holds the attachment's lock. In the agent the worker runs it for every nudge. DEL,
+GC and a failed ADD run it themselves, and so does everything in a call without an agent. `end` is the only way
+in which an attachment ends.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni import clock
 from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import AlreadyAttached, CniError, IoFailure
 from bgpcni.model import Attachment, AttachmentKey, ExporterUse, State
-from bgpcni.node import boots, interface, plan, renames, unrecorded
+from bgpcni.node import boots, interface, plan, unrecorded
 from bgpcni.node.next_step import (
     Announce,
     AtExporter,
@@ -35,37 +36,17 @@ from bgpcni.node.next_step import (
     next_step,
 )
 from bgpcni.node.node import CONFIRM_SECONDS, Node, owing
+from bgpcni.node.seen import Seen
 from bgpcni.store import Stored
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 _MOST_STEPS = 64
-"""In one run; more is a defect of ours, and must not become a loop without an end."""
+"""The most steps of one run. More would be a defect of ours, and must not become an endless loop."""
 
 
-@dataclass(slots=True)
-class Seen:
-    """What this process remembers of one attachment between two looks; times of `clock.monotonic`.
-
-    `leaving`: it is, also where the disk did not let its record say so. `torn_down`: its link is gone, we made sure;
-    `had_link`: it was there until then. `trouble`, `pause`: the error that the last look ended with, and for how many
-    seconds it is left alone then.
-    """
-
-    leaving: bool = False
-    torn_down: bool = False
-    had_link: bool = False
-    gone: float | None = None
-    announced: float | None = None
-    vain: float | None = None
-    waits: float | None = None
-    trouble: str = ""
-    pause: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """What `tear_down` came to. `released`: nothing is left of it; else its addresses are held. `had_link`: its link
+class Ended(NamedTuple):
+    """The outcome of `end`. `released`: nothing is left; otherwise the addresses are held. `had_link`: the link
     was there."""
 
     released: bool
@@ -74,28 +55,38 @@ class Ended:
 
 @dataclass(slots=True)
 class _Subject:
-    """The attachment that is worked on, and where its record is. `begun`: its ADD never answered."""
+    """The attachment that a run works on, and the state of its record. `renamed`: the record has exporter names of an
+    earlier agent.toml. `begun`: its ADD never answered."""
 
     key: AttachmentKey
     state: State | None
-    attachment: Attachment | None
+    attachment: Attachment
+    renamed: bool
     begun: bool = False
 
 
 def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_only: bool = False) -> Wait | Done:
-    """Take every step that can be taken now, and say what the attachment waits for. Its lock is held by the caller.
+    """Take every step that can be taken now, and return what the attachment waits for. The caller holds its lock.
 
-    `stored`: its record, where the caller has just read it. `tell_only`: tell the exporters, and no more (an agent
-    that starts has to, before anything can be pruned). A record that cannot be read is left to its DEL. Raises
-    CniError and OSError; what was done until then stays done, and the next run goes on from there.
+    `stored`: its record, if the caller has just read it. `tell_only`: only announce and withdraw, as an agent that
+    starts must do before anything is pruned. A record that cannot be read is left to its DEL. Raises CniError and
+    OSError; what was done until then stays, and the next run continues from there.
     """
     stored = stored or node.store.find(key)
+    outcome: Wait | Done = Done()
+    if stored is None:
+        node.claims.drop(key)  # of an ADD whose record could not be written, and that could not be taken back
     if stored is None or stored.attachment is None:
         node.seen.pop(key, None)
-        if stored is None:
-            node.claims.drop(key)  # of an ADD whose record could not be written, and that could not be taken back
-        return Done()
-    subject = _Subject(key, stored.state, _by_names_of_now(node, stored.attachment))
+    else:
+        outcome = _run(node, key, stored.state, stored.attachment, tell_only=tell_only)
+    node.convergence.told(key)
+    return outcome
+
+
+def _run(node: Node, key: AttachmentKey, state: State, recorded: Attachment, *, tell_only: bool) -> Wait | Done:
+    attachment = node.by_names_of_now(recorded)
+    subject = _Subject(key, state, attachment, renamed=attachment is not recorded)
     seen = node.seen.setdefault(key, Seen())
     for _ in range(_MOST_STEPS):
         view = _look(node, subject, seen)
@@ -113,15 +104,7 @@ def run(node: Node, key: AttachmentKey, stored: Stored | None = None, *, tell_on
     raise RuntimeError(f"{key}: no end after {_MOST_STEPS} steps")
 
 
-def _by_names_of_now(node: Node, attachment: Attachment) -> Attachment:
-    """An exporter that agent.toml only calls by another name now is the same; the next record written says so."""
-    if not node.resident:
-        return attachment
-    names = renames.renamed(attachment.exporters, plan.configured(node.agent))
-    return attachment if names == attachment.exporters else attachment.model_copy(update={"exporters": names})
-
-
-def tear_down(
+def end(
     node: Node,
     attachment: Attachment,
     *,
@@ -129,12 +112,12 @@ def tear_down(
     seconds: float = CONFIRM_SECONDS,
     warnings: list[str] | None = None,
 ) -> Ended:
-    """End an attachment, from whatever state it is in. Its lock is held by the caller.
+    """End an attachment, whatever state it is in. The caller holds its lock.
 
-    `told` False: no exporter was ever told of it. Where its addresses are held a peer may still route to it. It waits
-    `seconds` at most for the withdrawals to be in the sockets, and not at all where no session is up. Where the disk
-    does not let record or addresses go, `warnings` has why and it is tried again by itself; IoFailure is raised only
-    where nobody could tell later that it was to go. Raises CniError and OSError; the next run goes on from there.
+    `told` False: no exporter was ever given its routes. While its addresses are held, a peer may still route to it.
+    This waits at most `seconds` until the withdrawals are in the sockets, and not at all if no session is up. If the
+    disk refuses to delete leases or record, `warnings` gets the reason and the agent retries. IoFailure is raised only
+    if a later run could not know that the attachment has ended. Raises CniError and OSError; the next run continues.
     """
     key = attachment.key
     deadline = clock.monotonic() + seconds
@@ -144,7 +127,7 @@ def tear_down(
         if not told:
             attachment = attachment.model_copy(update={"exporters": ()})
         marked = _leave(node, attachment, told=told)
-        # a record that is up tells by its link that is gone; behind another plugin the link is not ours to remove
+        # even a record in `up` shows the end: its link is gone; but behind another plugin we do not remove the link
         evident = marked or not attachment.chained
         record = Stored(State.LEAVING, key.network, key.digest, attachment)
         try:
@@ -155,7 +138,9 @@ def tear_down(
             if not evident or not seen.torn_down:
                 raise
             if warnings is not None:
-                warnings.append(f"routes and link are gone; the rest goes when the disk can be written: {error.msg}")
+                warnings.append(
+                    f"routes and link are gone; addresses and record follow when the disk can be written: {error.msg}"
+                )
             outcome = Wait(RETRY_SECONDS)
         if isinstance(outcome, Done):
             node.nudges.settled(key)
@@ -166,19 +151,19 @@ def tear_down(
     return Ended(isinstance(outcome, Done), seen.had_link)
 
 
-def give_up(node: Node, attachment: Attachment) -> None:
+def end_unconfirmed(node: Node, attachment: Attachment) -> None:
     """End an attachment without waiting for any confirmation: the operator's `release --force`."""
-    if not tear_down(node, attachment, seconds=0.0).released:
+    if not end(node, attachment, seconds=0.0).released:
         for use in attachment.exporters:
             node.convergence.excuse(attachment.key, use)
         run(node, attachment.key)
 
 
 def clear_the_way(node: Node, key: AttachmentKey) -> Attachment | None:
-    """Before an ADD: an attachment that is up is error 100; what a kill or an earlier DEL left is finished.
+    """Before an ADD: if the attachment is up, raise error 100; end what a kill or an earlier DEL left.
 
-    Returns the earlier attachment where its withdrawal is not confirmed: its addresses may be had again by this
-    container alone. The attachment's lock is held by the caller.
+    Returns the earlier attachment if its withdrawal is not confirmed: then only this container may get its addresses
+    again. The caller holds the attachment's lock.
     """
     stored = node.store.find(key)
     if stored is None:
@@ -188,17 +173,17 @@ def clear_the_way(node: Node, key: AttachmentKey) -> Attachment | None:
     attachment = stored.attachment
     if stored.state is State.UP and boots.lives(node, attachment):
         raise AlreadyAttached(f"{key} is attached already, since {attachment.since}")
-    return None if tear_down(node, attachment, told=stored.told).released else attachment
+    return None if end(node, attachment, told=stored.told).released else attachment
 
 
 def begin(node: Node, attachment: Attachment, held: Attachment | None) -> None:
-    """Write the record of an ADD. What the container had before, and is not withdrawn yet, stays in it."""
+    """Write the record of an ADD. It keeps what an earlier attachment of the container still has to withdraw."""
     node.seen.pop(attachment.key, None)
     node.store.put(State.ADDING, attachment if held is None else _with(attachment, held))
 
 
-def take_back(node: Node, attachment: Attachment, held: Attachment | None) -> None:
-    """An ADD failed: what there is of it goes, as with a DEL. `held`: as `clear_the_way` gave it."""
+def undo_add(node: Node, attachment: Attachment, held: Attachment | None) -> None:
+    """An ADD failed: end what it has made, like a DEL. `held`: what `clear_the_way` returned."""
     if held is not None:
         attachment = _with(attachment, held)
     told = tuple(
@@ -206,16 +191,16 @@ def take_back(node: Node, attachment: Attachment, held: Attachment | None) -> No
     )
     attachment = attachment.model_copy(update={"exporters": told})
     try:
-        tear_down(node, attachment, told=bool(told))
+        end(node, attachment, told=bool(told))
     except BaseException:
-        with suppress(CniError):  # its DEL, or the next try, finds it as one that is to go
+        with suppress(CniError):  # its DEL, or the next try, then sees that it has to end
             node.store.put(State.LEAVING, attachment)
         node.nudges.nudge(attachment.key, RETRY_SECONDS)
         raise
 
 
 def _with(attachment: Attachment, held: Attachment) -> Attachment:
-    """The attachment, with what an earlier one of the same container still owes."""
+    """The attachment, with what an earlier one of the same container still has to withdraw and release."""
     update: dict[str, object] = {"since": attachment.since or held.since}
     if not attachment.addresses:
         update |= {"addresses": held.addresses, "ipam": held.ipam, "mac": attachment.mac or held.mac}
@@ -223,13 +208,13 @@ def _with(attachment: Attachment, held: Attachment) -> Attachment:
 
 
 def settle(node: Node, key: AttachmentKey, seconds: float = 0.0) -> Wait | Done:
-    """`run`, with the lock taken. Raises TryAgain where somebody else has the attachment, and CniError, OSError."""
+    """Take the lock and `run`. Raises TryAgain if someone else works on the attachment; also CniError and OSError."""
     with node.store.locked(key, seconds):
         return run(node, key)
 
 
 def concerned(node: Node) -> Iterator[AttachmentKey]:
-    """The attachments that are not as they should be by their records and the configuration alone."""
+    """The attachments that, judged by records and configuration alone, are not as they should be."""
     for stored in node.store.all():
         attachment = stored.attachment
         if attachment is None:
@@ -243,7 +228,7 @@ def concerned(node: Node) -> Iterator[AttachmentKey]:
 
 
 def target_of(node: Node, attachment: Attachment) -> tuple[ExporterUse, ...]:
-    """Through whom it is to be announced by the configuration of now. A call without an agent changes nothing."""
+    """The exporters that must announce it by the present configuration. A call without an agent changes none."""
     if not node.resident:
         return attachment.exporters
     return plan.exporters_now(attachment.network, attachment.asked, node.agent, resident=True)
@@ -254,13 +239,15 @@ def target_of(node: Node, attachment: Attachment) -> tuple[ExporterUse, ...]:
 
 def _look(node: Node, subject: _Subject, seen: Seen) -> View:
     attachment = subject.attachment
-    if subject.state is None or attachment is None:
+    if subject.state is None:
         return View(None)
     now = clock.monotonic()
     state = State.LEAVING if seen.leaving else subject.state
-    this_boot = state is not State.UP or is_of_this_boot(node, attachment)
+    this_boot = state is not State.UP or boots.is_of_this_boot(node, attachment)
     link = Link.TORN_DOWN if seen.torn_down else Link.GONE
     if state is State.UP and this_boot:
+        if not seen.torn_down:
+            node.remember(attachment)  # first: what goes after the look is told
         if not interface.vanished(node.netlink, attachment):
             link = Link.PRESENT
         seen.gone = None if link is Link.PRESENT else seen.gone or now
@@ -279,6 +266,7 @@ def _look(node: Node, subject: _Subject, seen: Seen) -> View:
         state=state,
         this_boot=this_boot,
         told=bool(attachment.since),
+        renamed=subject.renamed,
         link=link,
         exporters=exporters,
         gone_for=now - (seen.gone or now),
@@ -290,11 +278,6 @@ def _look(node: Node, subject: _Subject, seen: Seen) -> View:
         linger=attachment.bgp.drain_seconds,
         drained=node.drained,
     )
-
-
-def is_of_this_boot(node: Node, attachment: Attachment) -> bool:
-    """Whether its namespace may be there. A boot ID can lie (a /proc of somebody's own): a link of ours cannot."""
-    return attachment.boot_id == node.boot_id or interface.present(node.netlink, attachment)
 
 
 def _since(before: float | None, now: float, holds: bool) -> float | None:
@@ -321,10 +304,8 @@ def _exporters(node: Node, attachment: Attachment, state: State) -> Iterator[AtE
 
 
 def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> None:
-    attachment = subject.attachment
-    assert attachment is not None
-    key = subject.key
-    seen.waits = None  # it gets further
+    attachment, key = subject.attachment, subject.key
+    seen.waits = None  # a step is taken, so the wait starts anew
     match step:
         case Leave(told):
             seen.leaving = True
@@ -334,47 +315,52 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
             subject.attachment = attachment if told else attachment.model_copy(update={"exporters": ()})
         case Announce(uses):
             subject.attachment = _announce(node, attachment, uses)
+            subject.renamed &= subject.attachment is attachment  # else it was written
         case Withdraw(uses):
             node.convergence.leave(attachment, uses)
         case TearDown(linger):
             if view.state is State.UP:
-                log.warning("%s: its link is gone without a DEL; released in %g s", key, view.grace - view.gone_for)
+                left = view.grace - view.gone_for
+                log.warning("%s: its link is gone without a DEL; its addresses will be released in %g s",
+                            attachment.title, left, extra=attachment.fields)  # fmt: skip
             seen.had_link = _remove(node, attachment, linger)
             seen.torn_down = True
         case Excuse(uses):
             for use in uses:
-                log.warning("%s: %s was removed, its withdrawal is not waited for any longer", key, use.name)
+                log.warning("%s: no longer waiting for %s to confirm the withdrawal, because it was removed",
+                            attachment.title, use.name, extra={**attachment.fields, "exporter": use.name})  # fmt: skip
                 node.convergence.excuse(key, use)
         case Record(uses):
             subject.attachment = attachment.model_copy(update={"exporters": uses})
             node.store.put(State.UP, subject.attachment)
-            going = [use for use in attachment.exporters if use not in uses]
-            for use in going:
-                node.convergence.forget(key, use)
-            log.info("%s: not announced through %s any more", key, _names(going))
+            subject.renamed = False
+            for use in attachment.exporters:
+                if use not in uses:
+                    node.convergence.forget(key, use)
+            log.info("%s: announced through %s alone now", attachment.title, _names(uses) or "nobody",
+                     extra=attachment.fields)  # fmt: skip
         case Release():
             node.forget(attachment)
             node.addressing.release(attachment)
-            node.store.drop(key)
+            node.store.delete(key)
             node.convergence.forget(key)
             subject.state = None
             if subject.begun:
-                node.take_bridge_away(attachment)
+                node.remove_bridge(attachment)
     if isinstance(step, (Record, Release)) and not all(one.configured for one in view.exporters):
         node.handed_over += 1
 
 
 def _leave(node: Node, attachment: Attachment, *, told: bool) -> bool:
-    """Have the record say that it is leaving; False where the disk refuses: then it goes on from where it is.
+    """Move the record to `leaving`. False if the disk refuses; the end then goes on with the record where it is.
 
-    One that nobody was told of is undone by the record of its ADD.
+    If no exporter was given its routes, the record of its ADD is enough to undo it.
     """
     return not told or node.store.move(attachment, State.LEAVING)
 
 
 def _announce(node: Node, attachment: Attachment, uses: tuple[ExporterUse, ...]) -> Attachment:
-    """What the record names already goes on, whatever the disk says; new: the record first, then the routes."""
-    node.remember(attachment)
+    """Announce through `uses`. Exporters in the record need no write; a new one is written into the record first."""
     if known := tuple(use for use in uses if use in attachment.exporters):
         node.convergence.want(attachment, known)
     if new := tuple(use for use in uses if use not in attachment.exporters):
@@ -383,18 +369,18 @@ def _announce(node: Node, attachment: Attachment, uses: tuple[ExporterUse, ...])
         for use in new:
             node.convergence.ensure(use)
         node.store.put(State.UP, attachment)
-        log.info("%s: announced through %s from now on", attachment.key, _names(new))
+        log.info("%s: announced through %s from now on", attachment.title, _names(new), extra=attachment.fields)
         node.convergence.want(attachment, new, fresh=True)
     return attachment
 
 
 def _remove(node: Node, attachment: Attachment, linger: float) -> bool:
-    """The link, what was installed for it, and its part of what connects this node with others. Idempotent.
+    """Remove the link, what was installed for it, and its part of the data path to other nodes. Idempotent.
 
     Returns whether the link was there.
     """
     node.forget(attachment)
-    there = linger and not interface.vanished(node.netlink, attachment)  # else there is no traffic to move
+    there = linger and not interface.vanished(node.netlink, attachment)  # without a link there is no traffic to move
     if there and node.convergence.wait_sent(attachment.key, clock.monotonic() + CONFIRM_SECONDS):
         time.sleep(linger)  # the peers move their traffic away before the link goes
     had_link = interface.remove(node.netlink, node.reaper, attachment)
@@ -402,5 +388,5 @@ def _remove(node: Node, attachment: Attachment, linger: float) -> bool:
     return had_link
 
 
-def _names(uses: tuple[ExporterUse, ...] | list[ExporterUse]) -> str:
+def _names(uses: tuple[ExporterUse, ...]) -> str:
     return ", ".join(use.name for use in uses)

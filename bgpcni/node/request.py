@@ -1,30 +1,33 @@
-"""One CNI call, parsed and validated; nothing later looks at the environment or at stdin. Pure."""
+"""Parses and validates one CNI call. Nothing after this reads the environment or stdin. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from bgpcni.cni import result
 from bgpcni.cni.environment import Command, Environment, parse_environment
 from bgpcni.cni.versions import read_version, require_command
-from bgpcni.config import network
+from bgpcni.config import network, pod_annotations
 from bgpcni.config.network import NetworkConfig
+from bgpcni.config.pod_annotations import Annotations
 from bgpcni.errors import CniError, DecodingFailure, InvalidConfiguration, TryAgain
-from bgpcni.ipam.config import HostLocalConfig, parse_host_local
-from bgpcni.model import AttachmentKey
+from bgpcni.model import AttachmentKey, Pod
 from bgpcni.steps import step
+
+R = TypeVar("R")
 
 
 def _waits() -> bool:
-    """The caller that cannot be looked at: it is our own process."""
+    """The caller of a call without an agent: our own process, which always waits for the answer."""
     return False
 
 
 class Body:
-    """stdin of a call, decoded once. What is read out of it is read when first asked for, and kept; errors are not.
+    """The stdin of a call, decoded once. Each part is validated when first used, and kept; an error is not kept.
 
     Raises DecodingFailure (6).
     """
@@ -32,6 +35,7 @@ class Body:
     def __init__(self, stdin: bytes) -> None:
         self.document: Mapping[str, Any] = network.decode(stdin)
         self._escaped = b"\\u" in stdin
+        self._parts: dict[object, object] = {}
 
     @cached_property
     def network(self) -> tuple[NetworkConfig, tuple[str, ...]]:
@@ -39,29 +43,38 @@ class Body:
         return network.parse(self.document, escaped=self._escaped)
 
     @cached_property
-    def host_local(self) -> HostLocalConfig:
-        """host-local's part of it. Raises InvalidConfiguration (7)."""
-        return parse_host_local(self.document)
+    def annotations(self) -> Annotations:
+        """Those of the pod that are ours. Raises InvalidConfiguration (7)."""
+        return pod_annotations.read(self.network[0].runtime.annotations)
+
+    def part(self, parse: Callable[[Mapping[str, Any]], R]) -> R:
+        """What `parse` makes of the document, an IPAM's part of it."""
+        if parse not in self._parts:
+            self._parts[parse] = parse(self.document)
+        return cast(R, self._parts[parse])
 
 
-# A runtime sends the same configuration for every container of a network, so what was decoded is kept, by its octets.
-# Large ones (GC lists) are not worth keeping.
+# A runtime sends the same configuration for every container of a network, so the decoded form is cached by its octets.
+# Large ones (lists of GC) are not worth caching.
 _KEPT = 1 << 16
 _kept = lru_cache(64)(Body)
 
 
 def body_of(stdin: bytes) -> Body:
-    """What stdin says. Raises DecodingFailure (6)."""
+    """stdin, decoded. Raises DecodingFailure (6)."""
     return _kept(stdin) if len(stdin) <= _KEPT else Body(stdin)
+
+
+_POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`config` is None only for a DEL or GC whose configuration is broken beyond name and version.
+    """One CNI call. `config` is None only for a DEL or GC whose configuration is broken beyond name and version.
 
-    `variables` are the CNI_* variables as they came, for plugins that are delegated to; `netns_fd` is a
-    descriptor of CNI_NETNS that the caller opened and will close, None where there was none to pass. `hung_up` tells
-    whether whoever called does not wait for the answer any more.
+    `variables` are the CNI_* variables as they came, for delegated plugins. `netns_fd` is a descriptor of CNI_NETNS
+    that the caller opened and will close; None if it passed none. `hung_up` returns whether the caller has stopped
+    waiting for the answer.
     """
 
     environment: Environment
@@ -78,8 +91,13 @@ class Request:
 
     @property
     def document(self) -> Mapping[str, Any]:
-        """stdin, decoded. Nobody changes it."""
+        """stdin, decoded. It must not be changed."""
         return self.body.document
+
+    @property
+    def annotations(self) -> Annotations:
+        """What the pod itself asks for. Raises InvalidConfiguration (7)."""
+        return self.body.annotations
 
     @property
     def command(self) -> Command:
@@ -91,14 +109,14 @@ class Request:
 
     @property
     def settings(self) -> NetworkConfig:
-        """The configuration, where the command cannot do without."""
+        """The configuration, for a command that needs one."""
         assert self.config is not None
         return self.config
 
     def refuse_hung_up(self) -> None:
-        """Raises TryAgain when nobody waits for the answer: a DEL may have been answered meanwhile."""
+        """Raises TryAgain if nobody waits for the answer: a DEL may have been answered meanwhile."""
         if self.hung_up():
-            raise TryAgain(f"{self.key}: the caller is gone, so nothing is added")
+            raise TryAgain(f"{self.key}: the caller is gone, so the container is not added")
 
 
 @step("parse")
@@ -124,11 +142,11 @@ def parse_request(
     except CniError as error:
         if not lenient or not isinstance(name, str) or not network.is_name(name):
             raise
-        warnings = (f"{error.msg}; acting by the record",)
+        warnings = (f"{error.msg}; the record is used instead",)
     prev = None
     raw_prev = _fold(document, "prevResult")
     if raw_prev is None and environment.command is Command.CHECK:
-        raise InvalidConfiguration("prevResult: missing, CHECK needs it")
+        raise InvalidConfiguration("prevResult: missing; CHECK needs it")
     if raw_prev is not None and environment.command is not Command.STATUS:
         try:
             prev = result.decode(raw_prev, version)
@@ -151,13 +169,17 @@ def parse_request(
     )
 
 
-def host_local_of(request: Request) -> HostLocalConfig:
-    """host-local's part of the configuration. Raises InvalidConfiguration."""
-    return request.body.host_local
+def pod_of(args: Mapping[str, str]) -> Pod | None:
+    """The pod that a Kubernetes runtime names in CNI_ARGS; None where it names none, or what is no pod's name."""
+    namespace, name = args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", "")
+    if not (_POD_NAME.fullmatch(namespace) and _POD_NAME.fullmatch(name)):
+        return None
+    uid = args.get("K8S_POD_UID", "")
+    return Pod(namespace=namespace, name=name, uid=uid if re.fullmatch(r"[-0-9A-Za-z]{1,64}", uid) else "")
 
 
 def asked_version(stdin: bytes) -> str | None:
-    """The `cniVersion` of a document, for VERSION and for errors; None where there is none to be read."""
+    """The `cniVersion` of a document, for VERSION and for errors; None if it cannot be read."""
     try:
         found = _fold(body_of(stdin).document, "cniVersion")
     except DecodingFailure:

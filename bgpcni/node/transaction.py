@@ -1,7 +1,7 @@
-"""ADD and DEL: the order of the steps, and nothing else. One screen each.
+"""ADD and DEL: the order of their steps, and nothing else. One screen each.
 
 ADD: lock → plan → record → addresses → VRF, bridge → pair → options → inside → reachable? → up → announce → wait
-DEL: lock → tear down (`next_step` has the order)
+DEL: lock → end the attachment (`next_step` has the order)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from bgpcni.cni.result import Dns, Interface, IpConfig, Result
 from bgpcni.convergence.derive import left_out
-from bgpcni.kernel import bridge, links, masquerade, vlans
+from bgpcni.kernel import bridge, links, vlans
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, Bgp, Gateway
 from bgpcni.node import (
@@ -30,6 +30,7 @@ from bgpcni.node import (
     unrecorded,
     uplink,
 )
+from bgpcni.node.keys import asked_by
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.node.request import Request
 from bgpcni.undo import Undo
@@ -39,7 +40,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Answer:
-    """What goes back to the runtime: the result (ADD alone has one), warnings for stderr; `after`: what follows."""
+    """What the runtime gets: the result (of ADD only) and warnings for stderr. `after`: what is done after the
+    answer."""
 
     result: Result | None = None
     warnings: list[str] = field(default_factory=list)
@@ -50,14 +52,14 @@ class Answer:
 
 
 def add(node: Node, request: Request) -> Answer:
-    """Raises CniError, and then nothing is left."""
+    """ADD. Raises CniError; then nothing is left of the attachment."""
     answer = Answer(warnings=list(request.warnings))
     with node.store.locked(request.key, LOCK_SECONDS):
         request.refuse_hung_up()
         attachment, dns = _attach(node, request, answer)
     if attachment.exporters:
         reasons = dict.fromkeys(reason for _, reason in left_out(attachment, node.facts))
-        answer.warnings += [f"not every address is announced: {reason}" for reason in reasons]
+        answer.warnings += [f"some addresses are not announced: {reason}" for reason in reasons]
     if attachment.exporters and request.settings.bgp.wait != "none":
         _wait_announced(node, request, attachment, answer)
     answer.after += [node.convergence.wake, lambda: interface.introduce(node.herald, attachment)]
@@ -72,17 +74,18 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
     config = request.settings
     plan.refuse_unsupported(config)
     tagging = plan.tagging_of(config)
-    vlans.require(tagging)
+    options.require(tagging)
     held = reconcile.clear_the_way(node, request.key)
-    container = Namespace.of_container(request.environment.netns, request.netns_fd)
+    with asked_by():
+        container = Namespace.of_container(request.environment.netns, request.netns_fd)
     with container as space, Undo() as undo:
         attachment = _planned(node, request, space, answer.warnings, undo)
-        undo.push("what was made of the bridge", lambda: node.take_bridge_away(attachment))
-        undo.push("the attachment", lambda: reconcile.take_back(node, attachment, held))
+        undo.push("what was made of the bridge", lambda: node.remove_bridge(attachment))
+        undo.push("the attachment", lambda: reconcile.undo_add(node, attachment, held))
         node.claims.take(attachment)
         reconcile.begin(node, attachment, held)
 
-        given = node.addressing.allocate(request, attachment.ipam, held)
+        given = node.addressing.allocate(request, held)
         addresses = plan.with_gateways(config, given.addresses)
         attachment, vrf = node.enter_vrf(attachment)
         wanted = plan.bridge_of(config, addresses, attachment.bgp, vrf)
@@ -91,7 +94,8 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
         if wanted.gateways and vrf is None:
             uplink.refuse_peers(node.netlink, wanted.gateways, plan.gateway_device(config), node.peers())
         made = functools.partial(node.made.add, node.netlink, config.bridge)
-        switch, gateway = bridge.ensure(node.netlink, wanted, made)
+        with asked_by():
+            switch, gateway = bridge.ensure(node.netlink, wanted, made)
         attachment = attachment.model_copy(
             update={
                 "addresses": addresses,
@@ -124,7 +128,7 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
 
 
 def _planned(node: Node, request: Request, space: Namespace, warnings: list[str], undo: Undo) -> Attachment:
-    """The attachment as it shall be, on disk before the kernel is touched."""
+    """The attachment as planned; it is written to disk before the kernel is changed."""
     config = request.settings
     attachment = node.begin(request, space, warnings, undo)
     plan.refuse_vlan_with(config, attachment.bgp, attachment.exporters)
@@ -134,7 +138,7 @@ def _planned(node: Node, request: Request, space: Namespace, warnings: list[str]
             "bridge": config.bridge,
             "mac": plan.mac_of(request),
             "is_gateway": plan.is_gateway(config),
-            "ip_masq": masquerade.choose(config.ip_masq_backend) if config.ip_masq and config.ipam_type else None,
+            "ip_masq": options.masquerading(config),
             "mac_spoof_check": config.macspoofchk,
             "ipam": node.addressing.plan(request),
         }
@@ -142,28 +146,31 @@ def _planned(node: Node, request: Request, space: Namespace, warnings: list[str]
 
 
 def _mtu(node: Node, intent: Bgp, asked: int, warnings: list[str]) -> int | None:
-    """The MTU of both ends, None: the kernel's default. In a tunnel frames must fit the underlay."""
+    """The MTU of both ends; None: the kernel's default. Frames in a tunnel must fit the underlay."""
     if node.dataplane is None or (intent.forwarder is None and intent.table is None):
         return asked or None
     fits = node.dataplane.payload(intent.family)
     if asked > fits:
-        warnings.append(f"mtu: {asked} does not fit the underlay, which carries {fits}: large frames are fragmented")
+        warnings.append(f"mtu: {asked} is over the {fits} that fit the underlay: large frames are fragmented")
     return asked or fits
 
 
 def _in_vlan(
     attachment: Attachment, tagging: vlans.Tagging, switch: links.Link, gateway: links.Link, warnings: list[str]
 ) -> Attachment:
-    """The attachment with what its port's VLANs mean for the node. A bridge that others made stays as it is."""
+    """The attachment with the VLANs of its port and the node's interface there. Others' bridges are not changed."""
     filtering = vlans.filters(switch)
     if not filtering:
-        warnings.append(f"{tagging.key}: bridge {switch.name} has vlan_filtering off, so it does not keep VLANs apart")
+        warnings.append(
+            f"{plan.vlan_key(tagging)}: bridge {switch.name} has vlan_filtering off, so it does not keep VLANs apart"
+        )
     own = Gateway(name=gateway.name, index=gateway.index, mac=gateway.mac) if gateway is not switch else None
     return attachment.model_copy(update={"vlan": tagging.untagged, "vlan_filtering": filtering, "gateway": own})
 
 
 def _install_options(node: Node, attachment: Attachment, held: Attachment | None, space: Namespace) -> Attachment:
-    """ipMasq and macspoofchk, before the container's end is up; the record names first what a kill would leave."""
+    """Install ipMasq and macspoofchk before the container's end is up. The record is written first, so that what a
+    killed call leaves can be found."""
     attachment = interface.read_back(space, attachment)
     reconcile.begin(node, attachment, held)
     options.install(attachment)
@@ -179,7 +186,8 @@ def _wait_announced(node: Node, request: Request, attachment: Attachment, answer
 
 
 def result_of(attachment: Attachment, dns: Dns) -> Result:
-    """The ADD result: bridge, host end, container end, then a VLAN's gateway, as the stock bridge plugin gives them."""
+    """The result of ADD: bridge, host end, container end, then the gateway in a VLAN, as the stock bridge plugin
+    does."""
     gateway = attachment.gateway
     return Result(
         interfaces=(
@@ -198,13 +206,13 @@ def result_of(attachment: Attachment, dns: Dns) -> Result:
 
 
 def delete(node: Node, request: Request) -> Answer:
-    """Acts by the record; without one, or where its link is gone, removes the container's interface as stock does."""
+    """DEL, by the record. Without one, or if its link is gone, the container's interface is removed as in stock."""
     answer = Answer(warnings=list(request.warnings))
     key = request.key
     with node.store.locked(key, LOCK_SECONDS):
         stored = node.store.find(key)
         if stored is not None and stored.attachment is not None:
-            ended = reconcile.tear_down(node, stored.attachment, told=stored.told, warnings=answer.warnings)
+            ended = reconcile.end(node, stored.attachment, told=stored.told, warnings=answer.warnings)
             if not ended.had_link and not stored.attachment.chained:
                 unrecorded.finish(node, request, stored.attachment, answer.warnings, released=ended.released)
             return answer
@@ -214,7 +222,7 @@ def delete(node: Node, request: Request) -> Answer:
             unreadable.release(node, stored, answer.warnings)
             node.convergence.prune()
         else:
-            node.store.drop(key)
+            node.store.delete(key)
         unrecorded.release(node, request, had, answer.warnings)
     return answer
 
@@ -223,20 +231,20 @@ def delete(node: Node, request: Request) -> Answer:
 
 
 def check_attachment(node: Node, request: Request) -> Answer:
-    """Everything that ADD made is there and right. Raises CheckFailed."""
+    """CHECK. Raises CheckFailed unless everything that ADD made exists and is right."""
     with node.store.locked(request.key, LOCK_SECONDS):
         check.run(node, request)
     return Answer(warnings=list(request.warnings))
 
 
 def collect(node: Node, request: Request) -> Answer:
-    """GC: release what is not in `cni.dev/valid-attachments`, of this network alone."""
+    """GC: end the attachments of this network that `cni.dev/valid-attachments` does not list."""
     answer = Answer(warnings=list(request.warnings))
     garbage.collect(node, request, answer.warnings)
     return answer
 
 
 def status(node: Node, request: Request) -> Answer:
-    """STATUS: could an ADD be served now? Raises Unavailable, Degraded."""
+    """STATUS: could an ADD succeed now? Raises Unavailable, Degraded."""
     readiness.run(node, request)
     return Answer(warnings=list(request.warnings))

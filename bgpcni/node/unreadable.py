@@ -1,7 +1,7 @@
-"""The end of an attachment whose record cannot be read: what it left is found by what is written on it.
+"""Ends an attachment whose record cannot be read. Links and nftables elements are found by the marks they bear.
 
-The record's name has the digest of the attachment's key; so has the link, and the nftables elements name the port or
-the key.
+The file name of the record is the digest of the attachment's key. The link bears the same digest, and the nftables
+elements name the port or the key.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def release(node: Node, stored: Stored, warnings: list[str]) -> None:
-    """Link, then what guards it, then the record, which a kill in between leaves for the next call. Its leases are
-    the caller's, who knows whose they are. Raises CniError, OSError."""
+    """Remove the link, then masquerading and MAC check, then the record, so that after a kill the next call finishes
+    it. The caller releases the leases, because it knows their owner. Raises CniError, OSError."""
     interface.remove_by_digest(node.netlink, stored.digest)
     options.remove_of(stored.digest, interface.host_veths(stored.digest), warnings)
     node.claims.drop_digest(stored.digest)
-    node.store.drop_digest(stored.network, stored.digest)
+    node.store.delete_unreadable(stored.network, stored.digest)

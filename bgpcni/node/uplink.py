@@ -1,4 +1,4 @@
-"""What a bridge must not take from the node: the way to a BGP peer."""
+"""Refuses a gateway whose subnet would take the route to a BGP peer away from the node."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bgpcni.kernel.netlink import Netlink
 
 
 def refuse_peers(netlink: Netlink, gateways: Iterable[str], device: str, peers: Collection[str]) -> None:
-    """Raises InvalidConfiguration where the subnet of a gateway would win the way to a peer that is elsewhere.
+    """Raises InvalidConfiguration if the subnet of a gateway would attract the traffic to a peer that is elsewhere.
 
-    `gateways`: addresses with their lengths, of `device`. The kernel is asked only where a peer is in such a subnet.
+    `gateways`: the addresses of `device` with their lengths. The kernel is asked only if a peer is in such a subnet.
     """
     for gateway in gateways:
         subnet = ip_interface(gateway).network
@@ -27,12 +27,12 @@ def refuse_peers(netlink: Netlink, gateways: Iterable[str], device: str, peers: 
 
 
 def _loses(netlink: Netlink, peer: str, length: int, device: str) -> bool:
-    """Whether a subnet of this prefix length on the device would take the peer from where it is reached now."""
+    """Whether a subnet of this prefix length on the device would win over the route that leads to the peer now."""
     now = routes.reached_by(netlink, peer)
     if now is not None and now > length:
         return False
     way = routes.way_to(netlink, peer)
     try:
         return way is None or socket.if_indextoname(way[1]) != device
-    except OSError:  # it went meanwhile
+    except OSError:  # the device was removed meanwhile
         return True

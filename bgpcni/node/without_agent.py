@@ -1,5 +1,5 @@
-"""A call without an agent: what earlier calls and containers without a DEL left is settled first, and an exporter is
-told of the other attachments where it has to know them."""
+"""A call without an agent first finishes what earlier calls, and containers without a DEL, have left. It also gives an
+exporter the other attachments' routes if the exporter has to know them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Others:
-    """The other attachments, by their records; `bgpcni.convergence.convergence.Others` says what for."""
+    """The other attachments, read from their records; `bgpcni.convergence.convergence.Others` says what for."""
 
     def __init__(self, store: Store, boot_id: str, facts: NodeFacts) -> None:
         self._store = store
@@ -28,8 +28,8 @@ class Others:
         self._facts = facts
 
     def replay(self, announcer: Announcer) -> None:
-        """Each record is read under its lock, since other calls add and delete meanwhile; one that is locked is seen
-        to by whoever holds it."""
+        """Announce the other attachments again. Each record is read under its lock, because other calls add and delete
+        meanwhile. One that is locked is skipped: the call that holds it announces or withdraws it."""
         for stored in self._store.all():
             attachment = stored.attachment
             if attachment is None or not self._is_up(stored, announcer.name):
@@ -40,16 +40,20 @@ class Others:
                     if again is not None and again.attachment is not None and self._is_up(again, announcer.name):
                         announcer.want(attachment.key, derive(again.attachment, self._facts))
                         announcer.drive_now()
-            except CniError as error:  # busy, or broken: never in the way of the rest
-                log.info("%s: not told again: %s", attachment.key, error.msg)
+            except CniError as error:  # a busy or broken record must not stop the others
+                key = attachment.key
+                log.info(
+                    "%s: not announced again: %s", key, error.msg, extra={**key.fields, "exporter": announcer.name}
+                )
         announcer.drive_now()
         if not announcer.emptied:
             announcer.replayed()
 
     @contextmanager
     def sharers(self, attachment: Attachment, *, alone: bool) -> Iterator[list[Attachment]]:
-        """An ADD has `since` in its record before it announces, a DEL has it leaving before it withdraws: whoever holds
-        the lock (`alone`) sees all that count."""
+        """The other attachments that may share a route. An ADD writes `since` into its record before it announces, and
+        a DEL moves the record to `leaving` before it withdraws, so whoever holds the lock (`alone`) sees all of
+        them."""
         with self._store.sharing(LOCK_SECONDS) if alone else nullcontext():
             yield [
                 stored.attachment
@@ -72,7 +76,7 @@ class Others:
 
 
 def settle_all(node: Node) -> list[str]:
-    """Before a call: what is not simply up is taken as far as it goes; returns what is late."""
+    """Before a call: reconcile every attachment that is not simply up. Returns a warning for each that is not ended."""
     late: list[str] = []
     for each in node.store.all():
         stored = boots.settled(node, each)
@@ -80,7 +84,8 @@ def settle_all(node: Node) -> list[str]:
             continue
         attachment = stored.attachment
         if attachment is None:
-            log.error("%s; its network's routes are not pruned until a DEL removes it", stored.problem)
+            log.error("%s; its network's routes are not pruned until a DEL removes it", stored.problem,
+                      extra={"network": stored.network})  # fmt: skip
             continue
         try:
             if stored.state is State.UP and boots.lives(node, attachment):
@@ -89,7 +94,7 @@ def settle_all(node: Node) -> list[str]:
         except TryAgain:
             continue  # another call has it
         except (CniError, OSError) as error:
-            log.warning("%s: %s", attachment.key, error)
+            log.warning("%s: %s", attachment.key, error, extra=attachment.key.fields)
             outcome = Wait()
         if isinstance(outcome, Wait):
             late.append(f"{attachment.key} is not withdrawn yet")

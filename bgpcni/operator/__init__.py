@@ -1,1 +1,1 @@
-"""What an operator types: the `bgpcni` command and the answers behind it."""
+"""What an operator types: the command line, the client that asks the agent, and what runs in its own process."""

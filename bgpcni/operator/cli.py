@@ -1,21 +1,26 @@
-"""The `bgpcni` command of operators. (The plugin of the same name in bin-dir is the launcher's.)"""
+"""The `bgpcni` command of operators. (The plugin of the same name in bin-dir is the launcher's.)
+
+The commands about a node are made from `commands.table`: they ask the agent, and some of them work without one. The
+others, written out below, run in this process.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 
 from bgpcni import __version__, paths
+from bgpcni.commands import Document, render
+from bgpcni.commands.table import COMMANDS, OperatorCommand
 from bgpcni.errors import CniError
 from bgpcni.operator import client
 
-Document = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -29,20 +34,18 @@ def _asks(command: F) -> F:
     """The options of every command that asks the agent."""
     command = click.option(
         "--socket", "socket_path", type=click.Path(path_type=Path), default=None, metavar="PATH",
-        help="The agent's socket; else $BGPCNI_SOCKET, else " + str(paths.SOCKET) + ".",
+        help="The agent's socket. Default: $BGPCNI_SOCKET, or " + str(paths.SOCKET) + ".",
     )(command)  # fmt: skip
-    return click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")(command)
 
 
-def _finish(name: str, document: Document, code: int, as_json: bool) -> NoReturn:
+def _finish(text: Callable[[Document], str], document: Document, code: int, as_json: bool) -> NoReturn:
     if as_json:
         click.echo(json.dumps(document))
     elif "error" in document:
         click.echo(f"bgpcni: {document['error']}", err=True)
     else:
-        from bgpcni.operator import render
-
-        click.echo(render.RENDERERS[name](document), nl=False)
+        click.echo(text(document), nl=False)
     sys.exit(code)
 
 
@@ -50,125 +53,67 @@ def _socket(given: Path | None) -> Path:
     return given or Path(os.environ.get("BGPCNI_SOCKET") or paths.SOCKET)
 
 
-def _ask(
-    name: str,
-    socket_path: Path | None,
-    as_json: bool,
-    *,
-    without: Callable[[Any, Any], tuple[Document, int]] | None = None,
-    **arguments: Any,
-) -> NoReturn:
-    """Ask the agent; `without` answers from the records when there is no agent and none is meant to be."""
-    try:
-        document, code = client.ask(_socket(socket_path), name, **arguments)
-    except client.NoAgent as error:
-        document, code = {"schema": 1, "error": str(error)}, 1
-        if without is not None and socket_path is None and error.absent:
-            document, code = _without_agent(without, str(error))
-    _finish(name, document, code, as_json)
+# ---------------------------------------------------------------- commands about a node
 
 
-def _without_agent(answer: Callable[[Any, Any], tuple[Document, int]], reason: str) -> tuple[Document, int]:
+def _asking(command: OperatorCommand) -> click.Command:
+    """The parser of a command of the table, with what it does."""
+
+    @_asks
+    def run(socket_path: Path | None, as_json: bool, **arguments: Any) -> None:
+        try:
+            document, code = client.ask(_socket(socket_path), command.name, **arguments)
+        except client.NoAgent as error:
+            document, code = _failure(str(error)), 1
+            if error.absent and socket_path is None and not command.needs_agent:
+                document, code = _without_agent(command, arguments, str(error))
+        _finish(command.text, document, code, as_json)
+
+    parser = click.command(command.name, help=command.help)(run)
+    parser.params[:0] = command.parameters
+    return parser
+
+
+def _failure(text: str) -> Document:
+    return {"schema": 1, "error": text}
+
+
+def _without_agent(command: OperatorCommand, arguments: Mapping[str, Any], reason: str) -> tuple[Document, int]:
+    """The answer from the records, if this node has no agent and is not meant to have one."""
     from bgpcni import locks, plugin
-    from bgpcni.operator import answers
 
     if plugin.why_not(os.environ):
-        return {"schema": 1, "error": reason}, 1
+        return _failure(reason), 1
     try:
         node = plugin.open_node(os.environ)
         writers = locks.WriterLocks(node.store.run_fd, node.store.data_fd)
         writers.as_call()
     except locks.Busy:
-        return {"schema": 1, "error": "an agent is starting or does not answer"}, 1
+        return _failure("an agent is starting or does not answer"), 1
     except CniError as error:
-        return {"schema": 1, "error": error.msg}, 1
+        return _failure(error.msg), 1
     try:
-        return answer(answers, node)
+        return command.answer(node, arguments)
     except CniError as error:
-        return {"schema": 1, "error": error.msg}, 1
+        return _failure(error.msg), 1
     finally:
         writers.release()
 
 
-@main.command()
-@_asks
-def status(socket_path: Path | None, as_json: bool) -> None:
-    """Is all well? Exit code 1 if there are problems."""
-    _ask("status", socket_path, as_json, without=lambda answers, node: answers.status(node))
+for _row in COMMANDS.values():
+    main.add_command(_asking(_row))
 
 
-@main.command()
-@_asks
-def attachments(socket_path: Path | None, as_json: bool) -> None:
-    """Every interface we made or announce."""
-    _ask("attachments", socket_path, as_json, without=lambda answers, node: answers.attachments(node))
-
-
-@main.command()
-@click.option("--received", is_flag=True, help="The routes that peers announced, and what became of them.")
-@_asks
-def routes(received: bool, socket_path: Path | None, as_json: bool) -> None:
-    """Every route wanted, and how far it got. Exit code 1 if any is not announced."""
-    if received:
-        _ask("received", socket_path, as_json, without=lambda answers, node: answers.received(node))
-    _ask("routes", socket_path, as_json, without=lambda answers, node: answers.routes(node))
-
-
-@main.command()
-@_asks
-def peers(socket_path: Path | None, as_json: bool) -> None:
-    """The BGP sessions. Exit code 1 if any is not Established."""
-    _ask("peers", socket_path, as_json, without=lambda answers, node: answers.peers(node))
-
-
-@main.command()
-@click.argument("what")
-@_asks
-def explain(what: str, socket_path: Path | None, as_json: bool) -> None:
-    """The way from request to route of WHAT: a container ID, address, prefix or network."""
-    _ask("explain", socket_path, as_json, what=what, without=lambda answers, node: answers.explain(node, what))
-
-
-@main.command()
-@_asks
-def sync(socket_path: Path | None, as_json: bool) -> None:
-    """Retry what is late, once. Exit code 1 if something still is."""
-    _ask("sync", socket_path, as_json, without=lambda answers, node: answers.sync(node))
-
-
-@main.command()
-@click.argument("container_id", metavar="ID")
-@click.option("--force", is_flag=True, help="Yes, though a peer may still have a route to the address.")
-@_asks
-def release(container_id: str, force: bool, socket_path: Path | None, as_json: bool) -> None:
-    """Give back the addresses of container ID although its withdrawal is not confirmed."""
-    _ask(
-        "release", socket_path, as_json, id=container_id, force=force,
-        without=lambda answers, node: answers.release(node, container_id, force=force),
-    )  # fmt: skip
-
-
-@main.command()
-@_asks
-def drain(socket_path: Path | None, as_json: bool) -> None:
-    """Withdraw every route and end the speaker."""
-    _ask("drain", socket_path, as_json)
-
-
-@main.command()
-@_asks
-def reload(socket_path: Path | None, as_json: bool) -> None:
-    """Have the agent read agent.toml again; a bad file changes nothing."""
-    _ask("reload", socket_path, as_json)
+# ---------------------------------------------------------------- attach, detach
 
 
 def _runs_plugins(command: F) -> F:
     """The options of commands that run a network's plugins themselves, as a runtime does."""
     for option in (
         click.option("--bin-dir", default=None, metavar="DIR[:DIR]",
-                     help="Where the plugins are; else $CNI_PATH, else where runtimes look."),
+                     help="Folders of the plugins. Default: $CNI_PATH, or where runtimes look."),
         click.option("--conf-dir", type=click.Path(path_type=Path), default=Path("/etc/cni/net.d"), show_default=True,
-                     help="Where the network's configuration or list is."),
+                     help="Folder of the network's configuration."),
         click.option("--network", required=True, metavar="NAME", help="The network's name in its configuration."),
     ):  # fmt: skip
         command = option(command)
@@ -176,7 +121,7 @@ def _runs_plugins(command: F) -> F:
 
 
 def _listed(socket_path: Path | None, name: str) -> list[Document]:
-    """The list that is the agent's answer to a command, empty where no agent answers."""
+    """The list in the agent's answer to a command. Empty if no agent answers."""
     try:
         document, _ = client.ask(_socket(socket_path), name)
     except client.NoAgent:
@@ -185,13 +130,14 @@ def _listed(socket_path: Path | None, name: str) -> list[Document]:
 
 
 def _place(conf_dir: Path, bin_dir: str | None, socket_path: Path | None) -> Any:
+    from bgpcni.attached import open_memory
     from bgpcni.operator import attach as attaching
 
     environment = dict(os.environ) | ({"BGPCNI_SOCKET": str(socket_path)} if socket_path else {})
     return attaching.Place(
         conf_dir,
         attaching.plugin_folders(bin_dir, environment),
-        attaching.open_memory(environment),
+        open_memory(environment),
         environment,
         lambda text: click.echo(text, nl=False, err=True),
     )
@@ -199,8 +145,8 @@ def _place(conf_dir: Path, bin_dir: str | None, socket_path: Path | None) -> Any
 
 @main.command()
 @click.option("--pid", type=click.IntRange(min=1), required=True, metavar="N", help="A process in the container.")
-@click.option("--ifname", default="eth0", show_default=True, metavar="NAME", help="The interface to make there.")
-@click.option("--id", "container_id", default=None, metavar="ID", help="The container's ID; else pid-N.")
+@click.option("--ifname", default="eth0", show_default=True, metavar="NAME", help="The interface to make.")
+@click.option("--id", "container_id", default=None, metavar="ID", help="The container's ID. Default: pid-N.")
 @_runs_plugins
 @_asks
 def attach(
@@ -215,8 +161,8 @@ def attach(
 ) -> None:
     """Connect the network namespace of a process, such as of a container started with --network none.
 
-    Runs the network's configuration, or its whole list, as a runtime does; shows the namespace to `ip netns` under
-    the container's ID if that name is free.
+    It runs the plugins of the network as a runtime does. `ip netns` shows the namespace under the container's ID, if
+    that name is free.
     """
     from bgpcni.operator import attach as attaching
 
@@ -224,15 +170,17 @@ def attach(
         place = _place(conf_dir, bin_dir, socket_path)
         document = attaching.attach(place, pid, network, ifname, container_id or attaching.default_id(pid))
     except CniError as error:
-        _finish("attach", {"schema": 1, "error": error.msg}, 1, as_json)
+        _finish(render.attach, _failure(error.msg), 1, as_json)
     document["announcements"] = attaching.announcements(_listed(socket_path, "routes"), document)
-    _finish("attach", document, 0, as_json)
+    _finish(render.attach, document, 0, as_json)
 
 
 @main.command()
-@click.option("--pid", type=click.IntRange(min=1), default=None, metavar="N", help="The process given to attach.")
+@click.option("--pid", type=click.IntRange(min=1), default=None, metavar="N", help="The process that attach was given.")
 @click.option("--id", "container_id", default=None, metavar="ID", help="The container's ID.")
-@click.option("--ifname", default=None, metavar="NAME", help="One interface alone; else all of this network.")
+@click.option(
+    "--ifname", default=None, metavar="NAME", help="Only this interface. Default: all interfaces in this network."
+)
 @_runs_plugins
 @_asks
 def detach(
@@ -245,7 +193,10 @@ def detach(
     socket_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Take back what attach did, also when the process or its namespace is gone. Nothing there is success."""
+    """Undo what attach did, even if the process or its namespace has gone.
+
+    It is no error if nothing is there.
+    """
     from bgpcni.operator import attach as attaching
 
     if (pid is None) == (container_id is None):
@@ -256,17 +207,17 @@ def detach(
             place, network, pid, container_id, ifname, lambda: _listed(socket_path, "attachments")
         )
     except CniError as error:
-        _finish("detach", {"schema": 1, "error": error.msg}, 1, as_json)
-    _finish("detach", document, 0, as_json)
+        _finish(render.detach, _failure(error.msg), 1, as_json)
+    _finish(render.detach, document, 0, as_json)
 
 
 @main.command()
 @click.option("--config", type=click.Path(path_type=Path), default=paths.AGENT_CONFIG, show_default=True)
 @click.option("--socket", "socket_path", type=click.Path(path_type=Path), default=None, metavar="PATH",
-              help=f"Where to listen; else $BGPCNI_SOCKET, else {paths.SOCKET}.")  # fmt: skip
-@click.option("--metrics", metavar="ADDR:PORT", help="Serve Prometheus metrics there, on a loopback address.")
-@click.option("--metrics-beyond-loopback", is_flag=True, help="Let --metrics be an address that others reach.")
-@click.option("--log-json", is_flag=True, help="Log lines as JSON objects.")
+              help=f"Where to listen. Default: $BGPCNI_SOCKET, or {paths.SOCKET}.")  # fmt: skip
+@click.option("--metrics", metavar="ADDR:PORT", help="Serve Prometheus metrics on this loopback address.")
+@click.option("--metrics-beyond-loopback", is_flag=True, help="Allow --metrics an address that other hosts can reach.")
+@click.option("--log-json", is_flag=True, help="Log JSON objects, one for each line.")
 def agent(
     config: Path, socket_path: Path | None, metrics: str | None, metrics_beyond_loopback: bool, log_json: bool
 ) -> None:
@@ -286,18 +237,18 @@ def _places(command: F) -> F:
     """The options of commands that put the plugin in place or take it away."""
     command = click.option(
         "--conf-dir", type=click.Path(path_type=Path), default=Path("/etc/cni/net.d"), show_default=True,
-        help="Where the sample configuration belongs, under a name that runtimes ignore.",
+        help="Folder for the sample configuration, which gets a name that runtimes ignore.",
     )(command)  # fmt: skip
     return click.option(
         "--bin-dir", type=click.Path(path_type=Path), default=None, metavar="DIR",
-        help="The folder of plugins; else where the runtimes of this host look, else /opt/cni/bin.",
+        help="Folder for the plugin. Default: where the runtimes of this host look, or /opt/cni/bin.",
     )(command)  # fmt: skip
 
 
 @main.command()
 @_places
 def install(bin_dir: Path | None, conf_dir: Path) -> None:
-    """Put the plugin executable (as bgpcni, bagpipe and bgpcni-ipam) and the sample configuration in place."""
+    """Install the plugin executable (as bgpcni, bagpipe and bgpcni-ipam) and a sample configuration."""
     from bgpcni.launcher import install as installer
 
     try:
@@ -314,7 +265,7 @@ def install(bin_dir: Path | None, conf_dir: Path) -> None:
 @main.command()
 @_places
 def uninstall(bin_dir: Path | None, conf_dir: Path) -> None:
-    """Remove what install put in place. Configurations that somebody changed, and records, stay."""
+    """Remove what install has installed. Changed configurations and records stay."""
     from bgpcni.launcher import install as installer
 
     try:
@@ -329,7 +280,7 @@ def uninstall(bin_dir: Path | None, conf_dir: Path) -> None:
 
 
 def _data_dir() -> Path:
-    """agent.toml's, the default where that cannot be read."""
+    """The data_dir of agent.toml, or the default if that cannot be read."""
     from bgpcni.config.agent import load
 
     try:

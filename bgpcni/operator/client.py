@@ -1,4 +1,4 @@
-"""Asks the agent one command over its socket."""
+"""Asks the agent one command through its socket."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CREDENTIALS = struct.Struct("=iII")
 
 
 class NoAgent(Exception):
-    """Nobody answers; the message says on which socket and why. `absent`: because there is no agent."""
+    """No agent answered; the message says on which socket, and why. `absent`: there is no agent at all."""
 
     def __init__(self, text: str, *, absent: bool = False) -> None:
         super().__init__(text)

@@ -1,8 +1,7 @@
 """A small libcni: finds a network's configuration in a folder and runs its plugins as the CNI specification says.
 
-Sections 1 ("Network configuration format") and 3 ("Execution of Network Configurations"). It knows neither
-processes nor what an attachment is for, and remembers nothing: what an ADD gave is the caller's to keep. No
-capability is offered, so no plugin gets a `runtimeConfig`.
+Sections 1 ("Network configuration format") and 3 ("Execution of Network Configurations"). It remembers nothing: the
+caller keeps the result of an ADD. It offers no capability, so no plugin gets a `runtimeConfig`.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Network:
 
     @classmethod
     def parse(cls, document: object, source: str) -> Network:
-        """A single configuration or a list, told apart by `plugins`. Raises InvalidConfiguration, naming the file."""
+        """Read a configuration, or a list, which has `plugins`. Raises InvalidConfiguration, which names the file."""
 
         def wrong(reason: str) -> CniError:
             return InvalidConfiguration(f"{source}: {reason}")
@@ -67,7 +66,7 @@ class Network:
 
 
 def _version(document: Mapping[str, object]) -> str:
-    """`cniVersion`, or of `cniVersions` (1.1.0) the newest that we speak."""
+    """`cniVersion`, or the newest of `cniVersions` (1.1.0) that we speak."""
     offered = document.get("cniVersions")
     if isinstance(offered, list):
         known = [version for version in SUPPORTED if version in offered]
@@ -129,7 +128,7 @@ class Runtime:
     say: Callable[[str], None]
 
     def add(self, network: Network) -> Document:
-        """Run the chain in order, each plugin with the result of the one before; the last result.
+        """Run the chain in order, each plugin with the result of the one before. Returns the last result.
 
         Raises the error of the plugin that failed. What the others did is then still there: `delete` is due.
         """
@@ -149,7 +148,7 @@ class Runtime:
             self._run(Command.DEL, executable, _configuration(network, plugin, kept))
 
     def executables(self, network: Network) -> list[str]:
-        """Every plugin of the chain, found before the first one runs. Raises InvalidConfiguration."""
+        """Find every plugin of the chain, before the first one runs. Raises InvalidConfiguration."""
         return [self._find(plugin["type"]) for plugin in network.plugins]
 
     def _find(self, name: str) -> str:

@@ -1,6 +1,8 @@
-"""What proves an exporter: inherit `ExporterSuite`, give it the real speaker, run pytest. Needs pytest.
+"""The tests that an exporter must pass: inherit `ExporterSuite`, give it the real speaker, run pytest. Needs pytest.
 
-Imports nothing of bgpcni but the contract, so that it can be used from any project.
+It imports only the contract from bgpcni, so that any project can use it.
+The other modules are what our own tests share: waiting (`patience`), forced interleavings (`interleaving`), a double
+of an exporter (`memory`).
 """
 
 from bgpcni.testing.speaker import Speaker, Woken

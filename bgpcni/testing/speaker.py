@@ -1,6 +1,6 @@
-"""The real speaker as the suite sees it: what the author of an exporter writes once, beside the exporter.
+"""How the suite controls the real speaker. The author of an exporter implements this class, once.
 
-Everything here is about the speaker; what the exporter must do with it is in `suite`.
+This module is about the speaker; `suite` says what the exporter must do with it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from bgpcni.testing.patience import SCALE
 Value = TypeVar("Value")
 Arguments = ParamSpec("Arguments")
 BOUND = 60.0 * SCALE
-"""Seconds within which anything that is to happen has happened."""
+"""Within so many seconds everything that the suite waits for must happen."""
 
 
 class Woken:
-    """A `Wake` that counts."""
+    """A `Wake` that counts its calls."""
 
     def __init__(self) -> None:
         self.progressed = self.emptied = 0
@@ -38,44 +38,44 @@ class Woken:
 
 
 class Speaker(abc.ABC):
-    """One speaker that runs, with nothing announced by us; a fixture of its own makes and ends it for each test.
+    """One running speaker without routes of ours. A fixture makes and ends it for each test.
 
-    What it cannot do stays as it is here, and the suite is told so (`without`).
+    Methods that the speaker cannot support need not be overridden; name their situations in `without` of the suite.
     """
 
     @abc.abstractmethod
     def exporter(self, wake: Wake) -> Exporter:
-        """A new life of the exporter, towards this speaker."""
+        """A new instance of the exporter for this speaker, as after a restart of the agent."""
 
     @abc.abstractmethod
     def route(self, number: int, network: str = "net") -> Announcement:
-        """The route of that number, from 0 to 9,999: equal for equal arguments, another NLRI for another number."""
+        """Route number `number` (0 to 9,999): equal for equal arguments, with another NLRI for each number."""
 
     @abc.abstractmethod
     def table(self) -> set[str]:
-        """What is announced, ours and others', seen at the speaker or, better, at its peer: a `key` for each.
+        """The `key` of every announced route, ours and others', as seen at the speaker or, better, at its peer.
 
-        Read without the exporter. May lag behind: the suite looks until it is as it should be.
+        This must not use the exporter. It may lag behind: the suite polls until the table is right.
         """
 
     def key(self, route: Announcement) -> str:
-        """How a route appears in `table`."""
+        """What stands for a route in `table`."""
         return str(route.nlri.prefix)
 
     def unwanted(self) -> Announcement | None:
-        """A route that must be refused, all others being fine; None: there is no such thing."""
+        """A route that the exporter must refuse, alone of a batch; None if there is no such route."""
         return None
 
     def foreign(self) -> str | None:
-        """Have somebody else announce a route through this speaker; its key. None: nobody else can."""
+        """Have someone else announce a route through this speaker, and return its key. None if nobody else can."""
         return None
 
     def empty(self) -> None:
-        """Make it lose what it was told, by a restart or otherwise; it is there again when this returns."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it comes to know nothing")
+        """Make the speaker lose its routes, by a restart or otherwise. It must run again when this returns."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement `empty`: see `without`")
 
     def stop(self) -> None:
-        """End it, so that it cannot be reached."""
+        """Stop the speaker, so that it cannot be reached."""
         raise NotImplementedError(f"{type(self).__name__} cannot be down")
 
     def start(self) -> None:
@@ -83,28 +83,29 @@ class Speaker(abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} cannot be down")
 
     def pause(self) -> None:
-        """Make it hang: there, and silent."""
+        """Make the speaker hang: it runs but does not answer."""
         raise NotImplementedError(f"{type(self).__name__} cannot hang")
 
     def resume(self) -> None:
-        """Let it go on after `pause`."""
+        """Let the speaker continue after `pause`."""
         raise NotImplementedError(f"{type(self).__name__} cannot hang")
 
     def deaf(self) -> AbstractContextManager[None]:
-        """Its peers acknowledge nothing until the context ends, while their sessions stay up (packets are lost)."""
-        raise NotImplementedError(f"{type(self).__name__} has no peer whose acknowledgements can be kept from it")
+        """Until the context ends, no peer acknowledges anything (packets are lost), while the sessions stay up."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement `deaf`: see `without`")
 
     def impostor(self, answer: bytes) -> AbstractContextManager[None]:
-        """Whoever connects to where the speaker was is sent `answer` and cut off, until the context ends."""
-        raise NotImplementedError(f"{type(self).__name__} speaks no protocol that garbage could come in")
+        """Until the context ends, whoever connects to the speaker's address is sent `answer` and disconnected."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement `impostor`: see `without`")
 
     def call(self, verb: Callable[Arguments, Value], /, *arguments: Arguments.args, **named: Arguments.kwargs) -> Value:
-        """Call a verb of the exporter where it has to run, always in the same thread."""
+        """Call a method of the exporter where it has to run (a thread in a network namespace), always in the same
+        thread."""
         return verb(*arguments, **named)
 
 
 def until(predicate: Callable[[], bool], what: str) -> None:
-    """Look until it is so. Raises AssertionError after a minute."""
+    """Poll until `holds` returns true. Raises AssertionError after BOUND seconds."""
     end = time.monotonic() + BOUND
     while not predicate():
         if time.monotonic() > end:
@@ -113,7 +114,7 @@ def until(predicate: Callable[[], bool], what: str) -> None:
 
 
 def difference(speaker: Speaker, wanted: Sequence[str]) -> str:
-    """What is missing from the table, and what is too much, for people."""
+    """Which routes the table lacks and which it should not have, as text."""
     there = speaker.table()
     missing, extra = sorted(set(wanted) - there), sorted(there - set(wanted))
-    return f"missing {missing[:5]} ({len(missing)}), too much {extra[:5]} ({len(extra)})"
+    return f"missing: {missing[:5]} ({len(missing)}), not wanted: {extra[:5]} ({len(extra)})"

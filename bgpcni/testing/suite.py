@@ -5,7 +5,7 @@
         def speaker(self) -> Iterator[Speaker]:
             ...
 
-`without` names the situations that this speaker cannot be in; their tests are left out, not skipped.
+`without` names the situations that cannot occur with this speaker; their tests are removed, not skipped.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ GARBAGE = (
     b"HTTP/1.1 302 Found\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\n\r\n",
     b"9" * 100_000,
 )
-"""What an impostor answers. Not only HTTP: whatever protocol a speaker has, this is not it."""
+"""Answers of an impostor. Not only HTTP, so that for every speaker some are not of its protocol."""
 
 
 Verb = Callable[[Sequence[Announcement], float], list[Outcome]]
 
 
 class Life:
-    """One life of the exporter, driven as the agent does: what is not there yet, or not done, is asked again."""
+    """One instance of the exporter, called as the agent does: what failed or was not finished is asked again."""
 
     def __init__(self, speaker: Speaker) -> None:
         self.wake = Woken()
@@ -56,7 +56,7 @@ class Life:
         self.exporter.replayed()
 
     def reach(self, route: Announcement, *, withdrawn: bool = True) -> Reach:
-        """How far a route is by now; one that cannot tell is asked again."""
+        """How far a route has got by now. An exporter without `progress` is called with the route again."""
         if type(self.exporter).progress is Exporter.progress:
             (outcome,) = self.withdraw(route) if withdrawn else self.announce(route)
         else:
@@ -64,7 +64,7 @@ class Life:
         return outcome.reach
 
     def look(self) -> None:
-        """Once, whatever comes of it."""
+        """Call `look` once, and ignore `NotThereYet`."""
         try:
             self._speaker.call(self.exporter.look, time.monotonic() + BOUND)
         except NotThereYet:
@@ -100,14 +100,14 @@ SITUATIONS = {
     "impostor": ["test_garbage_is_no_success"],
     "deaf": ["test_what_the_peers_did_not_acknowledge_is_not_confirmed"],
 }
-"""What a speaker may be unable to do, and the tests that need it."""
+"""Situations that may be impossible with a speaker, and the tests that need them."""
 
 
 FURTHEST = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.ACKED}
 
 
 class ExporterSuite(abc.ABC):
-    """Inherit this, and give the fixture `speaker`."""
+    """Inherit this class and define the fixture `speaker`."""
 
     def __init_subclass__(cls, without: Sequence[str] = (), **more: object) -> None:
         super().__init_subclass__(**more)
@@ -118,11 +118,11 @@ class ExporterSuite(abc.ABC):
     @pytest.fixture
     @abc.abstractmethod
     def speaker(self) -> Iterator[Speaker] | Speaker:
-        """The real speaker, anew for each test."""
+        """The real speaker, a new one for each test."""
 
     @pytest.fixture
     def lives(self, speaker: Speaker) -> Iterator[Callable[[], Life]]:
-        """Makes lives of the exporter; they are closed in the end."""
+        """Makes instances of the exporter, which are closed at the end of the test."""
         made: list[Life] = []
 
         def make() -> Life:
@@ -140,7 +140,7 @@ class ExporterSuite(abc.ABC):
     # ---------------------------------------------------------------- the table
 
     def test_exactly_what_is_wanted_is_announced(self, speaker: Speaker, life: Life) -> None:
-        """What was announced is in the table, nothing else is, and what was withdrawn is not."""
+        """The table has exactly the routes that are announced and not withdrawn."""
         first, second, third = (speaker.route(number) for number in range(3))
         reached(life.announce(first, second, third))
         life.prune(first, second, third)
@@ -166,7 +166,8 @@ class ExporterSuite(abc.ABC):
         shows(speaker)
 
     def test_a_withdrawal_is_confirmed_in_the_end(self, speaker: Speaker, life: Life) -> None:
-        """At the furthest that `acks` names its address may go to another container; of the unknown at once."""
+        """A withdrawal gets as far as `acks` says, so that its address can be released; that of an unknown route,
+        too."""
         route, other = speaker.route(0), speaker.route(1)
         reached(life.announce(route, other))
         life.prune(route, other)
@@ -177,13 +178,13 @@ class ExporterSuite(abc.ABC):
         shows(speaker, other)
 
     def test_what_the_peers_did_not_acknowledge_is_not_confirmed(self, speaker: Speaker, life: Life) -> None:
-        """In the sockets is `SENT`: DEL may answer, and the address stays held. Only where `acks` is `acked`."""
+        """A withdrawal that no peer has acknowledged is `SENT` and no more. Only if `acks` is `acked`."""
         route = speaker.route(0)
         reached(life.announce(route))
         life.prune(route)
         shows(speaker, route)
         if life.exporter.acks != "acked":
-            return  # it cannot tell
+            return  # the exporter cannot know
         until(lambda: life.reach(route, withdrawn=False) is Reach.ACKED, "the acknowledgement of the route")
         with speaker.deaf():
             life.withdraw(route)
@@ -194,7 +195,7 @@ class ExporterSuite(abc.ABC):
         shows(speaker)
 
     def test_a_bad_route_fails_alone(self, speaker: Speaker, life: Life) -> None:
-        """In a batch only the bad route is refused, in words; and it can be withdrawn."""
+        """Only the bad route of a batch is refused, with a reason, and it can be withdrawn."""
         bad = speaker.unwanted()
         assert bad is not None, "the speaker names no route that must be refused; see `without`"
         good, better = speaker.route(0), speaker.route(1)
@@ -207,7 +208,7 @@ class ExporterSuite(abc.ABC):
         shows(speaker, better)
 
     def test_ten_thousand_routes(self, speaker: Speaker, life: Life) -> None:
-        """Ten thousand routes arrive, and go, whole."""
+        """Ten thousand routes are all announced, and then all withdrawn."""
         routes = [speaker.route(number) for number in range(MANY)]
         for start in range(0, MANY, 2000):
             reached(life.announce(*routes[start : start + 2000]))
@@ -217,10 +218,10 @@ class ExporterSuite(abc.ABC):
             never_refused(life.withdraw(*routes[start : start + 2000]))
         shows(speaker)
 
-    # ---------------------------------------------------------------- lives
+    # ---------------------------------------------------------------- restarts
 
     def test_closing_leaves_the_routes(self, speaker: Speaker, lives: Callable[[], Life]) -> None:
-        """An agent that ends is no event to a peer."""
+        """When an agent ends, no peer loses a route."""
         route = speaker.route(0)
         first = lives()
         reached(first.announce(route))
@@ -234,7 +235,8 @@ class ExporterSuite(abc.ABC):
         shows(speaker, route)
 
     def test_what_an_earlier_life_left_is_pruned(self, speaker: Speaker, lives: Callable[[], Life]) -> None:
-        """A later life withdraws what an earlier one announced and nobody wants now: by name, or by pruning."""
+        """A later instance withdraws what an earlier one has announced and nobody wants now: by `withdraw`, or by
+        `prune`."""
         kept, left, named = (speaker.route(number) for number in range(3))
         first = lives()
         reached(first.announce(kept, left, named))
@@ -248,7 +250,7 @@ class ExporterSuite(abc.ABC):
         shows(speaker, kept)
 
     def test_spared_networks_are_not_pruned(self, speaker: Speaker, lives: Callable[[], Life]) -> None:
-        """Routes of a network whose records cannot be read stay, until they can."""
+        """Routes of a network with a record that cannot be read stay until the record is gone."""
         kept, spared = speaker.route(0), speaker.route(1, "spared")
         first = lives()
         reached(first.announce(kept, spared))
@@ -262,7 +264,7 @@ class ExporterSuite(abc.ABC):
         shows(speaker, kept)
 
     def test_what_others_announce_is_left_alone(self, speaker: Speaker, life: Life) -> None:
-        """Neither withdrawing nor pruning touches a route that is not ours."""
+        """Neither `withdraw` nor `prune` touches a route that is not ours."""
         foreign = speaker.foreign()
         assert foreign is not None, "the speaker has nobody else announce anything; see `without`"
         route = speaker.route(0)
@@ -276,7 +278,7 @@ class ExporterSuite(abc.ABC):
     # ---------------------------------------------------------------- a speaker in trouble
 
     def test_a_speaker_that_forgot_is_told_again(self, speaker: Speaker, life: Life) -> None:
-        """When the speaker comes back empty the exporter says so by itself, and all is announced again."""
+        """When the speaker has lost its routes, the exporter notices by itself, and all are announced again."""
         route, other = speaker.route(0), speaker.route(1)
         reached(life.announce(route, other))
         life.prune(route, other)
@@ -288,13 +290,13 @@ class ExporterSuite(abc.ABC):
             life.look()
             return life.wake.emptied > before
 
-        until(noticed, "that the exporter says its speaker came back empty")
+        until(noticed, "that the exporter reports that its speaker has lost the routes")
         reached(life.announce(route, other))
         life.prune(route, other)
         shows(speaker, route, other)
 
     def test_a_speaker_that_is_down_is_not_there_yet(self, speaker: Speaker, life: Life) -> None:
-        """Verbs say `NotThereYet`, or that the route is not at any peer; when the speaker is back all works."""
+        """While the speaker is down, methods raise `NotThereYet` or report `WANTED`; when it is back, all works."""
         route = speaker.route(0)
         speaker.stop()
         for verb in (life.exporter.announce, life.exporter.withdraw):
@@ -305,7 +307,7 @@ class ExporterSuite(abc.ABC):
         shows(speaker, route)
 
     def test_a_speaker_that_hangs_holds_nobody(self, speaker: Speaker, life: Life) -> None:
-        """Verbs come back at their deadline, `close` at once; when the speaker goes on, so do the routes."""
+        """Methods return at their deadline, `close` at once. When the speaker continues, the routes are announced."""
         route, other = speaker.route(0), speaker.route(1)
         reached(life.announce(route))
         life.prune(route)
@@ -321,7 +323,7 @@ class ExporterSuite(abc.ABC):
         shows(speaker, route, other)
 
     def test_closing_ends_a_verb_that_hangs(self, speaker: Speaker, life: Life) -> None:
-        """`close` from another thread does not wait for the speaker, and the verb ends soon."""
+        """`close` from another thread does not wait for the speaker, and the running method returns soon."""
         route = speaker.route(0)
         reached(life.announce(route))
         speaker.pause()
@@ -339,7 +341,8 @@ class ExporterSuite(abc.ABC):
 
     @pytest.mark.parametrize("answer", GARBAGE, ids=range(len(GARBAGE)))
     def test_garbage_is_no_success(self, speaker: Speaker, lives: Callable[[], Life], answer: bytes) -> None:
-        """Whatever answers in the speaker's place, no route is said to be announced and nothing but words comes out."""
+        """Whatever answers in place of the speaker, no route is reported as announced, and no other exception is
+        raised."""
         route = speaker.route(0)
         with speaker.impostor(answer):
             life = lives()
@@ -350,7 +353,7 @@ class ExporterSuite(abc.ABC):
 
 
 def shows(speaker: Speaker, *routes: Announcement, besides: Sequence[str] = ()) -> None:
-    """The table is exactly this, now or soon."""
+    """Wait until the table has exactly these routes."""
     wanted = [*map(speaker.key, routes), *besides]
     try:
         until(lambda: speaker.table() == set(wanted), "the table")
@@ -368,7 +371,7 @@ def never_refused(outcomes: Sequence[Outcome]) -> None:
 
 
 def returns(call: Callable[[], list[Outcome]]) -> list[Outcome]:
-    """The verb comes back: with outcomes, or `NotThereYet`."""
+    """The method returns outcomes or raises `NotThereYet`, in time."""
     found: list[list[Outcome]] = []
 
     def run() -> None:
@@ -380,12 +383,12 @@ def returns(call: Callable[[], list[Outcome]]) -> list[Outcome]:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(BOUND)
-    assert not thread.is_alive(), "a verb did not come back at its deadline"
-    assert found, "a verb raised something else than NotThereYet"
+    assert not thread.is_alive(), "a method did not return at its deadline"
+    assert found, "a method raised something other than NotThereYet"
     return found[0]
 
 
 def not_there(call: Callable[[], list[Outcome]]) -> None:
-    """The verb comes back, and does not say that anything was done."""
+    """The method returns in time, and reports no success."""
     for outcome in returns(call):
-        assert outcome.reach <= Reach.WANTED, f"{outcome} of a speaker that is not there"
+        assert outcome.reach <= Reach.WANTED, f"{outcome} although there is no speaker"

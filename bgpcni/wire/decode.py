@@ -1,24 +1,23 @@
-"""Decodes UPDATE messages of the five families into the contract's typed values: the reverse of `encode`. Pure.
+"""Decodes UPDATE messages of the five families into the typed values of the exporter contract: the reverse of `encode`.
 
-What is wrong is handled as RFC 7606 asks: an attribute is discarded, the routes are treated as withdrawn, the
-family is given up for the rest of the session, or, where nothing less is allowed, `Unusable` asks for its end.
-No octets whatsoever make anything else of them, and none are copied back to a peer.
+Errors are handled as RFC 7606 asks: an attribute is discarded, the routes are treated as withdrawn, or the family is
+ignored for the rest of the session. If the RFC allows none of these, `Unusable` is raised, and the session has to end.
+No input raises anything else, and no octets are copied back to a peer. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from socket import inet_ntoa
 from struct import unpack
-from typing import NamedTuple
 
 from bgpcni.bgp import VXLAN
 from bgpcni.exporter import EndOfRib, Gone, Learned, PathAttributes
-from bgpcni.model import Family, Nlri
+from bgpcni.model import Family, MulticastNlri
 from bgpcni.wire.encode import INGRESS_REPLICATION
+from bgpcni.wire.nlri import ReadNlri, read_nlris
+from bgpcni.wire.values import Malformed, read_address, read_administered
 
 FAMILIES = {
     (1, 1): Family.IPV4_UNICAST,
@@ -40,32 +39,18 @@ FLAGS = {
         (COMMUNITIES, EXTENDED_COMMUNITIES, AS4_PATH, PMSI_TUNNEL, LARGE_COMMUNITIES), OPTIONAL | TRANSITIVE
     ),
 }
-"""What the flags of a known attribute must be."""
+"""The flags that a known attribute must have."""
 INTERNAL = {LOCAL_PREF, ORIGINATOR_ID, CLUSTER_LIST}
-"""Discarded where an external peer sends them, RFC 7606 sections 7.5, 7.9 and 7.10."""
-
-
-class Malformed(ValueError):
-    """The octets are not what their lengths and types say."""
+"""Discarded if an external peer sends them, RFC 7606 sections 7.5, 7.9 and 7.10."""
 
 
 class Unusable(Malformed):
-    """Nothing of the message can be used, and RFC 7606 section 3 leaves the session's end only (NOTIFICATION 3/1)."""
-
-
-class Route(NamedTuple):
-    """One NLRI with what it carries beside its identity, as in `Learned`."""
-
-    nlri: Nlri
-    vni: int | None = None
-    l3_vni: int | None = None
-    label: int | None = None
-    gateway: str | None = None
+    """Nothing of the message can be used. By RFC 7606 section 3 the session has to end (NOTIFICATION 3/1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one UPDATE says. `faults`: what was wrong, in words. `given_up`: families of which no more can be read."""
+    """What one UPDATE says. `faults`: what was wrong, for the log. `given_up`: families to ignore from now on."""
 
     events: tuple[Learned | Gone | EndOfRib, ...] = ()
     faults: tuple[str, ...] = ()
@@ -86,11 +71,11 @@ def decode_update(peer: str, body: bytes, *, internal: bool, asn4: bool = True) 
     if unreach is not None and len(unreach) == 3 and not (found or reach or gone_octets or new_octets):
         family = FAMILIES.get((int.from_bytes(unreach[:2], "big"), unreach[2]))
         return Update(() if family is None else (EndOfRib(peer, family),))  # RFC 4724 section 2
-    reading = _Reading(peer, faults)
+    reader = _UpdateReader(peer, faults)
     if gone_octets:
-        reading.routes(Family.IPV4_UNICAST, gone_octets, None)
+        reader.routes(Family.IPV4_UNICAST, gone_octets, None)
     if unreach is not None:
-        reading.unreachable(unreach)
+        reader.unreachable(unreach)
     if reach is not None or new_octets:
         attributes: PathAttributes | None = None
         tunnel_vni: int | None = None
@@ -103,29 +88,29 @@ def decode_update(peer: str, body: bytes, *, internal: bool, asn4: bool = True) 
             faults.append(f"{error}: treated as withdrawn")
             intact = False
         if reach is not None:
-            reading.reachable(reach, attributes if intact else None, tunnel_vni)
+            reader.reachable(reach, attributes if intact else None, tunnel_vni)
         if new_octets:
             hop = found.get(NEXT_HOP, b"")
             if intact and len(hop) != 4:
                 faults.append("no NEXT_HOP of four octets: treated as withdrawn")
                 intact = False
-            stated = replace(attributes, next_hop=_address(hop)) if intact and attributes is not None else None
-            reading.routes(Family.IPV4_UNICAST, new_octets, stated)
-    return Update(tuple(reading.events), tuple(faults), tuple(reading.given_up))
+            stated = attributes._replace(next_hop=read_address(hop)) if intact and attributes is not None else None
+            reader.routes(Family.IPV4_UNICAST, new_octets, stated)
+    return Update(tuple(reader.events), tuple(faults), tuple(reader.given_up))
 
 
 def decode_attributes(wire: bytes, *, internal: bool = True, asn4: bool = True) -> PathAttributes:
-    """Path attributes alone, as they follow the Total Path Attribute Length; without a next hop. Raises `Malformed`."""
+    """Path attributes alone, without their total length and without a next hop. Raises `Malformed`."""
     found, faults = _walk(wire, internal)
     if faults:
         raise Malformed("; ".join(faults))
     return _attributes(tuple(sorted(found.items())), asn4)[0]
 
 
-def decode_nlri(family: Family, wire: bytes) -> Route:
+def decode_nlri(family: Family, wire: bytes) -> ReadNlri:
     """The one NLRI that these octets are. Raises `Malformed`."""
     faults: list[str] = []
-    routes = list(_routes(family, wire, faults))
+    routes = list(read_nlris(family, wire, faults))
     if faults or len(routes) != 1:
         raise Malformed("; ".join(faults) or f"{len(routes)} NLRI of a known type")
     return routes[0]
@@ -149,7 +134,7 @@ def _fields(body: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def _walk(wire: bytes, internal: bool) -> tuple[dict[int, bytes], list[str]]:
-    """Attributes by code; a fault means that the routes are to be treated as withdrawn. Raises `Unusable`."""
+    """The values by attribute code, and faults: if there is one, treat the routes as withdrawn. Raises `Unusable`."""
     found: dict[int, bytes] = {}
     faults: list[str] = []
     at = 0
@@ -181,7 +166,7 @@ def _walk(wire: bytes, internal: bool) -> tuple[dict[int, bytes], list[str]]:
     return found, faults
 
 
-class _Reading:
+class _UpdateReader:
     """Collects the events of one UPDATE."""
 
     def __init__(self, peer: str, faults: list[str]) -> None:
@@ -193,13 +178,13 @@ class _Reading:
     def routes(
         self, family: Family, octets: bytes, attributes: PathAttributes | None, tunnel_vni: int | None = None
     ) -> None:
-        """NLRI of one family; without attributes they are withdrawn. A type 3 has its VNI in the P-MSI tunnel."""
+        """Read the NLRI of one family. Without attributes they are withdrawn. The VNI of a type 3 is in its tunnel."""
         faults: list[str] = []
         try:
-            for route in _routes(family, octets, faults):
+            for route in read_nlris(family, octets, faults):
                 if attributes is None:
                     self.events.append(Gone(self.peer, route.nlri))
-                elif route.nlri.kind == "multicast":
+                elif isinstance(route.nlri, MulticastNlri):
                     self.events.append(Learned(self.peer, route.nlri, attributes, tunnel_vni))
                 else:
                     self.events.append(Learned(self.peer, route.nlri, attributes, *route[1:]))
@@ -221,7 +206,7 @@ class _Reading:
         stated = None
         if attributes is not None:
             try:
-                stated = replace(attributes, next_hop=_next_hop(family, value[4 : 4 + size]))
+                stated = attributes._replace(next_hop=_next_hop(family, value[4 : 4 + size]))
             except Malformed as error:
                 self._give_up(family, str(error))  # RFC 7606 section 7.11
                 return
@@ -237,7 +222,7 @@ class _Reading:
             self.routes(family, value[3:], None)
 
     def _give_up(self, family: Family, why: str) -> None:
-        """What follows cannot be found any more: the family is disabled, RFC 7606 section 3 (j), RFC 4760 section 7."""
+        """The next NLRI cannot be found: the family is disabled, RFC 7606 section 3 (j), RFC 4760 section 7."""
         self.events = [e for e in self.events if not isinstance(e, Learned) or e.nlri.family is not family]
         self.faults.append(f"{family}: {why}: the family is ignored until the session is a new one")
         self.given_up.append(family)
@@ -248,7 +233,7 @@ class _Reading:
 
 @lru_cache(1024)
 def _attributes(found: tuple[tuple[int, bytes], ...], asn4: bool) -> tuple[PathAttributes, int | None]:
-    """Known attributes by code, and the VNI of the P-MSI tunnel. Raises `Malformed`: to be treated as withdrawn."""
+    """The known attributes, and the VNI of the P-MSI tunnel. Raises `Malformed`: treat the routes as withdrawn."""
     values = dict(found)
     targets: list[str] = []
     encapsulations: list[int] = []
@@ -256,13 +241,13 @@ def _attributes(found: tuple[tuple[int, bytes], ...], asn4: bool) -> tuple[PathA
     for value in _pieces("extended communities", values.get(EXTENDED_COMMUNITIES), 8):
         kind, subtype = value[0], value[1]
         if kind in (0, 1, 2) and subtype == 2:
-            targets.append(_administered(kind, value[2:]))
+            targets.append(read_administered(kind, value[2:]))
         elif (kind, subtype) == (0x03, 0x0C):
             encapsulations.append(int.from_bytes(value[6:], "big"))
         elif (kind, subtype) == (0x06, 0x00):
             mobility, sticky = int.from_bytes(value[4:], "big"), bool(value[2] & 1)
         elif (kind, subtype) == (0x06, 0x03):
-            router_mac = _mac(value[2:])
+            router_mac = value[2:].hex(":")
     standard = ("{}:{}".format(*unpack("!HH", v)) for v in _pieces("communities", values.get(COMMUNITIES), 4))
     large = (
         "{}:{}:{}".format(*unpack("!III", v)) for v in _pieces("large communities", values.get(LARGE_COMMUNITIES), 12)
@@ -272,7 +257,7 @@ def _attributes(found: tuple[tuple[int, bytes], ...], asn4: bool) -> tuple[PathA
     if len(origin) != 1 or origin[0] > 2:
         raise Malformed("ORIGIN is none of the three")
     tunnel, tunnel_vni = _tunnel(values[PMSI_TUNNEL]) if PMSI_TUNNEL in values else (None, None)
-    originator = _number(values, ORIGINATOR_ID)
+    originator = _sized(values, ORIGINATOR_ID)
     return PathAttributes(
         next_hop="",
         route_targets=tuple(targets),
@@ -286,22 +271,26 @@ def _attributes(found: tuple[tuple[int, bytes], ...], asn4: bool) -> tuple[PathA
         router_mac=router_mac,
         encapsulation=VXLAN if VXLAN in encapsulations else next(iter(encapsulations), None),
         tunnel=tunnel,
-        originator=None if originator is None else str(IPv4Address(originator)),
-        clusters=tuple(str(IPv4Address(value)) for value in clusters),
+        originator=None if originator is None else inet_ntoa(originator),
+        clusters=tuple(inet_ntoa(value) for value in clusters),
     ), tunnel_vni
 
 
-def _number(values: dict[int, bytes], code: int) -> int | None:
+def _sized(values: dict[int, bytes], code: int) -> bytes | None:
+    """The value of an attribute that must have four octets; None if it is absent."""
     value = values.get(code)
-    if value is None:
-        return None
-    if len(value) != 4:
+    if value is not None and len(value) != 4:
         raise Malformed(f"attribute {code} of {len(value)} octets")
-    return int.from_bytes(value, "big")
+    return value
+
+
+def _number(values: dict[int, bytes], code: int) -> int | None:
+    value = _sized(values, code)
+    return None if value is None else int.from_bytes(value, "big")
 
 
 def _pieces(what: str, value: bytes | None, size: int) -> list[bytes]:
-    """The values of a list, which is not empty where it is there at all (RFC 7606 sections 7.8, 7.10, 7.14)."""
+    """The values of a list. If the list is there, it must not be empty (RFC 7606 sections 7.8, 7.10, 7.14)."""
     if value is None:
         return []
     if not value or len(value) % size:
@@ -310,15 +299,15 @@ def _pieces(what: str, value: bytes | None, size: int) -> list[bytes]:
 
 
 def _tunnel(value: bytes) -> tuple[str | None, int]:
-    """P-MSI tunnel: its endpoint, if it is ingress replication, and its VNI (RFC 6514 section 5, RFC 8365 5.1.3)."""
+    """(endpoint, VNI) of the P-MSI tunnel; the endpoint only for ingress replication (RFC 6514 section 5, RFC 8365)."""
     if len(value) < 5:
         raise Malformed("the P-MSI tunnel is cut short")
     vni = int.from_bytes(value[2:5], "big")
-    return (_address(value[5:]) if value[1] == INGRESS_REPLICATION else None), vni
+    return (read_address(value[5:]) if value[1] == INGRESS_REPLICATION else None), vni
 
 
 def _whole_path(values: dict[int, bytes], asn4: bool) -> tuple[int, ...]:
-    """AS_PATH, with what AS4_PATH knows better (RFC 6793 section 4.2.3)."""
+    """AS_PATH, its end replaced by AS4_PATH if there is one (RFC 6793 section 4.2.3)."""
     path = _as_path(values.get(AS_PATH, b""), 4 if asn4 else 2)
     if asn4 or AS4_PATH not in values:
         return path
@@ -344,157 +333,12 @@ def _as_path(value: bytes, size: int) -> tuple[int, ...]:
 
 
 def _next_hop(family: Family, value: bytes) -> str:
-    """The global address: alone, after a zero RD, or before a link-local one (RFC 2545, RFC 4364, RFC 4659)."""
+    """The global address. An RD of zero may come before it, a link-local one after it (RFC 2545, 4364, 4659)."""
     size = len(value)
     if family in (Family.IPV4_VPN, Family.IPV6_VPN):
         if size not in (12, 24, 48):
             raise Malformed(f"a next hop of {size} octets")
-        return _address(value[8 : min(size, 24)])
+        return read_address(value[8 : min(size, 24)])
     if size not in (4, 16, 32) or (family is Family.IPV6_UNICAST and size == 4):
         raise Malformed(f"a next hop of {size} octets")
-    return _address(value[: min(size, 16)])
-
-
-# --- NLRI ----------------------------------------------------------------------------------------
-
-
-def _routes(family: Family, wire: bytes, faults: list[str]) -> Iterator[Route]:
-    """All NLRI of one field. A route that says nothing usable adds to `faults`. Raises `Malformed`: no more found."""
-    if family is Family.L2VPN_EVPN:
-        yield from _evpn_routes(wire, faults)
-        return
-    bits_of = 128 if family in (Family.IPV6_UNICAST, Family.IPV6_VPN) else 32
-    vpn = family in (Family.IPV4_VPN, Family.IPV6_VPN)
-    text = _prefix6 if bits_of == 128 else _prefix4
-    at = 0
-    while at < len(wire):
-        bits = wire[at]
-        end = at + 1 + (bits + 7) // 8
-        if end > len(wire):
-            raise Malformed("an NLRI is cut short")
-        octets = wire[at + 1 : end]
-        at = end
-        if not vpn:
-            if bits > bits_of:
-                raise Malformed(f"a prefix of {bits} bits")
-            yield Route(Nlri(family, "unicast", prefix=text(bits, octets)))
-            continue
-        if not 88 <= bits <= 88 + bits_of:  # one label and the RD: RFC 8277 section 2.2, RFC 4364 section 4.3.4
-            raise Malformed(f"a VPN prefix of {bits} bits")
-        try:
-            rd = _rd(octets[3:11])
-        except Malformed as error:
-            faults.append(f"{error}: ignored")
-            continue
-        label = int.from_bytes(octets[:3], "big") >> 4
-        yield Route(Nlri(family, "vpn", prefix=text(bits - 88, octets[11:]), rd=rd), label=label)
-
-
-def _evpn_routes(wire: bytes, faults: list[str]) -> Iterator[Route]:
-    """RFC 7432 section 7. Types that are not known are ignored (RFC 7606 section 5.4)."""
-    at = 0
-    while at < len(wire):
-        if at + 2 > len(wire) or at + 2 + wire[at + 1] > len(wire):
-            raise Malformed("an EVPN NLRI is cut short")
-        kind, value = wire[at], wire[at + 2 : at + 2 + wire[at + 1]]
-        at += 2 + wire[at + 1]
-        decode = EVPN.get(kind)
-        if decode is None:
-            continue
-        try:
-            yield decode(value)
-        except Malformed as error:
-            faults.append(f"EVPN route of type {kind}: {error}: ignored")
-
-
-def _mac_ip(value: bytes) -> Route:
-    """RFC 7432 section 7.2: RD, ESI, tag, MAC, IP, one or two labels."""
-    if len(value) < 33 or value[22] != 48:
-        raise Malformed("no MAC address of 48 bits")
-    bits = value[29]
-    size = bits // 8
-    if bits not in (0, 32, 128) or len(value) not in (33 + size, 36 + size):
-        raise Malformed(f"{len(value)} octets with an address of {bits} bits")
-    host = f"{_address(value[30 : 30 + size])}/{bits}" if size else None
-    labels = value[30 + size :]
-    nlri = Nlri(
-        Family.L2VPN_EVPN,
-        "mac-ip",
-        prefix=host,
-        rd=_rd(value[:8]),
-        mac=_mac(value[23:29]),
-        tag=int.from_bytes(value[18:22], "big"),
-    )
-    second = int.from_bytes(labels[3:], "big") if len(labels) == 6 else None
-    return Route(nlri, vni=int.from_bytes(labels[:3], "big"), l3_vni=second)
-
-
-def _multicast(value: bytes) -> Route:
-    """RFC 7432 section 7.3: RD, tag, originator."""
-    size = len(value) - 13
-    if size not in (4, 16) or value[12] != 8 * size:
-        raise Malformed(f"{len(value)} octets")
-    tag = int.from_bytes(value[8:12], "big")
-    return Route(Nlri(Family.L2VPN_EVPN, "multicast", rd=_rd(value[:8]), originator=_address(value[13:]), tag=tag))
-
-
-def _ip_prefix(value: bytes) -> Route:
-    """RFC 9136 section 3.1: RD, ESI, tag, prefix, gateway, label."""
-    size = {34: 4, 58: 16}.get(len(value), 0)
-    if not size or value[22] > 8 * size:
-        raise Malformed(f"{len(value)} octets")
-    prefix = (_prefix4 if size == 4 else _prefix6)(value[22], value[23 : 23 + size])
-    gateway = value[23 + size : 23 + 2 * size]
-    tag = int.from_bytes(value[18:22], "big")
-    return Route(
-        Nlri(Family.L2VPN_EVPN, "ip-prefix", prefix=prefix, rd=_rd(value[:8]), tag=tag),
-        vni=int.from_bytes(value[-3:], "big"),
-        gateway=_address(gateway) if any(gateway) else None,
-    )
-
-
-EVPN: dict[int, Callable[[bytes], Route]] = {2: _mac_ip, 3: _multicast, 5: _ip_prefix}
-
-
-# --- values --------------------------------------------------------------------------------------
-
-
-def _rd(value: bytes) -> str:
-    return _administered(int.from_bytes(value[:2], "big"), value[2:])
-
-
-def _administered(kind: int, value: bytes) -> str:
-    """Route targets and route distinguishers as text, RFC 4364 section 4.2."""
-    if kind == 0:
-        return "{}:{}".format(*unpack("!HI", value))
-    if kind == 1:
-        return f"{_address(value[:4])}:{int.from_bytes(value[4:], 'big')}"
-    if kind == 2:
-        return "{}:{}".format(*unpack("!IH", value))
-    raise Malformed(f"a route distinguisher of type {kind}")
-
-
-def _address(value: bytes) -> str:
-    if len(value) == 4:
-        return inet_ntoa(value)
-    try:
-        return str(ip_address(value))
-    except ValueError as error:
-        raise Malformed(str(error)) from None
-
-
-def _prefix4(bits: int, octets: bytes) -> str:
-    """Canonical text; bits beyond the length mean nothing (RFC 4271 section 4.3)."""
-    if bits & 7 or len(octets) != 4:
-        value = int.from_bytes(octets.ljust(4, b"\0"), "big") & ~((1 << (32 - bits)) - 1)
-        octets = value.to_bytes(4, "big")
-    return f"{inet_ntoa(octets)}/{bits}"
-
-
-def _prefix6(bits: int, octets: bytes) -> str:
-    value = int.from_bytes(octets.ljust(16, b"\0"), "big") & ~((1 << (128 - bits)) - 1)
-    return f"{IPv6Address(value)}/{bits}"
-
-
-def _mac(value: bytes) -> str:
-    return value.hex(":")
+    return read_address(value[: min(size, 16)])

@@ -1,4 +1,4 @@
-"""BaGPipe BGP as the speaker: a daemon that runs already on this node, told over its REST API."""
+"""The exporter for BaGPipe BGP: a daemon that already runs on this node, controlled over its REST API."""
 
 from bgpcni_bagpipe.exporter import BaGPipe
 

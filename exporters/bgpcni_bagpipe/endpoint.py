@@ -1,6 +1,6 @@
-"""An announcement as BaGPipe wants it: which VPN, which endpoint, which payload; or why it cannot have it. Pure.
+"""Turns an announcement into BaGPipe's VPN, endpoint and payload, or says why that is impossible. Pure.
 
-The daemon validates little and breaks in silence: everything that reaches it was checked here, by type and form.
+The daemon validates little and fails silently, so the type and form of everything that reaches it is checked here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bgpcni.bgp import MAX_VNI
 from bgpcni.model import Announcement, Endpoint, Family
 
 MARK = "bgpcni "
-"""The description of every endpoint of ours starts so; the network's name follows."""
+"""How the description of each endpoint of ours begins; the name of the network follows."""
 
 _LINK = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,14}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -29,7 +29,7 @@ class Unfit(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Vpn:
-    """A VPN instance of the daemon. `name`: EVPN's is the VNI in decimal, since a VNI can belong to one name only."""
+    """A VPN instance of the daemon. `name`: for EVPN the VNI in decimal, because a VNI can belong to one name only."""
 
     kind: str
     name: str
@@ -38,7 +38,7 @@ class Vpn:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One MAC behind one interface in one VPN: what is detached as a whole."""
+    """One MAC behind one interface in one VPN. It is detached as a whole."""
 
     vpn: Vpn
     mac: str
@@ -47,7 +47,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """One address of a port, attached. `address`: with its length, "" for the MAC alone."""
+    """One attached address of a port. `address`: with its length; "" for the MAC alone."""
 
     port: Port
     address: str
@@ -77,7 +77,7 @@ class Attach:
 
 
 def identity(port: Port, address: str = "") -> dict[str, Any]:
-    """The body of POST /detach_localport; without `address` all addresses of the MAC go."""
+    """The body of POST /detach_localport. Without `address` all addresses of the MAC are detached."""
     document: dict[str, Any] = {
         "vpn_type": port.vpn.kind,
         "vpn_instance_id": port.vpn.name,
@@ -88,7 +88,7 @@ def identity(port: Port, address: str = "") -> dict[str, Any]:
 
 
 def attach_of(route: Announcement) -> Attach | None:
-    """What is to be attached; None: nothing, the daemon announces that by itself (type 3). Raises Unfit."""
+    """What has to be attached for a route. None: nothing, the daemon announces type 3 by itself. Raises Unfit."""
     if route.nlri.kind == "multicast":
         return None
     endpoint = route.endpoint
@@ -123,7 +123,7 @@ def _address(endpoint: Endpoint, family: Family) -> str:
     except ValueError:
         raise Unfit(f"{endpoint.address!r} is not an address") from None
     if family is Family.IPV4_VPN and parsed.version != 4:
-        raise Unfit(f"BaGPipe's VPN is of IPv4 only, not {parsed}")
+        raise Unfit(f"BaGPipe's VPN takes IPv4 only, not {parsed}")
     return str(parsed)
 
 

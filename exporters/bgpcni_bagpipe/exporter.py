@@ -1,8 +1,9 @@
-"""The exporter: drives a BaGPipe daemon towards the endpoints that are wanted.
+"""The exporter: attaches and detaches endpoints in a BaGPipe daemon.
 
-Attach and detach happen under one lock for each daemon, held across processes: an attach that overlaps the VPN's
-last detach leaves a route that nobody can withdraw. Each verb asks `/ping` first; another number than before means
-another daemon, which knows nothing. Nothing is remembered of the daemon but what this life has seen of it.
+Attach and detach happen under a lock, one for each daemon and held across processes, because an attach that overlaps
+with the last detach of a VPN leaves a route that nobody can withdraw. Each method asks `/ping` first: another number
+than before means another daemon, which has no endpoints. This class remembers only what it has seen of the daemon
+itself.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from bgpcni_bagpipe.endpoint import Attach, Port, Unfit, Vpn, attach_of, identit
 from bgpcni_bagpipe.rest import Answer, Daemon, NoAnswer
 
 PING = 3.0
-"""Seconds that a daemon which is well takes at most to answer `/ping` (it takes one millisecond)."""
+"""The most seconds that a healthy daemon takes to answer `/ping` (usually it takes one millisecond)."""
 Value = TypeVar("Value")
 
 
@@ -39,14 +40,14 @@ def _url(value: str) -> str:
 
 
 class _Refused(Exception):
-    """The daemon will not take an endpoint; the message says why."""
+    """The daemon refuses an endpoint; the message says why."""
 
 
 class BaGPipe(Exporter):
-    """EVPN MAC/IP endpoints and IPv4 VPN ones. The daemon announces type 3 by itself."""
+    """Announces EVPN type 2 and IPv4 VPN routes. The daemon announces type 3 by itself."""
 
     class Config(Exporter.Config):
-        """`url`: where the daemon's REST API is."""
+        """`url`: the address of the daemon's REST API."""
 
         url: Annotated[str, AfterValidator(_url)] = "http://127.0.0.1:8082"
 
@@ -64,7 +65,7 @@ class BaGPipe(Exporter):
         place = f"bagpipe-{parts.hostname}-{parts.port or 80}".replace(":", "_")
         self._lock_name, self._number_path = f"{place}.lock", Path(node.run_dir, f"{place}.number")
         self._number = self._read_number()
-        self._seen = ""  # the number of the daemon that answers now
+        self._seen = ""  # the number of the daemon that answers at present
         self._vpns: dict[Vpn, glass.Instance] = {}
         self._ports: dict[Port, dict[str, Attach]] = {}
         self._collided = False
@@ -99,10 +100,10 @@ class BaGPipe(Exporter):
             for shown in gone:
                 one = shown.port in staying or shown.port.vpn.kind == "ipvpn"
                 if reason := self._detach(shown.port, shown.address if one else "", deadline):
-                    raise NotThereYet(f"{shown.port.mac} is left over and stays: {reason}")
+                    raise NotThereYet(f"{shown.port.mac} is not wanted but cannot be detached: {reason}")
         if gone and self._collided:
             self._collided = False
-            self.wake.empty()  # what was in the way of a refused route may have been among them
+            self.wake.empty()  # one of them may have been the reason why a route was refused
 
     def replayed(self) -> None:
         if self._number == self._seen:
@@ -113,7 +114,7 @@ class BaGPipe(Exporter):
             temporary.write_text(self._number)
             temporary.replace(self._number_path)
         except OSError:
-            temporary.unlink(missing_ok=True)  # the next call without an agent tells everything once more
+            temporary.unlink(missing_ok=True)  # then the next call without an agent announces everything again
 
     def look(self, deadline: float) -> None:
         self._ping(deadline)
@@ -141,7 +142,7 @@ class BaGPipe(Exporter):
 
     @contextlib.contextmanager
     def _session(self, deadline: float) -> Iterator[None]:
-        """The daemon's lock, and the daemon there. What fails before is known not to have touched it."""
+        """Hold the daemon's lock, and check that the daemon answers. Errors until then are `untouched`."""
         try:
             folder = os.open(self.node.run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -149,7 +150,7 @@ class BaGPipe(Exporter):
         try:
             held = locks.acquire(self._lock_name, folder, seconds=max(0.0, deadline - time.monotonic()))
         except locks.Busy:
-            raise NotThereYet("another call is talking to the daemon", untouched=True) from None
+            raise NotThereYet("another call is using the daemon", untouched=True) from None
         finally:
             os.close(folder)
         try:
@@ -159,7 +160,7 @@ class BaGPipe(Exporter):
             os.close(held)
 
     def _ping(self, deadline: float) -> None:
-        """Who answers? Another daemon than before knows nothing of what that one was told."""
+        """Check which daemon answers. Another one than before has none of our endpoints. Raises NotThereYet."""
         try:
             number = self._daemon.get("/ping", min(deadline, time.monotonic() + PING)).document
         except NoAnswer as error:
@@ -193,14 +194,14 @@ class BaGPipe(Exporter):
         try:
             attach = attach_of(route)
         except Unfit:
-            return Outcome(Reach.ACCEPTED)  # it never was there
+            return Outcome(Reach.ACCEPTED)  # it was never announced
         if attach is None:
             return Outcome(Reach.ACCEPTED)
         others = self._ports.get(attach.port, {}).keys() - {attach.address}
         address = attach.address if others else _whole(attach)
         reason = self._detach(attach.port, address, deadline)
         if reason and not others:
-            # A poisoned address holds its port until the good attach was repeated.
+            # A bad attach keeps its port from being detached until the good attach is repeated.
             with contextlib.suppress(_Refused):
                 self._attach(attach, deadline)
             reason = self._detach(attach.port, address, deadline)
@@ -209,7 +210,7 @@ class BaGPipe(Exporter):
         return Outcome(Reach.WANTED, reason) if reason else Outcome(Reach.ACCEPTED)
 
     def _renew(self, port: Port, without: str, deadline: float) -> str:
-        """One address could not be detached alone: all go, and those that stay come back."""
+        """Detach all addresses, because one cannot be detached alone, and attach the others again."""
         kept = [item for address, item in self._ports[port].items() if address != without]
         if reason := self._detach(port, "", deadline):
             return reason
@@ -219,13 +220,13 @@ class BaGPipe(Exporter):
         return ""
 
     def _attach(self, attach: Attach, deadline: float) -> None:
-        """Raises _Refused."""
+        """Attach an endpoint. Raises _Refused."""
         vpn = attach.port.vpn
         there = self._instance(attach, deadline)
         if there is not None and (there.import_rt, there.export_rt) != (attach.import_rt, attach.export_rt):
             raise _Refused(
-                f"VPN {vpn.name} is there with import {_text(there.import_rt)} and export {_text(there.export_rt)}, "
-                f"not {_text(attach.import_rt)} and {_text(attach.export_rt)}: all its endpoints have to go first"
+                f"VPN {vpn.name} exists with import {_text(there.import_rt)} and export {_text(there.export_rt)}, "
+                f"not {_text(attach.import_rt)} and {_text(attach.export_rt)}: remove all its endpoints first"
             )
         answer = self._post(attach, deadline)
         if answer.status == 500:
@@ -237,7 +238,8 @@ class BaGPipe(Exporter):
         self._ports.setdefault(attach.port, {})[attach.address] = attach
 
     def _attach_anew(self, attach: Attach, deadline: float) -> Answer:
-        """Half of a failed attach may be left and in the way: the whole port goes and comes back, once."""
+        """Detach the whole port and attach it again, once: a part of a failed attach may be left and cause the
+        error."""
         kept = {address: item for address, item in self._ports.get(attach.port, {}).items() if item != attach}
         self._detach(attach.port, _whole(attach), deadline)
         answer = self._post(attach, deadline)
@@ -249,7 +251,8 @@ class BaGPipe(Exporter):
         return answer
 
     def _detach(self, port: Port, address: str, deadline: float) -> str:
-        """Why it is not detached, "" if it is, or was not attached. All addresses of the MAC without `address`."""
+        """Detach an address, or without `address` all of the MAC. Returns "", or why that failed. One that is not
+        attached is no error."""
         answer = self._ask(lambda: self._daemon.post("/detach_localport", identity(port, address), deadline))
         known = self._ports.get(port, {})
         absent = answer.words.endswith("could not be found") or (
@@ -265,7 +268,7 @@ class BaGPipe(Exporter):
         return answer.words or f"HTTP status {answer.status}"
 
     def _instance(self, attach: Attach, deadline: float) -> glass.Instance | None:
-        """The VPN as it is in the daemon, None if it is not there. An empty one is what a failed attach left."""
+        """The VPN as the daemon has it; None if it has not. An empty one was left by a failed attach and is removed."""
         vpn = attach.port.vpn
         if vpn in self._vpns:
             return self._vpns[vpn]
@@ -273,7 +276,7 @@ class BaGPipe(Exporter):
         if there is None:
             return None
         if there.vpn.kind != vpn.kind:
-            raise _Refused(f"VPN {vpn.name} is there, but is {there.vpn.kind}")
+            raise _Refused(f"VPN {vpn.name} exists, but its type is {there.vpn.kind}")
         if not self._shown(there, deadline):
             self._detach(attach.port, _whole(attach), deadline)
             return self._look_at(vpn.name, deadline)
@@ -310,16 +313,16 @@ class BaGPipe(Exporter):
         try:
             return parse()
         except ValueError as error:
-            raise NotThereYet(f"{self._daemon.url} shows {error}") from None
+            raise NotThereYet(f"{self._daemon.url} returned {error}") from None
 
 
 def _whole(attach: Attach) -> str:
-    """The address that stands for all of a port: EVPN's detach without one takes all, the IPv4 VPN's has to name it."""
+    """The address with which a whole port is detached: none with EVPN; with an IPv4 VPN its address."""
     return attach.address if attach.port.vpn.kind == "ipvpn" else ""
 
 
 def _plain(name: str) -> bool:
-    """Whether a name can be part of a path as it is; ours all can."""
+    """Whether a name can be used in a URL's path without escapes. All of ours can."""
     return name.isascii() and all(char.isalnum() or char in "-_." for char in name)
 
 

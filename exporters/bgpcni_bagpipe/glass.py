@@ -1,6 +1,6 @@
-"""What the daemon's looking glass shows: VPNs with their route targets, and the endpoints in them. Pure parsing.
+"""Parses what the daemon's looking glass returns: VPNs with their route targets, and their endpoints. Pure.
 
-Raises ValueError where it shows something else.
+Raises ValueError for anything else.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _KINDS = {"EVI": "evpn", "VRF": "ipvpn"}
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A VPN instance that is there. Route targets sorted, `64512:90`."""
+    """A VPN instance of the daemon. Its route targets are sorted, `64512:90`."""
 
     vpn: Vpn
     import_rt: tuple[str, ...]
@@ -24,7 +24,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One endpoint. `network`: whose it is if it is ours, None for others'."""
+    """One endpoint. `network`: the network to which it belongs; None if it is not ours."""
 
     port: Port
     address: str
@@ -36,7 +36,7 @@ def names(document: Any) -> list[str]:
     try:
         return [str(entry["id"]) for entry in document]
     except (TypeError, KeyError):
-        raise ValueError("a list of VPN instances that is none") from None
+        raise ValueError("something that is not a list of VPN instances") from None
 
 
 def instance(document: Any) -> Instance:
@@ -47,7 +47,7 @@ def instance(document: Any) -> Instance:
         vpn = Vpn(kind, str(document["external_instance_id"]), vni)
         return Instance(vpn, _targets(targets["import"]), _targets(targets["export"]))
     except (TypeError, KeyError, AttributeError):
-        raise ValueError("a VPN instance that is none") from None
+        raise ValueError("something that is not a VPN instance") from None
 
 
 def endpoints(vpn: Vpn, document: Any) -> list[Shown]:
@@ -63,7 +63,7 @@ def endpoints(vpn: Vpn, document: Any) -> list[Shown]:
             for item in port["endpoints"]
         ]
     except (TypeError, KeyError, AttributeError):
-        raise ValueError("a list of ports that is none") from None
+        raise ValueError("something that is not a list of ports") from None
 
 
 def _targets(shown: list[str]) -> tuple[str, ...]:

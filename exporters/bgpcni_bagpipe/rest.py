@@ -1,7 +1,7 @@
 """One BaGPipe daemon over HTTP: a request, its answer, and a deadline that always holds.
 
-Knows octets and JSON, not what is attached. The server closes after each answer and keeps five waiting, so there
-is one connection for each request and one request at a time. No redirects are followed and no proxy is asked.
+This module knows octets and JSON, not endpoints. The server closes the connection after each answer and queues five,
+so there is one connection for each request and one request at a time. Redirects and proxies are not followed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
 LARGEST = 1 << 26
-"""Octets of an answer. Ten thousand endpoints are two million."""
+"""The most octets of an answer. Ten thousand endpoints take two million."""
 
 
 class NoAnswer(Exception):
-    """The daemon did not answer, or what answered is no BaGPipe."""
+    """The daemon did not answer, or what answered is not BaGPipe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status, and the JSON document; `words` is what an error says, for people."""
+    """HTTP status and JSON document. `words`: the text of an error."""
 
     status: int
     document: Any
@@ -36,7 +36,7 @@ class Answer:
 
 
 class Daemon:
-    """For one thread at a time, but for `abort`, which any thread may call."""
+    """The client of one daemon. For one thread at a time; only `abort` may be called from any thread."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -54,25 +54,25 @@ class Daemon:
         return self._ask("POST", path, json.dumps(document).encode(), deadline)
 
     def abort(self) -> None:
-        """End the request that runs, and refuse all further ones."""
+        """End the running request, and refuse all later ones."""
         with self._lock:
             self._aborted = True
         self._cut()
 
     def _ask(self, method: str, path: str, body: bytes | None, deadline: float) -> Answer:
-        """Raises NoAnswer."""
+        """Send a request and return the answer. Raises NoAnswer."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise NoAnswer(f"{self.url} did not answer in time")
         connection = HTTPConnection(self._host, self._port, timeout=left)
-        # A read has no deadline of its own against an answer that comes octet by octet.
+        # A timeout of a socket is for each read; an answer that comes octet by octet would never reach it.
         watchdog = threading.Timer(left, self._cut)
         watchdog.daemon = True
         try:
             connection.connect()
             with self._lock:
                 if self._aborted:
-                    raise NoAnswer(f"{self.url} is not asked any more")
+                    raise NoAnswer(f"the connection to {self.url} was closed")
                 self._socket = connection.sock
             watchdog.start()
             headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if body else {})
@@ -101,19 +101,19 @@ class Daemon:
 
 def _read(url: str, status: int, data: bytes) -> Answer:
     if len(data) > LARGEST:
-        raise NoAnswer(f"{url} answers more than {LARGEST} octets: it is no BaGPipe")
+        raise NoAnswer(f"{url} answers with more than {LARGEST} octets: it is not BaGPipe")
     if status == 200:
         try:
             return Answer(status, json.loads(data))
         except (ValueError, RecursionError):
-            raise NoAnswer(f"{url} answers no JSON: it is no BaGPipe") from None
+            raise NoAnswer(f"the answer of {url} is not JSON: it is not BaGPipe") from None
     if status in (400, 404, 500):
         return Answer(status, None, _words(data))
-    raise NoAnswer(f"{url} answers HTTP status {status}: it is no BaGPipe")
+    raise NoAnswer(f"{url} answers with HTTP status {status}: it is not BaGPipe")
 
 
 def _words(data: bytes) -> str:
-    """What an error says: `description` of a JSON object, one line."""
+    """The text of an error: `description` of a JSON object, in one line."""
     try:
         document = json.loads(data)
         text = str(document["description"])

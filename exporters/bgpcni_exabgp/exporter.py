@@ -12,13 +12,15 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal
+from ipaddress import ip_address
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator, model_validator
 
 from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
-from bgpcni.wire.encode import Kind, Unencodable
+from bgpcni.wire.encode import Kind
+from bgpcni.wire.values import Unencodable
 from bgpcni_exabgp import lines
 from bgpcni_exabgp.configure import configure, read_passwords
 from bgpcni_exabgp.hearing import Hearing
@@ -40,8 +42,6 @@ SUSPECT, REPEATED, CONDEMNED = 0.5, 60.0, 600.0
 loop if no further apart; and for so long the suspects are refused."""
 STOCK = frozenset(Family) - {Family.L2VPN_EVPN}
 """What a stock ExaBGP's text commands announce."""
-HOME = "exabgp"
-"""The name of the files of the ExaBGP that is ours."""
 STEADY = 5.0
 """Seconds of life after which ExaBGP's next start is a first one again."""
 
@@ -50,21 +50,39 @@ class ExaBGP(Exporter):
     """Routes to ExaBGP. All five families; unicast and L3VPN where `socket` leads to a stock ExaBGP."""
 
     class Config(Exporter.Config):
-        """`socket`: that of the relay which the user's own ExaBGP runs; absent: the agent runs ExaBGP."""
+        """`socket`: that of the relay which the user's own ExaBGP runs; absent: the agent runs ExaBGP. Its sessions
+        come from `local_address`, else from that of `[bgp]`.
+        """
 
         socket: str | None = None
+        local_address: str | None = None
+
+        @field_validator("local_address")
+        @classmethod
+        def _is_address(cls, value: str | None) -> str | None:
+            if value is not None and "%" in value:
+                raise ValueError(f"{value!r} has a zone")
+            return value and str(ip_address(value))
+
+        @model_validator(mode="after")
+        def _is_for_ours(self) -> Self:
+            if self.socket is not None and self.local_address is not None:
+                raise ValueError("local_address is for the ExaBGP that the agent runs, and socket is that of your own")
+            return self
 
     contract: ClassVar[int] = 1
     families: ClassVar[frozenset[Family]] = frozenset(Family)
     acks: Literal["accepted", "sent", "acked"] = "acked"
     imports: ClassVar[Literal["none", "routes", "datapath"]] = "routes"
     needs_agent: ClassVar[bool] = True
+    takes_neighbors: ClassVar[bool] = True
 
     def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:
         super().__init__(name, config, node, wake)
         assert isinstance(config, ExaBGP.Config)
         self._path = config.socket
-        self._home = Home(node.run_dir, HOME, node.data_dir)  # whatever the exporter is called: there is one
+        self._home = Home.of(name, node)
+        self._taken: Home | None = None
         self._lock = threading.Condition()
         if self._path is None:
             self._ledger = Ledger(node.neighbors, node.graceful_restart, time.monotonic())
@@ -104,11 +122,14 @@ class ExaBGP(Exporter):
         return None
 
     @classmethod
+    def source(cls, config: BaseModel, local_address: str) -> str | None:
+        assert isinstance(config, ExaBGP.Config)
+        return None if config.socket is not None else config.local_address or local_address
+
+    @classmethod
     def owns(cls, config: BaseModel) -> str:
         assert isinstance(config, ExaBGP.Config)
-        if config.socket is None:
-            return "the sessions of [bgp] (one pair of addresses is one session)"
-        return f"the ExaBGP behind {config.socket}"
+        return "" if config.socket is None else f"the ExaBGP behind {config.socket}"
 
     # --- verbs
 
@@ -268,6 +289,8 @@ class ExaBGP(Exporter):
             link.close()
         if thread is not None and thread is not threading.current_thread():
             thread.join(ANSWER)
+        if self._taken is not None:
+            self._taken.leave()
         self._hearing.close()
 
     # --- a stock ExaBGP
@@ -345,6 +368,8 @@ class ExaBGP(Exporter):
         """The thread: one life of ExaBGP, or of the connection to it, after the other."""
         pauses = back_off()
         next(pauses)
+        if self._path is None:
+            self._home = self._taken = self._home.take()
         while not self._closing.is_set():
             born = time.monotonic()
             with self._lock:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from bgpcni.bgp import FIRST_LABEL, WELL_KNOWN
 from bgpcni.model import Announcement, Family, Nlri
-from bgpcni.wire.encode import FIRST_LABEL, WELL_KNOWN, Kind, Unencodable, encode, encode_withdrawal, route_target
+from bgpcni.wire.encode import Kind, encode, encode_withdrawal, route_target
+from bgpcni.wire.values import Unencodable
 from bgpcni_exabgp.ledger import WIRE
 
 LINE = 16 << 10
@@ -145,7 +147,7 @@ def stock_announce(route: Announcement, asn: int) -> Line:
     label = f" label {route.label}" if route.nlri.kind == "vpn" else ""
     words = [f"announce route {_stock_route(route.nlri)}{label} next-hop {hop}"]
     standard = [c.lower().replace("_", "-") for c in route.communities if c.count(":") < 2]
-    numbers = [_well_known(c) for c in standard]
+    numbers = [WELL_KNOWN.get(c, c) for c in standard]
     large = [c for c in route.communities if c.count(":") == 2]
     for name, values in (
         ("community", numbers),
@@ -169,11 +171,6 @@ def stock_end_of_rib(peer: str, family: Family) -> Line:
 def _stock_route(nlri: Nlri) -> str:
     encode_withdrawal(nlri)  # nothing that was not validated reaches a text command
     return f"{nlri.prefix} rd {nlri.rd}" if nlri.kind == "vpn" else str(nlri.prefix)
-
-
-def _well_known(text: str) -> str:
-    number = WELL_KNOWN.get(text)
-    return text if number is None else f"{number >> 16}:{number & 0xFFFF}"
 
 
 def _target(text: str) -> str:

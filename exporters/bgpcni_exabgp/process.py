@@ -1,8 +1,8 @@
-"""Starts, adopts and ends the ExaBGP that is ours. It outlives the agent: its own session, its output in a file.
+"""Starts, adopts and ends an ExaBGP that is ours. It outlives the agent: its own session, its output in a file.
 
-What is ours is known by pid and start time, which the engine itself writes to a file in `run_dir` that it keeps locked,
-and to one in `data_dir`, which nobody wipes; a pid alone is never signalled. All signals go through a pidfd, which is
-opened before the start time is compared.
+Each exporter has an ExaBGP and files of its own. What is ours is known by pid and start time, which the engine itself
+writes to a file in `run_dir` that it keeps locked, and to one in `data_dir`, which nobody wipes; a pid alone is never
+signalled. All signals go through a pidfd, which is opened before the start time is compared.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -17,11 +18,19 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # ExaBGP's own process imports this module too
+    from bgpcni.model import NodeFacts
+
+_taking = threading.Lock()
+_taken: set[Path] = set()
+"""The configurations of the homes that exporters of this process have."""
 
 LOG_LIMIT = 4 << 20
 """Octets; a log found longer is cut to nothing."""
@@ -82,14 +91,82 @@ class Running:
 class Home:
     """The files of one ExaBGP in `run_dir`: configuration, socket, log, and who it is; the last in `data_dir` too."""
 
-    def __init__(self, run_dir: str, name: str, data_dir: str) -> None:
+    @classmethod
+    def of(cls, exporter: str, node: NodeFacts) -> Home:
+        """The home that an exporter has by its name. `take` says whether it is that one."""
+        sessions = frozenset((neighbor.address, str(node.local_address)) for neighbor in node.neighbors)
+        others = frozenset(_home_name(name) for name in node.speakers if name != exporter)
+        return cls(node.run_dir, _home_name(exporter), node.data_dir, sessions, others)
+
+    def __init__(
+        self,
+        run_dir: str,
+        name: str,
+        data_dir: str,
+        sessions: frozenset[tuple[str, str]] = frozenset(),
+        others: frozenset[str] = frozenset(),
+    ) -> None:
+        """`sessions`: addresses of peer and node. `others`: names of homes that are other exporters'."""
         base = Path(run_dir)
         self.folder = base
+        self.name, self.sessions, self.others = name, sessions, others
         self.configuration = base / f"{name}.conf"
         self.socket = base / f"{name}.sock"
         self.log = base / f"{name}.log"
         self.identity = base / f"{name}.pid"
         self.lasting = Path(data_dir) / f"{name}.claim"
+
+    def take(self) -> Home:
+        """The home to use until `leave`: that of a live ExaBGP with one of our sessions, else one of our name.
+
+        So a speaker whose exporter got another name keeps its sessions. Another ExaBGP that has one of them is ended.
+        One of our name whose sessions come from another address is left to the exporter that is handed over.
+        """
+        with _taking:
+            alive = self._alive()
+            alike = [home for home in alive if home.sessions & self.sessions or home.sessions == _UNKNOWN]
+            here = {address for _, address in self.sessions}
+            named = [
+                home for home in alive
+                if self._is_ours(home.name) and (not here or not here.isdisjoint(at for _, at in home.sessions))
+            ]  # fmt: skip
+            used = {*_taken, *(home.configuration for home in alive)}
+            fresh = (home for home in self._by_name() if home.configuration not in used)
+            home = next(itertools.chain(alike, named, fresh))
+            _taken.add(home.configuration)
+        for other in alike[1:]:
+            if (running := other.adopt()) is not None:
+                running.end(time.monotonic() + 5.0)
+                running.close()
+        return home
+
+    def leave(self) -> None:
+        """Let another exporter have it. Only after `take`."""
+        with _taking:
+            _taken.discard(self.configuration)
+
+    def _alive(self) -> list[Home]:
+        """The homes with a live ExaBGP that no exporter has, nor another one of the configuration; ours comes first."""
+        found = []
+        names = {path.stem for path in (*self.folder.glob("exabgp*.pid"), *self.lasting.parent.glob("exabgp*.claim"))}
+        for name in sorted(names, key=lambda name: (not self._is_ours(name), name)):
+            home = Home(str(self.folder), name, str(self.lasting.parent))
+            home.sessions = frozenset(_SESSION.findall(home.configured())) or _UNKNOWN
+            if name.partition("@")[0] in self.others or home.configuration in _taken:
+                continue
+            if (running := home.adopt()) is not None:
+                running.close()
+                found.append(home)
+        return found
+
+    def _is_ours(self, name: str) -> bool:
+        return name.partition("@")[0] == self.name
+
+    def _by_name(self) -> Iterator[Home]:
+        """Homes of our name. There are several only while one exporter of this name is handed over to another."""
+        yield self
+        for number in itertools.count(2):
+            yield Home(str(self.folder), f"{self.name}@{number}", str(self.lasting.parent))
 
     def relay_command(self) -> list[str]:
         return [sys.executable, "-I", "-m", "bgpcni_exabgp.relay", str(self.socket)]
@@ -196,6 +273,20 @@ class Home:
             return ""
         text = last[head.end() :] if head is not None else last
         return text[:200] if _ERROR.search(text) else ""
+
+
+_SESSION = re.compile(r"neighbor (\S+) {\s+router-id \S+;\s+local-address (\S+);")
+"""Of each neighbour in a configuration that we wrote, the addresses of peer and node."""
+_UNKNOWN: frozenset[tuple[str, str]] = frozenset([("", "")])
+"""Of a configuration that somebody removed."""
+
+
+def _home_name(exporter: str) -> str:
+    """What the files of an exporter's ExaBGP are called: nothing that ExaBGP's configuration could not carry."""
+    if exporter == "exabgp":
+        return exporter
+    plain = re.fullmatch(r"[A-Za-z0-9._-]{1,32}", exporter)
+    return f"exabgp-{exporter if plain else hashlib.sha256(exporter.encode()).hexdigest()[:16]}"
 
 
 _HEAD = re.compile(r"\d\d:\d\d:\d\d (\d+) +(\S+) +")

@@ -1,4 +1,4 @@
-"""The host's FRR as the speaker of EVPN: the kernel is prepared, FRR announces what it finds there."""
+"""The exporter for EVPN through the host's FRR: it prepares the kernel, and FRR announces what it finds there."""
 
 from bgpcni_frr.exporter import FRR
 

@@ -1,4 +1,4 @@
-"""What FRR's bgpd makes of the kernel: its VNIs with their route targets, and what it announces of each."""
+"""Reads from FRR's bgpd which VNIs it has found in the kernel, their route targets, and which routes it announces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bgpcni.exporter import NotThereYet, Peer
-from bgpcni.model import Family, Nlri
+from bgpcni.model import Family, MacIpNlri, Nlri
 from bgpcni_frr.vty import Vty
 
 FAMILIES = {
@@ -18,13 +18,13 @@ FAMILIES = {
     "ipv6Vpn": Family.IPV6_VPN,
     "l2VpnEvpn": Family.L2VPN_EVPN,
 }
-"""FRR's names in JSON."""
+"""FRR's names of the families in JSON."""
 UP, NOT_NEGOTIATED = "Established", "NoNeg"
 
 
 @dataclass(frozen=True, slots=True)
 class Vni:
-    """A VNI as bgpd has it. `live`: its VXLAN device is there, else it is only configured."""
+    """A VNI as bgpd has it. `live`: its VXLAN device exists; otherwise the VNI is only configured."""
 
     rd: str
     imports: frozenset[str]
@@ -33,13 +33,13 @@ class Vni:
 
 
 def vni(vty: Vty, number: int, deadline: float) -> Vni | None:
-    """None: bgpd knows nothing of it. Raises NotThereYet."""
+    """What bgpd knows about a VNI; None if nothing. Raises NotThereYet."""
     found = vty.ask(f"show bgp l2vpn evpn vni {number}", deadline)
     if "vni" not in found:
         return None
     rd, imports, exports = found.get("rd"), found.get("importRts"), found.get("exportRts")
     if not isinstance(rd, str) or not isinstance(imports, list) or not isinstance(exports, list):
-        raise NotThereYet(f"what bgpd says of VNI {number} cannot be understood")
+        raise NotThereYet(f"bgpd's answer about VNI {number} cannot be parsed")
     live = found.get("inKernel") == "True"
     return Vni(rd, frozenset(map(str, imports)), frozenset(map(str, exports)), live)
 
@@ -50,13 +50,13 @@ def takes_all(vty: Vty, deadline: float) -> bool:
 
 
 def announces(vty: Vty, of: Vni, nlri: Nlri, deadline: float) -> bool:
-    """Whether bgpd announces this route of type 2 or 3, whose RD is FRR's own. Raises NotThereYet."""
-    if nlri.kind == "multicast":
-        found = vty.ask(f"show bgp l2vpn evpn route rd {of.rd} type multicast", deadline)
-        inner = found.get(of.rd)
-        return isinstance(inner, dict) and str(nlri).removeprefix(f"{nlri.rd}:") in inner
-    address = f" ip {nlri.prefix.partition('/')[0]}" if nlri.prefix else ""
-    return bool(vty.ask(f"show bgp l2vpn evpn route rd {of.rd} mac {nlri.mac}{address}", deadline).get("paths"))
+    """Whether bgpd announces this route of type 2 or 3, with FRR's own RD. Raises NotThereYet."""
+    if isinstance(nlri, MacIpNlri):
+        address = f" ip {nlri.prefix.partition('/')[0]}" if nlri.prefix else ""
+        return bool(vty.ask(f"show bgp l2vpn evpn route rd {of.rd} mac {nlri.mac}{address}", deadline).get("paths"))
+    found = vty.ask(f"show bgp l2vpn evpn route rd {of.rd} type multicast", deadline)
+    inner, (_, bracket, rest) = found.get(of.rd), str(nlri).partition("[")
+    return isinstance(inner, dict) and bracket + rest in inner
 
 
 def peers(vty: Vty, deadline: float, now: float) -> list[Peer]:
@@ -77,7 +77,7 @@ def _summary(document: dict[str, Any]) -> Iterator[tuple[Family, str, dict[str, 
 
 
 def _peer(vty: Vty, address: str, by_family: dict[Family, dict[str, Any]], deadline: float, now: float) -> Peer:
-    """A session from what is shown of it in each family; one that is not up is asked why."""
+    """A session, from what bgpd shows of it in each family. For one that is not up the reason is read, too."""
     shown = next(iter(by_family.values()))
     states = {str(one.get("state")) for one in by_family.values()}
     up = {family: one for family, one in by_family.items() if one.get("state") == UP}

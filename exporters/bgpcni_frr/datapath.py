@@ -1,51 +1,35 @@
-"""The part of the kernel that FRR reads: the VXLAN device, static forwarding entries, neighbours. Ours are marked.
+"""What FRR reads from the kernel: the VXLAN device, static forwarding entries, neighbours. This makes and removes ours.
 
-The device has an alias of ours. A neighbour has our protocol number. A forwarding entry has no room for a mark: ours
-are the static ones on the ports of our containers, and those whose MAC a neighbour of ours names. FRR's own entries are
-learned by it (`extern_learn`) and never touched.
+Our device has an alias of ours, a neighbour of ours has our protocol number. A forwarding entry cannot be marked: ours
+are the static ones on the ports of our containers, and those with the MAC of a neighbour of ours. FRR's own entries are
+flagged `extern_learn` and never touched.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 
-from bgpcni.kernel import links, vxlan
+from bgpcni.kernel import links, uapi, vxlan
 from bgpcni.kernel.addresses import family_of
-from bgpcni.kernel.netlink import (
-    CREATE,
-    EXCL,
-    RTM_DELNEIGH,
-    RTM_NEWLINK,
-    RTM_NEWNEIGH,
-    Message,
-    Netlink,
-    NetlinkError,
-    attribute,
-    attributes,
-)
+from bgpcni.kernel.netlink import Message, Netlink, NetlinkError, attribute, attributes
 
 MARK = "bgpcni:frr "
-"""What the alias of a device of ours begins with. Not the agent's own mark: it removes what it has no segment for."""
+"""How the alias of our devices begins. It is not the agent's mark, because the agent removes devices that have its mark
+and no segment."""
 GROUP = links.GROUP + 1
-"""The link group a device is born in, before it has the alias."""
+"""The link group in which a device is made, before it has the alias."""
 PROTOCOL = 45
-"""Who made a neighbour, rtnetlink(7): we. Free in the lists of iproute2, the kernel and FRR."""
-
-_NDMSG = struct.Struct("=BxxxiHBB")
-_DST, _LLADDR, _MASTER, _PROTOCOL = 1, 2, 9, 12
-_NOARP, _PERMANENT = 0x40, 0x80
-_SELF, _EXT_LEARNED = 0x02, 0x10
-_LINK_ADDRESS = 1
+"""The protocol number by which we mark our neighbours (rtnetlink(7)). iproute2, the kernel and FRR do not use it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one type 2 route is in the kernel. `address`: "" for the MAC alone; `port`: the index of its port."""
+    """One type 2 route as entries of the kernel. `address`: "" for the MAC alone. `port`: the index of the bridge
+    port."""
 
     bridge: int
     port: int
@@ -54,32 +38,33 @@ class Entry:
 
 
 def open_device(netlink: Netlink, vni: int, local: str, bridge: links.Link) -> int:
-    """The VXLAN device of a VNI, a port of this bridge; its index. Raises NetlinkError (EEXIST: somebody else's).
+    """Make the VXLAN device of a VNI as a port of this bridge, if missing, and return its index.
 
-    A bridge that has the MAC of one of its ports follows them, and with each change all its neighbours go: it keeps
-    this one from now on. Said once more than needed it would cost the neighbours too.
+    Raises NetlinkError (EEXIST: the device is not ours). A bridge with the MAC of one of its ports changes its MAC when
+    its ports change, and then loses all its neighbours. So its present MAC is set permanently, but only if need be,
+    because setting it loses the neighbours, too.
     """
     if any(link.master == bridge.index and link.mac == bridge.mac for link in links.dump(netlink)):
-        mac = attribute(_LINK_ADDRESS, links.mac_bytes(bridge.mac))
-        netlink.run(Message(RTM_NEWLINK, 0, links.header(bridge.index) + mac))
+        mac = attribute(uapi.IFLA_ADDRESS, links.mac_bytes(bridge.mac))
+        netlink.run(Message(uapi.RTM_NEWLINK, 0, links.header(bridge.index) + mac))
     return vxlan.ensure(netlink, vxlan.Device(vni, local, bridge.index, bridge.mtu, MARK, GROUP))
 
 
 def find_device(netlink: Netlink, vni: int) -> links.Link | None:
-    """The device of a VNI, if it is there and ours."""
+    """The device of a VNI, if it exists and is ours."""
     link = links.find(netlink, name=vxlan.name_of(vni))
     return link if link is not None and vxlan.is_ours(link, MARK, GROUP) else None
 
 
 def devices(netlink: Netlink) -> dict[int, links.Link]:
-    """Every device of ours, by its VNI (0 for one that has no alias yet)."""
+    """All our devices by VNI (0 for one that has no alias yet)."""
     found = vxlan.ours(netlink, MARK, GROUP)
     return {int(number) if (number := link.alias.removeprefix(MARK)).isdecimal() else 0: link for link in found}
 
 
 def put(netlink: Netlink, entries: Iterable[Entry]) -> list[int]:
-    """Entries made, or made anew; the error number of each, 0 for done. The forwarding entry comes first: FRR
-    announces an address only at a MAC that it knows."""
+    """Make or replace entries. Returns the error number of each, 0 for success. The forwarding entry is made first,
+    because FRR announces an address only with a MAC that it knows."""
 
     def messages(entry: Entry) -> Iterator[Message]:
         yield from vxlan.local_messages(entry.port, entry.mac)
@@ -90,9 +75,9 @@ def put(netlink: Netlink, entries: Iterable[Entry]) -> list[int]:
 
 
 def take(netlink: Netlink, entries: Iterable[Entry], kept: frozenset[str]) -> None:
-    """Entries removed, the neighbour first; `kept`: MACs whose forwarding entry stays, other routes need it.
+    """Remove entries, the neighbour first. `kept`: MACs whose forwarding entry stays because other routes need it.
 
-    What is not as we made it is not ours and stays: an address that is at another MAC by now, an entry of FRR's.
+    An entry that is not as we made it is not ours and stays: the address has another MAC by now, or it is FRR's.
     """
     found = list(entries)
     ours = _those_of_ours(netlink, found)
@@ -105,26 +90,32 @@ def take(netlink: Netlink, entries: Iterable[Entry], kept: frozenset[str]) -> No
 
 
 def _show_gone(netlink: Netlink, bridge: int, macs: list[str]) -> None:
-    """Have FRR see MACs go whose port went before: it may have missed that, and goes on announcing them.
+    """Make FRR withdraw MACs whose port was removed before: it may have missed that and still announce them.
 
-    Each is shown on another port for a moment, unless the bridge has it again from somewhere.
+    Each MAC is put on another port for a moment and removed, unless the bridge has it again by now.
     """
     ports = (link.index for link in links.dump(netlink) if link.master == bridge and link.kind != "vxlan")
     port = next(ports, None)
     if port is None:
         return
-    made = _send(netlink, [[replace(m, flags=CREATE | EXCL) for m in vxlan.local_messages(port, mac)] for mac in macs])
+    made = _send(
+        netlink,
+        [
+            [m._replace(flags=uapi.NLM_F_CREATE | uapi.NLM_F_EXCL) for m in vxlan.local_messages(port, mac)]
+            for mac in macs
+        ],
+    )
     shown = [mac for mac, code in zip(macs, made, strict=True) if not code]
     _send(netlink, [list(vxlan.forget_local_messages(port, mac)) for mac in shown])
 
 
 def named(netlink: Netlink, bridge: int) -> dict[str, str]:
-    """Address to MAC of our neighbours on a bridge."""
+    """Our neighbours on a bridge, as address → MAC."""
     return {address: mac for _, address, mac in vxlan.neighbours(netlink, bridge, PROTOCOL)}
 
 
 def present(netlink: Netlink) -> list[Entry]:
-    """Every entry of ours on any bridge: for `prune`, its cost grows with the node."""
+    """All our entries on all bridges. Only for `prune`, because its cost grows with the node."""
     found = links.dump(netlink)
     ports = {link.index: link for link in found if link.master}
     held: dict[int, dict[str, set[str]]] = {}
@@ -146,50 +137,56 @@ def present(netlink: Netlink) -> list[Entry]:
 
 
 def _static(netlink: Netlink, bridge: int) -> Iterator[tuple[int, str]]:
-    """(port, MAC) of the static entries of a bridge."""
-    body = _NDMSG.pack(vxlan.AF_BRIDGE, 0, 0, 0, 0) + attribute(_MASTER, bridge)
-    for data in netlink.dump(Message(vxlan.RTM_GETNEIGH, 0, body)):
-        _, port, state, flags, _ = _NDMSG.unpack_from(data)
-        if state == _NOARP and not flags & (_SELF | _EXT_LEARNED):
-            yield port, attributes(data, _NDMSG.size).get(_LLADDR, b"").hex(":")
+    """The static entries of a bridge, as (port, MAC)."""
+    body = uapi.NDMSG.pack(uapi.AF_BRIDGE, 0, 0, 0, 0) + attribute(uapi.NDA_MASTER, bridge)
+    for data in netlink.dump(Message(uapi.RTM_GETNEIGH, 0, body)):
+        _, port, state, flags, _ = uapi.NDMSG.unpack_from(data)
+        if state == uapi.NUD_NOARP and not flags & (uapi.NTF_SELF | uapi.NTF_EXT_LEARNED):
+            yield port, attributes(data, uapi.NDMSG.size).get(uapi.NDA_LLADDR, b"").hex(":")
 
 
 def _those_of_ours(netlink: Netlink, entries: list[Entry]) -> set[Entry]:
-    """Those whose neighbour is there as we made it, or as the kernel learned it by itself from the container."""
+    """The entries whose neighbour is as we made it, or as the kernel itself has learned it from the container."""
     asked = [entry for entry in entries if entry.address]
-    messages = [Message(vxlan.RTM_GETNEIGH, 0, _address(entry.bridge, entry.address, 0)) for entry in asked]
+    messages = [Message(uapi.RTM_GETNEIGH, 0, _address(entry.bridge, entry.address, 0)) for entry in asked]
     ours = set()
     for entry, answer in zip(asked, vxlan.send(netlink, messages), strict=True):
-        if isinstance(answer, NetlinkError) or len(answer) < _NDMSG.size:
+        if isinstance(answer, NetlinkError) or len(answer) < uapi.NDMSG.size:
             continue
-        _, _, state, flags, _ = _NDMSG.unpack_from(answer)
-        found = attributes(answer, _NDMSG.size)
-        mine = found.get(_PROTOCOL) == bytes([PROTOCOL])
-        learned = not state & (_NOARP | _PERMANENT) and not flags & _EXT_LEARNED
-        if found.get(_LLADDR, b"").hex(":") == entry.mac and (mine or learned):
+        _, _, state, flags, _ = uapi.NDMSG.unpack_from(answer)
+        found = attributes(answer, uapi.NDMSG.size)
+        mine = found.get(uapi.NDA_PROTOCOL) == bytes([PROTOCOL])
+        learned = not state & (uapi.NUD_NOARP | uapi.NUD_PERMANENT) and not flags & uapi.NTF_EXT_LEARNED
+        if found.get(uapi.NDA_LLADDR, b"").hex(":") == entry.mac and (mine or learned):
             ours.add(entry)
     return ours
 
 
 def _neighbour(entry: Entry) -> Message:
-    """Permanent: of anything less the kernel keeps a thousand and forgets the rest (net.ipv4.neigh.default.gc_thresh3);
-    what is marked as learned elsewhere FRR takes for another node's."""
-    body = _address(entry.bridge, entry.address, _PERMANENT) + attribute(_LLADDR, links.mac_bytes(entry.mac))
-    return Message(RTM_NEWNEIGH, CREATE | vxlan.REPLACE, body + attribute(_PROTOCOL, bytes([PROTOCOL])))
+    """A permanent neighbour: of others the kernel keeps only a thousand (net.ipv4.neigh.default.gc_thresh3), and one
+    that is marked as externally learned would belong to another node for FRR."""
+    body = _address(entry.bridge, entry.address, uapi.NUD_PERMANENT) + attribute(
+        uapi.NDA_LLADDR, links.mac_bytes(entry.mac)
+    )
+    return Message(
+        uapi.RTM_NEWNEIGH,
+        uapi.NLM_F_CREATE | uapi.NLM_F_REPLACE,
+        body + attribute(uapi.NDA_PROTOCOL, bytes([PROTOCOL])),
+    )
 
 
 def _forget_neighbour(bridge: int, address: str) -> Message:
-    return Message(RTM_DELNEIGH, 0, _address(bridge, address, 0))
+    return Message(uapi.RTM_DELNEIGH, 0, _address(bridge, address, 0))
 
 
 def _address(bridge: int, address: str, state: int) -> bytes:
     assert bridge > 0
     target = ip_address(address)
-    return _NDMSG.pack(family_of(target.version), bridge, state, 0, 0) + attribute(_DST, target.packed)
+    return uapi.NDMSG.pack(family_of(target.version), bridge, state, 0, 0) + attribute(uapi.NDA_DST, target.packed)
 
 
 def _send(netlink: Netlink, groups: list[list[Message]]) -> list[int]:
-    """The first error of each group, 0 if there is none."""
+    """Send groups of messages. Returns the first error number of each group, 0 if there is none."""
     answers = iter(vxlan.send(netlink, [message for group in groups for message in group]))
     return [
         next((answer.errno or 0 for answer in [next(answers) for _ in group] if isinstance(answer, NetlinkError)), 0)
@@ -198,7 +195,7 @@ def _send(netlink: Netlink, groups: list[list[Message]]) -> list[int]:
 
 
 def index_of(name: str) -> int:
-    """A link's index, 0 if there is none of that name."""
+    """The index of a link; 0 if there is none of that name."""
     try:
         return socket.if_nametoindex(name)
     except OSError:

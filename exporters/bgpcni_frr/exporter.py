@@ -1,8 +1,9 @@
 """The exporter: EVPN types 2 and 3 through the host FRR's own data path.
 
-FRR's `advertise-all-vni` announces what the kernel has: a VXLAN device on a bridge is a type 3 route, a static
-forwarding entry on one of its ports, with a neighbour of the bridge, is a type 2. That is what is made here; what came
-of it is read from bgpd. Nothing of FRR's configuration is changed, so its route targets must be ours already.
+With `advertise-all-vni` FRR announces what the kernel has: a VXLAN device on a bridge becomes a type 3 route, and a
+static forwarding entry on a port of that bridge, with a neighbour of the bridge, becomes a type 2 route. The exporter
+makes these, and reads from bgpd whether the routes are announced. It does not change FRR's configuration, so FRR's
+route targets must equal ours already.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from bgpcni_frr.datapath import Entry
 from bgpcni_frr.vty import Vty
 
 PATIENCE = 5.0
-"""Seconds that a verb waits for FRR to do what usually takes it a twentieth; then the route is asked again."""
+"""How many seconds a method waits for FRR, which usually needs a twentieth of that. Then the route is tried again."""
 GLANCE = 0.02
 _DONE = Outcome(Reach.ACCEPTED)
 
@@ -44,7 +45,7 @@ def _address(value: str | None) -> str | None:
 
 @dataclass(slots=True)
 class Segment:
-    """A VNI of which something is announced in this life, and its network. `device`: the VXLAN device's index."""
+    """A VNI with routes that this instance has announced, and its network. `device`: the index of the VXLAN device."""
 
     network: str
     device: int
@@ -53,10 +54,11 @@ class Segment:
 
 
 class FRR(Exporter):
-    """EVPN, the VXLAN included. Route targets are FRR's, for each VNI."""
+    """Announces EVPN types 2 and 3 and owns the VXLAN. FRR's configuration sets the route targets, one set for each
+    VNI."""
 
     class Config(Exporter.Config):
-        """`vty_dir`: where bgpd.vty is. `local_address`: the VTEP, if not `[bgp] local_address`."""
+        """`vty_dir`: the folder of bgpd.vty. `local_address`: the VTEP, if it is not `[bgp] local_address`."""
 
         vty_dir: Annotated[str, AfterValidator(_absolute)] = "/run/frr"
         local_address: Annotated[str | None, AfterValidator(_address)] = None
@@ -85,7 +87,7 @@ class FRR(Exporter):
         assert isinstance(config, FRR.Config)
         if config.local_address or node.local_address:
             return None
-        return "needs [bgp] local_address in agent.toml, or its own option local_address: the VTEP"
+        return "the VTEP is missing: set local_address in [bgp] of agent.toml, or as an option of this exporter"
 
     @classmethod
     def owns(cls, config: BaseModel) -> str:
@@ -130,7 +132,7 @@ class FRR(Exporter):
         self._close_empty()
         found = {vni: bgpd.vni(self._vty, vni, _later(until)) for vni in {_vni(route) for route in routes} if vni}
         return [
-            # the VNI itself stays for what a record stands for that cannot be read: no address is held for that
+            # type 3 stays announced for a record that cannot be read; no address is held because of that
             _DONE
             if route.nlri.kind == "multicast" and route.network in self._spared
             else self._withdrawn(route.nlri, found.get(_vni(route)), until)
@@ -146,7 +148,7 @@ class FRR(Exporter):
         self._whole, self._spared = True, frozenset(spare)
         self._close_empty()
         if spare:
-            return  # the kernel's entries name no network
+            return  # entries in the kernel do not say to which network they belong
         wanted = [entry for segment in self._segments.values() for entry in segment.routes.values() if entry]
         known = {(entry.bridge, entry.mac, entry.address) for entry in wanted}
         macs = {(entry.bridge, entry.mac) for entry in wanted}
@@ -174,19 +176,20 @@ class FRR(Exporter):
             self.wake.empty()
 
     def peers(self) -> list[Peer]:
-        """Of bgpd, whoever configured them; the counts are of all their routes."""
+        """All sessions of bgpd, whoever configured them, with the counts of all their routes."""
         return self._peers
 
     def close(self) -> None:
-        """The netlink socket goes with the exporter: it may be in use in another thread now."""
+        """Close the connection to bgpd. The netlink socket is not closed here, because another thread may be using
+        it."""
         self._vty.close()
 
     # ---------------------------------------------------------------- one route
 
     def _place(self, route: Announcement, live: dict[int, bgpd.Vni], until: float) -> Entry | Outcome | None:
-        """Where a route goes in the kernel, its VNI ready for it; None: nowhere, the VNI itself is all (type 3).
+        """Prepare the VNI of a route and return the entry to make; None for type 3, for which the VNI is enough.
 
-        `live`: the VNIs that bgpd is known to have, added to here.
+        `live`: the VNIs that bgpd has; this one is added to it.
         """
         entry = _entry(route)
         if isinstance(entry, Outcome):
@@ -200,7 +203,9 @@ class FRR(Exporter):
             return Outcome(Reach.REFUSED, different)
         if entry is not None:
             if segment is not None and segment.bridge != entry.bridge and any(segment.routes.values()):
-                return Outcome(Reach.REFUSED, f"VNI {vni} is on another bridge of this node, and can be on one only")
+                return Outcome(
+                    Reach.REFUSED, f"VNI {vni} is already on another bridge of this node, and can be on one only"
+                )
             try:
                 segment = self._open(vni, entry, route.network, fresh=vni not in live)
             except NetlinkError as error:
@@ -209,8 +214,8 @@ class FRR(Exporter):
         if vni not in live:
             known = self._live(vni, until)
             if known is None:
-                segment.routes[route.nlri] = None  # the device stays: FRR may be late
-                return Outcome(Reach.WANTED, f"FRR does not take up VNI {vni}{self._why(until)}")
+                segment.routes[route.nlri] = None  # the device stays, because FRR may only be slow
+                return Outcome(Reach.WANTED, f"FRR has not noticed VNI {vni}{self._why(until)}")
             if different := _difference(vni, known, route):
                 return Outcome(Reach.REFUSED, different)
             live[vni] = known
@@ -219,14 +224,14 @@ class FRR(Exporter):
         return entry
 
     def _announced(self, nlri: Nlri, of: bgpd.Vni, until: float) -> Outcome:
-        """Wait until bgpd announces it."""
+        """Wait until bgpd announces the route."""
         while not bgpd.announces(self._vty, of, nlri, _later(until)):
             if not self._wait(until):
                 return Outcome(Reach.WANTED, "FRR has not announced it yet")
         return _DONE
 
     def _withdrawn(self, nlri: Nlri, of: bgpd.Vni | None, until: float) -> Outcome:
-        """Wait until bgpd does not announce it any more. `of` None: it does not know the VNI."""
+        """Wait until bgpd does not announce the route any more. `of` None: it does not know the VNI."""
         if of is None or nlri.kind not in ("mac-ip", "multicast"):
             return _DONE
         while bgpd.announces(self._vty, of, nlri, _later(until)):
@@ -237,7 +242,7 @@ class FRR(Exporter):
     # ---------------------------------------------------------------- VNIs
 
     def _open(self, vni: int, entry: Entry, network: str, *, fresh: bool) -> Segment:
-        """The VNI's segment on this bridge, its device there (looked at if `fresh`). Raises NetlinkError."""
+        """The segment of the VNI on this bridge, with its device (checked if `fresh`). Raises NetlinkError."""
         segment = self._segments.get(vni)
         if segment is not None and segment.bridge == entry.bridge and not (fresh and self._is_gone(vni, segment)):
             return segment
@@ -249,7 +254,7 @@ class FRR(Exporter):
         return self._segments[vni]
 
     def _live(self, vni: int, until: float) -> bgpd.Vni | None:
-        """The VNI once bgpd has it from the kernel, None if that does not come to be."""
+        """Wait until bgpd has found the VNI in the kernel. None if it has not at the deadline."""
         while True:
             found = bgpd.vni(self._vty, vni, _later(until))
             if found is not None and found.live:
@@ -258,17 +263,18 @@ class FRR(Exporter):
                 return None
 
     def _why(self, until: float) -> str:
-        return "" if bgpd.takes_all(self._vty, _later(until)) else ": it has no `advertise-all-vni`"
+        return "" if bgpd.takes_all(self._vty, _later(until)) else ": `advertise-all-vni` is not configured"
 
     def _is_gone(self, vni: int, segment: Segment) -> bool:
         link = datapath.find_device(self._kernel, vni)
         return link is None or link.index != segment.device or link.master != segment.bridge or not link.up
 
     def _close_empty(self) -> None:
-        """VNIs without a route go, but not while earlier lives' routes may be in them: then `prune` decides."""
+        """Remove VNIs without a route. Before the first `prune` routes of an earlier run may be in them, so they
+        stay."""
         for vni, segment in list(self._segments.items()):
             if segment.routes or segment.network in self._spared:
-                continue  # what a record stands for that cannot be read may be in it
+                continue  # a container whose record cannot be read may be in it
             if self._whole:
                 link = datapath.find_device(self._kernel, vni)
                 if link is not None:
@@ -276,7 +282,7 @@ class FRR(Exporter):
             del self._segments[vni]
 
     def _needed(self, bridge: int, going: Sequence[Entry]) -> frozenset[str]:
-        """Those MACs of what goes that other routes are at."""
+        """The MACs of the entries to be removed that other routes use, too."""
         macs = {entry.mac for entry in going}
         held = {
             entry.mac
@@ -285,7 +291,7 @@ class FRR(Exporter):
             for entry in segment.routes.values()
             if entry is not None and entry.mac in macs
         }
-        if not self._whole or self._spared:  # an earlier life's, which may be wanted still
+        if not self._whole or self._spared:  # routes of an earlier run may still be wanted
             addresses = {entry.address for entry in going}
             there = datapath.named(self._kernel, bridge)
             held |= {mac for address, mac in there.items() if mac in macs and address not in addresses}
@@ -299,7 +305,7 @@ class FRR(Exporter):
 
     @property
     def _kernel(self) -> Netlink:
-        """Opened by the first verb: its thread is in the right namespace."""
+        """The netlink socket. The first method opens it, because its thread is in the right network namespace."""
         if self._netlink is None:
             try:
                 self._netlink = Netlink.open()
@@ -308,12 +314,12 @@ class FRR(Exporter):
         return self._netlink
 
     def _reach(self, deadline: float) -> None:
-        """bgpd answers. Raises NotThereYet."""
+        """Raises NotThereYet unless bgpd answers."""
         bgpd.takes_all(self._vty, deadline)
         self._connections = self._connections or self._vty.connections
 
     def _wait(self, until: float) -> bool:
-        """A moment, unless there is no time left or the exporter was closed."""
+        """Wait for a moment. False if no time is left or the exporter was closed."""
         if self._vty.closed or time.monotonic() > until:
             return False
         time.sleep(GLANCE)
@@ -321,7 +327,7 @@ class FRR(Exporter):
 
 
 def _later(until: float) -> float:
-    """Time for a last question, though the waiting is over."""
+    """A deadline that allows one last question, even after `until`."""
     return max(until, time.monotonic()) + 1.0
 
 
@@ -330,32 +336,34 @@ def _vni(route: Announcement) -> int:
 
 
 def _containers_first(routes: Sequence[Announcement]) -> list[int]:
-    """Type 2 before type 3, which says nothing of a bridge."""
+    """Indexes of the routes, type 2 before type 3, because type 3 does not name a bridge."""
     return sorted(range(len(routes)), key=lambda at: routes[at].nlri.kind == "multicast")
 
 
 def _entry(route: Announcement) -> Entry | Outcome | None:
-    """What a route is in the kernel; None for type 3; an outcome in words for what cannot be."""
+    """The entry of a route in the kernel; None for type 3; an outcome with the reason if the route is impossible."""
     nlri, endpoint = route.nlri, route.endpoint
     if nlri.family is not Family.L2VPN_EVPN or nlri.kind not in ("mac-ip", "multicast"):
         return Outcome(Reach.REFUSED, f"FRR announces MACs, addresses and VNIs of this kernel, not {nlri.kind}")
     if type(route.vni) is not int or not 0 < route.vni <= MAX_VNI:
         return Outcome(Reach.REFUSED, f"{route.vni!r} is not a VNI")
     if route.communities:
-        return Outcome(Reach.REFUSED, "bgp.communities: FRR announces by itself, set them in its route-map")
+        return Outcome(
+            Reach.REFUSED, "bgp.communities: FRR announces the routes itself; set communities in its route-map"
+        )
     if nlri.kind == "multicast":
         return None
-    if endpoint is None or not endpoint.bridge or nlri.mac is None:
+    if endpoint is None or not endpoint.bridge or not nlri.mac:
         return Outcome(Reach.REFUSED, "the container is on no bridge")
     bridge = datapath.index_of(endpoint.bridge)
     port = endpoint.host_index or datapath.index_of(endpoint.host_veth)
     if not bridge or not port:
-        return Outcome(Reach.WANTED, f"{endpoint.host_veth if bridge else endpoint.bridge} is not there")
+        return Outcome(Reach.WANTED, f"{endpoint.host_veth if bridge else endpoint.bridge} does not exist")
     return Entry(bridge, port, nlri.mac, nlri.prefix.partition("/")[0] if nlri.prefix else "")
 
 
 def _difference(vni: int, of: bgpd.Vni, route: Announcement) -> str:
-    """How FRR's route targets of a VNI are not the network's, "" if they are."""
+    """How FRR's route targets of a VNI differ from the network's; "" if they do not."""
     compared: list[tuple[str, frozenset[str], tuple[str, ...]]] = [
         ("export", of.exports, route.export_rt),
         ("import", of.imports, route.import_rt),
@@ -371,12 +379,12 @@ def _difference(vni: int, of: bgpd.Vni, route: Announcement) -> str:
 
 def _no_device(vni: int, error: NetlinkError) -> Outcome:
     if error.errno == errno.EEXIST:
-        return Outcome(Reach.REFUSED, f"VNI {vni} has a VXLAN device of somebody else's on this node")
-    return Outcome(Reach.WANTED, f"no VXLAN device for VNI {vni}: {error.strerror}")
+        return Outcome(Reach.REFUSED, f"VNI {vni} already has a VXLAN device on this node that is not ours")
+    return Outcome(Reach.WANTED, f"cannot make the VXLAN device of VNI {vni}: {error.strerror}")
 
 
 def _refusal(code: int, route: Announcement) -> Outcome:
     name = route.endpoint.host_veth if route.endpoint else "the port"
     if code in (errno.ENODEV, errno.ENETDOWN, errno.EINVAL):
-        return Outcome(Reach.WANTED, f"{name} is no port of the bridge")
+        return Outcome(Reach.WANTED, f"{name} is not a port of the bridge")
     return Outcome(Reach.REFUSED, f"the kernel: {os.strerror(code).lower()}")

@@ -1,6 +1,7 @@
-"""bgpd's vty socket, read only: `show … json` and nothing else is ever said.
+"""bgpd's vty socket, read only: nothing but `show … json` is ever sent.
 
-The protocol is vtysh's: a command and a zero octet; the answer, three zero octets and the result, 0 for success.
+The protocol is that of vtysh: a command and a zero octet; then the answer, three zero octets and the result (0:
+success).
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from bgpcni.exporter import NotThereYet
 
 _END = b"\0\0\0"
 _LIMIT = 256 << 20
-"""Octets of an answer: whatever says more is no FRR."""
+"""The most octets of an answer. Whatever sends more is not FRR."""
 
 
 class Vty:
-    """One connection, made when it is needed. One thread asks; `close` from any."""
+    """One connection, made when it is needed. One thread uses it; `close` may be called from any thread."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -28,10 +29,10 @@ class Vty:
         self._lock = threading.Lock()
         self._closed = False
         self.connections = 0
-        """How many were made: one more than before, and it may be another bgpd."""
+        """How many connections were made. If it is one more than before, bgpd may have been restarted."""
 
     def close(self) -> None:
-        """For good: whoever waits for an answer gets none."""
+        """Close it permanently. A thread that waits for an answer gets an error."""
         with self._lock:
             self._closed = True
             if self._socket is not None:
@@ -55,9 +56,9 @@ class Vty:
             self._drop()
             if not kept or self._closed:
                 raise NotThereYet(f"{self._path}: {_words(error)}", untouched=True) from None
-            return self.ask(command, deadline)  # the kept one was of a bgpd that has ended
+            return self.ask(command, deadline)  # the open connection was to a bgpd that has ended
         except TimeoutError:
-            self._drop()  # a late answer would be taken for that to another question
+            self._drop()  # a late answer would be taken for the answer to the next question
             raise NotThereYet(f"{self._path} did not answer in time", untouched=True) from None
         except OSError as error:
             self._drop()
@@ -73,10 +74,10 @@ class Vty:
             sock.settimeout(_left(deadline))
             part = sock.recv(1 << 20)
             if not part:
-                raise ConnectionResetError(0, "it hung up")
+                raise ConnectionResetError(0, "it closed the connection")
             parts += part
             if len(parts) > _LIMIT:
-                raise OSError(0, "its answer has no end")
+                raise OSError(0, "its answer is too long")
         if parts[-1]:
             words = parts[:-4].decode(errors="replace").strip()
             raise NotThereYet(f"FRR refuses `{command}`: {words[:200]}", untouched=True)
@@ -115,12 +116,13 @@ def _words(error: OSError) -> str:
 
 
 def _document(answer: bytes, command: str) -> dict[str, Any]:
-    """The first document of an answer: of what is unknown FRR 10.3 says two, and of an empty table `{,`."""
+    """The first document of an answer. FRR 10.3 sends two documents for something unknown, and `{,` for an empty
+    table."""
     text = answer.decode(errors="replace").replace("{\n,", "{", 1).strip()
     try:
         found, _ = json.JSONDecoder().raw_decode(text or "{}")
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise NotThereYet(f"what answers `{command}` is no bgpd: {text[:60]!r}", untouched=True)
+        raise NotThereYet(f"the answer to `{command}` is not from bgpd: {text[:60]!r}", untouched=True)
     return found

@@ -1,4 +1,4 @@
-"""A gobgpd of the node's, over its gRPC API: announces what it is told, with the sessions that it has."""
+"""The exporter for a gobgpd on this node, over its gRPC API. gobgpd has the sessions."""
 
 try:
     import grpc  # noqa: F401  # said here, before anything else fails on it

@@ -1,7 +1,7 @@
-"""GoBGP 3's gRPC API as plain calls with deadlines. Knows nothing of routes.
+"""GoBGP 3's gRPC API as function calls with deadlines. It does not interpret routes.
 
-What comes back is a message, `NotThereYet`, or `Refused`: the daemon is there and will not do it. There is no gRPC
-keepalive, which gobgpd answers by ending the connection (too_many_pings).
+A call returns a message, or raises `NotThereYet` or `Refused` (the daemon answers but refuses). gRPC keepalive is off,
+because gobgpd closes the connection when it gets one (too_many_pings).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bgpcni.exporter import NotThereYet
 from bgpcni_gobgp import gobgp_pb2 as api
 
 BATCH = 1000
-"""Paths in one message: each is all or nothing."""
+"""How many paths are in one message. The daemon takes a message completely or not at all."""
 _SERVICE = "/apipb.GobgpApi/"
 _NEXT_SERVICE = "/api.GoBgpService/"  # GoBGP 4
 _OPTIONS = [
@@ -26,21 +26,21 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.use_local_subchannel_pool", 1),  # another life's back-off is not ours
+    ("grpc.use_local_subchannel_pool", 1),  # so that a new exporter does not inherit the back-off of an earlier one
 ]
 _ABSENT = {
     grpc.StatusCode.UNAVAILABLE: "cannot be reached",
     grpc.StatusCode.DEADLINE_EXCEEDED: "does not answer",
-    grpc.StatusCode.CANCELLED: "is let go of",
+    grpc.StatusCode.CANCELLED: "was closed",
 }
 
 
 class Refused(Exception):
-    """The daemon answered that it will not; the message is its words."""
+    """The daemon refused; the message is its text."""
 
 
 class Client:
-    """One daemon. Made without I/O; `close` from any thread ends what is under way."""
+    """The client of one daemon. Making it does no I/O. `close`, from any thread, ends running calls."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -59,7 +59,7 @@ class Client:
         self._channel.close()
 
     def greet(self, deadline: float) -> None:
-        """Is it there, is it GoBGP 3, does it speak BGP?"""
+        """Raises NotThereYet unless the daemon answers, is GoBGP 3, and has its BGP configured."""
         try:
             answer = self._call(lambda: self._get_bgp(api.GetBgpRequest(), timeout=_left(deadline)))
         except Refused as error:
@@ -71,22 +71,22 @@ class Client:
         return [answer.peer for answer in self._stream(self._list_peer, api.ListPeerRequest(), _left(deadline))]
 
     def paths(self, family: api.Family, deadline: float) -> Iterator[api.Path]:
-        """All paths of a family, whoever announced them; NLRI as octets, no attributes to speak of."""
+        """All paths of a family, whoever announced them. NLRI and attributes are octets."""
         request = api.ListPathRequest(family=family, enable_only_binary=True, batch_size=BATCH)
         for answer in self._stream(self._list_path, request, _left(deadline)):
             yield from answer.destination.paths
 
     def send(self, paths: Sequence[api.Path], deadline: float) -> None:
-        """Announce and take back. Raises Refused: messages before the faulty one were taken."""
+        """Announce and withdraw paths. Raises Refused; messages before the refused one are in effect."""
         chunks = (api.AddPathStreamRequest(paths=paths[at : at + BATCH]) for at in range(0, len(paths), BATCH))
         self._call(lambda: self._add_paths(chunks, timeout=_left(deadline)))
 
     def watch(self) -> Iterator[api.WatchEventResponse]:
-        """Events of sessions, those that are there first; ends only by an exception, or by `close`."""
+        """Events of sessions, first one for each existing session. Ends only with an exception, or by `close`."""
         return self._stream(self._watch_event, api.WatchEventRequest(peer=api.WatchEventRequest.Peer()), None)
 
-    def stirrings(self) -> Iterator[api.WatchEventResponse]:
-        """An event for each change of what peers announce, the first once all later ones are seen."""
+    def changes(self) -> Iterator[api.WatchEventResponse]:
+        """An event for each change of what peers announce. The first event says that no later one will be missed."""
         table = api.WatchEventRequest.Table
         filters = [table.Filter(type=table.Filter.ADJIN), table.Filter(type=table.Filter.EOR)]
         request = api.WatchEventRequest(peer=api.WatchEventRequest.Peer(), table=table(filters=filters))
@@ -122,7 +122,7 @@ class Client:
             return NotThereYet(f"gobgpd at {self._target} {_ABSENT[code]}" + (f": {words}" if words else ""))
         if code is grpc.StatusCode.UNIMPLEMENTED:
             return NotThereYet(f"{self._target} {self._foreign()}", untouched=True)
-        if code is grpc.StatusCode.UNKNOWN and "HTTP" not in words:  # what a Go server's plain errors become
+        if code is grpc.StatusCode.UNKNOWN and "HTTP" not in words:  # a Go server's ordinary errors have this code
             return Refused(words)
         if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND):
             return Refused(words)
@@ -133,8 +133,8 @@ class Client:
             self._next_get_bgp(Empty(), timeout=3)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                return "speaks gRPC, but not GoBGP's API"
-        return "speaks the API of GoBGP 4 or later, which this exporter does not: GoBGP 3 is needed"
+                return "speaks gRPC, but not the API of GoBGP"
+        return "speaks the API of GoBGP 4 or later; this exporter needs GoBGP 3"
 
 
 def _left(deadline: float) -> float:

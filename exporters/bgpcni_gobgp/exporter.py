@@ -1,7 +1,7 @@
-"""The exporter: drives a gobgpd towards the paths that are wanted.
+"""The exporter: announces and withdraws paths in a gobgpd.
 
-A thread watches the daemon's events. GoBGP tells neither when it started nor that it restarted, so every end of that
-stream counts as a restart, and nothing is sent while nobody watches. That needs the agent.
+A thread watches the daemon's events. GoBGP does not say when it started or that it has restarted. So every end of the
+event stream counts as a restart, and nothing is sent while the stream is not open. This needs the agent.
 """
 
 from __future__ import annotations
@@ -12,39 +12,40 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
 from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
-from bgpcni.wire.encode import Unencodable
+from bgpcni.wire.values import Unencodable
 from bgpcni_gobgp import gobgp_pb2 as api
 from bgpcni_gobgp.client import Client, Refused
-from bgpcni_gobgp.hearing import Hearing
 from bgpcni_gobgp.paths import NUMBERS, announced, identifier, is_ours, nlri_of, taken_back, withdrawn
+from bgpcni_gobgp.reader import TableReader
 from bgpcni_gobgp.sessions import Sessions
 
 HEARTBEAT = 3.0
-"""Seconds that a daemon which is well takes at most to answer GetBgp (it takes one millisecond)."""
+"""The most seconds that a healthy daemon takes to answer GetBgp (usually it takes one millisecond)."""
 SLACK = 30
-"""Seconds on top of hold time and restart time until a peer has surely forgotten."""
+"""After hold time, restart time and so many seconds a peer has certainly removed our routes."""
 _TARGET = re.compile(r"unix:///[^\s?#%]+|(127\.\d+\.\d+\.\d+|\[::1\]):\d{1,5}")
 
 
 def _target(value: str) -> str:
     if not _TARGET.fullmatch(value):
-        raise ValueError(f"{value!r} is no gobgpd on this node: unix:///PATH, 127.0.0.1:PORT or [::1]:PORT")
+        raise ValueError(
+            f"{value!r} is not an address of a gobgpd on this node: unix:///PATH, 127.0.0.1:PORT or [::1]:PORT"
+        )
     return value
 
 
 class GoBGP(Exporter):
-    """All five families, through a GoBGP 3 of this node's."""
+    """Announces and learns all five families through a GoBGP 3 on this node."""
 
     class Config(Exporter.Config):
-        """`target`: where gobgpd's API is (its `--api-hosts`). `owner`: the first octet of our path identifiers;
-        another one for each agent of one daemon."""
+        """`target`: the address of gobgpd's API (its `--api-hosts`). `owner`: the first octet of our path identifiers;
+        if several agents share a daemon, each needs its own."""
 
         target: Annotated[str, AfterValidator(_target)] = "127.0.0.1:50051"
         owner: Annotated[int, Field(ge=1, le=255)] = 0xB6
@@ -69,9 +70,9 @@ class GoBGP(Exporter):
         self._asked = self._watching = False
         self._attempts = 0
         self._reason = ""
-        self._doubtful = False  # something sent may be taken yet
-        self._hearing = Hearing(name, node.maximum_prefix, node.asn)
-        self._held: dict[Nlri, api.Path] = {}  # replaced, not cleared: a verb under way goes on with the old one
+        self._doubtful = False  # something that was sent may still take effect
+        self._reader = TableReader(name, node.maximum_prefix, node.asn)
+        self._held: dict[Nlri, api.Path] = {}  # replaced, not cleared, because a running method still uses the old one
 
     @classmethod
     def owns(cls, config: BaseModel) -> str:
@@ -94,7 +95,7 @@ class GoBGP(Exporter):
             before = held.pop(route.nlri, None)
             if before is not None and before.identifier != path.identifier:
                 others.append(taken_back(before))
-            if before == path:  # a type 2 route told again unchanged may be given a higher MAC mobility by the daemon
+            if before == path:  # the daemon may raise the MAC mobility of a type 2 route that is sent again unchanged
                 held[route.nlri] = path
             else:
                 paths[at] = path
@@ -104,8 +105,8 @@ class GoBGP(Exporter):
         return [outcomes.get(at) or self._announced(route.nlri) for at, route in enumerate(routes)]
 
     def withdraw(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
-        """Confirmed only by sessions that the daemon still has afterwards. That is one more question for each batch:
-        a session that ended before it was sent, and whose event is not here yet, took nothing."""
+        """Withdraw routes. The sessions are read again after each batch, because a session may have ended before the
+        withdrawal was sent, with its event still on the way. Only sessions that still exist confirm it."""
         client, held = self._watched(deadline)
         paths: dict[int, api.Path] = {}
         others: list[api.Path] = []
@@ -113,7 +114,7 @@ class GoBGP(Exporter):
             try:
                 paths[at] = withdrawn(route.nlri, identifier(self._owner, route.network))
             except Unencodable:
-                continue  # it never was there
+                continue  # it was never announced
             before = held.pop(route.nlri, None)
             if before is not None and before.identifier != paths[at].identifier:
                 others.append(taken_back(before))
@@ -146,22 +147,21 @@ class GoBGP(Exporter):
         return [self._announced(route.nlri) if route.nlri in held else self._withdrawn() for route in routes]
 
     def peers(self) -> list[Peer]:
-        """`sent` counts ours only: to count all, gobgpd would have to go through its table."""
+        """The sessions. `sent` counts only our routes; to count all, gobgpd would have to read its whole table."""
         ours = Counter(nlri.family for nlri in list(self._held))
         return [
-            replace(
-                peer,
+            peer._replace(
                 sent=sum(ours[Family(name)] for name in peer.families),
-                last_error=self._hearing.words(peer.address),
+                last_error=self._reader.words(peer.address),
             )
             for peer in self._sessions.peers
         ]
 
     def listen(self, families: frozenset[Family], heard: Heard) -> None:
-        self._hearing.listen(families, heard)
+        self._reader.listen(families, heard)
 
     def close(self) -> None:
-        self._hearing.close()
+        self._reader.close()
         with self._change:
             self._closed = True
             self._change.notify_all()
@@ -178,7 +178,7 @@ class GoBGP(Exporter):
         deadline: float,
         others: Sequence[api.Path],
     ) -> dict[int, str]:
-        """Send, `others` first; the reasons of those that the daemon refused, by their keys."""
+        """Send paths, `others` first. Returns the reasons of those that the daemon refused, by their keys."""
         if not paths and not others:
             return {}
         with self._writing():
@@ -188,7 +188,7 @@ class GoBGP(Exporter):
             except Refused:
                 client.send(others, deadline)
             refused: dict[int, str] = {}
-            for at, path in paths.items():  # which one is it?
+            for at, path in paths.items():  # find out which one was refused
                 try:
                     client.send([path], deadline)
                 except Refused as error:
@@ -197,7 +197,8 @@ class GoBGP(Exporter):
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """What a daemon was sent that did not answer may be taken later, after what is sent then: ask all again."""
+        """If the daemon did not answer, what was sent may take effect later, after newer messages. So once it answers
+        again, everything is announced again."""
         try:
             yield
         except NotThereYet:
@@ -221,9 +222,9 @@ class GoBGP(Exporter):
     # ---------------------------------------------------------------- watching
 
     def _watched(self, deadline: float) -> tuple[Client, dict[Nlri, api.Path]]:
-        """The daemon, there and watched, and what this life of it was told.
+        """The client, once the event stream is open, and the paths that this run of the daemon was given.
 
-        Raises NotThereYet at the deadline, or when it cannot be reached.
+        Raises NotThereYet at the deadline, or if the daemon cannot be reached.
         """
         with self._change:
             if self._client is None and not self._closed:
@@ -244,7 +245,7 @@ class GoBGP(Exporter):
             return self._client, self._held
 
     def _watch(self) -> None:
-        """The thread: one attempt for each time that somebody asks, as long as it lasts."""
+        """The thread that watches events. It tries to open the stream once for each request of `_watched`."""
         client = self._client
         assert client is not None
         while True:
@@ -266,13 +267,13 @@ class GoBGP(Exporter):
             self._note_lost(reason)
 
     def _note_sessions(self, client: Client) -> None:
-        """Ask and note in one turn: a list that was asked for earlier is never noted after a later one."""
+        """Read and note the sessions under one lock, so that an older list never replaces a newer one."""
         with self._noting:
             found = client.peers(time.monotonic() + HEARTBEAT)
             with self._change:
                 changed = self._sessions.note(found, time.monotonic())
         if changed:
-            self._hearing.connected(client)
+            self._reader.connected(client)
             self.wake.sessions()
 
     def _note_watching(self) -> None:
@@ -291,5 +292,5 @@ class GoBGP(Exporter):
             self._change.notify_all()
             closed = self._closed
         if was and not closed:
-            self._hearing.lost()
+            self._reader.lost()
             self.wake.empty()

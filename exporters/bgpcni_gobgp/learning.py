@@ -1,7 +1,7 @@
-"""What gobgpd's peers tell, by comparing its table with what was told of it before. Pure: no I/O, no clock.
+"""Finds out what gobgpd's peers announce by comparing its table with the one before. Pure: no I/O, no clock.
 
-The daemon's events say that something changed and of what family, but not what: its table does, in the octets of
-RFC 4271, which the one decoder that trusts no octets reads.
+The daemon's events say that something has changed, and in which family, but not what. So its table is read. It has the
+octets of RFC 4271, which our own decoder (`wire/decode.py`) reads and validates.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MP_REACH, _EXTENDED_LENGTH = 14, 0x10
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An established session. `since`: another one, another value. `told`: families of which all was told."""
+    """An established session. `since`: differs for each session. `told`: families whose routes have all been sent."""
 
     since: str
     internal: bool
@@ -37,7 +37,7 @@ class _Source:
 
 
 class AdjRibIn:
-    """What was told of each peer. `maximum` bounds the routes of one, None: any number."""
+    """The Adj-RIB-In of each peer. `maximum`: how many routes of one peer are kept; None: any number."""
 
     def __init__(self, maximum: int | None = None) -> None:
         self.maximum = maximum
@@ -47,7 +47,7 @@ class AdjRibIn:
     def compare(
         self, families: frozenset[Family], sessions: Mapping[str, Session], paths: Iterable[api.Path]
     ) -> list[Event]:
-        """The events that lead from what was told to what the daemon has now, of these families."""
+        """The events that lead from the state before to what the daemon has now, for these families."""
         found = self._by_peer(sessions, paths)
         events: list[Event] = []
         for peer, source in list(self._sources.items()):
@@ -68,17 +68,17 @@ class AdjRibIn:
         return events
 
     def lost(self) -> list[Event]:
-        """The daemon went out of sight: what its peers told may be used until it is told again."""
+        """The daemon became unreachable: routes of its peers may be used until they are reported again."""
         peers, self._sources = list(self._sources), {}
         return [SessionDown(peer, graceful=True) for peer in peers]
 
     def waits(self, families: frozenset[Family], sessions: Mapping[str, Session]) -> bool:
-        """Whether some peer has not told all yet: only time may tell."""
+        """Whether a peer may not have sent all its routes yet, which perhaps only the passing of time decides."""
         known = {peer: source.complete for peer, source in self._sources.items()}
         return any(families & session.families - known.get(peer, set()) for peer, session in sessions.items())
 
     def words(self, peer: str) -> str:
-        """What was left out, "" if nothing was."""
+        """A text about routes that were left out; "" if there are none."""
         source = self._sources.get(peer)
         if source is None or not source.left_out:
             return ""
@@ -100,7 +100,7 @@ class AdjRibIn:
         return found
 
     def _cut(self, source: _Source, routes: dict[Nlri, Learned]) -> int:
-        """Leave out what is beyond the maximum, the newest; how many."""
+        """Leave out the newest routes beyond the maximum. Returns how many."""
         beyond = 0 if self.maximum is None else max(0, len(routes) - self.maximum)
         new = [nlri for nlri in routes if nlri not in source.routes]
         for nlri in [*reversed(new), *reversed(source.routes)][:beyond]:
@@ -109,13 +109,13 @@ class AdjRibIn:
 
 
 def learned(path: api.Path, *, internal: bool) -> Learned | None:
-    """The route that a listed path is, None if it cannot be used. `internal`: its peer is of our AS."""
+    """The route of a listed path; None if it cannot be used. `internal`: its peer is in our AS."""
     if family_of(path.family) is None:
         return None
     attributes, reach = bytearray(), b""
     for one in path.pattrs_binary:
         if len(one) > 3 and one[1] == _MP_REACH:
-            # the message's, with all its NLRI: this path is one of them
+            # the attribute of the whole message, with all its NLRI, of which this path is one
             value = one[4:] if one[0] & _EXTENDED_LENGTH else one[3:]
             reach = value[: 5 + value[3]] if len(value) > 4 else b""
         else:

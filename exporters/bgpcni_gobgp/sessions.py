@@ -1,7 +1,7 @@
-"""The daemon's sessions, as it last told: which families go where, and who may still hold what was withdrawn. Pure.
+"""The daemon's sessions as last listed: their families, and which peers may still have a withdrawn route. Pure.
 
-Who was up is the daemon's to say, not what was seen of it here: a session may have come and gone between two looks,
-or before the first. The daemon keeps the time at which a peer's last session came up when that session is over.
+The daemon itself must say which sessions were up, because one may have come and gone between two of our listings, or
+before the first. After a session has ended, the daemon still has the time at which it came up.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _NAMES = {
 
 @dataclass(slots=True)
 class Sessions:
-    """`patience`: seconds for which a peer whose session ended may go on using what it was told."""
+    """The sessions. `patience`: for how many seconds a peer whose session ended may still use our routes."""
 
     patience: float
     peers: tuple[Peer, ...] = ()
-    _fallen: dict[str, float] = field(default_factory=dict)  # address: when it will have forgotten; never changed
-    _ended: dict[str, int] = field(default_factory=dict)  # address: when its last session that is over came up
+    _fallen: dict[str, float] = field(default_factory=dict)  # address: when it has removed our routes; never changed
+    _ended: dict[str, int] = field(default_factory=dict)  # address: when its last ended session came up
     _told: bool = False
 
     def note(self, found: Iterable[api.Peer], now: float) -> bool:
-        """What the daemon lists; True if a session came or went, or was heard of for the first time."""
+        """Note what the daemon lists. True if a session came or went, or is listed for the first time."""
         found = list(found)
         peers = tuple(peer_of(one) for one in found)
         before = {peer.address: peer.families for peer in self.peers if is_up(peer)}
@@ -51,19 +51,19 @@ class Sessions:
         self._ended |= {address: began.get(address, 0) for address in ended}
         fallen = self._fallen | dict.fromkeys(ended, now + self.patience)
         still = {address: end for address, end in fallen.items() if address not in after and end > now}
-        self._fallen = still  # before `peers`: whoever sees that a session is over sees what that means
+        self._fallen = still  # before `peers`, so that whoever sees that a session has ended sees this, too
         self.peers = peers
         first, self._told = not self._told, True
         return first or before != after or still.keys() != fallen.keys()
 
     def lost(self, now: float) -> None:
-        """The daemon ended, and all sessions with it."""
+        """The daemon has ended, and with it all sessions."""
         up = [peer.address for peer in self.peers if is_up(peer)]
         self._fallen = self._fallen | dict.fromkeys(up, now + self.patience)
         self.peers, self._ended = (), {}
 
     def unheard(self, family: Family) -> str:
-        """Why nobody hears of a family's routes now, "" if somebody does."""
+        """Why no peer gets the routes of a family now; "" if one does."""
         if not self.peers:
             return "gobgpd has no neighbour"
         up = [peer for peer in self.peers if is_up(peer)]
@@ -74,13 +74,14 @@ class Sessions:
         return ""
 
     def holding(self) -> str:
-        """Who may still hold a route that was withdrawn: its session ended before it could be told. "": nobody."""
+        """Which peers may still have a withdrawn route, because their session ended before the withdrawal; "" if
+        none."""
         fallen = self._fallen
-        return f"{', '.join(sorted(fallen))} may still hold it" if fallen else ""
+        return f"{', '.join(sorted(fallen))} may still have it" if fallen else ""
 
 
 def told_all(found: api.Peer) -> frozenset[Family]:
-    """The families of which a peer said End-of-RIB in its session of now."""
+    """The families for which a peer has sent End-of-RIB in its present session."""
     said = (one for one in found.afi_safis if one.mp_graceful_restart.state.end_of_rib_received)
     return frozenset(family for one in said if (family := family_of(one.state.family)) is not None)
 

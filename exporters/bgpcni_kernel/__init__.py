@@ -1,4 +1,4 @@
-"""The kernel's routing table as the speaker's source: whatever daemon reads it announces what it finds there."""
+"""The exporter for a routing table of the kernel, from which a BGP daemon (FRR, BIRD) takes the routes."""
 
 from bgpcni_kernel.exporter import Kernel
 

@@ -1,8 +1,8 @@
-"""The exporter: unicast routes in a table of the node's kernel, marked by a protocol number.
+"""The exporter: puts unicast routes into a table of the node's kernel, marked by a protocol number.
 
-Nothing is forwarded by that table (no rule points there); a BGP daemon of the node reads it: FRR by
-`redistribute table-direct`, BIRD by `learn`. Samples are in `conf/`. The kernel has no place for a network's name,
-so where a record cannot be read nothing is pruned at all.
+The kernel does not forward by that table, because no rule points to it. A BGP daemon on the node reads it: FRR with
+`redistribute table-direct`, BIRD with `learn`; samples are in `conf/`. A route in the kernel cannot contain the name of
+a network, so if a record cannot be read, nothing is pruned at all.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from bgpcni_kernel.routes import Place, Route
 from bgpcni_kernel.watch import Watch
 
 CHUNK = 64
-"""Messages in one send: their answers fit into a socket's buffer."""
+"""How many messages are in one send; their answers must fit into a socket's buffer."""
 _DONE = Outcome(Reach.ACCEPTED)
 
 
 def _table(value: int) -> int:
     if value in (253, 254, 255):
-        raise ValueError(f"{value} is a table of the system: default, main or local")
+        raise ValueError(f"{value} is one of the system's tables: default, main or local")
     return value
 
 
@@ -40,10 +40,10 @@ def _protocol(value: int) -> int:
 
 
 class Kernel(Exporter):
-    """Unicast of both IP versions."""
+    """Announces unicast routes of both IP versions."""
 
     class Config(Exporter.Config):
-        """`metric` becomes the MED where the daemon does not set another."""
+        """`metric` becomes the MED, unless the daemon sets another one."""
 
         table: Annotated[int, Field(ge=1, le=0xFFFFFFFF), AfterValidator(_table)] = 100
         protocol: Annotated[int, Field(ge=1, le=255), AfterValidator(_protocol)] = 45
@@ -116,22 +116,23 @@ class Kernel(Exporter):
             self.wake.empty()
 
     def close(self) -> None:
-        """Sockets go with the exporter: one may be in use in another thread now."""
+        """Does nothing: another thread may be using a socket, so both are closed when the exporter is deleted."""
 
     # ---------------------------------------------------------------- the kernel
 
     def _device(self, route: Announcement) -> int | Outcome:
         if route.nlri.kind != "unicast":
-            return Outcome(Reach.REFUSED, f"the kernel's table takes unicast only, not {route.nlri.kind}")
+            return Outcome(Reach.REFUSED, f"a table of the kernel takes unicast routes only, not {route.nlri.kind}")
         if route.endpoint is None:
             return rt.NO_DEVICE
         try:
             return socket.if_nametoindex(_name(route.endpoint))
         except OSError:
-            return Outcome(Reach.WANTED, f"{_name(route.endpoint)} is not there")
+            return Outcome(Reach.WANTED, f"{_name(route.endpoint)} does not exist")
 
     def _watching(self, indexes: Iterable[int]) -> None:
-        """In the agent, from the first verb on: its thread is in the right namespace."""
+        """Open the sockets and watch these links. This runs in the first method, whose thread is in the right
+        namespace."""
         try:
             if self._netlink is None:
                 self._netlink = Netlink.open()
@@ -144,7 +145,7 @@ class Kernel(Exporter):
                 self._watch.expect(index)
 
     def _send(self, messages: dict[int, Message]) -> dict[int, int]:
-        """Send in chunks; the error number of each, 0 for done."""
+        """Send in chunks. Returns the error number of each message, 0 for success."""
         assert self._netlink is not None
         codes: dict[int, int] = {}
         items = list(messages.items())
@@ -156,7 +157,7 @@ class Kernel(Exporter):
         return codes
 
     def _replace(self, wanted: dict[int, tuple[str, int]]) -> dict[int, int]:
-        """Prefixes that the table has already: ours on that device are done, ours on another move, others' stay."""
+        """Handle prefixes that the table already has: our route is moved if its device changed; others' routes stay."""
         ours = {found.prefix: found.index for found in self._dump() if found.metric == self._place.metric}
         codes = {at: 0 if prefix in ours else errno.EEXIST for at, (prefix, _) in wanted.items()}
         moving = {at: item for at, item in wanted.items() if ours.get(item[0], item[1]) != item[1]}
@@ -170,7 +171,7 @@ class Kernel(Exporter):
             try:
                 answer = self._netlink.dump(rt.dump(self._place, family))
             except NetlinkError as error:
-                if error.errno == errno.ENOENT:  # the table was never written to
+                if error.errno == errno.ENOENT:  # the table does not exist, because nothing was ever written to it
                     continue
                 raise NotThereYet(f"the kernel: {error}") from None
             found += [route for data in answer if (route := rt.read(self._place, data)) is not None]
@@ -178,7 +179,7 @@ class Kernel(Exporter):
 
 
 def _name(endpoint: Endpoint) -> str:
-    """The device that leads to a container."""
+    """The name of the device that leads to a container."""
     return endpoint.bridge or endpoint.host_veth
 
 
@@ -186,7 +187,9 @@ def _outcome(code: int, route: Announcement, place: Place) -> Outcome:
     if code == 0:
         return _DONE
     if code == errno.EEXIST:
-        return Outcome(Reach.REFUSED, f"table {place.table} has {route.nlri.prefix} from somebody else")
+        return Outcome(
+            Reach.REFUSED, f"table {place.table} already has a route to {route.nlri.prefix} that is not ours"
+        )
     if code in (errno.ENETDOWN, errno.ENODEV, errno.ENETUNREACH, errno.ENONET, errno.EHOSTDOWN):
         return Outcome(Reach.WANTED, f"{_name(route.endpoint) if route.endpoint else 'the device'} is down")
     return Outcome(Reach.REFUSED, f"the kernel: {os.strerror(code).lower()}")

@@ -1,8 +1,8 @@
-"""What the kernel says of our routes and of the links behind them: why something of ours may be gone.
+"""Watches our routes in the kernel and their links, to notice that a route may be gone.
 
-A route goes with its device, and an IPv4 one without a word when the device goes down; somebody may delete it.
-The socket's filter lets through links and deleted routes of our protocol number only, so that a node whose main
-table is full of routes of others costs nothing here.
+A route is deleted with its device, and an IPv4 route, without a message, when the device goes down; someone may also
+delete it. The filter of the socket passes only links and deleted routes of our protocol number, so that changes of
+other routes cost nothing here.
 """
 
 from __future__ import annotations
@@ -12,37 +12,36 @@ import errno
 import socket
 import struct
 
-from bgpcni.kernel.netlink import HEADER, RTM_DELLINK, open_socket
-from bgpcni_kernel.routes import RTM_DELROUTE, Place, Route, read
+from bgpcni.kernel import uapi
+from bgpcni.kernel.netlink import open_socket
+from bgpcni_kernel.routes import Place, Route, read
 
-_RTMGRP_LINK, _RTMGRP_IPV4_ROUTE, _RTMGRP_IPV6_ROUTE = 0x1, 0x40, 0x400
-_SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
-_RTM_NEWLINK = 16
-_IFF_UP = 1
+_GROUPS = (uapi.RTNLGRP_LINK, uapi.RTNLGRP_IPV4_ROUTE, uapi.RTNLGRP_IPV6_ROUTE)
 _BUFFER = 4 << 20
 
 
 class Watch:
-    """Bound to the network namespace of the thread that makes it. Never blocks."""
+    """A netlink socket in the network namespace of the thread that makes it. It never blocks."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self._links: dict[int, bool] = {}
         self._socket = open_socket()
         self._socket.setblocking(False)
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        self._socket.setsockopt(socket.SOL_SOCKET, uapi.SO_RCVBUFFORCE, _BUFFER)
         _attach_filter(self._socket, place.protocol)
-        self._socket.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE))
+        self._socket.bind((0, sum(1 << group - 1 for group in _GROUPS)))
 
     def close(self) -> None:
         self._socket.close()
 
     def expect(self, index: int, *, up: bool = True) -> None:
-        """Watch a link that routes are on, from now on."""
+        """Watch a link that has routes of ours, from now on."""
         self._links.setdefault(index, up)
 
     def changes(self) -> tuple[bool, list[Route]]:
-        """What happened since the last call: whether a watched link went, or came back; routes of ours deleted."""
+        """What has happened since the last call: whether a watched link went away or came back, and which of our routes
+        were deleted."""
         moved = False
         deleted: list[Route] = []
         while True:
@@ -53,43 +52,44 @@ class Watch:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                moved = True  # something was dropped: whatever it was
+                moved = True  # messages were lost, so anything may have changed
                 continue
             at = 0
-            while at + HEADER.size <= len(data):
-                length, kind, *_ = HEADER.unpack_from(data, at)
-                body = data[at + HEADER.size : at + length]
-                if kind == RTM_DELROUTE:
+            while at + uapi.NLMSGHDR.size <= len(data):
+                length, kind, *_ = uapi.NLMSGHDR.unpack_from(data, at)
+                body = data[at + uapi.NLMSGHDR.size : at + length]
+                if kind == uapi.RTM_DELROUTE:
                     deleted += [route] if (route := read(self._place, body)) else []
-                elif kind in (_RTM_NEWLINK, RTM_DELLINK):
+                elif kind in (uapi.RTM_NEWLINK, uapi.RTM_DELLINK):
                     moved |= self._note(kind, body)
                 at += (length + 3) & ~3
 
     def _note(self, kind: int, body: bytes) -> bool:
-        family, _, index, flags = struct.unpack_from("=BxHiI", body)
+        family, _, index, flags, _ = uapi.IFINFOMSG.unpack_from(body)
         if family != socket.AF_UNSPEC or index not in self._links:
             return False
-        if kind == RTM_DELLINK:
+        if kind == uapi.RTM_DELLINK:
             del self._links[index]
             return True
-        up = bool(flags & _IFF_UP)
+        up = bool(flags & uapi.IFF_UP)
         changed, self._links[index] = up != self._links[index], up
         return changed
 
 
 def _attach_filter(sock: socket.socket, protocol: int) -> None:
-    """A classic BPF program: links, and RTM_DELROUTE with our rtm_protocol. nlmsg_type is in host order."""
+    """Attach a classic BPF program that passes links, and RTM_DELROUTE with our rtm_protocol. nlmsg_type has host
+    order."""
     load_half, load_byte, equal, leave = 0x28, 0x30, 0x15, 0x06
-    kinds = [socket.htons(kind) for kind in (_RTM_NEWLINK, RTM_DELLINK, RTM_DELROUTE)]
+    kinds = [socket.htons(kind) for kind in (uapi.RTM_NEWLINK, uapi.RTM_DELLINK, uapi.RTM_DELROUTE)]
     program = [
         (load_half, 0, 0, 4),  # nlmsghdr.nlmsg_type
         (equal, 4, 0, kinds[0]),
         (equal, 3, 0, kinds[1]),
         (equal, 0, 3, kinds[2]),
-        (load_byte, 0, 0, HEADER.size + 5),  # rtmsg.rtm_protocol
+        (load_byte, 0, 0, uapi.NLMSGHDR.size + 5),  # rtmsg.rtm_protocol
         (equal, 0, 1, protocol),
         (leave, 0, 0, 0xFFFFFFFF),
         (leave, 0, 0, 0),
     ]
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(code)))
+    sock.setsockopt(socket.SOL_SOCKET, uapi.SO_ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(code)))

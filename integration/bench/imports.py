@@ -10,7 +10,7 @@ import statistics
 import time
 from typing import Any
 
-from bgpcni.model import Announcement, Family, Nlri
+from bgpcni.model import Announcement, MacIpNlri
 from integration import evpn
 from integration.exabgp_bench import Bench, Speaker, bench, facts
 from integration.lab import Lab, Node, until
@@ -24,7 +24,7 @@ def routes(place: Bench, count: int) -> list[Announcement]:
     made = []
     for number in range(count):
         mac, address = f"02:00:00:01:{number >> 8:02x}:{number & 255:02x}", f"10.9.{number >> 8}.{number & 255}/32"
-        nlri = Nlri(Family.L2VPN_EVPN, "mac-ip", prefix=address, rd=f"{place.address}:1", mac=mac)
+        nlri = MacIpNlri(f"{place.address}:1", mac, address)
         made.append(Announcement(nlri, "n", place.address, export_rt=(evpn.TARGET,), vni=evpn.VNI))
     return made
 

@@ -1,4 +1,4 @@
-"""What is measured. Each section takes a world and returns plain numbers in milliseconds; nothing is judged here."""
+"""The measurements. Each section takes a world and returns plain numbers in milliseconds, without judging them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bgpcni.model import Announcement, Family, Nlri
+from bgpcni.model import Announcement, Family, MacIpNlri, VpnNlri
 from integration.bench.sections import summary
 from integration.exabgp_bench import Bench, Speaker, bench, facts, unicast
 from integration.lab import Frr, Lab, until
@@ -51,15 +51,15 @@ def routes_of(place: Bench, family: Family, count: int) -> list[Announcement]:
         Family.IPV4_UNICAST: lambda n: unicast(place, f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32"),
         Family.IPV6_UNICAST: lambda n: unicast(place, f"2001:db8:1::{n:x}/128" if n else "2001:db8:1::/128"),
         Family.IPV4_VPN: lambda n: Announcement(
-            Nlri(family, "vpn", f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32", rd), "v", place.address, ("64512:1",),
+            VpnNlri(family, f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32", rd), "v", place.address, ("64512:1",),
             label=100,
         ),
         Family.IPV6_VPN: lambda n: Announcement(
-            Nlri(family, "vpn", f"2001:db8:1::{n:x}/128" if n else "2001:db8:1::/128", rd), "v", place.address6,
+            VpnNlri(family, f"2001:db8:1::{n:x}/128" if n else "2001:db8:1::/128", rd), "v", place.address6,
             ("64512:1",), label=100,
         ),
         Family.L2VPN_EVPN: lambda n: Announcement(
-            Nlri(family, "mac-ip", rd=rd, mac=f"02:00:00:{n >> 16:02x}:{n >> 8 & 255:02x}:{n & 255:02x}"), "e",
+            MacIpNlri(rd, f"02:00:00:{n >> 16:02x}:{n >> 8 & 255:02x}:{n & 255:02x}"), "e",
             place.address, ("64512:1",), vni=5001,
         ),
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What share each step of a call has, by the agent's own metrics; and what it costs to have them on."""
+"""The share of each step in a call's time, from the agent's own metrics, and the cost of enabling metrics."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Slot:
 
 
 class Calls:
-    """All that is called. What an answer may never be is a contradiction in the history."""
+    """All calls. An answer that must never occur is noted as a contradiction in the history."""
 
     def __init__(self, site: Site, history: History, slots: Sequence[Slot]) -> None:
         self.site, self.history, self.slots = site, history, slots
@@ -274,7 +274,7 @@ class Calls:
         self.history.called("ADD killed" if code < 0 else "ADD not killed in time")
 
     def do_die(self, slot: Slot, chance: Random) -> None:
-        """The namespace goes, and no DEL comes."""
+        """The namespace is removed, and no DEL follows."""
         if slot.state is not State.UP:
             return self.do_toggle(slot, chance)
         self.history.add(slot.id, "its namespace goes")

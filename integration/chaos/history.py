@@ -28,7 +28,7 @@ class History:
             self.calls[what] += 1
 
     def contradiction(self, who: str, what: str) -> None:
-        """Something that may never be so, not even for a moment."""
+        """Note something that must never be the case, not even for a moment."""
         self.add(who, f"WRONG: {what}")
         with self._lock:
             self.wrong.append(f"{who}: {what}")

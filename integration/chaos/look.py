@@ -1,4 +1,4 @@
-"""What there is against what there should be: every contradiction in a line of words."""
+"""Compares what exists with what should exist, and returns each contradiction as a line of text."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _routes(site: Site, peer: Peer, slots: Sequence[Slot]) -> Iterator[str]:
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """What is there and should not be, what is not there and should be, what is otherwise."""
+    """What exists but should not, what should exist but does not, and what differs."""
     more = {key: found[key] for key in found.keys() - wanted.keys()}
     less = {key: wanted[key] for key in wanted.keys() - found.keys()}
     other = {key: (found[key], wanted[key]) for key in found.keys() & wanted.keys() if found[key] != wanted[key]}

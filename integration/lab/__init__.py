@@ -1,6 +1,6 @@
 """The laboratory: network namespaces, FRR in one of them or in a container, and a node with the agent.
 
-Everything is made in network namespaces and a temporary folder of its own, named after this process, and is gone
+Everything is made in separate network namespaces and in a temporary folder, named after this process, and is removed
 when the `Lab` closes. Nothing here touches the root network namespace, its routes, sysctls or firewall.
 """
 

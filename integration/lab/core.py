@@ -56,7 +56,7 @@ class Lab:
         self._stack.close()
 
     def callback(self, undo: Callable[[], object]) -> None:
-        """Have something more done by `close`, before what is there now is removed."""
+        """Have `close` call something, before it removes what exists now."""
         self._stack.callback(undo)
 
     def adopt(self, daemon: Daemon) -> None:
@@ -133,7 +133,7 @@ class Lab:
         return self.namespace(what)
 
     def logs(self) -> dict[str, str]:
-        """The ends of all logs, by name, for who has to find out why a test failed."""
+        """The ends of all logs, by name, to find out why a test failed."""
         parts: list[Frr | Node | Daemon] = [*self.frrs, *self.nodes, *self.daemons]
         return {name: text for part in parts for name, text in part.logs().items() if text}
 

@@ -31,7 +31,7 @@ class Daemon(abc.ABC):
 
     @abc.abstractmethod
     def answers(self) -> object:
-        """Something true once it does what it is there for; an exception counts as "not yet"."""
+        """A true value once the daemon does its work; an exception counts as "not yet"."""
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises RuntimeError with its last words where it ends instead."""
@@ -52,7 +52,7 @@ class Daemon(abc.ABC):
         self.start()
 
     def pause(self) -> None:
-        """It hangs: connections are still taken by the kernel, and nothing is answered."""
+        """Make it hang: the kernel still accepts connections, but nothing is answered."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:

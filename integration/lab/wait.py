@@ -1,4 +1,4 @@
-"""Waiting for what is to happen: bounded, by looking, never by a fixed sleep."""
+"""Waits for events by polling, with a bound, and never with a fixed sleep."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 
 
 class NeverHappened(AssertionError):
-    """What was awaited did not come within its bound."""
+    """The expected event did not happen within its bound."""
 
 
 def until(predicate: Callable[[], Value], what: str, seconds: float = 30, step: float = 0.015) -> Value:

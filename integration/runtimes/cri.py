@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -49,10 +50,11 @@ class Cri:
         status = self.call("Status", self._messages.Nothing()).status
         return all(condition.status for condition in status.conditions) and bool(status.conditions)
 
-    def run_pod(self, name: str, seconds: float = SECONDS) -> str:
-        """RunPodSandbox; the pod's ID."""
+    def run_pod(self, name: str, seconds: float = SECONDS, annotations: Mapping[str, str] | None = None) -> str:
+        """RunPodSandbox; the pod's ID. Raises CriError."""
         config = {
             "metadata": {"name": name, "namespace": "test", "uid": f"uid-{name}"},
+            "annotations": dict(annotations or {}),
             "linux": {"cgroup_parent": f"/{self._parent}"},
         }
         return str(

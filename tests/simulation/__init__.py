@@ -2,5 +2,5 @@
 
 `scheduler`: actors in place of threads, a virtual clock, locks that know them. `models`: what the core stands on.
 `world`: a node put together from the real core and the models, its runtime, its operator, and the invariants.
-`history`: what a seed stands for, running it, and shrinking one that fails. `mutants`: mends taken back.
+`history`: makes a history from a seed, runs it, and shrinks one that fails. `mutants`: corrections that are undone.
 """

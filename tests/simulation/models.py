@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Protocol
 
-from bgpcni.errors import InvalidEnvironment, InvalidNamespace, IoFailure, KernelRefused, TryAgain
+from bgpcni.errors import InvalidEnvironment, IoFailure, KernelRefused, TryAgain
 from bgpcni.exporter import Exporter, NotThereYet, Outcome, Reach
 from bgpcni.ipam.host_local import HostLocal
 from bgpcni.ipam.leases import Entry, Leases, content_of
+from bgpcni.kernel.namespace import NotANamespace
 from bgpcni.model import Announcement, Attachment, AttachmentKey, Family, Nlri, State
 from bgpcni.node import plan
 from bgpcni.store import Stored
 
-from .scheduler import Lock, sched
+from .scheduler import Actor, Lock, sched
 
 EPOCH_NS = 1_767_225_600_000_000_000
 HOLD_TIME, GRACEFUL_RESTART = 90.0, 120.0
@@ -104,9 +105,9 @@ class Store:
 
     def find(self, key: AttachmentKey) -> Stored | None:
         sched.point()
-        return self._find(key.digest)
+        return self.find_digest(key.digest)
 
-    def _find(self, digest: str) -> Stored | None:
+    def find_digest(self, digest: str) -> Stored | None:
         for state in _ORDER:
             if found := self.disk.records[state].get(digest):
                 network, attachment = found
@@ -116,7 +117,7 @@ class Store:
     def all(self) -> Iterator[Stored]:
         sched.point()
         for digest in list(dict.fromkeys(digest for state in _ORDER for digest in self.disk.records[state])):
-            if stored := self._find(digest):
+            if stored := self.find_digest(digest):
                 yield stored
                 sched.point()
 
@@ -149,12 +150,12 @@ class Store:
                 return True
         return True
 
-    def drop(self, key: AttachmentKey) -> None:
+    def delete(self, key: AttachmentKey) -> None:
         for state in State:
             sched.point()
             self.disk.records[state].pop(key.digest, None)
 
-    def drop_digest(self, network: str, digest: str) -> None:
+    def delete_unreadable(self, network: str, digest: str) -> None:
         for state in State:
             sched.point()
             self.disk.records[state].pop(digest, None)
@@ -304,7 +305,7 @@ class Space:
     def of_container(cls, path: str, fd: int | None = None) -> Space:
         sched.point()
         if path not in models.kernel.spaces:
-            raise InvalidNamespace(f"CNI_NETNS: {path} is no namespace")
+            raise NotANamespace(f"{path} is no namespace")
         return cls(path)
 
     def __enter__(self) -> Space:
@@ -315,12 +316,13 @@ class Space:
 
 
 class Kernel:
-    """Links, namespaces and the events of both. `refusals`: so many of the next operations fail."""
+    """Links, namespaces and the events of both. `refusals`: so many of the next operations fail; `unfit`: so often a
+    configuration cannot be applied."""
 
     def __init__(self) -> None:
         self.links: dict[int, Link] = {}
         self.spaces: dict[str, int] = {}
-        self.refusals = 0
+        self.refusals = self.unfit = 0
         self.deaf = False
         self.boots = 1
         self.booted_ns = 0
@@ -692,7 +694,7 @@ class Speaker:
         for number, session in enumerate(self.sessions):
             sched.at(sched.now + 0.5 + number, session.establish)
         if self.client is not None:
-            self.client.call_back(self.client.look_at_speaker)
+            self.client.tell("revived")
 
     def reach(self, nlri: Nlri) -> Outcome:
         """How far what was last asked of a route got."""
@@ -733,7 +735,8 @@ class Speaker:
             self.client.tell("sessions")
 
 
-MISHAPS = ("untouched", "before", "half", "after", "short")
+SLOW = 0.03
+MISHAPS = ("untouched", "before", "half", "after", "slow", "short")
 """What a verb may come to: the speaker was given nothing; it is not known what it was given."""
 
 
@@ -753,32 +756,37 @@ class ModelExporter(Exporter):
         self.process = sched.actor.process if sched.actor else None
         self.life = 0
         self.closed = False
-        self._told: set[str] = set()
+        self._told: dict[str, None] = {}
+        self._reader: list[Actor] | None = None
         self.speaker.client = self
 
     @classmethod
     def owns(cls, config: Any) -> str:
         return f"speaker {config.speaker}"
 
-    # what the speaker tells, in threads of ours
-
-    def call_back(self, what: Callable[[], None]) -> None:
-        if self.process is not None and self.process.alive and not self.closed:
-            sched.spawn(what, self.process, f"speaker-{self.name}")
+    # what the speaker tells, in a thread of ours
 
     def tell(self, what: str) -> None:
-        """Once, however often until it is heard."""
-        if what in self._told:
+        """Have the reader do it: once, however often it is told until then."""
+        if self.process is None or not self.process.alive or self.closed:
             return
-        self._told.add(what)
+        self._told[what] = None
+        if self._reader is None:
+            self._reader = []
+            sched.spawn(self._read, self.process, f"reader-{self.name}")
+        elif self._reader:
+            sched.wake(self._reader[0])
 
-        def heard() -> None:
-            self._told.discard(what)
-            if not self.closed:
-                getattr(self.wake, what)()
-
-        if self.process is not None and self.process.alive and not self.closed:
-            sched.spawn(heard, self.process, f"{what}-{self.name}")
+    def _read(self) -> None:
+        verbs = {"progress": self.wake.progress, "sessions": self.wake.sessions, "revived": self.look_at_speaker}
+        while not self.closed:
+            if self._told:
+                what = next(iter(self._told))
+                del self._told[what]
+                verbs[what]()
+            else:
+                assert self._reader is not None
+                sched.block(self._reader, None)
 
     def look_at_speaker(self) -> None:
         if self.speaker.alive and self.life != self.speaker.life:
@@ -810,12 +818,15 @@ class ModelExporter(Exporter):
         life = self.speaker.life
         for index, route in enumerate(routes):
             if mishap == "half" and index >= len(routes) // 2:
+                sched.sleep(SLOW)
                 raise NotThereYet("no answer to the rest")
             if self.speaker.life != life or not self.speaker.alive:
                 raise NotThereYet("the speaker went away")
             change(route)
             if index % 2 == 0:
                 sched.point()
+        if mishap in ("after", "slow"):
+            sched.sleep(SLOW)
         if mishap == "after":
             raise NotThereYet("the answer was lost")
         outcomes = self.progress(routes)

@@ -1,13 +1,15 @@
-"""Mends taken back, one at a time: the simulation has to find each. A mutant is a patch for as long as it lasts."""
+"""Corrections of past defects, each undone by a mutant: the simulation must find every one. A mutant is a temporary
+patch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from bgpcni.agent import agent as agents
+from bgpcni.commands import answers
 from bgpcni.convergence import announcer
 from bgpcni.convergence.announcer import Announcer, Book
 from bgpcni.convergence.convergence import Convergence
@@ -19,9 +21,9 @@ from bgpcni.node import reconcile
 from bgpcni.node.node import Node
 from bgpcni.node.request import Request
 from bgpcni.nudges import Nudges
-from bgpcni.operator import answers
 
 from . import models as m
+from .scheduler import sched
 
 Patch = tuple[object, str, object]
 _MUTANTS: dict[str, Callable[[], list[Patch]]] = {}
@@ -195,7 +197,7 @@ def a_dead_caller_is_not_looked_for() -> list[Patch]:
 @mutant
 def an_add_that_fails_leaves_its_record() -> list[Patch]:
     """What an ADD has begun is not taken back."""
-    return [(reconcile, "take_back", lambda node, attachment, held: None)]
+    return [(reconcile, "undo_add", lambda node, attachment, held: None)]
 
 
 # ---------------------------------------------------------------- how an attachment ends
@@ -248,7 +250,7 @@ def the_record_goes_before_the_addresses() -> list[Patch]:
 
     def taken(node: Node, subject: Any, seen: Any, view: steps.View, step: steps.Step) -> None:
         if isinstance(step, steps.Release):
-            node.store.drop(subject.key)
+            node.store.delete(subject.key)
         take(node, subject, seen, view, step)
 
     return [(reconcile, "_take", taken)]
@@ -267,7 +269,13 @@ def a_container_that_vanishes_keeps_its_route() -> list[Patch]:
 @mutant
 def work_without_the_lock() -> list[Patch]:
     """The worker does not take the attachment's lock."""
-    return [(reconcile, "settle", lambda node, key, seconds=0.0: reconcile.run(node, key))]
+    locked = m.Store.locked
+
+    def unlocked(self: m.Store, key: AttachmentKey, seconds: float) -> Any:
+        is_worker = sched.actor is not None and sched.actor.name == "worker"
+        return nullcontext() if is_worker else locked(self, key, seconds)
+
+    return [(m.Store, "locked", unlocked)]
 
 
 @mutant
@@ -351,7 +359,7 @@ def release_judges_by_an_old_record() -> list[Patch]:
                     continue
                 if again.state is State.UP and not answers.interface.vanished(node.netlink, attachment):
                     continue
-                reconcile.give_up(node, again.attachment)
+                reconcile.end_unconfirmed(node, again.attachment)
         return {}, 0
 
     return [(answers, "release", release)]

@@ -82,7 +82,6 @@ class Scheduler:
         self.random = random.Random(seed)
         self.chance = self.random.random
         self.now = 1000.0
-        self.text, self.text_of = "", 0.0
         self.steps = 0
         self.turns = 0
         self.ready: list[Any] = []
@@ -253,13 +252,13 @@ class Lock:
         self.queue: list[Actor] = []
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        sched.point()
-        me = sched.actor
-        if self.owner is None:
-            self.owner = me or self
-            return True
-        if self.reentrant and self.owner is (me or self):
+        me = sched.actor or self
+        if self.owner is me and self.reentrant:  # nobody else can tell that from holding it: no point
             self.depth += 1
+            return True
+        sched.point()
+        if self.owner is None:
+            self.owner = me
             return True
         if not blocking:
             return False
@@ -287,7 +286,12 @@ class Lock:
         return self.acquire()
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.release()
+        if self.depth:  # as `release`
+            self.depth -= 1
+            return
+        self.owner = None
+        if self.queue:
+            sched.wake(self.queue[0])
 
 
 class RLock(Lock):
@@ -402,8 +406,10 @@ class Time:
 
 def text_of_now() -> str:
     """In place of `clock.now`."""
-    seconds = sched.now
-    if sched.text_of != seconds:
-        sched.text_of = seconds
-        sched.text = f"2026-01-01T{int(seconds // 3600):02}:{int(seconds // 60 % 60):02}:{seconds % 60:06.3f}Z"
-    return sched.text
+    minute, second = divmod(sched.now, 60)
+    return f"{_minute(minute)}{second:06.3f}Z"
+
+
+@functools.cache
+def _minute(number: float) -> str:
+    return f"2026-01-01T{int(number) // 60:02}:{int(number) % 60:02}:"

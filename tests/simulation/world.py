@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -20,18 +20,19 @@ from bgpcni import clock, nudges
 from bgpcni.agent import agent as agents
 from bgpcni.agent import worker as workers
 from bgpcni.cni.environment import Command
+from bgpcni.commands import answers
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import announcer, catalog, convergence
 from bgpcni.convergence.derive import derive
 from bgpcni.dataplane import claims
-from bgpcni.errors import CniError
+from bgpcni.errors import CniError, KernelRefused
 from bgpcni.handler import _VERBS
+from bgpcni.ipam import host_local
 from bgpcni.kernel import vlans
 from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Nlri, NodeFacts, State
 from bgpcni.node import addressing, boots, failures, node, plan, reconcile, transaction, unreadable, unrecorded
 from bgpcni.node.request import Request, parse_request
 from bgpcni.nudges import Nudges
-from bgpcni.operator import answers
 
 from . import models as m
 from .models import Link, Peer, Speaker, models
@@ -60,16 +61,16 @@ def told(what: str) -> None:
 class SilentLog:
     """In place of a module's `log`: nothing is formatted; what is logged as a defect is one."""
 
-    def debug(self, text: object, *arguments: object) -> None:
+    def debug(self, text: object, *arguments: object, extra: object = None, exc_info: bool = False) -> None:
         if TRACE:
             told(str(text) % arguments)
 
     info = warning = error = debug
 
-    def log(self, level: int, text: str, *arguments: object) -> None:
+    def log(self, level: int, text: str, *arguments: object, extra: object = None) -> None:
         self.debug(text, *arguments)
 
-    def exception(self, text: str, *arguments: object) -> None:
+    def exception(self, text: str, *arguments: object, extra: object = None) -> None:
         import sys
 
         error = sys.exc_info()[1]
@@ -82,9 +83,12 @@ class NoDataPlane:
         pass
 
     def configure(self, *_: object) -> None:
-        pass
+        if models.kernel.unfit:
+            models.kernel.unfit -= 1
+            raise KernelRefused("opening VNI 100: Cannot allocate memory")
 
-    relisten = start = configure
+    def relisten(self) -> None:
+        pass
 
 
 class NumbersInUse:
@@ -105,7 +109,7 @@ class MadeOfBridges:
     def add(self, *_: object) -> None:
         pass
 
-    keep = take_away = add
+    keep = remove = add
 
 
 class Nothing:
@@ -120,16 +124,27 @@ _NOTHING = Nothing()
 
 
 # What is pure is reckoned once for the same values: a history asks the same again and again.
-_named = cache(lambda name, place: _really_named(name, _agents[place]))
-_agents: dict[int, AgentConfig] = {}
-_really_named, _really_configured = plan._named, catalog.configure
+_named: dict[tuple[tuple[str, ...], int], tuple[ExporterUse, ...]] = {}
+_agents: dict[int, tuple[AgentConfig, tuple[ExporterUse, ...]]] = {}
+_really_named, _really_configured, _really_all = plan._named, catalog.configure, plan.configured
 _configured_by_speaker: dict[str, Any] = {}
 _derived: dict[int, tuple[Attachment, list[Announcement]]] = {}
 
 
-def _remembered_name(name: str, agent: AgentConfig) -> ExporterUse:
-    _agents.setdefault(id(agent), agent)
-    return _named(name, id(agent))
+def _remembered_names(names: Iterable[str], agent: AgentConfig) -> tuple[ExporterUse, ...]:
+    key = tuple(names), id(agent)
+    found = _named.get(key)
+    if found is None:
+        _agents.setdefault(id(agent), (agent, ()))  # which keeps it, and with it its id
+        found = _named[key] = _really_named(key[0], agent)
+    return found
+
+
+def _remembered_all(agent: AgentConfig) -> tuple[ExporterUse, ...]:
+    found = _agents.get(id(agent))
+    if found is None or not found[1]:
+        found = _agents[id(agent)] = agent, _really_all(agent)
+    return found[1]
 
 
 def _remembered_configuration(use: ExporterUse, place: str) -> Any:
@@ -161,7 +176,8 @@ def _patches() -> list[tuple[Any, str, Any]]:
         (announcer, "random", SimpleNamespace(uniform=lambda low, high: low + (high - low) * sched.chance())),
         (catalog, "load", lambda kind: m.ModelExporter),
         (catalog, "configure", _remembered_configuration),
-        (plan, "_named", _remembered_name),
+        (plan, "_named", _remembered_names),
+        (plan, "configured", _remembered_all),
         (convergence, "derive", _remembered_routes),
         (transaction, "Namespace", m.Space),
         (transaction, "bridge", m.Bridge),
@@ -174,8 +190,8 @@ def _patches() -> list[tuple[Any, str, Any]]:
         (addressing, "_leases_dir", lambda store: "/run/sim/leases"),
         (addressing, "boot_id", lambda: models.kernel.boot_id),
         (addressing, "Reclaimer", m.Reclaimer),
-        (addressing, "Leases", m.ModelLeases),
-        (addressing, "HostLocal", m.ModelHostLocal),
+        (host_local, "Leases", m.ModelLeases),
+        (host_local, "HostLocal", m.ModelHostLocal),
         (boots, "boot_time_ns", lambda: models.kernel.booted_ns),
         (unrecorded, "_remove_inside", m.remove_inside),
         (unrecorded, "guests", SimpleNamespace(find=lambda *_: ())),
@@ -184,7 +200,7 @@ def _patches() -> list[tuple[Any, str, Any]]:
         (agents, "facts", SimpleNamespace(refuse_passwords=lambda config: None, resolve=lambda config: FACTS)),
         (agents, "load", lambda path: agent_config(world().exporters)),
         (workers.Worker, "_take_down_name", lambda self, key: None),
-        (vlans, "require", lambda tagging: None),
+        (vlans, "require", lambda: None),
     ]
     return found
 
@@ -280,6 +296,7 @@ class Agent:
         nudges = Nudges()
         made = convergence.Convergence(FACTS, nudges, spare=store.unreadable)
         running._changing = Threading.Lock()
+        running._applied = True
         running._config_path = Path("agent.toml")
         running._dataplane = NoDataPlane()  # type: ignore[assignment]
         running.node = node.Node(store, self.config, FACTS, made, nudges)
@@ -287,6 +304,7 @@ class Agent:
         self.running = running
         store.sweep()
         models.kernel.listener = self._link_gone
+        made.employ(plan.configured(self.config))
         try:
             running._restore()
         except CniError:  # it ends, and is started again
@@ -475,7 +493,7 @@ class World:
         self.lost: set[str] = set()
         """Addresses that a power cut made the node forget."""
         self.draining = self.drained = False
-        self.silenced = self.may_fill = False
+        self.silenced = False
         self.exporters: tuple[str, ...] = ("a",)
         global _world
         _world = self
@@ -524,18 +542,19 @@ class World:
             sched.at(sched.now + seconds + 1, speaker.revive)
         models.kernel.reboot()
         models.disk.power_cut(sched.chance)
-        after = {d for folder in models.disk.records.values() for d, (_, item) in folder.items() if item is not None}
+        store = m.Store(models.disk)
         for runtime in self.runtimes.values():
             runtime.reboot()
-            if runtime.container.key.digest in before - after:
+            digest = runtime.container.key.digest
+            if digest in before and ((stored := store.find_digest(digest)) is None or stored.attachment is None):
                 self.lost.add(runtime.container.name)
         sched.at(sched.now + seconds, self._start)
 
-    def command(self, what: Callable[[Agent], object]) -> None:
+    def command(self, what: Callable[[Agent], object]) -> Actor | None:
         """The operator says something to the agent, if there is one; errors are for the operator."""
         agent = self.agent
         if not agent.serving:
-            return
+            return None
 
         def run() -> None:
             try:
@@ -543,20 +562,22 @@ class World:
             except CniError:
                 pass
 
-        sched.spawn(run, agent.process, "operator")
+        return sched.spawn(run, agent.process, "operator")
 
     def reload(self, names: tuple[str, ...], uninstalled: Speaker | None = None) -> None:
         """agent.toml changes; the speaker that it does not name any more may be uninstalled at once."""
 
         def run(agent: Agent) -> None:
-            if "c" in (*names, *self.exporters) and (agent.replies or self.may_fill):
-                return  # left out: a rename whose records cannot be written, or are being written by an ADD
             self.silenced |= not names
             before, self.exporters = self.exporters, names  # agent.toml is changed first
             try:
                 agent.running.reload()
             except CniError:
                 self.exporters = before
+                while not agent.running._applied:
+                    sched.sleep(1.0)
+                    with suppress(CniError):
+                        agent.running._keep_configuration()
                 raise
             if uninstalled is not None and uninstalled.name not in self.named():
                 uninstalled.die()
@@ -597,14 +618,14 @@ class World:
             del folder[address]
         self.lost.add(name)  # the other plugin does not wait for any withdrawal
 
-    def force(self, name: str) -> None:
+    def force(self, name: str) -> Actor | None:
         runtime = self.runtimes[name]
 
         def run(agent: Agent) -> None:
             runtime.forced = True
             answers.release(agent.node, name, force=True)
 
-        self.command(run)
+        return self.command(run)
 
     def drain(self) -> None:
         def run(agent: Agent) -> None:
@@ -763,7 +784,7 @@ class World:
             self.violated(f"the reconciler remembers {key}: {node.seen[key]}")
         for key in [*node.nudges._due, *node.nudges._attended]:
             self.violated(f"{key} is nudged for")
-        for key in {*node.claims._claims, *node.claims._places, *node.by_link.values()}:
+        for key in {*node.claims._claims, *node.by_link.values()}:
             if key.container_id not in alive:
                 self.violated(f"claims or watches of {key} are left")
         for name, at_work in node.convergence._announcers.items():

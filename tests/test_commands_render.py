@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bgpcni.operator import render
+from bgpcni.commands import render
 
 
 def test_columns_stand_under_their_heads() -> None:
@@ -33,6 +33,15 @@ def test_drain_names_who_is_late() -> None:
     assert render.reload({}) == "configuration reloaded\n"
 
 
-def test_every_command_with_a_document_has_a_text() -> None:
-    expected = {"status", "attachments", "routes", "peers", "explain", "sync", "release", "drain", "reload"}
-    assert expected <= set(render.RENDERERS)
+def test_pods_have_a_column_where_there_are_any() -> None:
+    """A node without Kubernetes needs none."""
+    row = {"network": "n", "containerID": "c1", "ifname": "eth0", "state": "up", "ips": [], "mac": "", "hostVeth": "v",
+           "since": "T"}  # fmt: skip
+    pod = {"namespace": "shop", "name": "web-0", "uid": ""}
+    assert "POD" not in render.attachments({"attachments": [row]})
+    head, *rows = render.attachments({"attachments": [row, row | {"pod": pod}]}).splitlines()
+    assert head.split()[:3] == ["NETWORK", "POD", "CONTAINER"]
+    assert [line.split()[1] for line in rows] == ["-", "shop/web-0"]
+    assert render.explain({"attachments": [{**row, "pod": pod, "steps": []}]}).startswith(
+        "n/c1/eth0 (pod shop/web-0)\n"
+    )

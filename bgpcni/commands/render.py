@@ -1,15 +1,14 @@
-"""The documents of `answers` as text for people: what they would want to read first, first. Pure."""
+"""The documents of `answers` as text for people, the most important first. Pure: nothing is looked up here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-Document = dict[str, Any]
+from bgpcni.commands import Document
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns under their heads; an empty cell is `-`."""
+    """A table with aligned columns. An empty cell becomes `-`."""
     cells = [list(head), *([str(cell) if cell not in (None, "", []) else "-" for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
@@ -28,30 +27,44 @@ def status(document: Document) -> str:
 
 
 def attachments(document: Document) -> str:
+    pods = _has_pods(document["attachments"])
     return table(
-        ("NETWORK", "CONTAINER", "IFNAME", "STATE", "ADDRESSES", "MAC", "VETH", "SINCE"),
+        ("NETWORK", *pods, "CONTAINER", "IFNAME", "STATE", "ADDRESSES", "MAC", "VETH", "SINCE"),
         [
-            (a["network"], a["containerID"], a["ifname"], a["state"], ",".join(a["ips"]), a["mac"], a["hostVeth"],
-             a["since"])
+            (a["network"], *(_pod(a) for _ in pods), a["containerID"], a["ifname"], a["state"], ",".join(a["ips"]),
+             a["mac"], a["hostVeth"], a["since"])
             for a in document["attachments"]
         ],
     )  # fmt: skip
 
 
+def _has_pods(rows: Sequence[Document]) -> tuple[str, ...]:
+    """The head of the column of pods, where a row has one: a node without Kubernetes needs no such column."""
+    return ("POD",) if any("pod" in row for row in rows) else ()
+
+
+def _pod(row: Document) -> str:
+    return f"{row['pod']['namespace']}/{row['pod']['name']}" if "pod" in row else ""
+
+
 def routes(document: Document) -> str:
+    """One line for each route and exporter, or what peers announced if the document is about that."""
+    if "received" in document:
+        return _received(document)
+    pods = _has_pods(document["routes"])
     return table(
-        ("ROUTE", "NEXT HOP", "NETWORK", "CONTAINER", "EXPORTER", "STATE", "SINCE", "REASON"),
+        ("ROUTE", "NEXT HOP", "NETWORK", *pods, "CONTAINER", "EXPORTER", "STATE", "SINCE", "REASON"),
         [
-            (r["nlri"], r["nextHop"], r["network"], r["containerID"][:24], name, state["state"], state["since"],
-             state["reason"])
+            (r["nlri"], r["nextHop"], r["network"], *(_pod(r) for _ in pods), r["containerID"][:24], name,
+             state["state"], state["since"], state["reason"])
             for r in document["routes"]
             for name, state in r["exporters"].items()
         ],
     )  # fmt: skip
 
 
-def received(document: Document) -> str:
-    """One line a route; below, how many were refused and why."""
+def _received(document: Document) -> str:
+    """One line for each route; then how many were refused, and why."""
     rows = []
     for route in document["received"]:
         into = [f"{item['table']}: {item['reason'] or item['state']}" for item in route["imported"]]
@@ -79,7 +92,8 @@ def peers(document: Document) -> str:
 def explain(document: Document) -> str:
     parts = []
     for item in document["attachments"]:
-        parts.append(f"{item['network']}/{item.get('containerID', '?')}/{item.get('ifname', '?')}\n")
+        pod = f" (pod {_pod(item)})" if "pod" in item else ""
+        parts.append(f"{item['network']}/{item.get('containerID', '?')}/{item.get('ifname', '?')}{pod}\n")
         rows = [(step["step"], step["state"], step["since"], step["detail"]) for step in item["steps"]]
         body = table(("STEP", "STATE", "SINCE", "DETAIL"), rows)
         parts.append("".join(f"  {line}\n" for line in body.splitlines()))
@@ -107,7 +121,7 @@ def reload(document: Document) -> str:
 
 
 def attach(document: Document) -> str:
-    """Interface, peer index and routes: what `ip` and `ethtool -S` show of it."""
+    """Interface, index of the other end, and routes, as `ip` and `ethtool -S` show them."""
     interface, peer = document["interface"] or {}, document["peer"]
     lines = [f"{document['containerID']}: {document['ifname']} in {document['netns']} is on {document['network']}"]
     if interface:
@@ -129,19 +143,3 @@ def attach(document: Document) -> str:
 def detach(document: Document) -> str:
     network = document["network"]
     return "".join(f"{item['containerID']}: {item['ifname']} is off {network}\n" for item in document["detached"])
-
-
-RENDERERS: dict[str, Callable[[Document], str]] = {
-    "status": status,
-    "attachments": attachments,
-    "routes": routes,
-    "received": received,
-    "peers": peers,
-    "explain": explain,
-    "sync": sync,
-    "release": release,
-    "drain": drain,
-    "reload": reload,
-    "attach": attach,
-    "detach": detach,
-}

@@ -9,19 +9,16 @@ from __future__ import annotations
 import hashlib
 import shlex
 import shutil
-import subprocess
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
 from bgpcni.errors import KernelRefused
-from bgpcni.kernel import nftables
+from bgpcni.kernel import iptables, nftables
 
 MASQUERADE, CHECKS = "cni_plugins_masquerade", "masq_checks"
 """Table (family inet) and chain in which the stock plugins masquerade with nftables, from version 1.6 on."""
 _SPOOF, _SPOOF_CHAIN = "nat", "PREROUTING"
-_PROGRAMS = ("iptables", "ip6tables")
-_SECONDS = 30
 
 
 def remove(network: str, container_id: str, ifname: str) -> None:
@@ -70,27 +67,17 @@ def _hash(text: str) -> str:
 
 def _remove_iptables(network: str, container_id: str) -> None:
     chain = chain_of(network, container_id)
-    for program in _PROGRAMS:
-        if not shutil.which(program) or _iptables(program, "-S", chain).returncode:
+    for version, program in iptables.PROGRAMS.items():
+        if not shutil.which(program) or iptables.run(version, "-S", chain).returncode:
             continue
-        for rule in _iptables(program, "-S", "POSTROUTING").stdout.splitlines():
+        for rule in iptables.run(version, "-S", "POSTROUTING").stdout.splitlines():
             words = shlex.split(rule)
             if words[:1] == ["-A"] and chain in words:
-                _iptables(program, "-D", *words[1:])
-        _iptables(program, "-F", chain)
-        done = _iptables(program, "-X", chain)
+                iptables.run(version, "-D", *words[1:])
+        iptables.run(version, "-F", chain)
+        done = iptables.run(version, "-X", chain)
         if done.returncode:
             raise KernelRefused(f"{program}: chain {chain} of the stock plugin stays: {done.stderr.strip()}")
-
-
-def _iptables(program: str, *argv: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            [program, "-w", "-t", "nat", *argv],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_SECONDS,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise KernelRefused(f"{program}: {error}") from None
 
 
 # ---------------------------------------------------------------- nftables

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from memory_exporter import FACTS, Memory
 
 from bgpcni import paths
+from bgpcni.commands import answers, render
 from bgpcni.config.agent import AgentConfig, ExporterTable
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
@@ -21,9 +21,9 @@ from bgpcni.node.node import Node
 from bgpcni.node.reachability import Reachability
 from bgpcni.node.without_agent import Others
 from bgpcni.nudges import Nudges
-from bgpcni.operator import answers, render
 from bgpcni.operator.cli import main
 from bgpcni.store import Store
+from bgpcni.testing.memory import FACTS, Memory
 
 
 def attachment(container: str = "c1", address: str = "10.1.2.3/24", network: str = "net", **more: Any) -> Attachment:
@@ -69,8 +69,8 @@ def test_a_healthy_node_has_no_problems(node: Node) -> None:
 
 def test_an_exporter_that_cannot_be_used_is_a_problem(node: Node) -> None:
     """Its place in agent.toml is named; the log of the agent's start may be long gone."""
-    broken = {"fabric": ExporterTable(type="memory", urll="x")}
-    node.agent = AgentConfig(default_exporters=("memory",), exporters=broken)
+    broken = {"fabric": ExporterTable(type="bagpipe", urll="x")}
+    node.agent = AgentConfig(default_exporters=("memory",), exporters={"memory": ExporterTable(), **broken})
     document, code = answers.status(node)
     assert code == 1
     assert [(problem["code"], problem["text"]) for problem in document["problems"]] == [
@@ -131,7 +131,7 @@ def test_attachments_say_what_the_specification_of_their_json_says(node: Node) -
 
 
 def test_an_attachment_whose_link_is_gone_is_not_up(node: Node) -> None:
-    """The container died and nobody told: its record is still up."""
+    """A container died and no DEL came: its record is still in `up`."""
     dead = attachment("dead", "10.1.2.9/24", chained=False, boot_id=node.boot_id, host_index=(1 << 31) - 7)
     node.store.put(State.UP, dead)
     document, code = answers.attachments(node)
@@ -225,7 +225,7 @@ def test_a_failure_beside_an_attachment_is_its_last_step(node: Node) -> None:
 
 
 def test_without_an_agent_it_is_said_that_failures_are_not_remembered(node: Node) -> None:
-    """In a call of its own there is nothing that could remember them."""
+    """Without an agent no process could remember failed ADDs, and `explain` says so."""
     assert "remembered" not in answers.explain(node, "lost")[0]["error"]
     nudges = Nudges()
     convergence = Convergence(FACTS, nudges, others=Others(node.store, node.boot_id, FACTS))
@@ -275,7 +275,7 @@ def test_release_needs_force_and_a_container_that_is_gone(node: Node) -> None:
 
 
 def test_sync_retries_what_is_late(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit 1 while something still is."""
+    """`sync` exits with 1 while something is still late."""
     monkeypatch.setattr(answers, "SYNC_SECONDS", 0.05)
     gone = attachment("c2", "10.1.2.4/24", boot_id="an earlier boot")
     node.store.put(State.LEAVING, gone)

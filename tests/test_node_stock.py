@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bgpcni.kernel import nftables, stock
+from bgpcni.kernel import nftables
+from bgpcni.node import stock
 
 Rule = dict[str, Any]
 

@@ -1,7 +1,7 @@
 """The plugin under its third name, `bgpcni-ipam`: addresses of a cluster, for any plugin that names it in `ipam`.
 
-This node has no cluster, so it has no address to give: ADD and CHECK are errors that say so, and so is STATUS. DEL
-and GC have nothing to take back, which is success, for one that failed would keep a pod from ever going away.
+This node has no cluster and so no addresses: ADD, CHECK and STATUS are errors that say so. DEL and GC have nothing to
+release, which is success: if they failed, a pod could never be deleted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REASON = (
 
 
 def answer(call: Call) -> Reply:
-    """One call of a plugin that was told to get its addresses here."""
+    """Answer one call of a plugin that names us in `ipam`."""
     try:
         return _answer(call)
     except CniError as error:

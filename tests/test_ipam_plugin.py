@@ -1,4 +1,4 @@
-"""`bgpcni-ipam` on a node without a cluster: it says so, in the specification's words, and is in nobody's way."""
+"""`bgpcni-ipam` on a node without a cluster: it reports that as the specification asks, and blocks no DEL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from bgpcni.cni.versions import SUPPORTED
 from bgpcni.handler import Call, Reply
-from bgpcni.ipam.executable import answer
+from bgpcni.ipam_plugin import answer
 
 MACVLAN = {"cniVersion": "1.1.0", "name": "n", "type": "macvlan", "master": "eth0", "ipam": {"type": "bgpcni-ipam"}}
 VARIABLES = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
@@ -36,7 +36,7 @@ def test_version() -> None:
 
 @pytest.mark.parametrize(("command", "code"), [("ADD", 7), ("CHECK", 7), ("STATUS", 50)])
 def test_there_is_no_cluster(command: str, code: int) -> None:
-    """Never an address that nobody gave; the error says what is missing, and what to do."""
+    """ADD gives no address; the error says what is missing and what to do."""
     said = error(ask(command))
     assert said["code"] == code
     assert said["cniVersion"] == "1.1.0"
@@ -63,7 +63,7 @@ def test_a_call_that_is_wrong_is_told_so_first() -> None:
 
 def test_it_runs_as_the_launcher_executes_it() -> None:
     environment = {"PATH": os.defpath, "CNI_COMMAND": "ADD"} | VARIABLES
-    command = [sys.executable, "-I", "-m", "bgpcni.ipam.executable"]
+    command = [sys.executable, "-I", "-m", "bgpcni.ipam_plugin"]
     done = subprocess.run(
         command, env=environment, input=json.dumps(MACVLAN).encode(), capture_output=True, timeout=120, check=False
     )

@@ -1,7 +1,7 @@
-"""The threads that turn what gobgpd's peers announce into events for who listens. Without a listener there are none.
+"""Two threads that report what gobgpd's peers announce as events. They are started by the first `listen`.
 
-One waits for the daemon to say that something changed, the other reads its table then, and no more often than it takes
-a fifth of the time.
+One waits for the daemon to report a change. The other then reads the daemon's table, but spends at most a fifth of the
+time on that.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from bgpcni_gobgp.sessions import is_up, peer_of, told_all
 log = logging.getLogger(__name__)
 
 LISTING = 30.0
-"""Seconds that the daemon may take to list its table."""
+"""The most seconds that the daemon may take to list its table."""
 PAUSE, SHARE = 0.05, 4
-"""Seconds between two listings, and how many times as long as the last one took."""
+"""The pause between two listings: so many seconds, or so many times what the last one took, if that is longer."""
 SETTLED = 10.0
-"""Seconds after which a session whose peer says no End-of-RIB is taken to have told all."""
+"""If a peer sends no End-of-RIB, we assume after so many seconds that it has sent all its routes."""
 RETRY = 1.0
 
 
-class Hearing:
-    """One daemon's. `asn`: ours, by which a peer is internal."""
+class TableReader:
+    """Reads the routes of one daemon's peers. `asn`: our AS number, which internal peers have, too."""
 
     def __init__(self, name: str, maximum: int | None, asn: int | None) -> None:
         self._name = name
@@ -40,24 +40,24 @@ class Hearing:
         self._families: frozenset[Family] = frozenset()
         self._heard: Heard | None = None
         self._client: Client | None = None
-        self._lost = self._stirred = self._closed = self._started = False
+        self._lost = self._is_stale = self._closed = self._started = False
         self._seen: dict[tuple[str, str], float] = {}
 
     # ---------------------------------------------------------------- from any thread
 
     def listen(self, families: frozenset[Family], heard: Heard) -> None:
         with self._change:
-            self._families, self._heard, self._stirred = families, heard, True
+            self._families, self._heard, self._is_stale = families, heard, True
             if not (self._started or self._closed):
                 self._started = True
-                for name, run in (("received", self._run), ("stirrings", self._overhear)):
+                for name, run in (("received", self._run), ("changes", self._watch_changes)):
                     threading.Thread(target=run, name=f"{self._name}-{name}", daemon=True).start()
             self._change.notify_all()
 
     def connected(self, client: Client) -> None:
-        """The daemon is there, or a session of it changed."""
+        """The daemon has become reachable, or one of its sessions has changed."""
         with self._change:
-            self._client, self._stirred = client, True
+            self._client, self._is_stale = client, True
             self._change.notify_all()
 
     def lost(self) -> None:
@@ -75,7 +75,7 @@ class Hearing:
 
     # ---------------------------------------------------------------- the threads
 
-    def _overhear(self) -> None:
+    def _watch_changes(self) -> None:
         while True:
             with self._change:
                 self._change.wait_for(lambda: self._closed or (self._client and self._families))
@@ -84,12 +84,12 @@ class Hearing:
                     return
             assert client is not None
             try:
-                for _ in client.stirrings():
+                for _ in client.changes():
                     with self._change:
-                        self._stirred = True
+                        self._is_stale = True
                         self._change.notify_all()
             except (NotThereYet, Refused):
-                pass  # whoever watches the sessions says so
+                pass  # the thread that watches the sessions reports it
             with self._change:
                 self._change.wait_for(lambda: self._closed, RETRY)
 
@@ -98,13 +98,13 @@ class Hearing:
         while True:
             with self._change:
                 ready = self._change.wait_for(
-                    lambda: self._closed or self._lost or (self._stirred and self._client), RETRY if waiting else None
+                    lambda: self._closed or self._lost or (self._is_stale and self._client), RETRY if waiting else None
                 )
                 if self._closed:
                     return
                 client, families, heard = self._client, self._families, self._heard
                 lost, self._lost = self._lost, False
-                self._stirred = False
+                self._is_stale = False
             assert heard is not None
             if lost:
                 heard(self._routes.lost())
@@ -115,16 +115,18 @@ class Hearing:
                     if events:
                         heard(events)
                 except (NotThereYet, Refused) as error:
-                    log.info("%s: cannot list what its peers told: %s", self._name, error)
+                    about = {"exporter": self._name}
+                    log.info("%s: cannot list the routes of its peers: %s", self._name, error, extra=about)
                     waiting = True
-                except Exception:  # what is wrong with one answer ends no thread
-                    log.exception("%s: what its peers told cannot be read", self._name)
+                except Exception:  # a bad answer must not end the thread
+                    about = {"exporter": self._name}
+                    log.exception("%s: cannot read the routes of its peers", self._name, extra=about)
                     waiting = True
             with self._change:
                 self._change.wait_for(lambda: self._closed, max(PAUSE, SHARE * (time.monotonic() - began)))
 
     def _read(self, client: Client, families: frozenset[Family]) -> tuple[list[Event], bool]:
-        """What is new, and whether to look again though nothing stirs."""
+        """The new events, and whether the table must be read again even if the daemon reports no change."""
         deadline = time.monotonic() + LISTING
         sessions = {session[0]: session[1] for one in client.peers(deadline) if (session := self._session(one))}
         self._seen = {key: when for key, when in self._seen.items() if key[0] in sessions}

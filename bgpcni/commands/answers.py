@@ -1,7 +1,7 @@
-"""The answers to operators' commands, as JSON documents: one function each, from a node's records and convergence.
+"""The answers to operators' commands: one function for each row of `table`, which makes a JSON document.
 
-`schema` is 1 in every document. The same functions serve the agent and, where it makes sense, the command without
-one. Text is rendered from these documents by `render`, so text and `--json` cannot differ.
+`schema` is 1 in every document. The same functions serve the agent and a command without one. `render` makes the text
+from these documents, so text and `--json` cannot differ. Nothing here knows the command line or the agent's threads.
 """
 
 from __future__ import annotations
@@ -10,33 +10,47 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from bgpcni import __version__
-from bgpcni.agent import facts
+from bgpcni.commands import Document
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Announcer, RouteState
 from bgpcni.convergence.derive import derive, left_out
 from bgpcni.errors import CniError, InvalidConfiguration, IoFailure
 from bgpcni.kernel import links, vxlan
 from bgpcni.model import Announcement, Attachment, ExporterUse, State
-from bgpcni.node import interface, plan, reconcile, reload, without_agent
+from bgpcni.node import facts, interface, plan, reconcile, without_agent
 from bgpcni.node.failures import Failure
 from bgpcni.node.node import Node
 from bgpcni.node.reachability import Reachability
+from bgpcni.node.reload import waits_for
 from bgpcni.store import Stored
 
 if TYPE_CHECKING:
     from bgpcni.dataplane.dataplane import Received
     from bgpcni.exporter import Peer
 
-Document = dict[str, Any]
 SYNC_SECONDS = 10.0
-_REACHED = re.compile(r"maximum_prefix( \d+)? is reached[^;]*")
-"""What an exporter, or a table, says of a peer that has told more routes than are taken."""
+DRAIN_SECONDS = 30.0
 GONE = "gone"
+"""The state of an attachment that is up by its record, but has lost its link."""
+_REACHED = re.compile(r"maximum_prefix( \d+)? is reached[^;]*")
+"""How an exporter, or a table, says that a peer announced more routes than the configuration allows."""
+
+
+class Resident(Protocol):
+    """The agent, as far as commands need it."""
+
+    node: Node
+
+    def reload(self) -> None:
+        """Read agent.toml again. Raises CniError, and then nothing has changed."""
+
+    def drain(self, seconds: float) -> list[str]:
+        """Withdraw everything; the names of the exporters that are late."""
+        ...
 
 
 def failure(text: str) -> Document:
@@ -48,7 +62,7 @@ def failure(text: str) -> Document:
 
 
 def status(node: Node) -> tuple[Document, int]:
-    """Exit 1 if there are problems."""
+    """The state of the node and of its exporters, with every problem; exit 1 if there is one."""
     problems = list(_problems(node))
     exporters = {}
     for name, announcer in node.convergence.announcers().items():
@@ -67,11 +81,10 @@ def status(node: Node) -> tuple[Document, int]:
 
 def _problems(node: Node) -> Iterator[Document]:
     if node.drained:
-        yield {"code": "drained", "text": "everything was withdrawn by `bgpcni drain`; restart the agent to go on"}
-    if node.resident and not node.facts.has_bgp and "exabgp" in node.agent.default_exporters:
-        yield {"code": "no-bgp", "text": "agent.toml has no [bgp]: ExaBGP is not started, nothing is announced by it"}
-    elif node.resident and node.facts.has_bgp and not node.facts.neighbors:
-        yield {"code": "no-neighbors", "text": "agent.toml has no [[bgp.neighbors]]: ExaBGP is not started"}
+        yield {
+            "code": "drained",
+            "text": "`bgpcni drain` has withdrawn everything; restart the agent to announce again",
+        }
     if reason := node.store.unwritable():
         yield {"code": "disk", "text": f"no ADD is served: {reason}"}
     try:
@@ -112,7 +125,7 @@ def _problems(node: Node) -> Iterator[Document]:
             orphans += 1
         else:
             present.append(stored.attachment)
-            if node.resident and (reason := reload.waits_for(node, stored.attachment)):
+            if node.resident and (reason := waits_for(node, stored.attachment)):
                 handed[reason] += 1
     lacking = Counter(
         reason for item in present if item.exporters for reason in {why for _, why in left_out(item, node.facts)}
@@ -126,37 +139,43 @@ def _problems(node: Node) -> Iterator[Document]:
     if orphans:
         yield {"code": "orphans", "text": f"{orphans} attachments lost their link without a DEL"}
     if leaving:
-        yield {"code": "leaving", "text": f"{leaving} attachments are gone, their addresses held: not withdrawn yet"}
+        yield {
+            "code": "leaving",
+            "text": f"{leaving} attachments have ended, but their addresses are held until the withdrawal is confirmed",
+        }
     if begun and not node.resident:
-        yield {"code": "cut-short", "text": f"{begun} ADDs were cut short; the next call undoes them"}
+        yield {"code": "cut-short", "text": f"{begun} ADDs did not finish; the next call undoes them"}
 
 
 def _unusable(node: Node) -> Iterator[Document]:
-    """Exporters that agent.toml names and that cannot be used; ExaBGP without [bgp] has a word of its own."""
+    """The exporters that agent.toml names and that announce nothing, because they cannot be used or have no peers."""
     for use in plan.configured(node.agent) if node.resident else ():
+        code = "exporter-unusable"
         try:
             reason = catalog.objection(use, node.facts, f"exporters.{use.name}")
+            if catalog.load(use.type).takes_neighbors and not node.facts.has_bgp:
+                code, reason = "no-bgp", "agent.toml has no [bgp], so it is not started"
+            elif catalog.load(use.type).takes_neighbors and not node.facts.neighbors:
+                code, reason = "no-neighbors", "agent.toml has no [[bgp.neighbors]], so it is not started"
         except CniError as error:
             reason = error.msg
-        if reason and (use.type != "exabgp" or node.facts.has_bgp):
-            yield {"code": "exporter-unusable", "text": f"{use.name}: {reason}"}
+        if reason:
+            yield {"code": code, "text": f"{use.name}: {reason}"}
 
 
 # ---------------------------------------------------------------- attachments
 
 
 def attachments(node: Node) -> tuple[Document, int]:
-    """Every record that can be read, whatever its state; `gone`: up by its record, but its link is not; exit 0."""
+    """Every record that can be read, in any state; exit 0. `gone`: the record says up, but the link has gone."""
     found = []
     for stored in node.store.all():
         item = stored.attachment
         if item is None:
             continue
         found.append(
-            {
-                "network": item.network,
-                "containerID": item.container_id,
-                "ifname": item.ifname,
+            _named(item)
+            | {
                 "state": state_of(node, stored.state, item),
                 "netns": item.netns,
                 "hostVeth": item.host_veth,
@@ -168,8 +187,18 @@ def attachments(node: Node) -> tuple[Document, int]:
     return {"schema": 1, "attachments": found}, 0
 
 
+def _named(attachment: Attachment) -> Document:
+    """What an attachment is called in every document: its key, and its pod where the runtime named one."""
+    named: Document = {
+        "network": attachment.network,
+        "containerID": attachment.container_id,
+        "ifname": attachment.ifname,
+    }
+    return named | ({"pod": attachment.pod.model_dump()} if attachment.pod else {})
+
+
 def state_of(node: Node, state: State, attachment: Attachment | None) -> str:
-    """That of the record, but for what is up and has lost its link."""
+    """The state of the record, or GONE if that is up and the link has gone."""
     gone = state is State.UP and attachment is not None and interface.vanished(node.netlink, attachment)
     return GONE if gone else state.value
 
@@ -177,14 +206,16 @@ def state_of(node: Node, state: State, attachment: Attachment | None) -> str:
 # ---------------------------------------------------------------- routes
 
 
-def routes(node: Node) -> tuple[Document, int]:
-    """Exit 1 if any route is not announced."""
+def routes(node: Node, *, received: bool = False) -> tuple[Document, int]:
+    """This node's routes; exit 1 if any is not announced. `received`: those that peers announced to it."""
+    if received:
+        return _routes_received(node)
     found = [document for stored in node.store.all() for document in _routes_of(node, stored)]
     late = any(state["state"] != "announced" for route in found for state in route["exporters"].values())
     return {"schema": 1, "routes": found}, 1 if late else 0
 
 
-def received(node: Node) -> tuple[Document, int]:
+def _routes_received(node: Node) -> tuple[Document, int]:
     """The routes that peers announced, and what became of each; how many were refused, by reason."""
     if node.dataplane is None:
         return failure("only the agent learns routes, and none is running"), 1
@@ -196,15 +227,15 @@ def received(node: Node) -> tuple[Document, int]:
 
 
 def _received(item: Received) -> Document:
-    route, nlri = item.route, item.route.nlri
+    route, nlri, fields = item.route, item.route.nlri, item.route.nlri._asdict()
     return {
         "exporter": item.route_id.exporter,
         "peer": route.peer,
         "family": nlri.family.value,
         "nlri": str(nlri),
         "prefix": nlri.prefix,
-        "mac": nlri.mac,
-        "rd": nlri.rd,
+        "mac": fields.get("mac"),
+        "rd": fields.get("rd"),
         "vni": route.vni,
         "nextHop": route.attributes.next_hop,
         "routeTargets": list(route.attributes.route_targets),
@@ -223,9 +254,9 @@ def _received(item: Received) -> Document:
 
 
 def _routes_of(node: Node, stored: Stored) -> list[Document]:
-    attachment = stored.attachment
-    if attachment is None or not attachment.exporters or stored.state is State.ADDING:
+    if stored.attachment is None or not stored.attachment.exporters or stored.state is State.ADDING:
         return []
+    attachment = node.by_names_of_now(stored.attachment)
     try:
         announcements = derive(attachment, node.facts)
     except CniError:
@@ -236,7 +267,7 @@ def _routes_of(node: Node, stored: Stored) -> list[Document]:
     found = []
     for route in announcements:
         told = known.get(route.nlri, {})
-        # an exporter at work that does not know a route of what is gone has withdrawn it
+        # an exporter that is at work and does not know a route of an attachment that has ended has withdrawn it
         uses = [use for use in attachment.exporters if not gone or use.name in told or use.name not in at_work]
         if uses:
             states = {use.name: told.get(use.name) or _unasked(node, attachment, use, gone=gone) for use in uses}
@@ -248,7 +279,7 @@ def _routes_of(node: Node, stored: Stored) -> list[Document]:
 
 
 def _unasked(node: Node, attachment: Attachment, use: ExporterUse, *, gone: bool) -> RouteState:
-    """A route without an exporter's word on it: what the record says is all that is known.
+    """The state of a route of which the exporter says nothing: only the record is known.
 
     Without an agent the record of an exporter that needs none is up when the speaker has taken the routes.
     """
@@ -270,15 +301,13 @@ def _works_alone(use: ExporterUse) -> bool:
 
 
 def _route(attachment: Attachment, route: Announcement, states: Mapping[str, RouteState]) -> Document:
-    return {
-        "network": attachment.network,
-        "containerID": attachment.container_id,
-        "ifname": attachment.ifname,
+    fields = route.nlri._asdict()
+    return _named(attachment) | {
         "family": route.nlri.family.value,
         "nlri": str(route.nlri),
         "prefix": route.nlri.prefix,
-        "mac": route.nlri.mac or (route.endpoint.mac if route.endpoint else None),
-        "rd": route.nlri.rd,
+        "mac": fields.get("mac") or (route.endpoint.mac if route.endpoint else None),
+        "rd": fields.get("rd"),
         "vni": route.vni,
         "nextHop": route.next_hop,
         "exportRT": list(route.export_rt),
@@ -294,11 +323,11 @@ def _route(attachment: Attachment, route: Announcement, states: Mapping[str, Rou
 
 
 def peers(node: Node) -> tuple[Document, int]:
-    """Exit 1 if any session is not Established."""
+    """The BGP sessions of all exporters; exit 1 if one is not Established."""
     found = []
     for name, announcer in node.convergence.announcers().items():
         for peer in _peers(node, announcer):
-            document = asdict(peer)
+            document = peer._asdict()
             document["lastError"] = document.pop("last_error")
             found.append({"exporter": name, **document, "families": list(peer.families)})
     down = any(peer["state"] != "Established" for peer in found)
@@ -306,14 +335,16 @@ def peers(node: Node) -> tuple[Document, int]:
 
 
 def _peers(node: Node, announcer: Announcer) -> list[Peer]:
-    """An exporter's peers; of those in agent.toml it is said why no session can begin, where the node lacks that."""
+    """An exporter's peers. If the node lacks what sessions need, it is said for the peers that agent.toml names."""
     found = announcer.peers()
     if all(peer.state == "Established" for peer in found):
         return found
-    reason = facts.absent(node.netlink, node.facts)
-    ours = {neighbor.address for neighbor in node.facts.neighbors} if reason else ()
+    mine = announcer.node
+    place = "bgp" if mine.local_address == node.facts.local_address else f"exporters.{announcer.name}"
+    reason = facts.absent(node.netlink, mine.local_address, place) if mine.neighbors else ""
+    ours = {neighbor.address for neighbor in mine.neighbors} if reason else ()
     return [
-        replace(peer, last_error="; ".join(filter(None, (reason, peer.last_error))))
+        peer._replace(last_error="; ".join(filter(None, (reason, peer.last_error))))
         if peer.address in ours and peer.state != "Established"
         else peer
         for peer in found
@@ -337,10 +368,14 @@ def explain(node: Node, what: str) -> tuple[Document, int]:
                 item["steps"].append(_failed(failed))
             found.append(item)
     for failed in failures.values():
-        named = {"network": failed.network or "?", "containerID": failed.container_id, "ifname": failed.ifname}
+        named: Document = {
+            "network": failed.network or "?", "containerID": failed.container_id, "ifname": failed.ifname,
+            **({"pod": failed.pod.model_dump()} if failed.pod else {}),
+        }  # fmt: skip
         found.append({**named, "steps": [_failed(failed)]})
     if not found:
-        text = f"nothing here matches {what!r}: no container ID, address, prefix, network, MAC or veth"
+        kinds = "container ID, pod (NAMESPACE/NAME), address, prefix, network, MAC or veth"
+        text = f"nothing here matches {what!r}: no {kinds}"
         if not node.resident:
             text += (
                 "; no agent is running, so ADDs that failed are not remembered: their errors are in the runtime's log"
@@ -357,7 +392,7 @@ def _matches(stored: Stored, what: str) -> bool:
         return False
     if len(what) >= 6 and attachment.container_id.startswith(what):
         return True
-    if what.lower() == attachment.mac or what == attachment.host_veth:
+    if what.lower() == attachment.mac or what in (attachment.host_veth, attachment.pod and str(attachment.pod)):
         return True
     own = [ip_address(item.address.partition("/")[0]) for item in attachment.addresses]
     try:
@@ -408,12 +443,7 @@ def _explain(node: Node, stored: Stored) -> Document:
             steps.append(_step("route", state["state"], state["since"], detail))
     if not attachment.exporters:
         steps.append(_step("route", "none", "", "this network has no exporters"))
-    return {
-        "network": attachment.network,
-        "containerID": attachment.container_id,
-        "ifname": attachment.ifname,
-        "steps": steps,
-    }
+    return {**_named(attachment), "steps": steps}
 
 
 def _failed(failed: Failure) -> Document:
@@ -442,7 +472,7 @@ def _step(name: str, state: str, since: str, detail: str) -> Document:
 
 
 def sync(node: Node) -> tuple[Document, int]:
-    """Retry what is late, once; exit 1 if something still is."""
+    """Try once more whatever is late; exit 1 if something is still late."""
     deadline = time.monotonic() + (SYNC_SECONDS if node.resident else 0)
     node.convergence.retry()
     if node.dataplane is not None:
@@ -459,21 +489,33 @@ def sync(node: Node) -> tuple[Document, int]:
 
 
 def _settle(node: Node) -> None:
-    """Take every attachment that is not as it should be as far as it goes."""
+    """Reconcile every attachment that is not as it should be."""
     if not node.resident:
         without_agent.settle_all(node)
         return
     for key in list(reconcile.concerned(node)):
         try:
             reconcile.settle(node, key)
-        except (CniError, OSError):  # the worker has it, or says what is wrong
+        except (CniError, OSError):  # the worker does it, or reports what is wrong
             node.nudges.nudge(key)
 
 
+def drain(agent: Resident) -> tuple[Document, int]:
+    """Withdraw every route and end the speaker; exit 1 if an exporter is late."""
+    late = agent.drain(DRAIN_SECONDS)
+    return {"schema": 1, "drained": not late, "late": late}, 1 if late else 0
+
+
+def reload(agent: Resident) -> tuple[Document, int]:
+    """Read agent.toml again and apply it."""
+    agent.reload()
+    return {"schema": 1, "reloaded": True}, 0
+
+
 def release(node: Node, container_id: str, *, force: bool) -> tuple[Document, int]:
-    """Give up waiting for the confirmation of a container's withdrawals: addresses and records go now."""
+    """Stop waiting until a container's withdrawals are confirmed, and release its addresses and records now."""
     if not force:
-        raise InvalidConfiguration("release gives an address back that a peer may still have a route to: add --force")
+        raise InvalidConfiguration("release gives back an address to which a peer may still have a route: add --force")
     released = []
     for stored in list(node.store.all()):
         attachment = stored.attachment
@@ -485,7 +527,7 @@ def release(node: Node, container_id: str, *, force: bool) -> tuple[Document, in
                 continue
             if again.state is State.UP and not interface.vanished(node.netlink, again.attachment):
                 raise InvalidConfiguration(f"{attachment.key} is up: DEL it first")
-            reconcile.give_up(node, again.attachment)
+            reconcile.end_unconfirmed(node, again.attachment)
             released.append(str(attachment.key))
     if not released:
         return failure(f"no attachment of container {container_id!r}"), 1

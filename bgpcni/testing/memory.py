@@ -1,13 +1,13 @@
 """An exporter whose speaker is a dictionary, for tests: it speaks the real contract and fails when told to.
 
-`mishaps` are taken one for each verb call, in order; when none is left everything works.
+Each call of a method takes the next of `mishaps`; when none is left, everything works.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
@@ -24,7 +24,7 @@ class Memory(Exporter):
     """`table`: what the speaker announces for us. `foreign`: what it announces for others."""
 
     families = frozenset(Family)
-    acks: ClassVar[Literal["accepted", "sent", "acked"]] = "sent"
+    acks: Literal["accepted", "sent", "acked"] = "sent"
 
     class Config(Exporter.Config):
         url: str = ""
@@ -106,4 +106,4 @@ class Memory(Exporter):
 
 
 def void(_: object) -> None:
-    """For lambdas whose value is of no interest."""
+    """Does nothing and returns None, for lambdas."""

@@ -1,0 +1,92 @@
+"""The commands about a node: each one's name, help and parameters, and which function answers it and renders it.
+
+The parser and help of the command line (`operator.cli`) and the dispatcher of the agent (`agent.commands`) are made
+from this table. A new command is a row here and a function of its name in `answers` and in `render`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from bgpcni.commands import Document
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorCommand:
+    """`help`: the first line says what it does. `parameters` reach the answer as keyword arguments of their names.
+
+    `needs_agent`: it works on the running agent. The others work on a node, and so also without an agent.
+    """
+
+    name: str
+    help: str
+    parameters: tuple[click.Parameter, ...] = ()
+    needs_agent: bool = False
+
+    def answer(self, subject: Any, arguments: Mapping[str, Any]) -> tuple[Document, int]:
+        """The document and the exit code. `subject`: a Node, or the agent if the command needs one.
+
+        Raises CniError.
+        """
+        from bgpcni.commands import answers  # the command line does not need them while an agent answers
+
+        document, code = getattr(answers, self._function)(subject, **arguments)
+        return document, code
+
+    def text(self, document: Document) -> str:
+        """The document for people."""
+        from bgpcni.commands import render
+
+        return str(getattr(render, self._function)(document))
+
+    @property
+    def _function(self) -> str:
+        return self.name.replace("-", "_")
+
+    def arguments(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments in a request. Raises click.UsageError for one that is missing or of the wrong type."""
+        context = click.Context(click.Command(self.name))
+        found = {}
+        for parameter in self.parameters:
+            value = asked.get(str(parameter.name))
+            if value is None and parameter.required:
+                raise click.MissingParameter(ctx=context, param=parameter)
+            if value is None and isinstance(parameter, click.Option) and parameter.is_flag:
+                value = False
+            found[str(parameter.name)] = parameter.type_cast_value(context, value)
+        return found
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        OperatorCommand("status", "Is everything in order? The exit code is 1 if there are problems."),
+        OperatorCommand("attachments", "Every interface that bgpcni made or announces."),
+        OperatorCommand(
+            "routes",
+            "Every route that should be announced, and how far it got. The exit code is 1 if one is not announced.",
+            (click.Option(["--received"], is_flag=True, help="Show the routes that peers announced to this node."),),
+        ),
+        OperatorCommand("peers", "The BGP sessions. The exit code is 1 if one is not Established."),
+        OperatorCommand(
+            "explain",
+            "Every step from the request to the route of WHAT: a container ID, pod, address, prefix or network.",
+            (click.Argument(["what"]),),
+        ),
+        OperatorCommand("sync", "Try once more whatever is late. The exit code is 1 if something is still late."),
+        OperatorCommand(
+            "release",
+            "Give back the addresses of container ID although its withdrawal is not confirmed.",
+            (
+                click.Argument(["container_id"], metavar="ID"),
+                click.Option(["--force"], is_flag=True, help="Do it although a peer may still route to the address."),
+            ),
+        ),
+        OperatorCommand("drain", "Withdraw every route and end the speaker.", needs_agent=True),
+        OperatorCommand("reload", "Read agent.toml again. A file with an error changes nothing.", needs_agent=True),
+    )
+}

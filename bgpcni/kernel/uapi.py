@@ -1,0 +1,114 @@
+"""The kernel's numbers and structures, under the names of its own headers (linux/netlink.h, rtnetlink.h, if_link.h, …).
+
+Each stands here once, and nothing else does. pyroute2 has most of them too, but its import takes longer than an ADD.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+# linux/netlink.h
+NLMSGHDR = Struct("=IHHII")
+"""struct nlmsghdr: length, type, flags, sequence number, port."""
+NLATTR = Struct("=HH")
+"""struct nlattr: length, type."""
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_ECHO, NLM_F_DUMP_INTR = 0x001, 0x004, 0x008, 0x010
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
+NLM_F_DUMP = 0x300
+NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLMSGERR_ATTR_MSG = 1
+NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
+NETLINK_NETFILTER = 12
+NETLINK_LISTEN_ALL_NSID, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 8, 11, 12
+
+# sys/socket.h, linux/socket.h
+SOL_NETLINK = 270
+AF_BRIDGE, AF_MPLS = 7, 28
+SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_NETNS_COOKIE = 26, 33, 71
+
+# linux/rtnetlink.h
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
+RTM_NEWADDR, RTM_GETADDR = 20, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
+RTM_NEWNSID, RTM_DELNSID, RTM_GETNSID = 88, 89, 90
+RTM_GETVLAN = 114
+RTNLGRP_LINK, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_NSID = 1, 7, 9, 11, 28
+
+RTMSG = Struct("=BBBBBBBBI")
+"""struct rtmsg: family, destination length, source length, TOS, table, protocol, scope, type, flags."""
+RTNEXTHOP = Struct("=HBBi")
+"""struct rtnexthop: length, flags, hops, interface index."""
+RTN_UNICAST, RTN_LOCAL, RTN_BLACKHOLE, RTN_UNREACHABLE = 1, 2, 6, 7
+RTPROT_BOOT, RTPROT_RA = 3, 9
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
+RT_TABLE_COMPAT, RT_TABLE_MAIN = 252, 254
+RTM_F_CLONED, RTM_F_FIB_MATCH = 0x200, 0x2000
+RTNH_F_ONLINK = 4
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_MULTIPATH = 1, 4, 5, 6, 8, 9
+RTA_TABLE, RTA_VIA, RTA_ENCAP_TYPE, RTA_ENCAP = 15, 18, 21, 22
+RTAX_MTU, RTAX_ADVMSS = 2, 8
+
+# linux/lwtunnel.h, mpls_iptunnel.h
+LWTUNNEL_ENCAP_MPLS = 1
+MPLS_IPTUNNEL_DST = 1
+
+# linux/net_namespace.h
+NETNSA_NSID, NETNSA_FD = 1, 3
+
+# linux/if_addr.h
+IFADDRMSG = Struct("=BBBBI")
+"""struct ifaddrmsg: family, prefix length, flags, scope, interface index."""
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_TARGET_NETNSID = 1, 2, 4, 8, 10
+IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x02, 0x08, 0x40
+
+# linux/if.h, if_link.h
+IFINFOMSG = Struct("=BxHiII")
+"""struct ifinfomsg: family, device type, interface index, flags, which of the flags are meant."""
+IFF_UP, IFF_PROMISC = 0x1, 0x100
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
+IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 18, 20, 26, 27, 28
+IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
+IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 37, 46
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY = 1, 22
+IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
+VETH_INFO_PEER = 1
+IFLA_VLAN_ID = 1
+IFLA_VRF_TABLE = 1
+IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6 = 4, 17
+IFLA_BR_VLAN_FILTERING = 7
+IFLA_BRPORT_MODE, IFLA_BRPORT_LEARNING, IFLA_BRPORT_NEIGH_SUPPRESS, IFLA_BRPORT_ISOLATED = 4, 8, 32, 33
+
+# linux/if_bridge.h
+IFLA_BRIDGE_FLAGS, IFLA_BRIDGE_VLAN_INFO = 0, 2
+BRIDGE_FLAGS_MASTER = 1
+BRIDGE_VLAN_INFO = Struct("=HH")
+"""struct bridge_vlan_info: flags, VLAN."""
+BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED = 0x2, 0x4
+BRIDGE_VLAN_INFO_RANGE_BEGIN, BRIDGE_VLAN_INFO_RANGE_END = 0x8, 0x10
+BR_VLAN_MSG = Struct("=BxxxI")
+"""struct br_vlan_msg: family, interface index."""
+BRIDGE_VLANDB_ENTRY, BRIDGE_VLANDB_ENTRY_INFO, BRIDGE_VLANDB_ENTRY_RANGE = 1, 1, 2
+
+# linux/neighbour.h
+NDMSG = Struct("=BxxxiHBB")
+"""struct ndmsg: family, interface index, state, flags, type."""
+NDA_DST, NDA_LLADDR, NDA_VNI, NDA_IFINDEX, NDA_MASTER, NDA_PROTOCOL = 1, 2, 7, 8, 9, 12
+NTF_USE, NTF_SELF, NTF_MASTER, NTF_EXT_LEARNED = 0x01, 0x02, 0x04, 0x10
+NUD_REACHABLE, NUD_FAILED, NUD_NOARP, NUD_PERMANENT = 0x02, 0x20, 0x40, 0x80
+
+# linux/netfilter.h, netfilter/nfnetlink.h, nf_tables.h
+NFPROTO_INET, NFPROTO_BRIDGE = 1, 7
+NFGENMSG = Struct("!BBH")
+"""struct nfgenmsg: family, version, resource (a batch: the subsystem)."""
+NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
+NFNL_SUBSYS_NFTABLES = 10
+NFT_MSG_NEWSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_DELSETELEM = 12, 13, 14
+NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS = 1, 2, 3
+NFTA_LIST_ELEM = 1
+NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_USERDATA = 1, 2, 6
+NFTA_DATA_VALUE, NFTA_DATA_VERDICT = 1, 2
+NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN = 1, 2
+NFT_GOTO = -4

@@ -1,0 +1,44 @@
+"""The table of commands: what it promises of each command is there."""
+
+from __future__ import annotations
+
+import inspect
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from bgpcni.commands import answers, render
+from bgpcni.commands.table import COMMANDS, OperatorCommand
+from bgpcni.operator.cli import main
+
+FIXED = ["status", "attachments", "routes", "peers", "explain", "reload", "drain", "sync", "release"]
+"""The commands that other people's scripts rely on."""
+
+
+def test_the_commands_that_scripts_rely_on_are_there() -> None:
+    assert set(FIXED) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_every_command_has_an_answer_a_text_and_a_line_of_help(command: OperatorCommand) -> None:
+    """The answer takes exactly the parameters of the row, so that no command fails only when it is typed."""
+    subject, *rest = inspect.signature(getattr(answers, command.name)).parameters
+    assert subject == ("agent" if command.needs_agent else "node")
+    assert rest == [parameter.name for parameter in command.parameters]
+    assert callable(getattr(render, command.name))
+    shown = CliRunner().invoke(main, [command.name, "--help"])
+    assert shown.exit_code == 0
+    assert command.help.split()[0] in shown.output
+    assert "--json" in shown.output
+    assert "--socket" in shown.output
+
+
+def test_a_flag_that_was_not_sent_is_off() -> None:
+    assert COMMANDS["release"].arguments({"container_id": "c1"}) == {"container_id": "c1", "force": False}
+
+
+def test_an_argument_that_was_not_sent_is_named() -> None:
+    with pytest.raises(click.UsageError) as caught:
+        COMMANDS["explain"].arguments({})
+    assert "what" in caught.value.format_message().lower()
