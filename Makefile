@@ -5,13 +5,14 @@ SHELL := /bin/bash
 PYTEST_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup venv demo test unit integration soak lint format bench clean
+.PHONY: help setup venv demo test unit integration kubernetes soak lint format bench clean
 
 help:
 	@echo 'make demo         show ADD, ping and DEL step by step, with FRR and a node in two network namespaces (root)'
 	@echo 'make test         run all tests: the unit tests, then the integration tests (root)'
 	@echo 'make unit         run the tests that need neither root nor other programs'
 	@echo 'make integration  run the tests with real kernels, speakers and runtimes (root)'
+	@echo 'make kubernetes   run the tests of the Kubernetes API against the cluster of $$KUBECONFIG (root); see integration/README.md'
 	@echo 'make soak         run the chaos tests for longer: ten seeds, twelve rounds each (root); see integration/README.md'
 	@echo 'make lint         run ruff, mypy --strict, and import-linter for the layers'
 	@echo 'make format       let ruff format the code'
@@ -37,6 +38,10 @@ unit: venv
 
 integration: setup
 	$(BIN)/pytest integration -n 4 --dist loadfile --durations=40 $(PYTEST_FLAGS)
+
+kubernetes: setup
+	@[ -n "$${KUBECONFIG:-}" ] || { echo 'make kubernetes: KUBECONFIG names no cluster' >&2; exit 1; }
+	BGPCNI_KUBECONFIG=$$KUBECONFIG $(BIN)/pytest integration/test_kubernetes_agent.py integration/test_kubernetes_kubectl.py -v $(PYTEST_FLAGS)
 
 soak: export BGPCNI_CHAOS_SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 soak: export BGPCNI_CHAOS_ROUNDS ?= 12

@@ -15,7 +15,7 @@ from bgpcni.agent.agent import Running, Unmeasured
 from bgpcni.config.agent import AgentConfig, load
 from bgpcni.convergence import catalog
 from bgpcni.dataplane.dataplane import DataPlane
-from bgpcni.errors import InvalidConfiguration, IoFailure
+from bgpcni.errors import InvalidConfiguration, IoFailure, TryAgain
 from bgpcni.model import Address, Announcement, Attachment, ExporterUse, Nlri, NodeFacts, State
 from bgpcni.node import facts, interface, plan
 from bgpcni.store import Store
@@ -285,3 +285,34 @@ def test_a_reload_waits_while_exporters_are_let_go_of(running: Running, monkeypa
     running.worker._retire()
     reload.join(SECONDS)
     assert order == ["let go", "reloaded"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", 'store = "kubernetes"'),
+        ('store = "kubernetes"', 'store = "kubernetes"\nnode = "other"'),
+        ('store = "kubernetes"', 'store = "kubernetes"\nkubernetes = {kubeconfig = "/other"}'),
+    ],
+)
+def test_a_reload_does_not_move_the_node_to_another_cluster(running: Running, before: str, after: str) -> None:
+    """Who this node is in its cluster is settled at the agent's start; the refusal names the keys."""
+    file = running._config_path
+    text = file.read_text()
+    file.write_text(f"{text}[cluster]\n{before}\n" if before else text)
+    running.node.agent = load(file)
+    file.write_text(f"{text}[cluster]\n{after}\n")
+    with pytest.raises(TryAgain, match=r"cluster\.store, cluster\.node, .* cannot change while the agent runs"):
+        running.reload()
+
+
+def test_a_reload_takes_up_what_else_the_cluster_is_told(running: Running) -> None:
+    """`network` and `unready_after` are read anew by whoever needs them."""
+    file = running._config_path
+    text = file.read_text() + '[cluster]\nstore = "kubernetes"\n'
+    file.write_text(text)
+    running.node.agent = load(file)
+    file.write_text(f'{text}kubernetes = {{network = "/other", unready_after = 60}}\n')
+    running.reload()
+    assert running.node.agent.cluster is not None
+    assert running.node.agent.cluster.kubernetes.unready_after == 60

@@ -13,6 +13,8 @@ from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Family
 
 BGP = '[bgp]\nasn = 64512\nrouter_id = "10.0.0.1"\nlocal_address = "10.0.0.1"\n'
+CLUSTER = '[cluster]\nstore = "kubernetes"\n'
+KUBERNETES = CLUSTER + "[cluster.kubernetes]\n"
 NEIGHBOR = '[[bgp.neighbors]]\naddress = "10.0.0.254"\nasn = 64512\n'
 
 
@@ -64,6 +66,15 @@ def test_the_shipped_sample_is_understood() -> None:
         ('[polciy]\nvni = ["1"]', "polciy: unknown key; did you mean 'policy'?"),
         ('[policy]\nVNIs = ["1"]', "policy.VNIs: unknown key; did you mean 'vni'?"),
         ('[networks.red]\nexporter = ["x"]', "networks.red.exporter: unknown key; did you mean 'exporters'?"),
+        ("[cluster]", "cluster.store: missing"),
+        ('[cluster]\nstore = "consul"', "cluster.store: should be 'kubernetes'"),
+        (CLUSTER + 'node = "Node_1"', "cluster.node: 'Node_1' is no node's name"),
+        (CLUSTER + 'nodes = "a"', "cluster.nodes: unknown key; did you mean 'node'?"),
+        (KUBERNETES + 'kubeconfig = "config"', "cluster.kubernetes.kubeconfig: 'config' is not an absolute path"),
+        (KUBERNETES + "network = 1", "cluster.kubernetes.network: "),
+        (KUBERNETES + "unready_after = -1", "cluster.kubernetes.unready_after: -1 is below 0"),
+        (KUBERNETES + "unready_after = true", "cluster.kubernetes.unready_after: should be a number"),
+        (KUBERNETES + "unready-after = 1", "unready-after: unknown key; did you mean 'unready_after'?"),
         ("[bgp]\nasn = 1", "bgp.router_id: missing; bgp.local_address: missing"),
         (BGP.replace("64512", "0"), "bgp.asn: 0 is below 1"),
         (BGP.replace('router_id = "10.0.0.1"', 'router_id = "0.0.0.0"'), "bgp.router_id: '0.0.0.0' is not a router ID"),
@@ -141,3 +152,24 @@ def test_policy_prefixes_hold_for_both_families() -> None:
     for address in ("192.0.2.1/24", "2001:db9::1/64"):
         with pytest.raises(InvalidConfiguration, match="not allowed by"):
             policy.refuse_addresses([address])
+
+
+def test_a_cluster_is_asked_for_by_its_store_alone(tmp_path: Path) -> None:
+    """Everything else has a default: the pod's service account, the usual net.d, a node that is never unready."""
+    path = tmp_path / "agent.toml"
+    path.write_text(CLUSTER)
+    table = load(path).cluster
+    assert table is not None
+    assert (table.node, table.kubernetes.kubeconfig, table.kubernetes.network) == (None, None, None)
+    assert (table.kubernetes.conf_dir, table.kubernetes.unready_after) == ("/etc/cni/net.d", 0)
+    path.write_text(KUBERNETES + 'network = "/etc/bgpcni/network.conflist"\nunready_after = 300\n')
+    table = load(path).cluster
+    assert table is not None
+    assert (table.kubernetes.network, table.kubernetes.unready_after) == ("/etc/bgpcni/network.conflist", 300)
+
+
+def test_without_a_cluster_there_is_none(tmp_path: Path) -> None:
+    """agent.toml is all there is."""
+    path = tmp_path / "agent.toml"
+    path.write_text("")
+    assert load(path).cluster is None

@@ -13,6 +13,7 @@ ROOT = Path(bgpcni.__file__).parent
 NAMES = re.compile(r"\b(exabgp|bagpipe|gobgp)\b|^frr$", re.IGNORECASE)
 FIXED = {
     ("config/agent.py", "exabgp"),  # the default of default_exporters
+    ("cluster/network.py", "bagpipe"),  # the second name of the plugin
     ("node/plan.py", "bagpipe"),  # `type: bagpipe` without exporters means this one
 }
 """Where the public interface itself names an exporter."""

@@ -11,7 +11,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,11 @@ from bgpcni import locks
 from bgpcni.agent import commands
 from bgpcni.agent.server import Server
 from bgpcni.agent.signals import Signals
-from bgpcni.agent.watch import Watch
+from bgpcni.agent.standing import Standing
+from bgpcni.agent.watch import Look, Watch
 from bgpcni.agent.worker import Worker
 from bgpcni.cni.environment import Command
-from bgpcni.config.agent import AgentConfig, load
+from bgpcni.config.agent import AgentConfig, ClusterTable, load
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.dataplane.dataplane import DataPlane, Inbox
@@ -39,6 +40,7 @@ from bgpcni.store import Store
 
 if TYPE_CHECKING:
     from bgpcni.agent.metrics import Measures
+    from bgpcni.cluster.duties import Duties
 
 log = logging.getLogger(__name__)
 WORKER_SECONDS = 10.0
@@ -114,16 +116,19 @@ class Running:
         self.worker = Worker(self.node)
         self._monitor = Monitor(self.worker.link_gone, self.worker.namespace_changed, self.worker.look_at_all)
         self._server = Server(measures.counted(self.call), self.command)
+        self._duties = _duties(self.node, Standing(self.node, self._dataplane, self.call))
         looks = {
             "run-dir": self._keep_run_dir,
             "configuration": self._keep_configuration,
             "local-address": self._keep_local_address,
+            **self._duties.looks,
         }
         self._watch = Watch(looks, amiss)
         measures.watch(self.node)
 
     def run(self, signals: Signals) -> None:
         """Serve until SIGTERM or SIGINT. SIGHUP reloads."""
+        self._duties.begin()
         self._server.listen(self._socket_path)
         self._watch.look()
         self.node.convergence.employ(plan.configured(self.node.agent))
@@ -136,6 +141,7 @@ class Running:
         self._thread("monitor", self._monitor.run)
         worker = self._thread("worker", self.worker.run)
         self._server.serve()
+        self._duties.start()
         self._thread("watch", self._watch.run)
         self.worker.retire_soon()
         log.info("serving on %s", self._socket_path)
@@ -144,6 +150,7 @@ class Running:
                 break
             self._thread("reload", self._hangup)
         log.info("ending; routes stay announced")
+        self._duties.stop()
         self._watch.stop()
         self._server.close()
         self._monitor.stop()
@@ -245,6 +252,8 @@ class Running:
                 raise TryAgain("this node is drained: restart the agent, which reads its configuration anew")
             if (config.run_dir, config.data_dir) != (node.agent.run_dir, node.agent.data_dir):
                 raise TryAgain("run_dir and data_dir cannot change while the agent runs: restart it")
+            if _membership(config) != _membership(node.agent):
+                raise TryAgain(f"{_MEMBERSHIP} cannot change while the agent runs: restart it")
             facts.refuse_passwords(config)
             known = facts.resolve(config)
             reload.refuse(node, config, known)
@@ -303,6 +312,41 @@ class Running:
         thread = threading.Thread(target=target, name=name, daemon=True)
         thread.start()
         return thread
+
+
+class Alone:
+    """No cluster: agent.toml is all there is, and the library of the cluster's client costs 11 MB."""
+
+    looks: Mapping[str, Look] = {}
+
+    def begin(self) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+def _duties(node: Node, standing: Standing) -> Alone | Duties:
+    if node.agent.cluster is None:
+        return Alone()
+    try:
+        from bgpcni.cluster.duties import Duties
+    except ImportError as error:
+        text = f"its client is not installed ({error}): pip install 'bgpcni[kubernetes]'"
+        raise InvalidConfiguration(f"cluster.store: kubernetes: {text}") from None
+    return Duties(lambda: node.agent.cluster or ClusterTable(store="kubernetes"), standing, node.boot_id)
+
+
+_MEMBERSHIP = "cluster.store, cluster.node, kubeconfig and conf_dir of cluster.kubernetes"
+
+
+def _membership(config: AgentConfig) -> tuple[str | None, ...] | None:
+    """What of `[cluster]` a reload cannot change."""
+    table = config.cluster
+    return None if table is None else (table.store, table.node, table.kubernetes.kubeconfig, table.kubernetes.conf_dir)
 
 
 class Unmeasured:

@@ -1,1 +1,4 @@
-"""The cluster: objects that configure many nodes, the stores that keep them, and what a node owes its cluster."""
+"""The cluster: its objects, the stores that keep them, and this node as a member of it.
+
+Imported only if agent.toml has `[cluster]`; plugin calls never import it.
+"""

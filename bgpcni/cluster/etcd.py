@@ -83,7 +83,7 @@ class Etcd(Store):
         create = _below(self._prefix + "/") | {"start_revision": str(int(revision) + 1), "progress_notify": True}
         stream = self._tried(lambda client: self._opened(client, create))
         try:
-            for line in stream.iter_lines(chunk_size=None):
+            for line in stream.iter_lines(chunk_size=65536):
                 if not line:
                     continue
                 try:

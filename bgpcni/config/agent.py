@@ -221,6 +221,22 @@ class PolicyTable(Table):
                 raise InvalidConfiguration(f"ipam: subnet {wanted} is not allowed by [policy] prefixes of this node")
 
 
+def _node_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", value):
+        raise ValueError(f"{value!r} is no node's name: lower case letters, digits, '-' and '.'")
+    return value
+
+
+class KubernetesTable(Table):
+    """`[cluster.kubernetes]`. `network`: the template of the network configuration that the agent puts into `conf_dir`;
+    `unready_after`: seconds without any BGP session until the node says so, 0 for never."""
+
+    kubeconfig: PathText | None = None
+    network: PathText | None = None
+    conf_dir: PathText = str(paths.CONF_DIR)
+    unready_after: Annotated[float, Field(ge=0, le=86400)] = 0.0
+
+
 def _endpoint(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
@@ -253,15 +269,18 @@ class EtcdTable(Table):
 class ClusterTable(Table):
     """`[cluster]`. `node` absent: $NODE_NAME or the host's name. `labels`: with etcd; Kubernetes nodes have theirs."""
 
-    store: Literal["etcd"]
-    node: str | None = None
+    store: Literal["etcd", "kubernetes"]
+    node: Annotated[str, AfterValidator(_node_name)] | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     etcd: EtcdTable | None = None
+    kubernetes: KubernetesTable = Field(default_factory=KubernetesTable.model_construct)
 
     @model_validator(mode="after")
     def _complete(self) -> ClusterTable:
         if self.store == "etcd" and self.etcd is None:
             raise ValueError("etcd: missing, store etcd needs [cluster.etcd] with endpoints")
+        if self.store == "kubernetes" and self.labels:
+            raise ValueError("labels: with store kubernetes the labels are those of the Node")
         return self
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -266,13 +267,16 @@ def install(bin_dir: Path | None, conf_dir: Path) -> None:
 @_places
 def uninstall(bin_dir: Path | None, conf_dir: Path) -> None:
     """Remove what install has installed. Changed configurations and records stay."""
+    from bgpcni.cluster import network
     from bgpcni.launcher import install as installer
 
     try:
+        written = (conf_dir / network.NAME,) if network.take_away(conf_dir) else ()  # before the plugin that it names
         uninstalled = installer.uninstall(installer.places_to_clear(bin_dir), conf_dir)
     except CniError as error:
         click.echo(f"bgpcni uninstall: {error.msg}", err=True)
         sys.exit(1)
+    uninstalled = replace(uninstalled, removed=(*written, *uninstalled.removed))
     click.echo(installer.render_uninstalled(uninstalled))
     if left := installer.attached(_data_dir()):
         text = f"{left} interfaces of containers are still there, and runtimes need the plugin to delete them"

@@ -73,7 +73,7 @@ class Surroundings:
         self._mtu: int | None = None
 
     def payload(self, family: str = "evpn") -> int:
-        """The largest MTU of a container whose packets fit the underlay whole, in a tunnel or with a label; octets.
+        """The largest MTU (octets) of containers whose packets fit the underlay: in a tunnel, with a label or plain.
 
         The underlay is the way to our neighbours. If another speaker has them all, it is the default route.
         """
@@ -82,7 +82,7 @@ class Surroundings:
             uplinks = self.uplinks() if self.facts.neighbors else self._ways([_FAR[local.version]])
             found = [links.find(self.netlink, index=index) for index in uplinks]
             self._mtu = min((link.mtu for link in found if link), default=1500)
-        return self._mtu - (4 if family == "vpn" else vxlan.OVERHEAD[local.version])
+        return self._mtu - {"unicast": 0, "vpn": 4}.get(family, vxlan.OVERHEAD[local.version])
 
     def uplinks(self) -> set[int]:
         """The links by which the neighbours are reached."""
