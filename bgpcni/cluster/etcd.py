@@ -238,7 +238,9 @@ def _plain(text: str) -> str:
     return base64.b64decode(text).decode(errors="replace")
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
+    if isinstance(error.__context__, requests.RequestException):  # etcd3gw wraps it, and repeats all of it
+        error = error.__context__
     text = getattr(error, "detail_text", None) or str(error)
     with contextlib.suppress(ValueError, KeyError, TypeError):
         text = json.loads(text)["message"]

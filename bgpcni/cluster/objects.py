@@ -322,10 +322,10 @@ def parse(document: Any, place: str = "") -> Object:
         raise InvalidConfiguration(f"{where}{kind} {name}: {describe(error, model=KINDS[kind])}") from None
 
 
-def contradictions(objects: Iterable[Object]) -> Iterator[str]:
-    """What cannot be true of these objects together: pools that overlap."""
+def contradictions(objects: Iterable[Object]) -> Iterator[tuple[Path, str]]:
+    """What cannot be true of these objects together: pools that overlap. Of two, the later one is blamed."""
     pools = [(item.metadata.name, ip_network(cidr)) for item in objects if isinstance(item, IPPool)
              for cidr in item.spec.cidrs]  # fmt: skip
     for (one, first), (other, second) in combinations(pools, 2):
         if one != other and first.version == second.version and first.overlaps(second):
-            yield f"IPPool {other}: spec.cidrs: {second} overlaps {first} of IPPool {one}"
+            yield ("IPPool", other), f"spec.cidrs: {second} overlaps {first} of IPPool {one}"
