@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from bgpcni.node import facts
 from integration.etcd import Member
 from integration.lab import Frr, Lab, Neighbor, Node, link, until
+from integration.lab.inside import Inside
 from integration.lab.node import BGPCNI
 
 STORE = "198.18.99.1"
@@ -126,7 +128,7 @@ def test_one_document_for_all_nodes(lab: Lab, cluster: Cluster) -> None:
     assert cluster.apply(only_second) == {"tor": "unchanged"}
     cluster.delete("bgppeers", "tor")
     until(lambda: cluster.sessions() == [False, False], "the end of both sessions")
-    assert cluster.by_peers(1) == set()
+    until(lambda: cluster.by_peers(1) == set(), "`peers` without it")
     assert cluster.own.paths(prefix)
     assert cluster.begun(cluster.own, cluster.nodes[0].address) == 1
     assert cluster.begun(cluster.frr, cluster.nodes[1].address) == 1
@@ -194,3 +196,22 @@ def test_nodes_find_each_other(lab: Lab, cluster: Cluster) -> None:
     until(lambda: second.address not in states(0), "the end of the session with the node that is gone")
     second.start_agent()
     until(lambda: states(0).get(second.address) == states(1).get(first.address) == "Established", "the session again")
+
+
+def test_the_default_gateway_is_the_kernels_choice(lab: Lab) -> None:
+    """Of several default routes the preferred one, of several ways the first, IPv6 as IPv4; none is none."""
+    namespace, other = lab.namespace("routes"), lab.namespace("router")
+    link(namespace, other, "uplink", "down", ("198.18.1.2/24", "2001:db8::2/64"), ("198.18.1.1/24", "2001:db8::1/64"))
+    inside = Inside(namespace)
+    lab.callback(inside.close)
+
+    def found() -> tuple[str | None, str | None]:
+        return inside.call(facts.default_gateway, 4), inside.call(facts.default_gateway, 6)
+
+    assert found() == (None, None)
+    namespace.ip("route", "add", "default", "via", "198.18.1.9", "metric", "100")
+    namespace.ip("-6", "route", "add", "default", "via", "2001:db8::9", "metric", "2048")
+    assert found() == ("198.18.1.9", "2001:db8::9")
+    namespace.ip("route", "add", "default", "nexthop", "via", "198.18.1.1", "nexthop", "via", "198.18.1.3")
+    namespace.ip("-6", "route", "add", "default", "via", "2001:db8::1", "metric", "512")
+    assert found() == ("198.18.1.1", "2001:db8::1")

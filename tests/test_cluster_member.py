@@ -91,7 +91,8 @@ def test_a_node_says_what_it_is(place: Place) -> None:
     assert first.spec.epoch
     assert first.spec.version
     assert (first.status or {})["sessions"] == 2
-    member.wishes(place.config(rack="r1"))
+    member.wishes(place.config(rack="r9"))  # a reload that is refused in the end
+    member.renew(place.config(rack="r1"))
     sessions[0] = 1
     until(lambda: (now := place.node()) and now.metadata.labels and (now.status or {})["sessions"] == 1)
     now = place.node()

@@ -153,3 +153,7 @@ def test_with_several_speakers_an_object_says_which() -> None:
     )
     assert [one.address for one in accepted] == ["198.51.100.2"]
     assert "say which of a, b" in reason
+    both = [("BGPPeer a", offer("198.51.100.1", exporter="a")), ("BGPPeer b", offer("198.51.100.1", exporter="b"))]
+    accepted, reasons = facts.acceptable(two, both)
+    assert ([one.exporter for one in accepted], reasons) == (["a", "b"], [])
+    assert len(facts.acceptable(config(), [both[0], ("BGPPeer c", offer("198.51.100.1"))])[0]) <= 1

@@ -113,10 +113,9 @@ class Running:
         self._next_hops_due = time.monotonic() + NEXT_HOP_SECONDS
         self._cluster = _cluster(config)
         self._generation = self._cluster.generation
-        self._unfit: list[str] = []
-        """What the cluster asks of this node and it cannot do."""
         self._follow_due = 0.0
-        known = self._resolve(config)
+        known, self._unfit = self._resolve(config)
+        """What the cluster asks of this node and it cannot do."""
         nudges = Nudges()
         inbox = Inbox()
         convergence = Convergence(known, nudges, spare=store.unreadable, announced=measures.announced, learner=inbox)
@@ -249,12 +248,15 @@ class Running:
             self._generation, self._follow_due = generation, 0.0
         return "; ".join(self._unfit)
 
-    def _resolve(self, config: AgentConfig) -> NodeFacts:
-        """The node by agent.toml and by the cluster. Raises InvalidConfiguration for what is wrong in agent.toml."""
+    def _resolve(self, config: AgentConfig) -> tuple[NodeFacts, list[str]]:
+        """The node by agent.toml and by the cluster, and what the cluster asks of it in vain.
+
+        Raises InvalidConfiguration for what is wrong in agent.toml.
+        """
         wishes = self._cluster.wishes(config)
         accepted, reasons = facts.acceptable(config, [(each.place, each.neighbor) for each in wishes if each.neighbor])
-        self._unfit = [*(f"{each.place}: {each.reason}" for each in wishes if each.reason), *reasons]
-        return facts.resolve(config, accepted)
+        unfit = [*(f"{each.place}: {each.reason}" for each in wishes if each.reason), *reasons]
+        return facts.resolve(config, accepted), unfit
 
     # ---------------------------------------------------------------- requests
 
@@ -286,7 +288,7 @@ class Running:
             if _membership(config) != _membership(node.agent):
                 raise TryAgain(f"{_MEMBERSHIP} cannot change while the agent runs: restart it")
             facts.refuse_passwords(config)
-            known = self._resolve(config)
+            known, unfit = self._resolve(config)
             reload.refuse(node, config, known)
             renamed = node.convergence.renames(known, plan.configured(config))
             anew = not self._applied or known != node.facts or renamed or _redefined(node.agent, config)
@@ -302,6 +304,9 @@ class Running:
                     words = f"neither this configuration nor the one before can be applied: {worse}; it is tried again"
                     raise IoFailure(words) from error
                 raise InvalidConfiguration(f"the configuration cannot be applied: {error}") from error
+            else:
+                self._unfit = unfit
+                self._cluster.renew(config)
             finally:  # also of what was refused the worker may have begun something
                 for key in reconcile.concerned(node):
                     node.nudges.nudge(key)
@@ -355,6 +360,9 @@ class Alone:
         pass
 
     def start(self, sessions: Callable[[], int | None] = lambda: None) -> None:
+        pass
+
+    def renew(self, config: AgentConfig) -> None:
         pass
 
     def wishes(self, config: AgentConfig) -> Sequence[Wish]:

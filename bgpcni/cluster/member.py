@@ -41,12 +41,12 @@ class Member:
         self._name, self._store, self._gateway = node_name(table), store, gateway
         self._file = Path(config.data_dir) / FILE
         self._epoch, self._objects = self._read()
-        self._config, self._table = config, table
+        self._config = config
         self._follower = Follower(store, self._changed)
         self._gateways: tuple[str | None, ...] = ()
         self._registered = False
         self._away = self._disputed = self._unkept = ""
-        self._stopped = threading.Event()
+        self._wake, self._stopped = threading.Event(), False
         self._generations = itertools.count(1)  # two threads take from it
         self.generation = 0
         """Another number as soon as `wishes` may have changed."""
@@ -54,9 +54,13 @@ class Member:
     # ---------------------------------------------------------------- for the agent
 
     def wishes(self, config: AgentConfig) -> list[Wish]:
-        """The neighbours by the objects that are known, for this agent.toml, which is from now on the node's."""
-        self._config, self._table = config, config.cluster or self._table
-        return peers.wishes(self._objects.values(), self._me(), self._gateway)
+        """The neighbours by the objects that are known, for a node with this agent.toml."""
+        return peers.wishes(self._objects.values(), self._me(config), self._gateway)
+
+    def renew(self, config: AgentConfig) -> None:
+        """This agent.toml is in force from now on."""
+        self._config = config
+        self._wake.set()
 
     @property
     def looks(self) -> Mapping[str, Callable[[], str]]:
@@ -76,7 +80,8 @@ class Member:
             threading.Thread(target=run, name=name, daemon=True).start()
 
     def stop(self) -> None:
-        self._stopped.set()
+        self._stopped = True
+        self._wake.set()
         self._follower.stop()
 
     def _without_store(self, trouble: str) -> str:
@@ -86,6 +91,8 @@ class Member:
 
     def _changed(self) -> None:
         """In the follower's thread: what concerns neighbours is taken up, and kept on disk."""
+        if not self._registered:
+            self._wake.set()
         found: dict[ObjectPath, Object] = {
             path: kept.object.model_copy(update={"status": None})
             for path, kept in self._follower.items.items()
@@ -122,10 +129,10 @@ class Member:
 
     # ---------------------------------------------------------------- what this node says
 
-    def _me(self) -> BGPNode:
-        bgp = self._config.bgp
+    def _me(self, config: AgentConfig) -> BGPNode:
+        bgp = config.bgp
         return BGPNode(
-            metadata=Metadata(name=self._name, labels=self._table.labels),
+            metadata=Metadata(name=self._name, labels=config.cluster.labels if config.cluster else {}),
             spec=BGPNodeSpec(
                 addresses=(bgp.local_address,) if bgp else (),
                 asn=bgp.asn if bgp else None,
@@ -137,13 +144,14 @@ class Member:
 
     def _keep(self, sessions: Callable[[], int | None]) -> None:
         self._write()  # the epoch must not change with a restart
-        while not self._stopped.is_set():
+        while not self._stopped:
+            self._wake.clear()
             try:
                 self._look()
                 self._tell(sessions() or 0)
             except Exception:
                 log.exception("keeping this node's object failed because of a defect")
-            self._stopped.wait(SECONDS if self._registered else 0.2)
+            self._wake.wait(SECONDS)
 
     def _look(self) -> None:
         """Gateways come and go without an event in the store."""
@@ -157,7 +165,7 @@ class Member:
         """Have the object of this node say what is true. The follower tells when somebody changed it."""
         if not self._follower.synced or self._follower.trouble:
             return
-        me = self._me()
+        me = self._me(self._config)
         kept = self._follower.items.get(me.path)
         its = kept.object if kept else None
         same = isinstance(its, BGPNode) and its.spec.epoch == self._epoch

@@ -80,13 +80,15 @@ def acceptable(
     if table is None:
         return (), [f"{place}: agent.toml has no [bgp]" for place, _ in offers]
     speakers = _speakers(config)
-    found: dict[str, tuple[str, NeighborTable]] = {}
+    only = next(iter(speakers), None) if len(speakers) == 1 else None
+    found: dict[tuple[str, str], tuple[str, NeighborTable]] = {}
     reasons = []
     own = {item.address for item in table.neighbors}
     for place, offer in offers:
         if offer.address in own:
             continue
-        first, earlier = found.get(offer.address, ("", offer))
+        session = offer.address, offer.exporter or only or ""
+        first, earlier = found.get(session, ("", offer))
         if earlier != offer:
             reasons.append(f"{place}: {offer.address} is a neighbour by {first} already, in another way")
             continue
@@ -100,8 +102,8 @@ def acceptable(
         except ValueError as error:
             reasons.append(f"{place}: the password file of {offer.address}: {error}")
         else:
-            found.setdefault(offer.address, (place, offer))
-    return tuple(found[address][1] for address in sorted(found)), reasons
+            found.setdefault(session, (place, offer))
+    return tuple(found[session][1] for session in sorted(found)), reasons
 
 
 def default_gateway(version: int) -> str | None:
