@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, NoReturn
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from bgpcni import locks
 from bgpcni.agent import agent as module
 from bgpcni.agent.agent import Running, Unmeasured
-from bgpcni.config.agent import AgentConfig, load
+from bgpcni.cluster.peers import Wish
+from bgpcni.config.agent import AgentConfig, NeighborTable, load
 from bgpcni.convergence import catalog
 from bgpcni.dataplane.dataplane import DataPlane
 from bgpcni.errors import InvalidConfiguration, IoFailure, TryAgain
@@ -89,7 +91,7 @@ def exporter(running: Running) -> Owner:
     return found
 
 
-def changed(config: AgentConfig) -> NodeFacts:
+def changed(config: AgentConfig, others: Sequence[NeighborTable] = ()) -> NodeFacts:
     return NodeFacts(run_dir=config.run_dir, data_dir=config.data_dir, asn=64513)
 
 
@@ -131,7 +133,7 @@ def test_an_agent_that_cannot_go_back_either_goes_on_trying(running: Running, mo
             running.reload()
         running._watch.look()
         assert "Cannot allocate memory" in running.node.amiss["configuration"]
-    monkeypatch.setattr(facts, "resolve", lambda config: known)
+    monkeypatch.setattr(facts, "resolve", lambda config, others: known)
     running._watch.look()
     assert "configuration" not in running.node.amiss
     assert running.node.facts == known
@@ -345,3 +347,34 @@ def test_a_reload_takes_up_what_else_the_cluster_is_told(running: Running) -> No
     running.reload()
     assert running.node.agent.cluster is not None
     assert running.node.agent.cluster.kubernetes.unready_after == 60
+
+
+def test_what_the_cluster_says_is_taken_up_once(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change is one reload; one that is refused is told, and tried again later; a drained node takes up nothing."""
+    reloads: list[bool] = []
+    clock = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(Running, "reload", lambda self, *, again: reloads.append(again))
+    cluster = SimpleNamespace(generation=1, wishes=lambda config: [Wish("BGPPeer a", None, "spec.port: no")])
+    running._cluster = cluster  # type: ignore[assignment]
+    assert running._keep_cluster() == running._keep_cluster() == ""
+    assert reloads == [True]
+    running._unfit = running._resolve(running.node.agent)[1]
+    assert running._keep_cluster() == "BGPPeer a: spec.port: no"
+
+    def refuse(self: Running, *, again: bool) -> None:
+        reloads.append(again)
+        raise TryAgain("not now")
+
+    monkeypatch.setattr(Running, "reload", refuse)
+    cluster.generation = 2
+    with pytest.raises(TryAgain):
+        running._keep_cluster()
+    running._keep_cluster()
+    assert len(reloads) == 2
+    clock[0] += module.FOLLOW_SECONDS
+    with pytest.raises(TryAgain):
+        running._keep_cluster()
+    running.node.drained, clock[0] = True, clock[0] + module.FOLLOW_SECONDS
+    running._keep_cluster()
+    assert len(reloads) == 3

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bgpcni.agent import agent
-from bgpcni.cluster import duties, network
+from bgpcni.cluster import duties, names, network
 from bgpcni.cluster.duties import TAINT, Duties, node_name
 from bgpcni.config.agent import AgentConfig, ClusterTable, KubernetesTable
 from bgpcni.errors import InvalidConfiguration
@@ -327,7 +327,7 @@ def test_which_node_this_is(
     monkeypatch.delenv("NODE_NAME", raising=False)
     if variable is not None:
         monkeypatch.setenv("NODE_NAME", variable)
-    monkeypatch.setattr(duties.socket, "gethostname", lambda: "Host-1")
+    monkeypatch.setattr(names.socket, "gethostname", lambda: "Host-1")
     assert node_name(ClusterTable(store="kubernetes", node=node)) == expected
 
 

@@ -99,7 +99,7 @@ def test_the_shipped_sample_is_understood() -> None:
         ('[policy]\nVNIs = ["1"]', "policy.VNIs: unknown key; did you mean 'vni'?"),
         ('[networks.red]\nexporter = ["x"]', "networks.red.exporter: unknown key; did you mean 'exporters'?"),
         ("[cluster]", "cluster.store: missing"),
-        ('[cluster]\nstore = "consul"', "cluster.store: should be 'kubernetes'"),
+        ('[cluster]\nstore = "consul"', "cluster.store: should be 'etcd' or 'kubernetes'"),
         (CLUSTER + 'node = "Node_1"', "cluster.node: 'Node_1' is no node's name"),
         (CLUSTER + 'nodes = "a"', "cluster.nodes: unknown key; did you mean 'node'?"),
         (KUBERNETES + 'kubeconfig = "config"', "cluster.kubernetes.kubeconfig: 'config' is not an absolute path"),

@@ -11,7 +11,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,11 +41,16 @@ from bgpcni.store import Store
 if TYPE_CHECKING:
     from bgpcni.agent.metrics import Measures
     from bgpcni.cluster.duties import Duties
+    from bgpcni.cluster.member import Member
+    from bgpcni.cluster.peers import Wish
 
 log = logging.getLogger(__name__)
 WORKER_SECONDS = 10.0
 GARBAGE = 20_000
 """How many new objects make Python look for cycles: once in a few ADDs, instead of several times in each."""
+
+FOLLOW_SECONDS = 10.0
+"""Seconds until neighbours of the cluster that could not be applied are tried again."""
 
 NEXT_HOP_SECONDS = 10.0
 """Seconds between two looks at the addresses of the node, if it lacks a next hop."""
@@ -106,7 +111,11 @@ class Running:
         self._applied = True
         """What was last read of agent.toml is in force."""
         self._next_hops_due = time.monotonic() + NEXT_HOP_SECONDS
-        known = facts.resolve(config)
+        self._cluster = _cluster(config)
+        self._generation = self._cluster.generation
+        self._follow_due = 0.0
+        known, self._unfit = self._resolve(config)
+        """What the cluster asks of this node and it cannot do."""
         nudges = Nudges()
         inbox = Inbox()
         convergence = Convergence(known, nudges, spare=store.unreadable, announced=measures.announced, learner=inbox)
@@ -116,11 +125,14 @@ class Running:
         self.worker = Worker(self.node)
         self._monitor = Monitor(self.worker.link_gone, self.worker.namespace_changed, self.worker.look_at_all)
         self._server = Server(measures.counted(self.call), self.command)
-        self._duties = _duties(self.node, Standing(self.node, self._dataplane, self.call))
+        self._standing = Standing(self.node, self._dataplane, self.call)
+        self._duties = _duties(self.node, self._standing)
         looks = {
             "run-dir": self._keep_run_dir,
             "configuration": self._keep_configuration,
             "local-address": self._keep_local_address,
+            "cluster-peers": self._keep_cluster,
+            **self._cluster.looks,
             **self._duties.looks,
         }
         self._watch = Watch(looks, amiss)
@@ -142,6 +154,7 @@ class Running:
         worker = self._thread("worker", self.worker.run)
         self._server.serve()
         self._duties.start()
+        self._cluster.start(self._standing.sessions)
         self._thread("watch", self._watch.run)
         self.worker.retire_soon()
         log.info("serving on %s", self._socket_path)
@@ -151,6 +164,7 @@ class Running:
             self._thread("reload", self._hangup)
         log.info("ending; routes stay announced")
         self._duties.stop()
+        self._cluster.stop()
         self._watch.stop()
         self._server.close()
         self._monitor.stop()
@@ -225,6 +239,25 @@ class Running:
                 self.reload(again=True)
         return facts.absent_everywhere(node.netlink, node.agent, node.facts)
 
+    def _keep_cluster(self) -> str:
+        """Have the neighbours that the cluster's objects give this node. Returns which of them it cannot have."""
+        generation = self._cluster.generation
+        if generation != self._generation and not self.node.drained and time.monotonic() >= self._follow_due:
+            self._follow_due = time.monotonic() + FOLLOW_SECONDS
+            self.reload(again=True)
+            self._generation, self._follow_due = generation, 0.0
+        return "; ".join(self._unfit)
+
+    def _resolve(self, config: AgentConfig) -> tuple[NodeFacts, list[str]]:
+        """The node by agent.toml and by the cluster, and what the cluster asks of it in vain.
+
+        Raises InvalidConfiguration for what is wrong in agent.toml.
+        """
+        wishes = self._cluster.wishes(config)
+        accepted, reasons = facts.acceptable(config, [(each.place, each.neighbor) for each in wishes if each.neighbor])
+        unfit = [*(f"{each.place}: {each.reason}" for each in wishes if each.reason), *reasons]
+        return facts.resolve(config, accepted), unfit
+
     # ---------------------------------------------------------------- requests
 
     def call(self, call: Call) -> Reply:
@@ -255,7 +288,7 @@ class Running:
             if _membership(config) != _membership(node.agent):
                 raise TryAgain(f"{_MEMBERSHIP} cannot change while the agent runs: restart it")
             facts.refuse_passwords(config)
-            known = facts.resolve(config)
+            known, unfit = self._resolve(config)
             reload.refuse(node, config, known)
             renamed = node.convergence.renames(known, plan.configured(config))
             anew = not self._applied or known != node.facts or renamed or _redefined(node.agent, config)
@@ -271,6 +304,9 @@ class Running:
                     words = f"neither this configuration nor the one before can be applied: {worse}; it is tried again"
                     raise IoFailure(words) from error
                 raise InvalidConfiguration(f"the configuration cannot be applied: {error}") from error
+            else:
+                self._unfit = unfit
+                self._cluster.renew(config)
             finally:  # also of what was refused the worker may have begun something
                 for key in reconcile.concerned(node):
                     node.nudges.nudge(key)
@@ -318,19 +354,26 @@ class Alone:
     """No cluster: agent.toml is all there is, and the library of the cluster's client costs 11 MB."""
 
     looks: Mapping[str, Look] = {}
+    generation = 0
 
     def begin(self) -> None:
         pass
 
-    def start(self) -> None:
+    def start(self, sessions: Callable[[], int | None] = lambda: None) -> None:
         pass
+
+    def renew(self, config: AgentConfig) -> None:
+        pass
+
+    def wishes(self, config: AgentConfig) -> Sequence[Wish]:
+        return ()
 
     def stop(self) -> None:
         pass
 
 
 def _duties(node: Node, standing: Standing) -> Alone | Duties:
-    if node.agent.cluster is None:
+    if node.agent.cluster is None or node.agent.cluster.store != "kubernetes":
         return Alone()
     try:
         from bgpcni.cluster.duties import Duties
@@ -340,13 +383,25 @@ def _duties(node: Node, standing: Standing) -> Alone | Duties:
     return Duties(lambda: node.agent.cluster or ClusterTable(store="kubernetes"), standing, node.boot_id)
 
 
-_MEMBERSHIP = "cluster.store, cluster.node, kubeconfig and conf_dir of cluster.kubernetes"
+def _cluster(config: AgentConfig) -> Alone | Member:
+    """The store that has bgpcni's objects. Raises InvalidConfiguration."""
+    if config.cluster is None or config.cluster.store == "kubernetes":
+        return Alone()
+    from bgpcni.cluster.member import Member
+    from bgpcni.cluster.stores import open_store
+
+    return Member(config, config.cluster, open_store(config.cluster), facts.default_gateway)
 
 
-def _membership(config: AgentConfig) -> tuple[str | None, ...] | None:
+_MEMBERSHIP = "cluster.store, cluster.node, cluster.etcd, kubeconfig and conf_dir of cluster.kubernetes"
+
+
+def _membership(config: AgentConfig) -> tuple[object, ...] | None:
     """What of `[cluster]` a reload cannot change."""
     table = config.cluster
-    return None if table is None else (table.store, table.node, table.kubernetes.kubeconfig, table.kubernetes.conf_dir)
+    if table is None:
+        return None
+    return table.store, table.node, table.etcd, table.kubernetes.kubeconfig, table.kubernetes.conf_dir
 
 
 class Unmeasured:

@@ -1,1 +1,4 @@
-"""This node as a member of a cluster. Imported only where agent.toml has `[cluster]`; plugin calls never do."""
+"""The cluster: its objects, the stores that keep them, and this node as a member of it.
+
+Imported only if agent.toml has `[cluster]`; plugin calls never import it.
+"""

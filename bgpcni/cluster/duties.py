@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +18,7 @@ from typing import Any, Protocol
 
 from bgpcni.cluster import network
 from bgpcni.cluster.kubernetes import NODES, STRATEGIC, Api, Key, Mirror, Object, Pause, Trouble
+from bgpcni.cluster.names import node_name
 from bgpcni.config.agent import ClusterTable, KubernetesTable
 from bgpcni.errors import CniError
 
@@ -55,11 +54,6 @@ class Standing(Protocol):
     def mtu(self, family: str) -> int:
         """The largest that a container's packets may be, in octets."""
         ...
-
-
-def node_name(table: ClusterTable) -> str:
-    """The Node object that is this node."""
-    return table.node or os.environ.get("NODE_NAME") or socket.gethostname().lower()
 
 
 class Duties:

@@ -7,13 +7,12 @@ ignore. Nothing here knows Kubernetes or the kernel.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+from bgpcni.cluster import written
 from bgpcni.errors import CniError, InvalidConfiguration, IoFailure
 from bgpcni.files import read_plain
 
@@ -115,17 +114,7 @@ def put(folder: Path, rendered: Document) -> bool:
         if _content(path) == text:
             return False
         folder.mkdir(parents=True, exist_ok=True)
-        fd, temporary = tempfile.mkstemp(dir=folder, prefix=f".{NAME}.")  # no runtime reads a name that ends so
-        try:
-            with open(fd, "wb") as file:
-                file.write(text)
-                file.flush()
-                os.fchmod(fd, 0o644)
-                os.fsync(fd)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        written.put(path, text, 0o644)  # no runtime reads the name of the file that is written first
     except OSError as error:
         raise IoFailure(f"{path}: {error.strerror}") from error
     return True

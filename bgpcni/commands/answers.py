@@ -156,7 +156,8 @@ def _unusable(node: Node) -> Iterator[Document]:
             if catalog.load(use.type).takes_neighbors and not node.facts.has_bgp:
                 code, reason = "no-bgp", "agent.toml has no [bgp], so it is not started"
             elif catalog.load(use.type).takes_neighbors and not node.facts.neighbors:
-                code, reason = "no-neighbors", "agent.toml has no [[bgp.neighbors]], so it is not started"
+                also = ", and no BGPPeer of the cluster is for this node" if node.agent.cluster else ""
+                code, reason = "no-neighbors", f"agent.toml has no [[bgp.neighbors]]{also}, so it is not started"
         except CniError as error:
             reason = error.msg
         if reason:

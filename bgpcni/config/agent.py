@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -245,12 +246,51 @@ class KubernetesTable(Table):
     unready_after: Annotated[float, Field(ge=0, le=86400)] = 0.0
 
 
-class ClusterTable(Table):
-    """`[cluster]`. `node` absent: $NODE_NAME, else the host's name."""
+def _endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError(f"{value!r} is not an endpoint such as https://10.0.0.1:2379")
+    return value
 
-    store: Literal["kubernetes"]
+
+def _key_prefix(value: str) -> str:
+    if not re.fullmatch(r"(/[-A-Za-z0-9_.]+)+/?", value):
+        raise ValueError(f"{value!r} is not a prefix of keys such as /bgpcni/v1alpha1")
+    return value.rstrip("/")
+
+
+class EtcdTable(Table):
+    """`[cluster.etcd]`. The object KIND NAME has the key `prefix/KIND/NAME`; `cert` and `key` are the client's."""
+
+    endpoints: Annotated[tuple[Annotated[str, AfterValidator(_endpoint)], ...], Field(min_length=1)]
+    prefix: Annotated[str, AfterValidator(_key_prefix)] = "/bgpcni/v1alpha1"
+    ca: PathText | None = None
+    cert: PathText | None = None
+    key: PathText | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EtcdTable:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError(f"{'cert' if self.cert is None else 'key'}: missing, cert and key go together")
+        return self
+
+
+class ClusterTable(Table):
+    """`[cluster]`. `node` absent: $NODE_NAME or the host's name. `labels`: with etcd; Kubernetes nodes have theirs."""
+
+    store: Literal["etcd", "kubernetes"]
     node: Annotated[str, AfterValidator(_node_name)] | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    etcd: EtcdTable | None = None
     kubernetes: KubernetesTable = Field(default_factory=KubernetesTable.model_construct)
+
+    @model_validator(mode="after")
+    def _complete(self) -> ClusterTable:
+        if self.store == "etcd" and self.etcd is None:
+            raise ValueError("etcd: missing, store etcd needs [cluster.etcd] with endpoints")
+        if self.store == "kubernetes" and self.labels:
+            raise ValueError("labels: with store kubernetes the labels are those of the Node")
+        return self
 
 
 class AgentConfig(Table):

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import socket
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
+from typing import Any
 
-from bgpcni.config.agent import AgentConfig, BgpTable
+from bgpcni.config.agent import AgentConfig, BgpTable, NeighborTable
 from bgpcni.config.secret import read_secret
 from bgpcni.convergence import catalog
 from bgpcni.errors import InvalidConfiguration
@@ -66,8 +68,65 @@ def hops_to_come(netlink: Netlink, config: AgentConfig, known: NodeFacts) -> boo
     return known.next_hop6 is None and bool(_next_hop(config.bgp, 6))
 
 
-def resolve(config: AgentConfig) -> NodeFacts:
-    """`next_hop` and `next_hop6`: as configured, else local_address, else its interface's first global address.
+def acceptable(
+    config: AgentConfig, offers: Iterable[tuple[str, NeighborTable]]
+) -> tuple[tuple[NeighborTable, ...], list[str]]:
+    """Which neighbours from elsewhere this node can have beside those of agent.toml, and why not the others.
+
+    Each offer has the place that it comes from, for the reasons. agent.toml's own neighbours win for the same address,
+    and of several offers the first.
+    """
+    table = config.bgp
+    if table is None:
+        return (), [f"{place}: agent.toml has no [bgp]" for place, _ in offers]
+    speakers = _speakers(config)
+    only = next(iter(speakers), None) if len(speakers) == 1 else None
+    found: dict[tuple[str, str], tuple[str, NeighborTable]] = {}
+    reasons = []
+    own = {item.address for item in table.neighbors}
+    for place, offer in offers:
+        if offer.address in own:
+            continue
+        session = offer.address, offer.exporter or only or ""
+        first, earlier = found.get(session, ("", offer))
+        if earlier != offer:
+            reasons.append(f"{place}: {offer.address} is a neighbour by {first} already, in another way")
+            continue
+        try:
+            taken = [item for _, item in found.values() if item is not earlier]
+            _refuse_neighbors(config, table, [*table.neighbors, *taken, offer], speakers)
+            if offer.password_file is not None:
+                read_secret(offer.password_file)
+        except InvalidConfiguration as error:
+            reasons.append(f"{place}: {error.msg.partition(': ')[2]}")
+        except ValueError as error:
+            reasons.append(f"{place}: the password file of {offer.address}: {error}")
+        else:
+            found.setdefault(session, (place, offer))
+    return tuple(found[session][1] for session in sorted(found)), reasons
+
+
+def default_gateway(version: int) -> str | None:
+    """The router of this node's default route of an IP version, of several the one that the kernel prefers."""
+    with iproute() as library:
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        found = [
+            (route.get_attr("RTA_PRIORITY") or 0, gateway)
+            for route in library.get_default_routes(family=family)
+            if (gateway := _router(route)) is not None
+        ]
+    return min(found)[1] if found else None
+
+
+def _router(route: Any) -> str | None:
+    hops = [route, *(route.get_attr("RTA_MULTIPATH") or ())]
+    return next((gateway for hop in hops if (gateway := hop.get_attr("RTA_GATEWAY"))), None)
+
+
+def resolve(config: AgentConfig, others: Sequence[NeighborTable] = ()) -> NodeFacts:
+    """The node with the neighbours of agent.toml and `others`, which are `acceptable`.
+
+    `next_hop` and `next_hop6`: as configured, else local_address, else its interface's first global address.
 
     None where that interface has none of the family, or local_address is on no interface (yet). Raises
     InvalidConfiguration for a neighbour that belongs to no exporter, or cannot belong to the one that it names.
@@ -76,7 +135,7 @@ def resolve(config: AgentConfig) -> NodeFacts:
     if table is None:
         return NodeFacts(run_dir=config.run_dir, data_dir=config.data_dir)
     speakers = _speakers(config)
-    _refuse_neighbors(config, table, speakers)
+    _refuse_neighbors(config, table, table.neighbors, speakers)
     neighbors = tuple(
         Neighbor(
             address=item.address,
@@ -89,7 +148,7 @@ def resolve(config: AgentConfig) -> NodeFacts:
             password=_mark(item.password_file),
             exporter=item.exporter,
         )
-        for item in table.neighbors
+        for item in (*table.neighbors, *others)
     )
     return NodeFacts(
         run_dir=config.run_dir,
@@ -122,9 +181,11 @@ def _speakers(config: AgentConfig) -> dict[str, str]:
     return found
 
 
-def _refuse_neighbors(config: AgentConfig, table: BgpTable, speakers: dict[str, str]) -> None:
+def _refuse_neighbors(
+    config: AgentConfig, table: BgpTable, neighbors: Sequence[NeighborTable], speakers: dict[str, str]
+) -> None:
     listening: dict[str, str] = {}
-    for at, item in enumerate(table.neighbors):
+    for at, item in enumerate(neighbors):
         place, name = f"bgp.neighbors[{at}]", item.exporter
         if name is None and len(speakers) > 1:
             raise InvalidConfiguration(

@@ -44,7 +44,10 @@ def _finish(text: Callable[[Document], str], document: Document, code: int, as_j
     if as_json:
         click.echo(json.dumps(document))
     elif "error" in document:
-        click.echo(f"bgpcni: {document['error']}", err=True)
+        if document.get("objects"):  # what was done, or found, before the error
+            click.echo(text(document), nl=False)
+        for line in document.get("errors", [f"bgpcni: {document['error']}"]):
+            click.echo(line, err=True)
     else:
         click.echo(text(document), nl=False)
     sys.exit(code)
@@ -210,6 +213,83 @@ def detach(
     except CniError as error:
         _finish(render.detach, _failure(error.msg), 1, as_json)
     _finish(render.detach, document, 0, as_json)
+
+
+# ---------------------------------------------------------------- the cluster's objects
+
+
+def _asks_store(command: F) -> F:
+    """The options of every command about the cluster's objects."""
+    command = click.option(
+        "--config", type=click.Path(path_type=Path), default=paths.AGENT_CONFIG, show_default=True,
+        help="The agent.toml whose [cluster] names the store.",
+    )(command)  # fmt: skip
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")(command)
+
+
+def _objects() -> Any:
+    try:
+        from bgpcni.operator import objects
+    except ImportError as error:
+        click.echo(f"bgpcni: not installed ({error}): pip install 'bgpcni[etcd]'", err=True)
+        sys.exit(1)
+    return objects
+
+
+def _kind(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    from bgpcni.cluster.objects import kind_of
+
+    try:
+        return kind_of(value).__name__
+    except CniError as error:
+        raise click.BadParameter(error.msg.partition(": ")[2]) from None
+
+
+@main.command()
+@click.option("-f", "files", multiple=True, required=True, metavar="FILE",
+              help="YAML or JSON, with any number of objects; - is stdin. May be given several times.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Also change a pool so that nodes lose blocks of it.")
+@_asks_store
+def apply(files: tuple[str, ...], force: bool, config: Path, as_json: bool) -> None:
+    """Create the cluster's objects, or change them to what the files say.
+
+    All are checked before any is written.
+    """
+    objects = _objects()
+    document, code = objects.answered(config, lambda store: objects.apply(store, objects.read(files), force=force))
+    _finish(objects.applied_text, document, code, as_json)
+
+
+@main.command()
+@click.argument("kind", callback=_kind)
+@click.argument("name", required=False)
+@_asks_store
+def get(kind: str, name: str | None, config: Path, as_json: bool) -> None:
+    """Show the cluster's objects of a kind, or one of them, as apply takes them."""
+    objects = _objects()
+    document, code = objects.answered(config, lambda store: objects.get(store, kind, name))
+    _finish(objects.objects_text, document, code, as_json)
+
+
+@main.command()
+@click.argument("kind", callback=_kind)
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also delete a pool of which nodes have blocks.")
+@_asks_store
+def delete(kind: str, name: str, force: bool, config: Path, as_json: bool) -> None:
+    """Delete one of the cluster's objects. To delete a BGPNode says that the node is dead."""
+    objects = _objects()
+    document, code = objects.answered(config, lambda store: objects.delete(store, kind, name, force=force))
+    _finish(objects.deleted_text, document, code, as_json)
+
+
+@main.command()
+@_asks_store
+def nodes(config: Path, as_json: bool) -> None:
+    """Show the cluster's nodes."""
+    objects = _objects()
+    document, code = objects.answered(config, objects.nodes)
+    _finish(objects.nodes_text, document, code, as_json)
 
 
 @main.command()

@@ -207,7 +207,15 @@ def _patches() -> list[tuple[Any, str, Any]]:
         (unrecorded, "guests", SimpleNamespace(find=lambda *_: ())),
         (unrecorded, "options", SimpleNamespace(remove_unrecorded=lambda *_: None)),
         (unreadable, "options", SimpleNamespace(remove_of=lambda *_: None)),
-        (agents, "facts", SimpleNamespace(refuse_passwords=lambda config: None, resolve=lambda config: FACTS)),
+        (
+            agents,
+            "facts",
+            SimpleNamespace(
+                refuse_passwords=lambda config: None,
+                resolve=lambda config, others: FACTS,
+                acceptable=lambda config, offers: ((), []),
+            ),
+        ),
         (agents, "load", lambda path: agent_config(world().exporters)),
         (workers.Worker, "_take_down_name", lambda self, key: None),
         (vlans, "require", lambda: None),
@@ -307,6 +315,7 @@ class Agent:
         made = convergence.Convergence(FACTS, nudges, spare=store.unreadable)
         running._changing = Threading.Lock()
         running._applied = True
+        running._cluster = agents.Alone()
         running._config_path = Path("agent.toml")
         running._dataplane = NoDataPlane()  # type: ignore[assignment]
         running.node = node.Node(store, self.config, FACTS, made, nudges)

@@ -1,0 +1,95 @@
+"""Which neighbours a node has by the cluster's objects. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from bgpcni.cluster.objects import BGPNode, BGPPeer, BGPPeerSpec, Object
+from bgpcni.cluster.selectors import Selector
+from bgpcni.config.agent import NeighborTable
+
+Gateway = Callable[[int], str | None]
+"""The address of the default gateway of an IP version, None if there is none."""
+
+_LATER = ("interface", "passwordSecret", "port", "localAddress", "localASN", "multihop", "export", "import")
+
+
+class Wish(NamedTuple):
+    """A neighbour by the object `place`, or the reason why this node cannot have it."""
+
+    place: str
+    neighbor: NeighborTable | None
+    reason: str = ""
+
+
+def selects(selector: Selector | None, labels: Mapping[str, str]) -> bool:
+    """A selector that is absent selects every node."""
+    return selector is None or selector.matches(labels)
+
+
+def wishes(objects: Iterable[Object], me: BGPNode, gateway: Gateway) -> list[Wish]:
+    """The neighbours of the node `me`, in order of the objects' names."""
+    objects = sorted(objects, key=lambda item: item.path)
+    others = [item for item in objects if isinstance(item, BGPNode) and item.path != me.path]
+    return [
+        wish for item in objects if isinstance(item, BGPPeer) for wish in _of(item, me, others, gateway)
+    ]  # fmt: skip
+
+
+def _of(peer: BGPPeer, me: BGPNode, others: list[BGPNode], gateway: Gateway) -> Iterator[Wish]:
+    place, spec = " ".join(peer.path), peer.spec
+    ends = [other for other in others if _meet(spec, me, other)]
+    if not ends and (spec.peer_selector is not None or not selects(spec.node_selector, me.metadata.labels)):
+        return
+    given = peer.document()["spec"]
+    if key := next((key for key in _LATER if key in given), None):
+        yield Wish(place, None, f"spec.{key}: this version of bgpcni cannot do that, so this node has no session by it")
+        return
+    local = next(iter(me.spec.addresses), None)
+    if local is None or me.spec.asn is None:
+        yield Wish(place, None, "this node has no [bgp] in agent.toml, which says its own ASN and address")
+        return
+    version = ip_address(local).version
+    if spec.address is not None:
+        yield Wish(place, _neighbor(spec, spec.address, spec.asn or me.spec.asn, passive=spec.passive))
+    elif spec.gateway:
+        found = gateway(version)
+        if found is None:
+            yield Wish(place, None, f"spec.gateway: this node has no default route of IPv{version} by a gateway")
+        elif ip_address(found).is_link_local:
+            yield Wish(place, None, f"spec.gateway: {found} is link-local, which this version of bgpcni cannot do")
+        else:
+            yield Wish(place, _neighbor(spec, found, spec.asn or me.spec.asn, passive=spec.passive))
+    for other in ends:
+        address = next((one for one in other.spec.addresses if ip_address(one).version == version), None)
+        if address is None:
+            yield Wish(place, None, f"spec.peerSelector: {' '.join(other.path)} has no address of IPv{version}")
+        else:  # of two agents one has to wait for the other, or each would be called by nobody who listens
+            passive = int(ip_address(local)) > int(ip_address(address))
+            asn = other.spec.asn or spec.asn or me.spec.asn
+            yield Wish(place, _neighbor(spec, address, asn, passive=passive))
+
+
+def _meet(spec: BGPPeerSpec, me: BGPNode, other: BGPNode) -> bool:
+    """A session has two ends: both nodes have it, whichever of them `nodeSelector` selects."""
+    if spec.peer_selector is None:
+        return False
+    mine, its = me.metadata.labels, other.metadata.labels
+    return any(
+        selects(spec.node_selector, one) and selects(spec.peer_selector, two) for one, two in ((mine, its), (its, mine))
+    )
+
+
+def _neighbor(spec: BGPPeerSpec, address: str, asn: int, *, passive: bool) -> NeighborTable:
+    return NeighborTable(
+        address=address,
+        asn=asn,
+        families=spec.families,
+        password_file=spec.password_file,
+        hold_time=spec.hold_time,
+        ttl_security=spec.ttl_security,
+        passive=passive,
+        exporter=spec.exporter,
+    )

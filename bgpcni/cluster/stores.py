@@ -1,0 +1,37 @@
+"""Stores by name: loaded through stevedore from the entry-point group `bgpcni.stores`."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from bgpcni.cluster.store import Store
+from bgpcni.config.agent import ClusterTable
+from bgpcni.errors import InvalidConfiguration
+
+GROUP = "bgpcni.stores"
+
+
+def open_store(table: ClusterTable) -> Store:
+    """A client of the store of `[cluster]`, made with its table `[cluster.NAME]`. It does not connect yet.
+
+    Raises InvalidConfiguration for a store that is not installed, or whose library is not.
+    """
+    from stevedore.driver import DriverManager
+    from stevedore.exception import NoMatches
+
+    name = table.store
+    try:
+        found: object = DriverManager(GROUP, name, invoke_on_load=False).driver
+    except NoMatches:
+        known = ", ".join(sorted({entry.name for entry in entry_points(group=GROUP)})) or "none"
+        raise InvalidConfiguration(f"cluster.store: no store {name!r} is installed; installed: {known}") from None
+    except ImportError as error:
+        text = f"its client is not installed ({error}): pip install 'bgpcni[{name}]'"
+        raise InvalidConfiguration(f"cluster.store: {name}: {text}") from None
+    except (Exception, SystemExit) as error:  # importing somebody else's store may raise anything
+        raise InvalidConfiguration(f"cluster.store: {name} cannot be loaded: {error!r}") from error
+    if not (isinstance(found, type) and issubclass(found, Store)):
+        raise InvalidConfiguration(f"cluster.store: {name} is no bgpcni.cluster.store.Store")
+    make: type = found
+    store: Store = make(getattr(table, name))
+    return store
