@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bgpcni import __version__
 from bgpcni.clock import now
-from bgpcni.cluster import peers, written
+from bgpcni.cluster import atomic, peers
 from bgpcni.cluster.follower import Follower
 from bgpcni.cluster.names import node_name
 from bgpcni.cluster.objects import BGPNode, BGPNodeSpec, BGPPeer, Metadata, Object, parse
@@ -120,7 +120,7 @@ class Member:
     def _write(self) -> None:
         document = {"epoch": self._epoch, "objects": [item.document() for item in self._objects.values()]}
         try:
-            written.put(self._file, json.dumps(document).encode(), 0o600)
+            atomic.put(self._file, json.dumps(document).encode(), 0o600)
             self._unkept = ""
         except OSError as error:
             self._unkept = (

@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from bgpcni.cluster import written
+from bgpcni.cluster import atomic
 from bgpcni.errors import CniError, InvalidConfiguration, IoFailure
 from bgpcni.files import read_plain
 
@@ -114,7 +114,7 @@ def put(folder: Path, rendered: Document) -> bool:
         if _content(path) == text:
             return False
         folder.mkdir(parents=True, exist_ok=True)
-        written.put(path, text, 0o644)  # no runtime reads the name of the file that is written first
+        atomic.put(path, text, 0o644)  # no runtime reads the name of the file that is written first
     except OSError as error:
         raise IoFailure(f"{path}: {error.strerror}") from error
     return True
