@@ -318,7 +318,10 @@ class ExporterSuite(abc.ABC):
                 returns(lambda verb=verb: speaker.call(verb, [other], time.monotonic() + 1))  # type: ignore[misc]
         finally:
             speaker.resume()
-        reached(life.announce(route, other))
+        told = -1
+        while told != life.wake.emptied:  # what was sent before may still take effect, and then all is asked for again
+            told = life.wake.emptied
+            reached(life.announce(route, other))
         life.prune(route, other)
         shows(speaker, route, other)
 
