@@ -72,16 +72,33 @@ class MadeOfBridges:
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[int]:
-        path = self._path / name
-        file = locks.obtain(name, self._folder, path, busy=f"{path} is held by another call", seconds=_LOCK_SECONDS)
+        written = None
+        while written is None:
+            written = self._opened(name)
+        lock, file = written
         try:
-            written = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._folder)
-            try:
-                yield written
-            finally:
-                os.close(written)
+            yield file
         finally:
             os.close(file)
+            os.close(lock)
+
+    def _opened(self, name: str) -> tuple[int, int] | None:
+        """The lock of a list and the list, or None if an ADD that succeeded has deleted it in between (`keep`)."""
+        path = self._path / name
+        lock = locks.obtain(name, self._folder, path, busy=f"{path} is held by another call", seconds=_LOCK_SECONDS)
+        try:
+            file = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._folder)
+        except FileNotFoundError:
+            os.close(lock)
+            return None
+        except OSError as error:
+            os.close(lock)
+            raise IoFailure(f"{path}: {error.strerror}") from None
+        if os.path.sameopenfile(lock, file):
+            return lock, file
+        os.close(file)
+        os.close(lock)
+        return None
 
     def _write(self, name: str, file: int, line: bytes) -> None:
         try:
