@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bgpcni.cluster.kubernetes import NODES, STRATEGIC, Api, Gone, Mirror, Object, Pause, Resource, Trouble, events
+from bgpcni.cluster.kubernetes import NODES, STRATEGIC, Api, Gone, Mirror, Object, Resource, Trouble, events
+from bgpcni.cluster.pause import Pause
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.testing.patience import until
 from integration.kubernetes.double import Double

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bgpcni.cluster import network
-from bgpcni.cluster.kubernetes import NODES, STRATEGIC, Api, Key, Mirror, Object, Pause, Trouble
+from bgpcni.cluster.kubernetes import NODES, STRATEGIC, Api, Key, Mirror, Object, Trouble
 from bgpcni.cluster.names import node_name
+from bgpcni.cluster.pause import Pause
 from bgpcni.config.agent import ClusterTable, KubernetesTable
 from bgpcni.errors import CniError
 

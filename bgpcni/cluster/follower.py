@@ -6,16 +6,16 @@ A store that is away changes nothing in the picture. What nobody can read hides 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Callable, Mapping
 
 from bgpcni.cluster.objects import Path
+from bgpcni.cluster.pause import Pause
 from bgpcni.cluster.store import Change, Kept, Listing, Store, TooOld, Trouble
 
 log = logging.getLogger(__name__)
 PAUSE, LONGEST = 0.5, 10.0
-"""Seconds after the first trouble, and at most; each is twice the one before, and no two nodes have the same."""
+"""Seconds after the first trouble, and at most."""
 
 
 class Follower:
@@ -24,6 +24,7 @@ class Follower:
     def __init__(self, store: Store, changed: Callable[[], None]) -> None:
         self._store, self._changed = store, changed
         self._stopped = threading.Event()
+        self._pause = Pause(PAUSE, LONGEST)
         self._revision: str | None = None
         self.items: Mapping[Path, Kept] = {}
         """Replaced by another mapping at each change, so that whoever reads it needs no lock."""
@@ -34,14 +35,13 @@ class Follower:
         """Why the store is not followed now, "" if it is."""
 
     def run(self) -> None:
-        pause = PAUSE
         while not self._stopped.is_set():
             try:
                 if self._revision is None:
                     self._learn(self._store.list())
-                    pause = self._well()
+                    self._well()
                 for change in self._store.watch(self._revision or ""):
-                    pause = self._well()
+                    self._well()
                     if change is not None:
                         self._take(change)
             except TooOld:
@@ -55,18 +55,17 @@ class Follower:
             except Exception as error:
                 log.exception("following the cluster's store failed because of a defect")
                 self.trouble, self._revision = repr(error), None
-            self._stopped.wait(random.uniform(pause / 2, pause))
-            pause = min(2 * pause, LONGEST)
+            self._stopped.wait(self._pause.seconds())
 
     def stop(self) -> None:
         self._stopped.set()
         self._store.close()
 
-    def _well(self) -> float:
+    def _well(self) -> None:
         if self.trouble:
             log.info("the cluster's store is followed again")
         self.trouble = ""
-        return PAUSE
+        self._pause.over()
 
     def _learn(self, listing: Listing) -> None:
         kept = {path: self.items[path] for path in listing.broken if path in self.items}

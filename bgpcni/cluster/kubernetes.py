@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,12 +25,10 @@ from lightkube.config.kubeconfig import SERVICE_ACCOUNT, KubeConfig
 from lightkube.core.exceptions import ConfigError
 
 from bgpcni import __version__
+from bgpcni.cluster.pause import Pause, chance
 from bgpcni.errors import InvalidConfiguration
 
 log = logging.getLogger(__name__)
-
-_chance = random.SystemRandom()
-"""Spreads load: no two nodes have the same."""
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -42,7 +39,6 @@ SILENT_SECONDS = 100.0
 """A watch without even a bookmark, of which there is one a minute, hangs: servers that end leave streams open."""
 WATCH_SECONDS = (240, 360)
 """How long a watch is asked to last, at random: so that the nodes do not all come back at once."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 PAGE = 500
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -150,7 +146,7 @@ class Api:
 
         Raises Trouble, Gone for a revision too old.
         """
-        lasting = str(_chance.randint(*WATCH_SECONDS))
+        lasting = str(chance.randint(*WATCH_SECONDS))
         params = _selected(fields, labels) | {
             "watch": "true", "resourceVersion": revision, "allowWatchBookmarks": "true", "timeoutSeconds": lasting,
         }  # fmt: skip
@@ -254,21 +250,6 @@ def _first(error: Exception) -> str:
 
 
 # ---------------------------------------------------------------- mirrors
-
-
-class Pause:
-    """How long to wait after failures in a row: twice as long each time, each time between half of it and all."""
-
-    def __init__(self, first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> None:
-        self._first, self._longest, self._next = first, longest, first
-
-    def over(self) -> None:
-        """It works again."""
-        self._next = self._first
-
-    def seconds(self, at_least: float = 0.0) -> float:
-        pause, self._next = self._next, min(2 * self._next, self._longest)
-        return max(at_least, pause * _chance.uniform(0.5, 1.0))
 
 
 class Mirror:

@@ -14,9 +14,9 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bgpcni import __version__
+from bgpcni import __version__, atomic
 from bgpcni.clock import now
-from bgpcni.cluster import atomic, peers
+from bgpcni.cluster import peers
 from bgpcni.cluster.follower import Follower
 from bgpcni.cluster.names import node_name
 from bgpcni.cluster.objects import BGPNode, BGPNodeSpec, BGPPeer, Metadata, Object, parse

@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from bgpcni.cluster import atomic
+from bgpcni import atomic
 from bgpcni.errors import CniError, InvalidConfiguration, IoFailure
 from bgpcni.files import read_plain
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bgpcni import atomic
 from bgpcni.errors import CniError, InvalidConfiguration, IoFailure
 from bgpcni.launcher import runtimes
 from bgpcni.launcher.build import compile_launcher
@@ -246,7 +247,7 @@ def _choose(bin_dir: Path, python: bytes) -> tuple[Launcher, str, bytes]:
 def _defect(bin_dir: Path, image: bytes) -> str:
     """Why this executable does not run here, or ''. It is run unpatched and without an agent, so it must fail to
     execute the marker that stands in place of the interpreter's path."""
-    with _temporary(bin_dir / "probe", image, 0o755) as probe:
+    with atomic.beside(bin_dir / "probe", image, 0o755) as probe:
         try:
             done = subprocess.run(
                 [probe],
@@ -291,25 +292,8 @@ def _put(target: Path, content: bytes, mode: int) -> bool:
         plain = target.is_file() and not target.is_symlink()
         if plain and target.stat().st_mode & 0o7777 == mode and target.read_bytes() == content:
             return False
-        with _temporary(target, content, mode) as temporary:
-            temporary.replace(target)
+        atomic.put(target, content, mode)
     return True
-
-
-@contextmanager
-def _temporary(beside: Path, content: bytes, mode: int) -> Iterator[Path]:
-    """A complete hidden file in the folder of `beside`; it is removed afterwards unless it was renamed."""
-    fd, name = tempfile.mkstemp(dir=beside.parent, prefix=f".{beside.name}.")
-    temporary = Path(name)
-    try:
-        with open(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(fd, mode)
-            os.fsync(fd)
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
