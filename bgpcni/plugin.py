@@ -108,7 +108,7 @@ class Work:
 
 def open_node(environment: Mapping[str, str]) -> Node:
     """A node without an agent, in `$BGPCNI_RUN_DIR` and `$BGPCNI_DATA_DIR` or the default folders."""
-    from bgpcni.convergence import catalog
+    from bgpcni import extensions
     from bgpcni.convergence.convergence import Convergence
     from bgpcni.kernel.namespace import boot_id
     from bgpcni.model import NodeFacts
@@ -118,7 +118,7 @@ def open_node(environment: Mapping[str, str]) -> Node:
     run_dir = environment.get("BGPCNI_RUN_DIR") or str(paths.RUN_DIR)
     data_dir = environment.get("BGPCNI_DATA_DIR") or str(paths.DATA_DIR)
     store = Store(Path(data_dir), Path(run_dir))
-    catalog.cache_in(store.run_path)
+    extensions.cache_in(store.run_path)
     facts = NodeFacts(run_dir=run_dir, data_dir=data_dir)
     nudges = Nudges()
     convergence = Convergence(facts, nudges, others=Others(store, boot_id(), facts))

@@ -10,6 +10,7 @@ import pytest
 from stevedore import _cache
 from stevedore.extension import ExtensionManager
 
+from bgpcni import extensions
 from bgpcni.convergence import catalog
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import ExporterUse, Family, Neighbor, NodeFacts
@@ -80,7 +81,7 @@ class TestStrangers:
 
     def test_a_strangers_exporter_is_found_and_configured(self) -> None:
         assert catalog.load("x-good").__name__ == "Good"
-        assert "x-good" in catalog.installed()
+        assert "x-good" in extensions.installed(catalog.GROUP)
         assert catalog.configure(ExporterUse(name="a", type="x-good", config={"port": 5}), "exporters[0]").port == 5  # type: ignore[attr-defined]
 
     def test_a_wrong_option_is_named_with_its_place(self) -> None:
@@ -119,7 +120,7 @@ class TestStrangers:
 
 
 def test_ours_are_installed() -> None:
-    assert "exabgp" in catalog.installed()
+    assert "exabgp" in extensions.installed(catalog.GROUP)
     assert catalog.load("exabgp").needs_agent
 
 

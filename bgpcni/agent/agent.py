@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bgpcni import locks
+from bgpcni import extensions, locks
 from bgpcni.agent import commands
 from bgpcni.agent.server import Server
 from bgpcni.agent.signals import Signals
@@ -76,7 +76,7 @@ class Agent:
             metrics.place(self._metrics, beyond_loopback=self._beyond_loopback)
         home(), home_cookie()
         store = Store(Path(config.data_dir), Path(config.run_dir))
-        catalog.cache_in(store.run_path)
+        extensions.cache_in(store.run_path)
         catalog.refuse_rivals(plan.configured(config), facts.resolve(config))
         writers = locks.WriterLocks(store.run_fd, store.data_fd)
         try:

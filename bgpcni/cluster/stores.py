@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
+from bgpcni import extensions
 from bgpcni.cluster.store import Store
 from bgpcni.config.agent import ClusterTable
 from bgpcni.errors import InvalidConfiguration
@@ -16,15 +15,11 @@ def open_store(table: ClusterTable) -> Store:
 
     Raises InvalidConfiguration for a store that is not installed, or whose library is not.
     """
-    from stevedore.driver import DriverManager
-    from stevedore.exception import NoMatches
-
     name = table.store
     try:
-        found: object = DriverManager(GROUP, name, invoke_on_load=False).driver
-    except NoMatches:
-        known = ", ".join(sorted({entry.name for entry in entry_points(group=GROUP)})) or "none"
-        raise InvalidConfiguration(f"cluster.store: no store {name!r} is installed; installed: {known}") from None
+        found = extensions.load(GROUP, name)
+    except extensions.NotInstalled as error:
+        raise InvalidConfiguration(f"cluster.store: no store {name!r} is installed; installed: {error.known}") from None
     except ImportError as error:
         text = f"its client is not installed ({error}): pip install 'bgpcni[{name}]'"
         raise InvalidConfiguration(f"cluster.store: {name}: {text}") from None

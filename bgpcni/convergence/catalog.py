@@ -9,16 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
+from bgpcni import extensions
 from bgpcni.config.network import describe
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import CONTRACT, Exporter, Wake
@@ -29,28 +27,14 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 
-def cache_in(run_dir: Path) -> None:
-    """Keep stevedore from writing its cache of entry points into a home directory. Call it before the first `load`."""
-    os.environ["XDG_CACHE_HOME"] = str(run_dir / "cache")
-
-
-def installed() -> list[str]:
-    """The names of the installed exporters, sorted."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
-
-
 @cache
 def load(kind: str) -> type[Exporter]:
     """The exporter class of a type. Raises InvalidConfiguration: it is not installed (names those that are), or broken,
     or of another contract."""
-    from stevedore.driver import DriverManager
-    from stevedore.exception import NoMatches
-
     try:
-        found = DriverManager(GROUP, kind, invoke_on_load=False).driver
-    except NoMatches:
-        known = ", ".join(installed()) or "none"
-        raise InvalidConfiguration(f"exporters: {kind!r} is not installed; installed: {known}") from None
+        found = extensions.load(GROUP, kind)
+    except extensions.NotInstalled as error:
+        raise InvalidConfiguration(f"exporters: {kind!r} is not installed; installed: {error.known}") from None
     except (Exception, SystemExit) as error:  # importing an exporter may raise anything
         raise InvalidConfiguration(f"exporters: {kind!r} cannot be loaded: {_words(error)}") from error
     if reason := unfit(found):

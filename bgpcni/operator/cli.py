@@ -333,12 +333,13 @@ def speaker(run_dir: Path, kind: str, name: str | None, log_json: bool) -> None:
     It waits for the configuration that the agent writes. When it ends, peers with graceful restart keep the routes.
     Each exporter in agent.toml that runs an ExaBGP can have a speaker of its own.
     """
+    from bgpcni import extensions
     from bgpcni.agent.logs import configure
     from bgpcni.convergence import catalog
 
     configure(as_json=log_json)
     try:
-        catalog.cache_in(run_dir)
+        extensions.cache_in(run_dir)
         catalog.load(kind).speak(run_dir, name or kind)
     except CniError as error:
         click.echo(f"bgpcni speaker: {error.msg}", err=True)

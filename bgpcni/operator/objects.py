@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from bgpcni import extensions
 from bgpcni.cluster.objects import (
     BGPNode,
     IPBlock,
@@ -29,7 +30,6 @@ from bgpcni.cluster.peers import selects
 from bgpcni.cluster.store import Conflict, Kept, Store, Trouble
 from bgpcni.cluster.stores import open_store
 from bgpcni.config.agent import load
-from bgpcni.convergence import catalog
 from bgpcni.errors import CniError, InvalidConfiguration
 from bgpcni.files import read_plain
 
@@ -66,7 +66,7 @@ def _opened(path: Path) -> Iterator[Store]:
         raise InvalidConfiguration(f"{path}: cluster: missing, it says which store has the cluster's objects")
     if config.cluster.store == "kubernetes":
         raise InvalidConfiguration(f"{path}: cluster.store: with kubernetes use kubectl")
-    catalog.cache_in(Path(config.run_dir))
+    extensions.cache_in(Path(config.run_dir))
     store = open_store(config.cluster)
     try:
         yield store
