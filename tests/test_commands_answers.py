@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from bgpcni import paths
 from bgpcni.commands import answers, render
+from bgpcni.commands.answers import orders
 from bgpcni.config.agent import AgentConfig, ExporterTable
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
@@ -276,7 +277,7 @@ def test_release_needs_force_and_a_container_that_is_gone(node: Node) -> None:
 
 def test_sync_retries_what_is_late(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """`sync` exits with 1 while something is still late."""
-    monkeypatch.setattr(answers, "SYNC_SECONDS", 0.05)
+    monkeypatch.setattr(orders, "SYNC_SECONDS", 0.05)
     gone = attachment("c2", "10.1.2.4/24", boot_id="an earlier boot")
     node.store.put(State.LEAVING, gone)
     exporter(node).mishaps = ["away"] * 100000
@@ -284,7 +285,7 @@ def test_sync_retries_what_is_late(node: Node, monkeypatch: pytest.MonkeyPatch) 
     assert (code, document["leaving"]) == (1, ["net/c2/eth0"])
     assert "net/c2/eth0 is not withdrawn yet" in render.sync(document)
     exporter(node).mishaps = []
-    monkeypatch.setattr(answers, "SYNC_SECONDS", 30.0)
+    monkeypatch.setattr(orders, "SYNC_SECONDS", 30.0)
     document, code = answers.sync(node)
     assert (code, document["late"], document["leaving"]) == (0, [], [])
     assert render.sync(document) == "nothing is late\n"

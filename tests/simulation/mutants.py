@@ -10,6 +10,7 @@ from typing import Any
 
 from bgpcni.agent import agent as agents
 from bgpcni.commands import answers
+from bgpcni.commands.answers import orders
 from bgpcni.convergence import announcer
 from bgpcni.convergence.announcer import Announcer, Book
 from bgpcni.convergence.convergence import Convergence
@@ -357,7 +358,7 @@ def release_judges_by_an_old_record() -> list[Patch]:
                 again = node.store.find(attachment.key)
                 if again is None or again.attachment is None:
                     continue
-                if again.state is State.UP and not answers.interface.vanished(node.netlink, attachment):
+                if again.state is State.UP and not orders.interface.vanished(node.netlink, attachment):
                     continue
                 reconcile.end_unconfirmed(node, again.attachment)
         return {}, 0

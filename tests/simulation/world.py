@@ -21,6 +21,7 @@ from bgpcni.agent import agent as agents
 from bgpcni.agent import worker as workers
 from bgpcni.cni.environment import Command
 from bgpcni.commands import answers
+from bgpcni.commands.answers import common, explanation, health, orders, routing
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import announcer, catalog, convergence
 from bgpcni.convergence.derive import derive
@@ -45,7 +46,8 @@ FACTS = NodeFacts(
 )  # fmt: skip
 GRACE = 60.0
 DEL_SECONDS = 2.0
-
+ANSWERS = (common, explanation, health, orders, routing)
+"""The modules of the operators' answers that use the kernel's links."""
 
 DEFECTS = (AssertionError, AttributeError, LookupError, NameError, RecursionError, TypeError, UnboundLocalError)
 """What neither the core nor a model means to raise, also where somebody makes an error for an operator of it."""
@@ -175,9 +177,9 @@ def _patches() -> list[tuple[Any, str, Any]]:
     found: list[tuple[Any, str, Any]] = [(clock, "monotonic", Time.monotonic), (clock, "now", text_of_now)]
     for module in (announcer, convergence, nudges, claims, workers, node, failures, addressing):
         found.append((module, "threading", Threading))
-    for module in (announcer, convergence, transaction, reconcile, addressing, agents, answers):
+    for module in (announcer, convergence, transaction, reconcile, addressing, agents, orders):
         found.append((module, "time", Time))
-    for module in (transaction, reconcile, node, boots, unrecorded, unreadable, answers):
+    for module in (transaction, reconcile, node, boots, unrecorded, unreadable, *ANSWERS):
         found.append((module, "interface", interface))
     for module in (announcer, convergence, workers, node, transaction, reconcile, agents, addressing, boots):
         found.append((module, "log", SilentLog()))

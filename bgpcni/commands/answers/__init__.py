@@ -1,0 +1,18 @@
+"""The answers to operators' commands: one function for each row of `table`, which makes a JSON document.
+
+`schema` is 1 in every document. The same functions serve the agent and a command without one. `render` makes the text
+from these documents, so text and `--json` cannot differ. Nothing here knows the command line or the agent's threads.
+"""
+
+from bgpcni.commands.answers.common import GONE, Resident, failure, state_of
+from bgpcni.commands.answers.explanation import explain
+from bgpcni.commands.answers.health import status
+from bgpcni.commands.answers.interfaces import attachments
+from bgpcni.commands.answers.orders import drain, release, reload, sync
+from bgpcni.commands.answers.routing import routes
+from bgpcni.commands.answers.sessions import peers
+
+__all__ = [
+    "GONE", "Resident", "attachments", "drain", "explain", "failure", "peers", "release", "reload", "routes",
+    "state_of", "status", "sync",
+]  # fmt: skip

@@ -1,0 +1,130 @@
+"""`explain`: the way from the request to the routes, step by step."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+from bgpcni.commands import Document
+from bgpcni.commands.answers.common import failure, named
+from bgpcni.commands.answers.routing import routes_of
+from bgpcni.kernel import links, vxlan
+from bgpcni.model import Attachment, State
+from bgpcni.node import interface
+from bgpcni.node.failures import Failure
+from bgpcni.node.node import Node
+from bgpcni.node.reachability import Reachability
+from bgpcni.store import Stored
+
+
+def explain(node: Node, what: str) -> tuple[Document, int]:
+    """From request to route, in order, for each attachment that WHAT names; exit 1 if nothing matches.
+
+    An ADD that failed is explained by its error, where the agent remembers it: it left nothing else.
+    """
+    failures = {(one.network, one.container_id, one.ifname): one for one in node.failures.about(what)}
+    found = []
+    for stored in node.store.all():
+        if matches(stored, what):
+            item = _explain(node, stored)
+            if failed := failures.pop((item["network"], item.get("containerID", ""), item.get("ifname", "")), None):
+                item["steps"].append(_failed(failed))
+            found.append(item)
+    for failed in failures.values():
+        named: Document = {
+            "network": failed.network or "?", "containerID": failed.container_id, "ifname": failed.ifname,
+            **({"pod": failed.pod.model_dump()} if failed.pod else {}),
+        }  # fmt: skip
+        found.append({**named, "steps": [_failed(failed)]})
+    if not found:
+        kinds = "container ID, pod (NAMESPACE/NAME), address, prefix, network, MAC or veth"
+        text = f"nothing here matches {what!r}: no {kinds}"
+        if not node.resident:
+            text += (
+                "; no agent is running, so ADDs that failed are not remembered: their errors are in the runtime's log"
+            )
+        return failure(text), 1
+    return {"schema": 1, "what": what, "attachments": found}, 0
+
+
+def matches(stored: Stored, what: str) -> bool:
+    attachment = stored.attachment
+    if what == stored.network or (attachment is not None and what == attachment.container_id):
+        return True
+    if attachment is None:
+        return False
+    if len(what) >= 6 and attachment.container_id.startswith(what):
+        return True
+    if what.lower() == attachment.mac or what in (attachment.host_veth, attachment.pod and str(attachment.pod)):
+        return True
+    own = [ip_address(item.address.partition("/")[0]) for item in attachment.addresses]
+    try:
+        return ip_address(what) in own if "/" not in what else any(ip in ip_network(what, False) for ip in own)
+    except ValueError:
+        return False
+
+
+def _explain(node: Node, stored: Stored) -> Document:
+    attachment = stored.attachment
+    if attachment is None:
+        return {"network": stored.network, "steps": [_step("record", "unreadable", "", stored.problem)]}
+    steps = [
+        _step("request", "received", attachment.created, f"ADD {attachment.key}, CNI {attachment.cni_version}"),
+        _step(
+            "addresses",
+            ("held" if stored.state is State.LEAVING else "leased") if attachment.addresses else "none",
+            attachment.created,
+            ", ".join(item.address for item in attachment.addresses)
+            + (f" from {attachment.ipam.type}" if attachment.ipam else ""),
+        ),
+    ]
+    gone = interface.vanished(node.netlink, attachment)
+    vlan = f" in VLAN {attachment.vlan}" if attachment.vlan else ""
+    link = f"{attachment.ifname} inside has MAC {attachment.mac}"
+    if attachment.host_veth:
+        link = f"{attachment.host_veth} (index {attachment.host_index}) on {attachment.bridge}{vlan}, {link}"
+    steps.append(_step("link", "gone" if gone else "up", attachment.since, link))
+    steps.append(_step("record", stored.state.value, attachment.since, f"boot {attachment.boot_id[:8]}"))
+    if attachment.bgp.forwarder == "agent" and attachment.bgp.vni is not None and not gone:
+        name = vxlan.name_of(attachment.bgp.vni)
+        tunnel = links.find(node.netlink, name=name)
+        there = tunnel is not None and vxlan.is_ours(tunnel)
+        steps.append(_step("data path", "up" if there else "missing", "", f"{name} on {attachment.bridge}"))
+    if attachment.bgp.vrf is not None and attachment.exporters and not gone:
+        steps.append(_vrf_step(node, attachment))
+    if not gone and stored.state is State.UP:
+        problems = [text for _, text in Reachability(node.netlink, node.facts).of(attachment)]
+        if problems:
+            steps.append(_step("reachability", "no", "", "; ".join(problems)))
+        elif attachment.bgp.family == "unicast" and attachment.exporters:
+            steps.append(_step("reachability", "yes", "", "the node reaches its addresses, and forwards to them"))
+    for route in routes_of(node, stored):
+        for name, state in route["exporters"].items():
+            detail = f"{route['nlri']} next hop {route['nextHop']} through {name}"
+            if state["reason"]:
+                detail += f": {state['reason']}"
+            steps.append(_step("route", state["state"], state["since"], detail))
+    if not attachment.exporters:
+        steps.append(_step("route", "none", "", "this network has no exporters"))
+    return {**named(attachment), "steps": steps}
+
+
+def _failed(failed: Failure) -> Document:
+    story = f" ({failed.details})" if failed.details else ""
+    return _step("last ADD", "failed", failed.at, f"error {failed.code}: {failed.msg}{story}")
+
+
+def _vrf_step(node: Node, attachment: Attachment) -> Document:
+    intent = attachment.bgp
+    if intent.table is None:
+        return _step("VRF", "none", "", f"{intent.vrf}: control plane only, this node forwards nothing for it")
+    master = links.find(node.netlink, name=str(intent.vrf))
+    names = [str(attachment.bridge)] + ([vxlan.name_of(intent.l3vni)] if intent.l3vni else [])
+    inside = [links.find(node.netlink, name=name) for name in names]
+    there = master is not None and all(link is not None and link.master == master.index for link in inside)
+    way = f"MPLS label {intent.label}" if intent.family == "vpn" else f"VNI {intent.l3vni}"
+    detail = f"{intent.vrf}, table {intent.table}, {way}: {', '.join(names)}"
+    return _step("VRF", "up" if there else "missing", "", detail)
+
+
+def _step(name: str, state: str, since: str, detail: str) -> Document:
+    return {"step": name, "state": state, "since": since, "detail": detail}

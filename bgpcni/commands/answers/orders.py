@@ -1,0 +1,78 @@
+"""The commands that change something: sync, drain, reload, release."""
+
+from __future__ import annotations
+
+import time
+
+from bgpcni.commands import Document
+from bgpcni.commands.answers.common import Resident, failure
+from bgpcni.errors import CniError, InvalidConfiguration
+from bgpcni.model import State
+from bgpcni.node import interface, reconcile, without_agent
+from bgpcni.node.node import Node
+
+SYNC_SECONDS = 10.0
+DRAIN_SECONDS = 30.0
+
+
+def sync(node: Node) -> tuple[Document, int]:
+    """Try once more whatever is late; exit 1 if something is still late."""
+    deadline = time.monotonic() + (SYNC_SECONDS if node.resident else 0)
+    node.convergence.retry()
+    if node.dataplane is not None:
+        node.dataplane.look_again()
+    _settle(node)
+    late = node.convergence.wait_quiet(deadline - time.monotonic())
+    _settle(node)
+    remaining = [
+        str(stored.attachment.key)
+        for stored in node.store.all()
+        if stored.attachment is not None and stored.state is State.LEAVING
+    ]
+    return {"schema": 1, "late": late, "leaving": remaining}, 1 if late or remaining else 0
+
+
+def _settle(node: Node) -> None:
+    """Reconcile every attachment that is not as it should be."""
+    if not node.resident:
+        without_agent.settle_all(node)
+        return
+    for key in list(reconcile.concerned(node)):
+        try:
+            reconcile.settle(node, key)
+        except (CniError, OSError):  # the worker does it, or reports what is wrong
+            node.nudges.nudge(key)
+
+
+def drain(agent: Resident) -> tuple[Document, int]:
+    """Withdraw every route and end the speaker; exit 1 if an exporter is late."""
+    late = agent.drain(DRAIN_SECONDS)
+    return {"schema": 1, "drained": not late, "late": late}, 1 if late else 0
+
+
+def reload(agent: Resident) -> tuple[Document, int]:
+    """Read agent.toml again and apply it."""
+    agent.reload()
+    return {"schema": 1, "reloaded": True}, 0
+
+
+def release(node: Node, container_id: str, *, force: bool) -> tuple[Document, int]:
+    """Stop waiting until a container's withdrawals are confirmed, and release its addresses and records now."""
+    if not force:
+        raise InvalidConfiguration("release gives back an address to which a peer may still have a route: add --force")
+    released = []
+    for stored in list(node.store.all()):
+        attachment = stored.attachment
+        if attachment is None or attachment.container_id != container_id:
+            continue
+        with node.store.locked(attachment.key, 30):
+            again = node.store.find(attachment.key)
+            if again is None or again.attachment is None:
+                continue
+            if again.state is State.UP and not interface.vanished(node.netlink, again.attachment):
+                raise InvalidConfiguration(f"{attachment.key} is up: DEL it first")
+            reconcile.end_unconfirmed(node, again.attachment)
+            released.append(str(attachment.key))
+    if not released:
+        return failure(f"no attachment of container {container_id!r}"), 1
+    return {"schema": 1, "released": released}, 0

@@ -1,0 +1,15 @@
+"""The documents of `answers` as text for people, the most important first. Pure: nothing is looked up here."""
+
+from bgpcni.commands.render.attaching import attach, detach
+from bgpcni.commands.render.explanation import explain
+from bgpcni.commands.render.health import status
+from bgpcni.commands.render.interfaces import attachments
+from bgpcni.commands.render.orders import drain, release, reload, sync
+from bgpcni.commands.render.routing import routes
+from bgpcni.commands.render.sessions import peers
+from bgpcni.commands.render.tables import table
+
+__all__ = [
+    "attach", "attachments", "detach", "drain", "explain", "peers", "release", "reload", "routes", "status", "sync",
+    "table",
+]  # fmt: skip

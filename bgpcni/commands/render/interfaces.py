@@ -1,0 +1,18 @@
+"""The text of `attachments`."""
+
+from __future__ import annotations
+
+from bgpcni.commands import Document
+from bgpcni.commands.render.tables import has_pods, pod_of, table
+
+
+def attachments(document: Document) -> str:
+    pods = has_pods(document["attachments"])
+    return table(
+        ("NETWORK", *pods, "CONTAINER", "IFNAME", "STATE", "ADDRESSES", "MAC", "VETH", "SINCE"),
+        [
+            (a["network"], *(pod_of(a) for _ in pods), a["containerID"], a["ifname"], a["state"], ",".join(a["ips"]),
+             a["mac"], a["hostVeth"], a["since"])
+            for a in document["attachments"]
+        ],
+    )  # fmt: skip

@@ -1,0 +1,25 @@
+"""The text of the commands that change something."""
+
+from __future__ import annotations
+
+from bgpcni.commands import Document
+
+
+def sync(document: Document) -> str:
+    lines = [f"exporter {name} is still late" for name in document["late"]]
+    lines += [f"{key} is not withdrawn yet" for key in document["leaving"]]
+    return "\n".join(lines or ["nothing is late"]) + "\n"
+
+
+def release(document: Document) -> str:
+    return "".join(f"released {key}\n" for key in document["released"])
+
+
+def drain(document: Document) -> str:
+    if document["drained"]:
+        return "everything is withdrawn; the speaker has ended\n"
+    return f"not everything is withdrawn: {', '.join(document['late'])} is late\n"
+
+
+def reload(document: Document) -> str:
+    return "configuration reloaded\n"

@@ -1,0 +1,37 @@
+"""The text of `routes`."""
+
+from __future__ import annotations
+
+from bgpcni.commands import Document
+from bgpcni.commands.render.tables import has_pods, pod_of, table
+
+
+def routes(document: Document) -> str:
+    """One line for each route and exporter, or what peers announced if the document is about that."""
+    if "received" in document:
+        return _received(document)
+    pods = has_pods(document["routes"])
+    return table(
+        ("ROUTE", "NEXT HOP", "NETWORK", *pods, "CONTAINER", "EXPORTER", "STATE", "SINCE", "REASON"),
+        [
+            (r["nlri"], r["nextHop"], r["network"], *(pod_of(r) for _ in pods), r["containerID"][:24], name,
+             state["state"], state["since"], state["reason"])
+            for r in document["routes"]
+            for name, state in r["exporters"].items()
+        ],
+    )  # fmt: skip
+
+
+def _received(document: Document) -> str:
+    """One line for each route; then how many were refused, and why."""
+    rows = []
+    for route in document["received"]:
+        into = [f"{item['table']}: {item['reason'] or item['state']}" for item in route["imported"]]
+        if any(item["state"] == "best" for item in route["imported"]) and not route["datapath"]:
+            into.append("not forwarded here")
+        stale = "stale" if route["stale"] else ""
+        targets = ",".join(route["routeTargets"])
+        rows.append((route["nlri"], route["nextHop"], route["vni"], route["peer"], targets, "; ".join(into), stale))
+    text = table(("ROUTE", "NEXT HOP", "VNI", "PEER", "ROUTE TARGETS", "IMPORTED", "STATE"), rows)
+    lines = [f"{count} refused: {reason}" for reason, count in sorted(document["refused"].items())]
+    return text + "".join(f"{line}\n" for line in lines)
