@@ -11,11 +11,11 @@ import pytest
 
 from bgpcni.cluster import member as module
 from bgpcni.cluster.member import FILE, Member
-from bgpcni.cluster.objects import BGPNode, Object, parse
+from bgpcni.cluster.objects import BGPNode, IPPool, Object, parse
 from bgpcni.cluster.store import Conflict
 from bgpcni.config.agent import AgentConfig
 from bgpcni.testing.memory_store import MemoryStore, Table
-from bgpcni.testing.patience import until
+from bgpcni.testing.patience import SECONDS, until
 
 
 def document(kind: str, name: str, **spec: Any) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def test_two_agents_of_one_name_do_not_fight(place: Place, tmp_path_factory: pyt
     until(lambda: "another agent says that it is the node node-1" in amiss(first).get("cluster-node", ""))
     now = place.node()
     assert now is not None
-    assert now.spec.epoch == second._epoch
+    assert now.spec.epoch == second.epoch
 
 
 def test_a_change_of_the_gateway_is_noticed(place: Place) -> None:
@@ -231,3 +231,54 @@ def test_a_lost_race_for_its_object_is_tried_again(place: Place, monkeypatch: py
     until(lambda: member._registered)
     assert raced.is_set()
     assert place.node() is not None
+
+
+def test_every_kind_is_in_the_picture_and_on_disk(place: Place) -> None:
+    """Pools, blocks and policies too: whoever waits gets the next picture, and a start without the store has them."""
+    place.store.create(parse(document("IPPool", "a", cidrs=["10.0.0.0/24"])))
+    member = place.start()
+    until(lambda: member.synced and place.node() is not None)
+    until(lambda: member.pictures.last.find(BGPNode, "node-1") is not None)
+    before = member.pictures.last
+    assert [item.metadata.name for item in before.of(IPPool)] == ["a"]
+    place.store.create(parse(document("RoutePolicy", "p", set={"med": 1})))
+    after = member.pictures.wait(before)
+    assert after.changed(before) == {("RoutePolicy", "p")}
+    place.store.delete(("IPPool", "a"))
+    gone = member.pictures.wait(after)
+    assert (gone.find(IPPool, "a"), gone.changed(after)) == (None, {("IPPool", "a")})
+    generation = member.generation
+    place.table.leave()
+    member.stop()
+    again = place.member()
+    assert again.pictures.last.objects == gone.objects
+    assert not again.synced
+    assert generation == member.generation
+
+
+def test_what_the_store_has_not_is_gone_after_a_start(place: Place) -> None:
+    """An object that was deleted while no agent ran is in no picture once the store has been read."""
+    place.store.create(parse(document("IPPool", "a", cidrs=["10.0.0.0/24"])))
+    member = place.start()
+    until(lambda: member.pictures.last.find(IPPool, "a") is not None)
+    member.stop()
+    place.store.delete(("IPPool", "a"))
+    again = place.start()
+    assert again.pictures.last.find(IPPool, "a") is not None or again.synced
+    until(lambda: again.pictures.last.find(IPPool, "a") is None)
+
+
+def test_nobody_waits_for_a_picture_after_the_end(place: Place) -> None:
+    """A thread that waits is told that the member has stopped."""
+    member = place.start()
+    until(lambda: place.node() is not None)
+    done = threading.Event()
+
+    def wait() -> None:
+        while not member.pictures.closed:
+            member.pictures.wait(member.pictures.last)
+        done.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    member.stop()
+    assert done.wait(SECONDS)

@@ -19,9 +19,9 @@ PAUSE, LONGEST = 0.5, 10.0
 
 
 class Follower:
-    """One store's picture. `run` is for a thread of its own; `changed` is called in it after each change."""
+    """One store's picture. `run` is for a thread of its own; `changed` is told in it what may differ from before."""
 
-    def __init__(self, store: Store, changed: Callable[[], None]) -> None:
+    def __init__(self, store: Store, changed: Callable[[set[Path]], None]) -> None:
         self._store, self._changed = store, changed
         self._stopped = threading.Event()
         self._pause = Pause(PAUSE, LONGEST)
@@ -69,9 +69,9 @@ class Follower:
 
     def _learn(self, listing: Listing) -> None:
         kept = {path: self.items[path] for path in listing.broken if path in self.items}
-        self.items, self.broken = {**kept, **listing.items}, dict(listing.broken)
+        before, self.items, self.broken = self.items, {**kept, **listing.items}, dict(listing.broken)
         self._revision, self.synced = listing.revision, True
-        self._changed()
+        self._changed({path for path in before.keys() | self.items.keys() if before.get(path) != self.items.get(path)})
 
     def _take(self, change: Change) -> None:
         items, broken = dict(self.items), dict(self.broken)
@@ -83,4 +83,4 @@ class Follower:
         else:
             items[change.path] = change.item
         self.items, self.broken, self._revision = items, broken, change.revision
-        self._changed()
+        self._changed({change.path})

@@ -1,7 +1,8 @@
-"""This node as a member of a cluster whose store has bgpcni's objects: it makes its BGPNode, follows the others, and
-keeps on disk what was last true, so that a start without the store has the same neighbours.
+"""This node as a member of a cluster whose store has bgpcni's objects: it makes its BGPNode, follows all objects, and
+keeps on disk what was last true, so that a start without the store has the same neighbours, pools and policies.
 
-It changes nothing on the node: `wishes` says which neighbours the objects give it.
+It changes nothing on the node: `wishes` says which neighbours the objects give it, `pictures` has the objects for
+whoever follows others of them, and `store` is where they may be changed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from bgpcni.cluster.names import node_name
 from bgpcni.cluster.objects import BGPNode, BGPNodeSpec, BGPPeer, Metadata, Object, parse
 from bgpcni.cluster.objects import Path as ObjectPath
 from bgpcni.cluster.peers import Gateway, Wish
+from bgpcni.cluster.picture import Pictures
 from bgpcni.cluster.store import Conflict, Kept, Store, Trouble
 from bgpcni.config.agent import AgentConfig, ClusterTable
 from bgpcni.errors import InvalidConfiguration
@@ -29,7 +31,9 @@ from bgpcni.files import read_plain
 
 log = logging.getLogger(__name__)
 FILE = "cluster.json"
-_MOST = 64 << 20
+_MOST = 256 << 20
+_OF_PEERS = ("BGPNode", "BGPPeer")
+"""The kinds of which neighbours are made."""
 SECONDS = 5.0
 """Between two looks at what the object of this node should say, and at the default gateway."""
 
@@ -38,13 +42,18 @@ class Member:
     """Made before the agent is, `start`ed when it serves."""
 
     def __init__(self, config: AgentConfig, table: ClusterTable, store: Store, gateway: Gateway) -> None:
-        self._name, self._store, self._gateway = node_name(table), store, gateway
+        self.name, self.store, self._gateway = node_name(table), store, gateway
         self._file = Path(config.data_dir) / FILE
-        self._epoch, self._objects = self._read()
+        self._written: dict[ObjectPath, tuple[Object, str]] = {}
+        """Each object as it was last written to the file."""
+        self.pictures = Pictures()
+        """The objects of all kinds, as the store has them or, until it has been asked, as the file has them."""
+        self.epoch, objects = self._read()
+        self.pictures.put(objects)
         self._config = config
         self._follower = Follower(store, self._changed)
         self._gateways: tuple[str | None, ...] = ()
-        self._registered = False
+        self._registered = self._followed = False
         self._away = self._disputed = self._unkept = ""
         self._wake, self._stopped = threading.Event(), False
         self._generations = itertools.count(1)  # two threads take from it
@@ -57,6 +66,24 @@ class Member:
         """The neighbours by the objects that are known, for a node with this agent.toml."""
         return peers.wishes(self._objects.values(), self._me(config), self._gateway)
 
+    @property
+    def trouble(self) -> str:
+        """Why the store cannot be asked now, "" if it can."""
+        return self._follower.trouble or self._away
+
+    @property
+    def synced(self) -> bool:
+        """Whether the picture has been the store's in this life of the agent."""
+        return self._follower.synced
+
+    def kept(self, path: ObjectPath) -> Kept | None:
+        """An object as the store had it last in this life of the agent, with its version for a compare-and-swap."""
+        return self._follower.items.get(path)
+
+    @property
+    def _objects(self) -> Mapping[ObjectPath, Object]:
+        return self.pictures.last.objects
+
     def renew(self, config: AgentConfig) -> None:
         """This agent.toml is in force from now on."""
         self._config = config
@@ -66,7 +93,7 @@ class Member:
     def looks(self) -> Mapping[str, Callable[[], str]]:
         """What is amiss, by its code in `status`."""
         return {
-            "cluster-store": lambda: self._without_store(self._follower.trouble or self._away),
+            "cluster-store": lambda: self._without_store(self.trouble),
             "cluster-objects": lambda: "; ".join(
                 f"{' '.join(path)} cannot be read, what it said before holds: {why}"
                 for path, why in self._follower.broken.items()
@@ -76,6 +103,7 @@ class Member:
 
     def start(self, sessions: Callable[[], int | None]) -> None:
         """`sessions`: how many BGP sessions are established."""
+        self._write(self._objects)  # the epoch must not change with a restart
         for name, run in (("cluster-follower", self._follower.run), ("cluster", lambda: self._keep(sessions))):
             threading.Thread(target=run, name=name, daemon=True).start()
 
@@ -83,28 +111,31 @@ class Member:
         self._stopped = True
         self._wake.set()
         self._follower.stop()
+        self.pictures.close()
 
     def _without_store(self, trouble: str) -> str:
         return f"the cluster's store is away, and what it said last holds: {trouble}" if trouble else ""
 
     # ---------------------------------------------------------------- what the others say
 
-    def _changed(self) -> None:
-        """In the follower's thread: what concerns neighbours is taken up, and kept on disk."""
+    def _changed(self, paths: set[ObjectPath]) -> None:
+        """In the follower's thread: what is new is kept on disk, and told to whoever waits for it."""
         if not self._registered:
             self._wake.set()
-        found: dict[ObjectPath, Object] = {
-            path: kept.object.model_copy(update={"status": None})
-            for path, kept in self._follower.items.items()
-            if isinstance(kept.object, BGPPeer | BGPNode)
-        }
-        for path in self._follower.broken:  # after a restart, the follower does not know what it said before
-            if path in self._objects:
-                found.setdefault(path, self._objects[path])
-        if found != self._objects:
-            self._objects = found
-            self._write()
-            self.generation = next(self._generations)
+        items, broken, before = self._follower.items, self._follower.broken, self._objects
+        if not self._followed:  # what the file has and the store has not is gone
+            self._followed, paths = True, {*before, *items}
+        found = dict(before)
+        for path in paths:
+            if path in items:
+                found[path] = items[path].object.model_copy(update={"status": None})
+            elif path not in broken:  # what nobody can read is what it was before
+                found.pop(path, None)
+        if different := {path for path in paths if found.get(path) != before.get(path)}:
+            self._write(found)
+            self.pictures.put(found)
+            if any(path[0] in _OF_PEERS for path in different):
+                self.generation = next(self._generations)
 
     def _read(self) -> tuple[str, dict[ObjectPath, Object]]:
         try:
@@ -117,14 +148,20 @@ class Member:
             log.error("%s cannot be read, so this node starts without it: %s", self._file, error)
         return uuid.uuid4().hex, {}
 
-    def _write(self) -> None:
-        document = {"epoch": self._epoch, "objects": [item.document() for item in self._objects.values()]}
+    def _write(self, objects: Mapping[ObjectPath, Object]) -> None:
+        """Objects that have not changed are not encoded again."""
+        known, self._written = self._written, {}
+        for path, item in objects.items():
+            same = path in known and known[path][0] is item
+            self._written[path] = known[path] if same else (item, json.dumps(item.document()))
+        items = ", ".join(text for _, text in self._written.values())
+        text = f'{{"epoch": {json.dumps(self.epoch)}, "objects": [{items}]}}'
         try:
-            atomic.put(self._file, json.dumps(document).encode(), 0o600)
+            atomic.put(self._file, text.encode(), 0o600)
             self._unkept = ""
         except OSError as error:
             self._unkept = (
-                f"{self._file}: {error.strerror}: a restart without the store would not have these neighbours"
+                f"{self._file}: {error.strerror}: a restart without the store would not have what it says now"
             )
 
     # ---------------------------------------------------------------- what this node says
@@ -132,18 +169,17 @@ class Member:
     def _me(self, config: AgentConfig) -> BGPNode:
         bgp = config.bgp
         return BGPNode(
-            metadata=Metadata(name=self._name, labels=config.cluster.labels if config.cluster else {}),
+            metadata=Metadata(name=self.name, labels=config.cluster.labels if config.cluster else {}),
             spec=BGPNodeSpec(
                 addresses=(bgp.local_address,) if bgp else (),
                 asn=bgp.asn if bgp else None,
                 routerID=bgp.router_id if bgp else None,
-                epoch=self._epoch,
+                epoch=self.epoch,
                 version=__version__,
             ),
         )
 
     def _keep(self, sessions: Callable[[], int | None]) -> None:
-        self._write()  # the epoch must not change with a restart
         while not self._stopped:
             self._wake.clear()
             try:
@@ -168,19 +204,19 @@ class Member:
         me = self._me(self._config)
         kept = self._follower.items.get(me.path)
         its = kept.object if kept else None
-        same = isinstance(its, BGPNode) and its.spec.epoch == self._epoch
+        same = isinstance(its, BGPNode) and its.spec.epoch == self.epoch
         self._disputed = ""
         if kept and not same and self._registered:
-            self._disputed = f"another agent says that it is the node {self._name}: give one of them another name"
+            self._disputed = f"another agent says that it is the node {self.name}: give one of them another name"
             return
         since = (its.status or {}).get("since") if same and its else None
         me = me.model_copy(update={"status": {"since": since or now(), "sessions": sessions}})
         try:
             if kept is None:
-                self._store.create(me)
-                log.info("this node is %s in the cluster", self._name)
+                self.store.create(me)
+                log.info("this node is %s in the cluster", self.name)
             elif _says(kept) != me.document():
-                self._store.swap(me, kept.version)
+                self.store.swap(me, kept.version)
             self._registered, self._away = True, ""
         except Conflict:
             pass  # the follower has not heard of it yet
