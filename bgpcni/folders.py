@@ -99,5 +99,5 @@ def _check(path: Path, found: os.stat_result) -> None:
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o022:
         raise IoFailure(f"{path} can be written by other users (mode {mode:04o}); chmod 0700 it")
-    if mode & 0o077:
+    if mode & 0o044:
         log.warning("%s can be read by other users (mode %04o); 0700 is enough", path, mode)

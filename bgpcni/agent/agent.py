@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from bgpcni import extensions, locks
 from bgpcni.agent import commands
+from bgpcni.agent.readers import Readers
 from bgpcni.agent.server import Server
 from bgpcni.agent.signals import Signals
 from bgpcni.agent.standing import Standing
@@ -125,10 +126,12 @@ class Running:
         self.worker = Worker(self.node)
         self._monitor = Monitor(self.worker.link_gone, self.worker.namespace_changed, self.worker.look_at_all)
         self._server = Server(measures.counted(self.call), self.command)
+        self._readers = Readers(store, lambda stdin: commands.reply(self, stdin, read_only=True))
         self._standing = Standing(self.node, self._dataplane, self.call)
         self._duties = _duties(self.node, self._standing)
         looks = {
             "run-dir": self._keep_run_dir,
+            "read-socket": self._readers.look,
             "configuration": self._keep_configuration,
             "local-address": self._keep_local_address,
             "cluster-peers": self._keep_cluster,
@@ -153,6 +156,8 @@ class Running:
         self._thread("monitor", self._monitor.run)
         worker = self._thread("worker", self.worker.run)
         self._server.serve()
+        self._readers.start()
+        self._watch.look()
         self._duties.start()
         self._cluster.start(self._standing.sessions)
         self._thread("watch", self._watch.run)
@@ -166,6 +171,7 @@ class Running:
         self._duties.stop()
         self._cluster.stop()
         self._watch.stop()
+        self._readers.close()
         self._server.close()
         self._monitor.stop()
         self.node.nudges.close()

@@ -16,13 +16,18 @@ from bgpcni.handler import Reply
 log = logging.getLogger(__name__)
 
 
-def reply(agent: answers.Resident, stdin: bytes) -> Reply:
-    """Answer `{"command": NAME, …arguments}`. Whatever goes wrong, the operator gets a document that says so."""
+def reply(agent: answers.Resident, stdin: bytes, *, read_only: bool = False) -> Reply:
+    """Answer `{"command": NAME, …arguments}`. Whatever goes wrong, the operator gets a document that says so.
+
+    `read_only`: a command that can change something is refused.
+    """
     try:
         asked = json.loads(stdin)
         command = COMMANDS[asked["command"]]
     except (ValueError, KeyError, TypeError):
         return _reply(answers.failure("this agent knows no such command"), 2)
+    if read_only and not command.reads:
+        return _reply(answers.failure(f"{command.name} is not answered on this socket: it changes something"), 2)
     try:
         arguments = command.arguments(asked)
         return _reply(*command.answer(agent if command.needs_agent else agent.node, arguments))

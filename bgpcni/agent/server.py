@@ -34,6 +34,22 @@ class Refused(Exception):
     """A request that is not served; the connection is closed without a reply."""
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may connect: mode, owner and group of the socket's file. `uid`, `gid`: None leaves what the process is."""
+
+    mode: int
+    uid: int | None = None
+    gid: int | None = None
+
+    @property
+    def private(self) -> bool:
+        return not self.mode & 0o077
+
+
+OWNER_ONLY = Access(0o600)
+
+
 @dataclass(slots=True)
 class _Incoming:
     kind: bytes
@@ -43,16 +59,20 @@ class _Incoming:
 
 
 class Server:
-    """Accepts on one unix socket. Each request has a thread. More than AT_ONCE wait in the backlog.
+    """Accepts on one unix socket. Each request has a thread. More than `at_once` wait in the backlog.
 
     The threads accept for themselves, so that nothing is handed from one to another; one that leaves none waiting
     starts the next.
     """
 
-    def __init__(self, call: Callable[[Call], Reply], command: Callable[[bytes], Reply]) -> None:
-        """`call` answers a CNI call; `command` answers an operator's command, in JSON."""
+    def __init__(
+        self, call: Callable[[Call], Reply] | None, command: Callable[[bytes], Reply], *, at_once: int = AT_ONCE
+    ) -> None:
+        """`call` answers a CNI call, None: there are none here; `command` answers an operator's command, in JSON."""
         self._call = call
         self._command = command
+        self._at_once = at_once
+        self._access = OWNER_ONLY
         self._socket: socket.socket
         self._path: Path | None = None  # None: the socket has no file
         self._identity: tuple[int, int] | None = None
@@ -67,14 +87,25 @@ class Server:
 
         Raises TryAgain where another process answers on it, IoFailure.
         """
+        if not self._passed():
+            self.bind(path, OWNER_ONLY)
+
+    def bind(self, path: Path, access: Access) -> None:
+        """Bind `path` for those who have access. Raises as `listen` does."""
+        self._access = access
+        self._socket, self._path = _bound(path, access), path
+        self._identity = _identity(path)
+
+    def _passed(self) -> bool:
+        """Take the socket that systemd passed. Returns whether it passed one."""
         if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0":
             self._socket = socket.socket(fileno=_PASSED)
             self._socket.set_inheritable(False)
             name = self._socket.getsockname()
             self._path = Path(name) if isinstance(name, str) and name.startswith("/") else None
-        else:
-            self._socket, self._path = _bound(path), path
-        self._identity = _identity(self._path) if self._path is not None else None
+            self._identity = _identity(self._path) if self._path is not None else None
+            return True
+        return False
 
     def renew(self) -> bool:
         """Bind again if the file of the socket was removed. Returns whether it was. Requests that are served go on.
@@ -86,7 +117,7 @@ class Server:
         with self._change:
             if self._closing:
                 return False
-            fresh = _bound(self._path)
+            fresh = _bound(self._path, self._access)
             self._identity = _identity(self._path)
             old, self._socket = self._socket, fresh
             self._old.append(old)  # closed only at the end, because a thread may be about to use its descriptor
@@ -135,7 +166,7 @@ class Server:
                 continue
             with self._change:
                 self._waiting -= 1
-                if not self._waiting and len(self._threads) < AT_ONCE and not self._closing:
+                if not self._waiting and len(self._threads) < self._at_once and not self._closing:
                     self._start_one()
             if self._closing:  # the client gets no greeting, so for it there is no agent
                 connection.close()
@@ -158,7 +189,7 @@ class Server:
     def _converse(self, connection: socket.socket) -> None:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         _, uid, _ = _CREDENTIALS.unpack(raw)
-        if uid not in (0, os.geteuid()):
+        if self._access.private and uid not in (0, os.geteuid()):
             raise Refused(f"user {uid} may not ask")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(WRITE_SECONDS))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(READ_SECONDS))
@@ -181,6 +212,8 @@ class Server:
     def _answer(self, incoming: _Incoming, connection: socket.socket) -> Reply:
         if incoming.kind == protocol.COMMAND:
             return self._command(incoming.stdin)
+        if self._call is None:
+            raise Refused("no CNI call is answered on this socket")
         variables: dict[str, str] = {}
         for item in incoming.environment.split(b"\0"):
             name, equals, value = item.partition(b"=")
@@ -202,8 +235,8 @@ def _timeval(seconds: float) -> bytes:
     return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
 
 
-def _bound(path: Path) -> socket.socket:
-    """A socket that listens on `path`, for its owner alone. It replaces the socket of an agent that is dead."""
+def _bound(path: Path, access: Access) -> socket.socket:
+    """A socket that listens on `path`. It replaces the socket of an agent that is dead."""
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         if _answers(path):
@@ -212,6 +245,8 @@ def _bound(path: Path) -> socket.socket:
             path.unlink()
         os.fchmod(bound.fileno(), 0o600)  # what `bind` makes has this mode, whatever the umask of other threads
         bound.bind(str(path))
+        if access is not OWNER_ONLY:
+            _hand_to(path, access)
         bound.listen(BACKLOG)
     except OSError as error:
         bound.close()
@@ -220,6 +255,12 @@ def _bound(path: Path) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def _hand_to(path: Path, access: Access) -> None:
+    if (access.uid, access.gid) != (None, None):
+        os.chown(path, -1 if access.uid is None else access.uid, -1 if access.gid is None else access.gid)
+    path.chmod(access.mode)
 
 
 def _answers(path: Path) -> bool:

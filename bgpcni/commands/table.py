@@ -20,12 +20,14 @@ class OperatorCommand:
     """`help`: the first line says what it does. `parameters` reach the answer as keyword arguments of their names.
 
     `needs_agent`: it works on the running agent. The others work on a node, and so also without an agent.
+    `reads`: it changes nothing, so it is also answered on `run_dir/read.sock`.
     """
 
     name: str
     help: str
     parameters: tuple[click.Parameter, ...] = ()
     needs_agent: bool = False
+    reads: bool = False
 
     def answer(self, subject: Any, arguments: Mapping[str, Any]) -> tuple[Document, int]:
         """The document and the exit code. `subject`: a Node, or the agent if the command needs one.
@@ -64,18 +66,20 @@ class OperatorCommand:
 COMMANDS = {
     command.name: command
     for command in (
-        OperatorCommand("status", "Is everything in order? The exit code is 1 if there are problems."),
-        OperatorCommand("attachments", "Every interface that bgpcni made or announces."),
+        OperatorCommand("status", "Is everything in order? The exit code is 1 if there are problems.", reads=True),
+        OperatorCommand("attachments", "Every interface that bgpcni made or announces.", reads=True),
         OperatorCommand(
             "routes",
             "Every route that should be announced, and how far it got. The exit code is 1 if one is not announced.",
             (click.Option(["--received"], is_flag=True, help="Show the routes that peers announced to this node."),),
+            reads=True,
         ),
-        OperatorCommand("peers", "The BGP sessions. The exit code is 1 if one is not Established."),
+        OperatorCommand("peers", "The BGP sessions. The exit code is 1 if one is not Established.", reads=True),
         OperatorCommand(
             "explain",
             "Every step from the request to the route of WHAT: a container ID, pod, address, prefix or network.",
             (click.Argument(["what"]),),
+            reads=True,
         ),
         OperatorCommand("sync", "Try once more whatever is late. The exit code is 1 if something is still late."),
         OperatorCommand(

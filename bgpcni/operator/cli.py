@@ -17,10 +17,9 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from bgpcni import __version__, paths
-from bgpcni.commands import Document, render
+from bgpcni.commands import Document, client, render
 from bgpcni.commands.table import COMMANDS, OperatorCommand
 from bgpcni.errors import CniError
-from bgpcni.operator import client
 
 F = TypeVar("F", bound=Callable[..., Any])
 

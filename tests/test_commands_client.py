@@ -15,9 +15,10 @@ import pytest
 from click.testing import CliRunner
 
 from bgpcni.agent.server import Server
+from bgpcni.commands import client
 from bgpcni.handler import Reply
 from bgpcni.launcher import protocol
-from bgpcni.operator import cli, client
+from bgpcni.operator import cli
 from bgpcni.operator.cli import main
 from bgpcni.testing.patience import SECONDS
 
