@@ -21,6 +21,8 @@ from pydantic import BaseModel, ConfigDict
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 
+ATTRIBUTES = frozenset({"communities", "local_preference", "med"})
+"""The attributes of an `Announcement` that not every speaker can be given."""
 CONTRACT = 1
 """The version of this contract. An exporter written for another one is refused when it is loaded."""
 
@@ -203,6 +205,9 @@ class Exporter(abc.ABC):
     """True: its peers are the `[[bgp.neighbors]]` of agent.toml, and without any it is not started."""
     targets_per_route: ClassVar[bool] = True
     """False: route targets belong to the speaker's VPN, and an attachment with its own is refused (code 7)."""
+    carries: ClassVar[frozenset[str]] = frozenset({"communities"})
+    """Which of `ATTRIBUTES` its speaker announces. ADD warns of what a network asks for
+    beyond that, and neither a policy nor maintenance sets it here."""
     look_every: ClassVar[float] = 0.0
     """Seconds between two calls of `look` while there is nothing to do in the agent; 0: none."""
 

@@ -154,11 +154,11 @@ class Announcement:
     """One route that is to be announced. Two announcements with the same `nlri` are two states of one route.
 
     `export_rt`, `import_rt`: route targets, canonical text (`64512:90`, `192.0.2.1:7`). `communities`:
-    standard `a:b`, large `a:b:c`, or a well-known name. `vni` is EVPN's label (24 bits), `label` the MPLS one
-    (20 bits). `mobility` is the sequence number of RFC 7432 section 7.7; 0 is not sent. `router_mac`: the Router's
-    MAC of a type 5 route (RFC 9135 section 8.1); None means that of the anycast gateway. `endpoint` is None for routes
-    that follow from several attachments (type 3, subnets). `datapath` False: this kernel cannot forward to it, so the
-    route is control plane only.
+    standard `a:b`, large `a:b:c`, or a well-known name. `local_preference` and `med` are None if the speaker decides.
+    `vni` is EVPN's label (24 bits), `label` the MPLS one (20 bits). `mobility` is the sequence number of RFC 7432
+    section 7.7; 0 is not sent. `router_mac`: the Router's MAC of a type 5 route (RFC 9135 section 8.1); None means that
+    of the anycast gateway. `endpoint` is None for routes that follow from several attachments (type 3, subnets).
+    `datapath` False: this kernel cannot forward to it, so the route is control plane only.
     """
 
     nlri: Nlri
@@ -167,6 +167,8 @@ class Announcement:
     export_rt: tuple[str, ...] = ()
     import_rt: tuple[str, ...] = ()
     communities: tuple[str, ...] = ()
+    local_preference: int | None = None
+    med: int | None = None
     vni: int | None = None
     label: int | None = None
     mobility: int = 0
@@ -227,6 +229,8 @@ class Bgp(Record):
     export_rt: tuple[str, ...] = ()
     import_prefixes: tuple[str, ...] = ()
     communities: tuple[str, ...] = ()
+    local_preference: int | None = None
+    med: int | None = None
     forwarder: Literal["agent", "exporter"] | None = None
     anycast: bool = False
     drain_seconds: float = 0.0

@@ -30,6 +30,7 @@ class BirdFile(Exporter):
 
     contract: ClassVar[int] = 1
     families: ClassVar[frozenset[Family]] = frozenset({Family.IPV4_UNICAST})
+    carries: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:
         super().__init__(name, config, node, wake)

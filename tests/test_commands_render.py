@@ -33,6 +33,18 @@ def test_drain_names_who_is_late() -> None:
     assert render.reload({}) == "configuration reloaded\n"
 
 
+def test_attributes_have_a_column_where_a_route_has_any() -> None:
+    """Communities, local preference and MED stand beside the next hop; zero is a value."""
+    row = {"network": "n", "containerID": "c1", "nlri": "10.1.2.3/32", "nextHop": "192.0.2.1", "communities": [],
+           "localPreference": None, "med": None, "exporters": {"exabgp": {"state": "announced", "since": "T",
+           "reason": ""}}}  # fmt: skip
+    assert "ATTRIBUTES" not in render.routes({"routes": [row]})
+    rich = row | {"communities": ["64512:1"], "localPreference": 200, "med": 0}
+    text = render.routes({"routes": [row, rich]})
+    assert "64512:1 local-preference 200 med 0" in text
+    assert text.splitlines()[0].split()[:4] == ["ROUTE", "NEXT", "HOP", "ATTRIBUTES"]
+
+
 def test_pods_have_a_column_where_there_are_any() -> None:
     """A node without Kubernetes needs none."""
     row = {"network": "n", "containerID": "c1", "ifname": "eth0", "state": "up", "ips": [], "mac": "", "hostVeth": "v",

@@ -143,6 +143,7 @@ def test_what_is_wrong_is_said_with_its_place(document: dict[str, Any], message:
     [
         ({"isGatway": True}, "isGatway: unknown key; did you mean 'isGateway'?"),
         ({"bgp": {"comunities": []}}, "bgp.comunities: unknown key; did you mean 'communities'?"),
+        ({"bgp": {"localPreferences": 1}}, "bgp.localPreferences: unknown key; did you mean 'localPreference'?"),
         ({"exporter": []}, "exporter: unknown key; did you mean 'exporters'?"),
         ({"vlanTrunk": [{"id": 1}, {"min_ID": 2}]}, "vlanTrunk[1].min_ID: unknown key; did you mean 'minID'?"),
         ({"ipam": {"type": "host-local", "rnges": []}}, "ipam.rnges: unknown key; did you mean 'ranges'?"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,8 +76,9 @@ def test_prune_names_what_stays():
 def test_a_stock_exabgp_is_told_in_text():
     """Unicast with communities of all kinds; what the engine refuses is refused here, other families too."""
     rich = route(1, communities=("64512:1", "NO_EXPORT", "1:2:3"), export_rt=("4200000000:7",))
+    rich = replace(rich, local_preference=200, med=0)
     assert lines.stock_announce(rich, 64512).text(0) == (
-        "announce route 10.0.0.1/32 next-hop 192.0.2.1 community [ 64512:1 65535:65281 ] "
+        "announce route 10.0.0.1/32 next-hop 192.0.2.1 local-preference 200 med 0 community [ 64512:1 65535:65281 ] "
         "large-community [ 1:2:3 ] extended-community [ 0x0202fa56ea000007 ]"
     )
     assert lines.stock_withdraw(rich.nlri).text(0) == "withdraw route 10.0.0.1/32"

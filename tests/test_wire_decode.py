@@ -56,7 +56,9 @@ def test_what_one_node_announces_another_learns(route: Announcement, kind: str) 
     assert found.route_targets == route.export_rt
     assert found.communities == route.communities
     assert found.as_path == ((64512,) if kind == "ebgp" else ())
-    assert found.local_pref == (100 if kind == "ibgp" else None)
+    wanted = 100 if route.local_preference is None else route.local_preference
+    assert found.local_pref == (wanted if kind == "ibgp" else None)
+    assert found.med == route.med
     assert found.mobility == route.mobility
     assert found.tunnel == (route.next_hop if route.nlri.kind == "multicast" else None)
 

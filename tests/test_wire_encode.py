@@ -64,6 +64,8 @@ def announcements(draw: st.DrawFn) -> Announcement:
         draw(ipv6 if nlri.family in (F.IPV6_UNICAST, F.IPV6_VPN) else ipv4),
         export_rt=tuple(draw(st.lists(administered, max_size=40))),
         communities=(*draw(st.lists(standard, max_size=70)), *draw(st.lists(large, max_size=30))),
+        local_preference=draw(st.none() | numbers32),
+        med=draw(st.none() | numbers32),
         vni=draw(st.integers(1, (1 << 24) - 1)) if nlri.family is F.L2VPN_EVPN else None,
         label=draw(st.integers(16, (1 << 20) - 1)) if nlri.kind == "vpn" else None,
         mobility=draw(numbers32) if nlri.kind == "mac-ip" else 0,
@@ -81,7 +83,9 @@ def test_a_route_reads_back_as_it_was_wanted(route, kind, asn):
     assert found.vni == (None if route.nlri.kind == "multicast" else route.vni)
     seen = decode_attributes(wire.attributes)
     assert (seen.origin, seen.as_path) == (0, (asn,) if kind == "ebgp" else ())
-    assert seen.local_pref == (100 if kind == "ibgp" else None)
+    wanted = 100 if route.local_preference is None else route.local_preference
+    assert seen.local_pref == (wanted if kind == "ibgp" else None)
+    assert seen.med == route.med
     assert seen.communities == route.communities
     assert seen.route_targets == route.export_rt
     assert seen.encapsulation == (8 if route.nlri.family is F.L2VPN_EVPN else None)
@@ -172,6 +176,8 @@ def test_well_known_communities_have_names():
         ({"communities": ("a:b",)}, "community 'a:b'"),
         ({"communities": ("1:2:3:4",)}, "neither two numbers"),
         ({"communities": tuple(f"1:2:{n}" for n in range(300))}, "do not fit"),
+        ({"local_preference": 1 << 32}, "local preference 4294967296"),
+        ({"med": -1}, "MED -1"),
         ({"export_rt": ("64512",)}, "no colon"),
         ({"export_rt": ("70000:70000",)}, "70000"),
         ({"export_rt": ("1.2.3.400:1",)}, "no IPv4 address"),

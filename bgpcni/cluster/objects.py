@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from bgpcni.cluster.selectors import AnySelector, Labels
 from bgpcni.config.agent import Asn, HoldTime, IpText, PathText
-from bgpcni.config.network import Communities, LinkName, Prefixes, RouteTargets, Texts, describe
+from bgpcni.config.network import Communities, LinkName, Number32, Prefixes, RouteTargets, Texts, describe
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Family
 
@@ -52,7 +52,6 @@ def _range(value: str) -> str:
 Name = Annotated[str, AfterValidator(object_name)]
 RouterId = Annotated[str, AfterValidator(_router_id)]
 AddressRange = Annotated[str, AfterValidator(_range)]
-Number32 = Annotated[int, Field(ge=0, le=4294967295)]
 
 
 class Part(BaseModel):

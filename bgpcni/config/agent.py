@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from bgpcni import bgp, paths
-from bgpcni.config.network import Prefixes, describe
+from bgpcni.config.network import Number32, Prefixes, describe
 from bgpcni.config.pod_annotations import PREFIX
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.files import read_plain
@@ -143,6 +143,8 @@ class NetworkTable(Table):
     """`[networks.NAME]`: what the operator decides for a network. It has priority over the CNI configuration."""
 
     exporters: tuple[str, ...] | None = None
+    local_preference: Number32 | None = None
+    med: Number32 | None = None
 
 
 def _range(value: str) -> str:

@@ -90,6 +90,7 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 LinkName = Annotated[str, AfterValidator(_link)]
 Mac = Annotated[str, AfterValidator(mac_address)]
 Vlan = Annotated[int, BeforeValidator(_number), Field(ge=1, le=4094)]
+Number32 = Annotated[int, BeforeValidator(_number), Field(ge=0, le=4294967295)]
 
 
 class Section(BaseModel):
@@ -114,6 +115,8 @@ class BgpSection(Section):
     l3vni: Annotated[int, BeforeValidator(_number), AfterValidator(bgp.vni)] | None = None
     rd: Annotated[str, AfterValidator(_distinguisher)] = "auto"
     communities: Communities = ()
+    local_preference: Number32 | None = Field(default=None, alias="localPreference")
+    med: Number32 | None = None
     wait: Literal["none", "sent", "acked"] = "none"
     wait_seconds: Annotated[float, BeforeValidator(_number)] = Field(default=2.0, ge=0.1, le=30, alias="waitSeconds")
     drain_seconds: Annotated[float, BeforeValidator(_number)] = Field(default=0.0, ge=0, le=10, alias="drainSeconds")

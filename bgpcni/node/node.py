@@ -265,6 +265,8 @@ class Node:
                 raise InvalidConfiguration(
                     f"args: {use.name} cannot set route targets for one attachment: there they belong to the VPN"
                 )
+            asked = plan.uncarried(routing.bgp, catalog.load(use.type).carries)
+            warnings += [f"bgp.{key}: {use.name} cannot announce it" for key in asked]
         if not routing.exporters:
             return routing
         imports = {use.name: catalog.load(use.type).imports for use in routing.exporters}

@@ -7,13 +7,13 @@ system is here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from bgpcni import bgp
 from bgpcni.cni.result import Dns, IpConfig, Route
-from bgpcni.config.agent import AgentConfig, PolicyTable
+from bgpcni.config.agent import AgentConfig, NetworkTable, PolicyTable
 from bgpcni.config.network import ExporterSection, NetworkConfig, mac_address
 from bgpcni.config.pod_annotations import PREFIX
 from bgpcni.config.urls import loopback_url
@@ -181,7 +181,7 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
 
     Raises InvalidConfiguration, also for what `[policy]` forbids.
     """
-    config = request.settings
+    config, table = request.settings, agent.networks.get(request.name) or NetworkTable()
     exporters = exporters_of(config, agent, resident=resident)
     warnings: tuple[str, ...] = ()
     if config.exporters is None and config.type != "bagpipe" and not resident and config.name not in agent.networks:
@@ -227,9 +227,15 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
         export_rt=export_rt,
         import_prefixes=config.bgp.import_ if family == "unicast" or config.bgp.vrf else (),
         communities=tuple(dict.fromkeys((*config.bgp.communities, *pod.communities))),
+        local_preference=_first(table.local_preference, config.bgp.local_preference),
+        med=_first(table.med, config.bgp.med),
         drain_seconds=config.bgp.drain_seconds,
     )
     return Routing(intent, exporters, warnings)
+
+
+def _first(*values: int | None) -> int | None:
+    return next((value for value in values if value is not None), None)
 
 
 def _refuse_vrf(config: NetworkConfig, family: str) -> None:
@@ -297,6 +303,16 @@ def forwarded(
         )
     anycast = forwarder == "agent" and is_gateway(config)
     return intent.model_copy(update={"forwarder": forwarder, "anycast": anycast}), tuple(warnings)
+
+
+_ATTRIBUTES = {"communities": "communities", "local_preference": "localPreference", "med": "med"}
+"""The attributes that not every exporter carries: fields of `Bgp`, and their keys in a network configuration."""
+
+
+def uncarried(intent: Bgp, carried: Collection[str]) -> list[str]:
+    """The keys of `bgp` by which a network asks for what an exporter cannot give its speaker."""
+    found = {name: getattr(intent, name) for name in _ATTRIBUTES if name not in carried}
+    return [_ATTRIBUTES[name] for name, value in found.items() if value not in (None, ())]
 
 
 def has_own_targets(request: Request) -> bool:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
-from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach
+from bgpcni.exporter import ATTRIBUTES, Exporter, NotThereYet, Outcome, Peer, Reach
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 
 FACTS = NodeFacts(run_dir="/nowhere", data_dir="/nowhere")
@@ -24,6 +24,7 @@ class Memory(Exporter):
     """`table`: what the speaker announces for us. `foreign`: what it announces for others."""
 
     families = frozenset(Family)
+    carries = ATTRIBUTES
     acks: Literal["accepted", "sent", "acked"] = "sent"
 
     class Config(Exporter.Config):

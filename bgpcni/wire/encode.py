@@ -22,6 +22,8 @@ Kind = Literal["ibgp", "ebgp"]
 """The kind of neighbour: AS_PATH and LOCAL_PREF differ (RFC 4271 sections 5.1.2 and 5.1.5)."""
 
 LOCAL_PREF = 100
+"""That of a route without one of its own, as with other speakers."""
+MAX = 0xFFFFFFFF
 INGRESS_REPLICATION = 6  # RFC 6514 section 5
 _VXLAN = pack("!BBIH", 0x03, 0x0C, 0, bgp.VXLAN)  # RFC 9012 section 4.1
 
@@ -44,7 +46,9 @@ def encode(route: Announcement, asn: int, kind: Kind) -> EncodedRoute:
     evpn = EVPN_TYPES.get(type(route.nlri))
     attributes = _attributes(
         kind,
-        number("AS number", asn, 1, 0xFFFFFFFF),
+        number("AS number", asn, 1, MAX),
+        LOCAL_PREF if route.local_preference is None else number("local preference", route.local_preference, 0, MAX),
+        None if route.med is None else number("MED", route.med, 0, MAX),
         route.communities,
         route.export_rt,
         evpn.communities(route) if evpn else None,
@@ -62,6 +66,8 @@ def encode_withdrawal(nlri: Nlri) -> tuple[bytes, bytes]:
 def _attributes(
     kind: Kind,
     asn: int,
+    local_preference: int,
+    med: int | None,
     communities: tuple[str, ...],
     export_rt: tuple[str, ...],
     of_type: bytes | None,
@@ -75,8 +81,10 @@ def _attributes(
         attribute(0x40, 1, b"\x00"),  # ORIGIN IGP
         attribute(0x40, 2, pack("!BBI", 2, 1, asn) if kind == "ebgp" else b""),  # AS_PATH, four octets (RFC 6793)
     ]
+    if med is not None:
+        parts.append(attribute(0x80, 4, pack("!I", med)))
     if kind == "ibgp":
-        parts.append(attribute(0x40, 5, pack("!I", LOCAL_PREF)))
+        parts.append(attribute(0x40, 5, pack("!I", local_preference)))
     if standard:
         parts.append(attribute(0xC0, 8, standard))  # RFC 1997
     if extended:

@@ -55,6 +55,7 @@ class BaGPipe(Exporter):
     families: ClassVar[frozenset[Family]] = frozenset({Family.L2VPN_EVPN, Family.IPV4_VPN})
     imports: ClassVar[Literal["none", "routes", "datapath"]] = "datapath"
     targets_per_route: ClassVar[bool] = False
+    carries: ClassVar[frozenset[str]] = frozenset()
     look_every: ClassVar[float] = 1.0
 
     def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import BaseModel, field_validator, model_validator
 
 from bgpcni.errors import InvalidConfiguration
-from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach, Wake
+from bgpcni.exporter import ATTRIBUTES, Exporter, Heard, NotThereYet, Outcome, Peer, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 from bgpcni_exabgp.advertised import NEVER, Advertised, Session
 from bgpcni_exabgp.dialect import Dialect, EngineDialect
@@ -58,6 +58,7 @@ class ExaBGP(Exporter):
     acks: Literal["accepted", "sent", "acked"] = "acked"
     imports: ClassVar[Literal["none", "routes", "datapath"]] = "routes"
     needs_agent: ClassVar[bool] = True
+    carries: ClassVar[frozenset[str]] = ATTRIBUTES
     takes_neighbors: ClassVar[bool] = True
 
     def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:

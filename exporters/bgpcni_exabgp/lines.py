@@ -130,6 +130,9 @@ def stock_announce(route: Announcement, asn: int) -> Line:
     standard = [c.lower().replace("_", "-") for c in route.communities if c.count(":") < 2]
     numbers = [WELL_KNOWN.get(c, c) for c in standard]
     large = [c for c in route.communities if c.count(":") == 2]
+    for name, number in (("local-preference", route.local_preference), ("med", route.med)):
+        if number is not None:
+            words.append(f"{name} {number}")
     for name, values in (
         ("community", numbers),
         ("large-community", large),

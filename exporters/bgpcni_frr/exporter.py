@@ -68,6 +68,7 @@ class FRR(Exporter):
     imports: ClassVar = "datapath"
     needs_agent: ClassVar[bool] = True
     targets_per_route: ClassVar[bool] = False
+    carries: ClassVar[frozenset[str]] = frozenset()
     look_every: ClassVar[float] = 1.0
 
     def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:
@@ -347,10 +348,13 @@ def _entry(route: Announcement) -> Entry | Outcome | None:
         return Outcome(Reach.REFUSED, f"FRR announces MACs, addresses and VNIs of this kernel, not {nlri.kind}")
     if type(route.vni) is not int or not 0 < route.vni <= MAX_VNI:
         return Outcome(Reach.REFUSED, f"{route.vni!r} is not a VNI")
-    if route.communities:
-        return Outcome(
-            Reach.REFUSED, "bgp.communities: FRR announces the routes itself; set communities in its route-map"
-        )
+    for key, value in (
+        ("communities", route.communities or None),
+        ("localPreference", route.local_preference),
+        ("med", route.med),
+    ):
+        if value is not None:
+            return Outcome(Reach.REFUSED, f"bgp.{key}: FRR announces the routes itself; set it in its route-map")
     if nlri.kind == "multicast":
         return None
     if endpoint is None or not endpoint.bridge or not nlri.mac:

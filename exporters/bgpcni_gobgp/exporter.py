@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach, Wake
+from bgpcni.exporter import ATTRIBUTES, Exporter, Heard, NotThereYet, Outcome, Peer, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 from bgpcni.wire.values import Unencodable
 from bgpcni_gobgp import gobgp_pb2 as api
@@ -55,6 +55,7 @@ class GoBGP(Exporter):
     acks: Literal["accepted", "sent", "acked"] = "accepted"
     imports: ClassVar[Literal["none", "routes", "datapath"]] = "routes"
     needs_agent: ClassVar[bool] = True
+    carries: ClassVar[frozenset[str]] = ATTRIBUTES
     look_every: ClassVar[float] = 1.0
 
     def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:

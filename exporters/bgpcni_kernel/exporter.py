@@ -51,6 +51,7 @@ class Kernel(Exporter):
 
     contract: ClassVar[int] = 1
     families: ClassVar[frozenset[Family]] = frozenset({Family.IPV4_UNICAST, Family.IPV6_UNICAST})
+    carries: ClassVar[frozenset[str]] = frozenset()
     look_every: ClassVar[float] = 1.0
 
     def __init__(self, name: str, config: BaseModel, node: NodeFacts, wake: Wake) -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Literal, Protocol
 
 from bgpcni.errors import InvalidEnvironment, IoFailure, KernelRefused, TryAgain
-from bgpcni.exporter import Exporter, NotThereYet, Outcome, Reach
+from bgpcni.exporter import ATTRIBUTES, Exporter, NotThereYet, Outcome, Reach
 from bgpcni.ipam.host_local import HostLocal
 from bgpcni.ipam.leases import Entry, Leases, content_of
 from bgpcni.kernel.namespace import NotANamespace
@@ -762,6 +762,7 @@ class ModelExporter(Exporter):
 
     contract = 1
     families = frozenset(Family)
+    carries = ATTRIBUTES
     acks: ClassVar[Literal["accepted", "sent", "acked"]] = "acked"
 
     class Config(Exporter.Config):

@@ -85,6 +85,8 @@ def _route(attachment: Attachment, route: Announcement, states: Mapping[str, Rou
         "nextHop": route.next_hop,
         "exportRT": list(route.export_rt),
         "communities": list(route.communities),
+        "localPreference": route.local_preference,
+        "med": route.med,
         "datapath": route.datapath,
         "exporters": {
             name: {"state": item.state, "since": item.since, "reason": item.reason} for name, item in states.items()

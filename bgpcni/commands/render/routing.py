@@ -11,15 +11,22 @@ def routes(document: Document) -> str:
     if "received" in document:
         return _received(document)
     pods = has_pods(document["routes"])
+    rich = ("ATTRIBUTES",) if any(map(_attributes, document["routes"])) else ()
     return table(
-        ("ROUTE", "NEXT HOP", "NETWORK", *pods, "CONTAINER", "EXPORTER", "STATE", "SINCE", "REASON"),
+        ("ROUTE", "NEXT HOP", *rich, "NETWORK", *pods, "CONTAINER", "EXPORTER", "STATE", "SINCE", "REASON"),
         [
-            (r["nlri"], r["nextHop"], r["network"], *(pod_of(r) for _ in pods), r["containerID"][:24], name,
-             state["state"], state["since"], state["reason"])
+            (r["nlri"], r["nextHop"], *(_attributes(r) for _ in rich), r["network"], *(pod_of(r) for _ in pods),
+             r["containerID"][:24], name, state["state"], state["since"], state["reason"])
             for r in document["routes"]
             for name, state in r["exporters"].items()
         ],
     )  # fmt: skip
+
+
+def _attributes(route: Document) -> str:
+    """What it is announced with besides route targets: `64512:100 local-preference 200 med 10`."""
+    numbers = (("local-preference", route["localPreference"]), ("med", route["med"]))
+    return " ".join([*route["communities"], *(f"{name} {value}" for name, value in numbers if value is not None)])
 
 
 def _received(document: Document) -> str:
