@@ -11,7 +11,7 @@ time: every verb is idempotent. What is announced is decided elsewhere. An expor
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol
@@ -68,6 +68,17 @@ class Peer(NamedTuple):
     sent: int = 0
     received: int = 0
     last_error: str = ""
+
+
+class Process(NamedTuple):
+    """The process of a speaker that is ours, for the metrics.
+
+    `pid`: as this process sees it; 0 if it does not run now, or cannot be seen from here. `starts`: how often this
+    exporter has started it, or found one that it had to connect to.
+    """
+
+    pid: int
+    starts: int
 
 
 class PathAttributes(NamedTuple):
@@ -292,6 +303,17 @@ class Exporter(abc.ABC):
     def peers(self) -> list[Peer]:
         """The speaker's sessions, as far as they are known. It does not wait: what was seen last is good enough."""
         return []
+
+    def reached(self, route: Announcement) -> Mapping[str, float]:
+        """When the route, as it is now, was in the socket of each peer, by the peer's address; seconds since the epoch.
+
+        For traces, so an exporter that does not know it says nothing. From any thread, without I/O.
+        """
+        return {}
+
+    def process(self) -> Process | None:
+        """The speaker's process, if it is ours. From any thread, without I/O."""
+        return None
 
     def drain(self, deadline: float) -> None:
         """Everything was withdrawn. A speaker that is ours ends now; others go on."""

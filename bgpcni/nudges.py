@@ -27,6 +27,10 @@ class Nudges:
         self._attended: dict[AttachmentKey, float | None] = {}
         self._closed = False
 
+    def __len__(self) -> int:
+        """How many attachments are in the queue, due or not."""
+        return len(self._due)
+
     def nudge(self, key: AttachmentKey, after: float = 0.0) -> None:
         """Have the attachment looked at in `after` seconds, or sooner if someone else has asked for that."""
         with self._change:

@@ -25,6 +25,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from bgpcni import folders, locks
+from bgpcni.census import Census
 from bgpcni.config.network import describe
 from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.model import Attachment, AttachmentKey, State
@@ -69,8 +70,8 @@ class Store:
     """Records, and a lock for each attachment. Safe for threads; between processes the attachment's lock protects
     it."""
 
-    def __init__(self, data_dir: Path, run_dir: Path) -> None:
-        """Opens (and makes) both folders. Raises IoFailure."""
+    def __init__(self, data_dir: Path, run_dir: Path, census: Census | None = None) -> None:
+        """Opens (and makes) both folders. Raises IoFailure. `census`: is told of each change, after `count`."""
         self.path = data_dir
         self.run_path = run_dir
         self.run_fd = folders.open_folder(run_dir)
@@ -80,6 +81,7 @@ class Store:
         self._folders = {
             state: folders.open_below(state.value, self._base, data_dir / "attachments") for state in State
         }
+        self._census = census
         self._numbers = Numbers(self.data_fd, data_dir, self._recorded_or_why_not)
         self._spares: deque[str] | None = None
         self._spare_folder = -1
@@ -96,6 +98,13 @@ class Store:
         """
         self._spare_folder = folders.open_below("spare", self.data_fd, self.path)
         self._spares = deque(folders.listed(self._spare_folder))
+
+    def count(self) -> None:
+        """Enter every record into the census. Only for the agent, before anything changes."""
+        for stored in self.all() if self._census is not None else ():
+            assert self._census is not None
+            self._census.written(f"{stored.network}@{stored.digest}.json", stored.network, stored.state,
+                                 stored.attachment)  # fmt: skip
 
     def renew(self) -> bool:
         """If someone has removed run_dir, make it again, with what is below it. Returns whether it was removed.
@@ -258,6 +267,8 @@ class Store:
         for other in State:
             if other is not state and other is not written:
                 self._unlink(other, name)
+        if self._census is not None:
+            self._census.written(name, attachment.network, state, attachment)
 
     def _write(self, folder: int, name: str, data: bytes) -> None:
         """Write a new record or overwrite one. Raises OSError; then the file is as it was before.
@@ -349,6 +360,8 @@ class Store:
                     os.stat(name, dir_fd=self._folders[state], follow_symlinks=False)
                     return True
                 os.rename(name, name, src_dir_fd=self._folders[source], dst_dir_fd=self._folders[state])
+                if self._census is not None:
+                    self._census.moved(name, state)
                 return True
             except FileNotFoundError:
                 continue
@@ -362,6 +375,8 @@ class Store:
         for state in State:
             if not self._spare(state, name):
                 self._unlink(state, name)
+        if self._census is not None:
+            self._census.gone(name)
 
     def written(self, stored: Stored) -> int | None:
         """When the file of a record was last written, in nanoseconds since the epoch; None if that is not known."""
@@ -373,8 +388,11 @@ class Store:
 
     def delete_unreadable(self, network: str, digest: str) -> None:
         """Delete a record that cannot be read, by the parts of its file's name."""
+        name = f"{network}@{digest}.json"
         for state in State:
-            self._unlink(state, f"{network}@{digest}.json")
+            self._unlink(state, name)
+        if self._census is not None:
+            self._census.gone(name)
 
     def number_of(self, name: str, given: Callable[[str], object] = lambda name: None) -> int:
         """The permanent number of a network or VRF on this node (`numbers`). Raises TryAgain, IoFailure.

@@ -36,8 +36,10 @@ def test_metrics_tell_calls_routes_and_sessions(lab: Lab) -> None:
     for step in ("addresses", "bridge", "pair", "inside", "record", "announce"):
         assert found[f'bgpcni_cni_step_duration_seconds_count{{step="{step}"}}'] >= 1
     assert found[f'bgpcni_bgp_session_up{{asn="64512",exporter="exabgp",peer="{node.peer}"}}'] == 1
-    assert found['bgpcni_attachments{state="up"}'] == 1
-    assert found['bgpcni_leases{network="tenant-a"}'] == 2
+    assert found['bgpcni_attachments{network="tenant-a",state="up"}'] == 1
+    for family in ("ipv4", "ipv6"):
+        assert found[f'bgpcni_leases{{family="{family}",network="tenant-a"}}'] == 1
+        assert found[f'bgpcni_lease_capacity{{family="{family}",network="tenant-a"}}'] > 1
     assert found['bgpcni_exporter_late{exporter="exabgp"}'] == 0
     assert 'bgpcni_routes{exporter="exabgp",state="refused"}' in found
     latency = 'bgpcni_announce_latency_seconds_{}{{exporter="exabgp"}}'
@@ -56,4 +58,4 @@ def test_metrics_tell_calls_routes_and_sessions(lab: Lab) -> None:
     assert node.cni("DEL", "m-1", space, conf).ok
     after = scrape(node)
     assert after['bgpcni_cni_requests_total{command="DEL",outcome="ok"}'] == 1
-    assert after['bgpcni_attachments{state="up"}'] == 0
+    assert 'bgpcni_attachments{network="tenant-a",state="up"}' not in after

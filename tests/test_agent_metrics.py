@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from bgpcni.agent import logs, metrics
+from bgpcni.census import Census
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.operator.cli import main
 
@@ -35,10 +36,10 @@ def test_a_warning_says_what_it_means(
     where: str, warned: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served: list[tuple[int, str]] = []
-    monkeypatch.setattr(metrics, "start_http_server", lambda port, address: served.append((port, address)))
+    monkeypatch.setattr(metrics, "start_http_server", lambda port, address: (served.append((port, address)), None))
     monkeypatch.setattr(metrics.steps, "observe", lambda told: None)
     with caplog.at_level(logging.WARNING):
-        metrics.Measures(where, beyond_loopback=True)
+        metrics.Measures(where, Census(), beyond_loopback=True)
     assert len(served) == 1
     assert ("without a password" in caplog.text) is warned
 

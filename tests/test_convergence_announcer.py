@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bgpcni.convergence import announcer as module
 from bgpcni.convergence.announcer import Announcer, Book
+from bgpcni.convergence.ledger import Announced
 from bgpcni.exporter import NotThereYet, Outcome, Reach
 from bgpcni.model import Announcement, AttachmentKey, Nlri, UnicastNlri
 from bgpcni.testing.memory import MISHAPS, Memory, Mishap
@@ -43,14 +44,15 @@ class Driven:
 
     def __init__(self, spare: tuple[str, ...] = (), kind: type[Memory] = Memory, **facts: object) -> None:
         self.freed: list[AttachmentKey] = []
-        self.timed: list[float] = []
+        self.timed: list[Announced] = []
         self.book = Book()
         self.exporter = kind(wake=self.book)
         for name, value in facts.items():
             setattr(self.exporter, name, value)
         self.announcer = Announcer(
-            "memory", self.exporter, self.book, self.freed.extend, lambda: spare, self.timed.append
-        )
+            "memory", self.exporter, self.book, self.freed.extend, lambda: spare,
+            lambda route, reached: self.timed.append(route),
+        )  # fmt: skip
 
     def __enter__(self) -> Driven:
         self.announcer.start()
@@ -108,7 +110,10 @@ def test_each_route_is_timed_once(driven: Driven) -> None:
     driven.book.empty()
     driven.quiet()
     assert len(driven.timed) == 2
-    assert all(0 < seconds < SECONDS for seconds in driven.timed)
+    assert [(each.route.nlri, each.owners) for each in driven.timed] == [
+        (route(2).nlri, (A,)), (route(1).nlri, (A, B)),
+    ]  # fmt: skip
+    assert all(0 < time.monotonic() - each.asked < SECONDS for each in driven.timed)
 
 
 def test_what_an_earlier_life_wanted_is_not_timed() -> None:

@@ -23,10 +23,13 @@ from bgpcni.agent.signals import Signals
 from bgpcni.agent.standing import Standing
 from bgpcni.agent.watch import Look, Watch
 from bgpcni.agent.worker import Worker
+from bgpcni.census import Census
 from bgpcni.cni.environment import Command
 from bgpcni.config.agent import AgentConfig, ClusterTable, load
 from bgpcni.convergence import catalog
+from bgpcni.convergence.announcer import Reached
 from bgpcni.convergence.convergence import Convergence
+from bgpcni.convergence.ledger import Announced
 from bgpcni.dataplane.dataplane import DataPlane, Inbox
 from bgpcni.errors import CniError, InvalidConfiguration, IoFailure, TryAgain
 from bgpcni.handler import Call, Reply, handle
@@ -76,7 +79,8 @@ class Agent:
 
             metrics.place(self._metrics, beyond_loopback=self._beyond_loopback)
         home(), home_cookie()
-        store = Store(Path(config.data_dir), Path(config.run_dir))
+        census = Census() if self._metrics is not None else None
+        store = Store(Path(config.data_dir), Path(config.run_dir), census)
         extensions.cache_in(store.run_path)
         catalog.refuse_rivals(plan.configured(config), facts.resolve(config))
         writers = locks.WriterLocks(store.run_fd, store.data_fd)
@@ -88,7 +92,7 @@ class Agent:
         store.sweep()
         store.recycle()
         signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        measures = _measures(self._metrics, beyond_loopback=self._beyond_loopback)
+        measures = _measures(self._metrics, census, beyond_loopback=self._beyond_loopback)
         Running(self._config_path, self._socket_path, config, store, writers, measures).run(signals)
         writers.release()
 
@@ -413,7 +417,7 @@ def _membership(config: AgentConfig) -> tuple[object, ...] | None:
 class Unmeasured:
     """In place of metrics when nobody asked for them: their library needs 10 MB."""
 
-    def announced(self, exporter: str, seconds: float) -> None:
+    def announced(self, exporter: str, route: Announced, reached: Reached) -> None:
         pass
 
     def counted(self, call: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
@@ -423,12 +427,12 @@ class Unmeasured:
         pass
 
 
-def _measures(where: str | None, *, beyond_loopback: bool) -> Unmeasured | Measures:
-    if where is None:
+def _measures(where: str | None, census: Census | None, *, beyond_loopback: bool) -> Unmeasured | Measures:
+    if where is None or census is None:
         return Unmeasured()
     from bgpcni.agent.metrics import Measures
 
-    return Measures(where, beyond_loopback=beyond_loopback)
+    return Measures(where, census, beyond_loopback=beyond_loopback)
 
 
 def _redefined(old: AgentConfig, new: AgentConfig) -> bool:

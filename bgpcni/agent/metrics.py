@@ -1,36 +1,51 @@
-"""Prometheus metrics of the agent, named by the usual conventions. Imported only with `--metrics`."""
+"""Prometheus metrics of the agent, named by the usual conventions. Imported only with `--metrics`.
+
+`figures` has every metric by name, `gauges` what is measured when the metrics are read.
+"""
 
 from __future__ import annotations
 
+import gzip
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Histogram, start_http_server
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import REGISTRY, Collector
+from prometheus_client import Counter, Histogram, make_wsgi_app, start_http_server
+from prometheus_client.registry import REGISTRY
 
 from bgpcni import steps
-from bgpcni.commands import answers
-from bgpcni.convergence.announcer import ROUTE_STATES
-from bgpcni.dataplane.guard import HARMFUL
+from bgpcni.agent import figures
+from bgpcni.agent.gauges import AttachmentLines, Gauges
+from bgpcni.census import Census
+from bgpcni.convergence.announcer import Reached
+from bgpcni.convergence.ledger import Announced
 from bgpcni.errors import InvalidConfiguration, IoFailure
 from bgpcni.handler import Call, Reply
-from bgpcni.model import State
 from bgpcni.node.node import Node
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = logging.getLogger(__name__)
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-_REQUESTS = Counter("bgpcni_cni_requests", "CNI calls by command and outcome (ok, or the CNI error code).",
-                    ["command", "outcome"])  # fmt: skip
-_DURATION = Histogram("bgpcni_cni_request_duration_seconds", "Duration of CNI calls in the agent.", ["command"],
-                      buckets=_SECONDS)  # fmt: skip
-_STEP = Histogram("bgpcni_cni_step_duration_seconds", "Duration of the steps of CNI calls.", ["step"], buckets=_SECONDS)
-_ANNOUNCE = Histogram("bgpcni_announce_latency_seconds",
-                      "From a route first wanted until it is sent (accepted, if no more can be told).",
-                      ["exporter"], buckets=_SECONDS)  # fmt: skip
+
+def _counter(name: str) -> Counter:
+    figure = figures.BY_NAME[name]
+    return Counter(name, figure.text, figure.labels)
+
+
+def _histogram(name: str) -> Histogram:
+    figure = figures.BY_NAME[name]
+    return Histogram(name, figure.text, figure.labels, buckets=_SECONDS)
+
+
+_REQUESTS = _counter("bgpcni_cni_requests")
+_DURATION = _histogram("bgpcni_cni_request_duration_seconds")
+_STEP = _histogram("bgpcni_cni_step_duration_seconds")
+_ANNOUNCE = _histogram("bgpcni_announce_latency_seconds")
 _COMMANDS = frozenset(["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"])
 
 
@@ -55,15 +70,16 @@ def place(where: str, *, beyond_loopback: bool) -> tuple[str, int]:
 
 
 class Measures:
-    """What is counted and timed, served on `ADDR:PORT` (`127.0.0.1:9099`, `[::1]:9099`).
+    """What is counted and timed, served on `ADDR:PORT` (`127.0.0.1:9099`, `[::1]:9099`). `census`: the store's.
 
     Raises InvalidConfiguration, IoFailure.
     """
 
-    def __init__(self, where: str, *, beyond_loopback: bool) -> None:
+    def __init__(self, where: str, census: Census, *, beyond_loopback: bool) -> None:
+        self._census = census
         address, port = place(where, beyond_loopback=beyond_loopback)
         try:
-            start_http_server(port, address)
+            self._server, _ = start_http_server(port, address)
         except OSError as error:
             raise IoFailure(f"--metrics: {where}: {error.strerror}") from None
         if not ip_address(address).is_loopback:
@@ -72,11 +88,14 @@ class Measures:
 
     def watch(self, node: Node) -> None:
         """From now on the metrics include the state of this node."""
-        REGISTRY.register(_State(node))
+        node.store.count()
+        gauges = Gauges(node, self._census)
+        REGISTRY.register(gauges)
+        self._server.set_app(_with_attachments(make_wsgi_app(disable_compression=True), AttachmentLines(gauges)))
 
-    def announced(self, exporter: str, seconds: float) -> None:
-        """A route was announced, so many seconds after it was first wanted."""
-        _ANNOUNCE.labels(exporter).observe(seconds)
+    def announced(self, exporter: str, route: Announced, reached: Reached) -> None:
+        """A route was announced for the first time."""
+        _ANNOUNCE.labels(exporter).observe(time.monotonic() - route.asked)
 
     def counted(self, handle: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
         """`handle` with its calls counted and timed."""
@@ -93,51 +112,25 @@ class Measures:
         return run
 
 
-class _State(Collector):
-    """What is counted each time the metrics are read: attachments, routes by state, sessions."""
+def _with_attachments(metrics: WSGIApplication, lines: AttachmentLines) -> WSGIApplication:
+    """The metrics with a line for each attachment at their end."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        begun: list[tuple[str, list[tuple[str, str]]]] = []
 
-    def collect(self) -> Iterator[Metric]:
-        node = self._node
-        attachments = GaugeMetricFamily("bgpcni_attachments", "Attachments by state.", labels=["state"])
-        addresses = GaugeMetricFamily(
-            "bgpcni_leases", "Addresses leased to attachments, held ones included, by network.", labels=["network"]
-        )
-        info = GaugeMetricFamily(
-            "bgpcni_attachment_info", "1 for each attachment, with the pod where the runtime named one.",
-            labels=["network", "container", "ifname", "state", "namespace", "pod"],
-        )  # fmt: skip
-        by_state = dict.fromkeys([*(state.value for state in State), answers.GONE], 0)
-        by_network: dict[str, int] = {}
-        for stored in node.store.all():
-            item, state = stored.attachment, answers.state_of(node, stored.state, stored.attachment)
-            by_state[state] += 1
-            if item is not None:
-                pod = (item.pod.namespace, item.pod.name) if item.pod else ("", "")
-                info.add_metric([item.network, item.container_id, item.ifname, state, *pod], 1)
-            held = len(item.addresses) if item and item.ipam else 0
-            by_network[stored.network] = by_network.get(stored.network, 0) + held
-        for state, count in by_state.items():
-            attachments.add_metric([state], count)
-        for network, count in by_network.items():
-            addresses.add_metric([network], count)
-        routes = GaugeMetricFamily("bgpcni_routes", "Routes by exporter and state.", labels=["exporter", "state"])
-        late = GaugeMetricFamily("bgpcni_exporter_late", "1 if the exporter is late.", labels=["exporter"])
-        sessions = GaugeMetricFamily(
-            "bgpcni_bgp_session_up", "1 if the BGP session is Established.", labels=["exporter", "peer", "asn"]
-        )
-        for name, announcer in node.convergence.announcers().items():
-            for state, count in (dict.fromkeys(ROUTE_STATES, 0) | announcer.counts()).items():
-                routes.add_metric([name, state], count)
-            late.add_metric([name], float(announcer.state().state == "late"))
-            for peer in announcer.peers():
-                sessions.add_metric([name, peer.address, str(peer.asn)], float(peer.state == "Established"))
-        refused = GaugeMetricFamily(
-            "bgpcni_learned_routes_refused", "Routes of peers that were not taken, by reason.", labels=["reason"]
-        )
-        if node.dataplane is not None:
-            for reason, count in (dict.fromkeys(HARMFUL, 0) | node.dataplane.refused()).items():
-                refused.add_metric([reason], count)
-        yield from (attachments, info, addresses, routes, late, sessions, refused)
+        def begin(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[[bytes], object]:
+            begun.append((status, headers))
+            return lambda data: None
+
+        body = b"".join(metrics(environ, begin))
+        status, headers = begun[0]
+        asked = environ.get("QUERY_STRING", "")
+        if body.startswith(b"# HELP") and not asked:
+            end = b"# EOF\n" if body.endswith(b"# EOF\n") else b""
+            body = body[: len(body) - len(end)] + lines.text().encode() + end
+        if "gzip" in environ.get("HTTP_ACCEPT_ENCODING", ""):
+            body, headers = gzip.compress(body, 1), [*headers, ("Content-Encoding", "gzip")]
+        start_response(status, headers)
+        return [body]
+
+    return app

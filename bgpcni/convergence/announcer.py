@@ -6,17 +6,19 @@ An exporter that is down, slow or broken delays nothing but its own thread.
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from bgpcni import clock
-from bgpcni.convergence.ledger import Entry, Ledger, Standing
-from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Reach
+from bgpcni.convergence.ledger import Announced, Entry, Ledger, Standing, Waiting
+from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Process, Reach
 from bgpcni.model import Announcement, AttachmentKey, Family, Nlri, NodeFacts
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,10 @@ SLOW = 3.0
 UNCONFIRMED = "sent; not every peer has acknowledged it yet"
 ROUTE_STATES = ("wanted", "announced", "withdrawing", "refused")
 _FURTHEST = {"accepted": Reach.ACCEPTED, "sent": Reach.SENT, "acked": Reach.ACKED}
+
+
+Reached = Callable[[], Mapping[str, float]]
+"""When a route was in the socket of each peer, by the peer's address; seconds since the epoch."""
 
 
 class RouteState(NamedTuple):
@@ -88,8 +94,9 @@ class Announcer:
     """Calls one exporter until it has done what its ledger says. Safe for threads.
 
     `book`: the one that the exporter has. `confirmed(owners)` is called with the attachments whose withdrawal this
-    exporter has confirmed, from this announcer's thread and without its lock. `announced(seconds)` is called when a
-    route is announced, with the time since it was first wanted. `spare`: networks that are never pruned.
+    exporter has confirmed, from this announcer's thread and without its lock. `announced(route, reached)` is called in
+    the same way for each route that is announced for the first time; `reached()` says when each peer's socket had it.
+    `spare`: networks that are never pruned.
     """
 
     def __init__(
@@ -99,7 +106,7 @@ class Announcer:
         book: Book,
         confirmed: Callable[[list[AttachmentKey]], None] = lambda owners: None,
         spare: Callable[[], Collection[str]] = lambda: (),
-        announced: Callable[[float], None] = lambda seconds: None,
+        announced: Callable[[Announced, Reached], None] = lambda route, reached: None,
     ) -> None:
         self.name = name
         self._announced = announced
@@ -110,6 +117,7 @@ class Announcer:
         self._change = book.change
         self._ledger = book.ledger
         self._ledger.settled, self._ledger.confirmed = _levels(exporter)
+        self._failed_calls = 0
         self._stopping = False
         self._drained = False
         self._next_look = 0.0
@@ -308,12 +316,23 @@ class Announcer:
 
     def counts(self) -> dict[str, int]:
         """How many routes are in each state, for status and metrics."""
-        found: dict[str, int] = {}
         with self._change:
-            for entry in self._ledger.entries.values():
-                word = _word(entry.wanted, entry.reach, self._ledger.settled)
-                found[word] = found.get(word, 0) + 1
-        return found
+            entries, settled = list(self._ledger.entries.values()), self._ledger.settled
+        return Counter(_word(entry.wanted, entry.reach, settled) for entry in entries)
+
+    def waiting(self) -> Waiting:
+        """What the exporter has still to do."""
+        with self._change:
+            return self._ledger.waiting
+
+    @property
+    def failed_calls(self) -> int:
+        """How often the exporter could not do what it was asked, in all."""
+        return self._failed_calls
+
+    def process(self) -> Process | None:
+        """The speaker's process, if it is ours."""
+        return self._exporter.process()
 
     def peers(self) -> list[Peer]:
         return self._exporter.peers()
@@ -497,8 +516,8 @@ class Announcer:
             free = self._ledger.note(routes, outcomes, withdrawn=withdrawn, epoch=epoch, now=clock.now())
             answered = self._ledger.answered()
             self._change.notify_all()
-        for asked in answered:
-            self._announced(time.monotonic() - asked)
+        for each in answered:
+            self._announced(each, functools.partial(self._exporter.reached, each.route))
         if free:
             self._confirmed(free)
 
@@ -538,6 +557,7 @@ class Announcer:
     def _fail(self, reason: str) -> None:
         with self._change:
             self._book.failures += 1
+            self._failed_calls += 1
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._book.failures - 1, 10))
             self._book.not_before = time.monotonic() + pause * random.uniform(0.5, 1.0)
             announce, withdraw = self._ledger.due(BATCH)

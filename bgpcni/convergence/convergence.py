@@ -15,9 +15,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from bgpcni.convergence import catalog
-from bgpcni.convergence.announcer import Announcer, Book, RouteState
+from bgpcni.convergence.announcer import Announcer, Book, Reached, RouteState
 from bgpcni.convergence.derive import derive
-from bgpcni.convergence.ledger import Standing
+from bgpcni.convergence.ledger import Announced, Standing
 from bgpcni.errors import CniError, InvalidConfiguration, TryAgain
 from bgpcni.exporter import Event, NotThereYet, Reach
 from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Family, Nlri, NodeFacts
@@ -57,8 +57,8 @@ class Learner(Protocol):
 class Convergence:
     """Announcers by exporter name, and how each attachment stands with each of them.
 
-    `nudges`: gets each attachment whose withdrawal an exporter has confirmed. `announced(name, seconds)`: called when
-    an exporter has announced a route, with the time since the route was first wanted. `spare`: networks with a record
+    `nudges`: gets each attachment whose withdrawal an exporter has confirmed. `announced(name, route, reached)`:
+    called when an exporter has announced a route for the first time (`Announcer`). `spare`: networks with a record
     that cannot be read, which are not pruned. `learner`: takes what exporters learn. `others`: only in a call without
     an agent.
     """
@@ -69,7 +69,7 @@ class Convergence:
         nudges: Nudges,
         *,
         spare: Callable[[], Collection[str]] = lambda: (),
-        announced: Callable[[str, float], None] = lambda name, seconds: None,
+        announced: Callable[[str, Announced, Reached], None] = lambda name, route, reached: None,
         learner: Learner | None = None,
         others: Others | None = None,
     ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from bgpcni.exporter import Outcome, Reach
 from bgpcni.model import Announcement, AttachmentKey, Nlri
@@ -54,6 +55,25 @@ class Entry:
         return bool(self.owners)
 
 
+class Announced(NamedTuple):
+    """A route that was announced for the first time. `asked`: when it was first wanted (monotonic seconds)."""
+
+    route: Announcement
+    owners: tuple[AttachmentKey, ...]
+    asked: float
+
+
+class Waiting(NamedTuple):
+    """How many routes the exporter has still to be given, and how many it has that are not at their peers.
+
+    `since`: since when the first of them waits, RFC 3339; "" if there is none.
+    """
+
+    to_give: int
+    under_way: int
+    since: str
+
+
 class Ledger:
     """What one exporter has to announce and withdraw.
 
@@ -73,7 +93,7 @@ class Ledger:
         self._leaving: dict[AttachmentKey, set[Nlri]] = {}
         self._gone: set[AttachmentKey] = set()
         """Attachments whose withdrawal is confirmed, until they are forgotten."""
-        self._answered: list[float] = []
+        self._answered: list[Announced] = []
 
     # ---------------------------------------------------------------- wishes
 
@@ -207,6 +227,13 @@ class Ledger:
     def dirty(self) -> int:
         return len(self._dirty)
 
+    @property
+    def waiting(self) -> Waiting:
+        """What is still to be done. Its cost does not depend on how much that is."""
+        first = next(iter(self._dirty), None) or next(iter(self._unsettled), None)
+        since = "" if first is None else self.entries[first].since
+        return Waiting(len(self._dirty), len(self._unsettled), since)
+
     def due(self, limit: int) -> tuple[list[Announcement], list[Announcement]]:
         """Up to `limit` routes to announce and to withdraw. They stay dirty until an outcome is noted."""
         announce: list[Announcement] = []
@@ -277,12 +304,12 @@ class Ledger:
             else:
                 self._unsettled[route.nlri] = None
             if entry.asked and not withdrawn and outcome.reach >= self.settled:
-                self._answered.append(entry.asked)
+                self._answered.append(Announced(route, tuple(entry.owners), entry.asked))
                 entry.asked = 0.0
         return free
 
-    def answered(self) -> list[float]:
-        """For each route announced for the first time since the last call of this: when it was first wanted."""
+    def answered(self) -> list[Announced]:
+        """Each route announced for the first time since the last call of this."""
         found, self._answered = self._answered, []
         return found
 

@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bgpcni.bgp import next_sequence
 from bgpcni.config.agent import PolicyTable
@@ -53,6 +54,16 @@ class Received:
     datapath: bool
 
 
+class TableCounts(NamedTuple):
+    """What a table has taken of the learned routes, and its entries in the kernel."""
+
+    name: str
+    taken: int
+    present: int
+    pending: int
+    failed: int
+
+
 class Inbox:
     """The queue between the threads that learn something and the thread of the data path.
 
@@ -70,6 +81,10 @@ class Inbox:
         with self._wake:
             self._events.extend((exporter, event) for event in events)
             self._wake.notify()
+
+    def __len__(self) -> int:
+        """How many events wait."""
+        return len(self._events)
 
     def link_gone(self, index: int) -> None:
         with self._wake:
@@ -418,7 +433,25 @@ class DataPlane:
     def refused(self) -> dict[str, int]:
         """How many routes were refused, by reason."""
         with self._lock:
-            return dict(Counter(reason for table in self._rib.tables.values() for reason in table.refused.values()))
+            reasons = [reason for table in self._rib.tables.values() for reason in table.refused.values()]
+        return dict(Counter(reasons))
+
+    @property
+    def waiting(self) -> int:
+        """How many events of peers have still to be worked off."""
+        return len(self._inbox)
+
+    def tables(self) -> list[TableCounts]:
+        """How much each place for learned routes has."""
+        with self._lock:
+            places = [(name, place.program, self._rib.tables.get(name)) for name, place in self._places.items()]
+            return [
+                TableCounts(
+                    name, len(table.taken) if table else 0,
+                    len(program.present), program.dirty, len(program.failures),
+                )
+                for name, program, table in places
+            ]  # fmt: skip
 
     def problems(self) -> list[tuple[str, str]]:
         """(code, text) of what an operator should look at."""

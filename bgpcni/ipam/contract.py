@@ -110,6 +110,10 @@ class Ipam(Protocol):
         """An address of each family that `add` would give, as far as that is known. Nothing is taken."""
         ...  # pragma: no cover
 
+    def room(self) -> Mapping[int, int]:
+        """How many addresses it has for containers, free or not, by IP version; {} if this node cannot know."""
+        ...  # pragma: no cover
+
     def add(self, owner: Holder, wish: Wish) -> Given:
         """Take the addresses of an attachment, all or none. Raises PoolExhausted, AddressTaken."""
         ...  # pragma: no cover

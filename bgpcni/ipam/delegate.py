@@ -179,6 +179,9 @@ class DelegatedIpam:
     def example(self) -> tuple[Address, ...]:
         return ()
 
+    def room(self) -> Mapping[int, int]:
+        return {}
+
     def add(self, owner: Holder, wish: Wish) -> Given:
         result = self._plugin.add(_deadline())
         if not result.ips:

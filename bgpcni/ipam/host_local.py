@@ -5,8 +5,10 @@ It blocks. One object may serve many calls, from any thread. All state is in the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
+from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -59,6 +61,12 @@ class HostLocalIpam:
     def example(self) -> tuple[Address, ...]:
         sets = self._config.range_sets
         return tuple(Address(address=f"{each[0].start}/{each[0].subnet.prefixlen}") for each in sets)
+
+    def room(self) -> Mapping[int, int]:
+        found: Counter[int] = Counter()
+        for each in chain.from_iterable(self._config.range_sets):
+            found[each.subnet.version] += each.size()
+        return found
 
     def add(self, owner: Holder, wish: Wish) -> Given:
         pool = self._pool()

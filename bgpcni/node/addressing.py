@@ -49,6 +49,8 @@ class Addressing:
         self._taken: dict[tuple[str, str], tuple[Holder, Holder]] = {}
         """(folder, address) → (taker, holder): held addresses that a new container took because nothing else was
         free."""
+        self.pools: dict[str, Ipam] = {}
+        """Of each network whose ADD has come since the agent's start: where its last one took addresses from."""
 
     # ---------------------------------------------------------------- ADD
 
@@ -70,6 +72,7 @@ class Addressing:
             raise TryAgain(f"{request.key}: its earlier addresses are held until their withdrawal is confirmed")
         if ipam is None:
             return Given()
+        self.pools[request.name] = ipam
         owner = _holder(request)
         if ipam.leases is None:
             return ipam.add(owner, Wish(ips=request.annotations.ips))

@@ -7,6 +7,7 @@ however many routes there are.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +15,8 @@ from bgpcni.exporter import Outcome, Reach
 from bgpcni.model import Family, Neighbor, Nlri
 
 NEVER = 1 << 62
+PASSED = 256
+"""For so many reports of what is sent it is known when they came."""
 MARGIN = 30.0
 """Seconds added to hold time and graceful restart, after which a peer without a session has dropped our routes."""
 
@@ -40,6 +43,8 @@ class Session:
     last_error: str = ""
     unreached: str = ""
     """Why no connection can be made since the session ended."""
+    passed: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=PASSED))
+    """The last values of `sent`, and when each was told; seconds of the epoch."""
     told_as: int = 0
     """The AS in the peer's last OPEN, if it is not the configured one."""
 
@@ -179,6 +184,7 @@ class Advertised:
         session.families = families
         session.started, session.sent, session.acked = started, -1, -1
         session.eor, session.ended = set(), set()
+        session.passed.clear()
 
     def down(self, session: Session, words: str, now: float, newest: int, at: float = 0.0) -> None:
         """A session ended, or an attempt at one. `newest`: the number of the newest line. `at`: the epoch's seconds.
@@ -194,11 +200,27 @@ class Advertised:
         if words:
             session.last_error = words
 
-    def sent(self, session: Session, number: int) -> None:
+    def sent(self, session: Session, number: int, at: float | None = None) -> None:
+        """`at`: when it was told, if that is known."""
         session.sent = number
         session.ever = max(session.ever, number)
+        if at is not None:
+            session.passed.append((number, at))
 
     # --- what is answered
+
+    def reached(self, nlri: Nlri) -> dict[str, float]:
+        """When a route was in the socket of each neighbour, as far as that is remembered; seconds of the epoch."""
+        route = self.routes.get(nlri)
+        if route is None or route.withdrawn or route.refused is not None or route.held:
+            return {}
+        found = {}
+        for address, session in self.sessions.items():
+            if nlri.family in session.families and session.started < route.number <= session.sent:
+                times = (at for number, at in session.passed if number >= route.number)
+                if (at := next(times, None)) is not None:
+                    found[address] = at
+        return found
 
     def outcome(self, nlri: Nlri, now: float) -> Outcome:
         """How far the last announcement or withdrawal of a route got. WANTED without a reason: it is under way."""

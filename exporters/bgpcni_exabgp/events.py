@@ -128,7 +128,7 @@ class Events:
         """Returns the lines that are due now."""
         match event:
             case protocol.Sent(seq=number):
-                self._advertised.sent(session, number)
+                self._advertised.sent(session, number, time.time())
             case protocol.Acked(seq=number):
                 session.acked = number
             case protocol.EndOfRibSent(family=name):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import BaseModel, field_validator, model_validator
 
 from bgpcni.errors import InvalidConfiguration
-from bgpcni.exporter import ATTRIBUTES, Exporter, Heard, NotThereYet, Outcome, Peer, Reach, Wake
+from bgpcni.exporter import ATTRIBUTES, Exporter, Heard, NotThereYet, Outcome, Peer, Process, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 from bgpcni_exabgp.advertised import NEVER, Advertised, Session
 from bgpcni_exabgp.dialect import Dialect, EngineDialect
@@ -144,14 +145,28 @@ class ExaBGP(Exporter):
     def peers(self) -> list[Peer]:
         with self._shared.lock:
             advertised, dialect = self._shared.advertised, self._shared.dialect
-            counts = dict.fromkeys(advertised.sessions, 0)
-            for nlri, route in advertised.routes.items():
-                if route.withdrawn or route.refused is not None or route.held:
-                    continue
-                for address, session in advertised.sessions.items():
-                    counts[address] += nlri.family in session.families and session.sent >= route.number
             offline = advertised.offline or (dialect.complaint if dialect is not None else "")
-            return [_peer(s, counts[a], offline, self._receiver.routes) for a, s in advertised.sessions.items()]
+            sessions = [_peer(s, offline, self._receiver.routes) for s in advertised.sessions.values()]
+            sent = {address: session.sent for address, session in advertised.sessions.items()}
+            routes = list(advertised.routes.items())
+        # the routes are counted without the lock: there may be many
+        numbers: dict[Family, list[int]] = {}
+        for nlri, route in routes:
+            if not (route.withdrawn or route.refused is not None or route.held):
+                numbers.setdefault(nlri.family, []).append(route.number)
+        for of_family in numbers.values():
+            of_family.sort()
+        return [
+            peer._replace(sent=sum(bisect_right(numbers.get(Family(f), ()), sent[peer.address]) for f in peer.families))
+            for peer in sessions
+        ]
+
+    def reached(self, route: Announcement) -> Mapping[str, float]:
+        with self._shared.lock:
+            return self._shared.advertised.reached(route.nlri)
+
+    def process(self) -> Process | None:
+        return self._supervisor.process()
 
     def drain(self, deadline: float) -> None:
         with self._shared.lock:
@@ -192,7 +207,8 @@ class ExaBGP(Exporter):
         return outcomes if all(outcome.reach > Reach.WANTED for outcome in outcomes) else None
 
 
-def _peer(session: Session, sent: int, offline: str, routes: AdjRibIn) -> Peer:
+def _peer(session: Session, offline: str, routes: AdjRibIn) -> Peer:
+    """Without the number of routes sent."""
     since = datetime.fromtimestamp(session.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if session.since else ""
     address = session.neighbor.address
     return Peer(
@@ -201,7 +217,6 @@ def _peer(session: Session, sent: int, offline: str, routes: AdjRibIn) -> Peer:
         state=session.state,
         since=since,
         families=tuple(sorted(session.families)),
-        sent=sent,
         received=routes.received(address),
         last_error=offline or "; ".join(filter(None, (routes.words(address), session.last_error, session.unreached))),
     )

@@ -64,6 +64,11 @@ class Running:
     def alive(self) -> bool:
         return not self.wait(0)
 
+    @property
+    def visible_pid(self) -> int:
+        """Its pid, 0 if it cannot be seen from here."""
+        return self.identity.pid if self._descriptor is not None else 0
+
     def wait(self, seconds: float) -> bool:
         """Wait until it has ended; True if it has."""
         if self._descriptor is None:

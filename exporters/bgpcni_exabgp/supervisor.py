@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bgpcni.exporter import NotThereYet
+from bgpcni.exporter import NotThereYet, Process
 from bgpcni.model import NodeFacts
 from bgpcni_exabgp import lines, protocol
 from bgpcni_exabgp.configure import configure, read_passwords
@@ -53,6 +53,7 @@ class Supervisor:
         self._events = events
         self._link: Link | None = None  # from its first octet on
         self._running: Running | None = None
+        self._starts = 0
         self._thread = threading.Thread(target=self._run, name=f"exporter-{name}", daemon=True)
 
     def begin(self) -> None:
@@ -84,6 +85,13 @@ class Supervisor:
         if isinstance(self._place, Homes):
             self._place.take().dismiss(max(deadline, time.monotonic() + 1.0), running)
             self._place.leave()
+
+    def process(self) -> Process | None:
+        """ExaBGP's process, if it is ours. From any thread."""
+        if not isinstance(self._place, Homes):
+            return None
+        with self._shared.lock:
+            return Process(self._running.visible_pid if self._running is not None else 0, self._starts)
 
     def dead(self) -> bool:
         """Whether no ExaBGP of ours runs. That of the user is taken for alive."""
@@ -165,6 +173,7 @@ class Supervisor:
             running = home.start() if apart is None else self._started_by_speaker(home, apart)
         with self._shared.lock:
             self._running = running
+            self._starts += 1
         try:
             reason = self._serve(self._open(home, running), Ours(home, running, digest))
             if not self._shared.closing.is_set() and running.wait(1.0):
