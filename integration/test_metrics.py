@@ -58,4 +58,5 @@ def test_metrics_tell_calls_routes_and_sessions(lab: Lab) -> None:
     assert node.cni("DEL", "m-1", space, conf).ok
     after = scrape(node)
     assert after['bgpcni_cni_requests_total{command="DEL",outcome="ok"}'] == 1
-    assert 'bgpcni_attachments{network="tenant-a",state="up"}' not in after
+    assert not after.get('bgpcni_attachments{network="tenant-a",state="up"}')
+    until(lambda: 'bgpcni_attachments{network="tenant-a",state="leaving"}' not in scrape(node), "the record's end")
