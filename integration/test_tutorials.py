@@ -27,9 +27,8 @@ def engines(machine: Machine, page: str, folder: Path) -> Path:
             engine.import_image("docker.io/library/busybox:latest", folder / "busybox.tar")
             command, flags = (" ".join(map(str, words)) for words in (engine.cli(), engine.run_flags))
             program = programs / kind.name
-            program.write_text(
-                f'#!/bin/sh\nPATH={os.environ["PATH"]}\n[ "$1" != run ] || {{ shift; set -- run {flags} "$@"; }}\nexec {command} "$@"\n'
-            )
+            inserted = f'[ "$1" != run ] || {{ shift; set -- run {flags} "$@"; }}'
+            program.write_text(f'#!/bin/sh\nPATH={os.environ["PATH"]}\n{inserted}\nexec {command} "$@"\n')
             program.chmod(0o755)
     return programs
 
@@ -43,7 +42,8 @@ def test_a_tutorial_prints_what_it_says(lab: Lab, page: Path, tmp_path: Path) ->
         programs = engines(machine, text, tmp_path)
         reader = Reader(machine, f"{programs}:{BGPCNI.parent}:{os.environ['PATH']}")
         try:
-            reader.follow(text)
+            for _ in reader.follow(text):
+                pass
         finally:
             reader.close()
     finally:

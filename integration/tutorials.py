@@ -112,23 +112,26 @@ class Reader:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
-    def follow(self, page: str) -> None:
-        """Do what the page says, in order. Raises AssertionError for output that is not what the page shows."""
+    def follow(self, page: str) -> Iterator[tuple[Command, str]]:
+        """Do what the page says, in order: each command with what it printed.
+
+        Raises AssertionError for output that is not what the page shows.
+        """
         for step in read(page):
             if isinstance(step, File):
                 path = self._machine.inside(step.path)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(step.text)
             elif step.looks:
-                until(lambda step=step: self._try(step), "what the page shows")  # type: ignore[misc]
+                yield step, until(lambda step=step: [self._try(step)], "what the page shows")[0]  # type: ignore[misc]
             else:
-                self._try(step)
+                yield step, self._try(step)
 
-    def _try(self, step: Command) -> bool:
+    def _try(self, step: Command) -> str:
         output = self.type(step.text)
         shown = "\n".join(step.prints)
         assert step.fits(output), f"line {step.line}: # {step.text}\nshould print\n{shown}\nand this came:\n{output}"
-        return True
+        return output
 
     def type(self, text: str) -> str:
         """What a command prints, on both streams."""
