@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -197,20 +197,20 @@ class Store:
                 continue
         return None
 
-    def all(self) -> Iterator[Stored]:
-        """Every record once, even while it is moved from one state to the next. It lists all: for the start and
-        operators."""
+    def names(self) -> list[str]:
+        """The names of all records, each once, even if it is moved from one state to the next meanwhile."""
         listed = {state: folders.listed(self._folders[state]) for state in _COURSE}
-        seen: set[str] = set()
-        for state in _ORDER:
-            for name in sorted(listed[state]):
-                if name.startswith(".") or not name.endswith(".json") or name in seen:
-                    continue
-                seen.add(name)
-                for _ in _COURSE:  # it may have been moved to the next state each time we look
-                    if stored := self._find(name):
-                        yield stored
-                        break
+        ordered = (name for state in _ORDER for name in sorted(listed[state]))
+        return list(dict.fromkeys(name for name in ordered if name.endswith(".json") and not name.startswith(".")))
+
+    def all(self, names: Iterable[str] | None = None) -> Iterator[Stored]:
+        """Every record once, or those of these names that are still there. It reads all: for the start and
+        operators."""
+        for name in self.names() if names is None else names:
+            for _ in _COURSE:  # it may have been moved to the next state each time we look
+                if stored := self._find(name):
+                    yield stored
+                    break
 
     def unwritable(self) -> str:
         """Why no record could be written now; "" if nothing prevents it."""

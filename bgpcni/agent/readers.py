@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bgpcni import paths
-from bgpcni.agent.server import Access, Server
+from bgpcni.agent.server import Server
 from bgpcni.handler import Reply
+from bgpcni.sockets import Access
 from bgpcni.store import Store
 
 log = logging.getLogger(__name__)

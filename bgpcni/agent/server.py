@@ -8,7 +8,6 @@ import logging
 import os
 import select
 import socket
-import stat
 import struct
 import threading
 import time
@@ -16,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bgpcni.errors import IoFailure, TryAgain
 from bgpcni.handler import Call, Reply
 from bgpcni.launcher import protocol
+from bgpcni.sockets import OWNER_ONLY, Access, bound, identity
 
 log = logging.getLogger(__name__)
 
@@ -32,22 +31,6 @@ _PASSED = 3  # systemd's first descriptor, sd_listen_fds(3)
 
 class Refused(Exception):
     """A request that is not served; the connection is closed without a reply."""
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Who may connect: mode, owner and group of the socket's file. `uid`, `gid`: None leaves what the process is."""
-
-    mode: int
-    uid: int | None = None
-    gid: int | None = None
-
-    @property
-    def private(self) -> bool:
-        return not self.mode & 0o077
-
-
-OWNER_ONLY = Access(0o600)
 
 
 @dataclass(slots=True)
@@ -66,12 +49,12 @@ class Server:
     """
 
     def __init__(
-        self, call: Callable[[Call], Reply] | None, command: Callable[[bytes], Reply], *, at_once: int = AT_ONCE
+        self, call: Callable[[Call], Reply] | None, command: Callable[[bytes], Reply], *, at_once: int | None = None
     ) -> None:
         """`call` answers a CNI call, None: there are none here; `command` answers an operator's command, in JSON."""
         self._call = call
         self._command = command
-        self._at_once = at_once
+        self._at_once = at_once or AT_ONCE
         self._access = OWNER_ONLY
         self._socket: socket.socket
         self._path: Path | None = None  # None: the socket has no file
@@ -93,8 +76,8 @@ class Server:
     def bind(self, path: Path, access: Access) -> None:
         """Bind `path` for those who have access. Raises as `listen` does."""
         self._access = access
-        self._socket, self._path = _bound(path, access), path
-        self._identity = _identity(path)
+        self._socket, self._path = bound(path, access, BACKLOG), path
+        self._identity = identity(path)
 
     def _passed(self) -> bool:
         """Take the socket that systemd passed. Returns whether it passed one."""
@@ -103,7 +86,7 @@ class Server:
             self._socket.set_inheritable(False)
             name = self._socket.getsockname()
             self._path = Path(name) if isinstance(name, str) and name.startswith("/") else None
-            self._identity = _identity(self._path) if self._path is not None else None
+            self._identity = identity(self._path) if self._path is not None else None
             return True
         return False
 
@@ -112,13 +95,13 @@ class Server:
 
         Raises TryAgain where another process answers there, IoFailure.
         """
-        if self._path is None or (self._identity and _identity(self._path) == self._identity):
+        if self._path is None or (self._identity and identity(self._path) == self._identity):
             return False
         with self._change:
             if self._closing:
                 return False
-            fresh = _bound(self._path, self._access)
-            self._identity = _identity(self._path)
+            fresh = bound(self._path, self._access, BACKLOG)
+            self._identity = identity(self._path)
             old, self._socket = self._socket, fresh
             self._old.append(old)  # closed only at the end, because a thread may be about to use its descriptor
         try:
@@ -233,54 +216,6 @@ def _hung_up(connection: socket.socket) -> bool:
 def _timeval(seconds: float) -> bytes:
     """For SO_RCVTIMEO, which saves the poll(2) that Python's own time-outs need before each read."""
     return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-
-
-def _bound(path: Path, access: Access) -> socket.socket:
-    """A socket that listens on `path`. It replaces the socket of an agent that is dead."""
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        if _answers(path):
-            raise TryAgain(f"{path}: another process answers there")
-        if path.exists() and stat.S_ISSOCK(path.lstat().st_mode):
-            path.unlink()
-        os.fchmod(bound.fileno(), 0o600)  # what `bind` makes has this mode, whatever the umask of other threads
-        bound.bind(str(path))
-        if access is not OWNER_ONLY:
-            _hand_to(path, access)
-        bound.listen(BACKLOG)
-    except OSError as error:
-        bound.close()
-        raise IoFailure(f"{path}: {error.strerror or error}") from None
-    except BaseException:
-        bound.close()
-        raise
-    return bound
-
-
-def _hand_to(path: Path, access: Access) -> None:
-    if (access.uid, access.gid) != (None, None):
-        os.chown(path, -1 if access.uid is None else access.uid, -1 if access.gid is None else access.gid)
-    path.chmod(access.mode)
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except BlockingIOError:
-            return True  # its backlog is full
-        except OSError:
-            return False
-        return True
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.lstat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _receive(connection: socket.socket) -> _Incoming | None:

@@ -63,15 +63,27 @@ class OperatorCommand:
         return found
 
 
+PAGE: tuple[click.Parameter, ...] = (
+    click.Option(
+        ["--search"], metavar="TEXT", help="Only what has each of these words in a name, address, prefix or VNI."
+    ),
+    click.Option(["--limit"], type=click.IntRange(min=1), metavar="N", help="At most so many rows."),
+    click.Option(["--offset"], type=click.IntRange(min=0), metavar="N", help="Leave out the first so many."),
+)
+"""The options of a list that can be long."""
+
 COMMANDS = {
     command.name: command
     for command in (
         OperatorCommand("status", "Is everything in order? The exit code is 1 if there are problems.", reads=True),
-        OperatorCommand("attachments", "Every interface that bgpcni made or announces.", reads=True),
+        OperatorCommand("attachments", "Every interface that bgpcni made or announces.", PAGE, reads=True),
         OperatorCommand(
             "routes",
             "Every route that should be announced, and how far it got. The exit code is 1 if one is not announced.",
-            (click.Option(["--received"], is_flag=True, help="Show the routes that peers announced to this node."),),
+            (
+                click.Option(["--received"], is_flag=True, help="Show the routes that peers announced to this node."),
+                *PAGE,
+            ),
             reads=True,
         ),
         OperatorCommand("peers", "The BGP sessions. The exit code is 1 if one is not Established.", reads=True),

@@ -411,11 +411,18 @@ class DataPlane:
         with self._lock:
             return self._rib.peers()
 
-    def received(self) -> list[Received]:
-        """Every route that peers announce, and what became of it."""
+    def learned(self) -> list[tuple[RouteId, Learned]]:
+        """Every route that peers announce."""
+        with self._lock:
+            return list(self._rib.routes.items())
+
+    def received(self, chosen: Iterable[tuple[RouteId, Learned]] | None = None) -> list[Received]:
+        """What became of every route that peers announce, or of these, if they are still there."""
         with self._lock:
             found = []
-            for route_id, route in self._rib.routes.items():
+            for route_id, route in self._rib.routes.items() if chosen is None else chosen:
+                if self._rib.routes.get(route_id) is not route:
+                    continue
                 tables = {}
                 for name, table in self._rib.tables.items():
                     if route_id in table.taken:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from bgpcni.commands import Document
 from bgpcni.commands.answers.common import named, state_of
+from bgpcni.commands.answers.selection import Page, searched, stored_on
+from bgpcni.model import Attachment, State
 from bgpcni.node.node import Node
 
 
-def attachments(node: Node) -> tuple[Document, int]:
+def attachments(
+    node: Node, *, search: str | None = None, limit: int | None = None, offset: int | None = None
+) -> tuple[Document, int]:
     """Every record that can be read, in any state; exit 0. `gone`: the record says up, but the link has gone."""
-    found = []
-    for stored in node.store.all():
-        item = stored.attachment
-        if item is None:
-            continue
-        found.append(
-            named(item)
-            | {
-                "state": state_of(node, stored.state, item),
-                "netns": item.netns,
-                "hostVeth": item.host_veth,
-                "mac": item.mac,
-                "ips": [address.address for address in item.addresses],
-                "since": item.since or item.created,
-            }
-        )
-    return {"schema": 1, "attachments": found}, 0
+    page = Page(limit, offset or 0)
+    chosen, total = stored_on(node.store, page, searched(search))
+    found = [_attachment(node, stored.state, stored.attachment) for stored in chosen if stored.attachment is not None]
+    return {"schema": 1, "attachments": found, **page.told(total)}, 0
+
+
+def _attachment(node: Node, state: State, item: Attachment) -> Document:
+    return named(item) | {
+        "state": state_of(node, state, item),
+        "netns": item.netns,
+        "hostVeth": item.host_veth,
+        "mac": item.mac,
+        "ips": [address.address for address in item.addresses],
+        "since": item.since or item.created,
+    }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from bgpcni.commands import Document
 from bgpcni.commands.answers.common import named
 from bgpcni.commands.answers.learned import received_routes
+from bgpcni.commands.answers.selection import Page, searched, stored_on
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import RouteState
 from bgpcni.convergence.derive import derive, left_out
@@ -17,13 +18,25 @@ from bgpcni.node.node import Node
 from bgpcni.store import Stored
 
 
-def routes(node: Node, *, received: bool = False) -> tuple[Document, int]:
-    """This node's routes; exit 1 if any is not announced. `received`: those that peers announced to it."""
+def routes(
+    node: Node,
+    *,
+    received: bool = False,
+    search: str | None = None,
+    limit: int | None = None,
+    offset: int | None = None,
+) -> tuple[Document, int]:
+    """This node's routes; exit 1 if any is not announced. `received`: those that peers announced to it.
+
+    `limit` and `offset` count the routes that were received, and the attachments whose routes are this node's.
+    """
+    page = Page(limit, offset or 0)
     if received:
-        return received_routes(node)
-    found = [document for stored in node.store.all() for document in routes_of(node, stored)]
+        return received_routes(node, search, page)
+    chosen, total = stored_on(node.store, page, searched(search))
+    found = [document for stored in chosen for document in routes_of(node, stored)]
     late = any(state["state"] != "announced" for route in found for state in route["exporters"].values())
-    return {"schema": 1, "routes": found}, 1 if late else 0
+    return {"schema": 1, "routes": found, **page.told(total)}, 1 if late else 0
 
 
 def routes_of(node: Node, stored: Stored) -> list[Document]:
