@@ -349,11 +349,38 @@ def _digest(key: AttachmentKey) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportPolicy:
+    """What a neighbour hears: of `networks` (patterns; none: all), `only` "hosts" or "blocks", and what it is told of
+    them. `prepend`: how many times more our AS number is in the AS path, for eBGP. `next_hop`, `next_hop6`: in place of
+    the node's, for unicast and VPN routes."""
+
+    networks: tuple[str, ...] = ()
+    only: Literal["hosts", "blocks"] | None = None
+    communities: tuple[str, ...] = ()
+    local_preference: int | None = None
+    med: int | None = None
+    prepend: int = 0
+    next_hop: str | None = None
+    next_hop6: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportPolicy:
+    """What is taken from a neighbour: routes within `prefixes` (none: all), `maximum_prefix` of them at most."""
+
+    prefixes: tuple[str, ...] = ()
+    maximum_prefix: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Neighbor:
     """A BGP peer of this node, from `[[bgp.neighbors]]`. `hold_time`: seconds. `ttl_security`: RFC 5082.
 
     `password`: a text that changes when the password in the file does; it is not the password itself. `exporter`: the
-    name of the exporter that has the session; None: this node has one speaker, whatever it is called.
+    name of the exporter that has the session; None: this node has one speaker, whatever it is called. `port`: where the
+    end that waits for the connection listens. `local_address`, `local_asn`: this node's own in this session, where they
+    are not those of the speaker. `multihop`: the TTL of what we send, None: the system's. `export`: what it hears;
+    `accept`: what is taken from it.
     """
 
     address: str
@@ -365,6 +392,20 @@ class Neighbor:
     passive: bool = False
     password: str = ""
     exporter: str | None = None
+    port: int = 179
+    local_address: str | None = None
+    local_asn: int | None = None
+    multihop: int | None = None
+    export: ExportPolicy = ExportPolicy()
+    accept: ImportPolicy = ImportPolicy()
+
+    def own_asn(self, asn: int | None) -> int | None:
+        """Our AS number in this session; `asn`: the node's."""
+        return self.local_asn or asn
+
+    def internal(self, asn: int | None) -> bool:
+        """Whether this is iBGP; `asn`: the node's."""
+        return self.asn == self.own_asn(asn)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def why_not(rule: EvpnRule | UnicastRule | VpnRule, route: Learned) -> str:
     return next(iter(table.refused.values()))
 
 
-OWN = Own(64512, "192.0.2.1", frozenset({"192.0.2.1"}))
+OWN = Own(frozenset({64512}), "192.0.2.1", frozenset({"192.0.2.1"}))
 
 
 @pytest.mark.parametrize(

@@ -264,3 +264,41 @@ def test_memory_of_withdrawn_routes_is_given_back():
         made.outcome(nlri, 1)
         made.tidy()
     assert len(made.routes) < 5000
+
+
+def test_a_route_that_nobody_may_hear_is_announced_and_says_so():
+    """By export policy: it waits for nobody. Once it may be heard it is under way; its end needs who may have it."""
+    made = advertised(A, B)
+    a, b = up(made, A.address), up(made, B.address)
+    assert made.withhold(ROUTE, frozenset({A.address, B.address})) == set()
+    assert made.outcome(ROUTE, 1) == Outcome(Reach.ACKED, "withheld from every neighbour by export policy")
+    made.withdrawn(ROUTE, 2)
+    assert made.outcome(ROUTE, 1) == Outcome(Reach.ACKED)
+    made.withhold(ROUTE, frozenset({B.address}))
+    made.announced(ROUTE, 3)
+    assert made.outcome(ROUTE, 1) == Outcome(Reach.WANTED)
+    made.sent(a, 3)
+    assert made.outcome(ROUTE, 1).reach is Reach.SENT
+    made.sent(b, 3)
+    made.down(b, "", 10.0, 3)
+    made.withdrawn(ROUTE, 4)
+    made.sent(a, 4)
+    a.acked = 4
+    assert made.outcome(ROUTE, 11) == Outcome(Reach.ACKED)
+
+
+def test_a_neighbour_that_heard_a_route_gets_its_withdrawal():
+    """Its policy changed, or the route is of another network now: it counts until it has the withdrawal."""
+    made = advertised(A, B)
+    a, b = up(made, A.address), up(made, B.address)
+    made.withhold(ROUTE, frozenset())
+    made.announced(ROUTE, 1)
+    made.sent(a, 1)
+    made.sent(b, 1)
+    assert made.withhold(ROUTE, frozenset({B.address})) == {B.address}
+    assert made.withhold(ROUTE, frozenset({B.address})) == set()
+    made.down(b, "", 10.0, 3)
+    made.withdrawn(ROUTE, 4)
+    made.sent(a, 4)
+    a.acked = 4
+    assert "it may hold the route" in made.outcome(ROUTE, 11).reason

@@ -149,7 +149,7 @@ def test_a_command_is_for_the_neighbour_that_it_names():
     assert engine.run(reactor, "relay", protocol.encode_command(announce, 5))
     assert reactor.held("internal") == {b"\x08\x0a": "01"}
     assert reactor.held("external") == {b"\x08\x0a": "02"}
-    for number, command in enumerate((protocol.Mark(peer="192.0.2.2"), protocol.Sweep(peer="192.0.2.2")), 6):
+    for number, command in enumerate((protocol.Mark(peers=("192.0.2.2",)), protocol.Sweep(peers=("192.0.2.2",))), 6):
         assert engine.run(reactor, "relay", protocol.encode_command(command, number))
     assert reactor.held("internal")
     assert not reactor.held("external")

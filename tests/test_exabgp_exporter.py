@@ -22,6 +22,7 @@ from bgpcni_exabgp.dialect import EngineDialect
 from bgpcni_exabgp.events import Events
 from bgpcni_exabgp.lines import Line
 from bgpcni_exabgp.quarantine import Trial
+from bgpcni_exabgp.received import AdjRibIn
 from bgpcni_exabgp.receiver import Receiver
 from bgpcni_exabgp.shared import Shared
 
@@ -123,14 +124,13 @@ def test_a_trial_that_ends_while_routes_are_announced() -> None:
 
 @pytest.mark.parametrize("version", protocol.ACCEPTED)
 def test_an_engine_that_an_earlier_agent_started(tmp_path: Path, version: int) -> None:
-    """An upgrade of the agent, or of the speaker, ends no session. Version 2 does not tell when End-of-RIB is
-    acknowledged: there it counts when it is in the socket."""
+    """An upgrade of the agent, or of the speaker, ends no session."""
     node = facts(tmp_path, ONE)
     shared = Shared(Advertised(node.neighbors, 120, 0.0))
-    events = Events(node, shared, Receiver("test", None, shared.post), Woken(), configured=True)
+    events = Events(node, shared, Receiver("test", AdjRibIn(), shared.post), Woken(), configured=True)
     found = protocol.NeighborState(
         peer=ONE, asn=64512, configured=(), hold=90, state="ESTABLISHED", since=0.0, families=("ipv4/unicast",),
-        started=4, sent=4, acked=4, eor=(), ended=None if version == 2 else (),
+        started=4, sent=4, acked=4, eor=(), ended=(),
     )  # fmt: skip
     known = state(version, found)
     dialect = EngineDialect(FakeLink(), shared, 64512, known)  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ def test_an_engine_that_an_earlier_agent_started(tmp_path: Path, version: int) -
     reach = lambda: dialect.outcomes([route(1).nlri])[0].reach  # noqa: E731
     assert reach() is Reach.WANTED
     events.hear(dialect, protocol.EndOfRibSent(ONE, "ipv4/unicast"))
-    assert reach() is (Reach.ACKED if version == 2 else Reach.SENT)
+    assert reach() is Reach.SENT
     events.hear(dialect, protocol.EndOfRibAcked(ONE, "ipv4/unicast"))
     assert reach() is Reach.ACKED
 

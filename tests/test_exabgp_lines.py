@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bgpcni.model import Announcement, MulticastNlri, Nlri, UnicastNlri, VpnNlri
+from bgpcni.model import Announcement, ExportPolicy, Family, MulticastNlri, Neighbor, Nlri, UnicastNlri, VpnNlri
 from bgpcni.wire.encode import Unencodable
 from bgpcni_exabgp import lines
 
-BOTH = frozenset({"ibgp", "ebgp"})
+INNER = Neighbor("192.0.2.10", 64512, (Family.IPV4_UNICAST,), 90)
+OUTER = Neighbor("192.0.2.20", 64513, (Family.IPV4_UNICAST,), 90)
+BOTH = lines.audiences([INNER, OUTER], 64512)
 
 
 def route(n: int, network: str = "net", **fields) -> Announcement:
@@ -27,13 +29,13 @@ def never(nlri: Nlri, reason: str) -> None:
 def test_routes_alike_share_a_line():
     """One line for each network, next hop and attribute set, with both kinds of attributes where both are needed."""
     batch = [route(1), route(2), route(3, "other"), route(4, communities=("1:2",))]
-    found = list(lines.announce(batch, 64512, BOTH, never))
+    found = list(lines.announce(batch, BOTH, never))
     assert [len(line.routes) for line in found] == [2, 1, 1]
     assert found[0].text(7) == (
         "bgpcni announce 7 ipv4/unicast 6e6574 192.0.2.1 "
         "40010100400200400504 00000064/4001010040020602010000fc00 200a000001 200a000002"
     ).replace("0504 0000", "05040000")
-    only = next(iter(lines.announce([route(1)], 64512, frozenset({"ebgp"}), never)))
+    only = next(iter(lines.announce([route(1)], lines.audiences([OUTER], 64512), never)))
     assert " -/4001" in only.text(1)
 
 
@@ -42,7 +44,7 @@ def test_routes_alike_share_a_line():
 def test_lines_are_bounded_and_lose_nothing(count, network):
     """Every route is in exactly one line; a line is ASCII and bounded; names of networks are no syntax."""
     batch = [route(n, network) for n in range(count)]
-    found = list(lines.announce(batch, 64512, BOTH, never))
+    found = list(lines.announce(batch, BOTH, never))
     assert [nlri for line in found for nlri in line.routes] == [r.nlri for r in batch]
     for line in found:
         text = line.text(123456789)
@@ -55,15 +57,39 @@ def test_a_bad_route_is_refused_alone():
     """The others of the batch are in the line."""
     refused = {}
     batch = [route(1), route(2, communities=("x",)), route(3)]
-    found = list(lines.announce(batch, 64512, BOTH, refused.__setitem__))
+    found = list(lines.announce(batch, BOTH, refused.__setitem__))
     assert [len(line.routes) for line in found] == [2]
     assert list(refused) == [batch[1].nlri]
+
+
+def test_neighbours_that_hear_the_same_share_lines():
+    """Ten neighbours with one policy get one line; each other policy, or AS number of ours, has a line of its own."""
+    export = ExportPolicy(networks=("net",), communities=("1:2",), local_preference=200, med=10, prepend=2)
+    alike = [replace(OUTER, address=f"192.0.2.{n}", export=export) for n in range(30, 40)]
+    hidden = replace(OUTER, address="192.0.2.40", local_asn=64999)
+    found = lines.audiences([INNER, OUTER, *alike, hidden], 64512)
+    spoken = list(lines.announce([route(1), route(2, "other")], found, never))
+    assert {(len(line.command.peers), len(line.routes)) for line in spoken} == {(2, 1), (10, 1), (1, 1)}
+    chosen = next(line for line in spoken if len(line.command.peers) == 10).text(1)
+    assert " -/4001010040020e02030000fc000000fc000000fc008004040000000ac0080400010002 " in chosen
+    assert "0000fde7" in next(line for line in spoken if line.command.peers == (hidden.address,)).text(1)
+    assert lines.withheld(route(2, "other"), found) == {each.address for each in alike}
+    assert lines.withheld(route(1), found) == set()
+
+
+def test_an_older_engine_is_told_of_one_neighbour_at_a_time():
+    """Its last line stands for all of them, since it counts a line only for those that it is for."""
+    found = lines.audiences([INNER, replace(OUTER, export=ExportPolicy(med=1))], 64512)
+    spoken = list(lines.singly(lines.announce([route(1), route(2)], found, never)))
+    assert [line.command.peers for line in spoken] == [("192.0.2.10",), ("192.0.2.20",), ()]
+    assert spoken[-1].routes == (route(1).nlri, route(2).nlri)
+    assert list(lines.singly(lines.announce([route(1)], BOTH, never))) == list(lines.announce([route(1)], BOTH, never))
 
 
 def test_prune_names_what_stays():
     """Mark, keep by key, spare by network, sweep: in this order."""
     kept = [VpnNlri.of("10.0.0.0/8", "1:1")]
-    texts = [line.text(n) for n, line in enumerate(lines.prune(kept, ["odd name", ""]))]
+    texts = [line.text(n) for n, line in enumerate(lines.prune({(): kept}, ["odd name", ""]))]
     assert texts == [
         "bgpcni mark 0",
         "bgpcni keep 1 ipv4/mpls-vpn 0800000001000000010a",

@@ -146,11 +146,11 @@ def test_what_every_exabgp_tells():
 
 
 def test_an_engine_one_version_older_or_newer_is_understood():
-    """Version 2 did not tell when End-of-RIB is acknowledged; a newer one may tell more."""
+    """An older one takes no command for several neighbours; a newer one may tell more."""
     older = {"peer": "a", "asn": 1, "configured": [], "hold": 9, "state": "IDLE", "since": 1, "families": [], "eor": []}
     older |= {"sent": -1, "acked": -1, "started": -1}
-    line = {"bgpcni": "state", "protocol": 2, "seq": 1, "digest": "", "neighbors": [older], "news": "from the future"}
+    line = {"bgpcni": "state", "protocol": 3, "seq": 1, "digest": "", "neighbors": [older], "news": "from the future"}
     state = decode_event(json.dumps(line).encode())
     assert isinstance(state, protocol.EngineState)
-    assert state.neighbors[0].ended is None
+    assert state.neighbors[0].ended == ()
     assert list(protocol.ACCEPTED) == [protocol.PROTOCOL - 1, protocol.PROTOCOL, protocol.PROTOCOL + 1]

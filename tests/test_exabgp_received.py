@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import pack
 
 from bgpcni.exporter import EndOfRib, Gone, Learned, SessionDown
-from bgpcni.model import Family, Nlri, UnicastNlri
+from bgpcni.model import Family, ImportPolicy, Nlri, UnicastNlri
 from bgpcni_exabgp.received import AdjRibIn, Terms
 
 PEER, V4, EVPN = "192.0.2.1", Family.IPV4_UNICAST, Family.L2VPN_EVPN
@@ -111,3 +111,18 @@ def test_what_is_malformed_is_counted_and_said():
     assert "1 malformed UPDATE, the last: ipv4-unicast: an NLRI is cut short" in made.words(PEER)
     assert made.update(PEER, b"\0").end == "an UPDATE of 1 octets"
     assert "2 malformed UPDATEs" in made.words(PEER)
+
+
+def test_what_the_import_policy_does_not_take_is_not_told():
+    """Neither its end; it is counted for the operator. The lower of two maxima counts. Other peers are not bound."""
+    policy = ImportPolicy(prefixes=("10.0.0.0/14", "2001:db8::/32"), maximum_prefix=2)
+    made = AdjRibIn(3, {PEER: policy})
+    made.listen((V4,))
+    made.up(PEER, Terms(True))
+    assert told(made, 1, 2, 9) == ["+10.1.0.0/16", "+10.2.0.0/16"]
+    assert made.words(PEER) == "2 routes received, maximum_prefix is 2; 1 route outside import.prefixes"
+    assert told(made, 9, gone=True) == []
+    assert told(made, 3) == []
+    assert "maximum_prefix 2 is reached" in made.words(PEER)
+    made.up("192.0.2.9", Terms(True))
+    assert [event.nlri.prefix for event in made.update("192.0.2.9", update(9)).events] == ["10.9.0.0/16"]

@@ -13,7 +13,7 @@ from bgpcni.model import Family
 from bgpcni.testing.patience import SECONDS, until
 from bgpcni_exabgp import receiver as module
 from bgpcni_exabgp.lines import Line
-from bgpcni_exabgp.received import Terms
+from bgpcni_exabgp.received import AdjRibIn, Terms
 from bgpcni_exabgp.receiver import Receiver
 
 PEER, V4 = "192.0.2.1", Family.IPV4_UNICAST
@@ -37,7 +37,7 @@ def test_routes_that_found_no_room_are_asked_for_before_the_end_is_told(monkeypa
             busy.set()
             assert go_on.wait(SECONDS)
 
-    receiver = Receiver("test", None, posted.extend)
+    receiver = Receiver("test", AdjRibIn(), posted.extend)
     try:
         receiver.listen(frozenset({V4}), listener)
         receiver.connected({PEER: Terms(True)}, False)

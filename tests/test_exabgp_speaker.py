@@ -22,6 +22,7 @@ from bgpcni_exabgp.advertised import Advertised
 from bgpcni_exabgp.claim import Claim
 from bgpcni_exabgp.events import Events
 from bgpcni_exabgp.process import Home, Running
+from bgpcni_exabgp.received import AdjRibIn
 from bgpcni_exabgp.receiver import Receiver
 from bgpcni_exabgp.shared import Shared
 from bgpcni_exabgp.speaker import Speaker
@@ -162,7 +163,7 @@ def waiting_agent(home: Home) -> tuple[supervisor.Supervisor, Shared]:
     """The part of the agent that starts ExaBGP, which waits for a speaker in a thread; that thread's end is awaited."""
     node = NodeFacts(run_dir=str(home.folder), data_dir=str(home.folder), asn=1, graceful_restart=0)
     shared = Shared(Advertised((), 0, 0.0))
-    events = Events(node, shared, Receiver("test", None, shared.post), Woken(), configured=True)
+    events = Events(node, shared, Receiver("test", AdjRibIn(), shared.post), Woken(), configured=True)
     return supervisor.Supervisor("test", node, home, shared, events), shared
 
 

@@ -480,7 +480,8 @@ def test_every_option_of_the_agents_sample_can_be_uncommented() -> None:
     AgentConfig.model_validate(options)
     assert set(options) == set(AgentConfig.model_fields)
     assert set(options["bgp"]) == set(BgpTable.model_fields)
-    assert set(options["bgp"]["neighbors"][0]) == set(NeighborTable.model_fields)
+    keys = {field.alias or name for name, field in NeighborTable.model_fields.items()}
+    assert set(options["bgp"]["neighbors"][0]) == keys
     assert set(options["policy"]) == set(PolicyTable.model_fields)
 
 

@@ -12,9 +12,10 @@ from itertools import combinations
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
 
 from bgpcni.cluster.selectors import AnySelector, Labels
-from bgpcni.config.agent import Asn, HoldTime, IpText, PathText
+from bgpcni.config.agent import Asn, ExportTable, HoldTime, ImportTable, IpText, PathText
 from bgpcni.config.network import Communities, LinkName, Number32, Prefixes, RouteTargets, Texts, describe
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Family
@@ -86,22 +87,16 @@ class BGPNodeSpec(Part):
 # ---------------------------------------------------------------- BGPPeer
 
 
-class ExportPolicy(Part):
-    """What a peer hears. Absent: everything of its families."""
+class ExportPolicy(ExportTable):
+    """What a peer hears, as `[bgp.neighbors.export]`. Absent: everything of its families."""
 
-    networks: Texts = ()
-    only: Literal["hosts", "blocks"] | None = None
-    communities: Communities = ()
-    local_preference: Number32 | None = Field(default=None, alias="localPreference")
-    med: Number32 | None = None
-    prepend: Annotated[int, Field(ge=0, le=10)] = 0
+    model_config = ConfigDict(alias_generator=to_camel)
 
 
-class ImportPolicy(Part):
-    """What is taken from a peer. Absent: what the networks import."""
+class ImportPolicy(ImportTable):
+    """What is taken from a peer, as `[bgp.neighbors.import]`. Absent: what the networks import."""
 
-    prefixes: Prefixes = ()
-    maximum_prefix: Annotated[int, Field(ge=1)] | None = Field(default=None, alias="maximumPrefix")
+    model_config = ConfigDict(alias_generator=to_camel)
 
 
 WAYS = ("address", "gateway", "interface", "peerSelector")

@@ -13,7 +13,7 @@ from bgpcni.config.agent import NeighborTable
 Gateway = Callable[[int], str | None]
 """The address of the default gateway of an IP version, None if there is none."""
 
-_LATER = ("interface", "passwordSecret", "port", "localAddress", "localASN", "multihop", "export", "import")
+_LATER = ("interface", "passwordSecret")
 
 
 class Wish(NamedTuple):
@@ -47,7 +47,7 @@ def _of(peer: BGPPeer, me: BGPNode, others: list[BGPNode], gateway: Gateway) -> 
     if key := next((key for key in _LATER if key in given), None):
         yield Wish(place, None, f"spec.{key}: this version of bgpcni cannot do that, so this node has no session by it")
         return
-    local = next(iter(me.spec.addresses), None)
+    local = spec.local_address or next(iter(me.spec.addresses), None)
     if local is None or me.spec.asn is None:
         yield Wish(place, None, "this node has no [bgp] in agent.toml, which says its own ASN and address")
         return
@@ -83,13 +83,21 @@ def _meet(spec: BGPPeerSpec, me: BGPNode, other: BGPNode) -> bool:
 
 
 def _neighbor(spec: BGPPeerSpec, address: str, asn: int, *, passive: bool) -> NeighborTable:
-    return NeighborTable(
-        address=address,
-        asn=asn,
-        families=spec.families,
-        password_file=spec.password_file,
-        hold_time=spec.hold_time,
-        ttl_security=spec.ttl_security,
-        passive=passive,
-        exporter=spec.exporter,
+    return NeighborTable.model_validate(
+        {
+            "address": address,
+            "asn": asn,
+            "families": spec.families,
+            "password_file": spec.password_file,
+            "hold_time": spec.hold_time,
+            "ttl_security": spec.ttl_security,
+            "passive": passive,
+            "exporter": spec.exporter,
+            "port": spec.port,
+            "local_address": spec.local_address,
+            "local_asn": spec.local_asn,
+            "multihop": spec.multihop,
+            "export": spec.export.model_dump() if spec.export else {},
+            "import": spec.import_.model_dump() if spec.import_ else {},
+        }
     )

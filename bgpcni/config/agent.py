@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from bgpcni import bgp, paths
-from bgpcni.config.network import Number32, Prefixes, describe
+from bgpcni.config.network import Communities, Number32, Prefixes, Texts, describe
 from bgpcni.config.pod_annotations import PREFIX
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.files import read_plain
@@ -80,8 +80,31 @@ Asn = Annotated[int, Field(ge=1, le=4294967295)]
 HoldTime = Annotated[int, Field(ge=3, le=65535)]
 
 
+class ExportTable(Table):
+    """`[bgp.neighbors.export]`: what a neighbour hears. Absent: everything of its families."""
+
+    networks: Texts = ()
+    only: Literal["hosts", "blocks"] | None = None
+    communities: Communities = ()
+    local_preference: Number32 | None = None
+    med: Number32 | None = None
+    prepend: Annotated[int, Field(ge=0, le=10)] = 0
+
+
+class ImportTable(Table):
+    """`[bgp.neighbors.import]`: what is taken from a neighbour. Absent: what the networks import."""
+
+    prefixes: Prefixes = ()
+    maximum_prefix: Annotated[int, Field(ge=1)] | None = None
+
+
 class NeighborTable(Table):
-    """`[[bgp.neighbors]]`. `hold_time` in seconds; absent: that of `[bgp]`. `exporter`: the speaker it belongs to."""
+    """`[[bgp.neighbors]]`. `hold_time` in seconds; absent: that of `[bgp]`. `exporter`: the speaker it belongs to.
+
+    `port`: where the end that waits for the connection listens. `local_address`, `local_asn`: ours in this session.
+    `multihop`: how many hops away the peer may be. `next_hop`, `next_hop6`: of the routes that it hears, where they are
+    not those of `[bgp]`.
+    """
 
     address: IpText
     asn: Asn
@@ -91,6 +114,21 @@ class NeighborTable(Table):
     ttl_security: bool = False
     passive: bool = False
     exporter: str | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] = 179
+    local_address: IpText | None = None
+    local_asn: Asn | None = None
+    multihop: Annotated[int, Field(ge=1, le=255)] | None = None
+    next_hop: IpText | None = None
+    next_hop6: IpText | None = None
+    export: ExportTable = Field(default_factory=ExportTable.model_construct)
+    import_: ImportTable = Field(default_factory=ImportTable.model_construct, alias="import")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NeighborTable:
+        if self.ttl_security and self.multihop is not None:
+            raise ValueError("ttl_security and multihop exclude each other")
+        _refuse_versions(self)
+        return self
 
 
 class BgpTable(Table):
@@ -116,16 +154,20 @@ class BgpTable(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> BgpTable:
-        for name, version in (("next_hop", 4), ("next_hop6", 6)):
-            value = getattr(self, name)
-            if value and ip_address(value).version != version:
-                raise ValueError(f"{name} {value} is not an IPv{version} address")
+        _refuse_versions(self)
         seen: set[tuple[str, str | None]] = set()
         for neighbor in self.neighbors:
             if (neighbor.address, neighbor.exporter) in seen:
                 raise ValueError(f"neighbors: {neighbor.address} is there twice")
             seen.add((neighbor.address, neighbor.exporter))
         return self
+
+
+def _refuse_versions(table: NeighborTable | BgpTable) -> None:
+    for name, version in (("next_hop", 4), ("next_hop6", 6)):
+        value = getattr(table, name)
+        if value and ip_address(value).version != version:
+            raise ValueError(f"{name} {value} is not an IPv{version} address")
 
 
 class ExporterTable(BaseModel):

@@ -96,7 +96,7 @@ def owned(use: ExporterUse, node: NodeFacts) -> frozenset[str]:
     """What this exporter has to itself on this node, in words. Raises InvalidConfiguration as `load` does."""
     what = _asked(use, f"exporters.{use.name}", "asked what it owns", lambda kind, config: kind.owns(config))
     mine = node_of(use, node)
-    sessions = (f"the session between {mine.local_address} and {neighbor.address}" for neighbor in mine.neighbors)
+    sessions = (f"the session between {n.local_address or mine.local_address} and {n.address}" for n in mine.neighbors)
     return frozenset([*sessions, *filter(None, [what])])
 
 

@@ -68,9 +68,12 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What identifies this node, so that it knows its own routes when they come back. `addresses`: next hops, VTEP."""
+    """What identifies this node, so that it knows its own routes when they come back. `addresses`: next hops, VTEP.
 
-    asn: int | None = None
+    `asns`: its AS numbers, of which single sessions may have their own.
+    """
+
+    asns: frozenset[int] = frozenset()
     router_id: str | None = None
     addresses: frozenset[str] = frozenset()
 
@@ -79,7 +82,7 @@ class Own:
         found = route.attributes
         if found.next_hop in self.addresses or (self.router_id and found.originator == self.router_id):
             raise Refused("our own route")
-        if self.asn is not None and self.asn in found.as_path:
+        if not self.asns.isdisjoint(found.as_path):
             raise Refused("our own AS is in its AS path")
 
 

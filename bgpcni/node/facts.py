@@ -18,7 +18,7 @@ from bgpcni.errors import InvalidConfiguration
 from bgpcni.kernel import addresses
 from bgpcni.kernel.library import iproute
 from bgpcni.kernel.netlink import Netlink
-from bgpcni.model import Neighbor, NodeFacts
+from bgpcni.model import ExportPolicy, ImportPolicy, Neighbor, NodeFacts
 from bgpcni.node import plan
 
 
@@ -50,12 +50,20 @@ def absent(netlink: Netlink, local_address: str | None, place: str = "bgp") -> s
     return f"{place}.local_address: {local_address} is on no interface of this node: no session begins until it is"
 
 
+def own_sources(neighbors: Iterable[Neighbor]) -> list[tuple[str, str]]:
+    """The addresses that single neighbours have for this node, each once, with its place in words."""
+    found = {item.local_address: f"bgp.neighbors: {item.address}" for item in neighbors if item.local_address}
+    return [(place, address) for address, place in found.items()]
+
+
 def absent_everywhere(netlink: Netlink, config: AgentConfig, known: NodeFacts) -> str:
     """The same of `[bgp]` and of every exporter that has an address of its own."""
     reasons = [absent(netlink, known.local_address)]
     for name, address in _speakers(config).items():
         if address != known.local_address:
             reasons.append(absent(netlink, address, f"exporters.{name}"))
+    for place, address in own_sources(known.neighbors):
+        reasons.append(absent(netlink, address, place))
     return "; ".join(filter(None, reasons))
 
 
@@ -147,6 +155,12 @@ def resolve(config: AgentConfig, others: Sequence[NeighborTable] = ()) -> NodeFa
             passive=item.passive,
             password=_mark(item.password_file),
             exporter=item.exporter,
+            port=item.port,
+            local_address=item.local_address,
+            local_asn=item.local_asn,
+            multihop=item.multihop,
+            export=ExportPolicy(**item.export.model_dump(), next_hop=item.next_hop, next_hop6=item.next_hop6),
+            accept=ImportPolicy(**item.import_.model_dump()),
         )
         for item in (*table.neighbors, *others)
     )
@@ -184,7 +198,7 @@ def _speakers(config: AgentConfig) -> dict[str, str]:
 def _refuse_neighbors(
     config: AgentConfig, table: BgpTable, neighbors: Sequence[NeighborTable], speakers: dict[str, str]
 ) -> None:
-    listening: dict[str, str] = {}
+    listening: dict[tuple[str, int], str] = {}
     for at, item in enumerate(neighbors):
         place, name = f"bgp.neighbors[{at}]", item.exporter
         if name is None and len(speakers) > 1:
@@ -194,17 +208,17 @@ def _refuse_neighbors(
         if name is not None and name not in speakers:
             raise InvalidConfiguration(f"{place}.exporter: {_why_no_speaker(name, config, table)}")
         owner = name or next(iter(speakers), "")
-        local = speakers.get(owner, table.local_address)
+        local = item.local_address or speakers.get(owner, table.local_address)
         if item.address == local:
             raise InvalidConfiguration(f"{place}.address: {item.address} is our own local_address")
         if ip_address(item.address).version != ip_address(local).version:
             raise InvalidConfiguration(
                 f"{place}.address: {item.address} is not of the family of {local}, its local_address"
             )
-        if item.passive and listening.setdefault(local, owner) != owner:
+        if item.passive and listening.setdefault((local, item.port), owner) != owner:
             raise InvalidConfiguration(
-                f"{place}.passive: {owner} cannot wait for connections to {local}, because {listening[local]} does: "
-                f"give [exporters.{owner}] a local_address of its own"
+                f"{place}.passive: {owner} cannot wait for connections to {local}, because "
+                f"{listening[local, item.port]} does: give [exporters.{owner}] a local_address of its own"
             )
 
 

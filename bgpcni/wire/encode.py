@@ -39,14 +39,17 @@ class EncodedRoute:
     key: bytes
 
 
-def encode(route: Announcement, asn: int, kind: Kind) -> EncodedRoute:
-    """`route` as it goes to a neighbour of this kind; `asn` is our own AS number. Raises `Unencodable`."""
+def encode(route: Announcement, asn: int, kind: Kind, prepend: int = 0) -> EncodedRoute:
+    """`route` as it goes to a neighbour of this kind; `asn` is our own AS number. Raises `Unencodable`.
+
+    `prepend`: how many times more an eBGP neighbour finds it in the AS path.
+    """
     nlri, key = write_nlri(route.nlri, vni=route.vni, label=route.label)
     hop = _next_hop(route.nlri.family, route.next_hop)
     evpn = EVPN_TYPES.get(type(route.nlri))
     attributes = _attributes(
         kind,
-        number("AS number", asn, 1, MAX),
+        (number("AS number", asn, 1, MAX),) * (1 + prepend) if kind == "ebgp" else (),
         LOCAL_PREF if route.local_preference is None else number("local preference", route.local_preference, 0, MAX),
         None if route.med is None else number("MED", route.med, 0, MAX),
         route.communities,
@@ -65,7 +68,7 @@ def encode_withdrawal(nlri: Nlri) -> tuple[bytes, bytes]:
 @lru_cache(4096)
 def _attributes(
     kind: Kind,
-    asn: int,
+    path: tuple[int, ...],
     local_preference: int,
     med: int | None,
     communities: tuple[str, ...],
@@ -79,7 +82,7 @@ def _attributes(
     extended = b"".join(route_target(rt) for rt in export_rt) + (b"" if of_type is None else _VXLAN + of_type)
     parts = [
         attribute(0x40, 1, b"\x00"),  # ORIGIN IGP
-        attribute(0x40, 2, pack("!BBI", 2, 1, asn) if kind == "ebgp" else b""),  # AS_PATH, four octets (RFC 6793)
+        attribute(0x40, 2, pack(f"!BB{len(path)}I", 2, len(path), *path) if path else b""),  # four octets (RFC 6793)
     ]
     if med is not None:
         parts.append(attribute(0x80, 4, pack("!I", med)))

@@ -17,6 +17,7 @@ from bgpcni.model import Family, Neighbor, Nlri
 NEVER = 1 << 62
 PASSED = 256
 """For so many reports of what is sent it is known when they came."""
+WITHHELD = "withheld from every neighbour by export policy"
 MARGIN = 30.0
 """Seconds added to hold time and graceful restart, after which a peer without a session has dropped our routes."""
 
@@ -72,6 +73,14 @@ class RouteState:
     """Why ExaBGP does not have it for now, although it is wanted."""
     told: bool = False
     """The caller knows that the withdrawal is complete."""
+    withheld: frozenset[str] = frozenset()
+    """The neighbours that do not hear it by their export policy."""
+    never: frozenset[str] = frozenset()
+    """Those of them that have not heard it since it was first announced in this connection."""
+
+    def is_told(self, peer: str) -> bool:
+        """Whether the peer is told of the route, if it has the family."""
+        return not self.withdrawn and self.refused is None and not self.held and peer not in self.withheld
 
 
 class Advertised:
@@ -116,6 +125,20 @@ class Advertised:
             route.number, route.withdrawn, route.refused, route.told = number, True, None, False
             route.held = ""
 
+    def withhold(self, nlri: Nlri, peers: frozenset[str]) -> frozenset[str]:
+        """The route is wanted, and these neighbours do not hear it. Returns those that heard it until now."""
+        route = self.routes.get(nlri)
+        if route is None:
+            route = self.routes[nlri] = RouteState(-1, NEVER, False, not self.primed)
+        fresh = route.first == NEVER or (route.withdrawn and route.told)
+        gone = frozenset() if fresh else peers - route.withheld
+        route.never = peers if fresh else peers & route.never
+        route.withheld = peers
+        having = (address for address, one in self.sessions.items() if nlri.family in one.neighbor.families)
+        if peers.issuperset(having):  # no line will say that it is announced
+            route.withdrawn, route.told, route.refused, route.held = False, False, None, ""
+        return gone
+
     def hold(self, nlri: Nlri, reason: str) -> None:
         """The route is wanted, and kept from ExaBGP for now."""
         route = self.routes.setdefault(nlri, RouteState(-1, NEVER, False, not self.primed))
@@ -141,10 +164,10 @@ class Advertised:
                 for nlri in done:
                     del self.routes[nlri]
 
-    def between(self, low: int, high: int) -> Iterator[Nlri]:
-        """Routes that were last announced by a line above `low` and not above `high`."""
+    def between(self, low: int, high: int, peer: str) -> Iterator[Nlri]:
+        """Routes that were last announced to this peer by a line above `low` and not above `high`."""
         for nlri, route in self.routes.items():
-            if low < route.number <= high and not route.withdrawn and route.refused is None and not route.held:
+            if low < route.number <= high and route.is_told(peer):
                 yield nlri
 
     def carried(self) -> frozenset[Family]:
@@ -212,10 +235,12 @@ class Advertised:
     def reached(self, nlri: Nlri) -> dict[str, float]:
         """When a route was in the socket of each neighbour, as far as that is remembered; seconds of the epoch."""
         route = self.routes.get(nlri)
-        if route is None or route.withdrawn or route.refused is not None or route.held:
+        if route is None:
             return {}
         found = {}
         for address, session in self.sessions.items():
+            if not route.is_told(address):
+                continue
             if nlri.family in session.families and session.started < route.number <= session.sent:
                 times = (at for number, at in session.passed if number >= route.number)
                 if (at := next(times, None)) is not None:
@@ -238,6 +263,10 @@ class Advertised:
             return Outcome(Reach.WANTED, self.none)
         if not having:
             return Outcome(Reach.WANTED, f"no neighbour has family {nlri.family}")
+        if route is not None and route.withheld:
+            having = [session for session in having if session.neighbor.address not in route.withheld]
+            if not having:
+                return Outcome(Reach.ACKED, WITHHELD)
         if self.offline is not None:
             return Outcome(Reach.WANTED, self.offline)
         if route is None:
@@ -268,7 +297,7 @@ class Advertised:
         under_way = False
         absent = ""
         for session in having:
-            if not route.exposed and session.ever < route.first:
+            if not route.exposed and (session.ever < route.first or session.neighbor.address in route.never):
                 continue  # never sent there
             if session.up:
                 if family not in session.families:

@@ -16,8 +16,8 @@ from bgpcni.model import Family, Neighbor, NodeFacts
 from bgpcni_exabgp.lines import NAMES
 
 PASSWORD = re.compile(r"[!-~]{1,80}")
-PATH = re.compile(r"/[A-Za-z0-9._/+@%:=-]*")
 BGP_PORT = 179
+PATH = re.compile(r"/[A-Za-z0-9._/+@%:=-]*")
 Sessions = frozenset[tuple[str, str]]
 """BGP sessions by the addresses of peer and node. The latter is "auto" where the kernel chooses it."""
 _SESSION = re.compile(r"^neighbor (\S+) {\s+router-id \S+;\s+local-address (\S+);", re.MULTILINE)
@@ -79,7 +79,7 @@ def _neighbor(node: NodeFacts, neighbor: Neighbor, password: str | None) -> str:
     lines = [
         f"router-id {router};",
         f"local-address {local or 'auto'};",
-        f"local-as {_number('bgp.asn', node.asn, 1, 0xFFFFFFFF)};",
+        f"local-as {_number('bgp.asn', neighbor.own_asn(node.asn), 1, 0xFFFFFFFF)};",
         f"peer-as {_number(f'asn of {peer}', neighbor.asn, 1, 0xFFFFFFFF)};",
         f"hold-time {hold};",
         "manual-eor true;",  # the exporter sends End-of-RIB: only it knows when all routes are there
@@ -95,8 +95,13 @@ def _neighbor(node: NodeFacts, neighbor: Neighbor, password: str | None) -> str:
         lines += [f'md5-password "{password}";', "md5-base64 false;"]
     if neighbor.ttl_security:
         lines += ["incoming-ttl 255;", "outgoing-ttl 255;"]  # RFC 5082
+    elif neighbor.multihop is not None:
+        lines.append(f"outgoing-ttl {_number(f'multihop of {peer}', neighbor.multihop, 1, 255)};")
+    port = _number(f"port of {peer}", neighbor.port, 1, 65535)
     if neighbor.passive:
-        lines += ["passive true;", f"listen {BGP_PORT};"]
+        lines += ["passive true;", f"listen {port};"]
+    elif port != BGP_PORT:
+        lines.append(f"connect {port};")
     families = [f"\t{NAMES[family].replace('/', ' ')};" for family in Family if family in neighbor.families]
     restart = _number("bgp.graceful_restart", node.graceful_restart, 0, 4095)
     capability = [
@@ -118,7 +123,8 @@ def _neighbor(node: NodeFacts, neighbor: Neighbor, password: str | None) -> str:
 
 def _source(node: NodeFacts, neighbor: Neighbor) -> IPv4Address | IPv6Address | None:
     """The node's address in the session with a neighbour, None if the kernel has to choose it."""
-    local = ip_address(node.local_address) if node.local_address else None
+    text = neighbor.local_address or node.local_address
+    local = ip_address(text) if text else None
     return local if local is not None and local.version == ip_address(neighbor.address).version else None
 
 

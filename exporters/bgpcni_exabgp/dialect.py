@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import abc
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal
 
 from bgpcni.exporter import NotThereYet, Outcome, Reach
-from bgpcni.model import Announcement, Family, Nlri
-from bgpcni.wire.encode import Kind
+from bgpcni.model import Announcement, ExportPolicy, Family, Nlri
 from bgpcni.wire.values import Unencodable
 from bgpcni_exabgp import lines, protocol
-from bgpcni_exabgp.lines import Line
+from bgpcni_exabgp.lines import Audience, Line
 from bgpcni_exabgp.link import Link
 from bgpcni_exabgp.shared import Shared
 
 REFUSED = "exabgp refused it; see its log"
+NOBODY: frozenset[str] = frozenset()
 
 
 class Dialect(abc.ABC):
@@ -109,23 +110,24 @@ class Dialect(abc.ABC):
 
 
 class EngineDialect(Dialect):
-    """Our engine: it takes all families, and tells what each peer got. `tells_ended`: End-of-RIB is one of these."""
+    """Our engine: it takes all families, and tells what each peer got."""
 
     acks = "acked"
     confirmed = Reach.ACKED
 
     def __init__(self, link: Link, shared: Shared, asn: int, state: protocol.EngineState) -> None:
         super().__init__(link, shared, asn)
-        self.tells_ended = state.protocol > 2
+        self._selects = state.protocol >= protocol.SELECTS_SINCE
 
     def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
         quarantine = self._shared.quarantine
         with self._shared.lock:
-            kinds, carried = self._kinds(), self._advertised.carried()
+            audiences, carried = self._audiences(), self._advertised.carried()
             allowed = quarantine.allowed(routes, time.monotonic())
         wanted = [route for route in allowed if route.nlri.family in carried]
         refused: dict[Nlri, str] = {}
-        batch = list(lines.announce(wanted, self._asn, kinds, refused.__setitem__))
+        batch = self._spoken(lines.announce(wanted, audiences, refused.__setitem__))
+        self._withhold(wanted, audiences, deadline)
         self._announce(batch, refused, deadline)
         with self._shared.lock:
             quarantine.announced(wanted, self.link.number, time.monotonic())
@@ -135,7 +137,7 @@ class EngineDialect(Dialect):
         """Go on with the trials of routes in quarantine. True if something was done. By the thread that reads."""
         with self._shared.lock:
             due = [
-                (trial, list(lines.announce(group, self._asn, self._kinds(), self._advertised.refuse)))
+                (trial, self._spoken(lines.announce(group, self._audiences(), self._advertised.refuse)))
                 for trial, group in self._shared.quarantine.due(time.monotonic())
             ]
         for trial, batch in due:
@@ -170,7 +172,7 @@ class EngineDialect(Dialect):
         if not self.whole:
             return []
         return [
-            Line(protocol.SendEndOfRib(lines.NAMES[family], peer=session.neighbor.address))
+            Line(protocol.SendEndOfRib(lines.NAMES[family], peers=(session.neighbor.address,)))
             for session in self._advertised.sessions.values()
             for family in sorted(session.families - session.eor)
         ]
@@ -188,17 +190,39 @@ class EngineDialect(Dialect):
 
     def _prune(self, kept: set[Nlri], spare: Sequence[str], deadline: float) -> None:
         with self._shared.lock:
-            carried = self._advertised.carried()
-        batch = lines.prune((nlri for nlri in kept if nlri.family in carried), spare)
+            carried, routes = self._advertised.carried(), self._advertised.routes
+            able = [nlri for nlri in kept if nlri.family in carried]
+            away = {nlri: routes[nlri].withheld for nlri in able if nlri in routes}
+            keep = {
+                each.peers: [nlri for nlri in able if away.get(nlri, NOBODY).isdisjoint(each.members)]
+                for each in self._audiences()
+            }
+        batch = self._spoken(lines.prune(keep, spare))
         if self.link.submit(batch, lambda line, number: None, deadline):
             raise NotThereYet("exabgp refused to prune; see its log")
 
     def _withdraw(self, nlris: Iterable[Nlri], deadline: float) -> list[Line]:
         return self.link.submit(lines.withdraw(nlris), self.note_withdrawn, deadline)
 
-    def _kinds(self) -> frozenset[Kind]:
-        neighbors = [session.neighbor for session in self._advertised.sessions.values()]
-        return frozenset("ibgp" if neighbor.asn == self._asn else "ebgp" for neighbor in neighbors)
+    def _withhold(self, routes: Sequence[Announcement], audiences: Sequence[Audience], deadline: float) -> None:
+        """Note which neighbours do not hear these routes, and withdraw them where they were heard until now."""
+        if all(each.export == ExportPolicy() for each in audiences):
+            return
+        gone: dict[frozenset[str], list[Nlri]] = defaultdict(list)
+        with self._shared.lock:
+            for route in routes:
+                gone[self._advertised.withhold(route.nlri, lines.withheld(route, audiences))].append(route.nlri)
+        batch = [line for peers, nlris in gone.items() if peers for line in lines.withdraw(nlris, tuple(sorted(peers)))]
+        if self.link.submit(self._spoken(batch), lambda line, number: None, deadline):
+            raise NotThereYet("exabgp refused a withdrawal; see its log")
+
+    def _spoken(self, batch: Iterable[Line]) -> list[Line]:
+        """The lines as this engine understands them."""
+        return list(batch if self._selects else lines.singly(batch))
+
+    def _audiences(self) -> tuple[Audience, ...]:
+        """With the lock held."""
+        return lines.audiences([session.neighbor for session in self._advertised.sessions.values()], self._asn)
 
 
 class StockDialect(Dialect):
@@ -219,8 +243,14 @@ class StockDialect(Dialect):
 
     def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
         batch: list[Line] = []
+        with self._shared.lock:
+            neighbors = [session.neighbor for session in self._advertised.sessions.values()]
+        bound = next((n.address for n in neighbors if n.export != ExportPolicy()), None)
         refused: dict[Nlri, str] = {}
         for route in routes:
+            if bound is not None:
+                refused[route.nlri] = f"bgp.neighbors.export of {bound}: a stock ExaBGP cannot do that"
+                continue
             try:
                 batch.append(lines.stock_announce(route, self._asn))
             except Unencodable as error:

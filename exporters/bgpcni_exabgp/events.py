@@ -133,8 +133,6 @@ class Events:
                 session.acked = number
             case protocol.EndOfRibSent(family=name):
                 session.eor.add(FAMILIES[name])
-                if isinstance(dialect, EngineDialect) and not dialect.tells_ended:
-                    session.ended.add(FAMILIES[name])
             case protocol.EndOfRibAcked(family=name):
                 session.ended.add(FAMILIES[name])
             case protocol.Unreached(reason=reason):
@@ -164,7 +162,7 @@ class Events:
 
     def _down(self, dialect: Dialect, session: Session, reason: str) -> list[Line]:
         was_up = session.up
-        fall = explain(reason, self._node.asn, session.neighbor.asn, session.told_as)
+        fall = explain(reason, session.neighbor.own_asn(self._node.asn), session.neighbor.asn, session.told_as)
         # that the connection ended says nothing new right after a NOTIFICATION
         words = fall.words if was_up or fall.notified or not session.last_error else ""
         self._advertised.down(session, words, time.monotonic(), dialect.link.number, time.time())
@@ -189,14 +187,14 @@ class Events:
         self._advertised.sent(session, found.sent)
         session.acked = found.acked
         session.eor = set(lines.families(found.eor))
-        session.ended = set(lines.families(found.eor if found.ended is None else found.ended))
+        session.ended = set(lines.families(found.ended))
 
     def _terms(self, found: protocol.Up | protocol.NeighborState) -> Terms:
         """What a session negotiated."""
         with self._shared.lock:
             session = self._advertised.sessions.get(found.peer)
         return Terms(
-            internal=session is not None and session.neighbor.asn == self._node.asn,
+            internal=session is not None and session.neighbor.internal(self._node.asn),
             families=lines.families(found.families),
             asn4=found.asn4,
             graceful=lines.families(found.graceful),

@@ -74,7 +74,8 @@ class ExaBGP(Exporter):
             none = f"no session: the ExaBGP behind {path} has none"
             advertised = Advertised((), node.graceful_restart, now, none)
         self._shared = Shared(advertised)
-        self._receiver = Receiver(f"exporter-{name}", node.maximum_prefix, self._shared.post)
+        received = AdjRibIn(node.maximum_prefix, {n.address: n.accept for n in node.neighbors})
+        self._receiver = Receiver(f"exporter-{name}", received, self._shared.post)
         events = Events(node, self._shared, self._receiver, wake, configured=self._ours)
         self._supervisor = Supervisor(name, node, path or Homes(name, node), self._shared, events)
 
@@ -150,16 +151,21 @@ class ExaBGP(Exporter):
             sent = {address: session.sent for address, session in advertised.sessions.items()}
             routes = list(advertised.routes.items())
         # the routes are counted without the lock: there may be many
-        numbers: dict[Family, list[int]] = {}
+        numbers: dict[tuple[Family, frozenset[str]], list[int]] = {}
         for nlri, route in routes:
             if not (route.withdrawn or route.refused is not None or route.held):
-                numbers.setdefault(nlri.family, []).append(route.number)
-        for of_family in numbers.values():
-            of_family.sort()
-        return [
-            peer._replace(sent=sum(bisect_right(numbers.get(Family(f), ()), sent[peer.address]) for f in peer.families))
-            for peer in sessions
-        ]
+                numbers.setdefault((nlri.family, route.withheld), []).append(route.number)
+        for alike in numbers.values():
+            alike.sort()
+
+        def count(peer: Peer) -> int:
+            return sum(
+                bisect_right(alike, sent[peer.address])
+                for (family, withheld), alike in numbers.items()
+                if family in peer.families and peer.address not in withheld
+            )
+
+        return [peer._replace(sent=count(peer)) for peer in sessions]
 
     def reached(self, route: Announcement) -> Mapping[str, float]:
         with self._shared.lock:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bgpcni.bgp import FIRST_LABEL, WELL_KNOWN
-from bgpcni.model import Announcement, Family, Nlri
+from bgpcni.model import Announcement, ExportPolicy, Family, Neighbor, Nlri
 from bgpcni.wire.encode import Kind, encode, encode_withdrawal, route_target
+from bgpcni.wire.outbound import adapt, hears
 from bgpcni.wire.values import Unencodable
 from bgpcni_exabgp import protocol
 from bgpcni_exabgp.protocol import EncodedRoute
@@ -48,26 +49,80 @@ class Line:
 Refuse = Callable[[Nlri, str], None]
 
 
-def announce(routes: Iterable[Announcement], asn: int, kinds: frozenset[Kind], refuse: Refuse) -> Iterator[Line]:
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Neighbours that hear the same, but for what differs between iBGP and eBGP: a route is encoded once for them.
+
+    `members`: their addresses. `all`: there are no others. `asn`: ours in their sessions. `families`: that some of them
+    has.
+    """
+
+    members: tuple[str, ...]
+    all: bool
+    asn: int
+    kinds: frozenset[Kind]
+    export: ExportPolicy
+    families: frozenset[Family]
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """As a command has them."""
+        return () if self.all else self.members
+
+
+def audiences(neighbors: Iterable[Neighbor], asn: int) -> tuple[Audience, ...]:
+    """The neighbours by what they hear; `asn`: the node's."""
+    alike: dict[tuple[int, ExportPolicy], list[Neighbor]] = defaultdict(list)
+    for neighbor in neighbors:
+        alike[neighbor.own_asn(asn) or asn, neighbor.export].append(neighbor)
+    return tuple(
+        Audience(
+            members=tuple(member.address for member in members),
+            all=len(alike) == 1,
+            asn=own,
+            kinds=frozenset("ibgp" if member.internal(asn) else "ebgp" for member in members),
+            export=export,
+            families=frozenset(family for member in members for family in member.families),
+        )
+        for (own, export), members in alike.items()
+    )
+
+
+def withheld(route: Announcement, audiences: Iterable[Audience]) -> frozenset[str]:
+    """The neighbours that do not hear the route by their policy."""
+    return frozenset(member for each in audiences if not hears(route, each.export) for member in each.members)
+
+
+def announce(routes: Iterable[Announcement], audiences: Sequence[Audience], refuse: Refuse) -> Iterator[Line]:
     """As few lines as the routes fit in. A route that cannot be encoded goes to `refuse`, with the reason."""
     groups: _Groups = defaultdict(lambda: ([], []))
     for route in routes:
         try:
-            wires = {kind: encode(route, asn, kind) for kind in kinds}
+            spoken = [_spoken(route, each) for each in audiences if route.nlri.family in each.families]
         except Unencodable as error:
             refuse(route.nlri, str(error))
             continue
-        wire = next(iter(wires.values()))
-        ibgp = wires["ibgp"].attributes if "ibgp" in wires else None
-        ebgp = wires["ebgp"].attributes if "ebgp" in wires else None
-        head = (NAMES[wire.family], route.network, wire.next_hop, (ibgp, ebgp))
-        encoded, nlris = groups[head]
-        encoded.append((wire.nlri, wire.key))
-        nlris.append(route.nlri)
+        for head, encoded in filter(None, spoken):
+            routes_of, nlris = groups[head]
+            routes_of.append(encoded)
+            nlris.append(route.nlri)
     return _filled(protocol.Announce, groups)
 
 
-def withdraw(nlris: Iterable[Nlri]) -> Iterator[Line]:
+def _spoken(route: Announcement, audience: Audience) -> tuple[tuple[Any, ...], EncodedRoute] | None:
+    """What is in front of the route on a line for this audience, and the route; None if it is withheld."""
+    heard = adapt(route, audience.export)
+    if heard is None:
+        return None
+    wires = {kind: encode(heard, audience.asn, kind, audience.export.prepend) for kind in audience.kinds}
+    wire = next(iter(wires.values()))
+    ibgp = wires["ibgp"].attributes if "ibgp" in wires else None
+    ebgp = wires["ebgp"].attributes if "ebgp" in wires else None
+    head = (audience.peers, NAMES[wire.family], route.network, wire.next_hop, (ibgp, ebgp))
+    return head, (wire.nlri, wire.key)
+
+
+def withdraw(nlris: Iterable[Nlri], peers: tuple[str, ...] = ()) -> Iterator[Line]:
     """As few lines as the routes fit in. What cannot be encoded was never announced, and is left out."""
     groups: _Groups = defaultdict(lambda: ([], []))
     for nlri in nlris:
@@ -75,18 +130,20 @@ def withdraw(nlris: Iterable[Nlri]) -> Iterator[Line]:
             route = encode_withdrawal(nlri)
         except Unencodable:
             continue
-        encoded, members = groups[NAMES[nlri.family],]
+        encoded, members = groups[peers, NAMES[nlri.family]]
         encoded.append(route)
         members.append(nlri)
     return _filled(protocol.Withdraw, groups)
 
 
-def prune(keep: Iterable[Nlri], spare: Iterable[str]) -> Iterator[Line]:
-    """Withdraw every route, but `keep` and those of the networks in `spare`."""
+def prune(keep: Mapping[tuple[str, ...], Iterable[Nlri]], spare: Iterable[str]) -> Iterator[Line]:
+    """Withdraw every route, but what is to be kept at which peers, and the routes of the networks in `spare`."""
     yield Line(protocol.Mark())
-    for line in withdraw(keep):  # the same routes on the same lines, but by their keys
-        assert isinstance(line.command, protocol.Withdraw)
-        yield Line(protocol.Keep(line.command.family, tuple(key for _, key in line.command.routes)))
+    for peers, nlris in keep.items():
+        for line in withdraw(nlris, peers):  # the same routes on the same lines, but by their keys
+            assert isinstance(line.command, protocol.Withdraw)
+            keys = tuple(key for _, key in line.command.routes)
+            yield Line(protocol.Keep(line.command.family, keys, peers=peers))
     for network in spare:
         yield Line(protocol.Spare((network,)))
     yield Line(protocol.Sweep())
@@ -94,11 +151,29 @@ def prune(keep: Iterable[Nlri], spare: Iterable[str]) -> Iterator[Line]:
 
 def clear(peer: str) -> list[Line]:
     """Withdraw every route from one peer."""
-    return [Line(protocol.Mark(peer=peer)), Line(protocol.Sweep(peer=peer))]
+    return [Line(protocol.Mark(peers=(peer,))), Line(protocol.Sweep(peers=(peer,)))]
+
+
+def singly(batch: Iterable[Line]) -> Iterator[Line]:
+    """The same for an engine that takes a command for one neighbour or for all of them.
+
+    It counts a command only for those that it is for. So the last line, for all, stands for what was said before.
+    """
+    routes: dict[Nlri, None] = {}
+    for line in batch:
+        assert isinstance(line.command, protocol.Command)
+        if not line.command.peers:
+            yield line
+            continue
+        routes |= dict.fromkeys(line.routes)
+        for peer in line.command.peers:
+            yield Line(replace(line.command, peers=(peer,)), line.routes)
+    if routes:
+        yield Line(protocol.Spare(()), tuple(routes))
 
 
 def refresh(wanted: Iterable[Family], peer: str) -> Line:
-    return Line(protocol.Refresh(tuple(NAMES[family] for family in sorted(wanted)), peer=peer))
+    return Line(protocol.Refresh(tuple(NAMES[family] for family in sorted(wanted)), peers=(peer,)))
 
 
 _Groups = dict[tuple[Any, ...], tuple[list[EncodedRoute], list[Nlri]]]
@@ -106,15 +181,15 @@ _Groups = dict[tuple[Any, ...], tuple[list[EncodedRoute], list[Nlri]]]
 
 
 def _filled(command: Callable[..., protocol.Command], groups: _Groups) -> Iterator[Line]:
-    for head, (routes, nlris) in groups.items():
+    for (peers, *head), (routes, nlris) in groups.items():
         size, start = 0, 0
         for at, (nlri, key) in enumerate(routes):
             length = 2 * len(nlri) + 1 if nlri == key else 2 * len(nlri) + 2 * len(key) + 2
             if size + length > LENGTH and at > start:
-                yield Line(command(*head, tuple(routes[start:at])), tuple(nlris[start:at]))
+                yield Line(command(*head, tuple(routes[start:at]), peers=peers), tuple(nlris[start:at]))
                 size, start = 0, at
             size += length
-        yield Line(command(*head, tuple(routes[start:])), tuple(nlris[start:]))
+        yield Line(command(*head, tuple(routes[start:]), peers=peers), tuple(nlris[start:]))
 
 
 # --- a stock ExaBGP's text API -------------------------------------------------------------------

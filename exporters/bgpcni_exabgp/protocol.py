@@ -22,10 +22,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
-PROTOCOL = 3
+PROTOCOL = 4
 ACCEPTED = range(PROTOCOL - 1, PROTOCOL + 2)
 RELAY = 2
 """The version of what the relay itself says and understands: its two events, and signals."""
+SELECTS_SINCE = 4
+"""The first version of an engine that takes a command for several of its neighbours."""
 SIGNALS_SINCE = 2
 """The first version of a relay that takes `encode_signal`."""
 
@@ -47,10 +49,10 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One line to the engine. `peer`: the address of the neighbour that it is for, "" for all of them."""
+    """One line to the engine. `peers`: the addresses of the neighbours that it is for, none of them: for all."""
 
     verb: ClassVar[str]
-    peer: str = field(default="", kw_only=True)
+    peers: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +159,8 @@ class NeighborState:
     started: int
     eor: tuple[str, ...]
     """Families whose End-of-RIB is in the socket."""
-    ended: tuple[str, ...] | None = None
-    """Families whose End-of-RIB is acknowledged; None from an engine of version 2, which does not know."""
+    ended: tuple[str, ...] = ()
+    """Families whose End-of-RIB is acknowledged."""
     unreached: str = ""
     asn4: bool = True
     graceful: tuple[str, ...] = ()
@@ -347,7 +349,7 @@ _KINDS = {kind: name for name, kind in EVENTS.items()}
 
 def encode_command(command: Command, number: int) -> str:
     """The line without its end."""
-    words = [f"neighbor {command.peer} bgpcni" if command.peer else "bgpcni", command.verb]
+    words = [f"neighbor {','.join(command.peers)} bgpcni" if command.peers else "bgpcni", command.verb]
     if not isinstance(command, AskState):
         words.append(str(number))
     for name, to_words, _ in _FIELDS[type(command)]:
@@ -359,10 +361,10 @@ def decode_command(line: str) -> tuple[int, Command]:
     """Number and command; the number of `AskState` is 0. Raises Malformed."""
     words = line.split(" ")
     words.reverse()  # they are taken from the end
-    peer = ""
+    peers: tuple[str, ...] = ()
     if words[-1] == "neighbor":
         words.pop()
-        peer = _word(words, "the address of the neighbour")
+        peers = tuple(_word(words, "the address of the neighbour").split(","))
     if _word(words, "bgpcni") != "bgpcni" or (kind := COMMANDS.get(_word(words, "the verb"))) is None:
         raise Malformed(f"no such command: {line[:80]!r}")
     try:
@@ -372,7 +374,7 @@ def decode_command(line: str) -> tuple[int, Command]:
             raise Malformed(f"there is more than a command: {words[-1][:40]!r}")
     except Malformed as error:
         raise Malformed(f"{kind.verb}: {error}") from None
-    return number, kind(*values, peer=peer)
+    return number, kind(*values, peers=peers)
 
 
 def _word(words: list[str], name: str) -> str:
@@ -462,7 +464,7 @@ _WORDS: dict[str, tuple[Callable[[Any], Iterable[str]], Callable[[list[str], str
 """How the fields of commands are written, by their type: to words, and from words, which it takes. A tuple takes the
 rest of the line, so it comes last."""
 _FIELDS = {
-    kind: [(one.name, *_WORDS[str(one.type)]) for one in fields(kind) if one.name != "peer"]
+    kind: [(one.name, *_WORDS[str(one.type)]) for one in fields(kind) if one.name != "peers"]
     for kind in COMMANDS.values()
 }
 

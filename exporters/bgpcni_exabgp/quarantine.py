@@ -123,7 +123,7 @@ class Quarantine:
         when, suspects = self._ends.get(address, (-REPEATED, set()))
         if now - when > REPEATED:
             old = [number for at, number, _ in self._batches if now - at >= SUSPECT]
-            self._ends[address] = (now, set(self._advertised.between(max(old, default=self._base), newest)))
+            self._ends[address] = (now, set(self._advertised.between(max(old, default=self._base), newest, address)))
             return []
         del self._ends[address]
         forms = {route.nlri: route for _, _, batch in self._batches for route in batch if route.nlri in suspects}

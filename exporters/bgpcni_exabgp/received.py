@@ -1,18 +1,20 @@
 """Counts and bounds the routes that each neighbour announces, and turns UPDATEs into events. Pure: no I/O, no clock.
 
 Only the NLRI of each route is kept here, to count the routes and to tell later that one is gone. Its attributes go on
-to who listens. `maximum` bounds the routes of one peer.
+to who listens. `maximum` bounds the routes of every peer, and `policies` say what is taken from a single one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, SessionDown
-from bgpcni.model import Family, Nlri
+from bgpcni.model import Family, ImportPolicy, Nlri
 from bgpcni.wire.decode import Unusable, decode_update
 
+Network = IPv4Network | IPv6Network
 WARNING = 0.75
 """Part of `maximum` from which on a warning is given."""
 ROOM = 0.9
@@ -40,6 +42,11 @@ class Source:
     held: dict[Family, set[Nlri]] = field(default_factory=lambda: {family: set() for family in Family})
     asked: set[Family] = field(default_factory=set)
     """Families that the peer was asked for again, and has not told completely yet."""
+    maximum: int | None = None
+    within: tuple[Network, ...] = ()
+    """The prefixes that are taken; none of them: all."""
+    outside: set[int] = field(default_factory=set)
+    """Hashes of the routes that are not within them."""
     given_up: set[Family] = field(default_factory=set)
     """Families of which an UPDATE could not be read: ignored until the session ends."""
     left_out: set[int] = field(default_factory=set)
@@ -48,6 +55,13 @@ class Source:
     fault: str = ""
     unasked: bool = False
     """What it announced before we listened is not known, and it cannot be asked again."""
+
+    def takes(self, nlri: Nlri) -> bool:
+        """Whether the import policy takes the route. It has nothing to say of a route without a prefix."""
+        if not self.within or nlri.prefix is None:
+            return True
+        prefix = ip_network(nlri.prefix)
+        return any(prefix.version == one.version and prefix.subnet_of(one) for one in self.within)  # type: ignore[arg-type]
 
     def count(self) -> int:
         return sum(len(routes) for routes in self.held.values())
@@ -66,8 +80,9 @@ class Result:
 class AdjRibIn:
     """The routes of all neighbours, in the families that somebody listens to."""
 
-    def __init__(self, maximum: int | None = None) -> None:
-        self.maximum = maximum
+    def __init__(self, maximum: int | None = None, policies: Mapping[str, ImportPolicy] | None = None) -> None:
+        self._maximum = maximum
+        self._policies = policies or {}
         self.families: frozenset[Family] = frozenset()
         self.sources: dict[str, Source] = {}
 
@@ -82,7 +97,10 @@ class AdjRibIn:
 
     def up(self, peer: str, terms: Terms) -> None:
         """A session is established. Routes of an earlier one are not counted any more."""
-        self.sources[peer] = Source(terms)
+        policy = self._policies.get(peer, ImportPolicy())
+        bounds = [bound for bound in (self._maximum, policy.maximum_prefix) if bound is not None]
+        within = tuple(ip_network(prefix) for prefix in policy.prefixes)
+        self.sources[peer] = Source(terms, maximum=min(bounds, default=None), within=within)
 
     def asked(self, families: Collection[Family], peers: Iterable[str]) -> list[str]:
         """These peers are about to be asked for these families. Returns the peers that can be asked."""
@@ -120,6 +138,7 @@ class AdjRibIn:
             held = source.held[family]
             if isinstance(event, Gone):
                 source.left_out.discard(hash(event.nlri))
+                source.outside.discard(hash(event.nlri))
                 if event.nlri in held:
                     held.remove(event.nlri)
                     events.append(event)
@@ -133,7 +152,11 @@ class AdjRibIn:
     def _fits(self, source: Source, held: set[Nlri], event: Learned) -> bool:
         if event.nlri in held:
             return True
-        if self.maximum is not None and source.count() >= self.maximum:
+        if not source.takes(event.nlri):
+            if len(source.outside) < COUNTED:
+                source.outside.add(hash(event.nlri))
+            return False
+        if source.maximum is not None and source.count() >= source.maximum:
             if len(source.left_out) < COUNTED:
                 source.left_out.add(hash(event.nlri))
             return False
@@ -141,7 +164,7 @@ class AdjRibIn:
         return True
 
     def _room(self, source: Source) -> frozenset[Family]:
-        if not source.left_out or self.maximum is None or source.asked or source.count() >= ROOM * self.maximum:
+        if not source.left_out or source.maximum is None or source.asked or source.count() >= ROOM * source.maximum:
             return frozenset()
         source.left_out.clear()
         return self.families
@@ -190,10 +213,12 @@ class AdjRibIn:
             return ""
         said = []
         count = source.count()
-        if self.maximum is not None and source.left_out:
-            said.append(f"maximum_prefix {self.maximum} is reached: {len(source.left_out)} routes are left out")
-        elif self.maximum is not None and count >= WARNING * self.maximum:
-            said.append(f"{count} routes received, maximum_prefix is {self.maximum}")
+        if source.maximum is not None and source.left_out:
+            said.append(f"maximum_prefix {source.maximum} is reached: {len(source.left_out)} routes are left out")
+        elif source.maximum is not None and count >= WARNING * source.maximum:
+            said.append(f"{count} routes received, maximum_prefix is {source.maximum}")
+        if source.outside:
+            said.append(f"{len(source.outside)} route{'s' * (len(source.outside) > 1)} outside import.prefixes")
         if source.faults:
             said.append(f"{source.faults} malformed UPDATE{'s' * (source.faults > 1)}, the last: {source.fault}")
         if source.unasked:

@@ -25,8 +25,8 @@ BATCH = 4096
 class Receiver:
     """The thread and the queue to it. `post` sends lines to ExaBGP; it is called from any thread and never raises."""
 
-    def __init__(self, name: str, maximum: int | None, post: Callable[[Iterable[Line]], None]) -> None:
-        self.routes = AdjRibIn(maximum)
+    def __init__(self, name: str, routes: AdjRibIn, post: Callable[[Iterable[Line]], None]) -> None:
+        self.routes = routes
         self._name = name
         self._post = post
         self._heard: Heard | None = None
@@ -155,7 +155,7 @@ class Receiver:
         if result.ask:
             self._ask(result.ask, [peer])
         if result.end:
-            self._post([Line(protocol.EndSession(3, 1, peer=peer))])  # Malformed Attribute List
+            self._post([Line(protocol.EndSession(3, 1, peers=(peer,)))])  # Malformed Attribute List
         return result.events
 
     def _ask(self, families: frozenset[Family], peers: list[str]) -> None:

@@ -79,6 +79,7 @@ class Lab:
         extra: Sequence[str] = (),
         daemons: Sequence[str] = DAEMONS,
         start: bool = True,
+        port: int = 179,
     ) -> Frr:
         """FRR in a `namespace` or a `container`, forwarding; `config` as a whole, or built by `bgp`."""
         folder = self.folder / f"frr{len(self.frrs)}"
@@ -87,9 +88,9 @@ class Lab:
                 raise NotHere("this laboratory was made without a container engine")
             container = self._engine().frr_container(folder)
             self._stack.callback(container.close)
-            frr = Frr(container, folder, asn, daemons)
+            frr = Frr(container, folder, asn, daemons, port)
         else:
-            frr = Frr(self.namespace(f"frr{len(self.frrs)}"), folder, asn, daemons)
+            frr = Frr(self.namespace(f"frr{len(self.frrs)}"), folder, asn, daemons, port)
         self.frrs.append(frr)
         self._stack.callback(frr.close)
         frr.namespace.sysctl(net__ipv4__ip_forward=1, net__ipv6__conf__all__forwarding=1)

@@ -116,10 +116,11 @@ class Frr:
     """FRR's daemons in a place. `folder` is seen there under the same path; it may not be used by anything else.
 
     `asn` is only remembered, for who configures the other side. Paths of sockets are short (107 octets at most).
+    `port`: where bgpd listens.
     """
 
-    def __init__(self, place: Place, folder: Path, asn: int, daemons: Sequence[str] = DAEMONS) -> None:
-        self.place, self.folder, self.asn, self.daemons = place, folder, asn, daemons
+    def __init__(self, place: Place, folder: Path, asn: int, daemons: Sequence[str] = DAEMONS, port: int = 179) -> None:
+        self.place, self.folder, self.asn, self.daemons, self.port = place, folder, asn, daemons, port
         self.config: dict[str, str] = {}
         self._vty: dict[str, socket.socket] = {}
         for name in ("", "etc"):
@@ -152,8 +153,9 @@ class Frr:
     def _command(self, daemon: str) -> list[Argument]:
         here = self.folder
         zserv = () if daemon == "mgmtd" else ("-z", here / "zserv.api")
+        port = ("-p", str(self.port)) if daemon == "bgpd" else ()
         return [
-            *("sh", "-c", PRIVATE, here, FRR / daemon, "-d", "-F", "traditional", *zserv),
+            *("sh", "-c", PRIVATE, here, FRR / daemon, "-d", "-F", "traditional", *zserv, *port),
             *("-i", self._pidfile(daemon), "--vty_socket", here),
             *("--log", f"file:{here}/{daemon}.log", "--log-level", "informational"),
         ]

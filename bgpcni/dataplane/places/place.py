@@ -52,8 +52,10 @@ class Surroundings:
     def configure(self, facts: NodeFacts, policy: PolicyTable) -> None:
         self.facts = facts
         self.rib.restart_time = facts.graceful_restart
-        addresses = (facts.local_address, facts.next_hop, facts.next_hop6)
-        self.own = Own(facts.asn, facts.router_id, frozenset(filter(None, addresses)))
+        addresses = {facts.local_address, facts.next_hop, facts.next_hop6}
+        addresses |= {hop for n in facts.neighbors for hop in (n.export.next_hop, n.export.next_hop6)}
+        asns = {facts.asn, *(neighbor.local_asn for neighbor in facts.neighbors)}
+        self.own = Own(frozenset(filter(None, asns)), facts.router_id, frozenset(filter(None, addresses)))
         prefixes = None if policy.prefixes is None else tuple(ip_network(prefix) for prefix in policy.prefixes)
         self.bounds = Bounds(prefixes, policy.maximum_prefix)
         self.forget_ways()

@@ -51,14 +51,14 @@ class Engine:
             if isinstance(command, protocol.AskState):
                 tell(reactor, [service], self.state(reactor))
             else:
-                known = reactor.configuration.neighbors
+                known = {name: reactor.configuration.neighbors[name] for name in reactor.peers(service)}
                 chosen = {
-                    name: known[name]
-                    for name in reactor.peers(service)
-                    if not command.peer or str(known[name]["peer-address"]) == command.peer
+                    name: neighbor
+                    for name, neighbor in known.items()
+                    if not command.peers or str(neighbor["peer-address"]) in command.peers
                 }
                 self.apply(reactor, chosen, command)
-                for neighbor in chosen.values():
+                for neighbor in known.values():  # to the others the command has nothing to say
                     neighbor.rib.outgoing.sequence = number
         except (ValueError, KeyError, TypeError, OSError) as error:
             reason = f"refused: {error}: {line[:200]}"
