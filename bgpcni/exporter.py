@@ -182,6 +182,9 @@ class Wake(Protocol):
         Allowed within a verb; what that verb answers then counts for nothing, and its routes are asked again.
         """
 
+    def speaker(self, running: bool, reason: str = "") -> None:
+        """The speaker runs, or has ended (`reason`), for operators. To say the same again changes nothing."""
+
 
 class Exporter(abc.ABC):
     """An adapter to one speaker.

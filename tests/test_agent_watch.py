@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-
-import pytest
 
 from bgpcni.agent.watch import Watch
 from bgpcni.errors import IoFailure
+from bgpcni.events import Events, Kind
 from bgpcni.testing.patience import SECONDS
 
 
-def test_what_is_amiss_is_said_until_it_is_mended(caplog: pytest.LogCaptureFixture) -> None:
-    """A problem is logged once and stays in `problems` as long as it lasts. A failing check does not stop the
-    others."""
-    caplog.set_level(logging.INFO)
+def test_what_is_amiss_is_said_until_it_is_mended() -> None:
+    """A problem is one event and stays in `problems` as long as it lasts. A failing check does not stop the others."""
+    events = Events()
     words = "the address is missing"
 
     def broken() -> str:
@@ -25,16 +22,26 @@ def test_what_is_amiss_is_said_until_it_is_mended(caplog: pytest.LogCaptureFixtu
         raise RuntimeError("a defect")
 
     amiss: dict[str, str] = {}
-    watch = Watch({"folder": broken, "defect": defective, "address": lambda: words}, amiss)
+    watch = Watch({"folder": broken, "defect": defective, "address": lambda: words}, amiss, events)
     for _ in range(2):
         watch.look()
     said = {"folder": "the folder is a file", "defect": "RuntimeError('a defect')", "address": words}
     assert amiss == said
-    assert [record.message for record in caplog.records if record.levelno == logging.ERROR].count(words) == 1
+    assert [event.text for event in events.after(0).events].count(words) == 1
     words = ""
     watch.look()
     assert "address" not in amiss
-    assert "mended: the address is missing" in caplog.messages
+    assert events.after(0).events[-1].text == "mended: the address is missing"
+
+
+def test_a_store_that_is_away_is_named_so_and_so_is_its_return() -> None:
+    events = Events()
+    words = "nobody answers"
+    watch = Watch({"cluster-store": lambda: words}, {}, events)
+    watch.look()
+    words = ""
+    watch.look()
+    assert [event.kind for event in events.after(0).events] == [Kind.STORE_AWAY, Kind.STORE_BACK]
 
 
 def test_the_end_waits_for_the_look_that_runs_and_begins_no_other() -> None:
@@ -48,7 +55,7 @@ def test_the_end_waits_for_the_look_that_runs_and_begins_no_other() -> None:
         assert may_end.wait(SECONDS)
         return ""
 
-    watch = Watch({"slow": look}, {})
+    watch = Watch({"slow": look}, {}, Events())
     thread = threading.Thread(target=watch.run)
     thread.start()
     assert looking.wait(SECONDS)

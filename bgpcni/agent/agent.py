@@ -12,11 +12,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bgpcni import extensions, locks
+from bgpcni import __version__, extensions, locks
 from bgpcni.agent import commands
+from bgpcni.agent.journal import Journal
 from bgpcni.agent.readers import Readers
 from bgpcni.agent.server import Server
 from bgpcni.agent.signals import Signals
@@ -32,6 +34,7 @@ from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.ledger import Announced
 from bgpcni.dataplane.dataplane import DataPlane, Inbox
 from bgpcni.errors import CniError, InvalidConfiguration, IoFailure, TryAgain
+from bgpcni.events import Events, Kind
 from bgpcni.handler import Call, Reply, handle
 from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import home, home_cookie
@@ -123,10 +126,14 @@ class Running:
         """What the cluster asks of this node and it cannot do."""
         nudges = Nudges()
         inbox = Inbox()
-        convergence = Convergence(known, nudges, spare=store.unreadable, announced=measures.announced, learner=inbox)
+        events = Events()
+        convergence = Convergence(
+            known, nudges, spare=store.unreadable, announced=measures.announced, learner=inbox, events=events
+        )
         self._dataplane = DataPlane(known, config.policy, inbox, convergence.listen)
         amiss: dict[str, str] = {}
-        self.node = Node(store, config, known, convergence, nudges, self._dataplane, amiss)
+        self.node = Node(store, config, known, convergence, nudges, self._dataplane, amiss, events)
+        self._journal = Journal(events)
         self.worker = Worker(self.node)
         self._monitor = Monitor(self.worker.link_gone, self.worker.namespace_changed, self.worker.look_at_all)
         self._server = Server(measures.counted(self.call), self.command)
@@ -142,11 +149,13 @@ class Running:
             **self._cluster.looks,
             **self._duties.looks,
         }
-        self._watch = Watch(looks, amiss)
+        self._watch = Watch(looks, amiss, events)
         measures.watch(self.node)
 
     def run(self, signals: Signals) -> None:
         """Serve until SIGTERM or SIGINT. SIGHUP reloads."""
+        journal = self._thread("journal", self._journal.run)
+        self.node.events.emit(Kind.AGENT_STARTED, detail=__version__)
         self._duties.begin()
         self._server.listen(self._socket_path)
         self._watch.look()
@@ -175,6 +184,7 @@ class Running:
         self._duties.stop()
         self._cluster.stop()
         self._watch.stop()
+        self.node.events.close()
         self._readers.close()
         self._server.close()
         self._monitor.stop()
@@ -182,6 +192,7 @@ class Running:
         worker.join(WORKER_SECONDS)
         self.node.convergence.stop()
         self._dataplane.stop()
+        journal.join(WORKER_SECONDS)
 
     def _restore(self) -> None:
         """Read the records: every exporter is told what to announce and what to withdraw, before any is driven."""
@@ -274,7 +285,12 @@ class Running:
         reply = handle(call, lambda request: self.node)
         if call.variables.get("CNI_COMMAND") == Command.ADD:
             if reply.error:
-                self.node.failures.failed(call.variables, call.stdin, reply.stdout)
+                failure = self.node.failures.failed(call.variables, call.stdin, reply.stdout)
+                self.node.events.emit(
+                    Kind.ADD_FAILED, network=failure.network, container_id=failure.container_id, ifname=failure.ifname,
+                    pod=str(failure.pod or ""), pod_uid=failure.pod.uid if failure.pod else "",
+                    detail=f"error {failure.code}: {failure.msg}",
+                )  # fmt: skip
             else:
                 self.node.failures.worked(call.variables)
         return reply
@@ -287,6 +303,16 @@ class Running:
 
         `again`: apply what was read before, on a node that has changed.
         """
+        try:
+            self._reload(again=again)
+        except CniError as error:
+            if not again:
+                self.node.events.emit(Kind.RELOAD_REFUSED, detail=error.msg)
+            raise
+        if not again:
+            self.node.events.emit(Kind.RELOADED)
+
+    def _reload(self, *, again: bool) -> None:
         with self._changing, self.worker.retiring:
             node = self.node
             # within the locks, so that the later one of two reloads has the later file
@@ -348,11 +374,8 @@ class Running:
         return node.convergence.drain(seconds)
 
     def _hangup(self) -> None:
-        try:
+        with suppress(CniError):  # an event says why
             self.reload()
-            log.info("configuration reloaded")
-        except CniError as error:
-            log.error("reload refused, nothing changed: %s", error.msg)
 
     def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=target, name=name, daemon=True)

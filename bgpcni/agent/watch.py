@@ -7,9 +7,13 @@ import threading
 from collections.abc import Callable, Mapping
 
 from bgpcni.errors import CniError
+from bgpcni.events import Events, Kind
 
 log = logging.getLogger(__name__)
 SECONDS = 1.0
+
+STORES = frozenset(["cluster-store", "kubernetes"])
+"""Codes that say that the cluster's store is away."""
 
 Look = Callable[[], str]
 """What is wrong, "" if nothing is."""
@@ -18,10 +22,11 @@ Look = Callable[[], str]
 class Watch:
     """Looks once a second, with a few system calls. No event would report all of it."""
 
-    def __init__(self, looks: Mapping[str, Look], amiss: dict[str, str]) -> None:
-        """The keys of both are the codes of problems in `status`. `amiss` is kept up to date."""
+    def __init__(self, looks: Mapping[str, Look], amiss: dict[str, str], events: Events) -> None:
+        """The keys of the first two are the codes of problems in `status`. `amiss` is kept up to date."""
         self._looks = looks
         self._amiss = amiss
+        self._events = events
         self._stopped = threading.Event()
 
     def run(self) -> None:
@@ -33,7 +38,7 @@ class Watch:
         self._stopped.set()
 
     def look(self) -> None:
-        """One round of looks. One that fails does not stop the others. Changes are logged."""
+        """One round of looks. One that fails does not stop the others. Changes are events."""
         for code, look in self._looks.items():
             try:
                 words = look()
@@ -47,9 +52,9 @@ class Watch:
                 words = repr(error)
             before = self._amiss.get(code, "")
             if words and words != before:
-                log.error("%s", words)
+                self._events.emit(Kind.STORE_AWAY if code in STORES else Kind.PROBLEM, detail=words)
             elif before and not words:
-                log.info("mended: %s", before)
+                self._events.emit(Kind.STORE_BACK if code in STORES else Kind.MENDED, detail=before)
             self._amiss.pop(code, None)
             if words:
                 self._amiss[code] = words

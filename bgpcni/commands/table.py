@@ -6,13 +6,35 @@ from this table. A new command is a row here and a function of its name in `answ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
 from bgpcni.commands import Document
+
+
+class Moment(click.ParamType[str]):
+    """A time of day, or how long ago: it becomes RFC 3339 in UTC, as documents have it."""
+
+    name = "time"
+    _AGO = re.compile(r"(\d{1,9})(s|m|h|d)")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if found := self._AGO.fullmatch(text):
+            unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+            when = datetime.now(UTC) - timedelta(seconds=min(int(found[1]) * unit, 10**9))
+        else:
+            try:
+                when = datetime.fromisoformat(text)
+                when = when.astimezone(UTC)  # without a zone it is the time of this node
+            except (ValueError, OverflowError):
+                self.fail(f"{text!r} is neither a time (2026-01-31T12:00:00Z) nor how long ago (90s, 10m, 2h, 1d)")
+        return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +79,8 @@ class OperatorCommand:
             value = asked.get(str(parameter.name))
             if value is None and parameter.required:
                 raise click.MissingParameter(ctx=context, param=parameter)
-            if value is None and isinstance(parameter, click.Option) and parameter.is_flag:
-                value = False
+            if value is None and isinstance(parameter, click.Option):
+                value = False if parameter.is_flag else parameter.to_info_dict()["default"]
             found[str(parameter.name)] = parameter.type_cast_value(context, value)
         return found
 
@@ -91,6 +113,24 @@ COMMANDS = {
             "explain",
             "Every step from the request to the route of WHAT: a container ID, pod, address, prefix or network.",
             (click.Argument(["what"]),),
+            reads=True,
+        ),
+        OperatorCommand(
+            "events",
+            "What happened on this node: attachments, routes, sessions. It goes on until it is interrupted.",
+            (
+                click.Option(
+                    ["--since"],
+                    type=Moment(),
+                    metavar="TIME",
+                    help="Only what came since then: a time, or how long ago (90s, 10m, 2h, 1d).",
+                ),
+                click.Option(["--no-follow"], is_flag=True, help="Print what the agent remembers, and end."),
+                click.Option(["--after"], type=click.INT, default=0, hidden=True),
+                click.Option(["--run"], default="", hidden=True),
+                click.Option(["--wait"], type=click.FLOAT, default=0.0, hidden=True),
+            ),
+            needs_agent=True,
             reads=True,
         ),
         OperatorCommand("sync", "Try once more whatever is late. The exit code is 1 if something is still late."),

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 from bgpcni import clock
 from bgpcni.convergence.ledger import Announced, Entry, Ledger, Standing, Waiting
+from bgpcni.convergence.sessions import Sessions
+from bgpcni.events import Events, Kind
 from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Process, Reach
 from bgpcni.model import Announcement, AttachmentKey, Family, Nlri, NodeFacts
 
@@ -59,10 +61,14 @@ class Book:
     """One exporter's ledger with its lock, and what the exporter reports about its speaker: this is the exporter's
     `Wake`.
 
-    It is made first. Then the exporter and the announcer are made, and both get it.
+    It is made first. Then the exporter and the announcer are made, and both get it. `events`: told of the speaker's
+    start and end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "", events: Events | None = None) -> None:
+        self.name = name
+        self.events = events or Events(0)
+        self.running: bool | None = None
         self.change = threading.Condition()
         self.ledger = Ledger(Reach.ACCEPTED)
         self.replay = True
@@ -81,6 +87,14 @@ class Book:
         with self.change:
             self.look_at_all = True
         self.progress()
+
+    def speaker(self, running: bool, reason: str = "") -> None:
+        with self.change:
+            # one that is not there when the agent starts has not ended; it is about to be started
+            told = running is not (self.running or False)
+            self.running = running
+        if told:
+            self.events.emit(Kind.SPEAKER_STARTED if running else Kind.SPEAKER_ENDED, exporter=self.name, detail=reason)
 
     def empty(self) -> None:
         with self.change:
@@ -114,6 +128,8 @@ class Announcer:
         self._spare = spare
         self._exporter = exporter
         self._book = book
+        self._events = book.events
+        self._sessions = Sessions(clock.now())
         self._change = book.change
         self._ledger = book.ledger
         self._ledger.settled, self._ledger.confirmed = _levels(exporter)
@@ -396,6 +412,8 @@ class Announcer:
                 if self._stopping:
                     return
                 looked, self._book.look = self._book.look, False
+            if looked:
+                self._look_at_sessions()  # first, because what becomes of routes follows from it
             try:
                 self._step(looked)
                 self._note_state("ok", "")
@@ -404,6 +422,8 @@ class Announcer:
             except Exception as error:  # a defect of one exporter must not stop the thread
                 log.exception("exporter %s failed", self.name, extra={"exporter": self.name})
                 self._fail(f"{self.name} failed: {error}")
+            if looked and self._exporter.look_every:
+                self._look_at_sessions()  # it was the step that asked the speaker
 
     def _pause(self) -> float | None:
         """Seconds until the next step; None: there is one now; 0: none until something is wanted or reported."""
@@ -514,8 +534,9 @@ class Announcer:
         fail."""
         with self._change:
             free = self._ledger.note(routes, outcomes, withdrawn=withdrawn, epoch=epoch, now=clock.now())
-            answered = self._ledger.answered()
+            answered, turns = self._ledger.answered(), self._ledger.turns()
             self._change.notify_all()
+        self._events.routes(self.name, turns)
         for each in answered:
             self._announced(each, functools.partial(self._exporter.reached, each.route))
         if free:
@@ -554,6 +575,16 @@ class Announcer:
                 epoch=epoch,
             )
 
+    def _look_at_sessions(self) -> None:
+        """Tell of the sessions that came and went."""
+        try:
+            changes = self._sessions.compare(self._exporter.peers())
+        except Exception:  # a defect of one exporter must not stop the thread
+            log.exception("exporter %s cannot tell its peers", self.name, extra={"exporter": self.name})
+            return
+        for kind, peer, reason in changes:
+            self._events.emit(kind, exporter=self.name, peer=peer, detail=reason)
+
     def _fail(self, reason: str) -> None:
         with self._change:
             self._book.failures += 1
@@ -569,10 +600,9 @@ class Announcer:
         with self._change:
             if (self._state.state, self._state.reason) != (state, reason):
                 since = self._state.since if self._state.state == state else clock.now()
-                if state != self._state.state:
-                    level = logging.INFO if state == "ok" else logging.WARNING
-                    why = f": {reason}" if reason else ""
-                    log.log(level, "exporter %s is %s%s", self.name, state, why, extra={"exporter": self.name})
+                if state != self._state.state and (state, self._state.state) != ("ok", "starting"):
+                    kind = Kind.EXPORTER_OK if state == "ok" else Kind.EXPORTER_LATE
+                    self._events.emit(kind, exporter=self.name, detail=reason)
                 self._state = ExporterState(state, since, reason)
 
 

@@ -19,6 +19,7 @@ from bgpcni.convergence.announcer import Announcer, Book, Reached, RouteState
 from bgpcni.convergence.derive import derive
 from bgpcni.convergence.ledger import Announced, Standing
 from bgpcni.errors import CniError, InvalidConfiguration, TryAgain
+from bgpcni.events import Events
 from bgpcni.exporter import Event, NotThereYet, Reach
 from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Family, Nlri, NodeFacts
 from bgpcni.nudges import Nudges
@@ -60,7 +61,7 @@ class Convergence:
     `nudges`: gets each attachment whose withdrawal an exporter has confirmed. `announced(name, route, reached)`:
     called when an exporter has announced a route for the first time (`Announcer`). `spare`: networks with a record
     that cannot be read, which are not pruned. `learner`: takes what exporters learn. `others`: only in a call without
-    an agent.
+    an agent. `events`: told what became of routes and sessions.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class Convergence:
         announced: Callable[[str, Announced, Reached], None] = lambda name, route, reached: None,
         learner: Learner | None = None,
         others: Others | None = None,
+        events: Events | None = None,
     ) -> None:
         self.facts = facts
+        self._events = events or Events(0)
         self.resident = others is None
         self._nudges = nudges
         self._announced = announced
@@ -195,7 +198,7 @@ class Convergence:
             catalog.refuse_rivals([use], facts, self._at_work_now())
             if ending := self._owned([(use, facts)]) & self._ending:
                 raise TryAgain(f"exporters: {use.name}: another exporter is still closing {min(ending)[1]}; try again")
-            book = Book()
+            book = Book(name, self._events)
             announcer = Announcer(
                 name,
                 catalog.make(use, facts, book),

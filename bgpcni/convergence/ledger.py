@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from bgpcni.events import Kind, Turn
 from bgpcni.exporter import Outcome, Reach
 from bgpcni.model import Announcement, AttachmentKey, Nlri
 
@@ -94,6 +95,7 @@ class Ledger:
         self._gone: set[AttachmentKey] = set()
         """Attachments whose withdrawal is confirmed, until they are forgotten."""
         self._answered: list[Announced] = []
+        self._turns: list[Turn] = []
 
     # ---------------------------------------------------------------- wishes
 
@@ -292,6 +294,7 @@ class Ledger:
             if entry is None or entry.announcement is not route or entry.wanted is withdrawn:
                 continue
             self._dirty.pop(route.nlri, None)
+            self._turn(entry, outcome, withdrawn=withdrawn)
             if (entry.reach, entry.reason) != (outcome.reach, outcome.reason):
                 if entry.reach != outcome.reach:
                     entry.since = now
@@ -307,6 +310,22 @@ class Ledger:
                 self._answered.append(Announced(route, tuple(entry.owners), entry.asked))
                 entry.asked = 0.0
         return free
+
+    def _turn(self, entry: Entry, outcome: Outcome, *, withdrawn: bool) -> None:
+        """Keep what operators are told of this outcome."""
+        if withdrawn:
+            if outcome.reach >= self.confirmed:
+                self._turns.append(Turn(Kind.ROUTE_WITHDRAWN, entry.announcement))
+        elif outcome.reach is Reach.REFUSED:
+            if (entry.reach, entry.reason) != (outcome.reach, outcome.reason):
+                self._turns.append(Turn(Kind.ROUTE_REFUSED, entry.announcement, outcome.reason))
+        elif entry.reach < self.settled <= outcome.reach:
+            self._turns.append(Turn(Kind.ROUTE_ANNOUNCED, entry.announcement))
+
+    def turns(self) -> list[Turn]:
+        """The routes that were announced, refused or withdrawn since the last call of this."""
+        found, self._turns = self._turns, []
+        return found
 
     def answered(self) -> list[Announced]:
         """Each route announced for the first time since the last call of this."""

@@ -50,7 +50,7 @@ class Failures:
         self._lock = threading.Lock()
         self._last: dict[tuple[str, str, str], Failure] = {}
 
-    def failed(self, variables: Mapping[str, str], stdin: bytes, stdout: bytes) -> None:
+    def failed(self, variables: Mapping[str, str], stdin: bytes, stdout: bytes) -> Failure:
         """Note that an ADD with these CNI variables and this stdin was answered with the error on `stdout`."""
         error = json.loads(stdout)
         failure = Failure(
@@ -69,6 +69,7 @@ class Failures:
             self._last[key] = failure
             while len(self._last) > MOST:
                 del self._last[next(iter(self._last))]
+        return failure
 
     def worked(self, variables: Mapping[str, str]) -> None:
         """Forget an earlier failure of the interface: an ADD with these variables has succeeded."""

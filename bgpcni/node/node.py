@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bgpcni import clock
@@ -17,6 +18,7 @@ from bgpcni.convergence.convergence import Convergence
 from bgpcni.convergence.derive import derive
 from bgpcni.dataplane.claims import Claims
 from bgpcni.errors import InvalidConfiguration, TryAgain
+from bgpcni.events import Events, Kind
 from bgpcni.exporter import NotThereYet
 from bgpcni.kernel import vrf
 from bgpcni.kernel.frames import Herald
@@ -57,9 +59,11 @@ class Node:
         nudges: Nudges,
         dataplane: DataPlane | None = None,
         amiss: Mapping[str, str] | None = None,
+        events: Events | None = None,
     ) -> None:
         """`dataplane`: puts learned routes into the kernel; None in a call without an agent. `amiss`: problems that the
-        agent found by itself and could not repair, by their code in `status`."""
+        agent found by itself and could not repair, by their code in `status`. `events`: told what becomes of
+        attachments; None in a call without an agent."""
         self.store = store
         self.agent = agent
         self.facts = facts
@@ -67,6 +71,7 @@ class Node:
         self.nudges = nudges
         self.dataplane = dataplane
         self.amiss = {} if amiss is None else amiss
+        self.events = events or Events(0)
         self.boot_id = boot_id()
         self.addressing = Addressing(store, resident=convergence.resident)
         self.numbers = NumbersInUse(store, resident=convergence.resident)
@@ -173,7 +178,8 @@ class Node:
                 self.convergence.want(attachment, wake=False)
             except NotThereYet as error:
                 raise TryAgain(str(error)) from None
-            self._refuse_address_twice(attachment)
+            with self._conflicts(attachment):
+                self._refuse_address_twice(attachment)
         if told_first:
             self.store.put(State.UP, recorded)
         target = plan.exporters_now(attachment.network, attachment.asked, self.agent, resident=self.resident)
@@ -210,7 +216,17 @@ class Node:
         A call without an agent reads the records only if another network has a lease for one of the addresses.
         """
         if self.resident or self.addressing.is_leased_elsewhere(attachment):
-            self.claims.settle(attachment)
+            with self._conflicts(attachment):
+                self.claims.settle(attachment)
+
+    @contextmanager
+    def _conflicts(self, attachment: Attachment) -> Iterator[None]:
+        """Within this an InvalidConfiguration says that another attachment has what this one would use."""
+        try:
+            yield
+        except InvalidConfiguration as error:
+            self.events.about(Kind.CONFLICT, attachment, error.msg)
+            raise
 
     def _refuse_address_twice(self, attachment: Attachment) -> None:
         """Raises InvalidConfiguration if another attachment has one of its addresses, as with overlapping ranges of two
@@ -243,6 +259,7 @@ class Node:
 
     def remember(self, attachment: Attachment) -> None:
         """Watch the link of an attachment that is up, or its namespace."""
+        self.events.remember(attachment)
         if attachment.host_index:
             self.by_link[attachment.host_index] = attachment.key
         elif attachment.nsid is not None:

@@ -18,6 +18,7 @@ from bgpcni import clock
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence.ledger import Standing
 from bgpcni.errors import AlreadyAttached, CniError, IoFailure
+from bgpcni.events import Kind
 from bgpcni.model import Attachment, AttachmentKey, ExporterUse, State
 from bgpcni.node import boots, interface, plan, unrecorded
 from bgpcni.node.next_step import (
@@ -332,10 +333,10 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
             node.convergence.leave(attachment, uses)
         case TearDown(linger):
             if view.state is State.UP:
-                left = view.grace - view.gone_for
-                log.warning("%s: its link is gone without a DEL; its addresses will be released in %g s",
-                            attachment.title, left, extra=attachment.fields)  # fmt: skip
+                node.events.about(Kind.ORPHAN, attachment, f"{view.grace - view.gone_for:.0f} s")
             seen.had_link = _remove(node, attachment, linger)
+            if view.state is not State.UP and attachment.since and (seen.had_link or attachment.chained):
+                node.events.about(Kind.ATTACHMENT_GONE, attachment)
             seen.torn_down = True
         case Excuse(uses):
             for use in uses:
@@ -356,6 +357,9 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
             node.addressing.release(attachment)
             node.store.delete(key)
             node.convergence.forget(key)
+            if attachment.since:
+                node.events.about(Kind.ATTACHMENT_RELEASED, attachment, _freed(attachment))
+            node.events.forget(key)
             subject.state = None
             if subject.begun:
                 node.remove_bridge(attachment)
@@ -398,6 +402,11 @@ def _remove(node: Node, attachment: Attachment, linger: float) -> bool:
     had_link = interface.remove(node.netlink, node.reaper, attachment)
     node.disconnect(attachment)
     return had_link
+
+
+def _freed(attachment: Attachment) -> str:
+    addresses = ", ".join(item.address.partition("/")[0] for item in attachment.addresses)
+    return f"{addresses} may be used again" if addresses else "nothing is left of it"
 
 
 def _names(uses: tuple[ExporterUse, ...]) -> str:

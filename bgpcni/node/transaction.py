@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from bgpcni.cni.result import Dns, Interface, IpConfig, Result
 from bgpcni.convergence.derive import left_out
+from bgpcni.events import Kind
 from bgpcni.kernel import bridge, links, vlans
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.model import Attachment, Bgp, Gateway
@@ -62,7 +63,11 @@ def add(node: Node, request: Request) -> Answer:
         answer.warnings += [f"some addresses are not announced: {reason}" for reason in reasons]
     if attachment.exporters and request.settings.bgp.wait != "none":
         _wait_announced(node, request, attachment, answer)
-    answer.after += [node.convergence.wake, lambda: interface.introduce(node.herald, attachment)]
+    answer.after += [
+        lambda: node.events.about(Kind.ATTACHMENT_UP, attachment),
+        node.convergence.wake,
+        lambda: interface.introduce(node.herald, attachment),
+    ]
     answer.result = request.prev_result or result_of(attachment, dns)
     return answer
 

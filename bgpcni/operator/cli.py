@@ -103,8 +103,43 @@ def _without_agent(command: OperatorCommand, arguments: Mapping[str, Any], reaso
         writers.release()
 
 
+def _streaming(command: OperatorCommand) -> click.Command:
+    """The parser of `events`, which prints until it is interrupted."""
+
+    @_asks
+    def run(socket_path: Path | None, as_json: bool, since: str | None, no_follow: bool, **position: Any) -> None:
+        from bgpcni.operator import follow
+
+        def lost(reason: str) -> None:
+            click.echo(f"bgpcni: {reason}; waiting for it", err=True)
+
+        try:
+            for document in follow.batches(_socket(socket_path), lost, since=since, follow=not no_follow):
+                if "error" in document:
+                    _finish(command.text, document, 1, as_json)
+                _print_events(command, document, as_json)
+        except client.NoAgent as error:
+            _finish(command.text, _failure(str(error)), 1, as_json)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    parser = click.command(command.name, help=command.help)(run)
+    parser.params[:0] = command.parameters
+    return parser
+
+
+def _print_events(command: OperatorCommand, document: Document, as_json: bool) -> None:
+    if not as_json:
+        click.echo(command.text(document), nl=False)
+        return
+    if document["missed"]:
+        click.echo(json.dumps({"schema": 1, "kind": "missed", "missed": document["missed"]}))
+    for event in document["events"]:
+        click.echo(json.dumps(event))
+
+
 for _row in COMMANDS.values():
-    main.add_command(_asking(_row))
+    main.add_command(_streaming(_row) if _row.name == "events" else _asking(_row))
 
 
 # ---------------------------------------------------------------- attach, detach

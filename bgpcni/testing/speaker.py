@@ -36,6 +36,9 @@ class Woken:
     def empty(self) -> None:
         self.emptied += 1
 
+    def speaker(self, running: bool, reason: str = "") -> None:
+        pass
+
 
 class Speaker(abc.ABC):
     """One running speaker without routes of ours. A fixture makes and ends it for each test.

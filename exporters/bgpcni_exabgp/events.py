@@ -59,6 +59,7 @@ class Events:
             self._shared.quarantine.connected(dialect.link.number)
             self._shared.dialect = dialect
             self._shared.lock.notify_all()
+        self._wake.speaker(True)
         if state is not None:
             self._receiver.connected({n.peer: self._terms(n) for n in state.neighbors if n.up}, state.listening)
         if self._shared.closing.is_set():
@@ -77,6 +78,7 @@ class Events:
             self._shared.quarantine.lost()
             self._shared.lock.notify_all()
         if not self._shared.closing.is_set():
+            self._wake.speaker(False, reason.removeprefix("exabgp is not running: "))
             self._receiver.lost()
             self._wake.sessions()
 

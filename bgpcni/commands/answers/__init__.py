@@ -6,6 +6,7 @@ from these documents, so text and `--json` cannot differ. Nothing here knows the
 
 from bgpcni.commands.answers.common import GONE, Resident, failure, state_of
 from bgpcni.commands.answers.explanation import explain
+from bgpcni.commands.answers.happened import events
 from bgpcni.commands.answers.health import status
 from bgpcni.commands.answers.interfaces import attachments
 from bgpcni.commands.answers.orders import drain, release, reload, sync
@@ -13,6 +14,6 @@ from bgpcni.commands.answers.routing import routes
 from bgpcni.commands.answers.sessions import peers
 
 __all__ = [
-    "GONE", "Resident", "attachments", "drain", "explain", "failure", "peers", "release", "reload", "routes",
+    "GONE", "Resident", "attachments", "drain", "events", "explain", "failure", "peers", "release", "reload", "routes",
     "state_of", "status", "sync",
 ]  # fmt: skip

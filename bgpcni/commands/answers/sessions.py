@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bgpcni.commands import Document
 from bgpcni.convergence.announcer import Announcer
+from bgpcni.events import Kind
 from bgpcni.node import facts
 from bgpcni.node.node import Node
 
@@ -20,7 +21,8 @@ def peers(node: Node) -> tuple[Document, int]:
         for peer in peers_of(node, announcer):
             document = peer._asdict()
             document["lastError"] = document.pop("last_error")
-            found.append({"exporter": name, **document, "families": list(peer.families)})
+            flaps = node.events.counts[Kind.SESSION_DOWN, name, peer.address]
+            found.append({"exporter": name, **document, "families": list(peer.families), "flaps": flaps})
     down = any(peer["state"] != "Established" for peer in found)
     return {"schema": 1, "peers": found}, 1 if down else 0
 

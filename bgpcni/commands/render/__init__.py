@@ -2,6 +2,7 @@
 
 from bgpcni.commands.render.attaching import attach, detach
 from bgpcni.commands.render.explanation import explain
+from bgpcni.commands.render.happened import events
 from bgpcni.commands.render.health import status
 from bgpcni.commands.render.interfaces import attachments
 from bgpcni.commands.render.orders import drain, release, reload, sync
@@ -10,6 +11,6 @@ from bgpcni.commands.render.sessions import peers
 from bgpcni.commands.render.tables import table
 
 __all__ = [
-    "attach", "attachments", "detach", "drain", "explain", "peers", "release", "reload", "routes", "status", "sync",
-    "table",
+    "attach", "attachments", "detach", "drain", "events", "explain", "peers", "release", "reload", "routes", "status",
+    "sync", "table",
 ]  # fmt: skip

@@ -1,0 +1,104 @@
+"""`bgpcni events`: what happens on a node is told as it happens, and it is told what was missed."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from integration.lab import Lab, Node, until
+from integration.lab.node import BGPCNI
+from integration.seen import add, announced, delete, dual, ready, speaker, withdrawn
+
+
+class Stream:
+    """`bgpcni events --json` in another process, and what it has printed."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def all(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
+        lines = self._file.read_text().splitlines() if self._file.exists() else []
+        events = [json.loads(line) for line in lines if line.startswith("{")]
+        return [event for event in events if event["kind"] == kind and fields.items() <= event.items()]
+
+    def wait(self, kind: str, count: int = 1, **fields: Any) -> list[dict[str, Any]]:
+        until(lambda: len(self.all(kind, **fields)) >= count, f"{count} events {kind} with {fields}")
+        return self.all(kind, **fields)
+
+
+@contextmanager
+def streamed(node: Node, *argv: str) -> Iterator[Stream]:
+    """A stream that ends when it is interrupted, without a word of complaint."""
+    file = node.folder / "events.log"
+    process = node.namespace.popen(BGPCNI, "events", "--json", "--socket", node.socket, *argv, log=file)
+    try:
+        yield Stream(file)
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert "Traceback" not in file.read_text()
+
+
+def test_the_life_of_a_container_is_told(lab: Lab) -> None:
+    """Each line names the container and its address. The stream goes on when the agent restarts."""
+    frr, node = ready(lab)
+    conf, space = dual(node), lab.container()
+    with streamed(node) as stream:
+        stream.wait("session-up", exporter="exabgp", peer=node.peer)
+        answer = add(node, "c1", space, conf)
+        announced(frr, node, answer)
+        (up,) = stream.wait("attachment-up", containerID="c1", network="tenant-a", ifname="eth0")
+        assert up["address"] == answer.ips[0]
+        for address in answer.ips:
+            stream.wait("route-announced", containerID="c1", address=address, exporter="exabgp")
+        node.restart_agent()
+        stream.wait("agent-started", 2)
+        delete(node, "c1", space, conf)
+        withdrawn(frr, answer)
+        stream.wait("attachment-gone", containerID="c1", address=answer.ips[0])
+        for address in answer.ips:
+            stream.wait("route-withdrawn", containerID="c1", address=address)
+        stream.wait("attachment-released", containerID="c1")
+        numbers = [event["number"] for event in stream.all("attachment-gone")]
+        assert len(numbers) == 1
+
+
+def test_what_goes_wrong_is_told_with_its_reason(lab: Lab) -> None:
+    """A NOTIFICATION ends a session, ExaBGP is killed, a link deleted, an ADD fails, agent.toml has an error."""
+    frr, node = ready(lab)
+    conf, space = dual(node), lab.container()
+    with streamed(node, "--since", "1h") as stream:
+        stream.wait("session-up")
+        answer = add(node, "c1", space, conf)
+        announced(frr, node, answer)
+        frr.configure(f"router bgp {frr.asn}", f"neighbor {node.address} shutdown")
+        (down,) = stream.wait("session-down", peer=node.peer)
+        assert "shutdown" in down["detail"].lower()
+        assert down["level"] == "warning"
+        frr.configure(f"router bgp {frr.asn}", f"no neighbor {node.address} shutdown")
+        stream.wait("session-up", 2)
+        (peer,) = node.operator("peers").document["peers"]
+        assert peer["flaps"] == 1
+        send = speaker(node)
+        node.namespace.run("kill", "-9", str(send))
+        stream.wait("speaker-ended", exporter="exabgp")
+        stream.wait("speaker-started", 2, exporter="exabgp")
+        stream.wait("route-announced", 2, address=answer.ips[0])
+        (attached,) = node.attachments()
+        node.namespace.run("ip", "link", "delete", attached["hostVeth"])
+        stream.wait("orphan", containerID="c1", address=answer.ips[0])
+        refused = node.cni("ADD", "c2", space, conf | {"exporters": ["exabpg"]})
+        assert refused.error == 7
+        (failed,) = stream.wait("add-failed", containerID="c2")
+        assert "exabpg" in failed["detail"]
+        node.config.write_text("nonsense = 1\n" + node.config.read_text())
+        assert node.operator("reload").code == 1
+        assert "nonsense" in stream.wait("reload-refused")[0]["detail"]
+    log = node.log.read_text()
+    assert f"warning bgpcni.events: {down['text']}" in log
+    text = node.namespace.run(BGPCNI, "events", "--no-follow", "--socket", node.socket).stdout
+    assert f"{down['time']}  warning: {down['text']}\n" in text
