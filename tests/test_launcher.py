@@ -530,9 +530,8 @@ def without_python(launcher: Launcher, how: str) -> str:
     if how == "gone":
         return f"cannot execute {launcher.python}: No such file or directory"
     field = os.fsencode(launcher.python)
-    empty = field.ljust(4096, b"\0"), bytes(4096)
     image = launcher.path.read_bytes()
-    launcher.path.write_bytes(image.replace(*empty) if launcher.compiled else image.replace(field, b"", 1))
+    launcher.path.write_bytes(image.replace(field, bytes(len(field)) if launcher.compiled else b"", 1))
     return "bgpcni was installed on this node without its Python"
 
 

@@ -23,8 +23,8 @@ class NoAgent(Exception):
         self.absent = absent
 
 
-def ask(path: Path, command: str, **arguments: Any) -> tuple[dict[str, Any], int]:
-    """One command and its arguments → the JSON document and the exit code. Raises NoAgent."""
+def ask(path: Path, command: str, *, within: float = COMMAND_SECONDS, **arguments: Any) -> tuple[dict[str, Any], int]:
+    """One command and its arguments → the JSON document and the exit code, `within` seconds. Raises NoAgent."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
             sock.settimeout(protocol.HELLO_SECONDS)
@@ -32,7 +32,7 @@ def ask(path: Path, command: str, **arguments: Any) -> tuple[dict[str, Any], int
             _check_owner(sock)
             if sock.recv(1) != protocol.HELLO:
                 raise NoAgent(f"{path}: what answers there is not the agent")
-            sock.settimeout(COMMAND_SECONDS)
+            sock.settimeout(within)
             body = json.dumps({"command": command, **arguments}).encode()
             sock.sendall(protocol.HEADER.pack(protocol.MAGIC, protocol.COMMAND, 0, len(body)) + body)
             code, _, length, errors = protocol.REPLY.unpack(_exactly(sock, protocol.REPLY.size))
@@ -54,6 +54,19 @@ def ask(path: Path, command: str, **arguments: Any) -> tuple[dict[str, Any], int
     if not isinstance(document, dict):
         raise NoAgent(f"{path}: what answers there is not the agent")
     return document, int(code)
+
+
+def agent_pid(path: Path) -> int | None:
+    """The process that listens on the agent's socket; None if none does, or it cannot be seen from here."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+            sock.settimeout(protocol.HELLO_SECONDS)
+            sock.connect(str(path))
+            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except OSError:
+        return None
+    pid, _, _ = _CREDENTIALS.unpack(raw)
+    return int(pid) or None
 
 
 def _check_owner(sock: socket.socket) -> None:

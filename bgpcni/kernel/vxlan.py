@@ -110,6 +110,12 @@ def is_ours(link: links.Link, mark: str = MARK, group: int = links.GROUP) -> boo
     return link.kind == "vxlan" and (link.alias.startswith(mark) or (not link.alias and link.group == group))
 
 
+def vni_of(link: links.Link) -> int | None:
+    """The VNI of a VXLAN device, whoever made it; None for any other link."""
+    found = attributes(link.details, 0).get(uapi.IFLA_VXLAN_ID) if link.kind == "vxlan" else None
+    return u32(found) if found else None
+
+
 def _local_of(link: links.Link) -> str | None:
     found = attributes(link.details, 0)
     packed = found.get(uapi.IFLA_VXLAN_LOCAL) or found.get(uapi.IFLA_VXLAN_LOCAL6)

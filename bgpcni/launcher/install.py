@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bgpcni import atomic
+from bgpcni import __version__, atomic
 from bgpcni.errors import CniError, InvalidConfiguration, IoFailure
 from bgpcni.launcher import runtimes
 from bgpcni.launcher.build import compile_launcher
@@ -35,11 +36,16 @@ OURS = b"bgpcni.plugin"
 MARKER = b"@BGPCNI-PYTHON@"
 FIELD = 4096
 """Size of the interpreter's path in the compiled launcher, in octets, with the NUL that ends it."""
+RELEASE = b"bgpcni-release:"
+"""In an installed launcher the release that installed it follows: behind the interpreter's path, or in a comment."""
 SHEBANG = 127
 """How many octets of a script's first line every kernel reads (`BINPRM_BUF_SIZE` before Linux 5.1, less one)."""
 
 PREBUILT = Path(__file__).with_name("launcher")
 SCRIPT = Path(__file__).with_name("launcher.py")
+BINARY = Path(__file__).with_name("launcher.c")
+"""What the compiled launcher is made of."""
+_NOTED = re.compile(re.escape(RELEASE) + rb"([0-9A-Za-z.+]{1,64})")
 OLDER_SAMPLES: frozenset[str] = frozenset()
 """SHA-256 of every sample that an earlier release installed: an unchanged one is replaced."""
 
@@ -206,7 +212,30 @@ def patched(image: bytes, python: bytes) -> bytes:
     if len(python) >= FIELD or b"\0" in python:
         raise InvalidConfiguration(f"python: the path has {len(python)} octets, {FIELD - 1} at most are possible")
     start = image.index(MARKER)
-    return image[:start] + python.ljust(FIELD, b"\0") + image[start + FIELD :]
+    noted = b"\0" + RELEASE + release(BINARY).encode() + b"\0"
+    field = python + noted if len(python) + len(noted) <= FIELD else python
+    return image[:start] + field.ljust(FIELD, b"\0") + image[start + FIELD :]
+
+
+def release(source: Path) -> str:
+    """What tells the launchers of two releases apart: the version, and a digest of what they are made of."""
+    return f"{__version__}+{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"
+
+
+def installed_release(path: Path) -> str | None:
+    """The release of a launcher that is installed; "" for one of a release that did not note it, None if the file is
+    not ours. Raises IoFailure."""
+    with _saying(path):
+        content = path.read_bytes() if _is_ours(path) else None
+    if content is None:
+        return None
+    found = _NOTED.search(content)
+    return found[1].decode() if found else ""
+
+
+def is_of_this_release(noted: str) -> bool:
+    """Whether `installed_release` is what `install` would note now."""
+    return noted in (release(BINARY), release(SCRIPT))
 
 
 def script(python: bytes) -> bytes:
@@ -221,7 +250,8 @@ def script(python: bytes) -> bytes:
     if len(first) > SHEBANG or any(c in python for c in b" \t"):
         # sh reads this as a command ('''exec' is the word exec), Python reads it as a string.
         first = b"#!/bin/sh\n'''exec' '" + python + b"' -IS \"$0\"\n' '''\n"
-    return first + SCRIPT.read_bytes().replace(b'"' + MARKER + b'"', name, 1)
+    noted = b"\n# " + RELEASE + release(SCRIPT).encode() + b"\n"
+    return first + SCRIPT.read_bytes().replace(b'"' + MARKER + b'"', name, 1) + noted
 
 
 def _choose(bin_dir: Path, python: bytes) -> tuple[Launcher, str, bytes]:

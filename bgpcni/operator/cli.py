@@ -249,6 +249,36 @@ def detach(
     _finish(render.detach, document, 0, as_json)
 
 
+# ---------------------------------------------------------------- what is wrong here
+
+
+def _looks_here(command: F) -> F:
+    """The options of commands that look at this node themselves."""
+    command = click.option(
+        "--conf-dir", type=click.Path(path_type=Path), default=paths.CONF_DIR, show_default=True,
+        help="Folder of the networks that runtimes use.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--config", type=click.Path(path_type=Path), default=None,
+        help=f"The agent's configuration. Default: that of the agent that answers, or {paths.AGENT_CONFIG}.",
+    )(command)  # fmt: skip
+
+
+@main.command()
+@_looks_here
+@_asks
+def doctor(config: Path | None, conf_dir: Path, socket_path: Path | None, as_json: bool) -> None:
+    """What on this node keeps it from working, each with a remedy. The exit code is 1 if there is an error.
+
+    It changes nothing, and works without an agent, too.
+    """
+    from bgpcni.operator import doctor as examining
+
+    socket = _socket(socket_path)
+    document, code = examining.run(examining.where(config, conf_dir, socket, os.environ), socket)
+    _finish(examining.text, document, code, as_json)
+
+
 # ---------------------------------------------------------------- the cluster's objects
 
 
