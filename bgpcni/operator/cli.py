@@ -356,6 +356,22 @@ def nodes(config: Path, as_json: bool) -> None:
     _finish(objects.nodes_text, document, code, as_json)
 
 
+@main.command("new-exporter")
+@click.argument("name")
+@click.option("--into", "parent", type=click.Path(path_type=Path, file_okay=False), default=Path(), metavar="DIR",
+              help="Where to make the folder bgpcni-NAME. Default: the current folder.")  # fmt: skip
+def new_exporter(name: str, parent: Path) -> None:
+    """Make a package with an exporter and its tests, which work, to begin your own with."""
+    from bgpcni.operator import skeleton
+
+    try:
+        for path in skeleton.write(name, parent):
+            click.echo(path)
+    except (CniError, OSError) as error:
+        click.echo(f"bgpcni new-exporter: {error}", err=True)
+        sys.exit(1)
+
+
 @main.command()
 @click.option("--config", type=click.Path(path_type=Path), default=paths.AGENT_CONFIG, show_default=True)
 @click.option("--socket", "socket_path", type=click.Path(path_type=Path), default=None, metavar="PATH",
