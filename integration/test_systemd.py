@@ -1,4 +1,4 @@
-"""The README's installation, from nothing to a pod whose routes a peer has; and all functions of the agent inside the
+"""The documented installation, from nothing to a pod whose routes a peer has; and all functions of the agent inside the
 sandbox of `conf/systemd/bgpcni.service`. With real systemd, and real containerd with Debian's own configuration.
 """
 
@@ -188,12 +188,12 @@ def test_all_of_the_agents_work_inside_the_sandbox(lab: Lab, frr: Frr, node: Nod
     assert [line for line in said.splitlines() if re.search("not permitted|denied|Read-only", line)] == []
 
 
-# The README, word for word
+# The installation, word for word
 
 
 @dataclass(frozen=True)
 class Block:
-    """One block of code of the README, and the sentence above it."""
+    """One block of code of the page, and the sentence above it."""
 
     kind: str
     text: str
@@ -205,9 +205,9 @@ class Block:
         return Path(re.match(r"`(/\S+)`, ", self.before)[1])  # type: ignore[index]
 
 
-def readmes_walk() -> list[Block]:
-    text = (REPOSITORY / "README.md").read_text()
-    (part,) = re.findall(r"^## Install\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
+def installation() -> list[Block]:
+    text = (REPOSITORY / "docs/start/install.md").read_text()
+    (part,) = re.findall(r"^## On a host\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
     found = re.findall(r"([^\n]*)\n\n```(\w+)\n(.*?)```", part, re.DOTALL)
     return [Block(kind, body, before) for before, kind, body in found]
 
@@ -226,7 +226,7 @@ def source(machine: Booted) -> Path:
 
 
 def libraries(machine: Booted) -> None:
-    """What pip would fetch for the README's virtual environment is there before: the machine has no index to ask."""
+    """What pip would fetch for the page's virtual environment is there before: the machine has no index to ask."""
     folder = machine.inside(Path("/opt/libraries"))
     folder.mkdir()
     (packages,) = (Path(sys.prefix) / "lib").glob("python*/site-packages")
@@ -259,9 +259,9 @@ class Client:
         self.socket = machine.inside(Path("/run/containerd/containerd.sock"))
 
 
-def test_the_readmes_walk(lab: Lab, frr: Frr, node: Node, machine: Booted) -> None:
-    """Every command and file of *Install*, in order and as it stands, on a node with Debian's containerd: no network
-    until the README's own is written; then a pod has its addresses and the peer has its routes. And away again."""
+def test_the_documented_installation(lab: Lab, frr: Frr, node: Node, machine: Booted) -> None:
+    """Every command and file of *On a host*, in order and as it stands, on a node with Debian's containerd: no network
+    until the page's own is written; then a pod has its addresses and the peer has its routes. And away again."""
     if not DEBIANS_CONTAINERD.is_file():
         pytest.skip("needs Debian's containerd with its configuration")
     assert machine.inside(DEBIANS_CONTAINERD).read_text() == DEBIANS_CONTAINERD.read_text()
@@ -289,7 +289,7 @@ def test_the_readmes_walk(lab: Lab, frr: Frr, node: Node, machine: Booted) -> No
     oci_archive(image, name[1])
     machine.run("ctr", "-n", "k8s.io", "images", "import", "/opt/image.tar")
 
-    first, agent_toml, network, last = readmes_walk()
+    first, agent_toml, network, last = installation()
     assert [block.kind for block in (first, agent_toml, network, last)] == ["sh", "toml", "json", "sh"]
     said = shell(first.text)
     assert "/usr/lib/cni/bgpcni\n" in said

@@ -34,6 +34,21 @@ BESIDE = {
 }
 """Documents of the repository that are pages of the site, and where."""
 
+EXAMPLES = """## Examples
+
+Each names the place and the reason:
+
+```text
+bgp.vni: 16777216 is over 16777215
+importRT: '70000:70000' is not a route target: number 70000 is over 65535
+exporters: 'exabpg' is not installed; installed: bagpipe, exabgp, frr, gobgp, kernel
+exporters: exabgp needs the agent: start bgpcni agent
+mtu: 9000 is over the 1500 of bridge cni0
+the node cannot reach 10.1.2.3: no route
+bgpcni: warning: brige: unknown key; did you mean 'bridge'?
+```
+"""
+
 _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s]+)(?=\))")
 
 
@@ -140,6 +155,7 @@ def _errors() -> str:
         "a code, and a message that says what was wrong and where. Codes below 100 are those of the specification.\n",
         "| code | when |\n| --- | --- |",
         *rows,
+        "\n" + EXAMPLES,
         "\nAn IPAM plugin that we execute answers with codes of its own; they are passed on as they are.\n",
     ])  # fmt: skip
 

@@ -456,18 +456,24 @@ def test_the_samples_are_valid() -> None:
     assert (REPOSITORY / "conf").samefile(SAMPLES)
 
 
-def test_what_the_readme_shows_is_valid() -> None:
-    """Its network configurations and its agent.toml are taken as they stand, without a warning."""
-    text = (REPOSITORY / "README.md").read_text()
-    networks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-    agents = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    assert (len(networks), len(agents)) == (3, 1)
-    assert [parse(decode(network.encode()))[1] for network in networks] == [()] * 3
-    AgentConfig.model_validate(tomllib.loads(agents[0]))
+DOCUMENTS = sorted((REPOSITORY / "docs").rglob("*.md"))
 
 
-def test_the_unit_runs_what_the_readme_installs() -> None:
-    text = (REPOSITORY / "README.md").read_text()
+@pytest.mark.parametrize("document", DOCUMENTS, ids=[path.stem for path in DOCUMENTS])
+def test_what_the_documents_show_is_valid(document: Path) -> None:
+    """Network configurations and whole files agent.toml are taken as they stand, without a warning."""
+    text = document.read_text()
+    for network in re.findall(r"^```json[^\n]*\n(\{ \"cniVersion\".*?)```", text, re.DOTALL | re.MULTILINE):
+        shown = json.loads(network)
+        for plugin in shown.pop("plugins", [{}]):
+            if plugin.get("type", "bgpcni") == "bgpcni":
+                assert parse(decode(json.dumps(shown | plugin).encode()))[1] == ()
+    for agent in re.findall(r"^```toml[^\n]*\n((?:run_dir|\[bgp\]).*?)```", text, re.DOTALL | re.MULTILINE):
+        AgentConfig.model_validate(tomllib.loads(agent))
+
+
+def test_the_unit_runs_what_is_installed() -> None:
+    text = (REPOSITORY / "docs/start/install.md").read_text()
     (unit,) = re.findall(r"^ExecStart=(\S+) agent$", (SAMPLES / "systemd/bgpcni.service").read_text(), re.MULTILINE)
     assert f"python3 -m venv {Path(unit).parents[1]} && {Path(unit).with_name('pip')} install ." in text
 
