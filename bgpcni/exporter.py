@@ -222,6 +222,8 @@ class Exporter(abc.ABC):
     carries: ClassVar[frozenset[str]] = frozenset({"communities"})
     """Which of `ATTRIBUTES` its speaker announces. ADD warns of what a network asks for
     beyond that, and neither a policy nor maintenance sets it here."""
+    programs: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """The programs that it speaks to on this node, and the command that prints the version of each."""
     look_every: ClassVar[float] = 0.0
     """Seconds between two calls of `look` while there is nothing to do in the agent; 0: none."""
 

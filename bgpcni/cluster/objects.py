@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from bgpcni.cluster.selectors import AnySelector, Labels
 from bgpcni.config.agent import Asn, ExportTable, HoldTime, ImportTable, IpText, PathText
-from bgpcni.config.network import Communities, LinkName, Number32, Prefixes, RouteTargets, Texts, describe
+from bgpcni.config.network import Communities, LinkName, Number32, Prefixes, RouteTargets, Texts, describe, findings
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import Family
 
@@ -301,19 +301,41 @@ def kind_of(word: str) -> type[Object]:
 def parse(document: Any, place: str = "") -> Object:
     """One object. Raises InvalidConfiguration (7) that says where (`FILE: BGPPeer rack-1: spec.asn: missing`)."""
     where = f"{place}: " if place else ""
+    try:
+        kind = _kind(document)
+        return kind.model_validate(document)
+    except InvalidConfiguration as error:
+        raise InvalidConfiguration(f"{where}{error.msg}") from None
+    except ValidationError as error:
+        raise InvalidConfiguration(f"{where}{_title(document)}: {describe(error, model=kind)}") from None
+
+
+def faults(document: Any) -> Iterator[str]:
+    """Every error for which `parse` raises one: `BGPPeer rack-1: spec.asn: missing`."""
+    try:
+        kind = _kind(document)
+        kind.model_validate(document)
+    except InvalidConfiguration as error:
+        yield error.msg
+    except ValidationError as error:
+        for text in dict.fromkeys(findings(error, model=kind)):
+            yield f"{_title(document)}: {text}"
+
+
+def _kind(document: Any) -> type[Object]:
     if not isinstance(document, Mapping):
-        raise InvalidConfiguration(f"{where}should be an object with apiVersion, kind, metadata and spec")
+        raise InvalidConfiguration("should be an object with apiVersion, kind, metadata and spec")
     if document.get("apiVersion") != API_VERSION:
-        raise InvalidConfiguration(f"{where}apiVersion: {document.get('apiVersion')!r} is not {API_VERSION}")
+        raise InvalidConfiguration(f"apiVersion: {document.get('apiVersion')!r} is not {API_VERSION}")
     kind = document.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise InvalidConfiguration(f"{where}kind: {kind!r} is none of {', '.join(KINDS)}")
+        raise InvalidConfiguration(f"kind: {kind!r} is none of {', '.join(KINDS)}")
+    return KINDS[kind]
+
+
+def _title(document: Mapping[str, Any]) -> str:
     metadata = document.get("metadata")
-    name = metadata.get("name", "") if isinstance(metadata, Mapping) else ""
-    try:
-        return KINDS[kind].model_validate(document)
-    except ValidationError as error:
-        raise InvalidConfiguration(f"{where}{kind} {name}: {describe(error, model=KINDS[kind])}") from None
+    return f"{document.get('kind')} {metadata.get('name', '') if isinstance(metadata, Mapping) else ''}"
 
 
 def contradictions(objects: Iterable[Object]) -> Iterator[tuple[Path, str]]:

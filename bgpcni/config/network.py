@@ -270,6 +270,19 @@ def parse(document: Mapping[str, Any], *, escaped: bool = True) -> tuple[Network
     return config, tuple(warnings)
 
 
+def faults(document: Mapping[str, Any]) -> Iterator[str]:
+    """Every error of a document for which `parse` raises one: `bgp.vni: 16777216 is over 16777215`."""
+    try:
+        NetworkConfig.model_validate(_fold(document, NetworkConfig, "", []))
+    except ValidationError as error:
+        yield from dict.fromkeys(findings(error))
+    else:
+        try:
+            parse(document)
+        except InvalidConfiguration as wrong:
+            yield wrong.msg
+
+
 def _look_at_ipam(ipam: Mapping[str, Any], warnings: list[str]) -> None:
     """Check that `type` is a name; for host-local, which is built in, also note the keys that look misspelt."""
     kind = next((value for key, value in ipam.items() if key.lower() == "type"), None)
@@ -375,10 +388,11 @@ def describe(error: ValidationError, prefix: str = "", model: type[BaseModel] | 
 
     With the `model` that refused an unknown key, the key that was probably meant is named too.
     """
-    return "; ".join(dict.fromkeys(_findings(error, prefix, model)))
+    return "; ".join(dict.fromkeys(findings(error, prefix, model)))
 
 
-def _findings(error: ValidationError, prefix: str, model: type[BaseModel] | None) -> Iterator[str]:
+def findings(error: ValidationError, prefix: str = "", model: type[BaseModel] | None = None) -> Iterator[str]:
+    """The errors of pydantic one by one, as in `describe`."""
     for finding in error.errors(include_url=False):
         place = prefix
         for part in finding["loc"]:

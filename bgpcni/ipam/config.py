@@ -5,7 +5,7 @@ Keys match without regard to case. Errors name the place: `ipam.ranges[0][0].sub
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from itertools import combinations
@@ -101,6 +101,30 @@ def parse_host_local(configuration: Mapping[str, Any]) -> HostLocalConfig:
         data_dir=data_dir,
         resolv_conf=ipam.text("resolvConf"),
     )
+
+
+def faults(configuration: Mapping[str, Any]) -> Iterator[str]:
+    """Every error for which `parse_host_local` raises one: that of each range, else one of all together."""
+    found = list(_range_faults(configuration))
+    yield from found
+    if not found:
+        try:
+            parse_host_local(configuration)
+        except CniError as error:
+            yield error.msg
+
+
+def _range_faults(configuration: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        ipam = _top(configuration).required("ipam").object()
+        places = [item for ranges in ipam.items("ranges") for item in ranges.list()]
+    except CniError:
+        return
+    for place in places:
+        try:
+            _range(place.object())
+        except CniError as error:
+            yield error.msg
 
 
 def requested_addresses(

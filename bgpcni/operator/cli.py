@@ -30,13 +30,18 @@ def main() -> None:
     """A CNI plugin that announces every container it connects over BGP."""
 
 
+def _prints(command: F) -> F:
+    """The option of every command that prints a document."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")(command)
+
+
 def _asks(command: F) -> F:
     """The options of every command that asks the agent."""
     command = click.option(
         "--socket", "socket_path", type=click.Path(path_type=Path), default=None, metavar="PATH",
         help="The agent's socket. Default: $BGPCNI_SOCKET, or " + str(paths.SOCKET) + ".",
     )(command)  # fmt: skip
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")(command)
+    return _prints(command)
 
 
 def _finish(text: Callable[[Document], str], document: Document, code: int, as_json: bool) -> NoReturn:
@@ -254,10 +259,16 @@ def detach(
 
 def _looks_here(command: F) -> F:
     """The options of commands that look at this node themselves."""
-    command = click.option(
-        "--conf-dir", type=click.Path(path_type=Path), default=paths.CONF_DIR, show_default=True,
-        help="Folder of the networks that runtimes use.",
-    )(command)  # fmt: skip
+    return _finds_config(
+        click.option(
+            "--conf-dir", type=click.Path(path_type=Path), default=paths.CONF_DIR, show_default=True,
+            help="Folder of the networks that runtimes use.",
+        )(command)
+    )  # fmt: skip
+
+
+def _finds_config(command: F) -> F:
+    """The option for the file of the agent, which is found without it, too."""
     return click.option(
         "--config", type=click.Path(path_type=Path), default=None,
         help=f"The agent's configuration. Default: that of the agent that answers, or {paths.AGENT_CONFIG}.",
@@ -279,6 +290,35 @@ def doctor(config: Path | None, conf_dir: Path, socket_path: Path | None, as_jso
     _finish(examining.text, document, code, as_json)
 
 
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@_prints
+def validate(files: tuple[Path, ...], as_json: bool) -> None:
+    """Check network configurations, agent.toml and the cluster's objects. The exit code is 1 if one has an error.
+
+    Each error is printed as FILE: key: text. What a file is follows from its content. If an agent.toml is among the
+    files, networks are also checked against its [policy]. Of a folder all configurations in it are checked.
+    """
+    from bgpcni.operator import validate as validating
+
+    document, code = validating.run(validating.expanded(files))
+    _finish(validating.text, document, code, as_json)
+
+
+@main.command()
+@_finds_config
+@_asks
+def version(config: Path | None, socket_path: Path | None, as_json: bool) -> None:
+    """The versions of all parts: of the agent, of packages, exporters and stores, and of the plugin where runtimes
+    look."""
+    from bgpcni.operator import doctor as examining
+    from bgpcni.operator import versions
+
+    socket = _socket(socket_path)
+    document, code = versions.run(examining.config_of(config, socket), socket)
+    _finish(versions.text, document, code, as_json)
+
+
 # ---------------------------------------------------------------- the cluster's objects
 
 
@@ -288,7 +328,7 @@ def _asks_store(command: F) -> F:
         "--config", type=click.Path(path_type=Path), default=paths.AGENT_CONFIG, show_default=True,
         help="The agent.toml whose [cluster] names the store.",
     )(command)  # fmt: skip
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")(command)
+    return _prints(command)
 
 
 def _objects() -> Any:

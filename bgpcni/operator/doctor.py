@@ -20,14 +20,19 @@ AGENT_SECONDS = 10.0
 def where(config: Path | None, conf_dir: Path, socket: Path, environment: Mapping[str, str]) -> Where:
     """Where this node has its files. `config` None: the file that the agent behind the socket was started with."""
     return Where(
-        config or _config_of(socket) or paths.AGENT_CONFIG,
+        config_of(config, socket),
         conf_dir,
         Path(environment.get("BGPCNI_RUN_DIR") or paths.RUN_DIR),
         Path(environment.get("BGPCNI_DATA_DIR") or paths.DATA_DIR),
     )
 
 
-def _config_of(socket: Path) -> Path | None:
+def config_of(given: Path | None, socket: Path) -> Path:
+    """The agent.toml that counts here."""
+    return given or _started_with(socket) or paths.AGENT_CONFIG
+
+
+def _started_with(socket: Path) -> Path | None:
     """The `--config` of the agent's command line, None if no agent is seen, or it was given none."""
     pid = client.agent_pid(socket)
     if pid is None:

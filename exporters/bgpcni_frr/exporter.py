@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Annotated, ClassVar
@@ -67,6 +67,7 @@ class FRR(Exporter):
     families: ClassVar[frozenset[Family]] = frozenset({Family.L2VPN_EVPN})
     imports: ClassVar = "datapath"
     needs_agent: ClassVar[bool] = True
+    programs: ClassVar[Mapping[str, Sequence[str]]] = {"bgpd": ("/usr/lib/frr/bgpd", "--version")}
     targets_per_route: ClassVar[bool] = False
     carries: ClassVar[frozenset[str]] = frozenset()
     look_every: ClassVar[float] = 1.0

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, ClassVar, Literal
 
@@ -54,6 +54,7 @@ class GoBGP(Exporter):
     families: ClassVar[frozenset[Family]] = frozenset(Family)
     acks: Literal["accepted", "sent", "acked"] = "accepted"
     imports: ClassVar[Literal["none", "routes", "datapath"]] = "routes"
+    programs: ClassVar[Mapping[str, Sequence[str]]] = {"gobgpd": ("gobgpd", "--version")}
     needs_agent: ClassVar[bool] = True
     carries: ClassVar[frozenset[str]] = ATTRIBUTES
     look_every: ClassVar[float] = 1.0
