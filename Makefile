@@ -48,8 +48,10 @@ kubernetes: setup
 soak: export BGPCNI_CHAOS_SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 soak: export BGPCNI_CHAOS_ROUNDS ?= 12
 soak: export BGPCNI_ROLLS ?= 20
+soak: export BGPCNI_SPEAKER_KILLS ?= 10
 soak: setup
 	$(BIN)/pytest integration/test_chaos.py -v $(PYTEST_FLAGS)
+	$(BIN)/pytest integration/test_restart_speaker.py -v -s $(PYTEST_FLAGS)
 	$(BIN)/pytest integration/test_deploy.py -v -s -k upgrade $(PYTEST_FLAGS)
 
 lint: venv

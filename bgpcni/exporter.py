@@ -324,6 +324,18 @@ class Exporter(abc.ABC):
         """Everything was withdrawn. A speaker that is ours ends now; others go on."""
         return
 
+    def lacking(self) -> str:
+        """Why the peers of its speaker do not have all its routes just now; "" if they do. From any thread."""
+        return ""
+
+    def restart(self, deadline: float) -> str:
+        """Have the speaker that is ours end and begin anew, as after a crash: peers with graceful restart keep routes.
+
+        Returns once the peers that had a session have everything again, or at the deadline, with the reason why they
+        have not. From any thread. Raises CniError, as here, if the speaker is not ours.
+        """
+        raise InvalidConfiguration(f"exporters: {self.name} has no speaker that bgpcni runs")
+
     @abc.abstractmethod
     def close(self) -> None:
         """Let go of the speaker; its routes stay. Any thread may call it, also while a verb runs: that ends soon."""

@@ -211,10 +211,10 @@ def _names(words: str, address: str) -> bool:
 
 
 class Pings:
-    """Echo requests every 20 ms in the background; `lost` counts those without an answer."""
+    """Echo requests in the background, one in so many seconds; `lost` counts those without an answer."""
 
-    def __init__(self, space: Namespace, address: str) -> None:
-        argv = ("ping", "-n", "-i", "0.02", "-W", "2", address)
+    def __init__(self, space: Namespace, address: str, every: float = 0.02) -> None:
+        argv = ("ping", "-n", "-i", f"{every:g}", "-W", "2", address)
         self.process = space.popen(*argv, stdout=subprocess.PIPE)
 
     def stop(self) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -292,6 +292,62 @@ def test_drain_withdraws_everything_everywhere(convergence: Convergence) -> None
     for name in ("memory1", "memory2"):
         assert exporter(convergence, name).table == {}
         assert exporter(convergence, name).drained
+
+
+class Restarted(Memory):
+    """A speaker that is ours. `lacks`: why its peers lack routes, one answer after the other."""
+
+    journal: ClassVar[list[str]] = []
+    lacks: ClassVar[dict[str, list[str]]] = {}
+
+    def lacking(self) -> str:
+        found = self.lacks.get(self.name, [])
+        self.journal.append(f"{self.name}?")
+        return found.pop(0) if found else ""
+
+    def restart(self, deadline: float) -> str:
+        self.journal.append(self.name)
+        return "no session with 192.0.2.9" if self.name == "memory3" else ""
+
+
+@pytest.fixture
+def speakers(monkeypatch: pytest.MonkeyPatch, convergence: Convergence) -> Convergence:
+    """Three, of which the last does not come back."""
+    monkeypatch.setattr(catalog, "load", lambda kind: Restarted)
+    monkeypatch.setattr("bgpcni.convergence.convergence.PASSED_ON", 0.0)
+    monkeypatch.setattr("bgpcni.convergence.convergence.LOOK", 0.0)
+    monkeypatch.setattr(Restarted, "journal", [])
+    monkeypatch.setattr(Restarted, "lacks", {"memory2": ["a session is down", "a route is not acknowledged"]})
+    for name in ("memory1", "memory2", "memory3"):
+        convergence.ensure(use_of(name))
+    return convergence
+
+
+def test_speakers_are_restarted_one_after_the_other(speakers: Convergence) -> None:
+    """Each only once the peers of all others have every route, and none after one that did not come back."""
+    done, reason = speakers.restart_speakers(None, SECONDS)
+    assert (done, reason) == (["memory1", "memory2"], "memory3: no session with 192.0.2.9")
+    asked = ["memory2?", "memory2?", "memory2?", "memory3?"]
+    assert Restarted.journal == [
+        *asked,
+        "memory1",
+        "memory1?",
+        "memory3?",
+        "memory2",
+        "memory1?",
+        "memory2?",
+        "memory3",
+    ]
+    with pytest.raises(InvalidConfiguration, match="no exporter at work is called nobody"):
+        speakers.restart_speakers("nobody", SECONDS)
+
+
+def test_a_speaker_is_left_alone_while_another_cannot_carry_the_routes(speakers: Convergence) -> None:
+    """At the deadline the answer says whose peers lack routes, and why; nothing was restarted."""
+    Restarted.lacks["memory2"] = ["no session is up"]
+    done, reason = speakers.restart_speakers("memory1", -1)
+    assert (done, reason) == ([], "memory1 was left alone: the peers of memory2 lack routes: no session is up")
+    assert "memory1" not in Restarted.journal
 
 
 class TestWithinACall:

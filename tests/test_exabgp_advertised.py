@@ -302,3 +302,16 @@ def test_a_neighbour_that_heard_a_route_gets_its_withdrawal():
     made.sent(a, 4)
     a.acked = 4
     assert "it may hold the route" in made.outcome(ROUTE, 11).reason
+
+
+def test_a_peer_has_everything_once_it_has_acknowledged_the_end():
+    """Its session, the End-of-RIB of each family, and every line up to the number: what is missing first is named."""
+    made = advertised(A)
+    assert made.lacking(A.address, 5) == "no session: 192.0.2.1 is Idle"
+    session = up(made)
+    assert made.lacking(A.address, 5) == "192.0.2.1 has not acknowledged the end of ipv4-unicast"
+    session.ended.add(V4)
+    session.acked = 4
+    assert made.lacking(A.address, 5) == "192.0.2.1 has not acknowledged every route"
+    session.acked = 5
+    assert made.lacking(A.address, 5) == ""

@@ -143,6 +143,12 @@ COMMANDS = {
             ),
         ),
         OperatorCommand("drain", "Withdraw every route and end the speaker.", needs_agent=True),
+        OperatorCommand(
+            "restart-speaker",
+            "Restart the speaker of exporter NAME, or all in turn, each once the peers of the others have every route.",
+            (click.Argument(["name"], required=False),),
+            needs_agent=True,
+        ),
         OperatorCommand("reload", "Read agent.toml again. A file with an error changes nothing.", needs_agent=True),
     )
 }

@@ -353,6 +353,21 @@ class Announcer:
     def peers(self) -> list[Peer]:
         return self._exporter.peers()
 
+    @property
+    def has_speaker(self) -> bool:
+        """Whether its speaker is ours to be restarted."""
+        return type(self._exporter).restart is not Exporter.restart
+
+    def lacking(self) -> str:
+        """Why the peers do not have all routes just now; "" if they do."""
+        if not self.wait_quiet(0):
+            return "some routes are not announced yet"
+        return self._exporter.lacking()
+
+    def restart(self, deadline: float) -> str:
+        """Restart its speaker. Returns why its peers do not have all routes again at the deadline; "" if they do."""
+        return self._exporter.restart(deadline)
+
     def drain(self, deadline: float) -> None:
         """After everything was withdrawn: end the thread, then the speaker if it is ours."""
         with self._change:

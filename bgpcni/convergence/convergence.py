@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 RETIRE_SECONDS = 5.0
 LAST_SECONDS = 1.0
 """For so long an exporter that is let go of may take to withdraw what nobody waits for any longer."""
+PASSED_ON = 2.0
+"""Seconds between the restarts of two speakers: a reflector has acknowledged routes before it passes them on."""
+LOOK = 0.1
+"""Seconds between two looks whether the peers of a speaker have every route."""
 LEVELS = {"sent": Reach.SENT, "acked": Reach.ACKED}
 
 
@@ -559,6 +563,30 @@ class Convergence:
         """Wait until nothing is late. Returns the names of the exporters that still are at the deadline."""
         deadline = time.monotonic() + seconds
         return [name for name, announcer in self.announcers().items() if not announcer.wait_quiet(deadline)]
+
+    def restart_speakers(self, name: str | None, seconds: float) -> tuple[list[str], str]:
+        """Restart one speaker after the other, or the one with this name, each once the peers of all others have every
+        route. Returns those that are whole again, and why it ended early.
+
+        Raises InvalidConfiguration for a name of no speaker of ours.
+        """
+        announcers, deadline = self.announcers(), time.monotonic() + seconds
+        if name is not None and name not in announcers:
+            raise InvalidConfiguration(f"exporters: no exporter at work is called {name}")
+        speakers = [each for each, announcer in announcers.items() if announcer.has_speaker]
+        done: list[str] = []
+        for each in speakers if name is None else [name]:
+            if done:
+                time.sleep(PASSED_ON)
+            for other in speakers:
+                while other != each and (reason := announcers[other].lacking()):
+                    if time.monotonic() > deadline:
+                        return done, f"{each} was left alone: the peers of {other} lack routes: {reason}"
+                    time.sleep(LOOK)
+            if reason := announcers[each].restart(deadline):
+                return done, f"{each}: {reason}"
+            done.append(each)
+        return done, ""
 
     def drain(self, seconds: float) -> list[str]:
         """After everything was withdrawn: wait for the confirmations, then end the speakers. Returns the late

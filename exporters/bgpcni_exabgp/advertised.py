@@ -232,6 +232,17 @@ class Advertised:
 
     # --- what is answered
 
+    def lacking(self, peer: str, number: int) -> str:
+        """Why a peer has not acknowledged everything up to this number and every End-of-RIB; "" if it has."""
+        session = self.sessions.get(peer)
+        if session is None or not session.up:
+            return f"no session: {_position(session) if session is not None else peer}"
+        if self.confirmed is not Reach.ACKED:  # a stock ExaBGP does not tell
+            return ""
+        if unended := session.families - session.ended:
+            return f"{peer} has not acknowledged the end of {', '.join(sorted(unended))}"
+        return "" if session.acked >= number else f"{peer} has not acknowledged every route"
+
     def reached(self, nlri: Nlri) -> dict[str, float]:
         """When a route was in the socket of each neighbour, as far as that is remembered; seconds of the epoch."""
         route = self.routes.get(nlri)

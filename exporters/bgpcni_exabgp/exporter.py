@@ -174,6 +174,38 @@ class ExaBGP(Exporter):
     def process(self) -> Process | None:
         return self._supervisor.process()
 
+    def lacking(self) -> str:
+        with self._shared.lock:
+            up = [address for address, session in self._shared.advertised.sessions.items() if session.up]
+            return self._lacking(up) if up or self._alone() else "no session is up"
+
+    def restart(self, deadline: float) -> str:
+        if not self._ours:
+            raise InvalidConfiguration(f"exporters: {self.name} has the ExaBGP behind its socket, which is not ours")
+        with self._shared.lock:
+            before = self._shared.dialect
+            up = [address for address, session in self._shared.advertised.sessions.items() if session.up]
+        if self._alone():
+            return ""
+        if not self._supervisor.kill(deadline):
+            return "exabgp is not running"
+
+        def reason() -> str:
+            return "it has not come back" if self._shared.dialect in (None, before) else self._lacking(up)
+
+        with self._shared.lock:
+            self._shared.lock.wait_for(lambda: not reason(), max(0.0, deadline - time.monotonic()))
+            return reason()
+
+    def _lacking(self, peers: Collection[str]) -> str:
+        """Why not each of these peers has everything, its End-of-RIB included; "" if all have. With the lock held."""
+        dialect, advertised = self._shared.dialect, self._shared.advertised
+        if dialect is None:
+            return advertised.offline or "exabgp is not connected"
+        if not dialect.whole:
+            return "not every route is announced yet"
+        return next(filter(None, (advertised.lacking(peer, dialect.link.number) for peer in peers)), "")
+
     def drain(self, deadline: float) -> None:
         with self._shared.lock:
             dialect = self._shared.dialect

@@ -93,6 +93,16 @@ class Supervisor:
         with self._shared.lock:
             return Process(self._running.visible_pid if self._running is not None else 0, self._starts)
 
+    def kill(self, deadline: float) -> bool:
+        """End the ExaBGP that is ours without a word to its peers; another one starts at once. False: none runs."""
+        with self._shared.lock:
+            running = self._running.again() if self._running is not None else None
+        if running is None:
+            return False
+        running.end(deadline, keep_routes=True)
+        running.close()
+        return True
+
     def dead(self) -> bool:
         """Whether no ExaBGP of ours runs. That of the user is taken for alive."""
         return isinstance(self._place, Homes) and self._place.home.claimed() is None

@@ -13,6 +13,7 @@ from bgpcni.node.node import Node
 
 SYNC_SECONDS = 10.0
 DRAIN_SECONDS = 30.0
+RESTART_SECONDS = 100.0
 
 
 def sync(node: Node) -> tuple[Document, int]:
@@ -48,6 +49,12 @@ def drain(agent: Resident) -> tuple[Document, int]:
     """Withdraw every route and end the speaker; exit 1 if an exporter is late."""
     late = agent.drain(DRAIN_SECONDS)
     return {"schema": 1, "drained": not late, "late": late}, 1 if late else 0
+
+
+def restart_speaker(agent: Resident, name: str | None) -> tuple[Document, int]:
+    """Restart one speaker after the other; exit 1 if the peers of one do not have all routes again."""
+    done, reason = agent.node.convergence.restart_speakers(name, RESTART_SECONDS)
+    return {"schema": 1, "restarted": done, "late": reason}, 1 if reason else 0
 
 
 def reload(agent: Resident) -> tuple[Document, int]:

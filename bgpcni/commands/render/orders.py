@@ -21,5 +21,12 @@ def drain(document: Document) -> str:
     return f"not everything is withdrawn: {', '.join(document['late'])} is late\n"
 
 
+def restart_speaker(document: Document) -> str:
+    lines = [f"{name} is restarted, and its peers have every route" for name in document["restarted"]]
+    if document["late"]:
+        lines.append(f"stopped: {document['late']}")
+    return "\n".join(lines or ["no exporter has a speaker that bgpcni runs"]) + "\n"
+
+
 def reload(document: Document) -> str:
     return "configuration reloaded\n"
