@@ -177,6 +177,8 @@ class Events:
         """A number of an event means something only within the same run."""
         self.counts: Counter[tuple[Kind, str, str]] = Counter()
         """How many there were of each kind, exporter and peer."""
+        self.missed = 0
+        """How many events those who wait for them were too slow for, all of them together."""
         self._kept: deque[Event] = deque(maxlen=kept)
         self._change = threading.Condition()
         self._last = 0
@@ -256,7 +258,9 @@ class Events:
                 self._change.wait_for(lambda: self._closed or self._last > number, seconds)
             finally:
                 self._waiting -= 1
-            return self._after(number, limit)
+            batch = self._after(number, limit)
+            self.missed += batch.missed
+            return batch
 
     def _after(self, number: int, limit: int) -> Batch:
         number = min(max(number, 0), self._last)

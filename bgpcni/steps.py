@@ -1,4 +1,4 @@
-"""Measures how long each step of a call takes, for the metrics and the benchmark. Without an observer it costs nothing.
+"""Measures how long each step of a call takes, for metrics, traces and tests. Without an observer it costs nothing.
 
 A step is marked at its function, so that the transaction does not mention it.
 """
@@ -14,13 +14,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Observer = Callable[[str, float], None]
 
-_observer: Observer | None = None
+_observers: tuple[Observer, ...] = ()
 
 
-def observe(observer: Observer | None) -> None:
-    """From now on call `observer(step, seconds)` for every step, in the thread that has taken it."""
-    global _observer
-    _observer = observer
+def observe(observer: Observer) -> None:
+    """From now on call `observer(step, seconds)` as well for every step, in the thread that has taken it."""
+    global _observers
+    _observers = (*_observers, observer)
 
 
 def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -29,14 +29,16 @@ def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def mark(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def timed(*args: P.args, **kwargs: P.kwargs) -> R:
-            observer = _observer
-            if observer is None:
+            observers = _observers
+            if not observers:
                 return function(*args, **kwargs)
             began = time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
-                observer(name, time.perf_counter() - began)
+                seconds = time.perf_counter() - began
+                for observer in observers:
+                    observer(name, seconds)
 
         return timed
 

@@ -25,6 +25,7 @@ from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.dataplane.dataplane import TableCounts
 from bgpcni.dataplane.guard import HARMFUL
+from bgpcni.events import Events, Kind
 from bgpcni.exporter import Peer, Process
 from bgpcni.model import Address, Attachment, ExporterUse, IpamRecord, Pod, State
 from bgpcni.node.node import Node
@@ -45,6 +46,12 @@ class Speaking(Memory):
 
     def process(self) -> Process:
         return Process(0, 3)
+
+
+class Sending:
+    """Traces are asked for."""
+
+    counts = figures.SpanCounts(6, {"queue": 0, "receiver": 2})
 
 
 class Learning:
@@ -79,8 +86,10 @@ def node(tmp_path: Path, census: Census, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(catalog, "load", lambda kind: Speaking)
     store = Store(tmp_path / "data", tmp_path / "run", census)
     nudges = Nudges()
-    convergence = Convergence(FACTS, nudges)
-    node = Node(store, AgentConfig(default_exporters=("memory",)), FACTS, convergence, nudges, Learning())  # type: ignore[arg-type]
+    events = Events()
+    convergence = Convergence(FACTS, nudges, events=events)
+    config = AgentConfig(default_exporters=("memory",))
+    node = Node(store, config, FACTS, convergence, nudges, Learning(), None, events)  # type: ignore[arg-type]
     convergence.start()
     yield node
     convergence.stop()
@@ -105,10 +114,12 @@ def test_a_scrape_tells_of_everything(node: Node, census: Census, monkeypatch: p
     node.amiss = {"run-dir": "it is gone"}
     node.convergence.want(up)
     assert node.convergence.wait_quiet(30) == []
+    for kind in (Kind.SESSION_DOWN, Kind.SESSION_DOWN, Kind.SESSION_UP):
+        node.events.emit(kind, exporter="memory", peer="192.0.2.9")
     monkeypatch.setattr(Store, "all", None)
     monkeypatch.setattr(Store, "find", None)
     monkeypatch.setattr(Node, "netlink", None)
-    found = values(Gauges(node, census))
+    found = values(Gauges(node, census, Sending()))
     expected: dict[tuple[str, ...], float] = {
         ("bgpcni_attachments", "net", "up"): 1, ("bgpcni_attachments", "net", "gone"): 1,
         ("bgpcni_attachments", "net", "adding"): 0, ("bgpcni_attachments", "other", "leaving"): 1,
@@ -122,9 +133,12 @@ def test_a_scrape_tells_of_everything(node: Node, census: Census, monkeypatch: p
         ("bgpcni_bgp_session_since_seconds", "memory", "192.0.2.9"): 1769860800,
         ("bgpcni_bgp_session_routes", "received", "memory", "192.0.2.9"): 7,
         ("bgpcni_speaker_up", "memory"): 0, ("bgpcni_speaker_starts_total", "memory"): 3,
+        ("bgpcni_bgp_session_flaps_total", "memory", "192.0.2.9"): 2, ("bgpcni_events_total", "session-up"): 1,
+        ("bgpcni_events_total", "orphan"): 0, ("bgpcni_events_missed_total",): 0,
         ("bgpcni_learned_routes", "vni 5001"): 10, ("bgpcni_datapath_entries", "failed", "vni 5001"): 1,
         ("bgpcni_learned_routes_refused", HARMFUL[0]): 4, ("bgpcni_learned_routes_refused", HARMFUL[1]): 0,
         ("bgpcni_queue_length", "learned"): 5, ("bgpcni_queue_length", "reconcile"): 0,
+        ("bgpcni_trace_spans_exported_total",): 6, ("bgpcni_trace_spans_dropped_total", "receiver"): 2,
         ("bgpcni_problem", "run-dir"): 1, ("bgpcni_drained",): 0,
     }  # fmt: skip
     assert {name: found.get(name) for name in expected} == expected
@@ -154,7 +168,7 @@ def test_each_attachment_has_a_line_in_every_format(node: Node, census: Census) 
     """Hostile names of pods are labels like others. A line that has not changed is not written again."""
     hostile = Pod(namespace='a"b\\c', name="x\ny")
     node.store.put(State.UP, attachment(node, pod=hostile))
-    gauges = Gauges(node, census)
+    gauges = Gauges(node, census, Sending())
     registry = CollectorRegistry()
     registry.register(gauges)
     lines = AttachmentLines(gauges)

@@ -12,7 +12,7 @@ import pytest
 
 from bgpcni import locks
 from bgpcni.agent import agent as module
-from bgpcni.agent.agent import Running, Unmeasured
+from bgpcni.agent.agent import Running, Unmeasured, Untraced
 from bgpcni.cluster.peers import Wish
 from bgpcni.config.agent import AgentConfig, NeighborTable, load
 from bgpcni.convergence import catalog
@@ -58,7 +58,7 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
     config = load(file)
     store = Store(Path(config.data_dir), Path(config.run_dir))
     writers = locks.WriterLocks(store.run_fd, store.data_fd)
-    running = Running(file, tmp_path / "agent.sock", config, store, writers, Unmeasured())
+    running = Running(file, tmp_path / "agent.sock", config, store, writers, Unmeasured(), Untraced())
     item = Attachment(
         boot_id=running.node.boot_id, network="net", container_id="c1", ifname="eth0", netns="/x", since="now",
         chained=True, addresses=(Address(address="10.1.2.3/24"),),

@@ -51,6 +51,8 @@ def test_a_slow_reader_is_told_what_it_missed() -> None:
     events.routes("exabgp", [Turn(Kind.ROUTE_ANNOUNCED, route())] * 10_000)
     batch = events.after(3)
     assert (batch.missed, batch.events[0].number, batch.last) == (9987, 9991, 10_000)
+    assert events.missed == 0  # it did not wait
+    assert (events.wait(3, 0.0).missed, events.missed) == (9987, 9987)
     assert events.counts[Kind.ROUTE_ANNOUNCED, "exabgp", ""] == 10_000
 
 

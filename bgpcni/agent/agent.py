@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 import threading
 import time
@@ -27,7 +28,7 @@ from bgpcni.agent.watch import Look, Watch
 from bgpcni.agent.worker import Worker
 from bgpcni.census import Census
 from bgpcni.cni.environment import Command
-from bgpcni.config.agent import AgentConfig, ClusterTable, load
+from bgpcni.config.agent import AgentConfig, ClusterTable, TracingTable, load
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Reached
 from bgpcni.convergence.convergence import Convergence
@@ -47,9 +48,11 @@ from bgpcni.store import Store
 
 if TYPE_CHECKING:
     from bgpcni.agent.metrics import Measures
+    from bgpcni.agent.tracing import Tracing
     from bgpcni.cluster.duties import Duties
     from bgpcni.cluster.member import Member
     from bgpcni.cluster.peers import Wish
+    from bgpcni.cluster.store import Store as ClusterStore
 
 log = logging.getLogger(__name__)
 WORKER_SECONDS = 10.0
@@ -96,7 +99,8 @@ class Agent:
         store.recycle()
         signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         measures = _measures(self._metrics, census, beyond_loopback=self._beyond_loopback)
-        Running(self._config_path, self._socket_path, config, store, writers, measures).run(signals)
+        tracing = _tracing(config)
+        Running(self._config_path, self._socket_path, config, store, writers, measures, tracing).run(signals)
         writers.release()
 
 
@@ -111,6 +115,7 @@ class Running:
         store: Store,
         writers: locks.WriterLocks,
         measures: Measures | Unmeasured,
+        tracing: Tracing | Untraced,
     ) -> None:
         self._config_path = config_path
         self._socket_path = socket_path
@@ -119,16 +124,22 @@ class Running:
         self._applied = True
         """What was last read of agent.toml is in force."""
         self._next_hops_due = time.monotonic() + NEXT_HOP_SECONDS
-        self._cluster = _cluster(config)
+        self._cluster = _cluster(config, measures.store)
         self._generation = self._cluster.generation
         self._follow_due = 0.0
         known, self._unfit = self._resolve(config)
         """What the cluster asks of this node and it cannot do."""
+        self._tracing = tracing
+
+        def announced(exporter: str, route: Announced, reached: Reached) -> None:
+            measures.announced(exporter, route, reached)
+            tracing.announced(exporter, route, reached)
+
         nudges = Nudges()
         inbox = Inbox()
         events = Events()
         convergence = Convergence(
-            known, nudges, spare=store.unreadable, announced=measures.announced, learner=inbox, events=events
+            known, nudges, spare=store.unreadable, announced=announced, learner=inbox, events=events
         )
         self._dataplane = DataPlane(known, config.policy, inbox, convergence.listen)
         amiss: dict[str, str] = {}
@@ -136,7 +147,7 @@ class Running:
         self._journal = Journal(events)
         self.worker = Worker(self.node)
         self._monitor = Monitor(self.worker.link_gone, self.worker.namespace_changed, self.worker.look_at_all)
-        self._server = Server(measures.counted(self.call), self.command)
+        self._server = Server(measures.counted(tracing.traced(self.call)), self.command)
         self._readers = Readers(store, lambda stdin: commands.reply(self, stdin, read_only=True))
         self._standing = Standing(self.node, self._dataplane, self.call)
         self._duties = _duties(self.node, self._standing)
@@ -150,7 +161,7 @@ class Running:
             **self._duties.looks,
         }
         self._watch = Watch(looks, amiss, events)
-        measures.watch(self.node)
+        measures.watch(self.node, tracing)
 
     def run(self, signals: Signals) -> None:
         """Serve until SIGTERM or SIGINT. SIGHUP reloads."""
@@ -158,6 +169,7 @@ class Running:
         self.node.events.emit(Kind.AGENT_STARTED, detail=__version__)
         self._duties.begin()
         self._server.listen(self._socket_path)
+        self._tracing.start()
         self._watch.look()
         self.node.convergence.employ(plan.configured(self.node.agent))
         self._restore()
@@ -187,6 +199,7 @@ class Running:
         self.node.events.close()
         self._readers.close()
         self._server.close()
+        self._tracing.stop()
         self._monitor.stop()
         self.node.nudges.close()
         worker.join(WORKER_SECONDS)
@@ -321,6 +334,8 @@ class Running:
                 raise TryAgain("this node is drained: restart the agent, which reads its configuration anew")
             if (config.run_dir, config.data_dir) != (node.agent.run_dir, node.agent.data_dir):
                 raise TryAgain("run_dir and data_dir cannot change while the agent runs: restart it")
+            if config.tracing != node.agent.tracing:
+                raise TryAgain("tracing cannot change while the agent runs: restart it")
             if _membership(config) != _membership(node.agent):
                 raise TryAgain(f"{_MEMBERSHIP} cannot change while the agent runs: restart it")
             facts.refuse_passwords(config)
@@ -416,14 +431,14 @@ def _duties(node: Node, standing: Standing) -> Alone | Duties:
     return Duties(lambda: node.agent.cluster or ClusterTable(store="kubernetes"), standing, node.boot_id)
 
 
-def _cluster(config: AgentConfig) -> Alone | Member:
+def _cluster(config: AgentConfig, measured: Callable[[ClusterStore], ClusterStore]) -> Alone | Member:
     """The store that has bgpcni's objects. Raises InvalidConfiguration."""
     if config.cluster is None or config.cluster.store == "kubernetes":
         return Alone()
     from bgpcni.cluster.member import Member
     from bgpcni.cluster.stores import open_store
 
-    return Member(config, config.cluster, open_store(config.cluster), facts.default_gateway)
+    return Member(config, config.cluster, measured(open_store(config.cluster)), facts.default_gateway)
 
 
 _MEMBERSHIP = "cluster.store, cluster.node, cluster.etcd, kubeconfig and conf_dir of cluster.kubernetes"
@@ -446,8 +461,47 @@ class Unmeasured:
     def counted(self, call: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
         return call
 
-    def watch(self, node: Node) -> None:
+    def watch(self, node: Node, tracing: Tracing | Untraced) -> None:
         pass
+
+    def store(self, store: ClusterStore) -> ClusterStore:
+        return store
+
+
+class Untraced:
+    """In place of traces when nobody asked for them: their library needs 20 MB."""
+
+    counts = None
+
+    def start(self) -> None:
+        pass
+
+    def traced(self, call: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
+        return call
+
+    def announced(self, exporter: str, route: Announced, reached: Reached) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+def _tracing(config: AgentConfig) -> Untraced | Tracing:
+    """Traces, if agent.toml or the environment asks for them. Raises InvalidConfiguration."""
+    table = config.tracing
+    if table is None and not any(os.environ.get(name) for name in _RECEIVERS):
+        return Untraced()
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return Untraced()
+    try:
+        from bgpcni.agent.tracing import Tracing
+    except ImportError as error:
+        text = f"its library is not installed ({error}): pip install 'bgpcni[otel]'"
+        raise InvalidConfiguration(f"tracing: {text}") from None
+    return Tracing(table or TracingTable())
+
+
+_RECEIVERS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def _measures(where: str | None, census: Census | None, *, beyond_loopback: bool) -> Unmeasured | Measures:

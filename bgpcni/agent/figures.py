@@ -6,8 +6,8 @@ Names follow Prometheus' conventions: base units, `_total` for what only grows, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple, Protocol
 
 
 class Figure(NamedTuple):
@@ -22,6 +22,22 @@ class Figure(NamedTuple):
     def shown(self) -> str:
         """The name in the output; a histogram has `_bucket`, `_sum` and `_count` behind it."""
         return f"{self.name}_total" if self.kind == "counter" else self.name
+
+
+class SpanCounts(NamedTuple):
+    """How many spans were sent, and how many were dropped, by reason."""
+
+    exported: int
+    dropped: Mapping[str, int]
+
+
+class Traces(Protocol):
+    """What sends spans, if anything does."""
+
+    @property
+    def counts(self) -> SpanCounts | None:
+        """How many spans were sent and dropped; None: nobody asked for traces."""
+        ...  # pragma: no cover
 
 
 _E = ("exporter",)
@@ -88,6 +104,9 @@ NODE = (
            "1 for each problem that the agent found by itself, by its code in `status`."),
     Figure("bgpcni_queue_length", "gauge", ("queue",),
            "What waits in the agent: attachments to `reconcile`, events of `learned` routes."),
+    Figure("bgpcni_events", "counter", ("kind",), "Events by kind, as `bgpcni events` shows them."),
+    Figure("bgpcni_events_missed", "counter", (),
+           "Events that a reader of `bgpcni events` was too slow for, counted for each reader."),
     Figure("bgpcni_scrape_duration_seconds", "gauge", (), "How long collecting these metrics took the agent."),
 )  # fmt: skip
 STORE = (

@@ -23,6 +23,7 @@ from bgpcni.convergence.announcer import ROUTE_STATES, Announcer
 from bgpcni.dataplane.dataplane import DataPlane
 from bgpcni.dataplane.guard import HARMFUL
 from bgpcni.errors import CniError
+from bgpcni.events import Events, Kind
 from bgpcni.model import State
 from bgpcni.node.node import Node
 
@@ -42,6 +43,7 @@ _SECTIONS = (
     figures.SPEAKERS,
     figures.SESSIONS,
     figures.LEARNED,
+    figures.TRACES,
 )
 
 
@@ -66,8 +68,8 @@ class _Families:
 class Gauges(Collector):
     """The state of a node. `attachments` are told apart, because their lines are many and change seldom."""
 
-    def __init__(self, node: Node, census: Census) -> None:
-        self._node, self._census = node, census
+    def __init__(self, node: Node, census: Census, tracing: figures.Traces) -> None:
+        self._node, self._census, self._tracing = node, census, tracing
 
     def describe(self) -> Iterator[Metric]:
         """What `collect` may give, so that a scrape can ask for some metrics by name."""
@@ -81,8 +83,12 @@ class Gauges(Collector):
         self._of_attachments(found)
         for name, announcer in self._node.convergence.announcers().items():
             _of_routes(found, name, announcer)
-            _of_sessions(found, name, announcer)
+            _of_sessions(found, name, announcer, self._node.events)
             _of_speaker(found, name, announcer)
+        if (spans := self._tracing.counts) is not None:
+            found.put("bgpcni_trace_spans_exported", spans.exported)
+            for reason, count in spans.dropped.items():
+                found.put("bgpcni_trace_spans_dropped", count, reason)
         if self._node.dataplane is not None:
             _of_learned(found, self._node.dataplane)
         found.put("bgpcni_scrape_duration_seconds", time.perf_counter() - began)
@@ -92,6 +98,12 @@ class Gauges(Collector):
         node = self._node
         found.put("bgpcni_build_info", 1, __version__, platform.python_version())
         found.put("bgpcni_drained", node.drained)
+        kinds = Counter(dict.fromkeys(Kind, 0))
+        for (kind, _, _), count in node.events.counts.copy().items():
+            kinds[kind] += count
+        for kind, count in kinds.items():
+            found.put("bgpcni_events", count, kind)
+        found.put("bgpcni_events_missed", node.events.missed)
         for code in list(node.amiss):
             found.put("bgpcni_problem", 1, code)
         found.put("bgpcni_queue_length", len(node.nudges), "reconcile")
@@ -142,7 +154,7 @@ def _of_routes(found: _Families, name: str, announcer: Announcer) -> None:
     found.put("bgpcni_exporter_failures", announcer.failed_calls, name)
 
 
-def _of_sessions(found: _Families, name: str, announcer: Announcer) -> None:
+def _of_sessions(found: _Families, name: str, announcer: Announcer, events: Events) -> None:
     for peer in announcer.peers():
         found.put("bgpcni_bgp_session_up", peer.state == "Established", name, peer.address, str(peer.asn))
         for state in SESSION_STATES:
@@ -151,6 +163,8 @@ def _of_sessions(found: _Families, name: str, announcer: Announcer) -> None:
             found.put("bgpcni_bgp_session_since_seconds", _epoch(peer.since), name, peer.address)
         found.put("bgpcni_bgp_session_routes", peer.sent, name, peer.address, "sent")
         found.put("bgpcni_bgp_session_routes", peer.received, name, peer.address, "received")
+        ended = events.counts[Kind.SESSION_DOWN, name, peer.address]
+        found.put("bgpcni_bgp_session_flaps", ended, name, peer.address)
 
 
 def _of_speaker(found: _Families, name: str, announcer: Announcer) -> None:

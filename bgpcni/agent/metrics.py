@@ -28,6 +28,8 @@ from bgpcni.node.node import Node
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from bgpcni.cluster.store import Store
+
 log = logging.getLogger(__name__)
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -46,6 +48,8 @@ _REQUESTS = _counter("bgpcni_cni_requests")
 _DURATION = _histogram("bgpcni_cni_request_duration_seconds")
 _STEP = _histogram("bgpcni_cni_step_duration_seconds")
 _ANNOUNCE = _histogram("bgpcni_announce_latency_seconds")
+_STORE = _histogram("bgpcni_store_request_duration_seconds")
+_STORE_ERRORS = _counter("bgpcni_store_request_errors")
 _COMMANDS = frozenset(["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"])
 
 
@@ -86,12 +90,24 @@ class Measures:
             log.warning("the metrics on %s can be read by anybody who reaches it, without a password", where)
         steps.observe(lambda step, seconds: _STEP.labels(step).observe(seconds))
 
-    def watch(self, node: Node) -> None:
-        """From now on the metrics include the state of this node."""
+    def watch(self, node: Node, traces: figures.Traces) -> None:
+        """From now on the metrics include the state of this node, and how many spans were sent."""
         node.store.count()
-        gauges = Gauges(node, self._census)
+        gauges = Gauges(node, self._census, traces)
         REGISTRY.register(gauges)
         self._server.set_app(_with_attachments(make_wsgi_app(disable_compression=True), AttachmentLines(gauges)))
+
+    def store(self, store: Store) -> Store:
+        """The cluster's store, with its requests counted and timed."""
+        from bgpcni.cluster.measured import Measured
+
+        return Measured(store, self._asked)
+
+    def _asked(self, operation: str, seconds: float | None, reason: str) -> None:
+        if seconds is not None:
+            _STORE.labels(operation).observe(seconds)
+        if reason:
+            _STORE_ERRORS.labels(operation, reason).inc()
 
     def announced(self, exporter: str, route: Announced, reached: Reached) -> None:
         """A route was announced for the first time."""

@@ -297,6 +297,15 @@ def _endpoint(value: str) -> str:
     return value
 
 
+def _receiver(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"{value!r} is not the address of an OTLP receiver such as http://127.0.0.1:4318")
+    if parts.path.rstrip("/").endswith("/v1/traces"):
+        raise ValueError(f"{value!r}: leave out /v1/traces, it is appended")
+    return value
+
+
 def _key_prefix(value: str) -> str:
     if not re.fullmatch(r"(/[-A-Za-z0-9_.]+)+/?", value):
         raise ValueError(f"{value!r} is not a prefix of keys such as /bgpcni/v1alpha1")
@@ -337,6 +346,16 @@ class ClusterTable(Table):
         return self
 
 
+class TracingTable(Table):
+    """`[tracing]`: where spans go, by OTLP over HTTP. Absent values are those of the OTEL_* variables.
+
+    `ratio`: the share of calls that are traced, from 0 to 1.
+    """
+
+    endpoint: Annotated[str, AfterValidator(_receiver)] | None = None
+    ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
 class AgentConfig(Table):
     """The whole file. `orphan_grace`: seconds."""
 
@@ -349,6 +368,7 @@ class AgentConfig(Table):
     networks: dict[str, NetworkTable] = Field(default_factory=dict)
     policy: PolicyTable = Field(default_factory=PolicyTable.model_construct)
     cluster: ClusterTable | None = None
+    tracing: TracingTable | None = None
 
 
 def load(path: Path) -> AgentConfig:

@@ -54,14 +54,14 @@ class Failures:
         """Note that an ADD with these CNI variables and this stdin was answered with the error on `stdout`."""
         error = json.loads(stdout)
         failure = Failure(
-            network=_network(stdin)[:LONGEST],
+            network=network_named_by(stdin)[:LONGEST],
             container_id=variables.get("CNI_CONTAINERID", "")[:LONGEST],
             ifname=variables.get("CNI_IFNAME", "")[:LONGEST],
             at=clock.now(),
             code=error["code"],
             msg=error["msg"][:LONGEST],
             details=error.get("details", "")[:LONGEST],
-            pod=_pod(variables.get("CNI_ARGS", "")),
+            pod=pod_named_by(variables.get("CNI_ARGS", "")),
         )
         key = failure.network, failure.container_id, failure.ifname
         with self._lock:
@@ -86,7 +86,8 @@ class Failures:
             return [failure for failure in self._last.values() if failure.names(what)]
 
 
-def _network(stdin: bytes) -> str:
+def network_named_by(stdin: bytes) -> str:
+    """The network of a call that may have failed; "" where not even that can be read."""
     try:
         name = json.loads(stdin)["name"]
     except (ValueError, RecursionError, KeyError, TypeError):
@@ -94,7 +95,8 @@ def _network(stdin: bytes) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _pod(args: str) -> Pod | None:
+def pod_named_by(args: str) -> Pod | None:
+    """The pod of a call that may have failed, from its CNI_ARGS."""
     try:
         return pod_of(parse_args(args))
     except CniError:
