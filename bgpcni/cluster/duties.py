@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bgpcni.cluster import network
-from bgpcni.cluster.kubernetes import NODES, STRATEGIC, Api, Key, Mirror, Object, Trouble
+from bgpcni.cluster.kubernetes import NODES, STRATEGIC, Api, Mirror, Object, Trouble
 from bgpcni.cluster.names import node_name
 from bgpcni.cluster.pause import Pause
+from bgpcni.cluster.store import Key
 from bgpcni.config.agent import ClusterTable, KubernetesTable
 from bgpcni.errors import CniError
 

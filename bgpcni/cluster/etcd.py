@@ -20,7 +20,7 @@ from etcd3gw.client import Etcd3Client
 from etcd3gw.exceptions import Etcd3Exception
 
 from bgpcni.cluster.objects import Object, Path, parse
-from bgpcni.cluster.store import Change, Conflict, Kept, Listing, Store, TooOld, Trouble
+from bgpcni.cluster.store import Change, Conflict, Kept, Listing, Progress, Store, TooOld, Trouble
 from bgpcni.config.agent import EtcdTable
 from bgpcni.errors import InvalidConfiguration
 
@@ -44,7 +44,7 @@ class Etcd(Store):
 
     # ---------------------------------------------------------------- the contract
 
-    def list(self) -> Listing:
+    def list(self) -> Listing[Kept]:
         answer = self._post("kv/range", _below(self._prefix + "/"))
         items: dict[Path, Kept] = {}
         broken: dict[Path, str] = {}
@@ -79,7 +79,7 @@ class Etcd(Store):
         if not self._swapped(compare, operation):
             raise Conflict(f"{' '.join(path)} does not exist, or was changed meanwhile")
 
-    def watch(self, revision: str) -> Iterator[Change | None]:
+    def watch(self, revision: str) -> Iterator[Change[Kept] | Progress]:
         create = _below(self._prefix + "/") | {"start_revision": str(int(revision) + 1), "progress_notify": True}
         stream = self._tried(lambda client: self._opened(client, create))
         try:
@@ -95,8 +95,8 @@ class Etcd(Store):
                 if result.get("canceled"):
                     raise Trouble(f"etcd: the watch was cancelled: {result.get('cancel_reason', 'no reason given')}")
                 events = result.get("events", ())
-                if not events:
-                    yield None
+                if not events:  # what it says of its revision is complete, but where the watch was only accepted
+                    yield Progress("" if result.get("created") else str(result["header"]["revision"]))
                 revisions = [int(event["kv"]["mod_revision"]) for event in events]
                 for event, its, after in zip(events, revisions, [*revisions[1:], 0], strict=False):
                     # a transaction is done with its last change only: who begins again before that sees all of it
@@ -140,7 +140,7 @@ class Etcd(Store):
             raise InvalidConfiguration(f"{where}: the value is {' '.join(found.path)}")
         return Kept(found, str(pair["mod_revision"]))
 
-    def _change(self, event: dict[str, Any], revision: str) -> Change | None:
+    def _change(self, event: dict[str, Any], revision: str) -> Change[Kept] | None:
         pair = event["kv"]
         path = self._path(pair)
         if path is None:

@@ -1,4 +1,4 @@
-"""The Kubernetes API as a client: reads and patches of objects, and mirrors of them that follow the server's changes.
+"""The Kubernetes API as a client: it reads and changes objects, and mirrors of them follow the server's changes.
 
 lightkube finds the server and says who we are (kubeconfig, service account, token files that are replaced while we
 run). Alone it costs 24 MB and 95 ms, the official client 36 MB and 160 ms; in the agent it is 11 MB. Its own watch is
@@ -9,11 +9,12 @@ Nothing here knows what the objects are for.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import logging
+import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +26,13 @@ from lightkube.config.kubeconfig import SERVICE_ACCOUNT, KubeConfig
 from lightkube.core.exceptions import ConfigError
 
 from bgpcni import __version__
+from bgpcni.cluster import store
+from bgpcni.cluster.follower import Follower
 from bgpcni.cluster.pause import Pause, chance
+from bgpcni.cluster.store import Key
 from bgpcni.errors import InvalidConfiguration
 
-log = logging.getLogger(__name__)
-
 Object = dict[str, Any]
-Key = tuple[str, str]
-"""Namespace ("" for none) and name."""
 
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 20.0
 SILENT_SECONDS = 100.0
@@ -42,17 +42,18 @@ WATCH_SECONDS = (240, 360)
 PAGE = 500
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 
 
-class Trouble(Exception):
-    """The server could not be asked, or said no. `code`: HTTP's, 0 without an answer. `after`: seconds it asked for."""
+class Trouble(store.Trouble):
+    """The server could not be asked, or said no. `code`: HTTP's, 0 without an answer."""
 
     def __init__(self, message: str, code: int = 0, reason: str = "", after: float = 0.0) -> None:
-        super().__init__(message)
-        self.code, self.reason, self.after = code, reason, after
+        super().__init__(message, after=after)
+        self.code, self.reason = code, reason
 
 
-class Gone(Trouble):
+class Gone(Trouble, store.TooOld):
     """410: the server does not know that revision any more."""
 
 
@@ -86,14 +87,6 @@ class Event:
         return str(self.object["metadata"]["resourceVersion"])
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """All objects of a selection at one revision."""
-
-    revision: str
-    items: dict[Key, Object]
-
-
 def key_of(item: Object) -> Key:
     metadata = item["metadata"]
     return metadata.get("namespace", ""), metadata["name"]
@@ -115,34 +108,48 @@ class Api:
         return self._asked("GET", resource.path(name))
 
     def patch(
-        self, resource: Resource, name: str, body: Object, media: str = MERGE, *, subresource: str = ""
+        self, resource: Resource, name: str, body: Object | list[Object], media: str = MERGE, *, subresource: str = ""
     ) -> Object:
         """Change an object; the object as it is then. With a `metadata.resourceVersion` that is stale: 409."""
         path = resource.path(name, subresource)
         params = {"fieldManager": "bgpcni"}
         return self._asked("PATCH", path, params=params, content=json.dumps(body), headers={"Content-Type": media})
 
-    def list(self, resource: Resource, *, fields: str = "", labels: str = "") -> Listing:
+    def create(self, resource: Resource, body: Object) -> Object:
+        """The object as it is then; 409 AlreadyExists where there is one of that name."""
+        params = {"fieldManager": "bgpcni"}
+        content, headers = json.dumps(body), {"Content-Type": "application/json"}
+        return self._asked("POST", resource.path(), params=params, content=content, headers=headers)
+
+    def delete(self, resource: Resource, name: str, revision: str | None = None) -> None:
+        """`revision`: only if it still has this one, else 409."""
+        body: Object = {"kind": "DeleteOptions", "apiVersion": "v1"}
+        if revision is not None:
+            body["preconditions"] = {"resourceVersion": revision}
+        headers = {"Content-Type": "application/json"}
+        self._asked("DELETE", resource.path(name), content=json.dumps(body), headers=headers)
+
+    def list(self, resource: Resource, *, fields: str = "", labels: str = "") -> store.Listing[Object]:
         """All of the selection, page by page, at one revision."""
         try:
             return self._list(resource, _selected(fields, labels) | {"limit": str(PAGE)})
         except Gone:  # between two pages: then all at once
             return self._list(resource, _selected(fields, labels))
 
-    def _list(self, resource: Resource, params: dict[str, str]) -> Listing:
+    def _list(self, resource: Resource, params: dict[str, str]) -> store.Listing[Object]:
         items: dict[Key, Object] = {}
         while True:
             answer = self._asked("GET", resource.path(), params=params)
             items |= {key_of(item): item for item in answer["items"]}
             token = answer["metadata"].get("continue")
             if not token:
-                return Listing(answer["metadata"]["resourceVersion"], items)
+                return store.Listing(answer["metadata"]["resourceVersion"], items)
             params = params | {"continue": token}
 
     def watch(
-        self, resource: Resource, revision: str, begun: Callable[[], None], *, fields: str = "", labels: str = ""
-    ) -> Iterator[Event]:
-        """What happens after `revision`, until the server ends it; `begun` is called once it has accepted.
+        self, resource: Resource, revision: str, ending: Ending, *, fields: str = "", labels: str = ""
+    ) -> Iterator[Event | None]:
+        """What happens after `revision`, until the server or `ending` ends it; first None, once it is accepted.
 
         Raises Trouble, Gone for a revision too old.
         """
@@ -151,11 +158,14 @@ class Api:
             "watch": "true", "resourceVersion": revision, "allowWatchBookmarks": "true", "timeoutSeconds": lasting,
         }  # fmt: skip
         try:
-            with self._http.stream("GET", resource.path(), params=params, timeout=self._silent) as answer:
+            with (
+                self._http.stream("GET", resource.path(), params=params, timeout=self._silent) as answer,
+                ending.of(answer),
+            ):
                 if answer.status_code != 200:
                     answer.read()
                     raise _refused(answer)
-                begun()
+                yield None
                 yield from events(answer.iter_bytes())
         except (httpx2.HTTPError, ConfigError, OSError) as error:
             raise Trouble(_said(error)) from error
@@ -249,10 +259,79 @@ def _first(error: Exception) -> str:
     return (f"{text} is missing" if isinstance(error, KeyError) else text).splitlines()[0]
 
 
-# ---------------------------------------------------------------- mirrors
+# ---------------------------------------------------------------- what is followed
 
 
-class Mirror:
+class Ending:
+    """Ends streams that other threads read."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._over = False
+
+    @property
+    def over(self) -> bool:
+        return self._over
+
+    @contextmanager
+    def of(self, answer: httpx2.Response) -> Iterator[None]:
+        """While this answer is read. It ends at once if that was asked for before."""
+        sock: socket.socket = answer.extensions["network_stream"].get_extra_info("socket")
+        with self._lock:
+            self._open.add(sock)
+            if self._over:
+                _shut(sock)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.discard(sock)
+
+    def end(self) -> None:
+        """End them all, and all that begin after this."""
+        with self._lock:
+            self._over = True
+            for sock in self._open:
+                _shut(sock)
+
+
+def _shut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # of TLS too: whoever reads has the end of the stream
+
+
+class Selection:
+    """Objects of one kind, as a source that can be followed."""
+
+    def __init__(self, api: Api, resource: Resource, *, fields: str = "", labels: str = "") -> None:
+        self._api, self.resource = api, resource
+        self._selected = {"fields": fields, "labels": labels}
+        self._ending = Ending()
+
+    def list(self) -> store.Listing[Object]:
+        return self._api.list(self.resource, **self._selected)
+
+    def watch(self, revision: str) -> Iterator[store.Change[Object] | store.Progress]:
+        for event in self._api.watch(self.resource, revision, self._ending, **self._selected):
+            if event is None:
+                yield store.Progress()
+            elif event.type == "BOOKMARK":
+                yield store.Progress(event.revision)
+            else:
+                item = None if event.type == "DELETED" else event.object
+                yield store.Change(key_of(event.object), item, event.revision)
+
+    @property
+    def closed(self) -> bool:
+        return self._ending.over
+
+    def close(self) -> None:
+        """End the watch, in whatever thread; the Api stays open."""
+        self._ending.end()
+
+
+class Mirror(Follower[Object]):
     """This process's copy of a selection of objects, kept up to date by a thread that runs `run`.
 
     `objects` and `trouble` may be read by any thread. `changed` is told the keys of what may differ from before.
@@ -268,75 +347,9 @@ class Mirror:
         labels: str = "",
         pause: Pause | None = None,
     ) -> None:
-        self._api, self._resource, self._changed = api, resource, changed
-        self._selection = {"fields": fields, "labels": labels}
-        self._revision = ""
-        self._pause = pause or Pause()
-        self._stopped = threading.Event()
-        self.objects: Mapping[Key, Object] = {}
-        self.synced = False
-        """Whether all objects have been listed since the start."""
-        self.trouble = ""
-        """Why it may be behind the server, "" while it follows."""
+        selection = Selection(api, resource, fields=fields, labels=labels)
+        super().__init__(selection, changed, name=resource.plural, pause=pause or Pause())
 
-    def run(self) -> None:
-        """Follow the server until `stop`."""
-        while not self._stopped.is_set():
-            self.once()
-
-    def stop(self) -> None:
-        """Not at once where it waits for the server, which `Api.close` ends; it is a thread that nobody waits for."""
-        self._stopped.set()
-
-    def once(self) -> None:
-        """List if need be, then one watch to its end; where that fails, what is known stays, after a pause."""
-        started = time.monotonic()
-        told = False
-        wait = 0.0
-        try:
-            if not self._revision:
-                self._list()
-            for event in self._api.watch(self._resource, self._revision, self._follows, **self._selection):
-                told = True
-                self._pause.over()
-                self._take(event)
-                if self._stopped.is_set():
-                    return
-            if not told and time.monotonic() - started < 1.0:  # a server that ends each watch at once
-                wait = self._pause.seconds()
-        except Gone as trouble:
-            log.info("%s: %s: listing anew", self._resource.plural, trouble)
-            self._revision = ""
-            wait = self._pause.seconds(trouble.after) if not told else 0.0
-        except Trouble as trouble:
-            if self.trouble != str(trouble):
-                log.log(logging.INFO if told else logging.WARNING, "%s: %s", self._resource.plural, trouble)
-            self.trouble = str(trouble)
-            wait = self._pause.seconds(trouble.after)
-        except Exception as error:  # whoever was told of the change failed: all is listed and told again
-            log.exception("%s", self._resource.plural)
-            self._revision, self.trouble = "", repr(error)
-            wait = self._pause.seconds()
-        self._stopped.wait(wait)
-
-    def _follows(self) -> None:
-        if self.trouble:
-            log.info("%s: following the API server again", self._resource.plural)
-        self.trouble = ""
-
-    def _list(self) -> None:
-        listing = self._api.list(self._resource, **self._selection)
-        before, self.objects = self.objects, listing.items
-        self._revision, self.synced, self.trouble = listing.revision, True, ""
-        different = {key for key in before.keys() | listing.items.keys() if before.get(key) != listing.items.get(key)}
-        if different:
-            self._changed(different)
-
-    def _take(self, event: Event) -> None:
-        """The copy is replaced, never changed: whoever reads it reads one state."""
-        if event.type != "BOOKMARK":
-            key = key_of(event.object)
-            left = {name: item for name, item in self.objects.items() if name != key}
-            self.objects = left if event.type == "DELETED" else left | {key: event.object}
-            self._changed({key})
-        self._revision = event.revision
+    @property
+    def objects(self) -> Mapping[Key, Object]:
+        return self.items

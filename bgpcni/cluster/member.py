@@ -51,7 +51,7 @@ class Member:
         self.epoch, objects = self._read()
         self.pictures.put(objects)
         self._config = config
-        self._follower = Follower(store, self._changed)
+        self._follower = Follower(store, self._changed, name="the cluster's store")
         self._gateways: tuple[str | None, ...] = ()
         self._registered = self._followed = False
         self._away = self._disputed = self._unkept = ""

@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_network
 from itertools import combinations
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 
 from bgpcni.cluster.selectors import AnySelector, Labels
@@ -51,14 +51,23 @@ def _range(value: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(object_name)]
-RouterId = Annotated[str, AfterValidator(_router_id)]
+RouterId = Annotated[str, AfterValidator(_router_id), WithJsonSchema({"type": "string", "format": "ipv4"})]
 AddressRange = Annotated[str, AfterValidator(_range)]
+Address = Annotated[IpText, WithJsonSchema({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]})]
+_CIDR = {"type": "string", "format": "cidr"}
 
 
 class Part(BaseModel):
     """A part of an object: frozen, unknown keys refused, spelt in camelCase."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+
+
+def _rules(*rules: tuple[str, str]) -> ConfigDict:
+    """What an API server checks by itself, as a validator below does here: rules in CEL, and what they say."""
+    return ConfigDict(
+        json_schema_extra={"x-kubernetes-validations": [{"rule": rule, "message": text} for rule, text in rules]}
+    )
 
 
 class Metadata(BaseModel):
@@ -77,7 +86,7 @@ class Metadata(BaseModel):
 class BGPNodeSpec(Part):
     """A node as its agent describes it. `epoch` is new each time the node begins without its data."""
 
-    addresses: tuple[IpText, ...] = ()
+    addresses: tuple[Address, ...] = ()
     asn: Asn | None = None
     router_id: RouterId | None = Field(default=None, alias="routerID")
     epoch: str = ""
@@ -105,8 +114,24 @@ WAYS = ("address", "gateway", "interface", "peerSelector")
 class BGPPeerSpec(Part):
     """A neighbour of the nodes that `nodeSelector` selects, found in exactly one of four ways."""
 
+    model_config = _rules(
+        (
+            "(has(self.address) ? 1 : 0) + (has(self.gateway) && self.gateway ? 1 : 0)"
+            " + (has(self.interface) ? 1 : 0) + (has(self.peerSelector) ? 1 : 0) == 1",
+            f"exactly one of {', '.join(WAYS)} must be given",
+        ),
+        (
+            "!(has(self.passwordSecret) && has(self.passwordFile))",
+            "passwordSecret and passwordFile exclude each other",
+        ),
+        (
+            "!(has(self.ttlSecurity) && self.ttlSecurity && has(self.multihop))",
+            "ttlSecurity and multihop exclude each other",
+        ),
+    )
+
     node_selector: AnySelector | None = Field(default=None, alias="nodeSelector")
-    address: IpText | None = None
+    address: Address | None = None
     gateway: bool = False
     interface: LinkName | None = None
     peer_selector: AnySelector | None = Field(default=None, alias="peerSelector")
@@ -118,7 +143,7 @@ class BGPPeerSpec(Part):
     password_file: PathText | None = Field(default=None, alias="passwordFile")
     passive: bool = False
     port: Annotated[int, Field(ge=1, le=65535)] = 179
-    local_address: IpText | None = Field(default=None, alias="localAddress")
+    local_address: Address | None = Field(default=None, alias="localAddress")
     local_asn: Asn | None = Field(default=None, alias="localASN")
     multihop: Annotated[int, Field(ge=1, le=255)] | None = None
     exporter: str | None = None
@@ -155,7 +180,7 @@ class IPPoolSpec(Part):
     `static`: ranges that are never in a node's block; each of their addresses is claimed singly in the store.
     """
 
-    cidrs: Annotated[Prefixes, Field(min_length=1)]
+    cidrs: Annotated[Prefixes, Field(min_length=1), WithJsonSchema({"type": "array", "items": _CIDR, "minItems": 1})]
     block_size: BlockSize = Field(default=BlockSize(), alias="blockSize")
     node_selector: AnySelector | None = Field(default=None, alias="nodeSelector")
     static: tuple[AddressRange, ...] = ()
@@ -190,7 +215,7 @@ def ends(text: str) -> tuple[Any, Any]:
 class IPBlockSpec(Part):
     """A block that a node has claimed, or one address of a pool's `static` ranges. Made by nodes, never by hand."""
 
-    cidr: str
+    cidr: Annotated[str, WithJsonSchema(_CIDR)]
     pool: Name
     node: Name
     epoch: str = ""
@@ -216,6 +241,8 @@ class Match(Part):
 class Setting(Part):
     """What a policy sets. Lists of several policies join, single values are those of the last one by name."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
     communities: Communities = ()
     local_preference: Number32 | None = Field(default=None, alias="localPreference")
     med: Number32 | None = None
@@ -238,10 +265,12 @@ class RoutePolicySpec(Part):
 
 
 class Object(BaseModel):
-    """Base of the objects."""
+    """Base of the objects. `columns`: what `kubectl get` shows besides name and age, by JSON path."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
     made_by_nodes: ClassVar[bool] = False
+    plural: ClassVar[str]
+    columns: ClassVar[Mapping[str, str]] = {}
 
     api_version: Literal["bgpcni.dev/v1alpha1"] = Field(default="bgpcni.dev/v1alpha1", alias="apiVersion")
     kind: str
@@ -262,27 +291,49 @@ class Object(BaseModel):
 
 class BGPNode(Object):
     made_by_nodes: ClassVar[bool] = True
+    plural: ClassVar[str] = "bgpnodes"
+    columns: ClassVar[Mapping[str, str]] = {
+        "ASN": ".spec.asn",
+        "Router ID": ".spec.routerID",
+        "Addresses": ".spec.addresses",
+        "Sessions": ".status.sessions",
+        "Since": ".status.since",
+        "Version": ".spec.version",
+    }
     kind: Literal["BGPNode"] = "BGPNode"
     spec: BGPNodeSpec = BGPNodeSpec()
 
 
 class BGPPeer(Object):
+    plural: ClassVar[str] = "bgppeers"
+    columns: ClassVar[Mapping[str, str]] = {
+        "Address": ".spec.address",
+        "Gateway": ".spec.gateway",
+        "Interface": ".spec.interface",
+        "ASN": ".spec.asn",
+    }
     kind: Literal["BGPPeer"] = "BGPPeer"
     spec: BGPPeerSpec
 
 
 class IPPool(Object):
+    plural: ClassVar[str] = "ippools"
+    columns: ClassVar[Mapping[str, str]] = {"CIDRs": ".spec.cidrs", "Advertise": ".spec.advertise"}
     kind: Literal["IPPool"] = "IPPool"
     spec: IPPoolSpec
 
 
 class IPBlock(Object):
     made_by_nodes: ClassVar[bool] = True
+    plural: ClassVar[str] = "ipblocks"
+    columns: ClassVar[Mapping[str, str]] = {"CIDR": ".spec.cidr", "Pool": ".spec.pool", "Node": ".spec.node"}
     kind: Literal["IPBlock"] = "IPBlock"
     spec: IPBlockSpec
 
 
 class RoutePolicy(Object):
+    plural: ClassVar[str] = "routepolicies"
+    columns: ClassVar[Mapping[str, str]] = {"Networks": ".spec.match.networks", "Communities": ".spec.set.communities"}
     kind: Literal["RoutePolicy"] = "RoutePolicy"
     spec: RoutePolicySpec
 
@@ -293,7 +344,7 @@ KINDS: dict[str, type[Object]] = {kind.__name__: kind for kind in (BGPNode, BGPP
 def kind_of(word: str) -> type[Object]:
     """The kind that somebody typed, in any case, also in the plural. Raises InvalidConfiguration."""
     for name, kind in KINDS.items():
-        if word.lower() in (name.lower(), name.lower() + "s", name.lower().removesuffix("y") + "ies"):
+        if word.lower() in (name.lower(), kind.plural):
             return kind
     raise InvalidConfiguration(f"kind: {word!r} is none of {', '.join(KINDS)}")
 

@@ -67,7 +67,13 @@ class Requirement(BaseModel):
 class Selector(BaseModel):
     """`matchLabels` and `matchExpressions`, which all have to match; without any, everything matches."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        hide_input_in_errors=True,
+        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},  # an API server keeps a plain mapping
+    )
 
     match_labels: Labels = Field(default_factory=dict, alias="matchLabels")
     match_expressions: tuple[Requirement, ...] = Field(default=(), alias="matchExpressions")

@@ -8,13 +8,29 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 from bgpcni.cluster.objects import Object, Path
 
+V = TypeVar("V")
+Key = tuple[str, str]
+"""Kind and name in a store; namespace and name among Kubernetes' objects of one kind."""
+
 
 class Trouble(Exception):
-    """The store could not be asked, or refused for a reason of its own. What was true before is still true."""
+    """The store could not be asked, or refused for a reason of its own. What was true before is still true.
+
+    `after`: seconds that it asks us to wait.
+    """
+
+    def __init__(self, message: str = "", *, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class Absent(Trouble):
+    """Nobody has prepared this store for our objects yet, so it has none."""
 
 
 class Conflict(Exception):
@@ -34,37 +50,60 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """Everything at one revision. `broken`: what is in the store and is no valid object, with the reason."""
+class Listing(Generic[V]):
+    """Everything at one revision. `broken`: what is there and is no valid object, with the reason."""
 
     revision: str
-    items: Mapping[Path, Kept]
-    broken: Mapping[Path, str]
+    items: Mapping[Key, V]
+    broken: Mapping[Key, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Change(Generic[V]):
     """One object changed at `revision`. `item` is None where it was deleted, or where `broken` says what is wrong."""
 
-    path: Path
-    item: Kept | None
+    path: Key
+    item: V | None
     revision: str
     broken: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A sign of life. `revision`: all that happened up to it has been told; "" where the server does not say."""
+
+    revision: str = ""
+
+
+class Source(Protocol[V]):
+    """What can be followed: a list, then what happens after it. Every method may raise Trouble."""
+
+    def list(self) -> Listing[V]:
+        """Everything."""
+        ...
+
+    def watch(self, revision: str) -> Iterator[Change[V] | Progress]:
+        """Everything that happens after `revision`, in order; a Progress once it is accepted, and now and then.
+
+        It ends when the server ends it. Raises TooOld.
+        """
+        ...
+
+    def close(self) -> None:
+        """End every watch, in whatever thread."""
+        ...
 
 
 class Store(ABC):
     """One cluster's store, as one client. Safe for threads. Every method may raise Trouble."""
 
     @abstractmethod
-    def list(self) -> Listing:
+    def list(self) -> Listing[Kept]:
         """All objects of all kinds."""
 
     @abstractmethod
-    def watch(self, revision: str) -> Iterator[Change | None]:
-        """Everything that happens after `revision`, in order; None now and then, when nothing happens.
-
-        It ends when the server ends it. Raises TooOld.
-        """
+    def watch(self, revision: str) -> Iterator[Change[Kept] | Progress]:
+        """As `Source.watch`."""
 
     @abstractmethod
     def get(self, path: Path) -> Kept | None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 
 from bgpcni.cluster.objects import Object, Path
-from bgpcni.cluster.store import Change, Conflict, Kept, Listing, Store, TooOld, Trouble
+from bgpcni.cluster.store import Change, Conflict, Kept, Listing, Progress, Store, TooOld, Trouble
 
 
 class Table:
@@ -16,7 +16,7 @@ class Table:
         self.moved = threading.Condition()
         self.items: dict[Path, Kept] = {}
         self.broken: dict[Path, str] = {}
-        self.history: list[Change] = []
+        self.history: list[Change[Kept]] = []
         self.revision = self.compacted = self.outages = 0
         self.away = False
 
@@ -47,7 +47,7 @@ class MemoryStore(Store):
     def __init__(self, table: Table) -> None:
         self._table, self._closed = table, False
 
-    def list(self) -> Listing:
+    def list(self) -> Listing[Kept]:
         with self._reached() as table:
             return Listing(str(table.revision), dict(table.items), dict(table.broken))
 
@@ -74,11 +74,11 @@ class MemoryStore(Store):
                 raise Conflict(f"{path} does not exist, or was changed meanwhile")
             table.change(path, None)
 
-    def watch(self, revision: str) -> Iterator[Change | None]:
+    def watch(self, revision: str) -> Iterator[Change[Kept] | Progress]:
         at = int(revision)
         with self._reached() as table:
             outages = table.outages
-        yield None
+        yield Progress()
         while True:
             with table.moved:
                 if at < table.compacted:

@@ -18,7 +18,7 @@ from typing import TypeVar
 import pytest
 
 from bgpcni.cluster.objects import Object, parse
-from bgpcni.cluster.store import Change, Conflict, Store, TooOld, Trouble
+from bgpcni.cluster.store import Change, Conflict, Kept, Store, TooOld, Trouble
 from bgpcni.testing.patience import SECONDS
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class Watching:
     """A watch in a thread of its own; its changes, or what ended it, in order."""
 
     def __init__(self, place: StorePlace, store: Store, revision: str) -> None:
-        self._found: Queue[Change | Exception | None] = Queue()
+        self._found: Queue[Change[Kept] | Exception | None] = Queue()
         self._thread = threading.Thread(
             target=place.call, args=(lambda: self._run(store, revision),), daemon=True, name="watching"
         )
@@ -70,14 +70,14 @@ class Watching:
     def _run(self, store: Store, revision: str) -> None:
         try:
             for change in store.watch(revision):
-                if change is not None:
+                if isinstance(change, Change):
                     self._found.put(change)
         except (TooOld, Trouble) as error:
             self._found.put(error)
         else:
             self._found.put(None)
 
-    def next(self) -> Change | Exception | None:
+    def next(self) -> Change[Kept] | Exception | None:
         try:
             return self._found.get(timeout=SECONDS)
         except Empty:
