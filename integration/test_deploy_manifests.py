@@ -83,11 +83,15 @@ def _compare(value: object, hint: Any, place: str) -> None:
         assert type(value) is hint or numbered, f"{place}: {value!r}"
 
 
-def test_the_agent_may_touch_nodes_and_nothing_else(manifests: list[Document]) -> None:
-    """No Secret, no wildcard, no right to make or delete anything; the speaker has no rights, and no token."""
+def test_the_agent_may_touch_nodes_and_our_objects_alone(manifests: list[Document]) -> None:
+    """No Secret, no wildcard, and what is made or deleted is of our own kinds; the speaker has no rights, and no
+    token."""
     rules = [rule for role in kind(manifests, "ClusterRole") for rule in role["rules"]]
-    assert {resource for rule in rules for resource in rule["resources"]} <= {"nodes", "nodes/status"}
-    assert {verb for rule in rules for verb in rule["verbs"]} <= {"get", "list", "watch", "patch"}
+    built_in = [rule for rule in rules if rule["apiGroups"] != ["bgpcni.dev"]]
+    assert {resource for rule in built_in for resource in rule["resources"]} <= {"nodes", "nodes/status"}
+    assert {verb for rule in built_in for verb in rule["verbs"]} <= {"get", "list", "watch", "patch"}
+    made = {resource for rule in rules for resource in rule["resources"] if {"create", "delete"} & {*rule["verbs"]}}
+    assert made <= {"bgpnodes", "ipblocks"}
     bound = {subject["name"] for one in kind(manifests, "ClusterRoleBinding") for subject in one["subjects"]}
     assert bound <= {"bgpcni-agent"}
     for account in kind(manifests, "ServiceAccount"):
@@ -141,7 +145,7 @@ def test_what_is_referred_to_is_there(manifests: list[Document]) -> None:
         assert name in ("localhost/bgpcni", "localhost/bgpcni-speaker")
         assert tag == __version__
     for document in manifests:
-        if not document["kind"].startswith(("ClusterRole", "Namespace")):
+        if not document["kind"].startswith(("ClusterRole", "Namespace", "CustomResource")):
             assert document["metadata"]["namespace"] == "bgpcni"
 
 

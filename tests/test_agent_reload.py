@@ -355,7 +355,8 @@ def test_what_the_cluster_says_is_taken_up_once(running: Running, monkeypatch: p
     clock = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(Running, "reload", lambda self, *, again: reloads.append(again))
-    cluster = SimpleNamespace(generation=1, wishes=lambda config: [Wish("BGPPeer a", None, "spec.port: no")])
+    wishes = [Wish("BGPPeer a", None, "spec.port: no")]
+    cluster = SimpleNamespace(generation=1, wishes=lambda config: wishes, configured=lambda config: config)
     running._cluster = cluster  # type: ignore[assignment]
     assert running._keep_cluster() == running._keep_cluster() == ""
     assert reloads == [True]

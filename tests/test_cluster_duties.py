@@ -6,14 +6,16 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bgpcni.agent import agent
 from bgpcni.cluster import duties, names, network
-from bgpcni.cluster.duties import TAINT, Duties, node_name
+from bgpcni.cluster.duties import TAINT, Duties
+from bgpcni.cluster.kubernetes import Api
+from bgpcni.cluster.names import node_name
+from bgpcni.cluster.own_node import OwnNode
 from bgpcni.config.agent import AgentConfig, ClusterTable, KubernetesTable
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.testing.patience import until
@@ -61,7 +63,9 @@ class Bench:
             ),
         )  # fmt: skip
         self.time = [1000.0]
-        self.duties = Duties(lambda: self.table, self.agent, "this-boot", lambda: self.time[0])
+        self.api = Api(self.table.kubernetes.kubeconfig)
+        own = OwnNode(self.api, "n1")
+        self.duties = Duties(own, lambda: self.table, self.agent, "this-boot", lambda: self.time[0])
 
     def set(self, **keys: Any) -> None:
         self.table = self.table.model_copy(update={"kubernetes": self.table.kubernetes.model_copy(update=keys)})
@@ -197,7 +201,8 @@ def test_a_server_that_is_away_is_named_and_changes_nothing(bench: Bench) -> Non
     """`status` has the server and the reason; the file of an earlier life stays, and nothing else is amiss."""
     bench.settle()
     bench.double.do(lambda: setattr(bench.double.line, "refused", True))
-    other = Duties(lambda: bench.table, bench.agent, "this-boot")
+    bench.double.cut()
+    other = Duties(OwnNode(bench.api, "n1"), lambda: bench.table, bench.agent, "this-boot")
     other._mirror.once()
     other.look()
     amiss = {code: words for code, look in other.looks.items() if (words := look())}
@@ -333,7 +338,6 @@ def test_which_node_this_is(
 
 def test_without_the_client_installed_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent.toml with `[cluster]` where the extra is missing: error 7 that names it."""
-    monkeypatch.setitem(sys.modules, "bgpcni.cluster.duties", None)
-    node = SimpleNamespace(agent=AgentConfig(cluster=ClusterTable(store="kubernetes")), boot_id="b")
+    monkeypatch.setitem(sys.modules, "bgpcni.cluster.kubernetes_store", None)
     with pytest.raises(InvalidConfiguration, match=r"cluster\.store: .* pip install 'bgpcni\[kubernetes\]'"):
-        agent._duties(node, Agent())  # type: ignore[arg-type]
+        agent._cluster(AgentConfig(cluster=ClusterTable(store="kubernetes")))

@@ -150,7 +150,7 @@ class Running:
         self._server = Server(measures.counted(tracing.traced(self.call)), self.command)
         self._readers = Readers(store, lambda stdin: commands.reply(self, stdin, read_only=True))
         self._standing = Standing(self.node, self._dataplane, self.call)
-        self._duties = _duties(self.node, self._standing)
+        self._duties = _duties(self._cluster, self.node, self._standing)
         looks = {
             "run-dir": self._keep_run_dir,
             "read-socket": self._readers.look,
@@ -287,6 +287,7 @@ class Running:
 
         Raises InvalidConfiguration for what is wrong in agent.toml.
         """
+        config = self._cluster.configured(config)
         wishes = self._cluster.wishes(config)
         accepted, reasons = facts.acceptable(config, [(each.place, each.neighbor) for each in wishes if each.neighbor])
         unfit = [*(f"{each.place}: {each.reason}" for each in wishes if each.reason), *reasons]
@@ -413,6 +414,9 @@ class Alone:
     def renew(self, config: AgentConfig) -> None:
         pass
 
+    def configured(self, config: AgentConfig) -> AgentConfig:
+        return config
+
     def wishes(self, config: AgentConfig) -> Sequence[Wish]:
         return ()
 
@@ -420,25 +424,23 @@ class Alone:
         pass
 
 
-def _duties(node: Node, standing: Standing) -> Alone | Duties:
-    if node.agent.cluster is None or node.agent.cluster.store != "kubernetes":
+def _duties(cluster: Alone | Member, node: Node, standing: Standing) -> Alone | Duties:
+    if isinstance(cluster, Alone) or (own := cluster.own_node) is None:
         return Alone()
-    try:
-        from bgpcni.cluster.duties import Duties
-    except ImportError as error:
-        text = f"its client is not installed ({error}): pip install 'bgpcni[kubernetes]'"
-        raise InvalidConfiguration(f"cluster.store: kubernetes: {text}") from None
-    return Duties(lambda: node.agent.cluster or ClusterTable(store="kubernetes"), standing, node.boot_id)
+    from bgpcni.cluster.duties import Duties
+
+    return Duties(own, lambda: node.agent.cluster or ClusterTable(store="kubernetes"), standing, node.boot_id)
 
 
 def _cluster(config: AgentConfig, measured: Callable[[ClusterStore], ClusterStore]) -> Alone | Member:
     """The store that has bgpcni's objects. Raises InvalidConfiguration."""
-    if config.cluster is None or config.cluster.store == "kubernetes":
+    if config.cluster is None:
         return Alone()
     from bgpcni.cluster.member import Member
-    from bgpcni.cluster.stores import open_store
+    from bgpcni.cluster.stores import open_store, own_node
 
-    return Member(config, config.cluster, measured(open_store(config.cluster)), facts.default_gateway)
+    store = open_store(config.cluster)
+    return Member(config, config.cluster, measured(store), facts.default_gateway, own_node(store, config.cluster))
 
 
 _MEMBERSHIP = "cluster.store, cluster.node, cluster.etcd, kubeconfig and conf_dir of cluster.kubernetes"

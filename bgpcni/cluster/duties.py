@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bgpcni.cluster import network
-from bgpcni.cluster.kubernetes import NODES, STRATEGIC, Api, Mirror, Object, Trouble
-from bgpcni.cluster.names import node_name
+from bgpcni.cluster.kubernetes import NODES, STRATEGIC, Object, Trouble
+from bgpcni.cluster.own_node import OwnNode
 from bgpcni.cluster.pause import Pause
-from bgpcni.cluster.store import Key
 from bgpcni.config.agent import ClusterTable, KubernetesTable
 from bgpcni.errors import CniError
 
@@ -63,18 +62,17 @@ class Duties:
 
     def __init__(
         self,
+        own: OwnNode,
         table: Callable[[], ClusterTable],
         standing: Standing,
         boot_id: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`table`: `[cluster]` as it is now. Raises InvalidConfiguration for a kubeconfig that cannot be used."""
-        first, self._clock = table(), clock
-        self.name = node_name(first)
+        """`table`: `[cluster]` as it is now."""
+        self._clock, self.name, self._own = clock, own.name, own
         self._table, self._standing, self._boot_id = table, standing, boot_id
-        self._api = Api(first.kubernetes.kubeconfig)
-        self._mirror = Mirror(self._api, NODES, self._changed, fields=f"metadata.name={self.name}")
-        self._wake, self._stopped = threading.Event(), False
+        self._api, self._mirror = own.api, own.mirror
+        self._wake, self._stopped = own.subscribe(), False
         self._unwritten = self._unready = self._refused = ""
         self._asked: tuple[float, bytes, str] = (0.0, b"", "")
         self._last_session = self._clock()
@@ -96,13 +94,13 @@ class Duties:
             log.error("a network configuration of an earlier boot may be in place: %s", error.msg)
 
     def start(self) -> None:
-        for name, run in (("cluster-mirror", self._mirror.run), ("cluster", self._run)):
+        for name, run in (("own-node", self._own.run), ("duties", self._run)):
             threading.Thread(target=run, name=name, daemon=True).start()
 
     def stop(self) -> None:
         """The file, the condition and the taint stay: this node goes on serving what it has, and is back soon."""
         self._stopped = True
-        self._mirror.stop()
+        self._own.stop()
         self._wake.set()
 
     @property
@@ -123,9 +121,6 @@ class Duties:
     def _settings(self) -> KubernetesTable:
         return self._table().kubernetes
 
-    def _changed(self, keys: set[Key]) -> None:
-        self._wake.set()
-
     def _run(self) -> None:
         while not self._stopped:
             self._wake.clear()
@@ -139,7 +134,7 @@ class Duties:
 
     def look(self) -> None:
         """Compare once, and change what differs."""
-        node = self._mirror.objects.get(("", self.name))
+        node = self._own.object
         self._unwritten = self._write(node)
         self._unready = "" if self._unwritten else self._without_sessions()
         reason, word = self._unwritten or self._unready, "NoBGPSession" if self._unready else "BgpcniNotReady"

@@ -14,20 +14,25 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bgpcni import __version__, atomic
 from bgpcni.clock import now
 from bgpcni.cluster import peers
 from bgpcni.cluster.follower import Follower
+from bgpcni.cluster.identity import ByConfiguration, Identity, Source
 from bgpcni.cluster.names import node_name
 from bgpcni.cluster.objects import BGPNode, BGPNodeSpec, BGPPeer, Metadata, Object, parse
 from bgpcni.cluster.objects import Path as ObjectPath
 from bgpcni.cluster.peers import Gateway, Wish
 from bgpcni.cluster.picture import Pictures
-from bgpcni.cluster.store import Conflict, Kept, Store, Trouble
+from bgpcni.cluster.store import Absent, Conflict, Kept, Store, Trouble
 from bgpcni.config.agent import AgentConfig, ClusterTable
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.files import read_plain
+
+if TYPE_CHECKING:
+    from bgpcni.cluster.own_node import OwnNode
 
 log = logging.getLogger(__name__)
 FILE = "cluster.json"
@@ -41,7 +46,12 @@ SECONDS = 5.0
 class Member:
     """Made before the agent is, `start`ed when it serves."""
 
-    def __init__(self, config: AgentConfig, table: ClusterTable, store: Store, gateway: Gateway) -> None:
+    def __init__(
+        self, config: AgentConfig, table: ClusterTable, store: Store, gateway: Gateway, own_node: OwnNode | None = None
+    ) -> None:
+        """`own_node`: the Node object, which says who this node is; None: agent.toml says it."""
+        self.own_node = own_node
+        self._own: Source = own_node or ByConfiguration()
         self.name, self.store, self._gateway = node_name(table), store, gateway
         self._file = Path(config.data_dir) / FILE
         self._written: dict[ObjectPath, tuple[Object, str]] = {}
@@ -55,7 +65,8 @@ class Member:
         self._gateways: tuple[str | None, ...] = ()
         self._registered = self._followed = False
         self._away = self._disputed = self._unkept = ""
-        self._wake, self._stopped = threading.Event(), False
+        self._wake, self._stopped = self._own.subscribe(), False
+        self._identity = self._identified(config)
         self._generations = itertools.count(1)  # two threads take from it
         self.generation = 0
         """Another number as soon as `wishes` may have changed."""
@@ -65,6 +76,10 @@ class Member:
     def wishes(self, config: AgentConfig) -> list[Wish]:
         """The neighbours by the objects that are known, for a node with this agent.toml."""
         return peers.wishes(self._objects.values(), self._me(config), self._gateway)
+
+    def configured(self, config: AgentConfig) -> AgentConfig:
+        """This agent.toml with what the cluster says of this node."""
+        return self._identified(config).completes(config)
 
     @property
     def trouble(self) -> str:
@@ -93,18 +108,18 @@ class Member:
     def looks(self) -> Mapping[str, Callable[[], str]]:
         """What is amiss, by its code in `status`."""
         return {
-            "cluster-store": lambda: self._without_store(self.trouble),
+            "cluster-store": self._without_store,
             "cluster-objects": lambda: "; ".join(
                 f"{' '.join(path)} cannot be read, what it said before holds: {why}"
                 for path, why in self._follower.broken.items()
             ),
-            "cluster-node": lambda: self._disputed or self._unkept,
+            "cluster-node": lambda: self._disputed or self._unkept or self._identity.amiss,
         }
 
     def start(self, sessions: Callable[[], int | None]) -> None:
         """`sessions`: how many BGP sessions are established."""
         self._write(self._objects)  # the epoch must not change with a restart
-        for name, run in (("cluster-follower", self._follower.run), ("cluster", lambda: self._keep(sessions))):
+        for name, run in (("cluster-follower", self._follower.run), ("cluster-member", lambda: self._keep(sessions))):
             threading.Thread(target=run, name=name, daemon=True).start()
 
     def stop(self) -> None:
@@ -113,8 +128,10 @@ class Member:
         self._follower.stop()
         self.pictures.close()
 
-    def _without_store(self, trouble: str) -> str:
-        return f"the cluster's store is away, and what it said last holds: {trouble}" if trouble else ""
+    def _without_store(self) -> str:
+        if isinstance(self._follower.failure, Absent) and not self._objects:
+            return ""  # nobody wants objects there
+        return f"the cluster's store is away, and what it said last holds: {self.trouble}" if self.trouble else ""
 
     # ---------------------------------------------------------------- what the others say
 
@@ -166,14 +183,24 @@ class Member:
 
     # ---------------------------------------------------------------- what this node says
 
+    def _identified(self, config: AgentConfig) -> Identity:
+        """Who this node is; until its source says it, who it was when that was last kept on disk."""
+        if (found := self._own.identity(config)) is not None:
+            return found
+        last = self.pictures.last.find(BGPNode, self.name)
+        if last is None:
+            bgp = config.bgp
+            return Identity({}, (bgp.local_address,), bgp.asn, bgp.router_id) if bgp else Identity()
+        return Identity(last.metadata.labels, last.spec.addresses, last.spec.asn, last.spec.router_id)
+
     def _me(self, config: AgentConfig) -> BGPNode:
-        bgp = config.bgp
+        identity = self._identified(config)
         return BGPNode(
-            metadata=Metadata(name=self.name, labels=config.cluster.labels if config.cluster else {}),
+            metadata=Metadata(name=self.name, labels=dict(identity.labels)),
             spec=BGPNodeSpec(
-                addresses=(bgp.local_address,) if bgp else (),
-                asn=bgp.asn if bgp else None,
-                routerID=bgp.router_id if bgp else None,
+                addresses=identity.addresses,
+                asn=identity.asn,
+                routerID=identity.router_id,
                 epoch=self.epoch,
                 version=__version__,
             ),
@@ -190,7 +217,11 @@ class Member:
             self._wake.wait(SECONDS)
 
     def _look(self) -> None:
-        """Gateways come and go without an event in the store."""
+        """Gateways come and go, and a Node changes, without an event in the store."""
+        identity = self._identified(self._config)
+        if identity != self._identity:
+            self._identity = identity
+            self.generation = next(self._generations)
         if any(isinstance(item, BGPPeer) and item.spec.gateway for item in self._objects.values()):
             found = self._gateway(4), self._gateway(6)
             if found != self._gateways:
@@ -199,7 +230,7 @@ class Member:
 
     def _tell(self, sessions: int) -> None:
         """Have the object of this node say what is true. The follower tells when somebody changed it."""
-        if not self._follower.synced or self._follower.trouble:
+        if not self._follower.synced or self._follower.trouble or self._own.identity(self._config) is None:
             return
         me = self._me(self._config)
         kept = self._follower.items.get(me.path)
@@ -213,7 +244,7 @@ class Member:
         me = me.model_copy(update={"status": {"since": since or now(), "sessions": sessions}})
         try:
             if kept is None:
-                self.store.create(me)
+                self.store.create(self._owned(me))
                 log.info("this node is %s in the cluster", self.name)
             elif _says(kept) != me.document():
                 self.store.swap(me, kept.version)
@@ -222,6 +253,13 @@ class Member:
             pass  # the follower has not heard of it yet
         except Trouble as trouble:
             self._away = str(trouble)
+
+    def _owned(self, me: BGPNode) -> BGPNode:
+        """With the object whose deletion is the end of this one too, where there is one: the Node."""
+        if self._identity.owner is None:
+            return me
+        metadata = me.metadata.model_copy(update={"ownerReferences": [dict(self._identity.owner)]})
+        return me.model_copy(update={"metadata": metadata})
 
 
 def _says(kept: Kept) -> object:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bgpcni import extensions
+from bgpcni.cluster.names import node_name
 from bgpcni.cluster.store import Store
 from bgpcni.config.agent import ClusterTable
 from bgpcni.errors import InvalidConfiguration
+
+if TYPE_CHECKING:
+    from bgpcni.cluster.own_node import OwnNode
 
 GROUP = "bgpcni.stores"
 
@@ -30,3 +36,13 @@ def open_store(table: ClusterTable) -> Store:
     make: type = found
     store: Store = make(getattr(table, name))
     return store
+
+
+def own_node(store: Store, table: ClusterTable) -> OwnNode | None:
+    """The Node object of this node, where the store is Kubernetes."""
+    if table.store != "kubernetes":
+        return None
+    from bgpcni.cluster.kubernetes_store import Kubernetes
+    from bgpcni.cluster.own_node import OwnNode
+
+    return OwnNode(store.api, node_name(table)) if isinstance(store, Kubernetes) else None

@@ -131,14 +131,21 @@ class NeighborTable(Table):
         return self
 
 
+def _identified(table: Any) -> Any:
+    """`[bgp]` with a router ID, if its local_address can be one."""
+    local = table.get("local_address") if isinstance(table, dict) else None
+    return {"router_id": local} | table if isinstance(local, str) and ":" not in local else table
+
+
 class BgpTable(Table):
     """`[bgp]`. Times are in seconds. `local_address`: the source address of the sessions, and the VTEP of EVPN.
 
-    If `router_id` is absent, it is `local_address`, if that is an IPv4 address.
+    If `router_id` is absent, it is `local_address`, if that is an IPv4 address. With store kubernetes both may be
+    absent: the Node object says them.
     """
 
-    asn: Asn
-    router_id: Annotated[str, AfterValidator(_router_id)]
+    asn: Asn | None
+    router_id: Annotated[str, AfterValidator(_router_id)] | None
     local_address: IpText
     next_hop: IpText | None = None
     next_hop6: IpText | None = None
@@ -149,8 +156,7 @@ class BgpTable(Table):
     @model_validator(mode="before")
     @classmethod
     def _identified(cls, table: Any) -> Any:
-        local = table.get("local_address") if isinstance(table, dict) else None
-        return {"router_id": local} | table if isinstance(local, str) and ":" not in local else table
+        return _identified(table)
 
     @model_validator(mode="after")
     def _consistent(self) -> BgpTable:
@@ -369,6 +375,15 @@ class AgentConfig(Table):
     policy: PolicyTable = Field(default_factory=PolicyTable.model_construct)
     cluster: ClusterTable | None = None
     tracing: TracingTable | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whom_the_node_object_names(cls, document: Any) -> Any:
+        """With store kubernetes, ASN and router ID may be left to the Node object."""
+        bgp, cluster = (document.get(name) for name in ("bgp", "cluster")) if isinstance(document, dict) else (0, 0)
+        if isinstance(bgp, dict) and isinstance(cluster, dict) and cluster.get("store") == "kubernetes":
+            return document | {"bgp": {"asn": None, "router_id": None} | _identified(bgp)}
+        return document
 
 
 def load(path: Path) -> AgentConfig:

@@ -140,7 +140,7 @@ def resolve(config: AgentConfig, others: Sequence[NeighborTable] = ()) -> NodeFa
     InvalidConfiguration for a neighbour that belongs to no exporter, or cannot belong to the one that it names.
     """
     table = config.bgp
-    if table is None:
+    if table is None or table.asn is None or table.router_id is None:
         return NodeFacts(run_dir=config.run_dir, data_dir=config.data_dir)
     speakers = _speakers(config)
     _refuse_neighbors(config, table, table.neighbors, speakers)
