@@ -108,7 +108,7 @@ def test_the_epoch_is_kept_and_the_store_is_not_written_without_need(place: Plac
     before = place.node()
     member.stop()
     again = place.start()
-    until(lambda: again._registered)
+    until(lambda: again._registered and again.pictures.last.find(BGPNode, "node-1"))  # it writes its file no more
     assert place.node() == before
     assert place.table.revision == 1
     again.stop()

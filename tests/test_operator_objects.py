@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -193,15 +194,17 @@ def test_nodes_lists_every_node(place: Place) -> None:
     node = document("BGPNode", "node-1") | {"metadata": {"name": "node-1", "labels": {"rack": "r1"}}, "status": status}
     place.make(node, document("BGPNode", "node-2"),
                document("IPBlock", "b", cidr="10.1.0.0/26", pool="p", node="node-1"))  # fmt: skip
+    seen = {"lastSeen": "2026-01-31T12:34:56.000Z"}
+    place.table.heard["node-1"] = datetime.fromisoformat(seen["lastSeen"])
     assert json.loads(place.run("nodes", "--json").stdout) == {
         "schema": 1,
         "nodes": [
-            {"name": "node-1", **status, "labels": {"rack": "r1"}, "blocks": ["10.1.0.0/26"]},
-            {"name": "node-2", "since": None, "labels": {}, "blocks": [], "sessions": None},
+            {"name": "node-1", **status, **seen, "labels": {"rack": "r1"}, "blocks": ["10.1.0.0/26"]},
+            {"name": "node-2", "since": None, "lastSeen": None, "labels": {}, "blocks": [], "sessions": None},
         ],
     }
     _, first, _ = place.run("nodes").stdout.splitlines()
-    assert first.split() == ["node-1", status["since"], "rack=r1", "10.1.0.0/26", "2"]
+    assert first.split() == ["node-1", status["since"], seen["lastSeen"], "rack=r1", "10.1.0.0/26", "2"]
 
 
 def test_the_status_of_an_object_is_not_applied(place: Place) -> None:
@@ -249,11 +252,12 @@ def test_a_store_that_is_away_is_an_error_as_text_and_as_json(place: Place, word
 @pytest.mark.parametrize(
     ("toml", "said"),
     [("", "cluster: missing"), ('[cluster]\nstore = "kubernetes"\n', "with kubernetes use kubectl")],
+    ids=["none", "kubernetes"],
 )
 def test_an_agent_toml_without_such_a_store_says_so(place: Place, toml: str, said: str) -> None:
     """And the file is named."""
     place.config.write_text(toml)
-    result = place.run("nodes")
+    result = place.run("delete", "BGPPeer", "a")
     assert result.exit_code == 1
     assert f"{place.config}: cluster" in result.stderr
     assert said in result.stderr

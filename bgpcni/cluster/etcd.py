@@ -11,7 +11,8 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,6 +28,10 @@ from bgpcni.errors import InvalidConfiguration
 ANSWER_SECONDS = 5.0
 SILENT_SECONDS = 60.0
 """A watch gets a sign of life from etcd every so often (`progress_notify`, asked for each 10 s): then it hangs."""
+HEARD_SECONDS = 86400
+"""For how long it is known when an agent was heard last."""
+_ALIVE = "alive"
+"""The key BGPNode/NAME/alive is below the object, and no object itself."""
 T = TypeVar("T")
 
 
@@ -41,6 +46,7 @@ class Etcd(Store):
         self._lock = threading.Lock()
         self._streams: set[requests.Response] = set()
         self._closed = False
+        self._lease = ""
 
     # ---------------------------------------------------------------- the contract
 
@@ -117,6 +123,27 @@ class Etcd(Store):
             _cut(stream)
         for client in self._endpoints:
             client.session.close()
+
+    # ---------------------------------------------------------------- who lives
+
+    def beat(self, node: str) -> None:
+        """A key with a lease, which is renewed: that is no event to a watch. What is left of it says how old it is."""
+        if self._lease and int(self._post("lease/keepalive", {"ID": self._lease})["result"].get("TTL", 0)) > 0:
+            return
+        self._lease = str(self._post("lease/grant", {"TTL": str(HEARD_SECONDS)})["ID"])
+        key = _text("/".join((self._prefix, "BGPNode", node, _ALIVE)))
+        self._post("kv/put", {"key": key, "value": "", "lease": self._lease})
+
+    def heard(self) -> Mapping[str, datetime]:
+        found: dict[str, datetime] = {}
+        for pair in self._post("kv/range", _below(f"{self._prefix}/BGPNode/")).get("kvs", ()):
+            name, _, rest = _plain(pair["key"]).removeprefix(f"{self._prefix}/BGPNode/").partition("/")
+            if rest == _ALIVE and "lease" in pair:
+                left = self._post("lease/timetolive", {"ID": pair["lease"]})
+                age = int(left.get("grantedTTL", 0)) - int(left.get("TTL", -1))
+                if int(left.get("TTL", -1)) > 0:
+                    found[name] = datetime.now(UTC) - timedelta(seconds=age)
+        return found
 
     # ---------------------------------------------------------------- keys and values
 

@@ -97,7 +97,7 @@ class Api:
 
     def __init__(self, kubeconfig: str | None, *, silent: float = SILENT_SECONDS) -> None:
         """`kubeconfig` None: the pod's service account. Raises InvalidConfiguration; asks nobody yet."""
-        self.server, self._http = _connect(kubeconfig)
+        self.server, self.namespace, self._http = _connect(kubeconfig)
         self._http.headers["User-Agent"] = f"bgpcni/{__version__}"
         self._silent = httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS, read=silent)
 
@@ -235,7 +235,8 @@ def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _connect(kubeconfig: str | None) -> tuple[str, httpx2.Client]:
+def _connect(kubeconfig: str | None) -> tuple[str, str, httpx2.Client]:
+    """The server, the namespace of the context or pod, and the client."""
     key = "cluster.kubernetes.kubeconfig"
     try:
         config = KubeConfig.from_service_account() if kubeconfig is None else KubeConfig.from_file(kubeconfig)
@@ -244,7 +245,7 @@ def _connect(kubeconfig: str | None) -> tuple[str, httpx2.Client]:
         if chosen.user is None:
             raise InvalidConfiguration(f"{key}: context {chosen.context_name} of {kubeconfig} names no user")
         timeout = httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-        return chosen.cluster.server, Client(chosen, ConnectionParams(timeout=timeout))
+        return chosen.cluster.server, chosen.namespace, Client(chosen, ConnectionParams(timeout=timeout))
     except (ConfigError, KeyError, OSError) as error:
         if kubeconfig is None:
             where = f"no service account of a pod in {SERVICE_ACCOUNT}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from queue import Queue
 from typing import Any
 
@@ -24,6 +25,8 @@ from bgpcni.errors import InvalidConfiguration
 
 RESOURCES = {name: Resource(GROUP, VERSION, kind.plural) for name, kind in KINDS.items()}
 ABSENT_SECONDS = 10.0
+_LEASE = "bgpcni-node-"
+_OURS = {"app.kubernetes.io/part-of": "bgpcni", "bgpcni.dev/lease": "node"}
 _APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -32,6 +35,7 @@ class Kubernetes(Store):
 
     def __init__(self, config: KubernetesTable) -> None:
         self.api = Api(config.kubeconfig)
+        self._leases = Resource("coordination.k8s.io", "v1", "leases", self.api.namespace)
         self._lock = threading.Lock()
         self._watches: set[_Watch] = set()
         self._closed = False
@@ -112,6 +116,27 @@ class Kubernetes(Store):
             with self._lock:
                 self._watches.discard(watch)
             watch.close()
+
+    def beat(self, node: str) -> None:
+        """A Lease in the agent's namespace, as kubelet has one: nobody watches it."""
+        spec = {"holderIdentity": node, "renewTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
+        try:
+            self.api.patch(self._leases, f"{_LEASE}{node}", {"spec": spec})
+        except Trouble as trouble:
+            if trouble.code != 404:
+                raise
+            metadata = {"name": f"{_LEASE}{node}", "labels": _OURS}
+            kind = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+            self.api.create(self._leases, kind | {"metadata": metadata, "spec": spec})
+
+    def heard(self) -> Mapping[str, datetime]:
+        selector = ",".join(f"{key}={value}" for key, value in _OURS.items())
+        specs = (item.get("spec", {}) for item in self.api.list(self._leases, labels=selector).items.values())
+        return {
+            spec["holderIdentity"]: datetime.fromisoformat(spec["renewTime"])
+            for spec in specs
+            if spec.get("holderIdentity") and spec.get("renewTime")
+        }
 
     def close(self) -> None:
         with self._lock:

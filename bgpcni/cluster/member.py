@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -42,6 +43,9 @@ _OF_PEERS = ("BGPNode", "BGPPeer")
 SECONDS = 5.0
 """Between two looks at what the object of this node should say, and at the default gateway."""
 
+BEAT_SECONDS = 30.0
+"""Between two signs of life."""
+
 
 class Member:
     """Made before the agent is, `start`ed when it serves."""
@@ -64,7 +68,8 @@ class Member:
         self._follower = Follower(store, self._changed, name="the cluster's store")
         self._gateways: tuple[str | None, ...] = ()
         self._registered = self._followed = False
-        self._away = self._disputed = self._unkept = ""
+        self._away = self._disputed = self._unkept = self._mute = ""
+        self._beat_due = 0.0
         self._wake, self._stopped = self._own.subscribe(), False
         self._identity = self._identified(config)
         self._generations = itertools.count(1)  # two threads take from it
@@ -212,6 +217,7 @@ class Member:
             try:
                 self._look()
                 self._tell(sessions() or 0)
+                self._beat()
             except Exception:
                 log.exception("keeping this node's object failed because of a defect")
             self._wake.wait(SECONDS)
@@ -253,6 +259,19 @@ class Member:
             pass  # the follower has not heard of it yet
         except Trouble as trouble:
             self._away = str(trouble)
+
+    def _beat(self) -> None:
+        """Say that this agent lives, now and then."""
+        if not self._registered or self._follower.trouble or time.monotonic() < self._beat_due:
+            return
+        self._beat_due = time.monotonic() + BEAT_SECONDS
+        try:
+            self.store.beat(self.name)
+            self._mute = ""
+        except Trouble as trouble:
+            if self._mute != str(trouble):
+                log.warning("`bgpcni nodes` does not learn that this agent lives: %s", trouble)
+            self._mute = str(trouble)
 
     def _owned(self, me: BGPNode) -> BGPNode:
         """With the object whose deletion is the end of this one too, where there is one: the Node."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from bgpcni.cluster.objects import Object, Path
@@ -120,6 +121,13 @@ class Store(ABC):
     @abstractmethod
     def delete(self, path: Path, version: str | None = None) -> None:
         """Raises Conflict if it is gone already, or is another version than the one given."""
+
+    def beat(self, node: str) -> None:
+        """Note that the agent of this node lives: beside its object, so that nobody who follows objects is told."""
+
+    def heard(self) -> Mapping[str, datetime]:
+        """When the agent of each node noted last that it lives, as far as that is known."""
+        return {}
 
     @abstractmethod
     def close(self) -> None:

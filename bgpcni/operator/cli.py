@@ -371,7 +371,7 @@ def apply(files: tuple[str, ...], force: bool, config: Path, as_json: bool) -> N
 def get(kind: str, name: str | None, config: Path, as_json: bool) -> None:
     """Show the cluster's objects of a kind, or one of them, as apply takes them."""
     objects = _objects()
-    document, code = objects.answered(config, lambda store: objects.get(store, kind, name))
+    document, code = objects.answered(config, lambda store: objects.get(store, kind, name), writes=False)
     _finish(objects.objects_text, document, code, as_json)
 
 
@@ -392,7 +392,7 @@ def delete(kind: str, name: str, force: bool, config: Path, as_json: bool) -> No
 def nodes(config: Path, as_json: bool) -> None:
     """Show the cluster's nodes."""
     objects = _objects()
-    document, code = objects.answered(config, objects.nodes)
+    document, code = objects.answered(config, objects.nodes, writes=False)
     _finish(objects.nodes_text, document, code, as_json)
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from bgpcni import extensions
+from bgpcni import clock, extensions
 from bgpcni.cluster.objects import (
     BGPNode,
     IPBlock,
@@ -46,10 +46,10 @@ class Wrong(Exception):
         self.lines = list(lines)
 
 
-def answered(config: Path, ask: Callable[[Store], Answer]) -> Answer:
+def answered(config: Path, ask: Callable[[Store], Answer], *, writes: bool = True) -> Answer:
     """What `ask` answers with the store of agent.toml; an error is an answer too."""
     try:
-        with _opened(config) as store:
+        with _opened(config, writes) as store:
             return ask(store)
     except Wrong as error:
         return {"schema": 1, "error": str(error), "errors": error.lines}, 1
@@ -60,12 +60,12 @@ def answered(config: Path, ask: Callable[[Store], Answer]) -> Answer:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Store]:
+def _opened(path: Path, writes: bool) -> Iterator[Store]:
     config = load(path)
     if config.cluster is None:
         raise InvalidConfiguration(f"{path}: cluster: missing, it says which store has the cluster's objects")
-    if config.cluster.store == "kubernetes":
-        raise InvalidConfiguration(f"{path}: cluster.store: with kubernetes use kubectl")
+    if config.cluster.store == "kubernetes" and writes:
+        raise InvalidConfiguration(f"{path}: cluster.store: with kubernetes use kubectl, which may change objects")
     extensions.cache_in(Path(config.run_dir))
     store = open_store(config.cluster)
     try:
@@ -245,7 +245,9 @@ def deleted_text(document: Document) -> str:
 
 
 def nodes(store: Store) -> Answer:
-    """Every node: since when it is in the cluster, its labels, blocks, and how many sessions it said were up."""
+    """Every node: since when it is in the cluster, when its agent was heard last, its labels and blocks, and how many
+    sessions it said were up."""
+    heard = store.heard()
     items = [kept.object for _, kept in sorted(store.list().items.items())]
     blocks: dict[str, list[str]] = {}
     for item in items:
@@ -259,6 +261,7 @@ def nodes(store: Store) -> Answer:
                 {
                     "name": name,
                     "since": status.get("since"),
+                    "lastSeen": clock.text(heard[name]) if name in heard else None,
                     "labels": item.metadata.labels,
                     "blocks": blocks.get(name, []),
                     "sessions": status.get("sessions"),
@@ -271,10 +274,16 @@ def nodes_text(document: Document) -> str:
     from bgpcni.commands.render import table
 
     return table(
-        ("NODE", "SINCE", "LABELS", "BLOCKS", "SESSIONS"),
+        ("NODE", "SINCE", "LAST SEEN", "LABELS", "BLOCKS", "SESSIONS"),
         [
-            (n["name"], n["since"], ",".join(f"{k}={v}" for k, v in n["labels"].items()), ",".join(n["blocks"]),
-             n["sessions"])
+            (
+                n["name"],
+                n["since"],
+                n["lastSeen"],
+                ",".join(f"{k}={v}" for k, v in n["labels"].items()),
+                ",".join(n["blocks"]),
+                n["sessions"],
+            )
             for n in document["nodes"]
         ],
-    )  # fmt: skip
+    )

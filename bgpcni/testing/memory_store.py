@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 
 from bgpcni.cluster.objects import Object, Path
 from bgpcni.cluster.store import Change, Conflict, Kept, Listing, Progress, Store, TooOld, Trouble
@@ -19,6 +20,7 @@ class Table:
         self.history: list[Change[Kept]] = []
         self.revision = self.compacted = self.outages = 0
         self.away = False
+        self.heard: dict[str, datetime] = {}
 
     def leave(self) -> None:
         """Be away, and end every watch."""
@@ -93,6 +95,14 @@ class MemoryStore(Store):
             for change in new:
                 yield change
                 at = int(change.revision)
+
+    def beat(self, node: str) -> None:
+        with self._reached() as table:
+            table.heard[node] = datetime.now(UTC)
+
+    def heard(self) -> Mapping[str, datetime]:
+        with self._reached() as table:
+            return dict(table.heard)
 
     def close(self) -> None:
         with self._table.moved:

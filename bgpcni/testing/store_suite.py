@@ -12,6 +12,7 @@ import abc
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from queue import Empty, Queue
 from typing import TypeVar
 
@@ -170,6 +171,23 @@ class StoreSuite(abc.ABC):
         place.forget()
         assert isinstance(Watching(place, store, revision).next(), TooOld)
         assert len(place.call(store.list).items) == 3
+
+    def test_a_sign_of_life_is_no_object_and_no_event(self, place: StorePlace, store: Store) -> None:
+        """Agents say that they live as often as they like: whoever follows the objects is told nothing of it."""
+        watching = Watching(place, store, place.call(store.list).revision)
+        other = place.call(place.store)
+        assert place.call(other.heard) == {}
+        place.call(lambda: store.beat("node-1"))
+        first = place.call(other.heard)
+        assert abs((first["node-1"] - datetime.now(UTC)).total_seconds()) < SECONDS
+        place.call(lambda: other.beat("node-1"))  # an agent that was started anew
+        place.call(lambda: other.beat("node-1"))
+        assert place.call(store.heard)["node-1"] >= first["node-1"] - timedelta(seconds=1)
+        assert place.call(store.list).items == {}
+        place.call(lambda: store.create(peer("a")))
+        change = watching.next()
+        assert isinstance(change, Change)
+        assert change.path == ("BGPPeer", "a")
 
     def test_a_store_that_is_away_is_trouble(self, place: StorePlace, store: Store) -> None:
         """Every request and the running watch say so, and the same client works again when it is back."""
