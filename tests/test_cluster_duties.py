@@ -340,4 +340,4 @@ def test_without_the_client_installed_it_is_said_how_to_get_it(monkeypatch: pyte
     """An agent.toml with `[cluster]` where the extra is missing: error 7 that names it."""
     monkeypatch.setitem(sys.modules, "bgpcni.cluster.kubernetes_store", None)
     with pytest.raises(InvalidConfiguration, match=r"cluster\.store: .* pip install 'bgpcni\[kubernetes\]'"):
-        agent._cluster(AgentConfig(cluster=ClusterTable(store="kubernetes")))
+        agent._cluster(AgentConfig(cluster=ClusterTable(store="kubernetes")), lambda store: store)

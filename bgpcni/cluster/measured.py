@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 
 from bgpcni.cluster.objects import Object, Path
-from bgpcni.cluster.store import Change, Conflict, Kept, Listing, Store, TooOld, Trouble
+from bgpcni.cluster.store import Change, Conflict, Kept, Listing, Progress, Store, TooOld, Trouble
 from bgpcni.errors import InvalidConfiguration
 
 Asked = Callable[[str, float | None, str], None]
@@ -26,11 +27,11 @@ class Measured(Store):
     def __init__(self, store: Store, asked: Asked) -> None:
         self._store, self._asked = store, asked
 
-    def list(self) -> Listing:
+    def list(self) -> Listing[Kept]:
         with self._measured("list"):
             return self._store.list()
 
-    def watch(self, revision: str) -> Iterator[Change | None]:
+    def watch(self, revision: str) -> Iterator[Change[Kept] | Progress]:
         with self._measured("watch", timed=False):
             yield from self._store.watch(revision)
 
@@ -49,6 +50,14 @@ class Measured(Store):
     def delete(self, path: Path, version: str | None = None) -> None:
         with self._measured("delete"):
             self._store.delete(path, version)
+
+    def beat(self, node: str) -> None:
+        with self._measured("beat"):
+            self._store.beat(node)
+
+    def heard(self) -> Mapping[str, datetime]:
+        with self._measured("heard"):
+            return self._store.heard()
 
     def close(self) -> None:
         self._store.close()
