@@ -15,7 +15,7 @@ from bgpcni.cni.environment import Command
 from bgpcni.cni.errors import encode_error
 from bgpcni.cni.versions import SUPPORTED, version_answer
 from bgpcni.errors import CniError
-from bgpcni.node import transaction
+from bgpcni.node import lending, transaction
 from bgpcni.node.node import Node
 from bgpcni.node.request import Request, asked_version, parse_request
 from bgpcni.node.transaction import Answer
@@ -26,13 +26,14 @@ log = logging.getLogger(__name__)
 class Call(NamedTuple):
     """What a runtime gave: CNI_* variables, stdin, and a descriptor of CNI_NETNS if the launcher could open it.
 
-    `hung_up`: whether the caller does not wait for the answer any more.
+    `hung_up`: whether the caller does not wait for the answer any more. `ipam`: another plugin asks for addresses.
     """
 
     variables: Mapping[str, str]
     stdin: bytes
     netns_fd: int | None = None
     hung_up: Callable[[], bool] = lambda: False
+    ipam: bool = False
 
 
 class Reply(NamedTuple):
@@ -57,14 +58,32 @@ class Reply(NamedTuple):
 
 def handle(call: Call, node: Callable[[Request], Node]) -> Reply:
     """Answer one call. `node` returns the node to work on, or raises the error for the answer (no agent, …)."""
+    return _guarded(call, lambda: _handle(call, node))
+
+
+def _guarded(call: Call, answer: Callable[[], Reply]) -> Reply:
+    """The answer, or the error that it ended with, as JSON."""
     try:
-        return _handle(call, node)
+        return answer()
     except CniError as error:
         return failure(call, error)
     except Exception as error:  # whatever went wrong, the runtime gets JSON
         about = {"container": call.variables.get("CNI_CONTAINERID", ""), "ifname": call.variables.get("CNI_IFNAME", "")}
         log.exception("a CNI call failed because of a defect of bgpcni", extra=about)
         return failure(call, CniError(f"internal error: {type(error).__name__}: {error}"))
+
+
+def lend(call: Call, node: Node) -> Reply:
+    """Answer one call of another plugin that asks our IPAM for addresses."""
+    return _guarded(call, lambda: _lend(call, node))
+
+
+def _lend(call: Call, node: Node) -> Reply:
+    if call.variables.get("CNI_COMMAND") == Command.VERSION:
+        return version_reply(call)
+    loan = lending.Loan(call.variables, call.stdin)
+    result = lending.answer(node, loan)
+    return Reply(0, b"" if result is None else _json(result.encode(loan.version)))
 
 
 def _handle(call: Call, node: Callable[[Request], Node]) -> Reply:

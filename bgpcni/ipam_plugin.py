@@ -1,25 +1,21 @@
-"""The plugin under its third name, `bgpcni-ipam`: addresses of a cluster, for any plugin that names it in `ipam`.
+"""The plugin under its third name, `bgpcni-ipam`, in a process of its own: what the launcher executes without an agent.
 
-This node has no cluster and so no addresses: ADD, CHECK and STATUS are errors that say so. DEL and GC have nothing to
-release, which is success: if they failed, a pod could never be deleted.
+The addresses of a cluster are the agent's to give. Where there should be one, the runtime is told to try again. Where
+there should be none, this node has no cluster and no addresses: ADD, CHECK and STATUS are errors that say so. DEL and
+GC then have nothing to release, which is success: if they failed, a pod could never be deleted.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 
-from bgpcni import paths, plugin
-from bgpcni.cni.environment import Command, parse_environment
-from bgpcni.cni.versions import read_version, require_command
-from bgpcni.errors import CniError, DecodingFailure, InvalidConfiguration, Unavailable
+from bgpcni import plugin
+from bgpcni.cni.environment import Command
+from bgpcni.errors import CniError, InvalidConfiguration, TryAgain, Unavailable
 from bgpcni.handler import Call, Reply, failure, version_reply
-
-NAME = "bgpcni-ipam"
-REASON = (
-    f"{NAME} gives addresses of a cluster, and {paths.AGENT_CONFIG} of this node has no [cluster]: use another IPAM "
-    "plugin, such as host-local"
-)
+from bgpcni.ipam.cluster import NO_CLUSTER
+from bgpcni.node.lending import Loan
 
 
 def answer(call: Call) -> Reply:
@@ -33,19 +29,16 @@ def answer(call: Call) -> Reply:
 def _answer(call: Call) -> Reply:
     if call.variables.get("CNI_COMMAND") == Command.VERSION:
         return version_reply(call)
-    command = parse_environment(call.variables).command
-    try:
-        document = json.loads(call.stdin)
-    except (ValueError, RecursionError) as error:
-        raise DecodingFailure(f"stdin: not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise DecodingFailure("stdin: expected a JSON object")
-    require_command(command, read_version(document.get("cniVersion")))
+    command = Loan(call.variables, call.stdin).command
+    reason = plugin.why_not(os.environ)
+    if reason:
+        text = f"{reason}: start bgpcni agent"
+        raise Unavailable(text) if command is Command.STATUS else TryAgain(text)
     if command in (Command.DEL, Command.GC):
-        return Reply(0, stderr=f"bgpcni: warning: ipam.type: {REASON}; nothing to release\n".encode())
+        return Reply(0, stderr=f"bgpcni: warning: ipam.type: {NO_CLUSTER}; nothing to release\n".encode())
     if command is Command.STATUS:
-        raise Unavailable(f"ipam.type: {REASON}")
-    raise InvalidConfiguration(f"ipam.type: {REASON}")
+        raise Unavailable(f"ipam.type: {NO_CLUSTER}")
+    raise InvalidConfiguration(f"ipam.type: {NO_CLUSTER}")
 
 
 if __name__ == "__main__":

@@ -184,10 +184,14 @@ class Record(BaseModel):
 
 
 class Address(Record):
-    """One address of an attachment. `address` has its prefix length and its host bits (`10.1.2.3/24`)."""
+    """One address of an attachment. `address` has its prefix length and its host bits (`10.1.2.3/24`).
+
+    `block`: the block of a cluster's pool that is announced in its place.
+    """
 
     address: str
     gateway: str | None = None
+    block: str | None = None
 
 
 class IpamRecord(Record):

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from bgpcni.cni.result import Dns
 from bgpcni.errors import CheckFailed, CniError, InvalidConfiguration, IoFailure
 from bgpcni.ipam.config import parse_host_local
 from bgpcni.ipam.contract import AddressTaken, PoolExhausted
-from bgpcni.ipam.host_local import HostLocal, parse_resolv_conf
+from bgpcni.ipam.host_local import HostLocal, dns_of, parse_resolv_conf
 from bgpcni.ipam.leases import Leases
 from bgpcni.testing.interleaving import Calls, Halt, Running
 from bgpcni.testing.patience import SECONDS
@@ -432,10 +433,10 @@ def test_resolv_conf_is_read_like_the_stock_plugin(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     plugin = host_local(tmp_path, resolvConf=str(path), **DUAL)
     with pytest.raises(IoFailure, match=r"ipam\.resolvConf: .*resolv\.conf: No such file"):
-        plugin.dns()
+        dns_of(plugin.config.resolv_conf)
     path.write_text(text)
-    assert plugin.dns() == expected
-    assert host_local(tmp_path, **DUAL).dns() == Dns()
+    assert dns_of(plugin.config.resolv_conf) == expected
+    assert dns_of(host_local(tmp_path, **DUAL).config.resolv_conf) == Dns()
 
 
 @pytest.mark.parametrize(
@@ -448,7 +449,7 @@ def test_resolv_conf_makes_nobody_wait(what: str, words: str, tmp_path: Path) ->
         os.mkfifo(path)
     elif what == "huge":
         path.write_bytes(b"#" * (65536 + 1))
-    said = in_time(host_local(tmp_path, resolvConf=str(path), **DUAL).dns)
+    said = in_time(partial(dns_of, str(path)))
     assert isinstance(said, InvalidConfiguration)
     assert str(said.msg).startswith(f"ipam.resolvConf: {path}: {words}")
 

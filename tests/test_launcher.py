@@ -276,11 +276,12 @@ def test_arguments_are_ignored(launcher: Launcher) -> None:
 
 
 def test_under_its_ipam_name_it_is_another_plugin(launcher: Launcher) -> None:
-    """An agent that was asked would take the call for one of the plugin proper; so Python gets it at once."""
-    path = launcher.path.rename(launcher.path.with_name("bgpcni-ipam"))
+    """The agent is told so, and without an agent it is another module of Python."""
+    launcher = replace(launcher, path=launcher.path.rename(launcher.path.with_name("bgpcni-ipam")))
     with launcher.agent(replying(0, b"{}")) as agent:
-        done = replace(launcher, path=path).run(b"{}")
-    assert agent.calls == []
+        assert launcher.run(b"{}").stdout == b"{}"
+    assert agent.call.kind == b"I"
+    done = launcher.run(b"{}", CNI_COMMAND="VERSION")
     assert handed(done).argv[1:] == ["-I", "-m", "bgpcni.ipam_plugin"]
     assert handed(done).stdin == b"{}"
 
@@ -565,7 +566,7 @@ def test_without_python_addresses_for_other_plugins_are_refused_with_the_remedy(
     words = without_python(launcher, how)
     path = launcher.path.rename(launcher.path.with_name("bgpcni-ipam"))
     done = replace(launcher, path=path).run(b'{"cniVersion": "1.0.0"}')
-    text = f"the agent does not give addresses to other plugins, and {words}: install bgpcni with pip here"
+    text = f"no agent answers on {launcher.socket}, and {words}: start bgpcni agent, or look at its pod on this node"
     assert (done.returncode, json.loads(done.stdout)) == (1, {"cniVersion": "1.0.0", "code": 11, "msg": text})
 
 

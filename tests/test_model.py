@@ -106,7 +106,7 @@ def test_a_record_is_written_as_the_release_before_wrote_it() -> None:
     assert document["routes"] == [
         {"dst": "0.0.0.0/0", "gw": None, "mtu": None, "advmss": None, "priority": None, "table": None, "scope": None}
     ]
-    assert document["addresses"] == [{"address": "10.1.2.3/24", "gateway": "10.1.2.1"}]
+    assert document["addresses"] == [{"address": "10.1.2.3/24", "gateway": "10.1.2.1", "block": None}]
     assert document["ipam"] == {
         "type": "host-local", "data_dir": "/var/lib/cni/networks", "stdin": None, "environment": {},
     }  # fmt: skip

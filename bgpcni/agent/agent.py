@@ -36,7 +36,7 @@ from bgpcni.convergence.ledger import Announced
 from bgpcni.dataplane.dataplane import DataPlane, Inbox
 from bgpcni.errors import CniError, InvalidConfiguration, IoFailure, TryAgain
 from bgpcni.events import Events, Kind
-from bgpcni.handler import Call, Reply, handle
+from bgpcni.handler import Call, Reply, handle, lend
 from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import home, home_cookie
 from bgpcni.model import AttachmentKey, NodeFacts, State
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from bgpcni.cluster.duties import Duties
     from bgpcni.cluster.member import Member
     from bgpcni.cluster.peers import Wish
+    from bgpcni.cluster.pools import Pools
     from bgpcni.cluster.store import Store as ClusterStore
 
 log = logging.getLogger(__name__)
@@ -126,6 +127,8 @@ class Running:
         self._next_hops_due = time.monotonic() + NEXT_HOP_SECONDS
         self._cluster = _cluster(config, measures.store)
         self._generation = self._cluster.generation
+        self._pools = _pools(self._cluster, config)
+        self._conflicts = 0
         self._follow_due = 0.0
         known, self._unfit = self._resolve(config)
         """What the cluster asks of this node and it cannot do."""
@@ -143,7 +146,7 @@ class Running:
         )
         self._dataplane = DataPlane(known, config.policy, inbox, convergence.listen)
         amiss: dict[str, str] = {}
-        self.node = Node(store, config, known, convergence, nudges, self._dataplane, amiss, events)
+        self.node = Node(store, config, known, convergence, nudges, self._dataplane, amiss, events, self._pools.given)
         self._journal = Journal(events)
         self.worker = Worker(self.node)
         self._monitor = Monitor(self.worker.link_gone, self.worker.namespace_changed, self.worker.look_at_all)
@@ -157,7 +160,9 @@ class Running:
             "configuration": self._keep_configuration,
             "local-address": self._keep_local_address,
             "cluster-peers": self._keep_cluster,
+            "cluster-addresses": self._keep_addresses,
             **self._cluster.looks,
+            **self._pools.looks,
             **self._duties.looks,
         }
         self._watch = Watch(looks, amiss, events)
@@ -185,6 +190,7 @@ class Running:
         self._watch.look()
         self._duties.start()
         self._cluster.start(self._standing.sessions)
+        self._pools.start()
         self._thread("watch", self._watch.run)
         self.worker.retire_soon()
         log.info("serving on %s", self._socket_path)
@@ -195,6 +201,7 @@ class Running:
         log.info("ending; routes stay announced")
         self._duties.stop()
         self._cluster.stop()
+        self._pools.stop()
         self._watch.stop()
         self.node.events.close()
         self._readers.close()
@@ -282,6 +289,15 @@ class Running:
             self._generation, self._follow_due = generation, 0.0
         return "; ".join(self._unfit)
 
+    def _keep_addresses(self) -> str:
+        """Withdraw containers whose addresses are another node's by now. Returns which blocks they are of."""
+        conflicts = self._pools.conflicts
+        if conflicts != self._conflicts:
+            self._conflicts = conflicts
+            for key in reconcile.concerned(self.node):
+                self.node.nudges.nudge(key)
+        return self._pools.lost()
+
     def _resolve(self, config: AgentConfig) -> tuple[NodeFacts, list[str]]:
         """The node by agent.toml and by the cluster, and what the cluster asks of it in vain.
 
@@ -296,7 +312,7 @@ class Running:
     # ---------------------------------------------------------------- requests
 
     def call(self, call: Call) -> Reply:
-        reply = handle(call, lambda request: self.node)
+        reply = lend(call, self.node) if call.ipam else handle(call, lambda request: self.node)
         if call.variables.get("CNI_COMMAND") == Command.ADD:
             if reply.error:
                 failure = self.node.failures.failed(call.variables, call.stdin, reply.stdout)
@@ -359,6 +375,7 @@ class Running:
             else:
                 self._unfit = unfit
                 self._cluster.renew(config)
+                self._pools.renew(config)
             finally:  # also of what was refused the worker may have begun something
                 for key in reconcile.concerned(node):
                     node.nudges.nudge(key)
@@ -403,7 +420,8 @@ class Alone:
     """No cluster: agent.toml is all there is, and the library of the cluster's client costs 11 MB."""
 
     looks: Mapping[str, Look] = {}
-    generation = 0
+    generation = conflicts = 0
+    given: None = None
 
     def begin(self) -> None:
         pass
@@ -419,6 +437,9 @@ class Alone:
 
     def wishes(self, config: AgentConfig) -> Sequence[Wish]:
         return ()
+
+    def lost(self) -> str:
+        return ""
 
     def stop(self) -> None:
         pass
@@ -441,6 +462,16 @@ def _cluster(config: AgentConfig, measured: Callable[[ClusterStore], ClusterStor
 
     store = open_store(config.cluster)
     return Member(config, config.cluster, measured(store), facts.default_gateway, own_node(store, config.cluster))
+
+
+def _pools(cluster: Alone | Member, config: AgentConfig) -> Alone | Pools:
+    """The cluster's addresses."""
+    if isinstance(cluster, Alone):
+        return cluster
+    from bgpcni.cluster.pools import Pools
+    from bgpcni.node.ground import Ground
+
+    return Pools(cluster, config, Ground())
 
 
 _MEMBERSHIP = "cluster.store, cluster.node, cluster.etcd, kubeconfig and conf_dir of cluster.kubernetes"

@@ -203,7 +203,8 @@ class Server:
             if equals:
                 variables.setdefault(os.fsdecode(name), os.fsdecode(value))
         descriptor = next(iter(incoming.descriptors), None)
-        return self._call(Call(variables, incoming.stdin, descriptor, functools.partial(_hung_up, connection)))
+        hung_up = functools.partial(_hung_up, connection)
+        return self._call(Call(variables, incoming.stdin, descriptor, hung_up, incoming.kind == protocol.IPAM))
 
 
 def _hung_up(connection: socket.socket) -> bool:
@@ -236,7 +237,7 @@ def _receive(connection: socket.socket) -> _Incoming | None:
         buffer = bytearray(data)
         _fill(connection, buffer, protocol.HEADER.size, deadline)
         magic, kind_of, environment, stdin = protocol.HEADER.unpack_from(buffer)
-        if magic != protocol.MAGIC or kind_of not in (protocol.CALL, protocol.COMMAND):
+        if magic != protocol.MAGIC or kind_of not in (protocol.CALL, protocol.IPAM, protocol.COMMAND):
             raise Refused("not our protocol")
         if environment + stdin > protocol.MAX_GC:
             raise Refused(f"a request of {environment + stdin} octets is too large")

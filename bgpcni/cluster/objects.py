@@ -168,10 +168,10 @@ class BGPPeerSpec(Part):
 
 
 class BlockSize(Part):
-    """Prefix lengths of the blocks that nodes claim."""
+    """Prefix lengths of the blocks that nodes claim. Each block has room for its gateway and one container."""
 
-    ipv4: Annotated[int, Field(ge=8, le=32)] = 26
-    ipv6: Annotated[int, Field(ge=32, le=128)] = 122
+    ipv4: Annotated[int, Field(ge=8, le=30)] = 26
+    ipv6: Annotated[int, Field(ge=32, le=126)] = 122
 
 
 class IPPoolSpec(Part):
@@ -213,12 +213,16 @@ def ends(text: str) -> tuple[Any, Any]:
 
 
 class IPBlockSpec(Part):
-    """A block that a node has claimed, or one address of a pool's `static` ranges. Made by nodes, never by hand."""
+    """A block that a node has claimed, or one address of a pool's `static` ranges. Made by nodes, never by hand.
+
+    `tombstone`: the node's object was deleted, so it is dead. The block is free once no router can still lead there.
+    """
 
     cidr: Annotated[str, WithJsonSchema(_CIDR)]
     pool: Name
     node: Name
     epoch: str = ""
+    tombstone: bool = False
 
     @model_validator(mode="after")
     def _is_a_network(self) -> Self:

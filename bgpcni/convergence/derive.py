@@ -12,6 +12,7 @@ from bgpcni import bgp
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.ip import ip_interface
 from bgpcni.model import (
+    Address,
     Announcement,
     Attachment,
     Endpoint,
@@ -48,7 +49,7 @@ def derive(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
     lacking: InvalidConfiguration | None = None
     for item in attachment.addresses:
         try:
-            found = _of_address(attachment, item.address, item.gateway, node)
+            found = _of_address(attachment, item, node)
         except InvalidConfiguration as error:
             lacking = lacking or error
             continue
@@ -70,19 +71,19 @@ def left_out(attachment: Attachment, node: NodeFacts) -> list[tuple[Announcement
     found: dict[Nlri, tuple[Announcement, str]] = {}
     for item in attachment.addresses:
         try:
-            _of_address(attachment, item.address, item.gateway, node)
+            _of_address(attachment, item, node)
         except InvalidConfiguration as error:
-            for route in _of_address(attachment, item.address, item.gateway, named):
+            for route in _of_address(attachment, item, named):
                 found.setdefault(route.nlri, (route, error.msg))
     return list(found.values())
 
 
-def _of_address(attachment: Attachment, address: str, gateway: str | None, node: NodeFacts) -> list[Announcement]:
-    version = ip_interface(address).version
+def _of_address(attachment: Attachment, item: Address, node: NodeFacts) -> list[Announcement]:
+    version = ip_interface(item.address).version
     intent, rd = attachment.bgp, attachment.bgp.rd or ""
-    host, subnet = bgp.host_prefix(address), bgp.subnet(address)
-    prefix = host if intent.advertise == "host" else subnet
-    endpoint = _endpoint(attachment, address, gateway)
+    host, subnet = bgp.host_prefix(item.address), bgp.subnet(item.address)
+    prefix = item.block or host if intent.advertise == "host" else subnet
+    endpoint = _endpoint(attachment, item.address, item.gateway)
 
     def route(nlri: Nlri, hop: str, *, datapath: bool = True, host_route: bool = True) -> Announcement:
         return Announcement(
@@ -100,7 +101,7 @@ def _of_address(attachment: Attachment, address: str, gateway: str | None, node:
             datapath=datapath,
         )
 
-    single = intent.advertise == "host"
+    single = prefix == host
     if intent.family == "unicast":
         return [route(UnicastNlri.of(prefix), next_hop(node, version), host_route=single)]
     forwards = intent.table is not None

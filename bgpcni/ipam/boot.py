@@ -85,7 +85,7 @@ class Reclaimer:
         return self._load(leases) == {}
 
     def _path(self, leases: Leases) -> str:
-        return os.path.join(self.run_dir, f"leases-{hashlib.sha256(leases.folder.encode()).hexdigest()[:16]}.json")
+        return os.path.join(self.run_dir, f"leases-{hashlib.sha256(leases.scope.encode()).hexdigest()[:16]}.json")
 
     def _load(self, leases: Leases) -> dict[str, Noted] | None:
         """The leases that were noted in this boot and may be reclaimed; None if nothing was noted yet."""

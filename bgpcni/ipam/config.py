@@ -86,21 +86,46 @@ def parse_host_local(configuration: Mapping[str, Any]) -> HostLocalConfig:
     for (_, earlier), (place, later) in combinations(sets, 2):
         _refuse_overlap(place, [(a, b) for a in earlier for b in later])
     _require_one_per_family(top, [ranges[0].subnet.version for _, ranges in sets])
+    data_dir = ipam.text("dataDir") or DEFAULT_DATA_DIR
+    if not data_dir.startswith("/") or "\0" in data_dir:
+        raise ipam.required("dataDir").wrong(f"{data_dir!a} is no absolute path")
+    return HostLocalConfig(
+        range_sets=tuple(ranges for _, ranges in sets),
+        routes=_routes(ipam),
+        data_dir=data_dir,
+        resolv_conf=ipam.text("resolvConf"),
+    )
+
+
+class ClusterConfig(NamedTuple):
+    """`pools` None: every pool of the cluster that selects this node."""
+
+    pools: tuple[str, ...] | None
+    routes: tuple[Route, ...] = ()
+    resolv_conf: str | None = None
+
+
+def parse_cluster(configuration: Mapping[str, Any]) -> ClusterConfig:
+    """Read the `ipam` of a network with the cluster's addresses. Raises InvalidConfiguration."""
+    ipam = _top(configuration).required("ipam").object()
+    pools = None
+    if (place := ipam.optional("pools")) is not None:
+        pools = tuple(item.string() for item in place.list())
+        if not pools:
+            raise place.wrong("is empty: name a pool, or leave it out for every pool that selects the node")
+        if len(set(pools)) < len(pools):
+            raise place.wrong("names a pool twice")
+    return ClusterConfig(pools, _routes(ipam), ipam.text("resolvConf"))
+
+
+def _routes(ipam: Object) -> tuple[Route, ...]:
     routes = []
     for place in ipam.items("routes"):
         try:
             routes.append(decode_route(place, SUPPORTED[-1]))
         except CniError as error:
             raise InvalidConfiguration(error.msg) from error
-    data_dir = ipam.text("dataDir") or DEFAULT_DATA_DIR
-    if not data_dir.startswith("/") or "\0" in data_dir:
-        raise ipam.required("dataDir").wrong(f"{data_dir!a} is no absolute path")
-    return HostLocalConfig(
-        range_sets=tuple(ranges for _, ranges in sets),
-        routes=tuple(routes),
-        data_dir=data_dir,
-        resolv_conf=ipam.text("resolvConf"),
-    )
+    return tuple(routes)
 
 
 def faults(configuration: Mapping[str, Any]) -> Iterator[str]:

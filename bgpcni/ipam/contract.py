@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from bgpcni.cni.result import Dns, Route
 from bgpcni.errors import InvalidConfiguration, TryAgain
@@ -16,10 +16,17 @@ from bgpcni.ipam.config import RangeSet
 from bgpcni.ipam.leases import Entry, Holder, Leases, Owner
 from bgpcni.model import Address, IpamRecord
 
+if TYPE_CHECKING:
+    from bgpcni.cluster.pools import Pools
+
 R = TypeVar("R")
 
 
-class PoolExhausted(TryAgain):
+class NoneFree(TryAgain):
+    """No address is free that an ADD could have."""
+
+
+class PoolExhausted(NoneFree):
     """No address of a range set is free. `set_index`: which of the network's sets."""
 
     def __init__(self, network: str, set_index: int, ranges: RangeSet) -> None:
@@ -81,7 +88,9 @@ class Terms:
 
     `type`: its name. `data_dir`: where its leases are on this node; None: at its default place. `stdin`, `environment`:
     the call as it came, with the CNI_* variables. `recorded`: the addresses that records say are in use. `asked`,
-    `args`: the configuration and CNI_ARGS, without which no address can be given; a record has none.
+    `args`: the configuration and CNI_ARGS, without which no address can be given; a record has none. `pools`: those of
+    the cluster, None where there is no cluster. `flat`: all addresses of a pool are on one link, as with EVPN. `lent`:
+    another plugin makes the interface.
     """
 
     network: str
@@ -92,6 +101,9 @@ class Terms:
     recorded: Callable[[], Mapping[str, Holder]] = dict
     asked: Configuration | None = None
     args: Mapping[str, str] = field(default_factory=dict)
+    pools: Pools | None = None
+    flat: bool = False
+    lent: bool = False
 
 
 class Ipam(Protocol):
@@ -115,7 +127,7 @@ class Ipam(Protocol):
         ...  # pragma: no cover
 
     def add(self, owner: Holder, wish: Wish) -> Given:
-        """Take the addresses of an attachment, all or none. Raises PoolExhausted, AddressTaken."""
+        """Take the addresses of an attachment, all or none. Raises NoneFree, AddressTaken."""
         ...  # pragma: no cover
 
     def check(self, owner: Holder, addresses: Sequence[str]) -> None:
@@ -136,5 +148,5 @@ class Ipam(Protocol):
         ...  # pragma: no cover
 
     def status(self) -> None:
-        """Raise PoolExhausted if no address is free, or Unavailable or Degraded if the plugin says so."""
+        """Raise NoneFree if no address is free, or Unavailable or Degraded if the plugin says so."""
         ...  # pragma: no cover

@@ -75,7 +75,7 @@ class HostLocalIpam:
         taken = pool.add(*owner, tuple(wish.own) or asked, wish.own, wish.leaving)
         addresses = tuple(Address(address=lease.address, gateway=lease.gateway) for lease in taken)
         taken_from = {bare(lease.address): lease.taken_from for lease in taken if lease.taken_from is not None}
-        return Given(addresses, pool.config.routes, pool.dns(), taken_from)
+        return Given(addresses, pool.config.routes, dns_of(pool.config.resolv_conf), taken_from)
 
     def check(self, owner: Holder, addresses: Sequence[str]) -> None:
         self.leases.check(*owner, addresses)
@@ -152,18 +152,6 @@ class HostLocal(Leases):
             if used >= sum(range_.size() for range_ in ranges):
                 return PoolExhausted(self.network, index, ranges)
         return None
-
-    def dns(self) -> Dns:
-        """What `resolvConf` names, a plain file; empty without it. Raises InvalidConfiguration, IoFailure."""
-        path = self.config.resolv_conf
-        if not path:
-            return Dns()
-        try:
-            return parse_resolv_conf(read_plain(path, RESOLV_CONF_MAX).decode(errors="replace"))
-        except Unfit as error:
-            raise InvalidConfiguration(f"ipam.resolvConf: {path}: {error.strerror}") from None
-        except OSError as error:
-            raise IoFailure(f"ipam.resolvConf: {path}: {error.strerror}") from error
 
     def _match(self, requested: Sequence[Ip]) -> dict[int, Ip]:
         """Which requested address each set is to give."""
@@ -274,6 +262,18 @@ def _span(range_: Range, first: int, last: int) -> Iterator[Ip]:
         if number not in spared:
             yield make(number)
         number += 1
+
+
+def dns_of(path: str | None) -> Dns:
+    """What `resolvConf` names, a plain file; empty without it. Raises InvalidConfiguration, IoFailure."""
+    if not path:
+        return Dns()
+    try:
+        return parse_resolv_conf(read_plain(path, RESOLV_CONF_MAX).decode(errors="replace"))
+    except Unfit as error:
+        raise InvalidConfiguration(f"ipam.resolvConf: {path}: {error.strerror}") from None
+    except OSError as error:
+        raise IoFailure(f"ipam.resolvConf: {path}: {error.strerror}") from error
 
 
 def parse_resolv_conf(text: str) -> Dns:

@@ -7,8 +7,16 @@ from collections.abc import Callable, Mapping
 from bgpcni.ipam.contract import Ipam, Terms
 from bgpcni.ipam.delegate import DelegatedIpam
 from bgpcni.ipam.host_local import HostLocalIpam
+from bgpcni.ipam.leases import CLUSTER
 
-BUILT_IN: Mapping[str, Callable[[Terms], Ipam]] = {"host-local": HostLocalIpam}
+
+def _cluster(terms: Terms) -> Ipam:
+    from bgpcni.ipam.cluster import ClusterIpam  # most nodes have no cluster
+
+    return ClusterIpam(terms)
+
+
+BUILT_IN: Mapping[str, Callable[[Terms], Ipam]] = {"host-local": HostLocalIpam, CLUSTER: _cluster}
 
 
 def open_ipam(terms: Terms) -> Ipam:

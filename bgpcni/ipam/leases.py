@@ -1,8 +1,9 @@
 """The folder with the leases of a network, in the format of the stock host-local, which may use it at the same time.
 
 There is one file for each address; its name is the address, its content is `CONTAINERID\\r\\nIFNAME` (entries of old
-versions lack the second line). There are also `last_reserved_ip.N`, and `lock`, which every operation here holds by
-flock. Operations block. They are safe from any number of threads and processes; nothing is kept in memory.
+versions lack the second line; where networks share a folder, the network's name is the third). There are also
+`last_reserved_ip.N`, and `lock`, which every operation here holds by flock. Operations block. They are safe from any
+number of threads and processes; nothing is kept in memory.
 """
 
 from __future__ import annotations
@@ -43,8 +44,13 @@ class Entry(NamedTuple):
 
     @property
     def owner(self) -> Owner:
-        container_id, separator, ifname = self.content.strip().partition(_SEPARATOR)
-        return container_id, ifname if separator else None
+        container_id, *rest = self.content.strip().split(_SEPARATOR)
+        return container_id, rest[0] if rest else None
+
+    @property
+    def network(self) -> str:
+        """ "" where the folder is one network's."""
+        return "".join(self.content.strip().split(_SEPARATOR)[2:3])
 
 
 class Leases:
@@ -59,8 +65,19 @@ class Leases:
 
     def __init__(self, data_dir: str | None, network: str, recorded: Callable[[], Mapping[str, Holder]] = dict) -> None:
         self.network = network
-        self.folder = folder_of(data_dir, network)
+        self.folder = self._place(data_dir, network)
         self._recorded = recorded
+
+    def _place(self, data_dir: str | None, network: str) -> str:
+        return folder_of(data_dir, network)
+
+    @property
+    def scope(self) -> str:
+        """What a reboot's leases are looked for in, once: a folder, or a network's part of it."""
+        return self.folder
+
+    def _content(self, owner: Holder) -> str:
+        return content_of(*owner)
 
     def is_leased_elsewhere(self, addresses: Iterable[str]) -> bool:
         """Whether the folder of another network beside this one has a lease of an address without prefix length."""
@@ -307,7 +324,7 @@ class Leases:
         entry = self._read(folder, name)
         if entry is None or entry.owner not in (old, (old[0], None)):
             return False
-        self._overwrite(folder, f".{name}.new", content_of(*new))
+        self._overwrite(folder, f".{name}.new", self._content(new))
         try:
             os.rename(f".{name}.new", name, src_dir_fd=folder, dst_dir_fd=folder)
         except OSError as error:
@@ -316,6 +333,15 @@ class Leases:
 
     def _failure(self, name: str, error: OSError) -> IoFailure:
         return IoFailure(f"{self.folder}/{name}: {error.strerror}")
+
+
+CLUSTER = "bgpcni-ipam"
+"""The type of IPAM whose leases are in one folder for all networks."""
+
+
+def folder_for(kind: str, data_dir: str | None, network: str) -> str:
+    """The folder of the leases by which an IPAM of this type knows a network's addresses."""
+    return data_dir or "" if kind == CLUSTER else folder_of(data_dir, network)
 
 
 def folder_of(data_dir: str | None, network: str) -> str:

@@ -210,4 +210,6 @@ def take_away(netlink: Netlink, made: Made) -> None:
 
 def _in_the_way(other: IPv4Interface | IPv6Interface, gateway: str) -> bool:
     wanted = ip_interface(gateway)
+    if other.ip == wanted.ip and other.max_prefixlen in (other.network.prefixlen, wanted.network.prefixlen):
+        return False  # the gateway of single addresses is that of a subnet too
     return other.version == wanted.version and other.network.overlaps(wanted.network)

@@ -90,8 +90,35 @@ def last_messages(table: int, *, make: bool) -> Iterator[Message]:
         yield (Message(uapi.RTM_NEWROUTE, PUT, body) if make else Message(uapi.RTM_DELROUTE, 0, body))
 
 
+def blackhole_message(prefix: str, *, make: bool) -> Message:
+    """Drop what comes for a prefix and has no better route. It comes after every other route of the same prefix."""
+    network = ip_network(prefix)
+    body = _head(network.version, network.prefixlen, MAIN, uapi.RT_SCOPE_UNIVERSE, uapi.RTN_BLACKHOLE)
+    body += attribute(uapi.RTA_DST, network.network_address.packed) + attribute(uapi.RTA_PRIORITY, LAST_METRIC)
+    return Message(uapi.RTM_NEWROUTE, PUT, body) if make else Message(uapi.RTM_DELROUTE, 0, body)
+
+
+def blackholes(netlink: Netlink) -> Iterator[str]:
+    """The prefixes of our blackholes."""
+    for version in (4, 6):
+        for data in netlink.dump(Message(uapi.RTM_GETROUTE, 0, _head(version, 0, MAIN, 0, 0))):
+            _, length, _, _, _, protocol, _, kind, _ = uapi.RTMSG.unpack_from(data)
+            found = attributes(data, uapi.RTMSG.size)
+            if protocol == PROTOCOL and kind == uapi.RTN_BLACKHOLE and uapi.RTA_DST in found:
+                yield f"{ip_address(found[uapi.RTA_DST])}/{length}"
+
+
+def host_message(address: str, device: int, table: int = MAIN, *, make: bool) -> Message:
+    """A host on a link, whose subnet no address of the link says. ESRCH on removal: it was not there."""
+    host = ip_address(address)
+    scope = uapi.RT_SCOPE_UNIVERSE if host.version == 6 else uapi.RT_SCOPE_LINK
+    body = _head(host.version, host.max_prefixlen, table, scope, uapi.RTN_UNICAST)
+    body += attribute(uapi.RTA_DST, host.packed) + attribute(uapi.RTA_OIF, device)
+    return Message(uapi.RTM_NEWROUTE, PUT, body) if make else Message(uapi.RTM_DELROUTE, 0, body)
+
+
 def ours(netlink: Netlink, table: int = MAIN) -> Iterator[Route]:
-    """Each route of a table with our protocol number: for the agent's start."""
+    """Each learned route of a table, which has our protocol number and metric: for the agent's start."""
     for version in (4, 6):
         try:
             found = netlink.dump(Message(uapi.RTM_GETROUTE, 0, _head(version, 0, table, 0, 0)))
@@ -109,7 +136,7 @@ def _read(data: bytes, version: int, table: int) -> Route | None:
     found = attributes(data, uapi.RTMSG.size)
     there = u32(found[uapi.RTA_TABLE]) if uapi.RTA_TABLE in found else low
     is_ours = protocol == PROTOCOL and there == table and kind == uapi.RTN_UNICAST and not flags & uapi.RTM_F_CLONED
-    if not is_ours or uapi.RTA_OIF not in found:
+    if not is_ours or uapi.RTA_OIF not in found or u32(found.get(uapi.RTA_PRIORITY, bytes(4))) != METRIC:
         return None
     address = ip_address(found.get(uapi.RTA_DST, bytes(4 if version == 4 else 16)))
     packed = found.get(uapi.RTA_GATEWAY) or found.get(uapi.RTA_VIA, b"")[2:]

@@ -9,7 +9,7 @@
  * On a node that has no Python of ours, because the agent is a pod, the launcher refuses such a call itself: it always
  * ends with a result or with an error of the CNI specification.
  *
- * Under the name `bgpcni-ipam` this is an IPAM plugin, which the agent does not serve: Python is executed at once.
+ * Under the name `bgpcni-ipam` this is an IPAM plugin: the call says so to the agent, or goes to that Python module.
  *
  * It reads no JSON but the text behind "cniVersion", and does not validate: what cannot be opened is not sent, and
  * whoever answers the call reports the error. So while there is a Python, a call that lacks a variable is never refused
@@ -195,9 +195,9 @@ static int reach_agent(void)
 }
 
 /* False only if the agent stops reading. One that closes the connection may have answered first. */
-static int send_request(int agent, int netns, size_t variables_size, size_t input_size)
+static int send_request(int agent, char kind, int netns, size_t variables_size, size_t input_size)
 {
-    unsigned char header[HEADER_SIZE] = "BGC1C";
+    unsigned char header[HEADER_SIZE] = {'B', 'G', 'C', '1', (unsigned char)kind};
     struct iovec parts[3] = {{header, sizeof header}, {variables, variables_size}, {input, input_size}};
     union {
         struct cmsghdr aligned;
@@ -258,7 +258,7 @@ static int relay_reply(int agent)
 }
 
 /* The exit code, or NOBODY. */
-static int ask_agent(size_t variables_size, size_t input_size)
+static int ask_agent(char kind, size_t variables_size, size_t input_size)
 {
     const char *path = getenv("CNI_NETNS");
     int code = NOBODY, netns = -1, agent = reach_agent();
@@ -267,7 +267,7 @@ static int ask_agent(size_t variables_size, size_t input_size)
         return NOBODY;
     if (path && *path) /* it may be a FIFO, so this must not block; the agent refuses a FIFO */
         netns = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    int sent = send_request(agent, netns, variables_size, input_size);
+    int sent = send_request(agent, kind, netns, variables_size, input_size);
     if (netns >= 0)
         close(netns); /* until now our descriptor has kept the namespace alive */
     if (sent)
@@ -383,7 +383,7 @@ static int refuse(const char *command, size_t input_size)
 }
 
 /* What became of the call before Python was to do it. */
-enum reason { NO_AGENT, TOO_LARGE, IPAM };
+enum reason { NO_AGENT, TOO_LARGE };
 
 /* The exit code of a call that neither an agent nor Python answers. `failure`: errno of Python's start; 0: there is
  * none to start. */
@@ -412,13 +412,13 @@ static int do_without_python(const char *command, size_t input_size, enum reason
         text[1] = strcmp(command, "GC") == 0 ? "16777216 octets" : "1048576 octets";
     } else {
         code = strcmp(command, "STATUS") == 0 ? "50" : code;
-        text[0] = reason == IPAM ? "the agent does not give addresses to other plugins" : "no agent answers on ";
-        text[1] = reason == IPAM ? "" : where;
+        text[0] = "no agent answers on ";
+        text[1] = where;
         text[2] = failure ? ", and cannot execute " : ", and bgpcni was installed on this node without its Python";
         text[3] = path;
         text[4] = failure ? ": " : "";
         text[5] = failure ? strerror(failure) : "";
-        text[6] = reason == IPAM ? ": install bgpcni with pip here" : ": start bgpcni agent, or look at its pod on this node";
+        text[6] = ": start bgpcni agent, or look at its pod on this node";
     }
     for (int i = 0; i < 7; i++)
         text[i] = text[i] ? text[i] : "";
@@ -431,9 +431,9 @@ static int do_without_python(const char *command, size_t input_size, enum reason
     return 1;
 }
 
-static int become_python(const char *command, size_t input_size, enum reason reason)
+static int become_python(const char *command, size_t input_size, enum reason reason, int ipam)
 {
-    char *module = reason == IPAM ? "bgpcni.ipam_plugin" : "bgpcni.plugin";
+    char *module = ipam ? "bgpcni.ipam_plugin" : "bgpcni.plugin";
     char *const arguments[] = {(char *)python, "-I", "-m", module, NULL};
     int again;
 
@@ -460,8 +460,8 @@ static int is_ipam(int count, char **arguments)
 
 int main(int count, char **arguments)
 {
-    enum reason reason = is_ipam(count, arguments) ? IPAM : NO_AGENT;
-    int code = NOBODY;
+    enum reason reason = NO_AGENT;
+    int code = NOBODY, ipam = is_ipam(count, arguments);
 
     fill_standard_descriptors();
     signal(SIGPIPE, SIG_IGN);
@@ -470,12 +470,12 @@ int main(int count, char **arguments)
     size_t limit = command && strcmp(command, "GC") == 0 ? MAX_GC : MAX_REQUEST;
     size_t variables_size = gather_variables(limit);
     size_t input_size = read_whole(0, input, limit + 1);
-    if (variables_size + input_size > limit && reason == NO_AGENT)
+    if (variables_size + input_size > limit)
         reason = TOO_LARGE;
     if (reason == NO_AGENT) {
-        code = ask_agent(variables_size, input_size);
+        code = ask_agent(ipam ? 'I' : 'C', variables_size, input_size);
         if (code == NOBODY && command && input_size > 0)
             code = refuse(command, input_size);
     }
-    return code == NOBODY ? become_python(command, input_size, reason) : code;
+    return code == NOBODY ? become_python(command, input_size, reason, ipam) : code;
 }

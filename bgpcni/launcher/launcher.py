@@ -28,7 +28,7 @@ REFUSALS = {
 }
 """For each command: the code of the error, its cniVersion, and the variables that a valid call must have."""
 SUPPORTED = (b"0.1.0", b"0.2.0", b"0.3.0", b"0.3.1", b"0.4.0", b"1.0.0", b"1.1.0")
-NO_AGENT, TOO_LARGE, IPAM = range(3)
+NO_AGENT, TOO_LARGE = range(2)
 """What became of a call before Python was to do it."""
 
 
@@ -143,13 +143,13 @@ def send_request(agent: _socket.socket, request: bytes) -> None:
             os.close(netns)
 
 
-def ask_agent(variables: bytes, stdin: bytes) -> tuple[int, bytes, bytes]:
+def ask_agent(kind: bytes, variables: bytes, stdin: bytes) -> tuple[int, bytes, bytes]:
     """Have the agent do the call: returns exit code, stdout and stderr. Raises Nobody or OSError."""
     agent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         reach_agent(agent)
         sizes = len(variables).to_bytes(4, "big") + len(stdin).to_bytes(4, "big")
-        send_request(agent, b"".join((b"BGC1C\0\0\0", sizes, variables, stdin)))
+        send_request(agent, b"".join((b"BGC1", kind, b"\0\0\0", sizes, variables, stdin)))
         header = receive(agent, 12)
         out, err = int.from_bytes(header[4:8], "big"), int.from_bytes(header[8:12], "big")
         if out + err > MAX_REPLY:
@@ -224,8 +224,6 @@ def do_without_python(stdin: bytes, reason: int, failure: OSError | None) -> int
         lack = b", and cannot execute %b: %b" % (path, os.fsencode(failure.strerror or "it failed"))
     if reason == TOO_LARGE:
         code, text = b"6", b"the network configuration is larger than %d octets" % limit_of(command)
-    elif reason == IPAM:
-        text = b"the agent does not give addresses to other plugins%b: install bgpcni with pip here" % lack
     else:
         text = b"no agent answers on %b%b: start bgpcni agent, or look at its pod on this node" % (where, lack)
     return tell(1, *error(command, error_version(stdin, SUPPORTED[-1]), code, text))
@@ -259,10 +257,10 @@ def stdin_again(stdin: bytes) -> None:
     os.dup2(again, 0)
 
 
-def become_python(stdin: bytes, reason: int) -> int:
+def become_python(stdin: bytes, reason: int, ipam: bool) -> int:
     if not PYTHON:
         return do_without_python(stdin, reason, None)
-    module = "bgpcni.ipam_plugin" if reason == IPAM else "bgpcni.plugin"
+    module = "bgpcni.ipam_plugin" if ipam else "bgpcni.plugin"
     try:
         stdin_again(stdin)
     except OSError as error:
@@ -288,16 +286,15 @@ def main() -> int:
     limit = limit_of(os.environb.get(b"CNI_COMMAND", b""))
     variables = b"".join(b"%b=%b\0" % pair for pair in os.environb.items() if pair[0].startswith(b"CNI_"))
     stdin = read_stdin(limit + 1)
-    if sys.argv[0].rpartition("/")[2] == "bgpcni-ipam":
-        return become_python(stdin, IPAM)
+    ipam = sys.argv[0].rpartition("/")[2] == "bgpcni-ipam"
     if len(variables) + len(stdin) > limit:
-        return become_python(stdin, TOO_LARGE)
+        return become_python(stdin, TOO_LARGE, ipam)
     try:
-        code, out, err = ask_agent(variables, stdin)
+        code, out, err = ask_agent(b"I" if ipam else b"C", variables, stdin)
     except (Nobody, OSError):
         refused = refusal(os.environb.get(b"CNI_COMMAND", b""), stdin) if stdin else None
         if refused is None:
-            return become_python(stdin, NO_AGENT)
+            return become_python(stdin, NO_AGENT, ipam)
         code, (out, err) = 1, refused
     return tell(code, out, err)
 

@@ -5,10 +5,11 @@
                  is sent with the first byte (SCM_RIGHTS)
     agent     -> reply header, stdout, stderr; then it closes
 
-Header, big endian: magic `BGC1`, kind (`C`: a CNI call, `O`: an operator's command), 3 zero bytes, length of the
-environment block, length of stdin (u32 each): 16 octets. The environment block is `NAME=VALUE` strings, each
-ended by NUL: CNI's variables for a call, empty for a command, whose stdin is one JSON object. Reply header: exit
-code (u8), flags (u8, reserved), 2 zero bytes, length of stdout, length of stderr (u32 each): 12 octets.
+Header, big endian: magic `BGC1`, kind (`C`: a CNI call, `I`: a call of another plugin for our IPAM, `O`: an operator's
+command), 3 zero bytes, length of the environment block, length of stdin (u32 each): 16 octets. The environment block is
+`NAME=VALUE` strings, each ended by NUL: CNI's variables for a call, empty for a command, whose stdin is one JSON
+object. Reply header: exit code (u8), flags (u8, reserved), 2 zero bytes, length of stdout, length of stderr (u32 each):
+12 octets.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MAGIC = b"BGC1"
 HEADER = struct.Struct("!4sc3xII")
 REPLY = struct.Struct("!BB2xII")
 HELLO_SECONDS = 5.0
-CALL, COMMAND = b"C", b"O"
+CALL, IPAM, COMMAND = b"C", b"I", b"O"
 MAX_REQUEST = 1 << 20
 """The most octets of environment and stdin together; MAX_GC is the limit for GC."""
 MAX_GC = 16 << 20

@@ -12,20 +12,24 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bgpcni.errors import CniError, TryAgain
 from bgpcni.ipam.boot import Reclaimer
-from bgpcni.ipam.contract import AddressTaken, Given, Ipam, NotInstalled, PoolExhausted, Terms, Wish
+from bgpcni.ipam.contract import AddressTaken, Configuration, Given, Ipam, NoneFree, NotInstalled, Terms, Wish
 from bgpcni.ipam.kinds import open_ipam
-from bgpcni.ipam.leases import Entry, Holder, Leases, Owner, bare, folder_of, is_among
+from bgpcni.ipam.leases import CLUSTER, Entry, Holder, Leases, Owner, bare, folder_for, is_among
 from bgpcni.kernel import guests
 from bgpcni.kernel.namespace import boot_id
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.model import Address, Attachment, AttachmentKey, IpamRecord, State
+from bgpcni.node.plan import family_of
 from bgpcni.node.request import Request
 from bgpcni.steps import step
 from bgpcni.store import Store
+
+if TYPE_CHECKING:
+    from bgpcni.cluster.pools import Pools
 
 log = logging.getLogger(__name__)
 HELD_SECONDS = 1.0
@@ -38,9 +42,11 @@ _MILLISECOND = 1_000_000
 class Addressing:
     """The addresses of one node's attachments. Safe for threads."""
 
-    def __init__(self, store: Store, *, resident: bool) -> None:
-        """`resident`: we are in the agent, which releases held addresses while an ADD waits for one."""
+    def __init__(self, store: Store, *, resident: bool, pools: Pools | None = None) -> None:
+        """`resident`: we are in the agent, which releases held addresses while an ADD waits for one. `pools`: the
+        cluster's, None where there is no cluster."""
         self._store = store
+        self._shared = pools
         self._resident = resident
         self._change = threading.Condition()
         self._released = 0
@@ -77,15 +83,15 @@ class Addressing:
         if ipam.leases is None:
             return ipam.add(owner, Wish(ips=request.annotations.ips))
         folder = ipam.leases.folder
-        self._reclaim(ipam.leases)
+        self.reclaim(ipam)
         own = {} if held is None else {bare(item.address): owner for item in held.addresses}
         deadline = time.monotonic() + HELD_SECONDS
         while True:
             released = self._released
             try:
-                given = ipam.add(owner, Wish(own, lambda: self._held(folder), request.annotations.ips))
+                given = ipam.add(owner, Wish(own, lambda: self._held(folder, request.name), request.annotations.ips))
                 break
-            except (PoolExhausted, AddressTaken):
+            except (NoneFree, AddressTaken):
                 if not self._comes_free(folder, released, deadline):
                     raise
         for address, holder in given.taken_from.items():
@@ -211,8 +217,8 @@ class Addressing:
             return
         try:
             ipam.status()
-        except PoolExhausted:
-            if ipam.leases is None or not self._held(ipam.leases.folder):
+        except NoneFree:
+            if ipam.leases is None or not self._held(ipam.leases.folder, request.name):
                 raise
 
     def examples(self, request: Request) -> tuple[Address, ...]:
@@ -227,6 +233,8 @@ class Addressing:
         kind, data_dir = request.body.part(_section)
         if not kind:
             return None
+        if kind == CLUSTER:
+            data_dir = str(self._shared.leases) if self._shared is not None else None
         return open_ipam(
             Terms(
                 network=request.name,
@@ -234,10 +242,22 @@ class Addressing:
                 data_dir=data_dir,
                 stdin=request.stdin,
                 environment=request.variables,
-                recorded=functools.partial(self._in_use, data_dir, request.name),
+                recorded=functools.partial(self._in_use, kind, data_dir, request.name),
                 asked=request.body,
                 args=request.environment.args,
+                pools=self._shared,
+                flat=request.config is not None and family_of(request.config) == "evpn",
             )
+        )
+
+    def lender(
+        self, network: str, variables: Mapping[str, str], stdin: bytes, asked: Configuration, args: Mapping[str, str]
+    ) -> Ipam:
+        """The cluster's addresses for a call of another plugin."""
+        data_dir = str(self._shared.leases) if self._shared is not None else None
+        recorded = functools.partial(self._in_use, CLUSTER, data_dir, network)
+        return open_ipam(
+            Terms(network, CLUSTER, data_dir, stdin, variables, recorded, asked, args, self._shared, lent=True)
         )
 
     def _recorded(self, attachment: Attachment, call: Request | None = None) -> Ipam | None:
@@ -252,7 +272,8 @@ class Addressing:
                 data_dir=kept.data_dir,
                 stdin=(kept.stdin or "").encode() if call is None else call.stdin,
                 environment=kept.environment if call is None else call.variables,
-                recorded=functools.partial(self._in_use, kept.data_dir, attachment.network),
+                recorded=functools.partial(self._in_use, kept.type, kept.data_dir, attachment.network),
+                pools=self._shared,
             )
         )
 
@@ -262,12 +283,15 @@ class Addressing:
 
     # ---------------------------------------------------------------- what the records say
 
-    def _reclaim(self, leases: Leases) -> None:
-        """What a reboot left in this network's folder, once per boot."""
-        if leases.folder in self._reclaimed:
+    def reclaim(self, ipam: Ipam) -> None:
+        """Release what a reboot left of this network's leases, once per boot."""
+        leases = ipam.leases
+        if leases is None:
+            return
+        if leases.scope in self._reclaimed:
             return
         if self._reclaimer.done(leases):
-            self._reclaimed.add(leases.folder)
+            self._reclaimed.add(leases.scope)
             return
         recorded = {
             (stored.attachment.container_id, stored.attachment.ifname)
@@ -277,11 +301,11 @@ class Addressing:
         for address in self._reclaimer.run(leases, recorded):
             log.info("network %s: lease of %s was left by an earlier boot; reclaimed", leases.network, address,
                      extra={"network": leases.network})  # fmt: skip
-        self._reclaimed.add(leases.folder)
+        self._reclaimed.add(leases.scope)
 
-    def _in_use(self, data_dir: str | None, network: str) -> dict[str, Holder]:
+    def _in_use(self, kind: str, data_dir: str | None, network: str) -> dict[str, Holder]:
         """The addresses that records have from a folder, with their owners."""
-        return _holders(attachment for _, attachment in self._of_folder(folder_of(data_dir, network)))
+        return _holders(attachment for _, attachment in self._of_folder(folder_for(kind, data_dir, network)))
 
     def _comes_free(self, folder: str, released: int, deadline: float) -> bool:
         """Wait until an address is released, if some are held. `released`: the count when nothing was free.
@@ -293,12 +317,16 @@ class Addressing:
             left = deadline - time.monotonic()
             return left > 0 and self._change.wait_for(lambda: self._released != released, left if held else 0)
 
-    def _held(self, folder: str) -> dict[str, Holder]:
-        """The held addresses that another container may have, the oldest first.
+    def _held(self, folder: str, network: str) -> dict[str, Holder]:
+        """The held addresses that another container of this network may have, the oldest first.
 
         Unicast and vpn only, because their NLRI and next hop stay the same on this node. The NLRI of EVPN has the MAC.
         """
-        gone = [a for state, a in self._of_folder(folder) if state is State.LEAVING and a.bgp.family != "evpn"]
+        gone = [
+            item
+            for state, item in self._of_folder(folder)
+            if state is State.LEAVING and item.network == network and item.bgp.family != "evpn"
+        ]
         return _holders(sorted(gone, key=lambda item: item.since))
 
     def _of_folder(self, folder: str) -> Iterator[tuple[State, Attachment]]:
@@ -307,7 +335,7 @@ class Addressing:
             item = stored.attachment
             if item is None or item.ipam is None or item.ipam.data_dir is None:
                 continue
-            if folder_of(item.ipam.data_dir, item.network) == folder:
+            if folder_for(item.ipam.type, item.ipam.data_dir, item.network) == folder:
                 yield stored.state, item
 
 

@@ -5,7 +5,8 @@ As the specification asks, an error does not stop it: the rest is released first
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from bgpcni.errors import CniError, Delegated, InvalidConfiguration
 from bgpcni.kernel import links
@@ -26,7 +27,7 @@ def collect(node: Node, request: Request, warnings: list[str]) -> None:
     If the list is missing, raises InvalidConfiguration and changes nothing. At the end, when all else is done, raises
     the error of a delegated IPAM plugin. Other errors become warnings, and the next GC tries again.
     """
-    valid = _valid(request)
+    valid = valid_of(request.document)
     kept = {AttachmentKey(request.name, container_id, ifname).digest for container_id, ifname in valid}
     marked = [link for link in links.dump(node.netlink) if interface.network_of(link) == request.name]
     for stored in node.store.all():
@@ -78,9 +79,10 @@ def _remove_links(node: Node, network: str, kept: set[str], marked: list[links.L
                 warnings.append(f"{link.name}: {error.strerror}")
 
 
-def _valid(request: Request) -> set[tuple[str, str]]:
+def valid_of(document: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """The attachments that the runtime lists. Raises InvalidConfiguration."""
     key = "cni.dev/valid-attachments"
-    listed = next((value for name, value in request.document.items() if name.lower() == key), None)
+    listed = next((value for name, value in document.items() if name.lower() == key), None)
     if not isinstance(listed, list):
         raise InvalidConfiguration(f"{key}: must be a list; without it nothing is released")
     valid = set()

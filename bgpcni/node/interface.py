@@ -10,10 +10,11 @@ import errno
 import logging
 from collections.abc import Iterator
 
+from bgpcni.bgp import host_prefix
 from bgpcni.cni.result import Route
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment, KernelRefused
 from bgpcni.ip import ip_interface
-from bgpcni.kernel import addresses, frames, links, sysctl, vlans, vrf
+from bgpcni.kernel import addresses, frames, links, routes, sysctl, vlans, vrf
 from bgpcni.kernel.dad import Detection
 from bgpcni.kernel.namespace import Namespace, inside
 from bgpcni.kernel.netlink import Message, Netlink, NetlinkError
@@ -159,6 +160,12 @@ def _assign(space: Namespace, attachment: Attachment, index: int, *, dad: bool) 
         for item in attachment.addresses
     ]
     steps += [
+        (f"route {gateway}", addresses.route_message(index, gateway))
+        for gateway in dict.fromkeys(
+            host_prefix(item.gateway) for item in attachment.addresses if item.gateway and plan.is_single(item.address)
+        )
+    ]
+    steps += [
         (f"route {route.dst}", _route_message(index, route))
         for route in plan.through_gateways(attachment.routes, attachment.addresses)
     ]
@@ -210,6 +217,23 @@ def introduce_itself(space: Namespace, attachment: Attachment) -> None:
     except OSError as error:
         key = attachment.key
         log.warning("%s: gratuitous ARP/NA: %s", key, error.strerror, extra=key.fields)
+
+
+def lead_to_singles(netlink: Netlink, attachment: Attachment, *, make: bool) -> None:
+    """Routes of the node to addresses that are subnets of their own, by the bridge that has their gateway.
+
+    Raises KernelRefused; without `make` they are removed, and one that is gone is no error.
+    """
+    on = _segment(attachment)
+    singles = [item.address.partition("/")[0] for item in attachment.addresses if plan.is_single(item.address)]
+    if on is None or not attachment.is_gateway or not singles:
+        return
+    table = attachment.bgp.table or routes.MAIN
+    for address, answer in zip(
+        singles, netlink.send(*(routes.host_message(one, on[0], table, make=make) for one in singles)), strict=True
+    ):
+        if make and isinstance(answer, NetlinkError):
+            raise KernelRefused(f"route to {address} by {on[1]}: {answer.strerror}")
 
 
 @step("reach")
@@ -323,6 +347,7 @@ def remove(netlink: Netlink, reaper: Reaper, attachment: Attachment) -> bool:
         there = link is not None and links.is_ours(link, attachment.key.digest)
         if link is not None and there:
             reaper.delete(netlink, link.index, link.alias)
+    lead_to_singles(netlink, attachment, make=False)
     options.remove(attachment)
     return there
 

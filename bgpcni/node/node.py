@@ -40,6 +40,7 @@ from bgpcni.store import Store
 from bgpcni.undo import Undo
 
 if TYPE_CHECKING:
+    from bgpcni.cluster.pools import Pools
     from bgpcni.dataplane.dataplane import DataPlane
 
 log = logging.getLogger(__name__)
@@ -60,10 +61,11 @@ class Node:
         dataplane: DataPlane | None = None,
         amiss: Mapping[str, str] | None = None,
         events: Events | None = None,
+        pools: Pools | None = None,
     ) -> None:
         """`dataplane`: puts learned routes into the kernel; None in a call without an agent. `amiss`: problems that the
         agent found by itself and could not repair, by their code in `status`. `events`: told what becomes of
-        attachments; None in a call without an agent."""
+        attachments; None in a call without an agent. `pools`: the cluster's addresses."""
         self.store = store
         self.agent = agent
         self.facts = facts
@@ -73,7 +75,8 @@ class Node:
         self.amiss = {} if amiss is None else amiss
         self.events = events or Events(0)
         self.boot_id = boot_id()
-        self.addressing = Addressing(store, resident=convergence.resident)
+        self.pools = pools
+        self.addressing = Addressing(store, resident=convergence.resident, pools=pools)
         self.numbers = NumbersInUse(store, resident=convergence.resident)
         self.made = MadeOfBridges(store)
         self.by_link: dict[int, AttachmentKey] = {}

@@ -21,6 +21,7 @@ from bgpcni.convergence import catalog
 from bgpcni.errors import InvalidConfiguration, InvalidEnvironment
 from bgpcni.ip import ip_address, ip_interface, ip_network
 from bgpcni.ipam.config import DEFAULT_DATA_DIR
+from bgpcni.ipam.leases import CLUSTER
 from bgpcni.kernel.bridge import BridgePlan
 from bgpcni.kernel.vlans import Tagging, gateway_name
 from bgpcni.kernel.vrf import Device
@@ -392,7 +393,7 @@ def bridge_of(
         anycast_mac=bgp.gateway_mac(intent.vni) if intent and intent.anycast and intent.vni else None,
         gateways=gateways,
         promiscuous=config.promisc_mode,
-        force_address=config.force_address,
+        force_address=config.force_address and config.ipam_type != CLUSTER,  # a network has a subnet for each block
         tagging=tagging_of(config),
         vrf=vrf,
     )
@@ -480,8 +481,8 @@ def _refuse_annotations(policy: PolicyTable, request: Request) -> None:
         return
     if policy.prefixes is None:
         raise InvalidConfiguration(f"annotation {PREFIX}ips: not allowed while [policy] has no prefixes on this node")
-    if request.settings.ipam_type != "host-local":
-        raise InvalidConfiguration(f"annotation {PREFIX}ips: ipam.type must be host-local for it")
+    if request.settings.ipam_type not in ("host-local", CLUSTER):
+        raise InvalidConfiguration(f"annotation {PREFIX}ips: ipam.type must be host-local or {CLUSTER} for it")
 
 
 def dns_of(config: NetworkConfig, given: Dns) -> Dns:
@@ -512,7 +513,7 @@ def refuse_by_policy(
     `gateways`: the addresses that the bridge gets (`BridgePlan.gateways`).
     """
     policy.refuse_addresses(item.address for item in addresses)
-    policy.refuse_subnets(gateways)
+    policy.refuse_subnets([*gateways, *(item.block for item in addresses if item.block)])
     if gateways or config.bgp.advertise == "subnet":
         policy.refuse_subnets(item.address for item in addresses)
 
@@ -528,6 +529,12 @@ def default_routes(config: NetworkConfig, addresses: Sequence[Address], wanted: 
                 routes.append(Route(dst=default, gw=item.gateway))
                 present.add(ip_network(default))
     return tuple(routes)
+
+
+def is_single(address: str) -> bool:
+    """Whether an address is a subnet of its own (`10.1.2.3/32`): its gateway is on the link, not in its subnet."""
+    interface = ip_interface(address)
+    return bool(interface.network.prefixlen == interface.max_prefixlen)
 
 
 def through_gateways(routes: Iterable[Route], addresses: Sequence[Address | IpConfig]) -> tuple[Route, ...]:

@@ -232,9 +232,14 @@ def concerned(node: Node) -> Iterator[AttachmentKey]:
 
 
 def target_of(node: Node, attachment: Attachment, agent: AgentConfig) -> tuple[ExporterUse, ...]:
-    """The exporters that must announce it by this agent.toml. A call without an agent changes none."""
+    """The exporters that must announce it by this agent.toml. A call without an agent changes none.
+
+    Nobody announces an address that is another node's by now.
+    """
     if not node.resident:
         return attachment.exporters
+    if node.pools is not None and any(node.pools.conflict(item.address) for item in attachment.addresses):
+        return ()
     return plan.exporters_now(attachment.network, attachment.asked, agent, resident=True)
 
 

@@ -124,6 +124,7 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
             attachment = interface.read_back(space, attachment)
         else:
             attachment = interface.configure(space, attachment, dad=config.enabledad)
+        interface.lead_to_singles(node.netlink, attachment, make=True)
         interface.introduce_itself(space, attachment)
         attachment = node.announce(attachment, held)
         request.refuse_hung_up()

@@ -411,6 +411,10 @@ class Interface:
         pass
 
     @staticmethod
+    def lead_to_singles(netlink: object, attachment: Attachment, *, make: bool) -> None:
+        """The simulation's addresses have subnets."""
+
+    @staticmethod
     def introduce(herald: object, attachment: Attachment) -> None:
         sched.point()
 

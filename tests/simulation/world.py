@@ -317,7 +317,7 @@ class Agent:
         made = convergence.Convergence(FACTS, nudges, spare=store.unreadable)
         running._changing = Threading.Lock()
         running._applied = True
-        running._cluster = agents.Alone()
+        running._cluster = running._pools = agents.Alone()
         running._config_path = Path("agent.toml")
         running._dataplane = NoDataPlane()  # type: ignore[assignment]
         running.node = node.Node(store, self.config, FACTS, made, nudges)
