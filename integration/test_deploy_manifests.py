@@ -6,6 +6,7 @@ That what they describe works is shown in test_deploy.py.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 from bgpcni import __version__
+from bgpcni.agent.metrics import place
 from bgpcni.config.agent import AgentConfig
 from bgpcni.config.agent import load as load_agent
 from integration.lab.core import NotHere
@@ -168,3 +170,30 @@ def test_the_configuration_of_each_overlay_is_understood(
     assert [plugin["type"] for plugin in rendered["plugins"]] == ["bgpcni", "portmap"]
     ours, warnings = parse(decode(json.dumps(network.ours_in(rendered)).encode()))
     assert (ours.mtu, warnings) == (1450, ())
+
+
+def test_the_component_for_monitoring_has_prometheus_read_every_agent(tmp_path: Path) -> None:
+    """On an overlay as it is: an address that Prometheus reaches, the port that PodMonitor names, and the same rules as
+    the plain file has."""
+    folder = os.path.relpath(KUBERNETES, tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(
+        f"resources: [{folder}/overlays/unicast]\ncomponents: [{folder}/components/monitoring]\n"
+    )
+    manifests = render(str(tmp_path))
+    (agent,) = (one for one in kind(manifests, "DaemonSet") if one["metadata"]["name"] == "bgpcni-agent")
+    template = agent["spec"]["template"]
+    (container,) = (one for one in template["spec"]["containers"] if one["name"] == "agent")
+    assert container["args"] == ["agent", "--metrics", "$(NODE_IP):9179", "--metrics-beyond-loopback"]
+    for address in ("192.0.2.1", "2001:db8::1"):
+        assert place(f"{address}:9179", beyond_loopback=True) == (address, 9179)
+    (port,) = container["ports"]
+    assert (port["containerPort"], port["hostPort"]) == (9179, 9179)
+    assert template["metadata"]["annotations"]["prometheus.io/port"] == "9179"
+    (monitor,) = kind(manifests, "PodMonitor")
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] == port["name"]
+    assert {"targetLabel": "job", "replacement": "bgpcni", "action": "replace"} in endpoint["relabelings"]
+    (rules,) = kind(manifests, "PrometheusRule")
+    assert rules["spec"] == yaml.safe_load((KUBERNETES.parents[1] / "conf/prometheus/alerts.yml").read_text())
+    assert {one["metadata"]["namespace"] for one in (agent, monitor, rules)} == {"bgpcni"}
