@@ -108,8 +108,6 @@ def test_nothing_waits_for_a_receiver_that_is_away(lab: Lab, peers: tuple[Frr, N
 )
 def test_who_turns_it_on(
     lab: Lab,
-    peers: tuple[Frr, Node],
-    receiver: Receiver,
     environment: dict[str, str],
     toml: dict[str, object],
     traced: bool,
@@ -117,7 +115,9 @@ def test_who_turns_it_on(
 ) -> None:
     """agent.toml, or the variables that every program with OpenTelemetry obeys. When the agent ends, it sends what it
     has, so that what has not come then does not come."""
-    _, node = peers
+    node = lab.node()
+    receiver = Receiver(node.namespace)
+    lab.callback(receiver.close)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     node.agent(**toml)

@@ -150,6 +150,16 @@ def test_a_scrape_tells_of_everything(node: Node, census: Census, monkeypatch: p
     assert refused["bgpcni_learned_routes_refused", "other"] == 2 * (100 - (REASONS - len(HARMFUL)))
 
 
+def test_one_exporter_that_cannot_be_measured_hides_nothing_else(
+    node: Node, census: Census, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.convergence.want(attachment(node))
+    monkeypatch.setattr(Speaking, "peers", None)
+    found = values(Gauges(node, census, Sending()))
+    assert found["bgpcni_learned_routes", "vni 5001"] == 10
+    assert "exporter memory cannot be measured" in caplog.text
+
+
 def scrape(app: Any, accept: str = "", *, query: str = "", zipped: bool = False) -> str:
     environ: dict[str, Any] = {
         "HTTP_ACCEPT": accept,

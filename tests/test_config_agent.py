@@ -100,6 +100,7 @@ def test_the_shipped_sample_is_understood() -> None:
         ('[networks.red]\nexporter = ["x"]', "networks.red.exporter: unknown key; did you mean 'exporters'?"),
         ('[tracing]\nendpoint = "127.0.0.1:4318"', "tracing.endpoint: '127.0.0.1:4318' is not the address of an OTLP"),
         ('[tracing]\nendpoint = "http://[::1]:4318/v1/traces"', "leave out /v1/traces"),
+        ('[tracing]\nendpoint = "http://me:secret@[::1]:4318"', "tracing.endpoint: put a password or token into"),
         ("[tracing]\nratio = 1.5", "tracing.ratio: "),
         ("[cluster]", "cluster.store: missing"),
         ('[cluster]\nstore = "consul"', "cluster.store: should be 'etcd' or 'kubernetes'"),

@@ -3,6 +3,7 @@ longer than it takes to copy what the lock protects."""
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import threading
@@ -27,10 +28,12 @@ from bgpcni.events import Events, Kind
 from bgpcni.model import State
 from bgpcni.node.node import Node
 
+log = logging.getLogger(__name__)
 SESSION_STATES = ("Idle", "Connect", "Active", "OpenSent", "OpenConfirm", "Established")
 REASONS = 32
 """So many reasons to refuse learned routes are told apart; the others are counted together as `other`."""
-_STATES = (*(state.value for state in State), answers.GONE)
+_NAMES = {state: state.value for state in State}
+_STATES = (*_NAMES.values(), answers.GONE)
 _FAMILIES = {4: "ipv4", 6: "ipv6"}
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -82,9 +85,12 @@ class Gauges(Collector):
         self._of_node(found)
         self._of_attachments(found)
         for name, announcer in self._node.convergence.announcers().items():
-            _of_routes(found, name, announcer)
-            _of_sessions(found, name, announcer, self._node.events)
-            _of_speaker(found, name, announcer)
+            try:
+                _of_routes(found, name, announcer)
+                _of_sessions(found, name, announcer, self._node.events)
+                _of_speaker(found, name, announcer)
+            except Exception:  # a defect of one exporter must not hide the others
+                log.exception("exporter %s cannot be measured", name, extra={"exporter": name})
         if (spans := self._tracing.counts) is not None:
             found.put("bgpcni_trace_spans_exported", spans.exported)
             for reason, count in spans.dropped.items():
@@ -113,12 +119,11 @@ class Gauges(Collector):
     def _of_attachments(self, found: _Families) -> None:
         states: Counter[tuple[str, str]] = Counter()
         leases: Counter[tuple[str, int]] = Counter()
-        networks: dict[str, None] = {}
         for counted, state in self.attachments().values():
-            networks[counted.network] = None
             states[counted.network, state] += 1
-            for version, count in zip((4, 6), counted.leases, strict=True):
-                leases[counted.network, version] += count
+            leases[counted.network, 4] += counted.leases[0]
+            leases[counted.network, 6] += counted.leases[1]
+        networks = dict.fromkeys(network for network, _ in states)
         for network in networks:
             for state in _STATES:
                 found.put("bgpcni_attachments", states[network, state], network, state)
@@ -134,11 +139,12 @@ class Gauges(Collector):
 
     def attachments(self) -> dict[str, tuple[Counted, str]]:
         """Each record with its state, which is GONE where the reconciler has found that the link is lost."""
+        found = {name: (each, _NAMES[each.state]) for name, each in self._census.all().items()}
         lost = {key for key, seen in self._node.seen.copy().items() if seen.gone is not None}
-        return {
-            name: (each, answers.GONE if each.state is State.UP and each.key in lost else each.state.value)
-            for name, each in self._census.all().items()
-        }
+        for name, (each, _) in list(found.items()) if lost else ():
+            if each.state is State.UP and each.key in lost:
+                found[name] = each, answers.GONE
+        return found
 
 
 def _of_routes(found: _Families, name: str, announcer: Announcer) -> None:

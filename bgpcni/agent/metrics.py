@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
 from prometheus_client import Counter, Histogram, make_wsgi_app, start_http_server
+from prometheus_client.exposition import gzip_accepted
 from prometheus_client.registry import REGISTRY
 
 from bgpcni import steps
@@ -140,11 +142,10 @@ def _with_attachments(metrics: WSGIApplication, lines: AttachmentLines) -> WSGIA
 
         body = b"".join(metrics(environ, begin))
         status, headers = begun[0]
-        asked = environ.get("QUERY_STRING", "")
-        if body.startswith(b"# HELP") and not asked:
+        if body.startswith(b"# HELP") and "name[]" not in parse_qs(environ.get("QUERY_STRING", "")):
             end = b"# EOF\n" if body.endswith(b"# EOF\n") else b""
             body = body[: len(body) - len(end)] + lines.text().encode() + end
-        if "gzip" in environ.get("HTTP_ACCEPT_ENCODING", ""):
+        if gzip_accepted(environ.get("HTTP_ACCEPT_ENCODING", "")):
             body, headers = gzip.compress(body, 1), [*headers, ("Content-Encoding", "gzip")]
         start_response(status, headers)
         return [body]

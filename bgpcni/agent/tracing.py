@@ -56,6 +56,8 @@ SKEW = 5_000_000
 """Nanoseconds by which the clocks that a call and its routes are timed with may differ."""
 CALL_SECONDS = 60.0
 """For so long the span of a route waits for that of its call, which may take this long to end."""
+STDIN = 1 << 16
+"""Octets of a configuration that is kept until the network's name is read from it. A GC may be as long as 16 MiB."""
 STOP_SECONDS = 2.0
 """How long the agent's end waits for the last spans to be sent."""
 _RECEIVER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
@@ -69,7 +71,10 @@ class StepTaken(NamedTuple):
 
 
 class CallDone(NamedTuple):
-    call: Call
+    """A call that was answered, without what keeps memory or descriptors. `stdin` is empty where it was long."""
+
+    variables: Mapping[str, str]
+    stdin: bytes
     reply: Reply
     began: int
     ended: int
@@ -140,7 +145,9 @@ class Tracing:
             began = time.time_ns()
             reply = handle(call)
             ended = time.time_ns()
-            return reply._replace(after=(*reply.after, lambda: self._done(CallDone(call, reply, began, ended, taken))))
+            stdin = call.stdin if len(call.stdin) <= STDIN else b""
+            done = CallDone(call.variables, stdin, reply._replace(after=()), began, ended, taken)
+            return reply._replace(after=(*reply.after, lambda: self._done(done)))
 
         return run
 
@@ -199,7 +206,7 @@ class Tracing:
         return batch, False
 
     def _spans_of_call(self, done: CallDone) -> None:
-        variables, network = done.call.variables, network_named_by(done.call.stdin)
+        variables, network = done.variables, network_named_by(done.stdin)
         command = variables.get("CNI_COMMAND", "")
         known = {
             "bgpcni.command": command,

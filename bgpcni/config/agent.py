@@ -309,6 +309,8 @@ def _receiver(value: str) -> str:
         raise ValueError(f"{value!r} is not the address of an OTLP receiver such as http://127.0.0.1:4318")
     if parts.path.rstrip("/").endswith("/v1/traces"):
         raise ValueError(f"{value!r}: leave out /v1/traces, it is appended")
+    if "@" in parts.netloc:  # it would be in the log
+        raise ValueError("put a password or token into $OTEL_EXPORTER_OTLP_HEADERS, not into the address")
     return value
 
 

@@ -252,7 +252,8 @@ class Advertised:
         for address, session in self.sessions.items():
             if not route.is_told(address):
                 continue
-            if nlri.family in session.families and session.started < route.number <= session.sent:
+            has = nlri.family in session.families and address not in route.withheld
+            if has and session.started < route.number <= session.sent:
                 times = (at for number, at in session.passed if number >= route.number)
                 if (at := next(times, None)) is not None:
                     found[address] = at
