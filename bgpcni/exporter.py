@@ -339,3 +339,8 @@ class Exporter(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Let go of the speaker; its routes stay. Any thread may call it, also while a verb runs: that ends soon."""
+
+
+def carried_by(kind: type[Exporter]) -> frozenset[str]:
+    """What an exporter can set for each route, as the fields of `Attributes`: what a policy can change there."""
+    return kind.carries | ({"import_rt", "export_rt"} if kind.targets_per_route else set())

@@ -211,7 +211,17 @@ class Gateway(Record):
     mac: str
 
 
-class Bgp(Record):
+class Attributes(Record):
+    """What of an attachment's routes a policy can set. Absent numbers are the speaker's."""
+
+    import_rt: tuple[str, ...] = ()
+    export_rt: tuple[str, ...] = ()
+    communities: tuple[str, ...] = ()
+    local_preference: int | None = None
+    med: int | None = None
+
+
+class Bgp(Attributes):
     """What is to be announced, as configuration, arguments and the defaults of the agent say together.
 
     `forwarder`: who makes the VXLAN of an EVPN network, our agent or the daemon of an exporter; None: nobody on this
@@ -229,12 +239,7 @@ class Bgp(Record):
     vrf: str | None = None
     l3vni: int | None = None
     table: int | None = None
-    import_rt: tuple[str, ...] = ()
-    export_rt: tuple[str, ...] = ()
     import_prefixes: tuple[str, ...] = ()
-    communities: tuple[str, ...] = ()
-    local_preference: int | None = None
-    med: int | None = None
     forwarder: Literal["agent", "exporter"] | None = None
     anycast: bool = False
     drain_seconds: float = 0.0
@@ -268,7 +273,10 @@ class Attachment(Record):
     none of its own. `vlan_filtering`: its bridge keeps VLANs apart. `gateway`: the node's interface in the VLAN.
     `is_gateway`: the node is the gateway of its subnets, on the bridge or on that interface. `ip_masq`: the back end
     that masquerades for it. `mobility`: the sequence number of EVPN, higher than that of the node it came from.
-    `pod`: the pod that the runtime named; None outside of Kubernetes.
+    `pod`: the pod that the runtime named; None outside of Kubernetes. `labels`, `namespace_labels`: its labels and its
+    namespace's, as they were last known. `own_export_rt`: it asks for its own exportRT, which no policy changes.
+    `bgp` has what policies say; `plain` has what network and attachment ask for, `common` what counts for routes that
+    several containers share. None: the same as `bgp`. `policies`: which of them set what, by the key in their `set`.
     `asked`: the exporters that its network configuration names; one that agent.toml defines has only name and type
     here. None: the configuration names none. `created`: when the ADD began. `since`: when the record was moved to `up`;
     both are RFC 3339, UTC. `mtu`: octets, None: the kernel's default.
@@ -307,6 +315,12 @@ class Attachment(Record):
     asked: tuple[ExporterUse, ...] | None = None
     mobility: int = 0
     pod: Pod | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    namespace_labels: dict[str, str] = Field(default_factory=dict)
+    own_export_rt: bool = False
+    plain: Attributes | None = None
+    common: Attributes | None = None
+    policies: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     created: str = ""
     since: str = ""
 
@@ -418,7 +432,8 @@ class NodeFacts:
 
     `next_hop`/`next_hop6` are None if the node has no usable address of that family. `hold_time`,
     `graceful_restart`: seconds. `maximum_prefix`: how many routes one peer may announce, None: any number. `speakers`:
-    the exporters of agent.toml that have neighbours of `[[bgp.neighbors]]`. An exporter is given `local_address` and
+    the exporters of agent.toml that have neighbours of `[[bgp.neighbors]]`. `maintenance`: peers are to prefer other
+    paths. An exporter is given `local_address` and
     `neighbors` as they are for its own sessions.
     """
 
@@ -435,3 +450,4 @@ class NodeFacts:
     has_bgp: bool = False
     maximum_prefix: int | None = None
     speakers: Sequence[str] = field(default=(), compare=False)
+    maintenance: bool = field(default=False, compare=False)

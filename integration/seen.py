@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bgpcni.testing.patience import SECONDS
 from integration.lab import CniAnswer, Frr, Lab, Namespace, Node, until
 
 SUBNET, SUBNET6 = "10.1.2.0/24", "2001:db8:1:2::/64"
@@ -178,3 +179,27 @@ def session(frr: Frr, node: Node) -> tuple[int, int]:
     """How often FRR's session with the node came up and fell: unchanged means that nothing happened to it."""
     found = frr.neighbor(node.address)
     return found["connectionsEstablished"], found["connectionsDropped"]
+
+
+@contextmanager
+def nothing_missed(lab: Lab, frr: Frr, prefixes: Sequence[str]) -> Iterator[None]:
+    """FRR's kernel never loses one of these routes meanwhile."""
+    for prefix in prefixes:
+        until(lambda prefix=prefix: frr.kernel_route(prefix), f"{prefix} in FRR's kernel")  # type: ignore[misc]
+    log = lab.folder / "monitor"
+    monitor = frr.namespace.popen("ip", "monitor", "route", log=log)
+
+    def listens() -> bool:
+        """It shows a route of our own."""
+        frr.namespace.ip("route", "replace", "203.0.113.0/24", "dev", "lo")
+        frr.namespace.ip("route", "delete", "203.0.113.0/24", "dev", "lo")
+        return "203.0.113.0/24" in log.read_text()
+
+    until(listens, "the monitor's first line")
+    yield
+    monitor.terminate()
+    monitor.wait(SECONDS)
+    names = {prefix.removesuffix("/32").removesuffix("/128") for prefix in prefixes}
+    lines = [line.split() for line in log.read_text().splitlines() if line.startswith("Deleted")]
+    assert [line for line in lines if line[1] in names] == []
+    log.unlink()

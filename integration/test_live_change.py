@@ -8,10 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from bgpcni.testing.patience import SECONDS
 from integration.gobgp import GoBGP
 from integration.lab import CniAnswer, Frr, Lab, Neighbor, Node, until
-from integration.seen import Burst
+from integration.seen import Burst, nothing_missed
 
 pytest.importorskip("grpc", reason="grpcio is not installed: pip install bgpcni[gobgp]")
 
@@ -80,23 +79,8 @@ class Site:
     @contextmanager
     def nothing_missed(self) -> Iterator[None]:
         """FRR's kernel never loses a route to a container meanwhile."""
-        for prefix in self.prefixes:
-            until(lambda prefix=prefix: self.frr.kernel_route(prefix), f"{prefix} in FRR's kernel")  # type: ignore[misc]
-        log = self.lab.folder / "monitor"
-        monitor = self.frr.namespace.popen("ip", "monitor", "route", log=log)
-        # It is listening once it shows a route of our own.
-        until(lambda: self._marked(log), "the monitor's first line")
-        yield
-        monitor.terminate()
-        monitor.wait(SECONDS)
-        lost = [line for line in log.read_text().splitlines() if line.startswith("Deleted") and "10.1.2." in line]
-        assert lost == []
-        log.unlink()
-
-    def _marked(self, log: object) -> bool:
-        self.frr.namespace.ip("route", "replace", "203.0.113.0/24", "dev", "lo")
-        self.frr.namespace.ip("route", "delete", "203.0.113.0/24", "dev", "lo")
-        return "203.0.113.0/24" in (self.lab.folder / "monitor").read_text()
+        with nothing_missed(self.lab, self.frr, self.prefixes):
+            yield
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def test_routes_are_announced_or_the_exit_code_says_so(node: Node) -> None:
     assert code == 0
     assert set(route) == {
         "network", "containerID", "ifname", "family", "nlri", "prefix", "mac", "rd", "vni", "nextHop", "exportRT",
-        "communities", "localPreference", "med", "datapath", "exporters",
+        "communities", "localPreference", "med", "policies", "datapath", "exporters",
     }  # fmt: skip
     assert (route["prefix"], route["family"]) == ("10.1.2.3/32", "ipv4-unicast")
     assert route["exporters"]["memory"]["state"] == "announced"

@@ -41,6 +41,7 @@ from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import home, home_cookie
 from bgpcni.model import AttachmentKey, NodeFacts, State
 from bgpcni.node import boots, facts, plan, reconcile, reload
+from bgpcni.node.intent import NoPolicies
 from bgpcni.node.next_step import Wait
 from bgpcni.node.node import LOCK_SECONDS, Node
 from bgpcni.nudges import Nudges
@@ -48,6 +49,7 @@ from bgpcni.store import Store
 
 if TYPE_CHECKING:
     from bgpcni.agent.metrics import Measures
+    from bgpcni.agent.policies import Policies
     from bgpcni.agent.tracing import Tracing
     from bgpcni.cluster.duties import Duties
     from bgpcni.cluster.member import Member
@@ -140,13 +142,16 @@ class Running:
 
         nudges = Nudges()
         inbox = Inbox()
+        self._policies = _policies(config, self._cluster, nudges)
         events = Events()
         convergence = Convergence(
             known, nudges, spare=store.unreadable, announced=announced, learner=inbox, events=events
         )
         self._dataplane = DataPlane(known, config.policy, inbox, convergence.listen)
         amiss: dict[str, str] = {}
-        self.node = Node(store, config, known, convergence, nudges, self._dataplane, amiss, events, self._pools.given)
+        self.node = Node(
+            store, config, known, convergence, nudges, self._dataplane, amiss, events, self._pools.given, self._policies
+        )
         self._journal = Journal(events)
         self.worker = Worker(self.node)
         self._monitor = Monitor(self.worker.link_gone, self.worker.namespace_changed, self.worker.look_at_all)
@@ -163,6 +168,7 @@ class Running:
             "cluster-addresses": self._keep_addresses,
             **self._cluster.looks,
             **self._pools.looks,
+            **self._policies.looks,
             **self._duties.looks,
         }
         self._watch = Watch(looks, amiss, events)
@@ -191,6 +197,7 @@ class Running:
         self._duties.start()
         self._cluster.start(self._standing.sessions)
         self._pools.start()
+        self._policies.start()
         self._thread("watch", self._watch.run)
         self.worker.retire_soon()
         log.info("serving on %s", self._socket_path)
@@ -202,6 +209,7 @@ class Running:
         self._duties.stop()
         self._cluster.stop()
         self._pools.stop()
+        self._policies.stop()
         self._watch.stop()
         self.node.events.close()
         self._readers.close()
@@ -376,6 +384,7 @@ class Running:
                 self._unfit = unfit
                 self._cluster.renew(config)
                 self._pools.renew(config)
+                self._policies.renew(config)
             finally:  # also of what was refused the worker may have begun something
                 for key in reconcile.concerned(node):
                     node.nudges.nudge(key)
@@ -443,6 +452,34 @@ class Alone:
 
     def stop(self) -> None:
         pass
+
+
+class Unruled(NoPolicies):
+    """No cluster, no policies."""
+
+    looks: Mapping[str, Look] = {}
+
+    def start(self) -> None:
+        pass
+
+    def renew(self, config: AgentConfig) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+def _policies(config: AgentConfig, cluster: Alone | Member, nudges: Nudges) -> Unruled | Policies:
+    if isinstance(cluster, Alone) or config.cluster is None:
+        return Unruled()
+    from bgpcni.agent.policies import Policies
+
+    pods = None
+    if (own := cluster.own_node) is not None:
+        from bgpcni.cluster.pods import Pods
+
+        pods = Pods(own.api, cluster.name)
+    return Policies(cluster.pictures, lambda: cluster.labels, config, nudges, pods)
 
 
 def _duties(cluster: Alone | Member, node: Node, standing: Standing) -> Alone | Duties:

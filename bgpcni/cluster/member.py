@@ -87,6 +87,11 @@ class Member:
         return self._identified(config).completes(config)
 
     @property
+    def labels(self) -> Mapping[str, str]:
+        """Those of this node, by which objects select it."""
+        return self._me(self._config).metadata.labels
+
+    @property
     def trouble(self) -> str:
         """Why the store cannot be asked now, "" if it can."""
         return self._follower.trouble or self._away

@@ -48,6 +48,16 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()) else value
 
 
+def _labels(value: Any) -> Any:
+    """The CNI conventions have a list of `{"key": …, "value": …}`; an object is clearer, and means the same."""
+    if not isinstance(value, list | tuple):
+        return value
+    for at, item in enumerate(value):
+        if not isinstance(item, dict) or not isinstance(item.get("key"), str):
+            raise ValueError(f"[{at}] should be an object with key and value")
+    return {item["key"]: item.get("value", "") for item in value}
+
+
 def _mtu(value: int) -> int:
     """0 means the kernel's default. IPv4 needs an MTU of at least 68 (RFC 791)."""
     if 0 < value < 68:
@@ -148,6 +158,7 @@ class CniArgs(Section):
     export_rt: RouteTargets | None = Field(default=None, alias="exportRT")
     ips: tuple[str, ...] = ()
     mac: Mac | None = None
+    labels: Annotated[dict[str, str], BeforeValidator(_labels)] = Field(default_factory=dict)
 
 
 class ArgsSection(Section):

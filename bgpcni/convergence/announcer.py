@@ -20,7 +20,7 @@ from bgpcni import clock
 from bgpcni.convergence.ledger import Announced, Entry, Ledger, Standing, Waiting
 from bgpcni.convergence.sessions import Sessions
 from bgpcni.events import Events, Kind
-from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Process, Reach
+from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Process, Reach, carried_by
 from bgpcni.model import Announcement, AttachmentKey, Family, Nlri, NodeFacts
 
 log = logging.getLogger(__name__)
@@ -127,6 +127,7 @@ class Announcer:
         self._confirmed = confirmed
         self._spare = spare
         self._exporter = exporter
+        self._carried = carried_by(type(exporter))
         self._book = book
         self._events = book.events
         self._sessions = Sessions(clock.now())
@@ -146,6 +147,11 @@ class Announcer:
     def node(self) -> NodeFacts:
         """The node as its exporter sees it."""
         return self._exporter.node
+
+    @property
+    def carried(self) -> frozenset[str]:
+        """The fields of `Attributes` that its exporter can set for each route."""
+        return self._carried
 
     def start(self) -> None:
         """Start the thread: from here on the exporter is called. `want` and `leave` may have been called before."""

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Announcer, Book, Reached, RouteState
-from bgpcni.convergence.derive import derive
+from bgpcni.convergence.derive import ALL, derive
 from bgpcni.convergence.ledger import Announced, Standing
 from bgpcni.errors import CniError, InvalidConfiguration, TryAgain
 from bgpcni.events import Events
@@ -297,11 +297,12 @@ class Convergence:
                 ready.append((use, self.ensure(use)))
             except CniError as error:  # the other exporters still announce it
                 broken = broken or error
-        routes = derive(attachment, self.facts)
+        shared = derive(attachment, self.facts)
         with self._lock:
             self._unreachable.pop(attachment.key, None)
-        with self._among(attachment, routes) as others:
+        with self._among(attachment, shared) as others:
             for use, announcer in ready:
+                routes = shared if announcer.carried >= ALL else derive(attachment, self.facts, announcer.carried)
                 self._introduce(others, use, routes)
                 announcer.want(attachment.key, routes, fresh=fresh or not self.resident, wake=wake)
                 if not self.resident:
@@ -440,7 +441,7 @@ class Convergence:
         if announcer is None:
             return Standing.UNKNOWN
         try:
-            routes = derive(attachment, self.facts)
+            routes = derive(attachment, self.facts, announcer.carried)
         except CniError:  # the node lost its next hop: what was announced is in the ledger
             return announcer.standing(key, None)
         return announcer.standing(key, routes)

@@ -6,7 +6,9 @@ ledger keeps such a route for as long as any attachment wants it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
+from typing import NamedTuple
 
 from bgpcni import bgp
 from bgpcni.errors import InvalidConfiguration
@@ -15,6 +17,7 @@ from bgpcni.model import (
     Address,
     Announcement,
     Attachment,
+    Attributes,
     Endpoint,
     IpPrefixNlri,
     MacIpNlri,
@@ -24,6 +27,10 @@ from bgpcni.model import (
     UnicastNlri,
     VpnNlri,
 )
+
+ALL = frozenset({"import_rt", "export_rt", "communities", "local_preference", "med"})
+"""The fields of `Attributes`."""
+GRACEFUL_SHUTDOWN = "65535:0"
 
 
 def next_hop(node: NodeFacts, version: int) -> str:
@@ -40,16 +47,19 @@ def next_hop(node: NodeFacts, version: int) -> str:
     return found
 
 
-def derive(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
+def derive(attachment: Attachment, node: NodeFacts, carried: Collection[str] = ALL) -> list[Announcement]:
     """The routes of one attachment that this node can announce, without duplicates. `left_out` has the others.
 
-    Raises InvalidConfiguration if there are routes but none has a next hop.
+    `carried`: the fields of `Attributes` that an exporter can set for each route. What its network and itself ask for
+    is always in the routes; what policies or maintenance say, only where the exporter carries it. Raises
+    InvalidConfiguration if there are routes but none has a next hop.
     """
+    said = _said(attachment, node, carried)
     routes: dict[Nlri, Announcement] = {}
     lacking: InvalidConfiguration | None = None
     for item in attachment.addresses:
         try:
-            found = _of_address(attachment, item, node)
+            found = _of_address(attachment, item, node, said)
         except InvalidConfiguration as error:
             lacking = lacking or error
             continue
@@ -58,7 +68,7 @@ def derive(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
     if lacking is not None and not routes:
         raise lacking
     if attachment.bgp.family == "evpn":
-        for route in _of_network(attachment, node):
+        for route in _of_network(attachment, node, said):
             routes.setdefault(route.nlri, route)
     return list(routes.values())
 
@@ -68,17 +78,43 @@ def left_out(attachment: Attachment, node: NodeFacts) -> list[tuple[Announcement
     if not node.has_bgp or (node.next_hop is not None and node.next_hop6 is not None):
         return []
     named = replace(node, next_hop=node.next_hop or "", next_hop6=node.next_hop6 or "")
+    said = _said(attachment, node, ALL)
     found: dict[Nlri, tuple[Announcement, str]] = {}
     for item in attachment.addresses:
         try:
-            _of_address(attachment, item, node)
+            _of_address(attachment, item, node, said)
         except InvalidConfiguration as error:
-            for route in _of_address(attachment, item, named):
+            for route in _of_address(attachment, item, named, said):
                 found.setdefault(route.nlri, (route, error.msg))
     return list(found.values())
 
 
-def _of_address(attachment: Attachment, item: Address, node: NodeFacts) -> list[Announcement]:
+class _Said(NamedTuple):
+    """What routes are announced with: those of one container, and those that several containers share."""
+
+    own: Attributes
+    shared: Attributes
+
+
+def _said(attachment: Attachment, node: NodeFacts, carried: Collection[str]) -> _Said:
+    own: Attributes = attachment.bgp
+    shared = attachment.common or own
+    if attachment.plain is not None and not set(carried) >= ALL:
+        asked = {name: getattr(attachment.plain, name) for name in ALL - set(carried)}
+        own, shared = own.model_copy(update=asked), shared.model_copy(update=asked)
+    if node.maintenance:
+        own, shared = _gently(own, carried), _gently(shared, carried)
+    return _Said(own, shared)
+
+
+def _gently(said: Attributes, carried: Collection[str]) -> Attributes:
+    """The same, so that peers prefer every other path (RFC 8326). Its own communities stay."""
+    communities = tuple(dict.fromkeys((*said.communities, GRACEFUL_SHUTDOWN)))
+    wanted = {"communities": communities, "local_preference": 0}
+    return said.model_copy(update={name: value for name, value in wanted.items() if name in carried})
+
+
+def _of_address(attachment: Attachment, item: Address, node: NodeFacts, said: _Said) -> list[Announcement]:
     version = ip_interface(item.address).version
     intent, rd = attachment.bgp, attachment.bgp.rd or ""
     host, subnet = bgp.host_prefix(item.address), bgp.subnet(item.address)
@@ -86,15 +122,16 @@ def _of_address(attachment: Attachment, item: Address, node: NodeFacts) -> list[
     endpoint = _endpoint(attachment, item.address, item.gateway)
 
     def route(nlri: Nlri, hop: str, *, datapath: bool = True, host_route: bool = True) -> Announcement:
+        attributes = said.own if host_route else said.shared
         return Announcement(
             nlri=nlri,
             network=attachment.network,
             next_hop=hop,
-            export_rt=intent.export_rt,
-            import_rt=intent.import_rt,
-            communities=intent.communities,
-            local_preference=intent.local_preference,
-            med=intent.med,
+            export_rt=attributes.export_rt,
+            import_rt=attributes.import_rt,
+            communities=attributes.communities,
+            local_preference=attributes.local_preference,
+            med=attributes.med,
             vni=intent.vni,
             label=intent.label,
             endpoint=endpoint if host_route else None,
@@ -119,7 +156,7 @@ def _of_address(attachment: Attachment, item: Address, node: NodeFacts) -> list[
     return routes
 
 
-def _of_network(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
+def _of_network(attachment: Attachment, node: NodeFacts, said: _Said) -> list[Announcement]:
     """EVPN: type 3 for the VNI, and for a container without addresses (layer 2 only) its MAC.
 
     Without a VTEP there is no type 3: then the speaker knows its own VTEP and announces type 3 by itself.
@@ -136,16 +173,17 @@ def _of_network(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
             nlri=nlri,
             network=attachment.network,
             next_hop=vtep,
-            export_rt=intent.export_rt,
-            import_rt=intent.import_rt,
-            communities=intent.communities,
-            local_preference=intent.local_preference,
-            med=intent.med,
+            export_rt=attributes.export_rt,
+            import_rt=attributes.import_rt,
+            communities=attributes.communities,
+            local_preference=attributes.local_preference,
+            med=attributes.med,
             vni=intent.vni,
             endpoint=endpoint,
             mobility=attachment.mobility if nlri.kind == "mac-ip" else 0,
         )
         for nlri, endpoint in found
+        for attributes in [said.own if endpoint else said.shared]
     ]
 
 

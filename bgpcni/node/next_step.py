@@ -61,7 +61,7 @@ class View(NamedTuple):
 
     `state`: the state of its record, None if there is none. `this_boot`: the record is of this boot, so the namespace
     may exist. `told`: exporters may have been given its routes. `renamed`: the record has exporter names of an earlier
-    agent.toml. `gone_for`: since when its link is gone.
+    agent.toml. `outdated`: it should be announced with other attributes. `gone_for`: since when its link is gone.
     `announced_for`: since when every wanted exporter has announced it. `vain_for`: since when no removed exporter can
     confirm. `waited`: since when it waits for the same thing. `grace`: how long an attachment without a link waits for
     its DEL. `deleted`: another plugin has handled that DEL. `linger`: the time between withdrawing the routes and
@@ -72,6 +72,7 @@ class View(NamedTuple):
     this_boot: bool = True
     told: bool = True
     renamed: bool = False
+    outdated: bool = False
     link: Link = Link.PRESENT
     exporters: tuple[AtExporter, ...] = ()
     gone_for: float = 0.0
@@ -100,6 +101,11 @@ class Announce:
     """Have these exporters announce it. New ones are written into the record first."""
 
     uses: tuple[ExporterUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revise:
+    """Have the record say what agent.toml and the cluster's policies say of it now. It is announced so after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +153,7 @@ class Done:
     """Everything is as it should be."""
 
 
-Step = Leave | Announce | Withdraw | TearDown | Excuse | Record | Release | Wait | Done
+Step = Leave | Announce | Revise | Withdraw | TearDown | Excuse | Record | Release | Wait | Done
 _TO_WITHDRAW = (Standing.UNKNOWN, Standing.WANTED, Standing.ANNOUNCED, Standing.OUTDATED)
 
 
@@ -197,6 +203,8 @@ def _keep(view: View) -> Step:
         lacking += [one.use for one in going if one.standing is Standing.UNKNOWN]
     if lacking:
         return Announce(tuple(lacking))
+    if view.outdated:  # after what was true before is announced: the disk may refuse to let the record say it
+        return Revise()
     if not going:
         return Record(tuple(one.use for one in wanted)) if view.renamed else Done()
     if view.announced_for is None:

@@ -26,9 +26,10 @@ from bgpcni.kernel.namespace import Namespace, boot_id
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.kernel.reaper import Reaper
 from bgpcni.model import Attachment, AttachmentKey, ExporterUse, NodeFacts, State
-from bgpcni.node import interface, plan
+from bgpcni.node import intent, interface, plan
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.failures import Failures
+from bgpcni.node.intent import NoPolicies, Policies
 from bgpcni.node.keys import asked_by
 from bgpcni.node.made import MadeOfBridges
 from bgpcni.node.numbers import NumbersInUse
@@ -62,10 +63,11 @@ class Node:
         amiss: Mapping[str, str] | None = None,
         events: Events | None = None,
         pools: Pools | None = None,
+        policies: Policies | None = None,
     ) -> None:
         """`dataplane`: puts learned routes into the kernel; None in a call without an agent. `amiss`: problems that the
         agent found by itself and could not repair, by their code in `status`. `events`: told what becomes of
-        attachments; None in a call without an agent. `pools`: the cluster's addresses."""
+        attachments; None in a call without an agent. `pools`, `policies`: the cluster's addresses and policies."""
         self.store = store
         self.agent = agent
         self.facts = facts
@@ -74,6 +76,7 @@ class Node:
         self.dataplane = dataplane
         self.amiss = {} if amiss is None else amiss
         self.events = events or Events(0)
+        self.policies = policies or NoPolicies()
         self.boot_id = boot_id()
         self.pools = pools
         self.addressing = Addressing(store, resident=convergence.resident, pools=pools)
@@ -135,7 +138,7 @@ class Node:
         plan.refuse_wishes(self.agent.policy, request)
         warnings += request.annotations.warnings
         routing = self.routing(request, warnings, undo)
-        return Attachment(
+        planned = Attachment(
             boot_id=self.boot_id,
             network=request.name,
             container_id=request.environment.container_id,
@@ -147,8 +150,32 @@ class Node:
             exporters=routing.exporters,
             asked=plan.asked_of(request.settings),
             pod=pod_of(request.environment.args),
+            labels=request.settings.args.cni.labels,
+            own_export_rt=plan.has_own_export_rt(request),
             created=clock.now(),
         )
+        return self.revised(planned) if routing.exporters else planned
+
+    def revised(self, attachment: Attachment) -> Attachment:
+        """The attachment with what agent.toml and the cluster's policies say now; the same one if nothing changes."""
+        table = self.agent.networks.get(attachment.network)
+        return intent.revised(attachment, table, self.policies.of(attachment))
+
+    def is_outdated(self, attachment: Attachment) -> bool:
+        """Whether it should be announced with something else by now. A call without an agent changes nothing."""
+        return self.resident and bool(attachment.exporters) and self.revised(attachment) is not attachment
+
+    def revise(self, attachment: Attachment) -> Attachment:
+        """Change what a running container is announced with. Raises CniError; then it is tried again.
+
+        First it is imported what is to be, then the record says it; the reconciler announces it after that.
+        """
+        found = self.revised(attachment)
+        if self.dataplane is not None and found.bgp.import_rt != attachment.bgp.import_rt:
+            self.dataplane.attach(found)
+        self.store.put(State.UP, found)
+        log.info("%s: %s", found.title, intent.difference(attachment, found), extra=found.fields)
+        return found
 
     def announce(self, attachment: Attachment, held: Attachment | None = None) -> Attachment:
         """Announce an attachment whose data path works: move its record to `up`; the routes are sent at `wake`.
@@ -186,7 +213,8 @@ class Node:
         if told_first:
             self.store.put(State.UP, recorded)
         target = plan.exporters_now(attachment.network, attachment.asked, self.agent, resident=self.resident)
-        if self.resident and recorded.exporters != target:  # changed by a reload, or left by an earlier attachment
+        changed = recorded.exporters != target or self.is_outdated(attachment)
+        if self.resident and changed:  # by a reload, a policy, or an earlier attachment
             self.nudges.nudge(attachment.key)
         return attachment
 
@@ -246,8 +274,8 @@ class Node:
             return attachment, None
         with asked_by():
             found = self.dataplane.enter(attachment)
-        intent = attachment.bgp.model_copy(update={"table": found.table})
-        return attachment.model_copy(update={"bgp": intent}), found
+        bgp = attachment.bgp.model_copy(update={"table": found.table})
+        return attachment.model_copy(update={"bgp": bgp}), found
 
     def refuse_unannounceable(self, attachment: Attachment) -> None:
         """Raises InvalidConfiguration for a missing next hop or a family that an exporter does not know.
@@ -261,8 +289,9 @@ class Node:
                 raise InvalidConfiguration(f"exporters: {use.name} cannot announce {', '.join(sorted(unknown))}")
 
     def remember(self, attachment: Attachment) -> None:
-        """Watch the link of an attachment that is up, or its namespace."""
+        """Watch the link of an attachment that is up, or its namespace; and what policies say of it."""
         self.events.remember(attachment)
+        self.policies.remember(attachment)
         if attachment.host_index:
             self.by_link[attachment.host_index] = attachment.key
         elif attachment.nsid is not None:
@@ -270,6 +299,7 @@ class Node:
 
     def forget(self, attachment: Attachment) -> None:
         """Stop watching an attachment that ends."""
+        self.policies.forget(attachment.key)
         self.by_link.pop(attachment.host_index or 0, None)
         self.namespaces.pop(attachment.key, None)
 
@@ -294,9 +324,9 @@ class Node:
         if routing.bgp.vrf is not None:
             lacking = "agent" if self.dataplane is None else self.dataplane.lacking(routing.bgp.family)
             vrf = plan.VrfHere(self.numbers.of(vrf_name(routing.bgp.vrf), undo), lacking)
-        intent, more = plan.forwarded(request.settings, routing.bgp, imports, vrf)
+        found, more = plan.forwarded(request.settings, routing.bgp, imports, vrf)
         warnings += more
-        return routing._replace(bgp=intent)
+        return routing._replace(bgp=found)
 
     def refuse_exporters(self, routing: plan.Routing, agent: AgentConfig) -> None:
         """Raises InvalidConfiguration for an exporter that cannot be used here: not installed, misconfigured, …

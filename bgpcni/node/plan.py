@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from bgpcni import bgp
 from bgpcni.cni.result import Dns, IpConfig, Route
-from bgpcni.config.agent import AgentConfig, NetworkTable, PolicyTable
+from bgpcni.config.agent import AgentConfig, PolicyTable
 from bgpcni.config.network import ExporterSection, NetworkConfig, mac_address
 from bgpcni.config.pod_annotations import PREFIX
 from bgpcni.config.urls import loopback_url
@@ -182,7 +182,7 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
 
     Raises InvalidConfiguration, also for what `[policy]` forbids.
     """
-    config, table = request.settings, agent.networks.get(request.name) or NetworkTable()
+    config = request.settings
     exporters = exporters_of(config, agent, resident=resident)
     warnings: tuple[str, ...] = ()
     if config.exporters is None and config.type != "bagpipe" and not resident and config.name not in agent.networks:
@@ -228,15 +228,11 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
         export_rt=export_rt,
         import_prefixes=config.bgp.import_ if family == "unicast" or config.bgp.vrf else (),
         communities=tuple(dict.fromkeys((*config.bgp.communities, *pod.communities))),
-        local_preference=_first(table.local_preference, config.bgp.local_preference),
-        med=_first(table.med, config.bgp.med),
+        local_preference=config.bgp.local_preference,
+        med=config.bgp.med,
         drain_seconds=config.bgp.drain_seconds,
     )
     return Routing(intent, exporters, warnings)
-
-
-def _first(*values: int | None) -> int | None:
-    return next((value for value in values if value is not None), None)
 
 
 def _refuse_vrf(config: NetworkConfig, family: str) -> None:
@@ -314,6 +310,13 @@ def uncarried(intent: Bgp, carried: Collection[str]) -> list[str]:
     """The keys of `bgp` by which a network asks for what an exporter cannot give its speaker."""
     found = {name: getattr(intent, name) for name in _ATTRIBUTES if name not in carried}
     return [_ATTRIBUTES[name] for name, value in found.items() if value not in (None, ())]
+
+
+def has_own_export_rt(request: Request) -> bool:
+    """Whether this attachment asks for an exportRT in place of its network's."""
+    args = request.environment.args.items()
+    named = any(key.upper() == "EXPORT_RT" and value for key, value in args)
+    return bool(named or request.settings.args.cni.export_rt or request.annotations.export_rt)
 
 
 def has_own_targets(request: Request) -> bool:

@@ -30,6 +30,7 @@ from bgpcni.node.next_step import (
     Link,
     Record,
     Release,
+    Revise,
     Step,
     TearDown,
     View,
@@ -227,6 +228,7 @@ def concerned(node: Node) -> Iterator[AttachmentKey]:
             stored.state is not State.UP
             or attachment.boot_id != node.boot_id
             or attachment.exporters != target_of(node, attachment, node.agent)
+            or node.is_outdated(attachment)
         ):
             yield attachment.key
 
@@ -281,6 +283,7 @@ def _look(node: Node, subject: _Subject, seen: Seen) -> View:
         this_boot=this_boot,
         told=bool(attachment.since),
         renamed=subject.renamed,
+        outdated=link is Link.PRESENT and node.is_outdated(attachment),
         link=link,
         exporters=exporters,
         gone_for=now - (seen.gone or now),
@@ -334,6 +337,8 @@ def _take(node: Node, subject: _Subject, seen: Seen, view: View, step: Step) -> 
         case Announce(uses):
             subject.attachment = _announce(node, attachment, uses)
             subject.renamed &= subject.attachment is attachment  # else it was written
+        case Revise():
+            subject.attachment, subject.renamed = node.revise(attachment), False
         case Withdraw(uses):
             node.convergence.leave(attachment, uses)
         case TearDown(linger):

@@ -53,14 +53,32 @@ def default_id(pid: int) -> str:
     return f"pid-{pid}"
 
 
-def attach(place: Place, pid: int, network: str, ifname: str, container_id: str) -> Document:
+def labels_of(texts: Sequence[str]) -> dict[str, str]:
+    """Labels as they are typed, `tier=web`. Raises InvalidConfiguration."""
+    from bgpcni.cluster.selectors import label_key, label_value
+
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        try:
+            if not equals:
+                raise ValueError("it should be KEY=VALUE")
+            found[label_key(key)] = label_value(value)
+        except ValueError as error:
+            raise InvalidConfiguration(f"--label {text}: {error}") from None
+    return found
+
+
+def attach(
+    place: Place, pid: int, network: str, ifname: str, container_id: str, labels: Mapping[str, str] | None = None
+) -> Document:
     """Connect the namespace of process `pid` to `network`. Raises CniError, and then nothing is left."""
     key = AttachmentKey(network, container_id, ifname)
     parse_environment(
         {"CNI_COMMAND": Command.ADD.value, "CNI_CONTAINERID": container_id, "CNI_NETNS": "-", "CNI_IFNAME": ifname,
          "CNI_PATH": "-"}
     )  # fmt: skip
-    chain = find(place.conf_dir, network)
+    chain = find(place.conf_dir, network).labelled(labels or {})
     with place.memory.locked(key), namespace_of(pid) as space:
         earlier = place.memory.find(key)
         if earlier is not None:

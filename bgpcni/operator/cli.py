@@ -190,12 +190,14 @@ def _place(conf_dir: Path, bin_dir: str | None, socket_path: Path | None) -> Any
 @click.option("--pid", type=click.IntRange(min=1), required=True, metavar="N", help="A process in the container.")
 @click.option("--ifname", default="eth0", show_default=True, metavar="NAME", help="The interface to make.")
 @click.option("--id", "container_id", default=None, metavar="ID", help="The container's ID. Default: pid-N.")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label for RoutePolicies to match.")
 @_runs_plugins
 @_asks
 def attach(
     pid: int,
     ifname: str,
     container_id: str | None,
+    labels: tuple[str, ...],
     network: str,
     conf_dir: Path,
     bin_dir: str | None,
@@ -211,7 +213,8 @@ def attach(
 
     try:
         place = _place(conf_dir, bin_dir, socket_path)
-        document = attaching.attach(place, pid, network, ifname, container_id or attaching.default_id(pid))
+        identity = container_id or attaching.default_id(pid)
+        document = attaching.attach(place, pid, network, ifname, identity, attaching.labels_of(labels))
     except CniError as error:
         _finish(render.attach, _failure(error.msg), 1, as_json)
     document["announcements"] = attaching.announcements(_listed(socket_path, "routes"), document)

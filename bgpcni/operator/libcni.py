@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,26 @@ class Network:
             raise wrong(f"{error.msg}: {error.details}" if error.details else error.msg) from None
         return cls(name, version, tuple(plugins), source)
 
+    def labelled(self, labels: Mapping[str, str]) -> Network:
+        """The network with labels for one attachment, in each plugin's `args.cni`, as the CNI conventions have them."""
+        if not labels:
+            return self
+        return replace(self, plugins=tuple(_labelled(plugin, labels) for plugin in self.plugins))
+
     def document(self) -> Document:
         """The network as a list, as `parse` reads it."""
         return {"cniVersion": self.version, "name": self.name, "plugins": list(self.plugins)}
+
+
+def _labelled(plugin: Document, labels: Mapping[str, str]) -> Document:
+    """What the file has in `args` stays; labels of its own give way."""
+    args = _object(plugin.get("args"))
+    listed = [{"key": key, "value": value} for key, value in labels.items()]
+    return {**plugin, "args": {**args, "cni": {**_object(args.get("cni")), "labels": listed}}}
+
+
+def _object(value: object) -> Document:
+    return value if isinstance(value, dict) else {}
 
 
 def _version(document: Mapping[str, object]) -> str:

@@ -24,7 +24,7 @@ from bgpcni.commands import answers
 from bgpcni.commands.answers import common, explanation, health, orders, routing
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import announcer, catalog, convergence
-from bgpcni.convergence.derive import derive
+from bgpcni.convergence.derive import ALL, derive
 from bgpcni.dataplane import claims
 from bgpcni.errors import CniError, KernelRefused
 from bgpcni.handler import _VERBS
@@ -165,7 +165,8 @@ def _remembered_configuration(use: ExporterUse, place: str) -> Any:
     return _configured_by_speaker[speaker]
 
 
-def _remembered_routes(attachment: Attachment, facts: NodeFacts) -> list[Announcement]:
+def _remembered_routes(attachment: Attachment, facts: NodeFacts, carried: frozenset[str] = ALL) -> list[Announcement]:
+    assert carried >= ALL
     found = _derived.get(id(attachment))
     if found is None:
         found = _derived[id(attachment)] = attachment, derive(attachment, facts)
@@ -318,6 +319,7 @@ class Agent:
         running._changing = Threading.Lock()
         running._applied = True
         running._cluster = running._pools = agents.Alone()
+        running._policies = agents.Unruled()
         running._config_path = Path("agent.toml")
         running._dataplane = NoDataPlane()  # type: ignore[assignment]
         running.node = node.Node(store, self.config, FACTS, made, nudges)

@@ -7,9 +7,10 @@ from ipaddress import ip_address, ip_network
 from bgpcni.commands import Document
 from bgpcni.commands.answers.common import failure, named
 from bgpcni.commands.answers.routing import routes_of
+from bgpcni.exporter import ATTRIBUTES
 from bgpcni.kernel import links, vxlan
 from bgpcni.model import Attachment, State
-from bgpcni.node import interface
+from bgpcni.node import intent, interface
 from bgpcni.node.failures import Failure
 from bgpcni.node.node import Node
 from bgpcni.node.reachability import Reachability
@@ -97,6 +98,8 @@ def _explain(node: Node, stored: Stored) -> Document:
             steps.append(_step("reachability", "no", "", "; ".join(problems)))
         elif attachment.bgp.family == "unicast" and attachment.exporters:
             steps.append(_step("reachability", "yes", "", "the node reaches its addresses, and forwards to them"))
+    if attachment.exporters and (said := _attributes(attachment)):
+        steps.append(_step("attributes", "set", "", said))
     for route in routes_of(node, stored):
         for name, state in route["exporters"].items():
             detail = f"{route['nlri']} next hop {route['nextHop']} through {name}"
@@ -106,6 +109,16 @@ def _explain(node: Node, stored: Stored) -> Document:
     if not attachment.exporters:
         steps.append(_step("route", "none", "", "this network has no exporters"))
     return {**named(attachment), "steps": steps}
+
+
+def _attributes(attachment: Attachment) -> str:
+    """What its own routes are announced with, and which policies say so."""
+    values = [(name, key, getattr(attachment.bgp, name)) for name, key in intent.KEYS.items()]
+    return "; ".join(
+        f"{key} {intent.shown(value)}{intent.by(attachment, key)}"
+        for name, key, value in values
+        if value not in (None, ()) and (key in attachment.policies or name in ATTRIBUTES)
+    )
 
 
 def _failed(failed: Failure) -> Document:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from bgpcni import __version__
 from bgpcni.commands import Document
@@ -12,8 +12,9 @@ from bgpcni.commands.answers.sessions import peers_of
 from bgpcni.convergence import catalog
 from bgpcni.convergence.derive import left_out
 from bgpcni.errors import CniError, IoFailure
-from bgpcni.model import State
-from bgpcni.node import interface, plan
+from bgpcni.exporter import carried_by
+from bgpcni.model import Attachment, State
+from bgpcni.node import intent, interface, plan
 from bgpcni.node.node import Node
 from bgpcni.node.reachability import Reachability
 from bgpcni.node.reload import waits_for
@@ -97,6 +98,7 @@ def _problems(node: Node) -> Iterator[Document]:
         yield {"code": code, "text": text}
     for reason, count in handed.items():
         yield {"code": "handing-over", "text": f"{count} attachments are handed over by a reload: {reason}"}
+    yield from _uncarried(present)
     if orphans:
         yield {"code": "orphans", "text": f"{orphans} attachments lost their link without a DEL"}
     if leaving:
@@ -106,6 +108,19 @@ def _problems(node: Node) -> Iterator[Document]:
         }
     if begun and not node.resident:
         yield {"code": "cut-short", "text": f"{begun} ADDs did not finish; the next call undoes them"}
+
+
+def _uncarried(present: Iterable[Attachment]) -> Iterator[Document]:
+    """What policies set and an exporter cannot announce."""
+    found: Counter[tuple[str, str]] = Counter()
+    for item in present:
+        for use in item.exporters if item.policies else ():
+            try:
+                found.update((use.name, what) for what in intent.uncarried(item, carried_by(catalog.load(use.type))))
+            except CniError:
+                continue  # it is not installed any more, which is said elsewhere
+    for (name, what), count in sorted(found.items()):
+        yield {"code": "policies-uncarried", "text": f"{name} cannot announce it for {count} attachments: {what}"}
 
 
 def _unusable(node: Node) -> Iterator[Document]:

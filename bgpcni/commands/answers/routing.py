@@ -100,6 +100,7 @@ def _route(attachment: Attachment, route: Announcement, states: Mapping[str, Rou
         "communities": list(route.communities),
         "localPreference": route.local_preference,
         "med": route.med,
+        "policies": {key: list(names) for key, names in attachment.policies.items()},
         "datapath": route.datapath,
         "exporters": {
             name: {"state": item.state, "since": item.since, "reason": item.reason} for name, item in states.items()
