@@ -14,12 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bgpcni import __version__, extensions, locks
 from bgpcni.agent import commands
 from bgpcni.agent.journal import Journal
+from bgpcni.agent.maintenance import Asker, Maintenance
 from bgpcni.agent.readers import Readers
 from bgpcni.agent.server import Server
 from bgpcni.agent.signals import Signals
@@ -38,7 +40,7 @@ from bgpcni.errors import CniError, InvalidConfiguration, IoFailure, TryAgain
 from bgpcni.events import Events, Kind
 from bgpcni.handler import Call, Reply, handle, lend
 from bgpcni.kernel.monitor import Monitor
-from bgpcni.kernel.namespace import home, home_cookie
+from bgpcni.kernel.namespace import boot_id, home, home_cookie
 from bgpcni.model import AttachmentKey, NodeFacts, State
 from bgpcni.node import boots, facts, plan, reconcile, reload
 from bgpcni.node.intent import NoPolicies
@@ -132,6 +134,7 @@ class Running:
         self._pools = _pools(self._cluster, config)
         self._conflicts = 0
         self._follow_due = 0.0
+        self._maintenance = Maintenance(Path(config.data_dir), boot_id())
         known, self._unfit = self._resolve(config)
         """What the cluster asks of this node and it cannot do."""
         self._tracing = tracing
@@ -153,6 +156,7 @@ class Running:
             store, config, known, convergence, nudges, self._dataplane, amiss, events, self._pools.given, self._policies
         )
         self._journal = Journal(events)
+        self.node.maintenance = self._maintenance.asked
         self.worker = Worker(self.node)
         self._monitor = Monitor(self.worker.link_gone, self.worker.namespace_changed, self.worker.look_at_all)
         self._server = Server(measures.counted(tracing.traced(self.call)), self.command)
@@ -166,6 +170,7 @@ class Running:
             "local-address": self._keep_local_address,
             "cluster-peers": self._keep_cluster,
             "cluster-addresses": self._keep_addresses,
+            "maintenance": self._keep_maintenance,
             **self._cluster.looks,
             **self._pools.looks,
             **self._policies.looks,
@@ -306,6 +311,13 @@ class Running:
                 self.node.nudges.nudge(key)
         return self._pools.lost()
 
+    def _keep_maintenance(self) -> str:
+        """Be in maintenance while the Node's annotation says so; unchanged while the API does not say anything."""
+        asked = self._duties.maintenance
+        if asked is not None and asked != ("annotation" in self._maintenance.asked):
+            self.maintain("annotation", on=asked)
+        return ""
+
     def _resolve(self, config: AgentConfig) -> tuple[NodeFacts, list[str]]:
         """The node by agent.toml and by the cluster, and what the cluster asks of it in vain.
 
@@ -315,7 +327,7 @@ class Running:
         wishes = self._cluster.wishes(config)
         accepted, reasons = facts.acceptable(config, [(each.place, each.neighbor) for each in wishes if each.neighbor])
         unfit = [*(f"{each.place}: {each.reason}" for each in wishes if each.reason), *reasons]
-        return facts.resolve(config, accepted), unfit
+        return replace(facts.resolve(config, accepted), maintenance=bool(self._maintenance.asked)), unfit
 
     # ---------------------------------------------------------------- requests
 
@@ -406,6 +418,23 @@ class Running:
             node.convergence.start()
         self._applied = True
 
+    def maintain(self, who: Asker, *, on: bool, until_reboot: bool = False) -> None:
+        """Announce everything so that peers prefer other paths, or again as before. Nothing is withdrawn.
+
+        Raises IoFailure, and then nothing has changed.
+        """
+        node = self.node
+        with self._changing:
+            self._maintenance.ask(who, on=on, until_reboot=until_reboot)
+            node.maintenance = self._maintenance.asked
+            node.facts = node.convergence.facts = replace(node.facts, maintenance=bool(node.maintenance))
+        log.info("maintenance: asked for by %s", ", ".join(node.maintenance) or "nobody")
+        for key in node.attached():  # an ADD that comes later announces so by itself
+            try:
+                reconcile.settle(node, key)
+            except (CniError, OSError):  # the worker does it, or reports what is wrong
+                node.nudges.nudge(key)
+
     def drain(self, seconds: float) -> list[str]:
         """Withdraw everything and end the speakers that are ours. Returns the exporters that are late."""
         node = self.node
@@ -430,6 +459,7 @@ class Alone:
 
     looks: Mapping[str, Look] = {}
     generation = conflicts = 0
+    maintenance: bool | None = None
     given: None = None
 
     def begin(self) -> None:

@@ -26,6 +26,7 @@ from bgpcni.errors import CniError
 log = logging.getLogger(__name__)
 CONDITION = "NetworkUnavailable"
 TAINT = "bgpcni.dev/agent-not-ready"
+MAINTENANCE = "bgpcni.dev/maintenance"
 SECONDS = 1.0
 """Between two comparisons; a change of the Node is compared at once."""
 ASK_SECONDS = 10.0
@@ -111,6 +112,15 @@ class Duties:
             "network-configuration": lambda: self._unwritten,
             "node-unready": lambda: self._unready,
         }
+
+    @property
+    def maintenance(self) -> bool | None:
+        """Whether the Node's annotation asks for maintenance; None while the API has not told of the Node."""
+        node = self._mirror.objects.get(("", self.name))
+        if not self._mirror.synced or node is None:
+            return None
+        text = (node["metadata"].get("annotations") or {}).get(MAINTENANCE)
+        return text is not None and text.lower() not in ("false", "off", "no", "0")
 
     def _away(self) -> str:
         if trouble := self._mirror.trouble:

@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from bgpcni.cluster.kubernetes import Api, Key, Mirror, Object, Resource
+from bgpcni.cluster.kubernetes import Api, Mirror, Object, Resource
+from bgpcni.cluster.store import Key
 from bgpcni.model import Pod
 
 PODS = Resource("", "v1", "pods")

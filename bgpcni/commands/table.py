@@ -149,6 +149,15 @@ COMMANDS = {
             (click.Argument(["name"], required=False),),
             needs_agent=True,
         ),
+        OperatorCommand(
+            "maintenance",
+            "Have peers prefer other paths (GRACEFUL_SHUTDOWN, local preference 0), or end that. Nothing is withdrawn.",
+            (
+                click.Argument(["state"], type=click.Choice(["on", "off"])),
+                click.Option(["--until-reboot"], is_flag=True, help="It ends when the node is started again."),
+            ),
+            needs_agent=True,
+        ),
         OperatorCommand("reload", "Read agent.toml again. A file with an error changes nothing.", needs_agent=True),
     )
 }

@@ -87,6 +87,8 @@ class Node:
         self.namespaces: dict[AttachmentKey, int] = {}
         """The nsid of the container, for each attachment that has no root-side link."""
         self.drained = False
+        self.maintenance: Mapping[str, str] = {}
+        """Who asks that peers prefer other paths, and since when."""
         self.failures = Failures()
         self.herald = Herald()
         self.reaper = Reaper()
@@ -287,6 +289,10 @@ class Node:
             unknown = families - catalog.load(use.type).families
             if unknown:
                 raise InvalidConfiguration(f"exporters: {use.name} cannot announce {', '.join(sorted(unknown))}")
+
+    def attached(self) -> set[AttachmentKey]:
+        """The attachments that are up."""
+        return {*list(self.by_link.values()), *list(self.namespaces)}
 
     def remember(self, attachment: Attachment) -> None:
         """Watch the link of an attachment that is up, or its namespace; and what policies say of it."""

@@ -13,7 +13,7 @@ from bgpcni.node.next_step import VAIN_SECONDS
 from . import world as worlds
 from .models import MISHAPS, models
 from .scheduler import Endless, Failed, sched
-from .world import Container, World
+from .world import POLICIES, Container, World
 
 KINDS = (
     "kill agent", "kill agent", "kill agent", "kill speaker", "kill speaker", "lose session", "kill peer", "silence",
@@ -83,6 +83,11 @@ def plan_of(seed: int) -> Plan:
         )
     if any(fault.kind == "reload" for fault in faults):  # of one that runs by then
         containers[1] = replace(containers[1], start=0.0, hang_up=0, life=2.0, end="delete")
+    if seed % 4 == 0:  # with dice of their own, so that the others are the histories that they were
+        more = random.Random(seed * 2 + 2).random
+        for _ in range(1 + int(more() * 3)):
+            kind = "policies" if more() < 0.7 else "maintenance"
+            faults.append(Fault(int(more() * 600) + 10, kind, more()))
     rate = 0.3 * chance() if chance() < 0.4 else 0.0
     order = tuple(sorted(faults, key=lambda fault: fault.step))
     return Plan(seed, tuple(containers), order, 2.0 + 24 * chance(), rate)
@@ -192,6 +197,10 @@ def strike(world: World, fault: Fault) -> None:
             world.command(lambda agent: answers.sync(agent.node))
         case "drain":
             world.drain()
+        case "policies":
+            world.rule(POLICIES[int(how * len(POLICIES))])
+        case "maintenance":
+            world.maintain()
         case "end space":
             runtime = world.runtimes[name]
             runtime.up = False

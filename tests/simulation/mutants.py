@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from bgpcni.agent import agent as agents
+from bgpcni.agent.policies import Policies
 from bgpcni.commands import answers
 from bgpcni.commands.answers import orders
 from bgpcni.convergence import announcer
@@ -364,3 +365,27 @@ def release_judges_by_an_old_record() -> list[Patch]:
         return {}, 0
 
     return [(answers, "release", release)]
+
+
+@mutant
+def a_policy_is_for_the_next_containers_only() -> list[Patch]:
+    """Nobody looks at the containers that run when a policy changes."""
+    return [(Policies, "remember", lambda self, attachment: None)]
+
+
+@mutant
+def a_changed_record_is_not_announced() -> list[Patch]:
+    """What a policy changes is written into the record, and told to nobody."""
+    standing = Ledger.standing
+
+    def blind(self: Ledger, owner: AttachmentKey, routes: Collection[Announcement] | None) -> Standing:
+        found = standing(self, owner, routes)
+        return Standing.ANNOUNCED if found is Standing.OUTDATED else found
+
+    return [(Ledger, "standing", blind)]
+
+
+@mutant
+def maintenance_is_for_the_next_containers_only() -> list[Patch]:
+    """Nobody looks at the containers that run when maintenance begins."""
+    return [(Node, "attached", lambda self: set())]

@@ -18,7 +18,10 @@ from typing import Any
 
 from bgpcni import clock, nudges
 from bgpcni.agent import agent as agents
+from bgpcni.agent import policies
 from bgpcni.agent import worker as workers
+from bgpcni.cluster.objects import RoutePolicy, parse
+from bgpcni.cluster.picture import Pictures
 from bgpcni.cni.environment import Command
 from bgpcni.commands import answers
 from bgpcni.commands.answers import common, explanation, health, orders, routing
@@ -139,7 +142,7 @@ _named: dict[tuple[tuple[str, ...], int], tuple[ExporterUse, ...]] = {}
 _agents: dict[int, tuple[AgentConfig, tuple[ExporterUse, ...]]] = {}
 _really_named, _really_configured, _really_all = plan._named, catalog.configure, plan.configured
 _configured_by_speaker: dict[str, Any] = {}
-_derived: dict[int, tuple[Attachment, list[Announcement]]] = {}
+_derived: dict[tuple[int, bool], tuple[Attachment, list[Announcement]]] = {}
 
 
 def _remembered_names(names: Iterable[str], agent: AgentConfig) -> tuple[ExporterUse, ...]:
@@ -167,22 +170,22 @@ def _remembered_configuration(use: ExporterUse, place: str) -> Any:
 
 def _remembered_routes(attachment: Attachment, facts: NodeFacts, carried: frozenset[str] = ALL) -> list[Announcement]:
     assert carried >= ALL
-    found = _derived.get(id(attachment))
+    found = _derived.get((id(attachment), facts.maintenance))
     if found is None:
-        found = _derived[id(attachment)] = attachment, derive(attachment, facts)
+        found = _derived[id(attachment), facts.maintenance] = attachment, derive(attachment, facts)
     return found[1]
 
 
 def _patches() -> list[tuple[Any, str, Any]]:
     interface = m.Interface
     found: list[tuple[Any, str, Any]] = [(clock, "monotonic", Time.monotonic), (clock, "now", text_of_now)]
-    for module in (announcer, convergence, nudges, claims, workers, node, failures, addressing):
+    for module in (announcer, convergence, nudges, claims, workers, node, failures, addressing, policies):
         found.append((module, "threading", Threading))
     for module in (announcer, convergence, transaction, reconcile, addressing, agents, orders):
         found.append((module, "time", Time))
     for module in (transaction, reconcile, node, boots, unrecorded, unreadable, *ANSWERS):
         found.append((module, "interface", interface))
-    for module in (announcer, convergence, workers, node, transaction, reconcile, agents, addressing, boots):
+    for module in (announcer, convergence, workers, node, transaction, reconcile, agents, addressing, boots, policies):
         found.append((module, "log", SilentLog()))
     found += [
         (announcer, "random", SimpleNamespace(uniform=lambda low, high: low + (high - low) * sched.chance())),
@@ -274,6 +277,37 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
+WEB = ("c0", "c2")
+"""The containers that have a label."""
+
+
+def _policy(name: str, match: dict[str, Any], **wanted: Any) -> RoutePolicy:
+    document = {"apiVersion": "bgpcni.dev/v1alpha1", "kind": "RoutePolicy", "metadata": {"name": name}}
+    found = parse({**document, "spec": {"match": match, "set": wanted}})
+    assert isinstance(found, RoutePolicy)
+    return found
+
+
+POLICIES: tuple[tuple[RoutePolicy, ...], ...] = (
+    (),
+    (_policy("all", {}, communities=["64512:1"]),),
+    (_policy("all", {}, communities=["64512:2"], med=7),),
+    (_policy("web", {"podSelector": {"tier": "web"}}, localPreference=200),),
+    (_policy("evpn", {"networks": ["evpn", "narrow"]}, exportRT=["64512:999"]), _policy("web", {}, med=3)),
+)
+
+
+class Maintenance:
+    """In place of `agent.maintenance.Maintenance`: what its file has."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, str] = {}
+
+    def ask(self, who: str, *, on: bool, until_reboot: bool = False) -> None:
+        sched.point()
+        self.asked = {who: "then"} if on else {}
+
+
 @cache
 def request_of(command: str, network: str, container: str) -> Request:
     section = dict(NETWORKS[network])
@@ -287,6 +321,7 @@ def request_of(command: str, network: str, container: str) -> Request:
             "ranges": [[{"subnet": subnet, "rangeStart": first, "rangeEnd": last, "gateway": gateway}]],
         },
         **section,
+        **({"args": {"cni": {"labels": {"tier": "web"}}}} if container in WEB else {}),
     }  # fmt: skip
     variables = {
         "CNI_COMMAND": command, "CNI_CONTAINERID": container, "CNI_IFNAME": "eth0",
@@ -315,14 +350,16 @@ class Agent:
         running = agents.Running.__new__(agents.Running)
         store: Any = m.Store(models.disk)
         nudges = Nudges()
-        made = convergence.Convergence(FACTS, nudges, spare=store.unreadable)
+        facts = replace(FACTS, maintenance=bool(world().maintenance.asked))
+        made = convergence.Convergence(facts, nudges, spare=store.unreadable)
         running._changing = Threading.Lock()
         running._applied = True
         running._cluster = running._pools = agents.Alone()
-        running._policies = agents.Unruled()
+        running._maintenance = world().maintenance  # type: ignore[assignment]
+        running._policies = policies.Policies(world().pictures, dict, self.config, nudges)
         running._config_path = Path("agent.toml")
         running._dataplane = NoDataPlane()  # type: ignore[assignment]
-        running.node = node.Node(store, self.config, FACTS, made, nudges)
+        running.node = node.Node(store, self.config, facts, made, nudges, policies=running._policies)
         running.worker = workers.Worker(running.node)
         self.running = running
         store.sweep()
@@ -525,6 +562,8 @@ class World:
         self.hasty = False
         self.silenced = False
         self.exporters: tuple[str, ...] = ("a",)
+        self.pictures = Pictures()
+        self.maintenance = Maintenance()
         global _world
         _world = self
         _derived.clear()
@@ -624,6 +663,18 @@ class World:
             self.install()
 
         self.command(run)
+
+    def rule(self, wanted: tuple[RoutePolicy, ...]) -> None:
+        """The cluster's policies change; the agent hears of it some time later, or when it starts."""
+        self.pictures.put({item.path: item for item in wanted})
+        agent = self.agent
+        if agent.serving and agent.process.alive:
+            ruling: Any = agent.running._policies
+            sched.spawn(lambda: ruling._judge(self.pictures.last), agent.process, "policies")
+
+    def maintain(self) -> None:
+        """The operator has peers prefer other paths, or takes that back."""
+        self.command(lambda agent: agent.running.maintain("operator", on=not self.maintenance.asked))
 
     def named(self) -> set[str]:
         """The speakers that agent.toml names."""
@@ -815,12 +866,15 @@ class World:
                     self.violated(f"{attachment.container_id} runs with {address}, which is not leased to it")
 
     def _check_routes(self, attachments: list[Attachment]) -> None:
-        wanted: dict[str, dict[Nlri, set[str]]] = {name: {} for name in models.speakers}
+        wanted: dict[str, dict[Nlri, dict[str, Announcement]]] = {name: {} for name in models.speakers}
+        facts = replace(FACTS, maintenance=bool(self.maintenance.asked))
         for attachment in attachments:
+            if self.agent.node.is_outdated(attachment):
+                self.violated(f"the record of {attachment.key} does not say what policies do: {attachment.bgp}")
             for use in plan.exporters_now(attachment.network, attachment.asked, self.agent.node.agent, resident=True):
-                for route in derive(attachment, FACTS):
-                    owners = wanted[use.config["speaker"]].setdefault(route.nlri, set())
-                    owners.add(attachment.container_id)
+                for route in derive(attachment, facts):
+                    owners = wanted[use.config["speaker"]].setdefault(route.nlri, {})
+                    owners[attachment.container_id] = route
         for place, name, table in [
             *(
                 (f"{peer.name} from {name}", name, table)
@@ -834,10 +888,12 @@ class World:
                 if owners is None:
                     self.violated(f"{place} has {nlri}, which nobody announces")
                 elif route.endpoint is not None and route.endpoint.container_id not in owners:
-                    self.violated(f"{place} has {nlri} of {route.endpoint.container_id}, not of {owners}")
+                    self.violated(f"{place} has {nlri} of {route.endpoint.container_id}, not of {[*owners]}")
+                elif _attributes(route) not in map(_attributes, owners.values()):
+                    self.violated(f"{place} has {nlri} with {_attributes(route)}, not {[*owners.values()]}")
             for nlri in wanted[name]:
                 if nlri not in table:
-                    self.violated(f"{place} lacks {nlri} of {wanted[name][nlri]}")
+                    self.violated(f"{place} lacks {nlri} of {[*wanted[name][nlri]]}")
 
     def _check_memory(self, alive: set[str]) -> None:
         node = self.agent.node
@@ -860,6 +916,10 @@ class World:
                 self.violated(f"{name} is not quiet")
         if node.convergence._unreachable:
             self.violated(f"unreachable: {node.convergence._unreachable}")
+
+
+def _attributes(route: Announcement) -> tuple[object, ...]:
+    return route.communities, route.local_preference, route.med, route.export_rt
 
 
 _world: World | None = None

@@ -9,11 +9,11 @@ from bgpcni.commands.answers.explanation import explain
 from bgpcni.commands.answers.happened import events
 from bgpcni.commands.answers.health import status
 from bgpcni.commands.answers.interfaces import attachments
-from bgpcni.commands.answers.orders import drain, release, reload, restart_speaker, sync
+from bgpcni.commands.answers.orders import drain, maintenance, release, reload, restart_speaker, sync
 from bgpcni.commands.answers.routing import routes
 from bgpcni.commands.answers.sessions import peers
 
 __all__ = [
-    "GONE", "Resident", "attachments", "drain", "events", "explain", "failure", "peers", "release", "reload",
-    "restart_speaker", "routes", "state_of", "status", "sync",
+    "GONE", "Resident", "attachments", "drain", "events", "explain", "failure", "maintenance", "peers", "release",
+    "reload", "restart_speaker", "routes", "state_of", "status", "sync",
 ]  # fmt: skip

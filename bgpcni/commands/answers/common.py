@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from bgpcni.commands import Document
 from bgpcni.model import Attachment, State
@@ -20,6 +20,9 @@ class Resident(Protocol):
 
     def reload(self) -> None:
         """Read agent.toml again. Raises CniError, and then nothing has changed."""
+
+    def maintain(self, who: Literal["operator", "annotation"], *, on: bool, until_reboot: bool = False) -> None:
+        """Have peers prefer other paths, or take that back. Raises CniError, and then nothing has changed."""
 
     def drain(self, seconds: float) -> list[str]:
         """Withdraw everything; the names of the exporters that are late."""

@@ -37,6 +37,7 @@ def status(node: Node) -> tuple[Document, int]:
         "version": __version__,
         "problems": problems,
         "exporters": exporters,
+        "maintenance": dict(node.maintenance),
     }
     return document, 1 if problems else 0
 

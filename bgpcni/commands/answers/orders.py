@@ -1,4 +1,4 @@
-"""The commands that change something: sync, drain, reload, release."""
+"""The commands that change something: sync, drain, maintenance, reload, release."""
 
 from __future__ import annotations
 
@@ -55,6 +55,22 @@ def restart_speaker(agent: Resident, name: str | None) -> tuple[Document, int]:
     """Restart one speaker after the other; exit 1 if the peers of one do not have all routes again."""
     done, reason = agent.node.convergence.restart_speakers(name, RESTART_SECONDS)
     return {"schema": 1, "restarted": done, "late": reason}, 1 if reason else 0
+
+
+def maintenance(agent: Resident, state: str, *, until_reboot: bool) -> tuple[Document, int]:
+    """Have peers prefer other paths; exit 1 if not every exporter has told its peers in time."""
+    if until_reboot and state == "off":
+        raise InvalidConfiguration("--until-reboot: it says how long maintenance lasts, and belongs to `on`")
+    agent.maintain("operator", on=state == "on", until_reboot=until_reboot)
+    node = agent.node
+    late = node.convergence.wait_quiet(SYNC_SECONDS)
+    unable = [
+        name
+        for name, announcer in node.convergence.announcers().items()
+        if not {"communities", "local_preference"} <= announcer.carried
+    ]
+    document = {"schema": 1, "maintenance": dict(node.maintenance), "late": late, "unable": unable}
+    return document, 1 if late else 0
 
 
 def reload(agent: Resident) -> tuple[Document, int]:

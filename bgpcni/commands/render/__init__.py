@@ -5,12 +5,12 @@ from bgpcni.commands.render.explanation import explain
 from bgpcni.commands.render.happened import events
 from bgpcni.commands.render.health import status
 from bgpcni.commands.render.interfaces import attachments
-from bgpcni.commands.render.orders import drain, release, reload, restart_speaker, sync
+from bgpcni.commands.render.orders import drain, maintenance, release, reload, restart_speaker, sync
 from bgpcni.commands.render.routing import routes
 from bgpcni.commands.render.sessions import peers
 from bgpcni.commands.render.tables import table
 
 __all__ = [
-    "attach", "attachments", "detach", "drain", "events", "explain", "peers", "release", "reload",
+    "attach", "attachments", "detach", "drain", "events", "explain", "maintenance", "peers", "release", "reload",
     "restart_speaker", "routes", "status", "sync", "table",
 ]  # fmt: skip

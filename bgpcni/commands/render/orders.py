@@ -28,5 +28,17 @@ def restart_speaker(document: Document) -> str:
     return "\n".join(lines or ["no exporter has a speaker that bgpcni runs"]) + "\n"
 
 
+def maintenance(document: Document) -> str:
+    asked = document["maintenance"]
+    lines = ["this node is in service"]
+    if asked:
+        since = ", ".join(f"{who} since {time}" for who, time in asked.items())
+        lines = [f"this node is in maintenance ({since}): peers prefer other paths"]
+    lines += [f"exporter {name} has not told every peer yet" for name in document["late"]]
+    if asked:
+        lines += [f"exporter {name} cannot tell its peers of maintenance" for name in document["unable"]]
+    return "\n".join(lines) + "\n"
+
+
 def reload(document: Document) -> str:
     return "configuration reloaded\n"
