@@ -186,7 +186,7 @@ def nothing_missed(lab: Lab, frr: Frr, prefixes: Sequence[str]) -> Iterator[None
     """FRR's kernel never loses one of these routes meanwhile."""
     for prefix in prefixes:
         until(lambda prefix=prefix: frr.kernel_route(prefix), f"{prefix} in FRR's kernel")  # type: ignore[misc]
-    log = lab.folder / "monitor"
+    log = lab.folder / f"monitor-{frr.folder.name}"
     monitor = frr.namespace.popen("ip", "monitor", "route", log=log)
 
     def listens() -> bool:

@@ -268,3 +268,31 @@ def _replace(path: Path, text: str) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_text(text)
     fresh.replace(path)
+
+
+def test_an_annotation_of_the_node_asks_for_maintenance(
+    member: Member, cluster: Cluster, node: Node, frr: Frr, lab: Lab
+) -> None:
+    """FRR hears it of a pod that runs; an agent that starts without the API goes on; it ends with the annotation."""
+    member.start()
+    until(lambda: _ready(cluster, member.name), "a Node that is ready")
+    (ours, _) = member.rendered()["plugins"]
+    answer = node.cni("ADD", "c1", lab.container(), ours | {"name": "pods", "cniVersion": "1.0.0"})
+    assert answer.ok, answer
+
+    def heard() -> list[tuple[int, list[str]]]:
+        paths = frr.paths(f"{answer.ips[0]}/32")
+        return [(path["locPrf"], path.get("community", {}).get("list", [])) for path in paths]
+
+    until(lambda: heard() == [(100, [])], "the route of the pod")
+    cluster.kubectl("annotate", "node", member.name, "bgpcni.dev/maintenance=true")
+    until(lambda: heard() == [(0, ["gracefulShutdown"])], "the route in maintenance")
+    assert list(node.operator("status").document["maintenance"]) == ["annotation"]
+    cluster.line.refused = True
+    cluster.cut()
+    node.restart_agent()
+    until(lambda: node.operator("routes").code == 0, "every route announced")
+    assert heard() == [(0, ["gracefulShutdown"])]
+    cluster.line.refused = False
+    cluster.kubectl("annotate", "node", member.name, "bgpcni.dev/maintenance-")
+    until(lambda: heard() == [(100, [])], "the route as before")

@@ -6,7 +6,9 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from bgpcni.agent.policies import Policies
 from bgpcni.agent.worker import Worker
+from bgpcni.cluster.picture import Pictures
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.model import Address, Attachment, ExporterUse
@@ -20,11 +22,13 @@ from bgpcni.testing.patience import SECONDS
 class AtWork:
     """While it is entered it works. `catalog.load` has to give `Memory`."""
 
-    def __init__(self, folder: Path, config: AgentConfig) -> None:
+    def __init__(self, folder: Path, config: AgentConfig, pictures: Pictures | None = None) -> None:
+        """`pictures`: it is in a cluster, whose policies are there."""
         self.store = Store(folder / "data", folder / "run")
         self.nudges = Nudges()
+        self.policies = Policies(pictures or Pictures(), dict, config, self.nudges)
         self.convergence = Convergence(FACTS, self.nudges)
-        self.node = Node(self.store, config, FACTS, self.convergence, self.nudges)
+        self.node = Node(self.store, config, FACTS, self.convergence, self.nudges, policies=self.policies)
         self.worker = Worker(self.node)
         self._thread = threading.Thread(target=self.worker.run)
 
