@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,10 +15,13 @@ from typing import Any
 import pytest
 
 from integration.etcd import Member
+from integration.evpn import Fabric, connected, remote
 from integration.lab import Frr, Lab, Node, until
 from integration.lab.node import BGPCNI
-from integration.seen import nothing_missed
+from integration.seen import at_once, nothing_missed
 
+MANY = int(os.environ.get("BGPCNI_MANY", "200"))
+"""How many containers have the policy at once."""
 WEB = {"podSelector": {"tier": "web"}}
 
 
@@ -129,3 +135,66 @@ def test_a_policy_changes_the_routes_of_running_containers(site: Site) -> None:
         site.hears("web", "64512:1", med=7)
         site.hears("db")
     assert site.node.operator("status").code == 0
+
+
+def test_route_targets_are_changed_while_containers_run(lab: Lab, frr: Frr) -> None:
+    """EVPN: a policy lets a container import and export one more route target: it reaches a container of another
+    VPN, both ways, by the same routes that peers have already. Without the policy it does not any more."""
+    fabric = Fabric(lab, frr, 2)
+    node, target = fabric.nodes[0], "64512:7777"
+    etcd = Member(lab, node.namespace)
+    etcd.start()
+    site = Site(lab, frr, node, etcd)
+    node.kill_agent(signal.SIGTERM)
+    node.agent(**site.toml)
+    here = fabric.add(0, "here", args={"cni": {"labels": {"tier": "web"}}})
+    there = fabric.add(1, "there", importRT=[target], exportRT=[target])
+
+    def targets() -> list[str]:
+        """Those of the type 2 routes that FRR has of the first container."""
+        found = frr.evpn_routes("macip")
+        return [
+            path["extendedCommunity"]["string"] for name, paths in found.items() if here.mac in name for path in paths
+        ]
+
+    until(lambda: len(targets()) == 2, "the routes of both addresses")
+    assert not any(target in text for text in targets())
+    assert not here.reaches(there.four)
+    site.apply(policy("shared", WEB, importRT=[target], exportRT=[target]))
+    connected(here, there)
+    assert len(targets()) == 2
+    assert all(target in text for text in targets())
+    node.restart_agent(signal.SIGKILL)
+    connected(here, there)
+    site.delete("shared")
+    until(lambda: not any(target in text for text in targets()), "the routes as before")
+    until(lambda: there.mac not in remote(node), "the end of what was imported")
+    assert not here.reaches(there.four)
+
+
+def test_many_containers_at_once(site: Site) -> None:
+    """A policy comes to 200 containers, changes, and goes: FRR never misses a route, and the records say the same."""
+    site.start()
+    spaces = [site.lab.container(f"c{number}") for number in range(MANY)]
+    conf = site.node.network(subnet="10.1.0.0/16", args={"cni": {"labels": {"tier": "web"}}})
+    calls = [functools.partial(site.node.cni, "ADD", f"c{at}", space, conf) for at, space in enumerate(spaces)]
+    answers = at_once(calls, 4)
+    assert all(answer.ok for answer in answers)
+    prefixes = [f"{answer.ips[0]}/32" for answer in answers]
+    until(lambda: site.frr.received(site.node.address) == MANY, "all routes")
+    with nothing_missed(site.lab, site.frr, prefixes):
+        for wanted in ("64512:100", "64512:200"):
+            begun = time.monotonic()
+            site.apply(policy("web", WEB, communities=[wanted]))
+            until(lambda wanted=wanted: with_community(site.frr, wanted) == MANY, "all with it")  # type: ignore[misc]
+            print(f"{MANY} containers have {wanted} {time.monotonic() - begun:.2f} s after apply began")
+        begun = time.monotonic()
+        site.delete("web")
+        until(lambda: with_community(site.frr, "64512:200") == 0, "all without it")
+        print(f"{MANY} containers are as before after {time.monotonic() - begun:.2f} s")
+    assert site.frr.received(site.node.address) == MANY
+
+
+def with_community(frr: Frr, community: str) -> int:
+    found = frr.json(f"show bgp ipv4 unicast community {community}")
+    return len(found.get("routes", {}))

@@ -12,6 +12,6 @@ def status(document: Document) -> str:
     for name, state in document["exporters"].items():
         reason = f": {state['reason']}" if state["reason"] else ""
         lines.append(f"  exporter {name} is {state['state']} since {state['since']}{reason}")
-    lines += [f"  in maintenance since {since} ({who})" for who, since in document["maintenance"].items()]
+    lines += [f"  in maintenance since {since} ({who})" for who, since in document.get("maintenance", {}).items()]
     lines += [f"  problem: {problem['text']}" for problem in document["problems"]]
     return "\n".join(lines) + "\n"

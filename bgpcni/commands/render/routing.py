@@ -25,7 +25,7 @@ def routes(document: Document) -> str:
 
 def _attributes(route: Document) -> str:
     """What it is announced with besides route targets: `64512:100 local-preference 200 med 10`."""
-    numbers = (("local-preference", route["localPreference"]), ("med", route["med"]))
+    numbers = (("local-preference", route.get("localPreference")), ("med", route.get("med")))
     return " ".join([*route["communities"], *(f"{name} {value}" for name, value in numbers if value is not None)])
 
 
