@@ -120,6 +120,18 @@ class TestWhoIsLookedAt:
         pictures.close()
         policies.stop()
 
+    def test_labels_of_the_node_that_change(self) -> None:
+        pictures, nudges, labels = Pictures(), Nudges(), {"rack": "r1"}
+        policies = Policies(pictures, lambda: dict(labels), AgentConfig(), nudges)
+        policies.remember(attachment("c1"))
+        put(pictures, policy("a", {"nodeSelector": {"rack": "r2"}}, med=1))
+        policies._judge(pictures.last)
+        policies.looks["policies"]()
+        assert nudged(nudges) == set()
+        labels["rack"] = "r2"
+        policies.looks["policies"]()
+        assert nudged(nudges) == {"c1"}
+
     def test_a_forbidden_policy_is_named(self) -> None:
         """Also after a reload that forbids it."""
         pictures, nudges = Pictures(), Nudges()

@@ -430,10 +430,7 @@ class Running:
             node.facts = node.convergence.facts = replace(node.facts, maintenance=bool(node.maintenance))
         log.info("maintenance: asked for by %s", ", ".join(node.maintenance) or "nobody")
         for key in node.attached():  # an ADD that comes later announces so by itself
-            try:
-                reconcile.settle(node, key)
-            except (CniError, OSError):  # the worker does it, or reports what is wrong
-                node.nudges.nudge(key)
+            node.nudges.nudge(key)
 
     def drain(self, seconds: float) -> list[str]:
         """Withdraw everything and end the speakers that are ours. Returns the exporters that are late."""

@@ -54,7 +54,7 @@ class Policies:
         self._judging = threading.Lock()
         self._known: dict[AttachmentKey, _Known] = {}
         self._by_pod: dict[tuple[str, str], set[AttachmentKey]] = {}
-        self._rules = Rules()
+        self._rules, self._labels = Rules(), node_labels()
         self._judge(pictures.last)
 
     # ---------------------------------------------------------------- for the node
@@ -92,8 +92,14 @@ class Policies:
     @property
     def looks(self) -> Mapping[str, Callable[[], str]]:
         """What is amiss, by its code in `status`."""
-        own: dict[str, Callable[[], str]] = {"policies": lambda: "; ".join(self._rules.refused)}
+        own: dict[str, Callable[[], str]] = {"policies": self._look}
         return {**own, **(self._pods.looks if self._pods is not None else {})}
+
+    def _look(self) -> str:
+        """Follow this node's labels, which change without a change of the policies. Returns what is refused."""
+        if self._node_labels() != self._labels:
+            self._judge(self._pictures.last)
+        return "; ".join(self._rules.refused)
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="policies", daemon=True).start()
@@ -124,7 +130,8 @@ class Policies:
     def _judge(self, picture: Picture) -> None:
         """Have these rules from now on, and nudge the attachments for which they say something else than before."""
         with self._judging:
-            found = rules_of(picture.of(RoutePolicy), self._node_labels(), self._config.policy)
+            self._labels = self._node_labels()
+            found = rules_of(picture.of(RoutePolicy), self._labels, self._config.policy)
             before, self._rules = self._rules, found
         if found == before:
             return

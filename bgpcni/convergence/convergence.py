@@ -327,8 +327,11 @@ class Convergence:
             return
         nlris = {route.nlri for route in routes}
         for other in others:
-            if use in other.exporters and (common := [one for one in self._routes_of(other) if one.nlri in nlris]):
-                self.ensure(use).want(other.key, common)
+            if use not in other.exporters:
+                continue
+            announcer = self.ensure(use)
+            if common := [one for one in self._routes_of(other, announcer.carried) if one.nlri in nlris]:
+                announcer.want(other.key, common)
 
     def wake(self) -> None:
         """Have the announcers begin with what was given to `want` with `wake=False`."""
@@ -383,9 +386,9 @@ class Convergence:
                     log.warning("%s: not withdrawn through %s yet: %s", key, use.name, error,
                                 extra={**key.fields, "exporter": use.name})  # fmt: skip
 
-    def _routes_of(self, attachment: Attachment) -> list[Announcement]:
+    def _routes_of(self, attachment: Attachment, carried: Collection[str] = ALL) -> list[Announcement]:
         try:
-            return derive(attachment, self.facts)
+            return derive(attachment, self.facts, carried)
         except CniError as error:  # the node has no next hop any more; announced routes are in the ledger
             log.warning("%s: %s", attachment.key, error, extra=attachment.key.fields)
             return []

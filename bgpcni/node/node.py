@@ -173,6 +173,8 @@ class Node:
         First it is imported what is to be, then the record says it; the reconciler announces it after that.
         """
         found = self.revised(attachment)
+        if found is attachment:
+            return attachment  # it has changed back meanwhile
         if self.dataplane is not None and found.bgp.import_rt != attachment.bgp.import_rt:
             self.dataplane.attach(found)
         self.store.put(State.UP, found)

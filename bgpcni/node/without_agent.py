@@ -38,7 +38,7 @@ class Others:
                 with self._store.locked(attachment.key, 0):
                     again = self._store.find(attachment.key)
                     if again is not None and again.attachment is not None and self._is_up(again, announcer.name):
-                        announcer.want(attachment.key, derive(again.attachment, self._facts))
+                        announcer.want(attachment.key, derive(again.attachment, self._facts, announcer.carried))
                         announcer.drive_now()
             except CniError as error:  # a busy or broken record must not stop the others
                 key = attachment.key

@@ -100,6 +100,9 @@ def _explain(node: Node, stored: Stored) -> Document:
             steps.append(_step("reachability", "yes", "", "the node reaches its addresses, and forwards to them"))
     if attachment.exporters and (said := _attributes(attachment)):
         steps.append(_step("attributes", "set", "", said))
+    if attachment.exporters and node.maintenance and not gone:
+        since, who = min(node.maintenance.values()), ", ".join(node.maintenance)
+        steps.append(_step("maintenance", "on", since, f"asked for by {who}: peers are to prefer other paths"))
     for route in routes_of(node, stored):
         for name, state in route["exporters"].items():
             detail = f"{route['nlri']} next hop {route['nextHop']} through {name}"

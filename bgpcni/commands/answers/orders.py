@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from bgpcni.commands import Document
 from bgpcni.commands.answers.common import Resident, failure
 from bgpcni.errors import CniError, InvalidConfiguration
-from bgpcni.model import State
+from bgpcni.model import AttachmentKey, State
 from bgpcni.node import interface, reconcile, without_agent
 from bgpcni.node.node import Node
 
@@ -38,7 +39,11 @@ def _settle(node: Node) -> None:
     if not node.resident:
         without_agent.settle_all(node)
         return
-    for key in list(reconcile.concerned(node)):
+    _settle_each(node, list(reconcile.concerned(node)))
+
+
+def _settle_each(node: Node, keys: Iterable[AttachmentKey]) -> None:
+    for key in keys:
         try:
             reconcile.settle(node, key)
         except (CniError, OSError):  # the worker does it, or reports what is wrong
@@ -63,6 +68,7 @@ def maintenance(agent: Resident, state: str, *, until_reboot: bool) -> tuple[Doc
         raise InvalidConfiguration("--until-reboot: it says how long maintenance lasts, and belongs to `on`")
     agent.maintain("operator", on=state == "on", until_reboot=until_reboot)
     node = agent.node
+    _settle_each(node, node.attached())
     late = node.convergence.wait_quiet(SYNC_SECONDS)
     unable = [
         name
