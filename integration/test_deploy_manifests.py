@@ -90,7 +90,10 @@ def test_the_agent_may_touch_nodes_and_our_objects_alone(manifests: list[Documen
     token."""
     rules = [rule for role in kind(manifests, "ClusterRole") for rule in role["rules"]]
     built_in = [rule for rule in rules if rule["apiGroups"] != ["bgpcni.dev"]]
-    assert {resource for rule in built_in for resource in rule["resources"]} <= {"nodes", "nodes/status"}
+    allowed = {"nodes", "nodes/status", "pods", "namespaces"}
+    assert {resource for rule in built_in for resource in rule["resources"]} <= allowed
+    followed = [rule["verbs"] for rule in built_in if {"pods", "namespaces"} & {*rule["resources"]}]
+    assert followed == [["list", "watch"]] * len(followed)
     assert {verb for rule in built_in for verb in rule["verbs"]} <= {"get", "list", "watch", "patch"}
     made = {resource for rule in rules for resource in rule["resources"] if {"create", "delete"} & {*rule["verbs"]}}
     assert made <= {"bgpnodes", "ipblocks"}
