@@ -23,11 +23,11 @@ def test_the_commands_that_scripts_rely_on_are_there() -> None:
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_every_command_has_an_answer_a_text_and_a_line_of_help(command: OperatorCommand) -> None:
     """The answer takes exactly the parameters of the row, so that no command fails only when it is typed."""
-    subject, *rest = inspect.signature(getattr(answers, command.name.replace("-", "_"))).parameters
+    subject, *rest = inspect.signature(getattr(answers, command.function)).parameters
     assert subject == ("agent" if command.needs_agent else "node")
     assert rest == [parameter.name for parameter in command.parameters]
-    assert callable(getattr(render, command.name.replace("-", "_")))
-    shown = CliRunner().invoke(main, [command.name, "--help"])
+    assert callable(getattr(render, command.function))
+    shown = CliRunner().invoke(main, [*command.name.split(), "--help"])
     assert shown.exit_code == 0
     assert command.help.split()[0] in shown.output
     assert "--json" in shown.output

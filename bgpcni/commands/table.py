@@ -58,18 +58,19 @@ class OperatorCommand:
         """
         from bgpcni.commands import answers  # the command line does not need them while an agent answers
 
-        document, code = getattr(answers, self._function)(subject, **arguments)
+        document, code = getattr(answers, self.function)(subject, **arguments)
         return document, code
 
     def text(self, document: Document) -> str:
         """The document for people."""
         from bgpcni.commands import render
 
-        return str(getattr(render, self._function)(document))
+        return str(getattr(render, self.function)(document))
 
     @property
-    def _function(self) -> str:
-        return self.name.replace("-", "_")
+    def function(self) -> str:
+        """The name of its functions in `answers` and `render`."""
+        return self.name.replace("-", "_").replace(" ", "_")
 
     def arguments(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments in a request. Raises click.UsageError for one that is missing or of the wrong type."""
@@ -93,6 +94,13 @@ PAGE: tuple[click.Parameter, ...] = (
     click.Option(["--offset"], type=click.IntRange(min=0), metavar="N", help="Leave out the first so many."),
 )
 """The options of a list that can be long."""
+
+DATA_DIR = click.Option(
+    ["--data-dir"],
+    multiple=True,
+    metavar="DIR",
+    help="Another folder of leases (ipam.dataDir), beside the default and those that records name.",
+)
 
 COMMANDS = {
     command.name: command
@@ -142,6 +150,27 @@ COMMANDS = {
                 click.Option(["--force"], is_flag=True, help="Do it although a peer may still route to the address."),
             ),
         ),
+        OperatorCommand(
+            "ipam show",
+            "The addresses of this node, and who has each.",
+            (click.Argument(["address"], required=False), DATA_DIR),
+        ),
+        OperatorCommand(
+            "ipam check",
+            "Compare leases, records and the kernel. The exit code is 1 if something contradicts.",
+            (DATA_DIR,),
+        ),
+        OperatorCommand(
+            "ipam release",
+            "Release the lease of ADDRESS, which nobody has any more.",
+            (
+                click.Argument(["address"]),
+                click.Option(["--network"], metavar="NAME", help="The network, where several have such a lease."),
+                click.Option(["--force"], is_flag=True, help="Do it although it is in use or held."),
+                DATA_DIR,
+            ),
+        ),
+        OperatorCommand("stacks", "Where each thread of the agent is, for maintainers.", needs_agent=True),
         OperatorCommand("drain", "Withdraw every route and end the speaker.", needs_agent=True),
         OperatorCommand(
             "restart-speaker",

@@ -71,6 +71,11 @@ class Claims:
         with self._lock:
             self._load(None)
 
+    def keys(self) -> frozenset[AttachmentKey]:
+        """The attachments that claim something."""
+        with self._lock:
+            return frozenset(key for key, claims in self._claims.items() if any(claims.values()))
+
     def drop_digest(self, digest: str) -> None:
         """Like `drop`, for an attachment whose record cannot be read: only the digest of its key is known."""
         with self._lock:

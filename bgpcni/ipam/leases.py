@@ -133,6 +133,16 @@ class Leases:
                 return self._entries(folder)
             return {name: entry for name in map(bare, addresses) if (entry := self._read(folder, name))}
 
+    def seen(self) -> dict[str, Entry]:
+        """All leases by address as they are at this moment, also empty ones. It takes no lock and changes nothing."""
+        folder = self._open(create=False)
+        if folder is None:
+            return {}
+        try:
+            return {name: entry for name in self._names(folder) if (entry := self._read(folder, name))}
+        finally:
+            os.close(folder)
+
     def owner(self, address: str) -> Owner | None:
         """Who holds an address, None if nobody does."""
         name = bare(address)

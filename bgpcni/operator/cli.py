@@ -143,8 +143,15 @@ def _print_events(command: OperatorCommand, document: Document, as_json: bool) -
         click.echo(json.dumps(event))
 
 
+@main.group()
+def ipam() -> None:
+    """The addresses of this node: leases, records and the kernel beside each other."""
+
+
+_GROUPS = {"ipam": ipam}
 for _row in COMMANDS.values():
-    main.add_command(_streaming(_row) if _row.name == "events" else _asking(_row))
+    _parser = _streaming(_row) if _row.name == "events" else _asking(_row)
+    _GROUPS.get(_row.name.partition(" ")[0], main).add_command(_parser, _row.name.rpartition(" ")[2])
 
 
 # ---------------------------------------------------------------- attach, detach
@@ -291,6 +298,29 @@ def doctor(config: Path | None, conf_dir: Path, socket_path: Path | None, as_jso
     socket = _socket(socket_path)
     document, code = examining.run(examining.where(config, conf_dir, socket, os.environ), socket)
     _finish(examining.text, document, code, as_json)
+
+
+@main.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=None, metavar="FILE.tar.gz",
+              help="The file to write, mode 0600. Default: bgpcni-diags-HOST-TIME.tar.gz, here.")  # fmt: skip
+@_looks_here
+@_asks
+def diags(output: Path | None, config: Path | None, conf_dir: Path, socket_path: Path | None, as_json: bool) -> None:
+    """Collect what a maintainer would ask for into one file, without secrets.
+
+    It works when the agent is dead or hangs. The file's manifest names what could not be collected.
+    """
+    from bgpcni import clock
+    from bgpcni.operator import diags as collecting
+    from bgpcni.operator import doctor as examining
+
+    socket, stamp = _socket(socket_path), clock.now()[:19].replace(":", "").replace("-", "")
+    target = output or Path(f"bgpcni-diags-{os.uname().nodename}-{stamp}Z.tar.gz")
+    try:
+        document, code = collecting.run(examining.where(config, conf_dir, socket, os.environ), socket, target)
+    except CniError as error:
+        document, code = _failure(error.msg), 1
+    _finish(collecting.text, document, code, as_json)
 
 
 @main.command()

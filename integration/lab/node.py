@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,12 +236,18 @@ class Node:
 
     def operator(self, *argv: str | int | Path, seconds: float = 120) -> OperatorAnswer:
         """One command of the operator's `bgpcni`, its answer as JSON."""
-        command = (BGPCNI, *argv, "--socket", self.socket, "--json")
+        return self._operator((BGPCNI, *argv, "--socket", self.socket, "--json"), seconds)
+
+    def alone(self, *argv: str | int | Path, seconds: float = 120) -> OperatorAnswer:
+        """The same on a node that is not meant to have an agent."""
+        return self._operator((BGPCNI, *argv, "--json"), seconds)
+
+    def _operator(self, command: Sequence[str | int | Path], seconds: float) -> OperatorAnswer:
         done = self.namespace.run(*self._private(), *command, check=False, env=self._environment(), seconds=seconds)
         try:
             document = json.loads(done.stdout) if done.stdout.strip() else {}
         except ValueError as error:
-            raise AssertionError(f"{argv}: no JSON on stdout: {done.stdout!r}; stderr {done.stderr!r}") from error
+            raise AssertionError(f"{command}: no JSON on stdout: {done.stdout!r}; stderr {done.stderr!r}") from error
         return OperatorAnswer(done.returncode, document, done.stderr)
 
     def routes(self) -> list[dict[str, Any]]:

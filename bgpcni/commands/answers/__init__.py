@@ -4,16 +4,18 @@
 from these documents, so text and `--json` cannot differ. Nothing here knows the command line or the agent's threads.
 """
 
+from bgpcni.commands.answers.addresses import ipam_check, ipam_release, ipam_show
 from bgpcni.commands.answers.common import GONE, Resident, failure, state_of
 from bgpcni.commands.answers.explanation import explain
 from bgpcni.commands.answers.happened import events
 from bgpcni.commands.answers.health import status
 from bgpcni.commands.answers.interfaces import attachments
-from bgpcni.commands.answers.orders import drain, maintenance, release, reload, restart_speaker, sync
+from bgpcni.commands.answers.orders import drain, maintenance, release, reload, restart_speaker, stacks, sync
 from bgpcni.commands.answers.routing import routes
 from bgpcni.commands.answers.sessions import peers
 
 __all__ = [
-    "GONE", "Resident", "attachments", "drain", "events", "explain", "failure", "maintenance", "peers", "release",
-    "reload", "restart_speaker", "routes", "state_of", "status", "sync",
+    "GONE", "Resident", "attachments", "drain", "events", "explain", "failure", "ipam_check", "ipam_release",
+    "ipam_show", "maintenance", "peers", "release", "reload", "restart_speaker", "routes", "stacks", "state_of",
+    "status", "sync",
 ]  # fmt: skip

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
+import traceback
 from collections.abc import Iterable
 
 from bgpcni.commands import Document
@@ -83,6 +86,16 @@ def reload(agent: Resident) -> tuple[Document, int]:
     """Read agent.toml again and apply it."""
     agent.reload()
     return {"schema": 1, "reloaded": True}, 0
+
+
+def stacks(agent: Resident) -> tuple[Document, int]:
+    """Where each thread of this process is at this moment."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    found = [
+        {"thread": names.get(number, str(number)), "frames": [line.rstrip() for line in traceback.format_stack(frame)]}
+        for number, frame in sys._current_frames().items()
+    ]
+    return {"schema": 1, "stacks": found}, 0
 
 
 def release(node: Node, container_id: str, *, force: bool) -> tuple[Document, int]:

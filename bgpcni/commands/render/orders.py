@@ -42,3 +42,7 @@ def maintenance(document: Document) -> str:
 
 def reload(document: Document) -> str:
     return "configuration reloaded\n"
+
+
+def stacks(document: Document) -> str:
+    return "".join(f"{one['thread']}\n" + "\n".join(one["frames"]) + "\n" for one in document["stacks"])

@@ -1,0 +1,93 @@
+"""Looks at leases, records and the kernel for `bgpcni ipam`, without a lock and without changing anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+
+from bgpcni.errors import CniError, IoFailure
+from bgpcni.ipam.config import DEFAULT_DATA_DIR
+from bgpcni.ipam.leases import Leases, bare
+from bgpcni.kernel import guests, links
+from bgpcni.model import State
+from bgpcni.node import interface
+from bgpcni.node.holdings import Contradiction, Holding, Lease, Picture, Stranger, contradictions
+from bgpcni.node.node import Node
+
+HOST_LOCAL = "host-local"
+
+
+def look(node: Node, data_dirs: Collection[str] = ()) -> Picture:
+    """The picture of now. `data_dirs`: folders of leases beside those that records, the agent and the default name."""
+    claimed = node.claims.keys() if node.resident else frozenset()
+    stored = list(node.store.all())
+    present = {link.index: link for link in links.dump(node.netlink)}
+    inside = {guest.host.index: guest for guest in guests.find(node.netlink, lambda host: True)}
+    holdings = []
+    for one in stored:
+        item = one.attachment
+        if item is None:
+            continue
+        link = present.get(item.host_index or 0)
+        lost = interface.vanished(node.netlink, item) if item.host_index is None else (
+            link is None or link.name != item.host_veth
+        )  # fmt: skip
+        gone = one.state is State.UP and (lost or item.boot_id != node.boot_id)
+        guest = inside.get(item.host_index or 0)
+        mine = guest is not None and not gone and (item.chained or links.is_ours(guest.host, item.key.digest))
+        holdings.append(
+            Holding(
+                one.state,
+                item,
+                frozenset(bare(address.address) for address in item.addresses),
+                (item.ipam.data_dir or DEFAULT_DATA_DIR) if item.ipam and item.ipam.type == HOST_LOCAL else None,
+                gone,
+                guest.addresses if mine and guest else None,
+            )
+        )
+    known = {one.attachment.host_index for one in holdings}
+    return Picture(
+        _leases(_folders(node, holdings, data_dirs)),
+        tuple(holdings),
+        tuple(
+            Stranger(guest.host.name, guest.addresses, bool(links.mark_of(guest.host)))
+            for index, guest in inside.items()
+            if index not in known
+        ),
+        tuple(one.problem for one in stored if one.attachment is None),
+        claimed,
+    )
+
+
+def lasting(node: Node, data_dirs: Collection[str] = ()) -> tuple[Picture, tuple[Contradiction, ...]]:
+    """The picture, and what contradicted in two looks: calls that are under way are no contradiction."""
+    seen = look(node, data_dirs)
+    found = contradictions(seen)
+    if found:
+        seen = look(node, data_dirs)
+        found = tuple(one for one in contradictions(seen) if one in found)
+    return seen, found
+
+
+def _folders(node: Node, holdings: Iterable[Holding], more: Collection[str]) -> list[str]:
+    remembered = [os.path.dirname(pool.leases.folder) for pool in node.addressing.pools.values() if pool.leases]
+    recorded = [one.data_dir for one in holdings if one.data_dir]
+    return sorted({DEFAULT_DATA_DIR, *more, *remembered, *recorded})
+
+
+def _leases(data_dirs: Iterable[str]) -> tuple[Lease, ...]:
+    found = []
+    for data_dir in data_dirs:
+        try:
+            networks = sorted(os.listdir(data_dir))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise IoFailure(f"{data_dir}: {error.strerror}") from None
+        for network in networks:
+            try:
+                entries = Leases(data_dir, network).seen()
+            except CniError:
+                continue  # not a folder of leases
+            found += [Lease(data_dir, network, address, entry.owner) for address, entry in entries.items()]
+    return tuple(found)
