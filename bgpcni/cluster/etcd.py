@@ -32,6 +32,8 @@ HEARD_SECONDS = 86400
 """For how long it is known when an agent was heard last."""
 _ALIVE = "alive"
 """The key BGPNode/NAME/alive is below the object, and no object itself."""
+_WITH_LEADER = {"Grpc-Metadata-hasleader": "true"}
+"""Have a member that has lost the others end the watch: it would say nothing, and seem to be well."""
 T = TypeVar("T")
 
 
@@ -88,6 +90,7 @@ class Etcd(Store):
     def watch(self, revision: str) -> Iterator[Change[Kept] | Progress]:
         create = _below(self._prefix + "/") | {"start_revision": str(int(revision) + 1), "progress_notify": True}
         stream = self._tried(lambda client: self._opened(client, create))
+        at = self._at
         try:
             for line in stream.iter_lines(chunk_size=65536):
                 if not line:
@@ -99,6 +102,7 @@ class Etcd(Store):
                 if int(result.get("compact_revision", 0)):
                     raise TooOld
                 if result.get("canceled"):
+                    self._at = (at + 1) % len(self._endpoints)  # this member may have lost the others
                     raise Trouble(f"etcd: the watch was cancelled: {result.get('cancel_reason', 'no reason given')}")
                 events = result.get("events", ())
                 if not events:  # what it says of its revision is complete, but where the watch was only accepted
@@ -109,6 +113,7 @@ class Etcd(Store):
                     if change := self._change(event, str(its - 1 if its == after else its)):
                         yield change
         except (requests.RequestException, OSError) as error:
+            self._at = (at + 1) % len(self._endpoints)
             raise Trouble(f"etcd: the watch broke: {_said(error)}") from None
         finally:
             with self._lock:
@@ -219,7 +224,7 @@ class Etcd(Store):
 
     def _opened(self, client: Etcd3Client, create: dict[str, Any]) -> requests.Response:
         stream = client.session.post(
-            client.get_url("watch"), json={"create_request": create}, stream=True,
+            client.get_url("watch"), json={"create_request": create}, stream=True, headers=_WITH_LEADER,
             timeout=(ANSWER_SECONDS, SILENT_SECONDS),
         )  # fmt: skip
         if stream.status_code != 200:

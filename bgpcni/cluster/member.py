@@ -34,6 +34,7 @@ from bgpcni.files import read_plain
 
 if TYPE_CHECKING:
     from bgpcni.cluster.own_node import OwnNode
+    from bgpcni.cluster.secrets import Secrets
 
 log = logging.getLogger(__name__)
 FILE = "cluster.json"
@@ -55,6 +56,7 @@ class Member:
     ) -> None:
         """`own_node`: the Node object, which says who this node is; None: agent.toml says it."""
         self.own_node = own_node
+        self._secrets = _secrets(own_node, Path(config.run_dir))
         self._own: Source = own_node or ByConfiguration()
         self.name, self.store, self._gateway = node_name(table), store, gateway
         self._file = Path(config.data_dir) / FILE
@@ -80,7 +82,7 @@ class Member:
 
     def wishes(self, config: AgentConfig) -> list[Wish]:
         """The neighbours by the objects that are known, for a node with this agent.toml."""
-        return peers.wishes(self._objects.values(), self._me(config), self._gateway)
+        return peers.wishes(self._objects.values(), self._me(config), self._gateway, self._secret)
 
     def configured(self, config: AgentConfig) -> AgentConfig:
         """This agent.toml with what the cluster says of this node."""
@@ -227,11 +229,26 @@ class Member:
                 log.exception("keeping this node's object failed because of a defect")
             self._wake.wait(SECONDS)
 
+    def _secret(self, name: str) -> peers.Password:
+        return self._secrets.of(name) if self._secrets is not None else peers.no_secrets(name)
+
+    def _named(self) -> set[str]:
+        """The Secrets that the peers of this node name."""
+        wishes = peers.wishes(self._objects.values(), self._me(self._config), self._gateway, self._secret)
+        mine = {wish.place for wish in wishes}
+        return {
+            item.spec.password_secret
+            for item in self.pictures.last.of(BGPPeer)
+            if item.spec.password_secret and " ".join(item.path) in mine
+        }
+
     def _look(self) -> None:
         """Gateways come and go, and a Node changes, without an event in the store."""
         identity = self._identified(self._config)
         if identity != self._identity:
             self._identity = identity
+            self.generation = next(self._generations)
+        if self._secrets is not None and self._secrets.look(self._named()):
             self.generation = next(self._generations)
         if any(isinstance(item, BGPPeer) and item.spec.gateway for item in self._objects.values()):
             found = self._gateway(4), self._gateway(6)
@@ -284,6 +301,14 @@ class Member:
             return me
         metadata = me.metadata.model_copy(update={"ownerReferences": [dict(self._identity.owner)]})
         return me.model_copy(update={"metadata": metadata})
+
+
+def _secrets(own_node: OwnNode | None, run_dir: Path) -> Secrets | None:
+    if own_node is None:
+        return None
+    from bgpcni.cluster.secrets import Secrets
+
+    return Secrets(own_node.api, run_dir)
 
 
 def _says(kept: Kept) -> object:

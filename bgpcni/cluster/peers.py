@@ -13,7 +13,19 @@ from bgpcni.config.agent import NeighborTable
 Gateway = Callable[[int], str | None]
 """The address of the default gateway of an IP version, None if there is none."""
 
-_LATER = ("interface", "passwordSecret")
+_LATER = ("interface",)
+
+
+class Password(NamedTuple):
+    """The file that a Secret was written to, or the reason why there is none."""
+
+    file: str | None
+    reason: str = ""
+
+
+def no_secrets(name: str) -> Password:
+    """Where Kubernetes is not the store."""
+    return Password(None, "Secrets are there with store kubernetes alone: use passwordFile")
 
 
 class Wish(NamedTuple):
@@ -29,13 +41,30 @@ def selects(selector: Selector | None, labels: Mapping[str, str]) -> bool:
     return selector is None or selector.matches(labels)
 
 
-def wishes(objects: Iterable[Object], me: BGPNode, gateway: Gateway) -> list[Wish]:
+def wishes(
+    objects: Iterable[Object], me: BGPNode, gateway: Gateway, secrets: Callable[[str], Password] = no_secrets
+) -> list[Wish]:
     """The neighbours of the node `me`, in order of the objects' names."""
     objects = sorted(objects, key=lambda item: item.path)
     others = [item for item in objects if isinstance(item, BGPNode) and item.path != me.path]
     return [
-        wish for item in objects if isinstance(item, BGPPeer) for wish in _of(item, me, others, gateway)
-    ]  # fmt: skip
+        wish
+        for item in objects
+        if isinstance(item, BGPPeer)
+        for wish in _with_password(item, secrets, _of(item, me, others, gateway))
+    ]
+
+
+def _with_password(peer: BGPPeer, secrets: Callable[[str], Password], found: Iterable[Wish]) -> Iterator[Wish]:
+    """The same neighbours with the password of the Secret that the object names."""
+    name = peer.spec.password_secret
+    for wish in found:
+        if name is None or wish.neighbor is None:
+            yield wish
+        elif (password := secrets(name)).file is None:
+            yield Wish(wish.place, None, f"spec.passwordSecret: {password.reason}")
+        else:
+            yield Wish(wish.place, wish.neighbor.model_copy(update={"password_file": password.file}))
 
 
 def _of(peer: BGPPeer, me: BGPNode, others: list[BGPNode], gateway: Gateway) -> Iterator[Wish]:
