@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bgpcni.cluster.etcd import Etcd
+from bgpcni.cluster.etcd import Etcd, _cut
 from bgpcni.cluster.member import Member as ClusterMember
 from bgpcni.cluster.objects import BGPPeer, Object
 from bgpcni.config.agent import AgentConfig, EtcdTable
@@ -18,6 +18,7 @@ from bgpcni.testing.patience import until
 from bgpcni.testing.store_suite import peer
 from integration.etcd import Member, Tls, three
 from integration.lab import Lab, Namespace
+from integration.lab import until as lab_until
 from integration.lab.inside import Inside
 
 
@@ -57,7 +58,9 @@ def peers(member: ClusterMember) -> list[str]:
 
 
 def write(member: Member, item: Object) -> None:
-    member.ctl("put", f"/bgpcni/v1alpha1/{'/'.join(item.path)}", json.dumps(item.document()))
+    """As soon as the members have elected a leader."""
+    words = "put", f"/bgpcni/v1alpha1/{'/'.join(item.path)}", json.dumps(item.document())
+    lab_until(lambda: member.ctl(*words), "an answer of etcd")
 
 
 def test_certificates(lab: Lab, nodes: Nodes) -> None:
@@ -141,7 +144,10 @@ def test_an_etcd_that_wants_a_user(lab: Lab, nodes: Nodes) -> None:
     etcd.ctl("user", "add", "root:secret")
     etcd.ctl("user", "grant-role", "root", "root")
     etcd.ctl("auth", "enable")
-    etcd.restart()
+    store = agent.store
+    assert isinstance(store, Etcd)
+    for stream in list(store._streams):  # etcd lets a watch go on that began before
+        _cut(stream)
     until(lambda: "user name is empty" in amiss(agent))
     assert peers(agent) == ["a"]
     nodes.namespace.run("etcdctl", "--endpoints", etcd.endpoint, "--user", "root:secret", "auth", "disable")

@@ -150,12 +150,13 @@ def test_a_peer_by_kubectl_and_a_node_that_says_who_it_is(lab: Lab, cluster: Clu
 
 
 def test_the_role_of_deploy_is_enough(lab: Lab, cluster: Cluster, node: Node) -> None:
-    """A service account with the ClusterRole of deploy/kubernetes registers its node and follows the objects."""
+    """A service account with the roles of deploy/kubernetes registers its node, follows the objects and is heard."""
     import yaml
 
-    (role,) = (one for one in yaml.safe_load_all(RBAC.read_text()) if one["kind"] == "ClusterRole")
+    rules = [rule for one in yaml.safe_load_all(RBAC.read_text()) for rule in one.get("rules", ())]
     agent = Agent(node, cluster, cluster.node())
-    agent.toml["kubernetes"]["kubeconfig"] = str(cluster.account("agent", role["rules"], node.folder / "token"))  # type: ignore[index]
+    agent.toml["kubernetes"]["kubeconfig"] = str(cluster.account("agent", rules, node.folder / "token"))  # type: ignore[index]
     agent.start()
     until(lambda: agent.spec().get("epoch"), "the BGPNode")
+    until(lambda: cluster.kubectl("get", "lease", f"bgpcni-node-{agent.name}", "-o", "name"), "its sign of life")
     assert not {"cluster-store", "cluster-node", "kubernetes"} & agent.problems().keys()

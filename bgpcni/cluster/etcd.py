@@ -209,8 +209,9 @@ class Etcd(Store):
     def _tried(self, ask: Callable[[Etcd3Client], T]) -> T:
         """Ask the endpoint that answered last, else each of the others once. Raises Trouble."""
         troubles = []
+        first = self._at  # another thread may change it meanwhile
         for step in range(len(self._endpoints)):
-            at = (self._at + step) % len(self._endpoints)
+            at = (first + step) % len(self._endpoints)
             if self._closed:
                 raise Trouble("etcd: the client was closed")
             try:

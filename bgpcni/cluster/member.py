@@ -125,7 +125,7 @@ class Member:
                 f"{' '.join(path)} cannot be read, what it said before holds: {why}"
                 for path, why in self._follower.broken.items()
             ),
-            "cluster-node": lambda: self._disputed or self._unkept or self._identity.amiss,
+            "cluster-node": lambda: self._disputed or self._unkept or self._identity.amiss or self._mute,
         }
 
     def start(self, sessions: Callable[[], int | None]) -> None:
@@ -291,9 +291,7 @@ class Member:
             self.store.beat(self.name)
             self._mute = ""
         except Trouble as trouble:
-            if self._mute != str(trouble):
-                log.warning("`bgpcni nodes` does not learn that this agent lives: %s", trouble)
-            self._mute = str(trouble)
+            self._mute = f"`bgpcni nodes` does not learn that this agent lives: {trouble}"
 
     def _owned(self, me: BGPNode) -> BGPNode:
         """With the object whose deletion is the end of this one too, where there is one: the Node."""
