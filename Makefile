@@ -13,7 +13,7 @@ help:
 	@echo 'make unit         run the tests that need neither root nor other programs'
 	@echo 'make integration  run the tests with real kernels, speakers and runtimes (root)'
 	@echo 'make kubernetes   run the tests of the Kubernetes API against the cluster of $$KUBECONFIG (root); see integration/README.md'
-	@echo 'make soak         run the chaos tests and upgrades under load for longer (root); see integration/README.md'
+	@echo 'make soak         run the chaos tests, the storm and upgrades under load for longer (root); see integration/README.md'
 	@echo 'make lint         run ruff, mypy --strict, and import-linter for the layers'
 	@echo 'make format       let ruff format the code'
 	@echo 'make bench        compare the speed with the stock plugins, and write bench.json (root)'
@@ -49,9 +49,14 @@ soak: export BGPCNI_CHAOS_SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 soak: export BGPCNI_CHAOS_ROUNDS ?= 12
 soak: export BGPCNI_ROLLS ?= 20
 soak: export BGPCNI_SPEAKER_KILLS ?= 10
+soak: export BGPCNI_STORM_SEEDS ?= 1 2 3
+soak: export BGPCNI_STORM_NODES ?= 10
+soak: export BGPCNI_STORM_CALLS ?= 10000
 soak: setup
 	$(BIN)/pytest integration/test_chaos.py -v $(PYTEST_FLAGS)
 	$(BIN)/pytest integration/test_restart_speaker.py -v -s $(PYTEST_FLAGS)
+	$(BIN)/pytest integration/test_storm.py -v -s $(PYTEST_FLAGS)
+	$(BIN)/python -m integration.storm
 	$(BIN)/pytest integration/test_deploy.py -v -s -k upgrade $(PYTEST_FLAGS)
 
 lint: venv

@@ -39,8 +39,8 @@ class Host:
 
 
 class Site:
-    def __init__(self, lab: Lab, nodes: int) -> None:
-        self.lab = lab
+    def __init__(self, lab: Lab, nodes: int, block_size: int = BLOCK_SIZE) -> None:
+        self.lab, self.block_size = lab, block_size
         self.frr: Frr = lab.frr()
         peers = {f"m{number}": f"198.18.{200 + number}.1" for number in (1, 2, 3)}
         self.members = [self._member(name, peers) for name in peers]
@@ -68,11 +68,13 @@ class Site:
             thread.start()
         for thread in starting:
             thread.join()
-        self.apply(
-            _document("BGPPeer", "reflector", gateway=True, asn=self.frr.asn, families=["ipv4-unicast"]),
-            _document("IPPool", "storm", cidrs=[POOL], blockSize={"ipv4": BLOCK_SIZE}),
-        )
+        self.apply(_document("IPPool", "storm", cidrs=[POOL], blockSize={"ipv4": self.block_size}))
+        self.peer()
         until(lambda: all(self.frr.established(host.node.address) for host in self.hosts), "all sessions", 120)
+
+    def peer(self) -> None:
+        """One object gives all nodes their session with FRR."""
+        self.apply(_document("BGPPeer", "reflector", gateway=True, asn=self.frr.asn, families=["ipv4-unicast"]))
 
     def configure(self, host: Host) -> None:
         host.node.configure(
