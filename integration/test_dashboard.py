@@ -17,6 +17,7 @@ import pytest
 
 from integration.etcd import Member
 from integration.lab import Frr, Lab, Node, until
+from integration.lab.node import BGPCNI
 from integration.otlp import Receiver
 from integration.prometheus import Prometheus, metrics_of
 
@@ -85,6 +86,12 @@ class Busy:
         self._conf = node.network(subnet6="2001:db8:1:2::/64", bgp={"import": ["203.0.113.0/24"]})
         self._away = False
         assert node.cni("ADD", "stays", lab.container(), self._conf).ok
+        pool = {"apiVersion": "bgpcni.dev/v1alpha1", "kind": "IPPool", "metadata": {"name": "a"}}
+        text = json.dumps(pool | {"spec": {"cidrs": ["10.64.0.0/24"], "blockSize": {"ipv4": 28}}})
+        node.namespace.run(BGPCNI, "apply", "-f", "-", "--config", node.config, stdin=text)
+        ipam = {"type": "bgpcni-ipam", "pools": ["a"], "routes": []}
+        conf = node.network("pooled", bridge="pooled0", ipam=ipam)
+        until(lambda: node.cni("ADD", "pooled", self._space, conf, ifname="eth1").ok, "an address of the pool")
 
     def act(self, *, away: bool) -> None:
         """One ADD that works, one that does not, and a DEL. `away`: the store is. Otherwise the session falls, so that

@@ -20,6 +20,7 @@ from bgpcni.agent import figures
 from bgpcni.agent.gauges import REASONS, AttachmentLines, Gauges
 from bgpcni.agent.metrics import _with_attachments
 from bgpcni.census import Census
+from bgpcni.cluster.pools import Usage
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
@@ -46,6 +47,13 @@ class Speaking(Memory):
 
     def process(self) -> Process:
         return Process(0, 3)
+
+
+class Pools:
+    """Two blocks of one pool, and one of another."""
+
+    def usage(self) -> list[Usage]:
+        return [Usage("a", 4, 14, 14), Usage("a", 4, 14, 3), Usage("b", 6, 64, 1)]
 
 
 class Sending:
@@ -89,7 +97,7 @@ def node(tmp_path: Path, census: Census, monkeypatch: pytest.MonkeyPatch) -> Ite
     events = Events()
     convergence = Convergence(FACTS, nudges, events=events)
     config = AgentConfig(default_exporters=("memory",))
-    node = Node(store, config, FACTS, convergence, nudges, Learning(), None, events)  # type: ignore[arg-type]
+    node = Node(store, config, FACTS, convergence, nudges, Learning(), None, events, Pools())  # type: ignore[arg-type]
     convergence.start()
     yield node
     convergence.stop()
@@ -135,6 +143,8 @@ def test_a_scrape_tells_of_everything(node: Node, census: Census, monkeypatch: p
         ("bgpcni_speaker_up", "memory"): 0, ("bgpcni_speaker_starts_total", "memory"): 3,
         ("bgpcni_bgp_session_flaps_total", "memory", "192.0.2.9"): 2, ("bgpcni_events_total", "session-up"): 1,
         ("bgpcni_events_total", "orphan"): 0, ("bgpcni_events_missed_total",): 0,
+        ("bgpcni_pool_blocks", "ipv4", "a"): 2, ("bgpcni_pool_leases", "ipv4", "a"): 17,
+        ("bgpcni_pool_capacity", "ipv4", "a"): 28, ("bgpcni_pool_capacity", "ipv6", "b"): 64,
         ("bgpcni_learned_routes", "vni 5001"): 10, ("bgpcni_datapath_entries", "failed", "vni 5001"): 1,
         ("bgpcni_learned_routes_refused", HARMFUL[0]): 4, ("bgpcni_learned_routes_refused", HARMFUL[1]): 0,
         ("bgpcni_queue_length", "learned"): 5, ("bgpcni_queue_length", "reconcile"): 0,

@@ -59,6 +59,10 @@ ATTACHMENTS = (
     Figure("bgpcni_lease_capacity", "gauge", ("network", "family"),
            "Addresses that the ranges of a host-local network have for containers. Known after the network's first ADD "
            "since the agent's start."),
+    Figure("bgpcni_pool_blocks", "gauge", ("pool", "family"), "Blocks of the cluster's pools that this node has."),
+    Figure("bgpcni_pool_leases", "gauge", ("pool", "family"),
+           "Addresses of these blocks that are given to containers, held ones included."),
+    Figure("bgpcni_pool_capacity", "gauge", ("pool", "family"), "Addresses that these blocks have for containers."),
 )  # fmt: skip
 ROUTES = (
     Figure("bgpcni_routes", "gauge", ("exporter", "state"),

@@ -136,6 +136,13 @@ class Gauges(Collector):
                 continue
             for version, size in room.items():
                 found.put("bgpcni_lease_capacity", size, network, _FAMILIES[version])
+        blocks: Counter[tuple[str, str, str]] = Counter()
+        for used in self._node.pools.usage() if self._node.pools is not None else ():
+            family = _FAMILIES[used.version]
+            for name, value in (("blocks", 1), ("leases", used.used), ("capacity", used.size)):
+                blocks[name, used.pool, family] += value
+        for (name, pool_name, family), value in blocks.items():
+            found.put(f"bgpcni_pool_{name}", value, pool_name, family)
 
     def attachments(self) -> dict[str, tuple[Counted, str]]:
         """Each record with its state, which is GONE where the reconciler has found that the link is lost."""

@@ -125,6 +125,15 @@ class Block:
     lost: str = ""
 
 
+class Usage(NamedTuple):
+    """One block of this node: how many addresses it has for containers, and how many are given."""
+
+    pool: str
+    version: int
+    size: int
+    used: int
+
+
 class Claimed(NamedTuple):
     """A claim of whatever node."""
 
@@ -368,6 +377,14 @@ class Pools:
                 }
             )
         return found
+
+    def usage(self) -> list[Usage]:
+        """How much of this node's own blocks is used, for the metrics."""
+        return [
+            Usage(block.pool, block.net.version, self._size(block), self.taken.count(block.net))
+            for block in list(self._blocks.values())
+            if not block.lost
+        ]
 
     def _size(self, block: Block) -> int:
         pool = self._member.pictures.last.find(IPPool, block.pool)
