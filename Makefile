@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PYTEST_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup venv demo test unit integration kubernetes soak lint format bench image docs clean
+.PHONY: help setup venv demo test unit integration kubernetes soak lint format bench image docs release clean
 
 help:
 	@echo 'make demo         show ADD, ping and DEL step by step, with FRR and a node in two network namespaces (root)'
@@ -18,6 +18,7 @@ help:
 	@echo 'make format       let ruff format the code'
 	@echo 'make bench        compare the speed with the stock plugins, and write bench.json (root)'
 	@echo 'make image        build the container image, localhost/bgpcni (root); deploy/build has its options'
+	@echo 'make release      make wheels, source and Debian package twice, compare and test them (root); see packaging/release.py'
 	@echo 'make docs         build the documentation into build/site'
 	@echo 'make setup        install what the others need: Debian packages (root) and .venv'
 	@echo 'make clean        remove .venv, caches and what interrupted test runs left behind'
@@ -75,6 +76,11 @@ bench: setup
 docs: venv
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 	@echo build/site/index.html
+
+release:
+	@scripts/setup --release
+	@$(BIN)/python packaging/release.py --twice
+	$(BIN)/pytest integration/packages.py -q $(PYTEST_FLAGS)
 
 image:
 	@scripts/setup --image

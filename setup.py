@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import runpy
 import shutil
 import tempfile
@@ -44,7 +45,7 @@ class BdistWheel(bdist_wheel):
     def get_tag(self) -> tuple[str, str, str]:
         """Any Python 3 and no ABI: the launcher does not link to Python."""
         _, _, platform = super().get_tag()
-        return "py3", "none", platform
+        return "py3", "none", os.environ.get("BGPCNI_WHEEL_PLATFORM", platform)  # which a cross-compiler is for
 
 
 setup(distclass=WithLauncher, cmdclass={"build_py": BuildPy, "bdist_wheel": BdistWheel})

@@ -3,7 +3,8 @@
     assemble.py CONTEXT TARGET
 
 CONTEXT holds `wheels/` (pip's own among them) and `constraints.txt`; `$EXTRAS` names optional dependencies. TARGET is
-the virtual environment, without pip. Standard library only, for the base image has nothing else; no network.
+the virtual environment, without pip. With `$LISTED=python` the list leaves Debian's packages out. Standard library only,
+for the base image has nothing else; no network.
 """
 
 from __future__ import annotations
@@ -51,14 +52,15 @@ def main(context: Path, target: Path) -> None:
 
 def bill(packages: Path) -> dict[str, Any]:
     """The software bill of materials: Debian's packages and the Python distributions, in order of name."""
-    found = sorted([*debian(), *python(packages)], key=lambda one: one["purl"])
+    whole = os.environ.get("LISTED") != "python"
+    found = sorted([*(debian() if whole else ()), *python(packages)], key=lambda one: one["purl"])
     name = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(found, sort_keys=True))
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
         "version": 1,
         "serialNumber": f"urn:uuid:{name}",
-        "metadata": {"component": {"type": "container", "name": "bgpcni", "bom-ref": "image"}},
+        "metadata": {"component": {"type": "container" if whole else "application", "name": "bgpcni", "bom-ref": "bgpcni"}},
         "components": found,
     }
 
