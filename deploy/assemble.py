@@ -3,8 +3,8 @@
     assemble.py CONTEXT TARGET
 
 CONTEXT holds `wheels/` (pip's own among them) and `constraints.txt`; `$EXTRAS` names optional dependencies. TARGET is
-the virtual environment, without pip. With `$LISTED=python` the list leaves Debian's packages out. Standard library only,
-for the base image has nothing else; no network.
+the virtual environment, without pip. With `$LISTED=python` the list leaves Debian's packages out. Standard library
+only, for the base image has nothing else; no network.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def bill(packages: Path) -> dict[str, Any]:
         "specVersion": "1.5",
         "version": 1,
         "serialNumber": f"urn:uuid:{name}",
-        "metadata": {"component": {"type": "container" if whole else "application", "name": "bgpcni", "bom-ref": "bgpcni"}},
+        "metadata": {
+            "component": {"type": "container" if whole else "application", "name": "bgpcni", "bom-ref": "bgpcni"}
+        },
         "components": found,
     }
 
