@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from bgpcni import atomic
+from bgpcni.cluster import blocks
 from bgpcni.cluster import pools as module
 from bgpcni.cluster.blocks import Net
 from bgpcni.cluster.objects import BGPNode, IPBlock, IPPool, Object, parse
@@ -27,6 +29,7 @@ from bgpcni.errors import CniError
 from bgpcni.ipam import cluster as ipam
 from bgpcni.ipam.cluster import ClusterLeases
 from bgpcni.ipam.contract import Wish
+from bgpcni.testing.interleaving import Halt, Running
 from bgpcni.testing.memory_store import MemoryStore, Table
 
 
@@ -90,6 +93,7 @@ class Member:
         self.name, self.epoch, self._table = name, epoch, table
         self.store: Any = Store(table, fuse)
         self.pictures = Pictures()
+        self.own_node: Any = None
         self.synced = False
         self._items: dict[ObjectPath, Kept] = {}
         self._at = 0
@@ -241,6 +245,17 @@ class Cluster:
             for site in self.sites.values():
                 site.settled()
 
+    def burning(self, put: Callable[[Path, bytes, int], None]) -> Callable[[Path, bytes, int], None]:
+        """A disk on which a node is killed, or which refuses."""
+
+        def burn(path: Path, content: bytes, mode: int) -> None:
+            site = next(site for site in self.sites.values() if path.is_relative_to(site.folder))
+            site.fuse.burn(OSError(28, "No space left on device"))
+            put(path, content, mode)
+            site.fuse.burn(OSError(5, "Input/output error"))
+
+        return burn
+
     def twice(self) -> dict[str, list[str]]:
         """Addresses that containers of two nodes have, without those that somebody said are dead."""
         found: dict[str, list[str]] = {}
@@ -257,8 +272,9 @@ def _nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     made = Cluster(tmp_path, "one", "two")
+    monkeypatch.setattr(atomic, "put", made.burning(atomic.put))
     made.put(pool("10.1.0.0/26"))
     made.settle(2)
     yield made
@@ -491,6 +507,38 @@ def test_a_pool_of_another_node_is_refused(cluster: Cluster) -> None:
         one.leases.add(("c0", "eth0"), None, (), Wish())
 
 
+def test_a_kubernetes_node_without_pools_has_its_pod_cidrs(cluster: Cluster) -> None:
+    """They are nobody else's, so nothing is claimed; a start without the API server knows them from the disk."""
+    one = cluster.sites["one"]
+    one.member.own_node = own = SimpleNamespace(object=None)
+
+    def add(container: str, *asked: str) -> list[str]:
+        return [lease.address for lease in one.leases.add((container, "eth0"), None, asked, Wish())]
+
+    with pytest.raises(CniError, match="the Node one has not been read yet") as caught:
+        add("c0")
+    assert caught.value.code == 11
+    own.object = {"spec": {"podCIDRs": ["10.244.1.0/29", "2001:db8:1::/125"]}}
+    assert add("c0") == ["10.244.1.2", "2001:db8:1::2"]
+    assert add("c1", "10.244.1.6") == ["10.244.1.6", "2001:db8:1::3"]
+    for address in ("10.244.1.1", "10.244.2.2"):
+        with pytest.raises(CniError, match="is for no container of this Node") as caught:
+            add("c2", address)
+        assert caught.value.code == 7
+    one.settled()
+    one.begin()
+    one.member.own_node = SimpleNamespace(object=None)
+    for n in range(2, 5):
+        assert add(f"c{n}")
+    with pytest.raises(CniError, match=r"no address is free in this Node's podCIDRs: 10\.244\.1\.0/29") as caught:
+        add("c5")
+    assert caught.value.code == 11
+    with pytest.raises(CniError, match="no address is free"):
+        one.pools.refuse_exhausted(None)
+    assert one.of_store() == []
+    assert list(one.pools.contradictions()) == []
+
+
 def test_blocks_announced_as_a_whole_have_blackholes(cluster: Cluster) -> None:
     """As long as the node has them."""
     cluster.put(pool("10.1.0.0/26", advertise="block"))
@@ -536,6 +584,102 @@ def test_claims_of_different_sizes_never_overlap(cluster: Cluster) -> None:
     assert sum(a.overlaps(b) for a in nets for b in nets) == len(nets)  # type: ignore[arg-type]
 
 
+# ---------------------------------------------------------------- races and kills
+
+
+def two_blocks(site: Site) -> str:
+    """Two blocks of which one is empty; the other one's."""
+    for n in range(20):
+        assert added(site, f"c{n}")
+    for container in list(site.containers)[13:]:
+        site.delete(container)
+    site.delete("c0")
+    site.settled()
+    assert len(site.of_store()) == 2
+    return next(iter(site.containers.values()))
+
+
+def test_an_address_that_is_taken_while_its_block_is_given_back_is_let_go(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ADD saw the block before it was shut: it takes no address of it, and leaves no lease."""
+    site = cluster.sites["one"]
+    two_blocks(site)
+    for container in list(site.containers):
+        site.delete(container)
+    site.settled()
+    cluster.clock.now += 12.0
+    offers, _ = site.pools.offers(4, ("a",))
+    monkeypatch.setattr(site.pools, "offers", lambda version, names: (offers, 0))
+    halt = Halt(monkeypatch, site.ground, "let_go")
+    keeper = Running(site.pools.look)
+    halt.reached()
+    (shut,) = site.pools._shut
+    taken = site.add("late")
+    assert ip_network(f"{taken}/28", strict=False) != shut
+    assert site.pools.taken.count(shut) == 0
+    halt.go_on()
+    keeper.result()
+    assert shut not in site.pools._blocks
+
+
+def test_a_block_is_not_given_back_while_an_address_of_it_is_taken(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ADD has its lease and has not yet looked whether the block is still open."""
+    site = cluster.sites["one"]
+    added(site, "c0")
+    site.delete("c0")
+    site.settled()
+    cluster.clock.now += 12.0
+    halt = Halt(monkeypatch, site.pools, "is_open")
+    adding = Running(lambda: site.add("c1"))
+    halt.reached()
+    cluster.put(pool("10.9.0.0/26"))  # so that even the last block goes back, if it is empty
+    site.settled()
+    cluster.clock.now += 12.0
+    site.look()
+    assert len(site.of_store()) == 1
+    halt.go_on()
+    assert adding.result()
+
+
+@pytest.mark.parametrize("left", range(4))
+def test_a_kill_between_claim_and_disk_leaves_the_block_the_nodes(cluster: Cluster, left: int) -> None:
+    """Whether the claim reached the store, or the disk, or both: the next life has the block, once."""
+    site = cluster.sites["one"]
+    site.add("c0")
+    site.fuse.left = left
+    for _ in range(3):
+        site.settled()
+    assert site.fuse.left is None
+    assert added(site, "c0")
+    cluster.settle(2)
+    assert len(site.of_store()) == 1
+    assert list(site.pools.contradictions()) == []
+
+
+def test_what_contradicts_itself_is_named(cluster: Cluster) -> None:
+    """A lease in no block, a claim without a pool, a claim of a node that is not there."""
+    one = cluster.sites["one"]
+    address = added(one, "c0")
+    assert list(one.pools.contradictions()) == []
+    one.pools.taken.add("10.9.9.9")
+    cluster.admin.create(blocks.claim(ip_network("10.7.0.0/26"), "b", "three", "x"))
+    cluster.sites["one"].member.hear()
+    one.pools._understand(one.member.pictures.last)
+    assert list(one.pools.contradictions()) == [
+        "block 10.7.0.0/26 of node three: there is no IPPool b",
+        "block 10.7.0.0/26: of node three, which is not in the cluster",
+        "10.9.9.9: leased here, and in no block of this node",
+    ]
+    block = str(ip_network(f"{address}/28", strict=False))
+    assert one.pools.view() == [
+        {"block": block, "pool": "a", "node": "one", "dead": False, "ours": True, "used": 1, "size": 13},
+        {"block": "10.7.0.0/26", "pool": "b", "node": "three", "dead": True, "ours": False, "used": None, "size": None},
+    ]  # fmt: skip
+
+
 # ---------------------------------------------------------------- anything, in any order
 
 NAMES = st.sampled_from(["one", "two", "three"])
@@ -557,14 +701,7 @@ class Machine(RuleBasedStateMachine):
         self.cluster.put(POOLS[0])
         self.cluster.settle(2)
         self.numbers = iter(range(1 << 20))
-        self._put = atomic.put
-        atomic.put = self._burning
-
-    def _burning(self, path: Path, content: bytes, mode: int) -> None:
-        site = next(site for site in self.cluster.sites.values() if path.is_relative_to(site.folder))
-        site.fuse.burn(OSError(28, "No space left on device"))
-        self._put(path, content, mode)
-        site.fuse.burn(OSError(5, "Input/output error"))
+        self._put, atomic.put = atomic.put, self.cluster.burning(atomic.put)
 
     def teardown(self) -> None:
         try:
@@ -717,7 +854,7 @@ def test_no_address_is_ever_given_twice() -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Machine,
         settings=settings(
-            max_examples=60, stateful_step_count=40, deadline=None,
+            max_examples=40, stateful_step_count=30, deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )  # fmt: skip

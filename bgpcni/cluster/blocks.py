@@ -93,6 +93,11 @@ def reserved(subnet: Net) -> frozenset[int]:
     return frozenset((first, first + 1, *((int(subnet.broadcast_address),) if subnet.version == 4 else ())))
 
 
+def hosts(subnet: Net) -> Iterator[Span]:
+    """The addresses of a subnet that containers may have."""
+    yield from _without(span_of(subnet), ((number, number) for number in reserved(subnet)))
+
+
 def spans(pool: IPPoolSpec, block: Net, home: Net) -> Iterator[Span]:
     """The addresses of a block that containers may have. What became static later is left out, and for a single address
     there is nothing to leave out."""

@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bgpcni import atomic
 from bgpcni.cluster import blocks
@@ -67,6 +67,11 @@ class Membership(Protocol):
     pictures: Pictures
 
     @property
+    def own_node(self) -> OwnNode | None:
+        """Its Node object; None where the store is not Kubernetes."""
+        ...  # pragma: no cover
+
+    @property
     def trouble(self) -> str:
         """Why the store cannot be asked now, "" if it can."""
         ...  # pragma: no cover
@@ -78,6 +83,13 @@ class Membership(Protocol):
 
     def kept(self, path: ObjectPath) -> Kept | None:
         """An object with its version, as it was followed last."""
+        ...  # pragma: no cover
+
+
+class OwnNode(Protocol):
+    @property
+    def object(self) -> Mapping[str, Any] | None:
+        """As the server has it; None where it has none of that name, or has not been asked."""
         ...  # pragma: no cover
 
 
@@ -175,6 +187,8 @@ class Pools:
         self.taken = Taken()
         self.given_last: dict[Net, int] = {}
         """By block the address that was given last: the next one is behind it, so that none is given again soon."""
+        self._pod_cidrs: tuple[Net, ...] = ()
+        """`spec.podCIDRs` of the Node: what a network without pools has, and nobody claims."""
         self._file = self.folder / FILE
         self._moved = threading.Condition()
         self._wake, self._stopped = threading.Event(), False
@@ -182,6 +196,7 @@ class Pools:
         self._epochs = {member.epoch}
         """Claims of this node with one of these are ours: the disk may know the epoch better than the member."""
         self._blocks: dict[Net, Block] = self._read()
+        self._written_pods: tuple[Net, ...] = self._pod_cidrs
         self.taken.learn(_leases(self.leases))
         self._shut: set[Net] = set()
         """Blocks of ours from which nothing is given now."""
@@ -265,11 +280,15 @@ class Pools:
 
     def versions(self, names: tuple[str, ...] | None) -> tuple[int, ...]:
         """The IP versions of which a container gets an address each. Raises InvalidConfiguration, TryAgain."""
+        if pods := self._of_pods(names):
+            return tuple(sorted({offer.block.version for offer in pods}))
         found = {version for pool in self._selected(names) for version in blocks.versions(pool.spec)}
         return tuple(sorted(found))
 
     def offers(self, version: int, names: tuple[str, ...] | None) -> tuple[list[Offer], int]:
         """The blocks from which addresses are given, in order, and a ticket for `more`. Raises as `versions`."""
+        if pods := self._of_pods(names):
+            return [offer for offer in pods if offer.block.version == version], 0
         key = version, names
         generation, seen = self._generation, self._member.pictures.last.generation
         known = self._offers.get(key)
@@ -286,6 +305,9 @@ class Pools:
 
     def more(self, version: int, names: tuple[str, ...] | None, ticket: int, deadline: float) -> None:
         """Wait until there are other offers than those of the ticket. Raises TryAgain that says why there are none."""
+        if pods := self._of_pods(names):
+            said = ", ".join(str(offer.block) for offer in pods if offer.block.version == version)
+            raise TryAgain(f"no address is free in this Node's podCIDRs: {said}")
         pools = tuple(pool.metadata.name for pool in self._selected(names) if version in blocks.versions(pool.spec))
         self._demand(Demand(pools, version, lambda: self._generation != ticket), deadline)
 
@@ -294,7 +316,12 @@ class Pools:
 
         Raises InvalidConfiguration for an address that no container can have, TryAgain for one that another node has.
         """
-        pool = next((one for one in self._selected(names) if blocks.home_of(one.spec, address) is not None), None)
+        if pods := self._of_pods(names):
+            for one in pods:
+                if address in one.block and any(low <= int(address) <= high for low, high in one.spans):
+                    return one
+            raise InvalidConfiguration(f"ipam: requested IP address {address} is for no container of this Node")
+        pool = next((each for each in self._selected(names) if blocks.home_of(each.spec, address) is not None), None)
         if pool is None:
             raise InvalidConfiguration(f"ipam: requested IP address {address} is in no pool of this network")
 
@@ -317,6 +344,8 @@ class Pools:
 
     def is_open(self, block: Net) -> bool:
         """Whether an address that was just taken from a block may be kept."""
+        if block in self._pod_cidrs:
+            return True
         return block in self._blocks and block not in self._shut and not self._blocks[block].lost
 
     def touched(self) -> None:
@@ -329,6 +358,8 @@ class Pools:
             offers, _ = self.offers(version, names)
             if any(self.taken.next_free(offer.spans, version, 0) is not None for offer in offers):
                 continue
+            if self._of_pods(names):
+                raise TryAgain("no address is free in this Node's podCIDRs")
             pools = [pool for pool in self._selected(names) if version in blocks.versions(pool.spec)]
             if reason := self._obstacle():
                 raise TryAgain(f"no IPv{version} address is left in this node's blocks: {reason}")
@@ -338,6 +369,8 @@ class Pools:
 
     def examples(self, names: tuple[str, ...] | None) -> list[Offer]:
         """For each IP version an offer such as an ADD would get, as far as the pools tell. Nothing is claimed."""
+        if pods := self._of_pods(names):
+            return pods
         found = []
         for version in self.versions(names):
             pools = [pool for pool in self._selected(names) if version in blocks.versions(pool.spec)]
@@ -415,7 +448,7 @@ class Pools:
                 yield f"block {one.net} of node {one.node}: outside of IPPool {one.pool}"
             if (one.node, one.epoch) not in self._alive and not one.tombstone and self._member.synced:
                 yield f"block {one.net}: of node {one.node}, which is not in the cluster"
-        for address in self.taken.outside(own):
+        for address in self.taken.outside([*own, *self._pod_cidrs]):
             yield f"{address}: leased here, and in no block of this node"
 
     # ---------------------------------------------------------------- what is ours
@@ -440,6 +473,18 @@ class Pools:
                 raise InvalidConfiguration(f"ipam.pools[{at}]: IPPool {name} does not select this node")
             found.append(pool)
         return found
+
+    def _of_pods(self, names: tuple[str, ...] | None) -> list[Offer]:
+        """What a network without pools has by the Node's `spec.podCIDRs`. Raises TryAgain while that is not known."""
+        node = self._member.own_node
+        if names is not None or node is None:
+            return []
+        found = node.object
+        if found is not None:
+            self._pod_cidrs = tuple(ip_network(cidr) for cidr in found.get("spec", {}).get("podCIDRs") or ())
+        elif not self._pod_cidrs:
+            raise TryAgain(f"the Node {self._member.name} has not been read yet, and with it its spec.podCIDRs")
+        return [Offer(net, net, "", tuple(blocks.hosts(net))) for net in self._pod_cidrs]
 
     def _refuse_unread(self) -> None:
         if not self._member.synced:
@@ -616,9 +661,9 @@ class Pools:
 
     def _keep(self, found: dict[Net, Block]) -> bool:
         """These are our blocks from now on: on disk first, then in use. False if the disk refuses new ones."""
-        if found != self._blocks or self._unwritten:
+        if found != self._blocks or self._pod_cidrs != self._written_pods or self._unwritten:
             document = {
-                "schema": 1, "epoch": self._member.epoch, "blocks": [
+                "schema": 1, "epoch": self._member.epoch, "podCIDRs": [str(net) for net in self._pod_cidrs], "blocks": [
                     {"cidr": str(one.net), "pool": one.pool, "home": str(one.home), "announced": one.announced,
                      "lost": one.lost}
                     for one in found.values()
@@ -627,7 +672,7 @@ class Pools:
             try:
                 self.folder.mkdir(mode=0o700, exist_ok=True)
                 atomic.put(self._file, json.dumps(document).encode(), 0o600)
-                self._unwritten = ""
+                self._unwritten, self._written_pods = "", self._pod_cidrs
             except OSError as error:
                 self._unwritten = f"{self._file}: {error.strerror}: blocks cannot be claimed or given back"
                 return False
@@ -866,6 +911,7 @@ class Pools:
                 Block(ip_network(one["cidr"]), one["pool"], ip_network(one["home"]), one["announced"], one["lost"])
                 for one in document["blocks"]
             ]
+            self._pod_cidrs = tuple(ip_network(cidr) for cidr in document.get("podCIDRs", ()))
             self._epochs.add(str(document["epoch"]))
             return {block.net: block for block in found}
         except FileNotFoundError:
