@@ -659,6 +659,29 @@ def test_a_kill_between_claim_and_disk_leaves_the_block_the_nodes(cluster: Clust
     assert list(site.pools.contradictions()) == []
 
 
+@pytest.mark.parametrize("left", range(6))
+def test_a_kill_while_a_block_is_given_back_leaves_it_one_nodes(cluster: Cluster, left: int) -> None:
+    """Whoever starts from the disk alone gives nothing that another node could have claimed."""
+    one, two = cluster.sites.values()
+    two_blocks(one)
+    for container in list(one.containers):
+        one.delete(container)
+    one.settled()
+    cluster.clock.now += 12.0
+    one.fuse.left = left
+    one.look()
+    one.member.hear()
+    one.look()
+    one.fuse.left = None
+    one.begin()
+    one.member.store.away = True
+    one.member.pictures.put({item.path: item for kept in cluster.table.items.values() for item in (kept.object,)})
+    for n in range(60):
+        added(two, f"d{n}")
+        one.add(f"e{n}")
+    assert cluster.twice() == {}
+
+
 def test_what_contradicts_itself_is_named(cluster: Cluster) -> None:
     """A lease in no block, a claim without a pool, a claim of a node that is not there."""
     one = cluster.sites["one"]
@@ -785,13 +808,16 @@ class Machine(RuleBasedStateMachine):
             site.member.hear()
             site.look()
 
-    @rule(silent=NAMES, rounds=st.integers(1, 4))
-    def all_but_one(self, silent: str, rounds: int) -> None:
-        """Time passes, and one node hears of nothing and does nothing meanwhile."""
+    @rule(silent=NAMES, rounds=st.integers(1, 8), full=st.booleans())
+    def all_but_one(self, silent: str, rounds: int, full: bool) -> None:
+        """Time passes, and one node hears of nothing and does nothing meanwhile; the others may need all they get."""
+        others = sorted(self.cluster.sites.keys() - {silent})
         for _ in range(rounds):
             self.cluster.clock.now += 15.0
-            for name in self.cluster.sites.keys() - {silent}:
+            for name in others:
                 self.hear_all_and_look(name)
+        for name in others if full else ():
+            self.fill(name)
 
     @rule(seconds=st.sampled_from([0.5, 2.5, 11.0, 40.0]))
     def wait(self, seconds: float) -> None:
