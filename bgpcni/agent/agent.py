@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +41,7 @@ from bgpcni.events import Events, Kind
 from bgpcni.handler import Call, Reply, handle, lend
 from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import boot_id, home, home_cookie
-from bgpcni.model import AttachmentKey, NodeFacts, State
+from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
 from bgpcni.node import boots, facts, plan, reconcile, reload
 from bgpcni.node.intent import NoPolicies
 from bgpcni.node.next_step import Wait
@@ -307,9 +307,17 @@ class Running:
         conflicts = self._pools.conflicts
         if conflicts != self._conflicts:
             self._conflicts = conflicts
-            for key in reconcile.concerned(self.node):
-                self.node.nudges.nudge(key)
+            for stored in self.node.store.all():
+                if stored.attachment is not None and stored.state is State.UP:
+                    self._tell_conflict(stored.attachment)
         return self._pools.lost()
+
+    def _tell_conflict(self, attachment: Attachment) -> None:
+        pools, node = self.node.pools, self.node
+        if attachment.exporters != reconcile.target_of(node, attachment, node.agent):
+            node.nudges.nudge(attachment.key)
+            if pools is not None and (reason := next(filter(None, map(pools.conflict, _ips(attachment))), "")):
+                node.events.about(Kind.CONFLICT, attachment, reason)
 
     def _keep_maintenance(self) -> str:
         """Be in maintenance while the Node's annotation says so; unchanged while the API does not say anything."""
@@ -533,9 +541,14 @@ def _pools(cluster: Alone | Member, config: AgentConfig) -> Alone | Pools:
     if isinstance(cluster, Alone):
         return cluster
     from bgpcni.cluster.pools import Pools
+    from bgpcni.ipam.cluster import leased
     from bgpcni.node.ground import Ground
 
-    return Pools(cluster, config, Ground())
+    return Pools(cluster, config, Ground(), leased)
+
+
+def _ips(attachment: Attachment) -> Iterator[str]:
+    return (item.address for item in attachment.addresses)
 
 
 _MEMBERSHIP = "cluster.store, cluster.node, cluster.etcd, kubeconfig and conf_dir of cluster.kubernetes"

@@ -230,16 +230,14 @@ def is_short(uses: Collection[Use], whole: int) -> bool:
     return sum(use.free for use in uses) <= whole // 4
 
 
-def surplus(uses: Sequence[Use], whole: int) -> Iterator[Net]:
-    """Which blocks of a pool a node gives back: empty ones, if half a block is left without them. The last one stays.
+def surplus(empty: Sequence[Net], busy: Collection[Collection[Use]], whole: int) -> list[Net]:
+    """Which empty blocks of a pool a node gives back. `busy`: for each network the blocks that it uses.
 
-    It is twice of what makes it claim one, so that no block comes and goes with each container.
+    One stays for each network that has half a block left, or less, and the last block of all stays. That is twice of
+    what makes a node claim one, so that no block comes and goes with each container.
     """
-    kept, free = len(uses), sum(use.free for use in uses)
-    for use in reversed(uses):
-        if use.used == 0 and kept > 1 and free - use.size > 2 * (whole // 4):
-            kept, free = kept - 1, free - use.size
-            yield use.block
+    needed = sum(sum(use.free for use in uses) <= 2 * (whole // 4) for uses in busy)
+    return list(empty[max(needed, not busy) :])
 
 
 def overlapping(block: Net, others: Mapping[Path, Net]) -> Path | None:

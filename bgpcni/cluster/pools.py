@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import secrets
 import threading
 import time
@@ -179,12 +178,19 @@ class Pools:
     """Made before the node, `start`ed when the agent serves. Safe for threads."""
 
     def __init__(
-        self, member: Membership, config: AgentConfig, ground: Ground, clock: Callable[[], float] = time.monotonic
+        self,
+        member: Membership,
+        config: AgentConfig,
+        ground: Ground,
+        leased: Callable[[Path], Iterable[tuple[str, str]]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`leased`: the addresses that have a lease in a folder, each with its network."""
         self._member, self._ground, self._clock, self._config = member, ground, clock, config
         self.folder = Path(config.data_dir) / "ipam"
         self.leases = self.folder / LEASES
-        self.taken = Taken()
+        leases = list(leased(self.leases))
+        self.taken = Taken(address for address, _ in leases)
         self.given_last: dict[Net, int] = {}
         """By block the address that was given last: the next one is behind it, so that none is given again soon."""
         self._pod_cidrs: tuple[Net, ...] = ()
@@ -197,13 +203,17 @@ class Pools:
         """Claims of this node with one of these are ours: the disk may know the epoch better than the member."""
         self._blocks: dict[Net, Block] = self._read()
         self._written_pods: tuple[Net, ...] = self._pod_cidrs
-        self.taken.learn(_leases(self.leases))
+        self._users: dict[Net, str] = {}
+        """By block the network that uses it: no two do, because they may be on different bridges."""
+        for address, network in leases:
+            self._users.update({net: network for net in self._blocks if ip_address(address) in net})
         self._shut: set[Net] = set()
         """Blocks of ours from which nothing is given now."""
         self._published: object = None
         self._generation = 0
         """Another number whenever `offers` may be different."""
         self._offers: dict[tuple[int, tuple[str, ...] | None], tuple[int, int, list[Offer]]] = {}
+        self._all: tuple[int, list[IPPool]] = (-1, [])
         self._picture = Picture()
         self._claims: dict[ObjectPath, Claimed] = {}
         self._own: dict[ObjectPath, Claimed] = {}
@@ -217,6 +227,7 @@ class Pools:
         self._short: dict[tuple[str, int], str] = {}
         self._unwritten = ""
         self._covered: set[Net] | None = None
+        self._losses = {net: block.lost for net, block in self._blocks.items() if block.lost}
         self.conflicts = 0
         """Another number whenever `conflict` may say something else."""
         self.requests = 0
@@ -285,8 +296,8 @@ class Pools:
         found = {version for pool in self._selected(names) for version in blocks.versions(pool.spec)}
         return tuple(sorted(found))
 
-    def offers(self, version: int, names: tuple[str, ...] | None) -> tuple[list[Offer], int]:
-        """The blocks from which addresses are given, in order, and a ticket for `more`. Raises as `versions`."""
+    def offers(self, version: int, names: tuple[str, ...] | None, network: str) -> tuple[list[Offer], int]:
+        """The blocks from which a network gets addresses, in order, and a ticket for `more`. Raises as `versions`."""
         if pods := self._of_pods(names):
             return [offer for offer in pods if offer.block.version == version], 0
         key = version, names
@@ -301,7 +312,8 @@ class Pools:
                 and (offer := self._offer(block, pools[block.pool][1])) is not None and offer.spans
             ]  # fmt: skip
             known = self._offers[key] = generation, seen, [offer for _, offer in sorted(found, key=lambda one: one[0])]
-        return known[2], generation
+        users = self._users
+        return [offer for offer in known[2] if users.get(offer.block, network) == network], generation
 
     def more(self, version: int, names: tuple[str, ...] | None, ticket: int, deadline: float) -> None:
         """Wait until there are other offers than those of the ticket. Raises TryAgain that says why there are none."""
@@ -311,7 +323,7 @@ class Pools:
         pools = tuple(pool.metadata.name for pool in self._selected(names) if version in blocks.versions(pool.spec))
         self._demand(Demand(pools, version, lambda: self._generation != ticket), deadline)
 
-    def offer_of(self, address: Ip, names: tuple[str, ...] | None, deadline: float) -> Offer:
+    def offer_of(self, address: Ip, names: tuple[str, ...] | None, network: str, deadline: float) -> Offer:
         """The offer with an address that is asked for; it is claimed if need be.
 
         Raises InvalidConfiguration for an address that no container can have, TryAgain for one that another node has.
@@ -333,6 +345,9 @@ class Pools:
         block = self._mine(address)
         if block is None:
             raise TryAgain(f"requested IP address {address} is {self._owner(address)}")
+        if self._users.get(block.net, network) != network:
+            raise TryAgain(f"requested IP address {address} is in block {block.net}, which network "
+                           f"{self._users[block.net]} uses on this node")  # fmt: skip
         offer = self._offer(block, pool)
         if offer is None or not any(low <= int(address) <= high for low, high in offer.spans):
             if not blocks.is_static(pool.spec, address):
@@ -342,20 +357,22 @@ class Pools:
             offer = Offer(block.net, block.home, block.pool, ((int(address), int(address)),))
         return offer
 
-    def is_open(self, block: Net) -> bool:
-        """Whether an address that was just taken from a block may be kept."""
+    def keep(self, block: Net, network: str) -> bool:
+        """Whether an address that was just taken from a block may be kept: the block is open, and the network's."""
         if block in self._pod_cidrs:
             return True
-        return block in self._blocks and block not in self._shut and not self._blocks[block].lost
+        with self._moved:
+            ours = block in self._blocks and block not in self._shut and not self._blocks[block].lost
+            return ours and self._users.setdefault(block, network) == network
 
     def touched(self) -> None:
         """An address was taken or given back."""
         self._wake.set()
 
-    def refuse_exhausted(self, names: tuple[str, ...] | None) -> None:
+    def refuse_exhausted(self, names: tuple[str, ...] | None, network: str) -> None:
         """Raises TryAgain if an ADD could not have an address of each IP version now."""
         for version in self.versions(names):
-            offers, _ = self.offers(version, names)
+            offers, _ = self.offers(version, names, network)
             if any(self.taken.next_free(offer.spans, version, 0) is not None for offer in offers):
                 continue
             if self._of_pods(names):
@@ -382,7 +399,7 @@ class Pools:
 
     def conflict(self, address: str) -> str:
         """Why this address must not be announced by this node: it is another's by now. "" if it is not."""
-        if not any(block.lost for block in list(self._blocks.values())):
+        if not self._losses:
             return ""
         ip = ip_address(address.partition("/")[0])
         return next((f"{block.net} is not this node's any more: {block.lost}"
@@ -458,7 +475,10 @@ class Pools:
         picture = self._member.pictures.last
         labels = self._labels(picture)
         if names is None:
-            found = [pool for pool in picture.of(IPPool) if selects(pool.spec.node_selector, labels)]
+            if self._all[0] != picture.generation:
+                pools = [pool for pool in picture.of(IPPool) if selects(pool.spec.node_selector, labels)]
+                self._all = picture.generation, pools
+            found = self._all[1]
             if not found:
                 self._refuse_unread()
                 raise InvalidConfiguration("ipam.pools: missing, and no IPPool of the cluster selects this node")
@@ -676,10 +696,9 @@ class Pools:
             except OSError as error:
                 self._unwritten = f"{self._file}: {error.strerror}: blocks cannot be claimed or given back"
                 return False
-            lost = {net: block.lost for net, block in found.items() if block.lost}
-            before = {net: block.lost for net, block in self._blocks.items() if block.lost}
-            self._blocks = found
-            self.conflicts += lost != before
+            losses, self._blocks = {net: block.lost for net, block in found.items() if block.lost}, found
+            self.conflicts += losses != self._losses
+            self._losses = losses
         self._shut &= self._blocks.keys()
         self._publish()
         return True
@@ -772,29 +791,42 @@ class Pools:
         return ""
 
     def _prefetch(self) -> None:
-        """Claim the next block of a pool before the last one is full."""
-        for (name, version), uses in self._uses().items():
+        """Claim the next block of a pool before the last one of a network is full."""
+        short = {}
+        for (name, version), uses in self.uses().items():
             pool = self._picture.find(IPPool, name)
-            if pool is None or not blocks.is_short(uses, blocks.size_of(pool.spec, version)):
-                self._short.pop((name, version), None)
+            if pool is None:
                 continue
+            spare = [use for use in uses if use.block not in self._users]
+            needy = [mine for mine in self._by_network(uses)
+                     if blocks.is_short([*mine, *spare], blocks.size_of(pool.spec, version))]  # fmt: skip
+            if needy:
+                short[name, version] = sum(use.free for use in (*needy[0], *spare))
+        self._short = {key: text for key, text in self._short.items() if key in short}
+        for (name, version), left in short.items():
+            pool = self._picture.find(IPPool, name)
             waiting = any(net.version == version and one.pool == name for net, one in self._pending.items())
-            if (name, version) in self._short or waiting or self._obstacle() or self._unwritten:
+            if pool is None or (name, version) in self._short or waiting or self._obstacle() or self._unwritten:
                 continue
             if reason := self._claim_next([pool], version):
-                left = sum(use.free for use in uses)
                 self._short[name, version] = f"{reason}; this node has {left} addresses left"
 
-    def _uses(self) -> dict[tuple[str, int], list[Use]]:
+    def _by_network(self, uses: Iterable[Use]) -> Collection[list[Use]]:
+        """The blocks that networks use, by network."""
+        found: dict[str, list[Use]] = {}
+        for use in uses:
+            if (user := self._users.get(use.block)) is not None:
+                found.setdefault(user, []).append(use)
+        return found.values()
+
+    def uses(self) -> dict[tuple[str, int], list[Use]]:
         """The blocks from which this node gives addresses, by pool and IP version."""
         labels, found = self._labels(self._picture), dict[tuple[str, int], list[Use]]()
         for block in self._open():
             pool = self._picture.find(IPPool, block.pool)
             if pool is None or blocks.is_single(block.net) or not selects(pool.spec.node_selector, labels):
                 continue
-            offer = self._offer(block, pool)
-            if offer is not None and offer.spans:
-                size = sum(high - low + 1 for low, high in offer.spans)
+            if size := self._size(block):
                 use = Use(block.net, size, min(size, self.taken.count(block.net)))
                 found.setdefault((block.pool, block.net.version), []).append(use)
         return found
@@ -802,29 +834,48 @@ class Pools:
     # ---------------------------------------------------------------- giving back
 
     def _give_back(self) -> None:
-        """Give back what is empty: surplus blocks, blocks that their pool has no more, static addresses."""
-        used = self._uses()
+        """Give back what has been empty for a while: surplus blocks, blocks that their pool has no more, static
+        addresses. What stays is free for any network."""
+        used = self.uses()
         serving = {use.block for uses in used.values() for use in uses}
         going = {block.net for block in self._open() if block.net not in serving}
         for (name, version), uses in used.items():
             pool = self._picture.find(IPPool, name)
             if pool is not None:
-                going |= set(blocks.surplus(uses, blocks.size_of(pool.spec, version)))
-        going = {net for net in going if not self.taken.count(net) and net not in self._pending}
+                empty = [use.block for use in uses if not use.used]
+                busy = self._by_network(use for use in uses if use.used)
+                going |= set(blocks.surplus(empty, busy, blocks.size_of(pool.spec, version)))
         now = self._clock()
-        self._empty_since = {net: self._empty_since.get(net, now) for net in going}
+        self._empty_since = {
+            block.net: self._empty_since.get(block.net, now)
+            for block in self._open()
+            if block.net not in self._pending and not self.taken.count(block.net)
+        }
         for net, since in list(self._empty_since.items()):
             if now >= since + (IDLE_SINGLE if blocks.is_single(net) else IDLE_SECONDS):
-                self._return(net)
+                if net in going:
+                    self._return(net)
+                elif net in self._users:
+                    self._free(net)
+
+    def _free(self, net: Net) -> None:
+        """Have no network use an empty block: its gateway's address may be on another bridge next."""
+        with self._moved:
+            self._shut.add(net)
+        if not self.taken.count(net) and self._clear(net):
+            self._users.pop(net, None)
+        self._shut.discard(net)
 
     def _return(self, net: Net) -> None:
         path = blocks.path_of(net)
         kept = self._member.kept(path)
-        self._shut.add(net)  # first: who takes an address now sees that it is shut, or we see the address
+        with self._moved:  # first: who takes an address now sees that it is shut, or we see the address
+            self._shut.add(net)
         if kept is None or self.taken.count(net) or not self._clear(net):
             self._shut.discard(net)
             return
         if self._keep({one: block for one, block in self._blocks.items() if one != net}):
+            self._users.pop(net, None)
             log.info("block %s is given back: no container here has an address of it", net)
             self._delete(path, kept.version)
         else:
@@ -919,11 +970,3 @@ class Pools:
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.error("%s cannot be read, so this node starts without it: %s", self._file, error)
         return {}
-
-
-def _leases(folder: Path) -> Iterator[str]:
-    """The addresses that have a lease."""
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(folder):
-            with contextlib.suppress(ValueError):
-                yield str(ip_address(name))

@@ -11,19 +11,12 @@ from bgpcni.ip import ip_address
 
 
 class Taken:
-    """It is empty until it is `learned` what the folder has."""
+    """At first the addresses of the leases that are there."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Iterable[str] = ()) -> None:
         self._numbers: dict[int, set[int]] = {4: set(), 6: set()}
-        self.known = False
-
-    def learn(self, names: Iterable[str]) -> None:
-        """What the folder has, read under its lock."""
-        numbers: dict[int, set[int]] = {4: set(), 6: set()}
         for name in names:
-            address = ip_address(name)
-            numbers[address.version].add(int(address))
-        self._numbers, self.known = numbers, True
+            self.add(name)
 
     def add(self, name: str) -> None:
         address = ip_address(name)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bgpcni.errors import CheckFailed, InvalidConfiguration, IoFailure, TryAgain
@@ -108,7 +109,7 @@ class ClusterIpam:
 
     def status(self) -> None:
         try:
-            self._pools.refuse_exhausted(self._config.pools)
+            self._pools.refuse_exhausted(self._config.pools, self._terms.network)
         except TryAgain as error:
             raise NoneFree(f"network {self._terms.network}: {error.msg}") from None
 
@@ -190,12 +191,12 @@ class ClusterLeases(Leases):
         """Lease this address, which is claimed if it is nobody's."""
         assert self._pools is not None
         while True:
-            offer = self._pools.offer_of(ip_address(address), names, deadline)
+            offer = self._pools.offer_of(ip_address(address), names, self.network, deadline)
             with self._locked(create=True) as folder:
                 assert folder is not None
                 entry = self._read_live(folder, address)
                 if entry is None and self._create(folder, address, self._content(owner)):
-                    if self._pools.is_open(offer.block):
+                    if self._pools.keep(offer.block, self.network):
                         return Lease(address, offer)
                     self._unlink(folder, address)  # it was given back at this moment: ask again
                     continue
@@ -210,7 +211,7 @@ class ClusterLeases(Leases):
         """Lease the next free address of this node's blocks, waiting for another block if they are full."""
         assert self._pools is not None
         while True:
-            offers, ticket = self._pools.offers(version, names)
+            offers, ticket = self._pools.offers(version, names, self.network)
             with self._locked(create=True) as folder:
                 assert folder is not None
                 for offer in offers:
@@ -234,7 +235,7 @@ class ClusterLeases(Leases):
                 taken.add(name)  # somebody has made the file
                 continue
             last[offer.block] = number
-            if self._pools.is_open(offer.block):
+            if self._pools.keep(offer.block, self.network):
                 return Lease(name, offer)
             self._unlink(folder, name)
             return None
@@ -277,3 +278,11 @@ class ClusterLeases(Leases):
     def is_leased_elsewhere(self, addresses: object) -> bool:
         """Networks share the folder, so no address is leased twice."""
         return False
+
+
+def leased(folder: Path) -> Iterator[tuple[str, str]]:
+    """The addresses that have a lease in this folder, each with its network."""
+    with suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            with suppress(ValueError, OSError):
+                yield str(ip_address(name)), Entry(0, 0, (folder / name).read_text()).network

@@ -110,7 +110,9 @@ def _explain(node: Node, stored: Stored) -> Document:
                 detail += f": {state['reason']}"
             steps.append(_step("route", state["state"], state["since"], detail))
     if not attachment.exporters:
-        steps.append(_step("route", "none", "", "this network has no exporters"))
+        conflict = "; ".join(filter(None, (node.pools.conflict(item.address) for item in attachment.addresses)
+                                    if node.pools is not None else ()))  # fmt: skip
+        steps.append(_step("route", "none", "", conflict or "this network has no exporters"))
     return {**named(attachment), "steps": steps}
 
 

@@ -20,11 +20,23 @@ def attachments(
 
 
 def _attachment(node: Node, state: State, item: Attachment) -> Document:
-    return named(item) | {
-        "state": state_of(node, state, item),
-        "netns": item.netns,
-        "hostVeth": item.host_veth,
-        "mac": item.mac,
-        "ips": [address.address for address in item.addresses],
-        "since": item.since or item.created,
-    }
+    return (
+        named(item)
+        | _disputed(node, item)
+        | {
+            "state": state_of(node, state, item),
+            "netns": item.netns,
+            "hostVeth": item.host_veth,
+            "mac": item.mac,
+            "ips": [address.address for address in item.addresses],
+            "since": item.since or item.created,
+        }
+    )
+
+
+def _disputed(node: Node, item: Attachment) -> Document:
+    """`conflict`: why its addresses are not announced, where they are another node's by now."""
+    if node.pools is None:
+        return {}
+    reasons = dict.fromkeys(reason for each in item.addresses if (reason := node.pools.conflict(each.address)))
+    return {"conflict": "; ".join(reasons)} if reasons else {}

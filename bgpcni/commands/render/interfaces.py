@@ -11,7 +11,8 @@ def attachments(document: Document) -> str:
     return table(
         ("NETWORK", *pods, "CONTAINER", "IFNAME", "STATE", "ADDRESSES", "MAC", "VETH", "SINCE"),
         [
-            (a["network"], *(pod_of(a) for _ in pods), a["containerID"], a["ifname"], a["state"], ",".join(a["ips"]),
+            (a["network"], *(pod_of(a) for _ in pods), a["containerID"], a["ifname"],
+             "conflict" if "conflict" in a else a["state"], ",".join(a["ips"]),
              a["mac"], a["hostVeth"], a["since"])
             for a in document["attachments"]
         ],
