@@ -27,7 +27,7 @@ from bgpcni.cluster.store import Conflict, Kept, Trouble
 from bgpcni.config.agent import AgentConfig
 from bgpcni.errors import CniError
 from bgpcni.ipam import cluster as ipam
-from bgpcni.ipam.cluster import ClusterLeases
+from bgpcni.ipam.cluster import ClusterLeases, leased
 from bgpcni.ipam.contract import Wish
 from bgpcni.testing.interleaving import Halt, Running
 from bgpcni.testing.memory_store import MemoryStore, Table
@@ -164,7 +164,7 @@ class Site:
                "graceful_restart": 0}  # fmt: skip
         config = AgentConfig.model_validate({"data_dir": str(self.folder), "bgp": bgp})
         self.ground = Ground()
-        self.pools = Pools(self.member, config, self.ground, self._clock)
+        self.pools = Pools(self.member, config, self.ground, leased, self._clock)
         self.leases = ClusterLeases(str(self.pools.leases), "n", dict, self.pools)
 
     def survives(self, action: Callable[[], object]) -> bool:
@@ -329,7 +329,7 @@ def test_a_node_whose_store_is_away_gives_what_its_block_has(cluster: Cluster) -
     (demand,) = site.pools._demands
     assert "the cluster's store is away: it is cut off" in demand.reason
     with pytest.raises(CniError, match="no IPv4 address is left in this node's blocks: the cluster's store is away"):
-        site.pools.refuse_exhausted(("a",))
+        site.pools.refuse_exhausted(("a",), "n")
 
 
 def test_an_empty_pool_is_said_to_be_empty(cluster: Cluster) -> None:
@@ -354,15 +354,17 @@ def test_an_empty_block_goes_back_and_the_last_one_stays(cluster: Cluster) -> No
     site = cluster.sites["one"]
     for n in range(20):
         assert added(site, f"c{n}")
-    assert len(site.of_store()) == 2
+    before = site.of_store()
     for container in list(site.containers):
         site.delete(container)
     site.settled()
-    assert len(site.of_store()) == 2  # not at once: containers come and go
+    assert site.of_store() == before  # not at once: containers come and go
     cluster.settle(3)
     assert len(site.of_store()) == 1
-    assert len(site.ground.gone) == 1
-    assert str(site.ground.gone[0]) not in site.of_store()
+    (gone,) = {str(net) for net in ip_network("10.1.0.0/26").subnets(new_prefix=28)} & set(before) - set(
+        site.of_store()
+    )
+    assert ip_network(gone) in site.ground.gone
 
 
 def test_an_asked_for_address(cluster: Cluster) -> None:
@@ -380,6 +382,31 @@ def test_an_asked_for_address(cluster: Cluster) -> None:
         assert caught.value.code == 7
     with pytest.raises(CniError, match="c0 holds it"):
         one.leases.add(("c1", "eth0"), ("a",), ("10.1.0.20",), Wish())
+
+
+def test_networks_of_one_pool_share_no_block(cluster: Cluster) -> None:
+    """They may be on different bridges, and a block is one bridge's subnet. An empty block is anybody's, once its
+    gateway's address is gone from the first bridge."""
+    one = cluster.sites["one"]
+    mine = added(one, "c0")
+    leases, one.leases = one.leases, ClusterLeases(str(one.pools.leases), "other", dict, one.pools)
+    its = added(one, "d0")
+    assert ip_network(f"{mine}/28", strict=False) != ip_network(f"{its}/28", strict=False)
+    with pytest.raises(CniError, match="which network n uses on this node"):
+        one.leases.add(("d1", "eth0"), ("a",), (str(ip_address(mine) + 1),), Wish())
+    one.begin()
+    one.leases = ClusterLeases(str(one.pools.leases), "other", dict, one.pools)
+    cluster.settle(2)
+    assert ip_network(f"{added(one, 'd1')}/28", strict=False) == ip_network(f"{its}/28", strict=False)
+    leases.release("c0", "eth0")
+    one.pools.taken.discard(mine)
+    del one.containers["c0"]
+    cluster.settle(3)
+    block = ip_network(f"{mine}/28", strict=False)
+    assert block in one.ground.gone
+    for n in range(2, 20):
+        assert added(one, f"d{n}")
+    assert block in {ip_network(f"{address}/28", strict=False) for address in one.containers.values()}
 
 
 def test_a_static_address_moves_with_its_container(cluster: Cluster) -> None:
@@ -534,7 +561,7 @@ def test_a_kubernetes_node_without_pools_has_its_pod_cidrs(cluster: Cluster) -> 
         add("c5")
     assert caught.value.code == 11
     with pytest.raises(CniError, match="no address is free"):
-        one.pools.refuse_exhausted(None)
+        one.pools.refuse_exhausted(None, "n")
     assert one.of_store() == []
     assert list(one.pools.contradictions()) == []
 
@@ -609,8 +636,8 @@ def test_an_address_that_is_taken_while_its_block_is_given_back_is_let_go(
         site.delete(container)
     site.settled()
     cluster.clock.now += 12.0
-    offers, _ = site.pools.offers(4, ("a",))
-    monkeypatch.setattr(site.pools, "offers", lambda version, names: (offers, 0))
+    offers, _ = site.pools.offers(4, ("a",), "n")
+    monkeypatch.setattr(site.pools, "offers", lambda version, names, network: (offers, 0))
     halt = Halt(monkeypatch, site.ground, "let_go")
     keeper = Running(site.pools.look)
     halt.reached()
@@ -620,7 +647,7 @@ def test_an_address_that_is_taken_while_its_block_is_given_back_is_let_go(
     assert site.pools.taken.count(shut) == 0
     halt.go_on()
     keeper.result()
-    assert shut not in site.pools._blocks
+    assert ip_network(f"{taken}/28", strict=False) in site.pools._blocks
 
 
 def test_a_block_is_not_given_back_while_an_address_of_it_is_taken(
@@ -632,7 +659,7 @@ def test_a_block_is_not_given_back_while_an_address_of_it_is_taken(
     site.delete("c0")
     site.settled()
     cluster.clock.now += 12.0
-    halt = Halt(monkeypatch, site.pools, "is_open")
+    halt = Halt(monkeypatch, site.pools, "keep")
     adding = Running(lambda: site.add("c1"))
     halt.reached()
     cluster.put(pool("10.9.0.0/26"))  # so that even the last block goes back, if it is empty

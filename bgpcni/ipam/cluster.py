@@ -285,4 +285,4 @@ def leased(folder: Path) -> Iterator[tuple[str, str]]:
     with suppress(FileNotFoundError):
         for name in os.listdir(folder):
             with suppress(ValueError, OSError):
-                yield str(ip_address(name)), Entry(0, 0, (folder / name).read_text()).network
+                yield str(ip_address(name)), Entry(0, 0, (folder / name).read_bytes().decode()).network
