@@ -239,3 +239,25 @@ def test_the_store_is_away(lab: Lab, cluster: Cluster) -> None:
     until(lambda: "cluster-addresses" in cluster.problems(1), "the node that is back says whose its addresses are")
     assert lost.ips[0] in cluster.problems(1)["cluster-addresses"]
     until(lambda: all(not one["exporters"] for one in cluster.nodes[1].routes()), "and does not announce them")
+
+
+def test_ipam_shows_the_blocks_and_gives_a_leaked_lease_back(cluster: Cluster) -> None:
+    """`bgpcni ipam`: a leaked lease in the folder that all networks share is named, and given back."""
+    cluster.start(0)
+    cluster.apply(pool())
+    node = cluster.nodes[0]
+    (address,) = cluster.add(0, "c1").ips
+    document = node.operator("ipam", "show").document
+    assert [(row["address"], row["state"], row["leased"]) for row in document["addresses"]] == [(address, "used", True)]
+    assert [(one["node"], one["used"]) for one in document["blocks"] if one["used"]] == [("node-1", 1)]
+    assert node.operator("ipam", "check").document["contradictions"] == []
+    lease = node.data_dir / "ipam/leases" / address
+    leaked = lease.with_name(f"{address.rpartition('.')[0]}.13")
+    leaked.write_text("ghost\r\neth0\r\ntenant-a")
+    (found,) = node.operator("ipam", "check").document["contradictions"]
+    assert (found["code"], found["address"], str(lease.parent) in found["text"]) == (
+        "lease-without-owner", leaked.name, True,
+    )  # fmt: skip
+    assert node.operator("ipam", "release", address).code == 1
+    assert node.operator("ipam", "release", leaked.name).code == 0
+    assert not leaked.exists()

@@ -11,12 +11,18 @@ from bgpcni.model import Attachment, AttachmentKey, State
 
 
 class Lease(NamedTuple):
-    """A file in the folder of a network's leases. `owner`: of an empty file ("", None)."""
+    """A file in the folder of a network's leases. `owner`: of an empty file ("", None). `shared`: all networks have
+    this folder, because the cluster gives their addresses."""
 
     data_dir: str
     network: str
     address: str
     owner: Owner
+    shared: bool = False
+
+    @property
+    def folder(self) -> str:
+        return self.data_dir if self.shared else f"{self.data_dir}/{self.network}"
 
 
 class Holding(NamedTuple):
@@ -27,7 +33,7 @@ class Holding(NamedTuple):
     attachment: Attachment
     addresses: frozenset[str]
     data_dir: str | None
-    """Where its leases are; None: another IPAM plugin, or the cluster, has its addresses."""
+    """Where its leases are; None: another IPAM plugin has its addresses."""
     gone: bool
     inside: frozenset[str] | None
 
@@ -51,13 +57,14 @@ class Contradiction(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Picture:
     """Everything at one moment. `broken`: records that cannot be read, in words. `claimed`: the attachments that the
-    agent remembers to use a bridge."""
+    agent remembers to use a bridge. `cluster`: what the cluster's store contradicts, in words."""
 
     leases: tuple[Lease, ...] = ()
     holdings: tuple[Holding, ...] = ()
     strangers: tuple[Stranger, ...] = ()
     broken: tuple[str, ...] = ()
     claimed: frozenset[AttachmentKey] = frozenset()
+    cluster: tuple[str, ...] = ()
 
     def owners(self) -> Mapping[Lease, list[Holding]]:
         """The records of each lease's owner; an old lease names no interface, so there may be several."""
@@ -88,13 +95,14 @@ def contradictions(seen: Picture) -> tuple[Contradiction, ...]:
         *_twice(seen.holdings),
         *_of_strangers(seen.strangers),
         *_of_claims(seen),
+        *(Contradiction("cluster", "", text) for text in seen.cluster),
     )
 
 
 def _of_leases(seen: Picture) -> Iterator[Contradiction]:
     owners, strangers = seen.owners(), seen.by_address()
     for lease in seen.leases:
-        where = f"the lease of {lease.address} in {lease.data_dir}/{lease.network}"
+        where = f"the lease of {lease.address} in {lease.folder}"
         container_id, ifname = lease.owner
         mine = owners[lease]
         if not container_id:

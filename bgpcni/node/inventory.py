@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from bgpcni.errors import CniError, IoFailure
+from bgpcni.ipam.cluster import ClusterLeases
 from bgpcni.ipam.config import DEFAULT_DATA_DIR
-from bgpcni.ipam.leases import Leases, bare
+from bgpcni.ipam.leases import CLUSTER, Leases, bare
 from bgpcni.kernel import guests, links
-from bgpcni.model import State
+from bgpcni.model import Attachment, State
 from bgpcni.node import interface
 from bgpcni.node.holdings import Contradiction, Holding, Lease, Picture, Stranger, contradictions
 from bgpcni.node.node import Node
@@ -40,14 +41,14 @@ def look(node: Node, data_dirs: Collection[str] = ()) -> Picture:
                 one.state,
                 item,
                 frozenset(bare(address.address) for address in item.addresses),
-                (item.ipam.data_dir or DEFAULT_DATA_DIR) if item.ipam and item.ipam.type == HOST_LOCAL else None,
+                _data_dir(item),
                 gone,
                 guest.addresses if mine and guest else None,
             )
         )
     known = {one.attachment.host_index for one in holdings}
     return Picture(
-        _leases(_folders(node, holdings, data_dirs)),
+        (*_leases(_folders(node, holdings, data_dirs)), *_shared_leases(node, holdings)),
         tuple(holdings),
         tuple(
             Stranger(guest.host.name, guest.addresses, bool(links.mark_of(guest.host)))
@@ -56,7 +57,15 @@ def look(node: Node, data_dirs: Collection[str] = ()) -> Picture:
         ),
         tuple(one.problem for one in stored if one.attachment is None),
         claimed,
+        tuple(node.pools.contradictions()) if node.pools is not None else (),
     )
+
+
+def opened(node: Node, lease: Lease) -> Leases:
+    """The folder of a lease, to release it."""
+    if lease.shared:
+        return ClusterLeases(lease.data_dir, lease.network, dict, node.pools)
+    return Leases(lease.data_dir, lease.network)
 
 
 def lasting(node: Node, data_dirs: Collection[str] = ()) -> tuple[Picture, tuple[Contradiction, ...]]:
@@ -69,10 +78,27 @@ def lasting(node: Node, data_dirs: Collection[str] = ()) -> tuple[Picture, tuple
     return seen, found
 
 
+def _data_dir(item: Attachment) -> str | None:
+    if item.ipam is None or item.ipam.type not in (HOST_LOCAL, CLUSTER):
+        return None
+    return item.ipam.data_dir or DEFAULT_DATA_DIR
+
+
+def _shared_leases(node: Node, holdings: Iterable[Holding]) -> Iterator[Lease]:
+    """The leases of addresses that the cluster gave."""
+    folders = {one.data_dir for one in holdings if one.attachment.ipam and one.attachment.ipam.type == CLUSTER}
+    folders |= {str(node.pools.leases)} if node.pools is not None else set()
+    for folder in sorted(filter(None, folders)):
+        for address, entry in ClusterLeases(folder, "", dict, None).seen().items():
+            yield Lease(folder, entry.network, address, entry.owner, shared=True)
+
+
 def _folders(node: Node, holdings: Iterable[Holding], more: Collection[str]) -> list[str]:
-    remembered = [os.path.dirname(pool.leases.folder) for pool in node.addressing.pools.values() if pool.leases]
+    pools = [pool.leases for pool in node.addressing.pools.values()]
+    remembered = [os.path.dirname(one.folder) for one in pools if one and not isinstance(one, ClusterLeases)]
     recorded = [one.data_dir for one in holdings if one.data_dir]
-    return sorted({DEFAULT_DATA_DIR, *more, *remembered, *recorded})
+    shared = {one.data_dir for one in holdings if one.attachment.ipam and one.attachment.ipam.type == CLUSTER}
+    return sorted({DEFAULT_DATA_DIR, *more, *remembered, *recorded} - shared)
 
 
 def _leases(data_dirs: Iterable[str]) -> tuple[Lease, ...]:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from bgpcni.commands import Document
 from bgpcni.commands.answers.common import failure, named
 from bgpcni.errors import InvalidConfiguration, TryAgain
-from bgpcni.ipam.leases import Leases, bare
+from bgpcni.ipam.leases import bare
 from bgpcni.model import State
 from bgpcni.node import inventory, reconcile
 from bgpcni.node.holdings import Holding, Lease, Picture
@@ -21,7 +21,10 @@ def ipam_show(node: Node, address: str | None, *, data_dir: tuple[str, ...] = ()
     rows = [row for row in _rows(seen) if wanted in (None, row["address"])]
     if wanted and not rows:
         return failure(f"nobody here has {wanted}: no lease, no record, no interface"), 1
-    return {"schema": 1, "addresses": rows}, 0
+    document: Document = {"schema": 1, "addresses": rows}
+    if node.pools is not None and not wanted:
+        document["blocks"] = node.pools.view()
+    return document, 0
 
 
 def _rows(seen: Picture) -> list[Document]:
@@ -95,7 +98,7 @@ def ipam_release(
             raise InvalidConfiguration(f"{reason}; --force releases {lease.address} all the same")
         if one is not None and lease.address in one.addresses and (one.state is State.LEAVING or one.gone):
             reconcile.end_unconfirmed(node, one.attachment)
-        leases = Leases(lease.data_dir, lease.network)
+        leases = inventory.opened(node, lease)
         before = leases.seen().get(lease.address)
         given = before is not None and before.owner == lease.owner
         if given:

@@ -8,7 +8,7 @@ from bgpcni.commands.render.tables import has_pods, pod_of, table
 
 def ipam_show(document: Document) -> str:
     pods = has_pods(document["addresses"])
-    return table(
+    addresses = table(
         ("ADDRESS", "NETWORK", *pods, "CONTAINER", "IFNAME", "STATE", "LEASE"),
         [
             (row["address"], row["network"], *(pod_of(row) for _ in pods), row["containerID"][:24], row["ifname"],
@@ -16,6 +16,13 @@ def ipam_show(document: Document) -> str:
             for row in document["addresses"]
         ],
     )  # fmt: skip
+    if "blocks" not in document:
+        return addresses
+    blocks = table(
+        ("BLOCK", "POOL", "NODE", "USED", "SIZE"),
+        [(one["block"], one["pool"], one["node"], one["used"], one["size"]) for one in document["blocks"]],
+    )
+    return f"{addresses}\n{blocks}"
 
 
 def ipam_check(document: Document) -> str:
