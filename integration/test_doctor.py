@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from integration.lab import Frr, Lab, Node, until
+from integration.lab import Lab, Node, until
 from integration.lab.node import BGPCNI, to_toml
 from integration.seen import dual, ready
 
@@ -95,6 +95,12 @@ def uplink(node: Node) -> str:
 
 
 @pytest.fixture
+def node(lab: Lab) -> Node:
+    """A node without a neighbour or an agent."""
+    return lab.node()
+
+
+@pytest.fixture
 def site(lab: Lab) -> Node:
     """A node with an agent, a session, and a dual-stack EVPN network that no container uses."""
     _, node = ready(lab)
@@ -169,9 +175,9 @@ def test_files_that_others_can_use(site: Node) -> None:
     assert of(site, "file-modes") == []
 
 
-def test_a_wrong_as(frr: Frr, node: Node) -> None:
+def test_a_wrong_as(lab: Lab) -> None:
     """The peer refuses our AS, or has another than agent.toml says: the NOTIFICATION is explained."""
-    node.configure()
+    node = lab.node(lab.frr())
     config = node.agent_config()
     config["bgp"]["asn"] = 64999
     node.config.write_text(to_toml(config))
@@ -181,8 +187,10 @@ def test_a_wrong_as(frr: Frr, node: Node) -> None:
     assert (finding["level"], "2/2" in finding["text"], node.peer in finding["text"]) == ("error", True, True)
 
 
-def test_a_speaker_that_has_the_port_of_bgp(frr: Frr, node: Node) -> None:
+def test_a_speaker_that_has_the_port_of_bgp(lab: Lab) -> None:
     """A neighbour that is passive needs port 179, which another program has; our own speaker is no fault."""
+    frr = lab.frr()
+    node = lab.node(frr)
     config = node.agent_config()
     config["bgp"]["neighbors"][0]["passive"] = True
     node.config.write_text(to_toml(config))
@@ -304,7 +312,7 @@ def test_a_network_manager_at_work(node: Node, tmp_path: Path) -> None:
         process.wait()
 
 
-def test_not_root(node: Node, frr: Frr) -> None:
+def test_not_root(node: Node) -> None:
     """Another user gets an answer, which says that a part could not be seen."""
     done = node.namespace.run("setpriv", "--reuid=65534", "--clear-groups", BGPCNI, "doctor", "--json", check=False)
     findings = {one["code"]: one for one in json.loads(done.stdout)["findings"]}

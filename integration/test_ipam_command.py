@@ -107,3 +107,15 @@ def test_a_held_address(lab: Lab) -> None:
         assert ipam(node, "release", answer.ips[0], "--force")[0] == 0
         assert node.records() == []
         assert node.lease_files() == set()
+
+
+def test_leases_of_another_plugin_alone(site: Node) -> None:
+    """A network in which our plugin never gave an address, such as one of macvlan: who has its leases cannot be seen
+    from here, so none is called leaked, and none released but with --force."""
+    folder = site.leases / "macvlan-net"
+    folder.mkdir()
+    (folder / "10.9.9.9").write_text("m1\r\nnet1")
+    assert codes(site) == []
+    code, document = ipam(site, "release", "10.9.9.9")
+    assert (code, "another plugin's" in document["error"]) == (1, True)
+    assert ipam(site, "release", "10.9.9.9", "--force")[0] == 0

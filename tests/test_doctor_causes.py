@@ -256,6 +256,8 @@ CASES = (
                          "md5": "Operation not supported"}, "error", "192.0.2.1 has a password"),
     Case("ttl", {"config": config(neighbor={"ttl_security": True}), "ways": {"192.0.2.1": Way("192.0.2.9", "eth0")}},
          "error", "ttl_security", "remove ttl_security"),
+    Case("ttl", {"config": config(neighbor={"multihop": 1}), "ways": {"192.0.2.1": Way("192.0.2.9", "eth0")}},
+         "error", "multihop 1", "raise multihop of 192.0.2.1"),
     Case("ttl", {"config": config(neighbor={"asn": 64513}), "ways": {"192.0.2.1": Way("192.0.2.9", "eth0")}},
          "warning", "external (AS 64513)", "as multihop"),
     Case("next-hop", {"config": config(next_hop6="2001:db8::99")}, "error", "next_hop6: 2001:db8::99"),

@@ -42,6 +42,7 @@ def test_what_fits(address: str) -> None:
     adding = record(address=address, state=State.ADDING, addresses=frozenset())
     assert codes(leases=[own], holdings=[adding]) == []
     assert codes(leases=[own], strangers=(Stranger("veth1", frozenset({address}), False),)) == []
+    assert codes(leases=[own._replace(ours=False)]) == []  # a network that only another plugin has
     held = record("old", address, State.LEAVING, inside=None)
     assert codes(leases=[own], holdings=[mine, held]) == []
     assert codes(holdings=[mine._replace(data_dir=None)]) == []

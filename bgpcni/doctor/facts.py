@@ -230,9 +230,10 @@ class Snapshot:
         """agent.toml, or what counts without one."""
         return known(self.config) or AgentConfig()
 
-    def neighbors(self) -> tuple[NeighborTable, ...]:
+    def neighbors(self) -> tuple[tuple[str, NeighborTable], ...]:
+        """The neighbours of agent.toml whose address is there, too."""
         bgp = self.agent().bgp
-        return bgp.neighbors if bgp else ()
+        return tuple((one.address, one) for one in bgp.neighbors if one.address) if bgp else ()
 
     def configs(self) -> Iterator[tuple[NetworkFile, NetworkConfig]]:
         """Every network of ours in net.d."""
@@ -281,6 +282,14 @@ def _subnets(key: str, value: object) -> Iterator[str]:
 
 def is_ipv6(address: str) -> bool:
     return ip_address(address).version == 6
+
+
+def is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def listed(items: Iterable[str], most: int = 5) -> str:

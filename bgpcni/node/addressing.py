@@ -99,6 +99,10 @@ class Addressing:
                 self._taken[folder, address] = owner, holder
         return given
 
+    def has_given(self, leases: Leases) -> bool:
+        """Whether an ADD of ours has looked for an address there in this boot. Raises IoFailure."""
+        return leases.scope in self._reclaimed or self._reclaimer.done(leases)
+
     def is_leased_elsewhere(self, attachment: Attachment) -> bool:
         """Whether another network in the same `dataDir` has a lease of one of its addresses, on whatever bridge."""
         ipam = self._recorded(attachment)

@@ -19,6 +19,9 @@ class Lease(NamedTuple):
     address: str
     owner: Owner
     shared: bool = False
+    ours: bool = True
+    """Our plugin has given addresses of this network, so that each has a record or an interface that is seen. Another
+    plugin's containers, such as those of macvlan, may have neither."""
 
     @property
     def folder(self) -> str:
@@ -107,7 +110,7 @@ def _of_leases(seen: Picture) -> Iterator[Contradiction]:
         mine = owners[lease]
         if not container_id:
             yield Contradiction("empty-lease", lease.address, f"{where} names no container")
-        elif not mine and lease.address not in strangers:
+        elif not mine and lease.ours and lease.address not in strangers:
             text = f"{where} is of container {container_id} {ifname or ''}".rstrip()
             yield Contradiction("lease-without-owner", lease.address, f"{text}, which has no record and no interface")
         elif mine and not any(one.state is State.ADDING or lease.address in one.addresses for one in mine):

@@ -47,8 +47,9 @@ def look(node: Node, data_dirs: Collection[str] = ()) -> Picture:
             )
         )
     known = {one.attachment.host_index for one in holdings}
+    named = {one.network for one in stored} | set(node.addressing.pools)
     return Picture(
-        (*_leases(_folders(node, holdings, data_dirs)), *_shared_leases(node, holdings)),
+        (*_leases(node, holdings, data_dirs, named), *_shared_leases(node, holdings)),
         tuple(holdings),
         tuple(
             Stranger(guest.host.name, guest.addresses, bool(links.mark_of(guest.host)))
@@ -101,9 +102,9 @@ def _folders(node: Node, holdings: Iterable[Holding], more: Collection[str]) -> 
     return sorted({DEFAULT_DATA_DIR, *more, *remembered, *recorded} - shared)
 
 
-def _leases(data_dirs: Iterable[str]) -> tuple[Lease, ...]:
-    found = []
-    for data_dir in data_dirs:
+def _leases(node: Node, holdings: Collection[Holding], more: Collection[str], ours: Collection[str]) -> Iterator[Lease]:
+    """The leases of host-local, in the folder of each network. `ours`: networks that are certainly ours."""
+    for data_dir in _folders(node, holdings, more):
         try:
             networks = sorted(os.listdir(data_dir))
         except (FileNotFoundError, NotADirectoryError):
@@ -112,8 +113,9 @@ def _leases(data_dirs: Iterable[str]) -> tuple[Lease, ...]:
             raise IoFailure(f"{data_dir}: {error.strerror}") from None
         for network in networks:
             try:
-                entries = Leases(data_dir, network).seen()
+                leases = Leases(data_dir, network)
+                mine = network in ours or node.addressing.has_given(leases)
+                for address, entry in leases.seen().items():
+                    yield Lease(data_dir, network, address, entry.owner, ours=mine)
             except CniError:
                 continue  # not a folder of leases
-            found += [Lease(data_dir, network, address, entry.owner) for address, entry in entries.items()]
-    return tuple(found)

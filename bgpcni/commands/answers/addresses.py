@@ -34,7 +34,7 @@ def _rows(seen: Picture) -> list[Document]:
     for lease in seen.leases:
         one = next((one for one in owners[lease] if lease.address in one.addresses), None)
         leased.add((lease.data_dir, lease.network, lease.address))
-        state = _state(one) if one else "other" if lease.address in others else "unowned"
+        state = _state(one) if one else "other" if lease.address in others or not lease.ours else "unowned"
         found.append(_row(lease.address, lease.network, lease.data_dir, one, state, lease))
     for one in seen.holdings:
         for address in one.addresses:
@@ -140,6 +140,10 @@ def _why_not(seen: Picture, lease: Lease, one: Holding | None) -> str:
     users = [each for each in seen.holdings if lease.address in (each.inside or ()) and each is not one]
     if users and users[0].attachment.network == lease.network:
         return f"{lease.address} is in use by {users[0].attachment.title}"
+    if one is None and not lease.ours:
+        return f"network {lease.network} is another plugin's: who has {lease.address} is not known here"
+    if one is None and seen.broken:
+        return f"{lease.address} may be of a record that cannot be read: {seen.broken[0]}"
     if one is None or (lease.address not in one.addresses and one.state is not State.ADDING):
         return ""
     title = one.attachment.title

@@ -87,13 +87,13 @@ def peer_down(seen: Snapshot) -> Judgement:
 )
 def port_taken(seen: Snapshot) -> Judgement:
     table = seen.agent().bgp
-    passive = [neighbor for neighbor in seen.neighbors() if neighbor.passive]
+    passive = [address for address, one in seen.neighbors() if one.passive]
     for listener in known(seen.listeners):
         if table is None or listener.ours or not _is_for(listener.address, table.local_address):
             continue
         text = f"{listener.program or 'a program'} listens on port 179 of {listener.address}"
         if passive:
-            yield error(f"{text}, so {listed(one.address for one in passive)} cannot connect to ours")
+            yield error(f"{text}, so {listed(passive)} cannot connect to ours")
         else:
             yield warning(f"{text}: a peer that connects finds that one; our neighbours are not passive, so it may be")
 
@@ -112,7 +112,7 @@ def _is_for(bound: str, address: str) -> bool:
 )
 def md5_refused(seen: Snapshot) -> Judgement:
     if reason := known(seen.md5):
-        mine = [one.address for one in seen.neighbors() if one.password_file]
+        mine = [address for address, one in seen.neighbors() if one.password_file]
         if mine:
             yield error(f"the kernel refuses TCP MD5 ({reason}), and {listed(mine)} has a password")
 
@@ -125,15 +125,18 @@ def md5_refused(seen: Snapshot) -> Judgement:
 )
 def ttl(seen: Snapshot) -> Judgement:
     table, ways = seen.agent().bgp, known(seen.ways)
-    for one in seen.neighbors():
-        way = ways.get(one.address)
+    for address, one in seen.neighbors():
+        way = ways.get(address)
         if table is None or way is None or way.gateway is None:
             continue
         if one.ttl_security:
-            text = f"{one.address} is behind {way.gateway}, and ttl_security accepts packets of the next hop only"
-            yield error(text, what=f"remove ttl_security of {one.address}, or take an address of it on a link of ours")
+            text = f"{address} is behind {way.gateway}, and ttl_security accepts packets of the next hop only"
+            yield error(text, what=f"remove ttl_security of {address}, or take an address of it on a link of ours")
+        elif one.multihop == 1:
+            text = f"{address} is behind {way.gateway}, and multihop 1 lets packets reach the next hop only"
+            yield error(text, what=f"raise multihop of {address} to the number of hops")
         elif one.asn != table.asn:
-            text = f"{one.address} is external (AS {one.asn}) and behind {way.gateway}: it must not send with TTL 1"
+            text = f"{address} is external (AS {one.asn}) and behind {way.gateway}: it must not send with TTL 1"
             yield warning(text, what="on the peer: configure this neighbour as multihop (ebgp-multihop, or the like)")
 
 
@@ -206,7 +209,9 @@ def peer_unreachable(seen: Snapshot) -> Judgement:
 )
 def no_neighbors(seen: Snapshot) -> Judgement:
     config = known(seen.config)
-    if config is None or config.cluster is not None or seen.neighbors() or known(seen.answers).peers:
+    if config is None or config.cluster is not None or known(seen.answers).peers:
+        return
+    if config.bgp is not None and config.bgp.neighbors:
         return
     what = "no [bgp]" if config.bgp is None else "no [[bgp.neighbors]]"
     yield warning(f"agent.toml has {what}: only exporters with a speaker of their own announce anything")

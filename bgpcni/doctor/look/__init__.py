@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from bgpcni import __version__, paths
 from bgpcni.config.agent import AgentConfig
-from bgpcni.doctor.facts import Answers, NetworkFile, Snapshot, Unread
+from bgpcni.doctor.facts import Answers, NetworkFile, Snapshot, Unread, is_address
 from bgpcni.doctor.look import host, install, network
 from bgpcni.errors import CniError
 
@@ -38,7 +38,9 @@ def look(where: Where, ask: Callable[[], Answers]) -> Snapshot:
     files: tuple[NetworkFile, ...] = networks if isinstance(networks, tuple) else ()
     bgp = agent.bgp
     own = [address for address in (bgp.local_address, bgp.next_hop, bgp.next_hop6) if address] if bgp else []
-    peers = [neighbor.address for neighbor in bgp.neighbors] if bgp else []
+    answers = _read(ask)
+    peers = [neighbor.address for neighbor in bgp.neighbors if neighbor.address] if bgp else []
+    peers += [] if isinstance(answers, Unread) else _addresses(answers)
     bridges = sorted({item.bridge for file in files for item in file.configs})
     links = _read(network.all_links)
     ways = _read(lambda: network.ways(peers))
@@ -54,7 +56,7 @@ def look(where: Where, ask: Callable[[], Answers]) -> Snapshot:
         config_path=str(where.config),
         config=config,
         config_problem=problem,
-        answers=_read(ask),
+        answers=answers,
         networks=networks,
         conf_dir=str(where.conf_dir),
         sysctls=_read(lambda: host.sysctls(devices)),
@@ -80,6 +82,11 @@ def look(where: Where, ask: Callable[[], Answers]) -> Snapshot:
         unmet=_read(host.unmet),
         exporters=_read(lambda: install.exporters(agent) if config is not None else {}),
     )
+
+
+def _addresses(answers: Answers) -> list[str]:
+    """Those of the peers that the agent has, which may come from elsewhere than agent.toml."""
+    return [address for peer in answers.peers if is_address(address := str(peer.get("address")))]
 
 
 def _read(collect: Callable[[], T]) -> T | Unread:
