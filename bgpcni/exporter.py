@@ -320,6 +320,24 @@ class Exporter(abc.ABC):
         """The speaker's process, if it is ours. From any thread, without I/O."""
         return None
 
+    def advertised(self, peer: str) -> Collection[Nlri] | None:
+        """The routes in the socket of the session with this peer, and not withdrawn since; None if it cannot tell.
+
+        From any thread, and without I/O.
+        """
+        return None
+
+    def session(self, peer: str) -> Mapping[str, object]:
+        """More of one session, for `bgpcni peers ADDRESS`: what JSON can say, by name. From any thread, without I/O."""
+        return {}
+
+    def reset(self, peer: str, *, soft: bool) -> None:
+        """End the session with this peer, so that it comes up anew. `soft`: keep it, and exchange all routes again.
+
+        From any thread. Raises CniError where the speaker cannot do it.
+        """
+        raise InvalidConfiguration("it cannot reset sessions: do it at the speaker itself")
+
     def drain(self, deadline: float) -> None:
         """Everything was withdrawn. A speaker that is ours ends now; others go on."""
         return

@@ -102,3 +102,45 @@ def test_what_goes_wrong_is_told_with_its_reason(lab: Lab) -> None:
     assert f"warning bgpcni.events: {down['text']}" in log
     text = node.namespace.run(BGPCNI, "events", "--no-follow", "--socket", node.socket).stdout
     assert f"{down['time']}  warning: {down['text']}\n" in text
+
+
+def test_peers_are_asked_about_and_reset(lab: Lab) -> None:
+    """What a peer was sent and has sent, what is known of its session, and both ways to reset it."""
+    frr, node = ready(lab)
+    conf, space = dual(node), lab.container()
+    with streamed(node) as stream:
+        answer = add(node, "c1", space, conf)
+        announced(frr, node, answer)
+        sent = node.operator("routes", "--peer", node.peer, "advertised").document["routes"]
+        assert {route["prefix"].partition("/")[0] for route in sent} == set(answer.ips)
+        assert node.operator("routes", answer.ips[0]).document["routes"][0]["containerID"] == "c1"
+        assert node.operator("routes", "10.99.0.0/16").document["routes"] == []
+        assert node.operator("routes", "--state", "wanted").document["routes"] == []
+        (peer,) = node.operator("peers", node.peer).document["peers"]
+        assert peer["capabilities"]["routeRefresh"]
+        assert node.operator("explain", node.peer).document["peers"][0]["steps"][1]["state"] == "Established"
+        (attached,) = node.operator("explain", attachment_bridge(node)).document["attachments"]
+        assert attached["containerID"] == "c1"
+
+        before = messages(frr, node)
+        assert node.operator("peers", "reset", node.peer, "--soft").code == 0
+        until(lambda: messages(frr, node)["updatesRecv"] > before["updatesRecv"], "the routes, sent again")
+        until(lambda: messages(frr, node)["routeRefreshRecv"] > before["routeRefreshRecv"], "a route refresh")
+        assert not stream.all("session-down")
+
+        assert node.operator("peers", "reset", node.peer).code == 0
+        stream.wait("session-down", peer=node.peer)
+        stream.wait("session-up", 2, peer=node.peer)
+        announced(frr, node, answer)
+        assert node.operator("peers", "reset", "192.0.2.99").code == 1
+
+
+def attachment_bridge(node: Node) -> str:
+    (attached,) = node.attachments()
+    links = node.namespace.ip_json("link", "show", "dev", attached["hostVeth"])
+    return str(links[0]["master"])
+
+
+def messages(frr: Any, node: Node) -> dict[str, int]:
+    """How many messages of each kind FRR has had from the node."""
+    return dict(frr.neighbor(node.address)["messageStats"])

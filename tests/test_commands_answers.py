@@ -17,6 +17,7 @@ from bgpcni.config.agent import AgentConfig, ExporterTable
 from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.errors import InvalidConfiguration
+from bgpcni.events import Events, Kind
 from bgpcni.model import Address, Attachment, ExporterUse, State
 from bgpcni.node.node import Node
 from bgpcni.node.reachability import Reachability
@@ -44,7 +45,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     store = Store(tmp_path / "data", tmp_path / "run")
     nudges = Nudges()
     convergence = Convergence(FACTS, nudges)
-    node = Node(store, AgentConfig(default_exporters=("memory",)), FACTS, convergence, nudges)
+    node = Node(store, AgentConfig(default_exporters=("memory",)), FACTS, convergence, nudges, events=Events())
     convergence.start()
     item = attachment(boot_id=node.boot_id)
     store.put(State.UP, item)
@@ -341,3 +342,86 @@ class TestCommandLine:
     @pytest.mark.parametrize("arguments", [["nonsense"], ["explain"], ["status", "--nonsense"]])
     def test_usage_is_exit_2(self, arguments: list[str]) -> None:
         assert CliRunner().invoke(main, arguments).exit_code == 2
+
+
+def named(document: dict[str, Any], rows: str = "routes") -> list[str]:
+    return [row["containerID"] for row in document[rows]]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"network": "net"}, ["c1"]), ({"network": "other"}, []), ({"container": "c1"}, ["c1"]),
+        ({"container": "c"}, []), ({"state": "up"}, ["c1"]), ({"state": "leaving"}, []),
+        ({"network": "net", "state": "gone"}, []),
+    ],
+)  # fmt: skip
+def test_attachments_are_filtered(node: Node, asked: dict[str, Any], found: list[str]) -> None:
+    assert named(answers.attachments(node, **asked)[0], "attachments") == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"what": ("10.1.2.3",)}, ["c1"]), ({"what": ("10.1.2.4",)}, []), ({"what": ("10.1.0.0/16",)}, ["c1"]),
+        ({"what": ("2001:db8::/32",)}, []), ({"what": ("02:00:00:00:00:01",)}, ["c1"]),
+        ({"what": ("02:00:00:00:00:02",)}, []), ({"state": "announced"}, ["c1"]), ({"state": "refused"}, []),
+        ({"network": "other"}, []), ({"container": "c1", "what": ("10.1.2.3",), "limit": 1}, ["c1"]),
+    ],
+)  # fmt: skip
+def test_routes_are_filtered(node: Node, asked: dict[str, Any], found: list[str]) -> None:
+    assert named(answers.routes(node, **asked)[0]) == found
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"what": ("10.1.2.3", "10.1.2.4")}, {"what": ("advertised",)},
+        {"peer": "192.0.2.1", "what": ("advertised",) * 2},
+        {"state": "best"}, {"received": True, "network": "net"},
+    ],
+)  # fmt: skip
+def test_routes_say_what_does_not_go_together(node: Node, asked: dict[str, Any]) -> None:
+    with pytest.raises(InvalidConfiguration, match="routes: "):
+        answers.routes(node, **asked)
+
+
+def test_what_a_peer_was_sent_is_said_by_its_exporter_or_nobody(node: Node) -> None:
+    with pytest.raises(InvalidConfiguration, match=r"--peer: exporter memory cannot tell what 192\.0\.2\.1"):
+        answers.routes(node, peer="192.0.2.1", what=("advertised",))
+    with pytest.raises(InvalidConfiguration, match=r"--peer: no exporter has a peer 2001:db8::1"):
+        answers.routes(node, peer="2001:db8::1")
+
+
+def test_one_peer_is_told_in_detail(node: Node) -> None:
+    node.events.emit(Kind.SESSION_DOWN, exporter="memory", peer="192.0.2.1", detail="hold timer expired")
+    (peer,) = answers.peers(node, "192.0.2.1")[0]["peers"]
+    assert [change["detail"] for change in peer["changes"]] == ["hold timer expired"]
+    assert peer["flaps"] == 1
+    text = render.peers({"peers": [peer]})
+    assert text.startswith("peer 192.0.2.1 AS 64512\n")
+    assert "down: hold timer expired" in text
+    with pytest.raises(InvalidConfiguration, match="peers: no exporter has a peer"):
+        answers.peers(node, "192.0.2.9")
+
+
+def test_an_exporter_that_cannot_reset_says_so(node: Node) -> None:
+    with pytest.raises(InvalidConfiguration, match="memory: it cannot reset sessions"):
+        answers.reset_peer(node, "192.0.2.1", soft=False)
+    with pytest.raises(InvalidConfiguration, match="no exporter has a peer"):
+        answers.reset_peer(node, "192.0.2.9", soft=True)
+
+
+@pytest.mark.parametrize("what", ["veth1", "cni7", "eth0", "/var/run/netns/blue"])
+def test_explain_finds_by_interface_bridge_and_namespace(node: Node, what: str) -> None:
+    item = attachment("c7", boot_id=node.boot_id, host_veth="veth1", bridge="cni7", netns="/var/run/netns/blue")
+    node.store.put(State.UP, item)
+    assert "c7" in named(answers.explain(node, what)[0], "attachments")
+
+
+def test_explain_finds_the_session_with_a_peer(node: Node) -> None:
+    document, code = answers.explain(node, "192.0.2.1")
+    assert code == 0
+    (session,) = document["peers"]
+    assert [step["step"] for step in session["steps"]][:2] == ["exporter", "session"]
+    assert "session of memory with 192.0.2.1, AS 64512" in render.explain(document)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import click
@@ -37,12 +38,44 @@ class Moment(click.ParamType[str]):
         return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+class Place(click.ParamType[str]):
+    """An address, a prefix or a MAC, in its canonical form; or one of `words`."""
+
+    name = "place"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if text in self.words:
+            return text
+        if re.fullmatch("([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", text):
+            return text.lower()
+        try:
+            return str(ip_network(text, strict=False)) if "/" in text else str(ip_address(text))
+        except ValueError:
+            self.fail(f"{text!r} is neither an address, a prefix nor a MAC")
+
+
+class Address(click.ParamType[str]):
+    """An IP address in its canonical form."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return str(ip_address(str(value)))
+        except ValueError:
+            self.fail(f"{value!r} is not an IP address")
+
+
 @dataclass(frozen=True, slots=True)
 class OperatorCommand:
     """`help`: the first line says what it does. `parameters` reach the answer as keyword arguments of their names.
 
     `needs_agent`: it works on the running agent. The others work on a node, and so also without an agent.
-    `reads`: it changes nothing, so it is also answered on `run_dir/read.sock`.
+    `reads`: it changes nothing, so it is also answered on `run_dir/read.sock`. `watches`: it has `--watch`.
     """
 
     name: str
@@ -50,6 +83,7 @@ class OperatorCommand:
     parameters: tuple[click.Parameter, ...] = ()
     needs_agent: bool = False
     reads: bool = False
+    watches: bool = False
 
     def answer(self, subject: Any, arguments: Mapping[str, Any]) -> tuple[Document, int]:
         """The document and the exit code. `subject`: a Node, or the agent if the command needs one.
@@ -95,6 +129,17 @@ PAGE: tuple[click.Parameter, ...] = (
 )
 """The options of a list that can be long."""
 
+OF: tuple[click.Parameter, ...] = (
+    click.Option(["--network"], metavar="NAME", help="Only of this network."),
+    click.Option(["--container"], metavar="ID", help="Only of this container; 6 characters of its ID are enough."),
+)
+"""The options of a list about attachments."""
+
+
+def _state(*words: str) -> click.Parameter:
+    return click.Option(["--state"], type=click.Choice(words), help="Only what is in this state.")
+
+
 DATA_DIR = click.Option(
     ["--data-dir"],
     multiple=True,
@@ -105,21 +150,52 @@ DATA_DIR = click.Option(
 COMMANDS = {
     command.name: command
     for command in (
-        OperatorCommand("status", "Is everything in order? The exit code is 1 if there are problems.", reads=True),
-        OperatorCommand("attachments", "Every interface that bgpcni made or announces.", PAGE, reads=True),
+        OperatorCommand(
+            "status", "Is everything in order? The exit code is 1 if there are problems.", reads=True, watches=True
+        ),
+        OperatorCommand(
+            "attachments",
+            "Every interface that bgpcni made or announces.",
+            (*OF, _state("adding", "up", "leaving", "gone"), *PAGE),
+            reads=True,
+            watches=True,
+        ),
         OperatorCommand(
             "routes",
-            "Every route that should be announced, and how far it got. The exit code is 1 if one is not announced.",
+            "Every route that should be announced, and how far it got. The exit code is 1 if one is not announced.\n\n"
+            "WHAT is an address, prefix or MAC: only routes that lead to it. `routes --peer ADDRESS advertised` shows "
+            "what this peer has been sent, and `received` what it has announced.",
             (
+                click.Argument(["what"], nargs=-1, type=Place("advertised", "received"), metavar="[WHAT]"),
                 click.Option(["--received"], is_flag=True, help="Show the routes that peers announced to this node."),
+                click.Option(["--peer"], type=Address(), metavar="ADDRESS", help="Only routes to or from this peer."),
+                *OF,
+                _state("wanted", "announced", "withdrawing", "refused", "best", "other", "stale"),
                 *PAGE,
             ),
             reads=True,
+            watches=True,
         ),
-        OperatorCommand("peers", "The BGP sessions. The exit code is 1 if one is not Established.", reads=True),
+        OperatorCommand(
+            "peers",
+            "The BGP sessions. The exit code is 1 if one is not Established.\n\n"
+            "With an ADDRESS all that is known of the sessions with this peer. `peers reset ADDRESS` resets them.",
+            (click.Argument(["address"], type=Address(), required=False, metavar="[ADDRESS]"),),
+            reads=True,
+            watches=True,
+        ),
+        OperatorCommand(
+            "reset-peer",
+            "End the session with the peer ADDRESS, so that it comes up anew. The same as `peers reset`.",
+            (
+                click.Argument(["address"], type=Address(), metavar="ADDRESS"),
+                click.Option(["--soft"], is_flag=True, help="Keep the session, and exchange all routes again."),
+            ),
+        ),
         OperatorCommand(
             "explain",
-            "Every step from the request to the route of WHAT: a container ID, pod, address, prefix or network.",
+            "Every step from the request to the route of WHAT: a container ID, pod, address, prefix, network, MAC, "
+            "interface, bridge, PID or namespace; or the session with a peer.",
             (click.Argument(["what"]),),
             reads=True,
         ),

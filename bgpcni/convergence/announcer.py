@@ -21,7 +21,8 @@ from bgpcni.convergence.ledger import Announced, Entry, Ledger, Standing, Waitin
 from bgpcni.convergence.sessions import Sessions
 from bgpcni.events import Events, Kind
 from bgpcni.exporter import Exporter, Heard, NotThereYet, Outcome, Peer, Process, Reach, carried_by
-from bgpcni.model import Announcement, AttachmentKey, Family, Nlri, NodeFacts
+from bgpcni.model import Announcement, AttachmentKey, ExportPolicy, Family, Nlri, NodeFacts
+from bgpcni.wire.outbound import adapt
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class Book:
         self.replay = True
         self.look = False
         self.look_at_all = False
+        self.sessions_changed = False
         self.failures = 0
         self.not_before = 0.0
 
@@ -85,7 +87,7 @@ class Book:
 
     def sessions(self) -> None:
         with self.change:
-            self.look_at_all = True
+            self.look_at_all = self.sessions_changed = True
         self.progress()
 
     def speaker(self, running: bool, reason: str = "") -> None:
@@ -93,6 +95,7 @@ class Book:
             # one that is not there when the agent starts has not ended; it is about to be started
             told = running is not (self.running or False)
             self.running = running
+            self.sessions_changed = True  # those of a speaker that was found running may be up
         if told:
             self.events.emit(Kind.SPEAKER_STARTED if running else Kind.SPEAKER_ENDED, exporter=self.name, detail=reason)
 
@@ -374,6 +377,24 @@ class Announcer:
         """Restart its speaker. Returns why its peers do not have all routes again at the deadline; "" if they do."""
         return self._exporter.restart(deadline)
 
+    def advertised(self, peer: str) -> list[Announcement] | None:
+        """What this peer has been sent, as it hears it; None if the exporter cannot tell."""
+        found = self._exporter.advertised(peer)
+        if found is None:
+            return None
+        policy = next((one.export for one in self.node.neighbors if one.address == peer), ExportPolicy())
+        with self._change:
+            routes = [entry.announcement for nlri in found if (entry := self._ledger.entries.get(nlri)) is not None]
+        return [heard for route in routes if (heard := adapt(route, policy)) is not None]
+
+    def session(self, peer: str) -> Mapping[str, object]:
+        """More of one session."""
+        return self._exporter.session(peer)
+
+    def reset(self, peer: str, *, soft: bool) -> None:
+        """Reset one session. Raises CniError."""
+        self._exporter.reset(peer, soft=soft)
+
     def drain(self, deadline: float) -> None:
         """After everything was withdrawn: end the thread, then the speaker if it is ours."""
         with self._change:
@@ -433,7 +454,8 @@ class Announcer:
                 if self._stopping:
                     return
                 looked, self._book.look = self._book.look, False
-            if looked:
+                changed, self._book.sessions_changed = self._book.sessions_changed, False
+            if changed:
                 self._look_at_sessions()  # first, because what becomes of routes follows from it
             try:
                 self._step(looked)

@@ -20,6 +20,7 @@ from bgpcni import __version__, paths
 from bgpcni.commands import Document, client, render
 from bgpcni.commands.table import COMMANDS, OperatorCommand
 from bgpcni.errors import CniError
+from bgpcni.operator import screen
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,7 +32,9 @@ def main() -> None:
 
 
 def _prints(command: F) -> F:
-    """The option of every command that prints a document."""
+    """The options of every command that prints a document."""
+    command = click.option("--wide", is_flag=True, expose_value=False, is_eager=True, callback=_begin,
+                           help="Let tables be wider than the terminal.")(command)  # fmt: skip
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")(command)
 
 
@@ -44,17 +47,25 @@ def _asks(command: F) -> F:
     return _prints(command)
 
 
+def _begin(context: click.Context, parameter: click.Parameter, wide: bool) -> None:
+    context.with_resource(screen.used(wide=wide))
+
+
 def _finish(text: Callable[[Document], str], document: Document, code: int, as_json: bool) -> NoReturn:
+    _print(text, document, as_json)
+    sys.exit(code)
+
+
+def _print(text: Callable[[Document], str], document: Document, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document))
     elif "error" in document:
         if document.get("objects"):  # what was done, or found, before the error
-            click.echo(text(document), nl=False)
+            screen.show(text(document))
         for line in document.get("errors", [f"bgpcni: {document['error']}"]):
-            click.echo(line, err=True)
+            click.echo(screen.clean(line), err=True)
     else:
-        click.echo(text(document), nl=False)
-    sys.exit(code)
+        screen.show(text(document))
 
 
 def _socket(given: Path | None) -> Path:
@@ -68,7 +79,9 @@ def _asking(command: OperatorCommand) -> click.Command:
     """The parser of a command of the table, with what it does."""
 
     @_asks
-    def run(socket_path: Path | None, as_json: bool, **arguments: Any) -> None:
+    def run(socket_path: Path | None, as_json: bool, watch: bool = False, **arguments: Any) -> None:
+        if watch:
+            _watch(command, _socket(socket_path), arguments, as_json)
         try:
             document, code = client.ask(_socket(socket_path), command.name, **arguments)
         except client.NoAgent as error:
@@ -77,9 +90,47 @@ def _asking(command: OperatorCommand) -> click.Command:
                 document, code = _without_agent(command, arguments, str(error))
         _finish(command.text, document, code, as_json)
 
-    parser = click.command(command.name, help=command.help)(run)
+    if command.watches:
+        run = click.option("--watch", is_flag=True, help="Show it again after each change, until interrupted.")(run)
+    parser = click.command(command.name, help=command.help, cls=_Peers if command.name == "peers" else None)(run)
     parser.params[:0] = command.parameters
     return parser
+
+
+class _Peers(click.Command):
+    """`peers`, and `peers reset ADDRESS`, which is `reset-peer`."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if "reset" in args:
+            rest = [arg for arg in args if arg != "reset"]
+            return main.commands["reset-peer"].make_context(f"{info_name} reset", rest, parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+def _watch(command: OperatorCommand, path: Path, arguments: Mapping[str, Any], as_json: bool) -> NoReturn:
+    """Show the answer again and again: on a terminal in place of the one before, else after it."""
+    from bgpcni.operator import watch
+
+    last: list[Document] = []
+
+    def show(document: Document) -> None:
+        if as_json and [document] == last:
+            return
+        last[:] = [document]
+        if not as_json:
+            screen.again()
+        _print(command.text, document, as_json)
+        sys.stdout.flush()
+
+    try:
+        watch.watch(path, command.name, arguments, show)
+    except client.NoAgent as error:
+        _finish(command.text, _failure(str(error)), 1, as_json)
+    except KeyboardInterrupt:
+        pass
+    sys.exit(130)
 
 
 def _failure(text: str) -> Document:
@@ -135,7 +186,7 @@ def _streaming(command: OperatorCommand) -> click.Command:
 
 def _print_events(command: OperatorCommand, document: Document, as_json: bool) -> None:
     if not as_json:
-        click.echo(command.text(document), nl=False)
+        screen.show(command.text(document))
         return
     if document["missed"]:
         click.echo(json.dumps({"schema": 1, "kind": "missed", "missed": document["missed"]}))

@@ -202,6 +202,19 @@ class Advertised:
             session.turn("Idle", at)
             session.ever = -1
 
+    def heard_by(self, peer: str) -> list[Nlri]:
+        """The routes in the socket of the session with this peer, and not withdrawn."""
+        session = self.sessions.get(peer)
+        if session is None or not session.up:
+            return []
+        return [
+            nlri
+            for nlri, route in self.routes.items()
+            if nlri.family in session.families
+            and not (route.withdrawn or route.refused is not None or route.held or peer in route.withheld)
+            and route.number <= session.sent
+        ]
+
     def up(self, session: Session, families: frozenset[Family], started: int, since: float) -> None:
         session.state, session.since, session.unreached = "Established", since, ""
         session.families = families

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal
 
+from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import NotThereYet, Outcome, Reach
 from bgpcni.model import Announcement, ExportPolicy, Family, Nlri
 from bgpcni.wire.values import Unencodable
@@ -118,6 +119,7 @@ class EngineDialect(Dialect):
     def __init__(self, link: Link, shared: Shared, asn: int, state: protocol.EngineState) -> None:
         super().__init__(link, shared, asn)
         self._selects = state.protocol >= protocol.SELECTS_SINCE
+        self._resends = state.protocol >= protocol.RESENDS_SINCE
 
     def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
         quarantine = self._shared.quarantine
@@ -167,6 +169,12 @@ class EngineDialect(Dialect):
     def outcomes(self, nlris: Iterable[Nlri]) -> list[Outcome]:
         now = time.monotonic()
         return [self._advertised.outcome(nlri, now) for nlri in nlris]
+
+    def resend(self, peer: str, families: Iterable[Family]) -> None:
+        """Send the peer all its routes again. Raises InvalidConfiguration for an engine of an earlier release."""
+        if not self._resends:
+            raise InvalidConfiguration("ExaBGP is of an earlier release, which cannot do that: restart it")
+        self.post([lines.resend(families, peer)])
 
     def owed(self) -> list[Line]:
         if not self.whole:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, field_validator, model_validator
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import ATTRIBUTES, Exporter, Heard, NotThereYet, Outcome, Peer, Process, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
+from bgpcni_exabgp import lines
 from bgpcni_exabgp.advertised import NEVER, Advertised, Session
 from bgpcni_exabgp.dialect import Dialect, EngineDialect
 from bgpcni_exabgp.events import Events
@@ -166,6 +167,54 @@ class ExaBGP(Exporter):
             )
 
         return [peer._replace(sent=count(peer)) for peer in sessions]
+
+    def advertised(self, peer: str) -> Collection[Nlri]:
+        with self._shared.lock:
+            return self._shared.advertised.heard_by(peer)
+
+    def session(self, peer: str) -> Mapping[str, object]:
+        with self._shared.lock:
+            found = self._shared.advertised.sessions.get(peer)
+            told_as = found.told_as if found is not None else 0
+        if found is None:
+            return {}
+        neighbor, source = found.neighbor, self._receiver.routes.sources.get(peer)
+        more: dict[str, object] = {
+            "localAddress": neighbor.local_address or self.node.local_address,
+            "localASN": neighbor.own_asn(self.node.asn),
+            "port": neighbor.port,
+            "passive": neighbor.passive,
+            "holdTime": neighbor.hold_time,
+            "gracefulRestart": self.node.graceful_restart,
+            "ttlSecurity": neighbor.ttl_security,
+            "multihop": neighbor.multihop,
+            "authenticated": bool(neighbor.password_file),
+            "configuredFamilies": [family.value for family in sorted(neighbor.families)],
+            "maximumPrefix": source.maximum if source is not None else self.node.maximum_prefix,
+        }
+        if told_as:
+            more["toldASN"] = told_as
+        if found.up and source is not None:
+            more["capabilities"] = {
+                "fourOctetASN": source.terms.asn4,
+                "routeRefresh": source.terms.refresh,
+                "gracefulRestart": [family.value for family in sorted(source.terms.graceful)],
+            }
+        return more
+
+    def reset(self, peer: str, *, soft: bool) -> None:
+        with self._shared.lock:
+            session, dialect = self._shared.advertised.sessions.get(peer), self._shared.dialect
+        if session is None or not session.up:
+            raise InvalidConfiguration(f"the session with {peer} is not Established")
+        if not isinstance(dialect, EngineDialect):
+            raise InvalidConfiguration("a stock ExaBGP cannot reset sessions")
+        if not soft:
+            dialect.post([lines.end(peer)])
+            return
+        dialect.resend(peer, session.families)
+        if not self._receiver.ask_again(peer):
+            dialect.post([lines.refresh(session.families, peer)])
 
     def reached(self, route: Announcement) -> Mapping[str, float]:
         with self._shared.lock:

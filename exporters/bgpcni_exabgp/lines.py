@@ -176,6 +176,15 @@ def refresh(wanted: Iterable[Family], peer: str) -> Line:
     return Line(protocol.Refresh(tuple(NAMES[family] for family in sorted(wanted)), peers=(peer,)))
 
 
+def resend(wanted: Iterable[Family], peer: str) -> Line:
+    return Line(protocol.Resend(tuple(NAMES[family] for family in sorted(wanted)), peers=(peer,)))
+
+
+def end(peer: str) -> Line:
+    """Cease, Administrative Reset (RFC 4486)."""
+    return Line(protocol.EndSession(6, 4, peers=(peer,)))
+
+
 _Groups = dict[tuple[Any, ...], tuple[list[EncodedRoute], list[Nlri]]]
 """What goes on one line: by what is in front of the routes, the routes encoded and as they are."""
 

@@ -28,6 +28,8 @@ RELAY = 2
 """The version of what the relay itself says and understands: its two events, and signals."""
 SELECTS_SINCE = 4
 """The first version of an engine that takes a command for several of its neighbours."""
+RESENDS_SINCE = 4
+"""The first version of an engine that has `Resend`."""
 SIGNALS_SINCE = 2
 """The first version of a relay that takes `encode_signal`."""
 
@@ -127,6 +129,14 @@ class Refresh(Command):
     """Ask established peers for all their routes of these families again (RFC 2918)."""
 
     verb = "refresh"
+    families: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resend(Command):
+    """Send established peers all routes of these families again, as if they had asked for that (RFC 2918)."""
+
+    verb = "resend"
     families: tuple[str, ...]
 
 
@@ -326,7 +336,20 @@ Event = EngineEvent | RelayEvent | SessionChanged | FsmChanged | Answer
 
 COMMANDS: dict[str, type[Command]] = {
     kind.verb: kind
-    for kind in (AskState, Announce, Withdraw, Mark, Keep, Spare, Sweep, SendEndOfRib, Listen, Refresh, EndSession)
+    for kind in (
+        AskState,
+        Announce,
+        Withdraw,
+        Mark,
+        Keep,
+        Spare,
+        Sweep,
+        SendEndOfRib,
+        Listen,
+        Refresh,
+        Resend,
+        EndSession,
+    )
 }
 EVENTS: dict[str, type[Any]] = {
     "state": EngineState,

@@ -81,6 +81,12 @@ class Receiver:
     def lost(self) -> None:
         self._put(self._lose)
 
+    def ask_again(self, peer: str) -> bool:
+        """Ask the peer for all its routes again. False if nobody listens."""
+        if self.wanted:
+            self._put(lambda: self._quietly(self._ask, self.routes.families, [peer]))
+        return self.wanted
+
     def close(self) -> None:
         with self._lock:
             self._closed = True

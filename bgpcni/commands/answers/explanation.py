@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from bgpcni.commands import Document
 from bgpcni.commands.answers.common import failure, named
+from bgpcni.commands.answers.handle import KINDS, Handle
 from bgpcni.commands.answers.routing import routes_of
+from bgpcni.commands.answers.sessions import peers_of
 from bgpcni.exporter import ATTRIBUTES
 from bgpcni.kernel import links, vxlan
 from bgpcni.model import Attachment, State
@@ -16,16 +19,21 @@ from bgpcni.node.node import Node
 from bgpcni.node.reachability import Reachability
 from bgpcni.store import Stored
 
+if TYPE_CHECKING:
+    from bgpcni.exporter import Peer
+
 
 def explain(node: Node, what: str) -> tuple[Document, int]:
-    """From request to route, in order, for each attachment that WHAT names; exit 1 if nothing matches.
+    """From request to route, in order, for each attachment that WHAT names, and for each session with the peer that it
+    names; exit 1 if nothing matches.
 
     An ADD that failed is explained by its error, where the agent remembers it: it left nothing else.
     """
     failures = {(one.network, one.container_id, one.ifname): one for one in node.failures.about(what)}
+    handle = Handle.of(what)
     found = []
     for stored in node.store.all():
-        if matches(stored, what):
+        if handle.names(stored):
             item = _explain(node, stored)
             if failed := failures.pop((item["network"], item.get("containerID", ""), item.get("ifname", "")), None):
                 item["steps"].append(_failed(failed))
@@ -36,32 +44,38 @@ def explain(node: Node, what: str) -> tuple[Document, int]:
             **({"pod": failed.pod.model_dump()} if failed.pod else {}),
         }  # fmt: skip
         found.append({**named, "steps": [_failed(failed)]})
-    if not found:
-        kinds = "container ID, pod (NAMESPACE/NAME), address, prefix, network, MAC or veth"
-        text = f"nothing here matches {what!r}: no {kinds}"
+    sessions = _sessions(node, what)
+    if not found and not sessions:
+        text = f"nothing here matches {what!r}: no {KINDS}"
         if not node.resident:
             text += (
                 "; no agent is running, so ADDs that failed are not remembered: their errors are in the runtime's log"
             )
         return failure(text), 1
-    return {"schema": 1, "what": what, "attachments": found}, 0
+    return {"schema": 1, "what": what, "attachments": found, **({"peers": sessions} if sessions else {})}, 0
 
 
-def matches(stored: Stored, what: str) -> bool:
-    attachment = stored.attachment
-    if what == stored.network or (attachment is not None and what == attachment.container_id):
-        return True
-    if attachment is None:
-        return False
-    if len(what) >= 6 and attachment.container_id.startswith(what):
-        return True
-    if what.lower() == attachment.mac or what in (attachment.host_veth, attachment.pod and str(attachment.pod)):
-        return True
-    own = [ip_address(item.address.partition("/")[0]) for item in attachment.addresses]
-    try:
-        return ip_address(what) in own if "/" not in what else any(ip in ip_network(what, False) for ip in own)
-    except ValueError:
-        return False
+def _sessions(node: Node, what: str) -> list[Document]:
+    """The sessions with the peer of this address: from the configuration to what it was sent."""
+    return [
+        {"exporter": name, "address": peer.address, "asn": peer.asn, "steps": list(_session_steps(node, name, peer))}
+        for name, announcer in node.convergence.announcers().items()
+        for peer in peers_of(node, announcer)
+        if peer.address == what
+    ]
+
+
+def _session_steps(node: Node, name: str, peer: Peer) -> Iterator[Document]:
+    announcer = node.convergence.announcers()[name]
+    state = announcer.state()
+    yield _step("exporter", state.state, state.since, f"{name}: {state.reason}" if state.reason else name)
+    up = peer.state == "Established"
+    yield _step("session", peer.state, peer.since, peer.last_error or f"with {peer.address}, AS {peer.asn}")
+    lasting = [event for event in node.events.after(0).events if event.peer == peer.address and event.exporter == name]
+    for event in lasting[-3:]:
+        yield _step("event", event.kind.value, event.time, event.detail or event.text)
+    yield _step("families", "negotiated" if up else "none", "", ", ".join(peer.families) or "no session, no families")
+    yield _step("routes", "sent" if up else "none", "", f"{peer.sent} sent to it, {peer.received} received from it")
 
 
 def _explain(node: Node, stored: Stored) -> Document:

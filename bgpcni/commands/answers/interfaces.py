@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from bgpcni.commands import Document
 from bgpcni.commands.answers.common import named, state_of
-from bgpcni.commands.answers.selection import Page, searched, stored_on
+from bgpcni.commands.answers.selection import Page, chosen_by, stored_on
 from bgpcni.model import Attachment, State
 from bgpcni.node.node import Node
 
 
 def attachments(
-    node: Node, *, search: str | None = None, limit: int | None = None, offset: int | None = None
+    node: Node,
+    *,
+    network: str | None = None,
+    container: str | None = None,
+    state: str | None = None,
+    search: str | None = None,
+    limit: int | None = None,
+    offset: int | None = None,
 ) -> tuple[Document, int]:
     """Every record that can be read, in any state; exit 0. `gone`: the record says up, but the link has gone."""
     page = Page(limit, offset or 0)
-    chosen, total = stored_on(node.store, page, searched(search))
+    more = [lambda stored: state_of(node, stored.state, stored.attachment) == state] if state else []
+    chosen, total = stored_on(node.store, page, chosen_by(network, container, search, *more))
     found = [_attachment(node, stored.state, stored.attachment) for stored in chosen if stored.attachment is not None]
     return {"schema": 1, "attachments": found, **page.told(total)}, 0
 

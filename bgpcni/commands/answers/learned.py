@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 from bgpcni.commands import Document
 from bgpcni.commands.answers.common import failure
@@ -10,23 +11,49 @@ from bgpcni.commands.answers.selection import Page, Subject, fits, words
 from bgpcni.node.node import Node
 
 if TYPE_CHECKING:
-    from bgpcni.dataplane.dataplane import Received
+    from bgpcni.dataplane.dataplane import Received as Item
     from bgpcni.exporter import Learned
 
 
-def received_routes(node: Node, search: str | None, page: Page) -> tuple[Document, int]:
+LEARNED_STATES = ("best", "other", "stale")
+"""States that only received routes have."""
+
+
+class Received(NamedTuple):
+    """Which of the received routes are asked for."""
+
+    search: str | None = None
+    place: Callable[[str | None, str | None], bool] | None = None
+    peer: str | None = None
+    state: str | None = None
+
+
+def received_routes(node: Node, asked: Received, page: Page) -> tuple[Document, int]:
     """The routes that peers announced, and what became of each; how many were refused, by reason."""
     if node.dataplane is None:
         return failure("only the agent learns routes, and none is running"), 1
-    wanted = words(search)
-    learned = node.dataplane.learned()
-    chosen, total = page.of(each for each in learned if not wanted or fits(wanted, _subject(each[1])))
-    return {
-        "schema": 1,
-        "received": [_received(item) for item in node.dataplane.received(chosen)],
-        "refused": node.dataplane.refused(),
-        **page.told(total),
-    }, 0
+    wanted = words(asked.search)
+
+    def fits_route(route: Learned) -> bool:
+        return (
+            (asked.peer is None or route.peer == asked.peer)
+            and (asked.place is None or asked.place(route.nlri.prefix, route.nlri._asdict().get("mac")))
+            and (not wanted or fits(wanted, _subject(route)))
+        )
+
+    found = (each for each in node.dataplane.learned() if fits_route(each[1]))
+    if asked.state is not None:  # it is known only when what became of the route is looked up
+        rows = [row for row in map(_received, node.dataplane.received(list(found))) if _is(row, asked.state)]
+        shown, total = page.of(rows)
+    else:
+        chosen, total = page.of(found)
+        shown = [_received(item) for item in node.dataplane.received(chosen)]
+    document = {"schema": 1, "received": shown, "refused": node.dataplane.refused(), **page.told(total)}
+    return document | ({"peer": asked.peer} if asked.peer else {}), 0
+
+
+def _is(row: Document, state: str) -> bool:
+    return bool(row["stale"]) if state == "stale" else any(each["state"] == state for each in row["imported"])
 
 
 def _subject(route: Learned) -> Subject:
@@ -38,7 +65,7 @@ def _subject(route: Learned) -> Subject:
     return Subject(text.lower(), (address,) if address else (), frozenset({str(route.vni)} if route.vni else ()))
 
 
-def _received(item: Received) -> Document:
+def _received(item: Item) -> Document:
     route, nlri, fields = item.route, item.route.nlri, item.route.nlri._asdict()
     return {
         "exporter": item.route_id.exporter,

@@ -6,37 +6,101 @@ from collections.abc import Mapping
 
 from bgpcni.commands import Document
 from bgpcni.commands.answers.common import named
-from bgpcni.commands.answers.learned import received_routes
-from bgpcni.commands.answers.selection import Page, searched, stored_on
+from bgpcni.commands.answers.learned import LEARNED_STATES, Received, received_routes
+from bgpcni.commands.answers.selection import Page, chosen_by, leads_to, stored_on
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import RouteState
 from bgpcni.convergence.derive import derive, left_out
-from bgpcni.errors import CniError
+from bgpcni.errors import CniError, InvalidConfiguration
 from bgpcni.model import Announcement, Attachment, ExporterUse, State
 from bgpcni.node import interface
 from bgpcni.node.node import Node
 from bgpcni.store import Stored
 
+ADVERTISED, RECEIVED = "advertised", "received"
+
 
 def routes(
     node: Node,
     *,
+    what: tuple[str, ...] = (),
     received: bool = False,
+    peer: str | None = None,
+    network: str | None = None,
+    container: str | None = None,
+    state: str | None = None,
     search: str | None = None,
     limit: int | None = None,
     offset: int | None = None,
 ) -> tuple[Document, int]:
     """This node's routes; exit 1 if any is not announced. `received`: those that peers announced to it.
 
+    `what`: an address, prefix or MAC that they lead to. With `peer` it may also be `advertised` or `received`.
     `limit` and `offset` count the routes that were received, and the attachments whose routes are this node's.
     """
-    page = Page(limit, offset or 0)
+    page, places = Page(limit, offset or 0), [word for word in what if word not in (ADVERTISED, RECEIVED)]
+    received = received or RECEIVED in what
+    if len(places) > 1 or len(what) - len(places) > 1 or (len(what) > len(places) and not peer):
+        raise InvalidConfiguration("routes: give one address, prefix or MAC; advertised and received go with --peer")
+    place = leads_to(places[0]) if places else None
     if received:
-        return received_routes(node, search, page)
-    chosen, total = stored_on(node.store, page, searched(search))
-    found = [document for stored in chosen for document in routes_of(node, stored)]
+        if network or container:
+            raise InvalidConfiguration("routes: received routes have no network or container of this node")
+        return received_routes(node, Received(search, place, peer, state), page)
+    if state in LEARNED_STATES:
+        raise InvalidConfiguration(f"routes: {state} is a state of received routes")
+    sent = sent_to(node, peer) if peer else None
+
+    def fits(row: Document) -> bool:
+        return (
+            (place is None or place(row["prefix"], row["mac"]))
+            and (state is None or any(each["state"] == state for each in row["exporters"].values()))
+            and (sent is None or row["nlri"] in sent)
+        )
+
+    picky = place is not None or state is not None or sent is not None
+    some = [lambda stored: any(map(fits, routes_of(node, stored)))] if picky else []
+    chosen, total = stored_on(node.store, page, chosen_by(network, container, search, *some))
+    found = [row for stored in chosen for row in routes_of(node, stored) if fits(row)]
+    if sent is not None:
+        return {
+            "schema": 1,
+            "peer": peer,
+            "routes": [_heard(row, sent[row["nlri"]]) for row in found],
+            **page.told(total),
+        }, 0
     late = any(state["state"] != "announced" for route in found for state in route["exporters"].values())
     return {"schema": 1, "routes": found, **page.told(total)}, 1 if late else 0
+
+
+def _heard(row: Document, heard: Document) -> Document:
+    """A route as one peer hears it."""
+    return {name: value for name, value in row.items() if name != "exporters"} | heard
+
+
+def sent_to(node: Node, peer: str) -> dict[str, Document]:
+    """What the Adj-RIB-Out for this peer has: by NLRI, what the peer hears of it that is not the same for everybody.
+
+    Raises InvalidConfiguration if no exporter has this peer, or none can tell.
+    """
+    mute = []
+    for name, announcer in node.convergence.announcers().items():
+        if all(each.address != peer for each in announcer.peers()):
+            continue
+        found = announcer.advertised(peer)
+        if found is None:
+            mute.append(name)
+            continue
+        return {
+            str(route.nlri): {
+                "exporter": name, "nextHop": route.next_hop, "communities": list(route.communities),
+                "localPreference": route.local_preference, "med": route.med,
+            }
+            for route in found
+        }  # fmt: skip
+    if mute:
+        raise InvalidConfiguration(f"--peer: exporter {mute[0]} cannot tell what {peer} has been sent")
+    raise InvalidConfiguration(f"--peer: no exporter has a peer {peer}")
 
 
 def routes_of(node: Node, stored: Stored) -> list[Document]:

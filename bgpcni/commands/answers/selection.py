@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,6 +12,7 @@ from bgpcni.model import Attachment
 from bgpcni.store import Store, Stored
 
 T = TypeVar("T")
+_MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,43 @@ def stored_on(store: Store, page: Page, wanted: Callable[[Stored], bool] | None)
         return page.of(stored for stored in store.all() if wanted(stored))
     names = store.names()
     return list(store.all(names[page.offset : page.end])), len(names)
+
+
+Wanted = Callable[[Stored], bool]
+
+
+def chosen_by(network: str | None, container: str | None, search: str | None, *more: Wanted) -> Wanted | None:
+    """Whether a record is of this network, of this container (its ID, or 6 or more characters that it begins with),
+    and fits the search and `more`. None: every record is."""
+    tests = list(more)
+    if network:
+        tests.append(lambda stored: stored.network == network)
+    if container:
+        tests.append(lambda stored: stored.attachment is not None and is_of(stored.attachment, container))
+    if (found := searched(search)) is not None:
+        tests.append(found)
+    return (lambda stored: all(test(stored) for test in tests)) if tests else None
+
+
+def is_of(attachment: Attachment, container: str) -> bool:
+    own = attachment.container_id
+    return own == container or (len(container) >= 6 and own.startswith(container))
+
+
+def leads_to(what: str) -> Callable[[str | None, str | None], bool]:
+    """Whether a route with this prefix and this MAC is about `what`: an address in it, a prefix that overlaps it, or
+    its MAC."""
+    if _MAC.fullmatch(what):
+        return lambda prefix, mac: mac == what.lower()
+    asked = ip_network(what, False)
+
+    def test(prefix: str | None, mac: str | None) -> bool:
+        if prefix is None:
+            return False
+        own = ip_network(prefix, False)
+        return own.version == asked.version and own.overlaps(asked)
+
+    return test
 
 
 def searched(text: str | None) -> Callable[[Stored], bool] | None:

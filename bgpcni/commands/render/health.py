@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bgpcni.commands import Document
+from bgpcni.commands.render.tables import since
 
 
 def status(document: Document) -> str:
@@ -11,7 +12,7 @@ def status(document: Document) -> str:
         lines[0] += " (no agent is running)"
     for name, state in document["exporters"].items():
         reason = f": {state['reason']}" if state["reason"] else ""
-        lines.append(f"  exporter {name} is {state['state']} since {state['since']}{reason}")
-    lines += [f"  in maintenance since {since} ({who})" for who, since in document.get("maintenance", {}).items()]
+        lines.append(f"  exporter {name} is {state['state']} {since(state['since'])}{reason}")
+    lines += [f"  in maintenance {since(when)} ({who})" for who, when in document.get("maintenance", {}).items()]
     lines += [f"  problem: {problem['text']}" for problem in document["problems"]]
     return "\n".join(lines) + "\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bgpcni.commands import Document
-from bgpcni.commands.render.tables import has_pods, pod_of, table
+from bgpcni.commands.render.tables import ago, has_pods, pod_of, table
 
 
 def attachments(document: Document) -> str:
@@ -13,7 +13,7 @@ def attachments(document: Document) -> str:
         [
             (a["network"], *(pod_of(a) for _ in pods), a["containerID"], a["ifname"],
              "conflict" if "conflict" in a else a["state"], ",".join(a["ips"]),
-             a["mac"], a["hostVeth"], a["since"])
+             a["mac"], a["hostVeth"], ago(a["since"]))
             for a in document["attachments"]
         ],
     )  # fmt: skip

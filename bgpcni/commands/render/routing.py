@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from bgpcni.commands import Document
-from bgpcni.commands.render.tables import has_pods, pod_of, table
+from bgpcni.commands.render.tables import ago, has_pods, pod_of, table
 
 
 def routes(document: Document) -> str:
     """One line for each route and exporter, or what peers announced if the document is about that."""
     if "received" in document:
         return _received(document)
+    if "peer" in document:
+        return _advertised(document)
     pods = has_pods(document["routes"])
     rich = ("ATTRIBUTES",) if any(map(_attributes, document["routes"])) else ()
     return table(
         ("ROUTE", "NEXT HOP", *rich, "NETWORK", *pods, "CONTAINER", "EXPORTER", "STATE", "SINCE", "REASON"),
         [
             (r["nlri"], r["nextHop"], *(_attributes(r) for _ in rich), r["network"], *(pod_of(r) for _ in pods),
-             r["containerID"][:24], name, state["state"], state["since"], state["reason"])
+             r["containerID"], name, state["state"], ago(state["since"]), state["reason"])
             for r in document["routes"]
             for name, state in r["exporters"].items()
+        ],
+    )  # fmt: skip
+
+
+def _advertised(document: Document) -> str:
+    return table(
+        ("ROUTE", "NEXT HOP", "ATTRIBUTES", "NETWORK", "CONTAINER", "EXPORTER"),
+        [
+            (r["nlri"], r["nextHop"], _attributes(r), r["network"], r["containerID"], r["exporter"])
+            for r in document["routes"]
         ],
     )  # fmt: skip
 

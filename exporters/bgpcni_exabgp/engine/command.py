@@ -102,6 +102,9 @@ class Engine:
                 families = [family_of(name) for name in names]
                 for watch in watches:
                     watch.refresh(families)
+            case protocol.Resend(families=names):
+                for watch in watches:
+                    watch.resend([family_of(name) for name in names])
             case protocol.EndSession(code=code, subcode=subcode):
                 for watch in watches:
                     watch.end = Notify(code, subcode)

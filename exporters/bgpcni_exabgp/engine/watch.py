@@ -138,6 +138,12 @@ class Watch:
                 self.awaited[int(afi), int(safi)] = Awaited(wait)
                 self.asked.add((int(afi), int(safi)))
 
+    def resend(self, families: list[AfiSafi]) -> None:
+        """Send the routes of these families again, without the markers of RFC 7313: the peer did not ask."""
+        for family in families:
+            self.peer.neighbor.rib.outgoing.resend(False, family)
+        self.peer._delay.reset()
+
     def received(self, kind: int, body: bytes) -> None:
         """A message before ExaBGP sees it."""
         if kind == Message.CODE.UPDATE:
