@@ -22,6 +22,8 @@ from bgpcni.commands.table import COMMANDS, OperatorCommand
 from bgpcni.errors import CniError
 from bgpcni.operator import screen
 
+WIDE = "bgpcni.wide"
+"""Where the context of a command has whether tables may be wider than the terminal."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -31,9 +33,13 @@ def main() -> None:
     """A CNI plugin that announces every container it connects over BGP."""
 
 
+def _note_wide(context: click.Context, parameter: click.Parameter, wide: bool) -> None:
+    context.meta[WIDE] = wide
+
+
 def _prints(command: F) -> F:
     """The options of every command that prints a document."""
-    command = click.option("--wide", is_flag=True, expose_value=False, is_eager=True, callback=_begin,
+    command = click.option("--wide", is_flag=True, expose_value=False, callback=_note_wide,
                            help="Let tables be wider than the terminal.")(command)  # fmt: skip
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")(command)
 
@@ -47,10 +53,6 @@ def _asks(command: F) -> F:
     return _prints(command)
 
 
-def _begin(context: click.Context, parameter: click.Parameter, wide: bool) -> None:
-    context.with_resource(screen.used(wide=wide))
-
-
 def _finish(text: Callable[[Document], str], document: Document, code: int, as_json: bool) -> NoReturn:
     _print(text, document, as_json)
     sys.exit(code)
@@ -61,10 +63,15 @@ def _print(text: Callable[[Document], str], document: Document, as_json: bool) -
         click.echo(json.dumps(document))
     elif "error" in document:
         if document.get("objects"):  # what was done, or found, before the error
-            screen.show(text(document))
+            _show(text, document)
         for line in document.get("errors", [f"bgpcni: {document['error']}"]):
             click.echo(screen.clean(line), err=True)
     else:
+        _show(text, document)
+
+
+def _show(text: Callable[[Document], str], document: Document) -> None:
+    with screen.used(wide=click.get_current_context().meta.get(WIDE, False)):
         screen.show(text(document))
 
 
@@ -186,7 +193,7 @@ def _streaming(command: OperatorCommand) -> click.Command:
 
 def _print_events(command: OperatorCommand, document: Document, as_json: bool) -> None:
     if not as_json:
-        screen.show(command.text(document))
+        _show(command.text, document)
         return
     if document["missed"]:
         click.echo(json.dumps({"schema": 1, "kind": "missed", "missed": document["missed"]}))

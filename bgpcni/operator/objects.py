@@ -271,15 +271,15 @@ def nodes(store: Store) -> Answer:
 
 
 def nodes_text(document: Document) -> str:
-    from bgpcni.commands.render import table
+    from bgpcni.commands.render.tables import ago, table
 
     return table(
         ("NODE", "SINCE", "LAST SEEN", "LABELS", "BLOCKS", "SESSIONS"),
         [
             (
                 n["name"],
-                n["since"],
-                n["lastSeen"],
+                ago(n["since"] or ""),
+                ago(n["lastSeen"] or ""),
                 ",".join(f"{k}={v}" for k, v in n["labels"].items()),
                 ",".join(n["blocks"]),
                 n["sessions"],

@@ -41,9 +41,7 @@ def _width() -> int:
 
 
 def again() -> None:
-    """Begin a new picture: ages are as of now, and a terminal is cleared."""
-    before = SCREEN.get()
-    SCREEN.set(Screen(_width() if before.width else 0, datetime.now(UTC)))
+    """Begin a new picture on a terminal."""
     if sys.stdout.isatty():
         click.clear()
 
