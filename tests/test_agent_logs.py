@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from typing import cast
+
+import pytest
 
 from bgpcni.agent import logs
+from bgpcni.commands import answers
+from bgpcni.errors import InvalidConfiguration
 from bgpcni.model import AttachmentKey
 
 KEY = AttachmentKey("tenant-a", "c1", "eth0")
@@ -48,3 +53,23 @@ def test_json_has_the_text_and_what_it_is_about_as_fields() -> None:
 def test_json_has_the_traceback_of_a_defect() -> None:
     event = json.loads(logs.Json().format(defect()))
     assert event["exception"].startswith("Traceback")
+
+
+class _Nobody:
+    """An agent of which nothing is needed."""
+
+
+def test_the_level_of_one_part_or_of_all_changes_while_the_agent_runs() -> None:
+    part, other = logging.getLogger("bgpcni.convergence.announcer"), logging.getLogger("bgpcni.agent.worker")
+    document, _ = answers.log_level(cast(answers.Resident, _Nobody()), "debug", "convergence")
+    assert document["modules"] == ["bgpcni.convergence"]
+    try:
+        assert part.isEnabledFor(logging.DEBUG)
+        assert not other.isEnabledFor(logging.DEBUG)
+        answers.log_level(cast(answers.Resident, _Nobody()), "error", None)
+        assert not part.isEnabledFor(logging.INFO)
+        with pytest.raises(InvalidConfiguration, match=r"log-level: no module 'nothing'; there are .*convergence"):
+            answers.log_level(cast(answers.Resident, _Nobody()), "debug", "nothing")
+    finally:
+        for name in [name for name in logging.root.manager.loggerDict if name.startswith("bgpcni")]:
+            logging.getLogger(name).setLevel(logging.NOTSET)

@@ -340,7 +340,10 @@ class Running:
     # ---------------------------------------------------------------- requests
 
     def call(self, call: Call) -> Reply:
+        began = time.monotonic()
         reply = lend(call, self.node) if call.ipam else handle(call, lambda request: self.node)
+        if log.isEnabledFor(logging.DEBUG):
+            _log_call(call, reply, time.monotonic() - began)
         if call.variables.get("CNI_COMMAND") == Command.ADD:
             if reply.error:
                 failure = self.node.failures.failed(call.variables, call.stdin, reply.stdout)
@@ -457,6 +460,13 @@ class Running:
         thread = threading.Thread(target=target, name=name, daemon=True)
         thread.start()
         return thread
+
+
+def _log_call(call: Call, reply: Reply, seconds: float) -> None:
+    verb, container = call.variables.get("CNI_COMMAND", "?"), call.variables.get("CNI_CONTAINERID", "")
+    outcome = f"error {reply.error}" if reply.error else "ok"
+    log.debug("%s of %s: %s in %.1f ms", verb, container or "no container", outcome, 1000 * seconds,
+              extra={"container": container, "ifname": call.variables.get("CNI_IFNAME", "")})  # fmt: skip
 
 
 class Alone:

@@ -29,6 +29,7 @@ def reply(agent: answers.Resident, stdin: bytes, *, read_only: bool = False) -> 
     if read_only and not command.reads:
         return _reply(answers.failure(f"{command.name} is not answered on this socket: it changes something"), 2)
     try:
+        log.debug("operator: %s", asked)
         arguments = command.arguments(asked)
         return _reply(*command.answer(agent if command.needs_agent else agent.node, arguments))
     except click.UsageError as error:

@@ -27,7 +27,7 @@ def ask(path: Path, command: str, *, within: float = COMMAND_SECONDS, **argument
     """One command and its arguments → the JSON document and the exit code, `within` seconds. Raises NoAgent."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
-            sock.settimeout(protocol.HELLO_SECONDS)
+            sock.settimeout(min(within, protocol.HELLO_SECONDS))
             sock.connect(str(path))
             _check_owner(sock)
             if sock.recv(1) != protocol.HELLO:

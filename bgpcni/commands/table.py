@@ -7,15 +7,18 @@ from this table. A new command is a row here and a function of its name in `answ
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from bgpcni.commands import Document
+
+Offer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 class Moment(click.ParamType[str]):
@@ -120,6 +123,18 @@ class OperatorCommand:
         return found
 
 
+def _offers(name: str) -> Offer:
+    """What the function of this name in `offers` offers a shell that completes the parameter."""
+
+    def offered(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+        from bgpcni.commands import offers
+
+        found: list[CompletionItem] = getattr(offers, name)(context, parameter, begun)
+        return found
+
+    return offered
+
+
 PAGE: tuple[click.Parameter, ...] = (
     click.Option(
         ["--search"], metavar="TEXT", help="Only what has each of these words in a name, address, prefix or VNI."
@@ -130,8 +145,13 @@ PAGE: tuple[click.Parameter, ...] = (
 """The options of a list that can be long."""
 
 OF: tuple[click.Parameter, ...] = (
-    click.Option(["--network"], metavar="NAME", help="Only of this network."),
-    click.Option(["--container"], metavar="ID", help="Only of this container; 6 characters of its ID are enough."),
+    click.Option(["--network"], metavar="NAME", shell_complete=_offers("networks"), help="Only of this network."),
+    click.Option(
+        ["--container"],
+        metavar="ID",
+        shell_complete=_offers("containers"),
+        help="Only of this container; 6 characters of its ID are enough.",
+    ),
 )
 """The options of a list about attachments."""
 
@@ -166,9 +186,21 @@ COMMANDS = {
             "WHAT is an address, prefix or MAC: only routes that lead to it. `routes --peer ADDRESS advertised` shows "
             "what this peer has been sent, and `received` what it has announced.",
             (
-                click.Argument(["what"], nargs=-1, type=Place("advertised", "received"), metavar="[WHAT]"),
+                click.Argument(
+                    ["what"],
+                    nargs=-1,
+                    type=Place("advertised", "received"),
+                    metavar="[WHAT]",
+                    shell_complete=_offers("places"),
+                ),
                 click.Option(["--received"], is_flag=True, help="Show the routes that peers announced to this node."),
-                click.Option(["--peer"], type=Address(), metavar="ADDRESS", help="Only routes to or from this peer."),
+                click.Option(
+                    ["--peer"],
+                    type=Address(),
+                    metavar="ADDRESS",
+                    shell_complete=_offers("peers"),
+                    help="Only routes to or from this peer.",
+                ),
                 *OF,
                 _state("wanted", "announced", "withdrawing", "refused", "best", "other", "stale"),
                 *PAGE,
@@ -180,7 +212,11 @@ COMMANDS = {
             "peers",
             "The BGP sessions. The exit code is 1 if one is not Established.\n\n"
             "With an ADDRESS all that is known of the sessions with this peer. `peers reset ADDRESS` resets them.",
-            (click.Argument(["address"], type=Address(), required=False, metavar="[ADDRESS]"),),
+            (
+                click.Argument(
+                    ["address"], type=Address(), required=False, metavar="[ADDRESS]", shell_complete=_offers("peers")
+                ),
+            ),
             reads=True,
             watches=True,
         ),
@@ -188,7 +224,7 @@ COMMANDS = {
             "reset-peer",
             "End the session with the peer ADDRESS, so that it comes up anew. The same as `peers reset`.",
             (
-                click.Argument(["address"], type=Address(), metavar="ADDRESS"),
+                click.Argument(["address"], type=Address(), metavar="ADDRESS", shell_complete=_offers("peers")),
                 click.Option(["--soft"], is_flag=True, help="Keep the session, and exchange all routes again."),
             ),
         ),
@@ -196,7 +232,7 @@ COMMANDS = {
             "explain",
             "Every step from the request to the route of WHAT: a container ID, pod, address, prefix, network, MAC, "
             "interface, bridge, PID or namespace; or the session with a peer.",
-            (click.Argument(["what"]),),
+            (click.Argument(["what"], shell_complete=_offers("anything")),),
             reads=True,
         ),
         OperatorCommand(
@@ -222,7 +258,7 @@ COMMANDS = {
             "release",
             "Give back the addresses of container ID although its withdrawal is not confirmed.",
             (
-                click.Argument(["container_id"], metavar="ID"),
+                click.Argument(["container_id"], metavar="ID", shell_complete=_offers("containers")),
                 click.Option(["--force"], is_flag=True, help="Do it although a peer may still route to the address."),
             ),
         ),
@@ -247,6 +283,16 @@ COMMANDS = {
             ),
         ),
         OperatorCommand("stacks", "Where each thread of the agent is, for maintainers.", needs_agent=True),
+        OperatorCommand(
+            "log-level",
+            "Change how much the agent logs, until it ends. MODULE (convergence, bgpcni_exabgp, …): only of this part. "
+            "Without it the level counts for all parts, and what was set for one is forgotten.",
+            (
+                click.Argument(["level"], type=click.Choice(["debug", "info", "warning", "error"])),
+                click.Argument(["module"], required=False),
+            ),
+            needs_agent=True,
+        ),
         OperatorCommand("drain", "Withdraw every route and end the speaker.", needs_agent=True),
         OperatorCommand(
             "restart-speaker",

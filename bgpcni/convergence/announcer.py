@@ -547,6 +547,7 @@ class Announcer:
         try:
             with self._in_call(word):
                 outcomes = self._checked(word, verb(routes, deadline), len(routes))
+            log.debug("%s: %s of %d routes", self.name, word, len(outcomes), extra={"exporter": self.name})
         except Exception as error:
             with self._change:
                 self._ledger.failed(routes, str(error) or "not there yet")

@@ -570,6 +570,20 @@ def _places(command: F) -> F:
 
 
 @main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes this shell complete commands, options and the names that the agent knows.
+
+    bash: source <(bgpcni completion bash). zsh: source <(bgpcni completion zsh). fish: bgpcni completion fish | source.
+    """
+    from click.shell_completion import ShellComplete, get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(ShellComplete.source(kind(main, {}, "bgpcni", "_BGPCNI_COMPLETE")))
+
+
+@main.command()
 @_places
 @click.option(
     "--without-python",

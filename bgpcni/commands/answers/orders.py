@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -96,6 +97,25 @@ def stacks(agent: Resident) -> tuple[Document, int]:
         for number, frame in sys._current_frames().items()
     ]
     return {"schema": 1, "stacks": found}, 0
+
+
+def log_level(agent: Resident, level: str, module: str | None) -> tuple[Document, int]:
+    """Change how much the agent logs. Raises InvalidConfiguration for a module that there is not."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("bgpcni")]
+    parts = sorted({name.partition(".")[0] for name in names})
+    if module is None:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.NOTSET)
+        chosen = parts
+    else:
+        full = module if module.partition(".")[0] in parts else f"bgpcni.{module}"
+        if not any(name == full or name.startswith(f"{full}.") for name in names):
+            known = sorted({".".join(name.split(".")[:2]).removeprefix("bgpcni.") for name in names})
+            raise InvalidConfiguration(f"log-level: no module {module!r}; there are {', '.join(known)}")
+        chosen = [full]
+    for name in chosen:
+        logging.getLogger(name).setLevel(level.upper())
+    return {"schema": 1, "level": level, "modules": chosen}, 0
 
 
 def release(node: Node, container_id: str, *, force: bool) -> tuple[Document, int]:

@@ -46,3 +46,7 @@ def reload(document: Document) -> str:
 
 def stacks(document: Document) -> str:
     return "".join(f"{one['thread']}\n" + "\n".join(one["frames"]) + "\n" for one in document["stacks"])
+
+
+def log_level(document: Document) -> str:
+    return f"{', '.join(document['modules'])}: {document['level']} and above are logged until the agent ends\n"
