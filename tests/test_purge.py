@@ -21,6 +21,7 @@ def other_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """This machine's links and tables are none of the test's."""
     monkeypatch.setattr(purging, "_links", lambda *_: iter(()))
     monkeypatch.setattr(purging, "_tables", lambda: iter(()))
+    monkeypatch.setattr(purging, "_blackholes", lambda *_: iter(()))
 
 
 @pytest.fixture
@@ -85,3 +86,15 @@ def test_not_while_a_container_is_attached(folders: tuple[Path, Path], state: st
     with pytest.raises(TryAgain, match="1 interfaces of containers still have a record"):
         purge(*folders, None)
     assert record.exists()
+
+
+def test_not_while_another_plugins_container_has_an_address_of_the_cluster(folders: tuple[Path, Path]) -> None:
+    """macvlan's, for which there is a lease and no record."""
+    leases = folders[1] / "ipam/leases"
+    leases.mkdir(parents=True)
+    (leases / "lock").touch()
+    (leases / "10.64.0.2").write_bytes(b"c1\r\neth0\r\nlan")
+    with pytest.raises(TryAgain, match="1 addresses of the cluster are leased to containers"):
+        purge(*folders, None)
+    (leases / "10.64.0.2").unlink()
+    assert purge(*folders, None) == [str(folders[1]), str(folders[0])]

@@ -295,10 +295,12 @@ def faults(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _look_at_ipam(ipam: Mapping[str, Any], warnings: list[str]) -> None:
-    """Check that `type` is a name; for host-local, which is built in, also note the keys that look misspelt."""
+    """Check that `type` is a name; for what is built in, also note the keys that look misspelt."""
     kind = next((value for key, value in ipam.items() if key.lower() == "type"), None)
     if kind is not None and not isinstance(kind, str):
         raise InvalidConfiguration("ipam.type: should be a string")
+    if kind == "bgpcni-ipam":
+        _look_at_keys(ipam, _CLUSTER, "ipam.", warnings)
     if kind != "host-local":
         return
     _look_at_keys(ipam, (*_HOST_LOCAL, *_RANGE), "ipam.", warnings)
@@ -328,6 +330,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(word, known, 1, NEAR)), "")
 
 
+_CLUSTER = ("type", "pools", "routes", "resolvConf")
 _HOST_LOCAL = ("type", "ranges", "routes", "dataDir", "resolvConf")
 _RANGE = ("subnet", "rangeStart", "rangeEnd", "gateway")
 

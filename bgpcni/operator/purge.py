@@ -15,8 +15,9 @@ from typing import Any
 
 from bgpcni import locks
 from bgpcni.errors import IoFailure, TryAgain
+from bgpcni.ipam.cluster import leased
 from bgpcni.ipam.config import DEFAULT_DATA_DIR
-from bgpcni.kernel import links, nftables, vrf, vxlan
+from bgpcni.kernel import links, nftables, routes, vrf, vxlan
 from bgpcni.kernel.netlink import Netlink
 
 _LEFT_BY_LEASES = ("last_reserved_ip.", "lock")
@@ -38,7 +39,7 @@ def purge(run_dir: Path, data_dir: Path, network: dict[str, Any] | None) -> list
             _refuse_agent(held)
         _refuse_use(run_dir, data_dir)
         with Netlink.open() as netlink:
-            gone = [*_links(netlink, network), *_tables()]
+            gone = [*_links(netlink, network), *_tables(), *_blackholes(netlink)]
         return gone + [str(path) for path in (*_leases(network), *_folder(data_dir), *_folder(run_dir))]
     except OSError as error:
         raise IoFailure(f"{error.filename or 'purge'}: {error.strerror}") from error
@@ -59,6 +60,8 @@ def _refuse_use(run_dir: Path, data_dir: Path) -> None:
     records = sum(1 for _ in (data_dir / "attachments").rglob("*.json"))
     if records:
         raise TryAgain(f"{records} interfaces of containers still have a record: delete those containers first")
+    if lent := list(leased(data_dir / "ipam" / "leases")):
+        raise TryAgain(f"{len(lent)} addresses of the cluster are leased to containers: delete those containers first")
     for path in (*run_dir.glob("*.pid"), *run_dir.glob("*.speaker")):  # locked by the speaker for as long as it lives
         with path.open() as file:
             try:
@@ -83,6 +86,13 @@ def _tables() -> Iterator[str]:
         if nftables.TABLE in nftables.tables(family):
             nftables.apply([{"delete": {"table": {"family": family, "name": nftables.TABLE}}}])
             yield f"nftables table {family} {nftables.TABLE}"
+
+
+def _blackholes(netlink: Netlink) -> Iterator[str]:
+    """Those of blocks of the cluster's pools."""
+    for prefix in list(routes.blackholes(netlink)):
+        netlink.send(routes.blackhole_message(prefix, make=False))
+        yield f"blackhole {prefix}"
 
 
 def _leases(network: dict[str, Any] | None) -> Iterator[Path]:
