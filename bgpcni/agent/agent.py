@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bgpcni import __version__, extensions, locks
 from bgpcni.agent import commands
@@ -356,6 +356,10 @@ class Running:
                 self.node.failures.worked(call.variables)
         return reply
 
+    def nodes(self) -> list[dict[str, Any]]:
+        """The nodes of the cluster, as far as this one has heard; none without a cluster's store."""
+        return self._cluster.nodes()
+
     def command(self, stdin: bytes) -> Reply:
         return commands.reply(self, stdin)
 
@@ -494,6 +498,9 @@ class Alone:
 
     def lost(self) -> str:
         return ""
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return []
 
     def stop(self) -> None:
         pass

@@ -24,7 +24,7 @@ GROUP = "bgpcni"
 MODE = 0o640
 FOLDER_MODE = 0o710
 """Of run_dir: the group can go through it to the socket, and cannot list it."""
-AT_ONCE = 8
+AT_ONCE = 16
 
 
 class Readers:

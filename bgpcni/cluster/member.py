@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bgpcni import __version__, atomic
 from bgpcni.clock import now
@@ -23,6 +23,7 @@ from bgpcni.cluster import peers
 from bgpcni.cluster.follower import Follower
 from bgpcni.cluster.identity import ByConfiguration, Identity, Source
 from bgpcni.cluster.names import node_name
+from bgpcni.cluster.nodes import described
 from bgpcni.cluster.objects import BGPNode, BGPNodeSpec, BGPPeer, Metadata, Object, parse
 from bgpcni.cluster.objects import Path as ObjectPath
 from bgpcni.cluster.peers import Gateway, Wish
@@ -127,6 +128,14 @@ class Member:
             ),
             "cluster-node": lambda: self._disputed or self._unkept or self._identity.amiss or self._mute,
         }
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Every node of the cluster, as far as this one has heard."""
+        try:
+            heard = self.store.heard()
+        except Trouble:
+            heard = {}
+        return described((kept.object for kept in list(self._follower.items.values())), heard)
 
     def start(self, sessions: Callable[[], int | None]) -> None:
         """`sessions`: how many BGP sessions are established."""

@@ -79,6 +79,7 @@ class OperatorCommand:
 
     `needs_agent`: it works on the running agent. The others work on a node, and so also without an agent.
     `reads`: it changes nothing, so it is also answered on `run_dir/read.sock`. `watches`: it has `--watch`.
+    `on_command_line`: False if there the command of this name has another way to its answer.
     """
 
     name: str
@@ -87,6 +88,7 @@ class OperatorCommand:
     needs_agent: bool = False
     reads: bool = False
     watches: bool = False
+    on_command_line: bool = True
 
     def answer(self, subject: Any, arguments: Mapping[str, Any]) -> tuple[Document, int]:
         """The document and the exit code. `subject`: a Node, or the agent if the command needs one.
@@ -253,6 +255,23 @@ COMMANDS = {
             needs_agent=True,
             reads=True,
         ),
+        OperatorCommand(
+            "unreachable",
+            "Every container that cannot be reached as it should be, the cause, and what to do. The exit code is 1 if"
+            " there is one.",
+            (
+                PAGE[0],
+                PAGE[1],
+                click.Option(
+                    ["--only-failed"], is_flag=True, help="Only the ADDs that failed; nothing is attached there."
+                ),
+            ),
+            reads=True,
+        ),
+        OperatorCommand(
+            "networks", "The networks of this node: bridges, VNIs, VRFs, and how many addresses are used.", reads=True
+        ),
+        OperatorCommand("nodes", "The nodes of the cluster.", needs_agent=True, reads=True, on_command_line=False),
         OperatorCommand("sync", "Try once more whatever is late. The exit code is 1 if something is still late."),
         OperatorCommand(
             "release",

@@ -14,6 +14,8 @@ from bgpcni.looking_glass.entrance import Entrance
 
 LONGEST_TARGET = 2048
 MOST_HEADERS = 64
+LONGEST_HEAD = 16 << 10
+"""Octets of the headers. The server looks at a head that is not complete yet, the guard at one that is."""
 METHODS = ("GET", "HEAD")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
@@ -57,8 +59,9 @@ def refusal(scope: Scope, entrance: Entrance) -> Response | None:
         return _no(405, "this is read only: GET and HEAD are served", Allow=", ".join(METHODS))
     if len(scope["raw_path"]) + len(scope["query_string"]) > LONGEST_TARGET:
         return _no(414, f"the address is longer than {LONGEST_TARGET} octets")
-    if len(scope["headers"]) > MOST_HEADERS:
-        return _no(431, f"more than {MOST_HEADERS} headers")
+    size = sum(len(name) + len(value) for name, value in scope["headers"])
+    if len(scope["headers"]) > MOST_HEADERS or size > LONGEST_HEAD:
+        return _no(431, f"more than {MOST_HEADERS} headers, or {LONGEST_HEAD} octets of them")
     if headers.get("transfer-encoding") or headers.get("content-length", "0") != "0":
         return _no(413, "a request has no body here", Connection="close")
     hosts = headers.getlist("host")

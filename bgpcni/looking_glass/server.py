@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,9 +15,9 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from bgpcni.looking_glass.guard import LONGEST_HEAD
+
 MOST_CONNECTIONS = 200
-LONGEST_HEAD = 16 << 10
-"""Octets of a request's line and headers."""
 REQUEST_SECONDS = 10.0
 """From a connection, or the first octet of a request, until its headers have arrived."""
 STALL_SECONDS = 20.0
@@ -83,11 +84,25 @@ class _Deadline:
             self._timer = None
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's, on a socket that is open already. SIGTERM and SIGINT end it without an error."""
+class Server(uvicorn.Server):
+    """uvicorn's, on sockets that are open already. SIGTERM and SIGINT end it, and so does `end`; none is an error."""
 
-    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
-        super().__init__(config)
+    def __init__(self, app: ASGIApp, tls: ssl.SSLContext | None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Bounded,
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                h11_max_incomplete_event_size=LONGEST_HEAD,
+                timeout_keep_alive=IDLE_SECONDS,
+                timeout_graceful_shutdown=ENDING_SECONDS,
+            )
+        )
         self._tls = tls
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -102,28 +117,11 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._end)
+        if threading.current_thread() is threading.main_thread():
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.end)
         yield
 
-    def _end(self) -> None:
+    def end(self) -> None:
         self.should_exit = True
-
-
-def serve(app: ASGIApp, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    config = uvicorn.Config(
-        app,
-        http=Bounded,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        h11_max_incomplete_event_size=LONGEST_HEAD,
-        timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=ENDING_SECONDS,
-    )
-    _Server(config, tls).run(sockets=[listener])

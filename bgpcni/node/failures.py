@@ -80,6 +80,10 @@ class Failures:
             for key in [key for key in self._last if key[1:] == attached]:
                 del self._last[key]
 
+    def all(self) -> list[Failure]:
+        with self._lock:
+            return list(self._last.values())
+
     def about(self, what: str) -> list[Failure]:
         """The failures that the operator's argument names, the newest last."""
         with self._lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterator
+from typing import Literal
 
 from bgpcni.bgp import host_prefix
 from bgpcni.cni.result import Route
@@ -286,12 +287,19 @@ def _plain(attachment: Attachment) -> list[str]:
 
 def vanished(netlink: Netlink, attachment: Attachment) -> bool:
     """Whether the attachment's root-side link is gone from this node. If it has none: whether its interface is gone."""
+    return link_state(netlink, attachment) == "gone"
+
+
+def link_state(netlink: Netlink, attachment: Attachment) -> Literal["up", "down", "gone"]:
+    """The root-side link's state, or that of the interface inside, if there is no other; `down`: somebody set it so."""
     if attachment.host_index is None:
-        return not _is_inside(netlink, attachment)
+        return "up" if _is_inside(netlink, attachment) else "gone"
     link = links.find(netlink, index=attachment.host_index)
     if link is None or link.name != attachment.host_veth:
-        return True
-    return not attachment.chained and not links.is_ours(link, attachment.key.digest)
+        return "gone"
+    if not attachment.chained and not links.is_ours(link, attachment.key.digest):
+        return "gone"
+    return "up" if link.up else "down"
 
 
 def present(netlink: Netlink, attachment: Attachment) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from bgpcni.ip import ip_interface
-from bgpcni.kernel import addresses, firewall, links, sysctl
+from bgpcni.kernel import addresses, firewall, links, sysctl, vxlan
 from bgpcni.kernel.netlink import Netlink
 from bgpcni.model import Attachment, NodeFacts
 from bgpcni.node import interface
@@ -34,6 +35,8 @@ class _Kind:
     routed: bool
     forwarded: bool
     vrf: str | None
+    tunnel: str | None
+    """The VXLAN that this node made for its VNI."""
 
 
 class Reachability:
@@ -61,8 +64,17 @@ class Reachability:
             self._known[kind] = list(dict.fromkeys(self._look(kind, attachment)))
         return self._known[kind]
 
+    def tunnel(self, name: str) -> Literal["up", "down", "missing"]:
+        """The state of a VXLAN that this node made."""
+        link = links.find(self._netlink, name=name)
+        if link is None or not vxlan.is_ours(link):
+            return "missing"
+        return "up" if link.up else "down"
+
     def _look(self, kind: _Kind, attachment: Attachment) -> Iterator[Problem]:
         there = True
+        if kind.tunnel and (state := self.tunnel(kind.tunnel)) != "up":
+            yield f"vxlan-{state}", f"{kind.tunnel} is {state}"
         for name in dict.fromkeys(filter(None, (kind.bridge, kind.holder))):
             link = links.find(self._netlink, name=name)
             what = f"bridge {name}" if name == kind.bridge else f"gateway interface {name}"
@@ -141,4 +153,7 @@ def _kind(attachment: Attachment) -> _Kind:
         routed=routed,
         forwarded=routed or held,
         vrf=attachment.bgp.vrf if attachment.bgp.table is not None else None,
+        tunnel=vxlan.name_of(attachment.bgp.vni)
+        if attachment.bgp.forwarder == "agent" and attachment.bgp.vni
+        else None,
     )

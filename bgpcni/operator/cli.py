@@ -207,7 +207,7 @@ def ipam() -> None:
 
 
 _GROUPS = {"ipam": ipam}
-for _row in COMMANDS.values():
+for _row in filter(lambda row: row.on_command_line, COMMANDS.values()):
     _parser = _streaming(_row) if _row.name == "events" else _asking(_row)
     _GROUPS.get(_row.name.partition(" ")[0], main).add_command(_parser, _row.name.rpartition(" ")[2])
 
@@ -555,6 +555,60 @@ def speaker(run_dir: Path, kind: str, name: str | None, log_json: bool) -> None:
     except CniError as error:
         click.echo(f"bgpcni speaker: {error.msg}", err=True)
         sys.exit(1)
+
+
+@main.command("looking-glass")
+@click.option("--listen", default="127.0.0.1:8179", show_default=True, metavar="ADDRESS:PORT|unix:PATH",
+              help="Where to serve the pages.")  # fmt: skip
+@click.option("--socket", "socket_path", type=click.Path(path_type=Path), default=None, metavar="PATH",
+              help=f"The agent's socket. Default: $BGPCNI_SOCKET, or {paths.READ_SOCKET} in run_dir.")  # fmt: skip
+@click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Serve only who sends the word in this file, as `Authorization: Bearer WORD`.")  # fmt: skip
+@click.option(
+    "--certificate", type=click.Path(path_type=Path), metavar="FILE", help="Serve by TLS, with this certificate."
+)
+@click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="The key of the certificate.")
+@click.option("--client-ca", type=click.Path(path_type=Path), metavar="FILE",
+              help="Serve only who has a certificate of these authorities.")  # fmt: skip
+@click.option("--host", "hosts", multiple=True, metavar="NAME",
+              help="A host name by which clients call it. May be given several times.")  # fmt: skip
+@click.option("--log-json", is_flag=True, help="Log JSON objects, one for each line.")
+def looking_glass(
+    listen: str,
+    socket_path: Path | None,
+    token_file: Path | None,
+    certificate: Path | None,
+    key: Path | None,
+    client_ca: Path | None,
+    hosts: tuple[str, ...],
+    log_json: bool,
+) -> None:
+    """Serve web pages about this node, read only.
+
+    It asks the agent and needs no root. Other hosts can only be served by TLS, and with a token or client certificates.
+    """
+    try:
+        from bgpcni.looking_glass import run
+    except ImportError as error:
+        click.echo(f"bgpcni: not installed ({error}): pip install 'bgpcni[looking-glass]'", err=True)
+        sys.exit(1)
+    from bgpcni.agent.logs import configure
+
+    configure(as_json=log_json)
+    try:
+        run.run(
+            _questions(socket_path), listen,
+            token=token_file, certificate=certificate, key=key, client_ca=client_ca, names=hosts,
+        )  # fmt: skip
+    except CniError as error:
+        click.echo(f"bgpcni looking-glass: {error.msg}", err=True)
+        sys.exit(1)
+
+
+def _questions(given: Path | None) -> Path:
+    """The socket for programs that only ask."""
+    named = given or os.environ.get("BGPCNI_SOCKET")
+    return Path(named) if named else Path(os.environ.get("BGPCNI_RUN_DIR") or _folders()[0], paths.READ_SOCKET)
 
 
 def _places(command: F) -> F:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from bgpcni import clock, extensions
+from bgpcni import extensions
+from bgpcni.cluster.nodes import described
 from bgpcni.cluster.objects import (
     BGPNode,
     IPBlock,
@@ -247,26 +248,7 @@ def deleted_text(document: Document) -> str:
 def nodes(store: Store) -> Answer:
     """Every node: since when it is in the cluster, when its agent was heard last, its labels and blocks, and how many
     sessions it said were up."""
-    heard = store.heard()
-    items = [kept.object for _, kept in sorted(store.list().items.items())]
-    blocks: dict[str, list[str]] = {}
-    for item in items:
-        if isinstance(item, IPBlock):
-            blocks.setdefault(item.spec.node, []).append(item.spec.cidr)
-    found = []
-    for item in items:
-        if isinstance(item, BGPNode):
-            name, status = item.metadata.name, item.status or {}
-            found.append(
-                {
-                    "name": name,
-                    "since": status.get("since"),
-                    "lastSeen": clock.text(heard[name]) if name in heard else None,
-                    "labels": item.metadata.labels,
-                    "blocks": blocks.get(name, []),
-                    "sessions": status.get("sessions"),
-                }
-            )
+    found = described((kept.object for kept in store.list().items.values()), store.heard())
     return {"schema": 1, "nodes": found}, 0
 
 

@@ -10,12 +10,14 @@ from bgpcni.commands.answers.explanation import explain
 from bgpcni.commands.answers.happened import events
 from bgpcni.commands.answers.health import status
 from bgpcni.commands.answers.interfaces import attachments
+from bgpcni.commands.answers.networks import networks, nodes
 from bgpcni.commands.answers.orders import drain, log_level, maintenance, release, reload, restart_speaker, stacks, sync
 from bgpcni.commands.answers.routing import routes
 from bgpcni.commands.answers.sessions import peers, reset_peer
+from bgpcni.commands.answers.unreachable import unreachable
 
 __all__ = [
     "GONE", "Resident", "attachments", "drain", "events", "explain", "failure", "ipam_check", "ipam_release",
-    "ipam_show", "log_level", "maintenance", "peers", "release", "reload", "reset_peer", "restart_speaker", "routes",
-    "stacks", "state_of", "status", "sync",
+    "ipam_show", "log_level", "maintenance", "networks", "nodes", "peers", "release", "reload", "reset_peer",
+    "restart_speaker", "routes", "stacks", "state_of", "status", "sync", "unreachable",
 ]  # fmt: skip

@@ -18,6 +18,10 @@ class Resident(Protocol):
 
     node: Node
 
+    def nodes(self) -> list[Document]:
+        """The nodes of the cluster, as far as this one has heard."""
+        ...
+
     def reload(self) -> None:
         """Read agent.toml again. Raises CniError, and then nothing has changed."""
 

@@ -74,7 +74,7 @@ def _problems(node: Node) -> Iterator[Document]:
         for reason, count in node.dataplane.refused().items():
             if _REACHED.search(reason):
                 yield {"code": "maximum-prefix", "text": f"{count} routes are left out: {reason}"}
-    begun = leaving = orphans = 0
+    begun = leaving = orphans = down = 0
     handed: Counter[str] = Counter()
     present = []
     for stored in node.store.all():
@@ -84,9 +84,10 @@ def _problems(node: Node) -> Iterator[Document]:
             leaving += 1
         elif stored.state is State.ADDING:
             begun += 1
-        elif interface.vanished(node.netlink, stored.attachment):
+        elif (link := interface.link_state(node.netlink, stored.attachment)) == "gone":
             orphans += 1
         else:
+            down += link == "down"
             present.append(stored.attachment)
             if node.resident and (reason := waits_for(node, stored.attachment)):
                 handed[reason] += 1
@@ -102,6 +103,8 @@ def _problems(node: Node) -> Iterator[Document]:
     yield from _uncarried(present)
     if orphans:
         yield {"code": "orphans", "text": f"{orphans} attachments lost their link without a DEL"}
+    if down:
+        yield {"code": "link-down", "text": f"the links of {down} attachments are down: somebody set them so"}
     if leaving:
         yield {
             "code": "leaving",

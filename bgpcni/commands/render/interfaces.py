@@ -1,4 +1,4 @@
-"""The text of `attachments`."""
+"""The text of `attachments` and `networks`."""
 
 from __future__ import annotations
 
@@ -17,3 +17,17 @@ def attachments(document: Document) -> str:
             for a in document["attachments"]
         ],
     )  # fmt: skip
+
+
+def networks(document: Document) -> str:
+    """The networks with their use, then the devices that they stand on."""
+    text = table(
+        ("NETWORK", "FAMILY", "BRIDGE", "VNI", "VRF", "EXPORTERS", "INTERFACES", "ADDRESSES"),
+        [
+            (n["network"], n["family"], ",".join(n["bridges"]), n["vni"], n["vrf"], ",".join(n["exporters"]),
+             sum(n["attachments"].values()),
+             ", ".join(f"{each['used']} of {each['size']} in {each['subnet']}" for each in n["subnets"]))
+            for n in document["networks"]
+        ],
+    )  # fmt: skip
+    return text + "".join(f"{each['kind']} {each['name']} is {each['state']}\n" for each in document["devices"])
