@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import trustme
 
 from integration.lab import Daemon, Lab, Namespace, NotHere
 from integration.lab.namespace import Argument
+
+T = TypeVar("T")
 
 
 class Tls:
@@ -100,14 +103,16 @@ class Member(Daemon):
         self.ctl("compact", str(status["Status"]["header"]["revision"]))
 
 
+def at_once(items: Sequence[T], do: Callable[[T], object]) -> None:
+    """Do it with all of them at once: a member of etcd answers once another one is there. Raises what fails."""
+    with ThreadPoolExecutor(len(items)) as threads:
+        list(threads.map(do, items))
+
+
 def three(lab: Lab, namespace: Namespace, tls: Tls | None = None) -> tuple[Member, Member, Member]:
     """Three members of one cluster on the loopback addresses of a namespace, started."""
     peers = {f"m{number}": f"127.0.0.{number}" for number in (1, 2, 3)}
     found = tuple(Member(lab, namespace, name, peers, tls) for name in peers)
-    starting = [threading.Thread(target=member.start) for member in found]  # each waits for another one
-    for thread in starting:
-        thread.start()
-    for thread in starting:
-        thread.join()
+    at_once(found, Member.start)
     first, second, third = found
     return first, second, third

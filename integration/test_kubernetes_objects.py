@@ -160,3 +160,24 @@ def test_the_role_of_deploy_is_enough(lab: Lab, cluster: Cluster, node: Node) ->
     until(lambda: agent.spec().get("epoch"), "the BGPNode")
     until(lambda: cluster.kubectl("get", "lease", f"bgpcni-node-{agent.name}", "-o", "name"), "its sign of life")
     assert not {"cluster-store", "cluster-node", "kubernetes"} & agent.problems().keys()
+
+
+def test_a_password_that_is_a_secret(lab: Lab, cluster: Cluster, node: Node, frr: Frr) -> None:
+    """Without the Secret there is no session, and `status` says which is missing; with it the session comes up, and it
+    outlives a server that is away."""
+    agent = Agent(node, cluster, cluster.node())
+    agent.start()
+    frr.configure(f"router bgp {frr.asn}", f"neighbor {node.address} password word")
+    peer = document("BGPPeer", "tor", {"address": node.peer, "asn": frr.asn, "passwordSecret": "tor"})
+    cluster.kubectl("apply", "-f", "-", stdin=peer)
+    until(lambda: 'secrets "tor" not found' in agent.problems().get("cluster-peers", ""), "what is missing")
+    assert not frr.established(node.address)
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tor"}, "data": {"password": "d29yZA=="}}
+    cluster.kubectl("apply", "-f", "-", stdin=secret)
+    frr.wait_established(node.address)
+    assert "cluster-peers" not in agent.problems()
+    cluster.line.refused = True
+    cluster.cut()
+    node.restart_agent()
+    until(lambda: "cluster-store" in agent.problems(), "status naming the store")
+    assert frr.established(node.address)

@@ -23,7 +23,7 @@ CALLS = int(os.environ.get("BGPCNI_STORM_CALLS", "240"))
 def test_no_address_is_given_twice_and_no_outage_stops_a_node(lab: Lab, seed: int) -> None:
     """No address is ever two living containers'; no ADD fails while a block has room; at the end blocks, leases, routes
     and containers agree, and nothing of a dead node is left."""
-    run = Run(lab, seed, NODES, CALLS, faults=max(4, CALLS // 60))
+    run = Run(lab, seed, NODES, CALLS, faults=max(6, CALLS // 100))
     found = run.run()
     failed = sum(call.error is not None for call in run.answered)
     print(f"{len(run.answered)} calls in {run.seconds:.1f} s, {failed} failed; {[one.kind for one in run.plan.faults]}")

@@ -22,18 +22,25 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """`steps`: for each node the slots whose container is made or ended, in order."""
+class Burst:
+    """The slots whose container is made or ended, one right after the other, and how long the node is quiet then."""
 
-    steps: Sequence[Sequence[int]]
+    slots: Sequence[int]
+    quiet: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`bursts`: what each node does, in order."""
+
+    bursts: Sequence[Sequence[Burst]]
     faults: Sequence[Fault]
 
 
 def plan(seed: int, nodes: int, calls: int, slots: int, faults: int, longest: float) -> Plan:
     """So many calls over all nodes, and faults spread over them; at most a third of the nodes die."""
     chance = Random(seed)
-    each = calls // nodes
-    steps = [_steps(chance, each, slots) for _ in range(nodes)]
+    bursts = [_bursts(chance, calls // nodes, slots, longest / 2) for _ in range(nodes)]
     drawn = []
     deaths = nodes // 3
     for number in range(faults):
@@ -42,13 +49,14 @@ def plan(seed: int, nodes: int, calls: int, slots: int, faults: int, longest: fl
             kind, deaths = ("death", deaths - 1) if deaths else ("leader", 0)
         after = (number + 1) * calls // (faults + 1)
         drawn.append(Fault(kind, chance.randrange(1000), after, chance.uniform(1.0, longest)))
-    return Plan(steps, drawn)
+    return Plan(bursts, drawn)
 
 
-def _steps(chance: Random, count: int, slots: int) -> list[int]:
-    """Bursts: a run of neighbouring slots, then another one."""
-    found: list[int] = []
-    while len(found) < count:
-        first, length = chance.randrange(slots), chance.randint(1, slots)
-        found += [(first + at) % slots for at in range(length)]
-    return found[:count]
+def _bursts(chance: Random, count: int, slots: int, quiet: float) -> list[Burst]:
+    """So many calls, in runs of neighbouring slots."""
+    found: list[Burst] = []
+    while count > 0:
+        first, length = chance.randrange(slots), min(count, chance.randint(1, slots))
+        found.append(Burst([(first + at) % slots for at in range(length)], chance.uniform(0.0, quiet)))
+        count -= length
+    return found

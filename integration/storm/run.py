@@ -76,14 +76,16 @@ class Run:
         """One node's calls, in their order."""
         host = self.site.hosts[at]
         up: set[int] = set()
-        for slot in self.plan.steps[at]:
-            with host.busy:
-                if host.dead:
-                    return
-                command = "DEL" if slot in up else "ADD"
-                call = self._call(host, command, f"{host.name}-{slot}", self._spaces[host.name][slot])
-            if call.error is None:
-                (up.discard if command == "DEL" else up.add)(slot)
+        for burst in self.plan.bursts[at]:
+            for slot in burst.slots:
+                with host.busy:
+                    if host.dead:
+                        return
+                    command = "DEL" if slot in up else "ADD"
+                    call = self._call(host, command, f"{host.name}-{slot}", self._spaces[host.name][slot])
+                if call.error is None:
+                    (up.discard if command == "DEL" else up.add)(slot)
+            time.sleep(burst.quiet)
 
     def _call(self, host: Host, command: str, container: str, space: Namespace) -> Call:
         begin = time.monotonic()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from integration.etcd import Member
+from integration.etcd import Member, at_once
 from integration.lab import Frr, Lab, Node, link, until
 from integration.lab.namespace import send_signal
 from integration.lab.node import BGPCNI
@@ -44,11 +44,7 @@ class Site:
         self.frr: Frr = lab.frr()
         peers = {f"m{number}": f"198.18.{200 + number}.1" for number in (1, 2, 3)}
         self.members = [self._member(name, peers) for name in peers]
-        starting = [threading.Thread(target=member.start) for member in self.members]  # each waits for another one
-        for thread in starting:
-            thread.start()
-        for thread in starting:
-            thread.join()
+        at_once(self.members, Member.start)
         self.hosts = [
             Host(number + 1, lab.node(self.frr, families=("ipv4-unicast",), reflect=True)) for number in range(nodes)
         ]
@@ -63,11 +59,7 @@ class Site:
         """The agents, the peer of all, the pool."""
         for host in self.hosts:
             self.configure(host)
-        starting = [threading.Thread(target=host.node.start_agent) for host in self.hosts]
-        for thread in starting:
-            thread.start()
-        for thread in starting:
-            thread.join()
+        at_once(self.hosts, lambda host: host.node.start_agent())
         self.apply(_document("IPPool", "storm", cidrs=[POOL], blockSize={"ipv4": self.block_size}))
         self.peer()
         until(lambda: all(self.frr.established(host.node.address) for host in self.hosts), "all sessions", 120)
@@ -131,7 +123,7 @@ class Site:
         pool = ip_network(POOL)
         living = [host for host in self.hosts if not host.dead]
         items = [item["spec"] for item in self.run("get", "ipblocks")["objects"]]
-        table = self.frr.json("show bgp ipv4 unicast json").get("routes", {})
+        table = self.frr.json("show bgp ipv4 unicast").get("routes", {})
         routes = {
             str(ip_network(prefix)[0]): frozenset(
                 hop["ip"] for path in paths for hop in path.get("nexthops", ()) if hop.get("used")
