@@ -254,7 +254,7 @@ def _plugin_faults(
 def _refuse(request: Request, agent: AgentConfig) -> None:
     """Raises the error that an ADD would get, as far as the files alone say."""
     here = agent.bgp or BgpTable(asn=64512, router_id="192.0.2.1", local_address="192.0.2.1")
-    node = NodeFacts(run_dir=agent.run_dir, data_dir=agent.data_dir, has_bgp=True, asn=here.asn,
+    node = NodeFacts(run_dir=agent.run_dir, data_dir=agent.data_dir, has_bgp=True, asn=here.asn or 64512,
                      router_id=here.router_id, local_address=here.local_address)  # fmt: skip
     plan.refuse_unsupported(request.settings)
     agent.policy.refuse_names("bridges", [request.settings.bridge], agent.policy.bridges, "bridge")

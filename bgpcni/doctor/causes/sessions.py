@@ -135,7 +135,7 @@ def ttl(seen: Snapshot) -> Judgement:
         elif one.multihop == 1:
             text = f"{address} is behind {way.gateway}, and multihop 1 lets packets reach the next hop only"
             yield error(text, what=f"raise multihop of {address} to the number of hops")
-        elif one.asn != table.asn:
+        elif table.asn is not None and one.asn != table.asn:
             text = f"{address} is external (AS {one.asn}) and behind {way.gateway}: it must not send with TTL 1"
             yield warning(text, what="on the peer: configure this neighbour as multihop (ebgp-multihop, or the like)")
 
