@@ -15,7 +15,7 @@ from integration.lab import Lab, until
 from integration.lab.node import BGPCNI
 from integration.seen import add, announced, delete, dual, ready
 
-HOSTILE = "<img/src=x/onerror=document.title='cut'>"
+HOSTILE = "<script>document.title</script>'\"><b>bold"
 RTL = "\u202egnorw"
 USER = 64998
 """The number of the user bgpcni, whom only this node knows."""
@@ -31,7 +31,7 @@ class Site:
         self.blue = dual(self.node, "blue", bridge="br-blue", bgp={"family": "evpn", "vni": 5001})
         announced(self.frr, self.node, self.attach("web"))
         self.attach("mail", self.blue)
-        self.frr.configure("ip route 203.0.113.0/24 blackhole", daemon="zebra")
+        self.frr.namespace.ip("addr", "add", "203.0.113.1/24", "dev", "lo")
         networks = ("network 203.0.113.0/24", "network 198.18.1.0/24")
         self.frr.configure(f"router bgp {self.frr.asn}", "address-family ipv4 unicast", *networks)
         self.glass = LookingGlass(lab, self.node)
@@ -127,9 +127,9 @@ def test_by_keyboard_alone(site: Site) -> None:
         if seen[-1] == "search":
             break
     assert {"Attachments", "Routes", "Received", "Peers", "Map", "Events", "search"} <= set(seen)
-    site.browser.keys("10.1.2.2", Keys.ENTER)
+    site.browser.keys("tenant-a 10.1.2.2", Keys.ENTER)
     site.browser.shows("shop/web", gone="shop/mail")
-    assert site.browser.path() == "/attachments?search=10.1.2.2"
+    assert site.browser.path() == "/attachments?search=tenant-a+10.1.2.2"
 
 
 def test_a_screen_reader_finds_its_way(site: Site) -> None:
@@ -161,11 +161,10 @@ def test_names_that_mean_ill_are_text(site: Site) -> None:
     answer = node.cni("ADD", "ill-id", space, conf, args=args)
     assert answer.ok, answer.document
     try:
-        for path in ("/attachments", "/attachments/ill-id", "/routes", "/events", "/attachments?search=" + HOSTILE[:4]):
+        for path in ("/attachments", "/attachments/ill-id", "/routes", "/events", "/attachments?search=" + HOSTILE[:7]):
             site.browser.open(path)
             site.browser.shows(f"shop/{HOSTILE}\\u202egnorw")
-            assert "cut" not in site.browser.title().split(" · ")[1:]
-            assert site.browser.run("return document.querySelectorAll('main img').length") == 0
+            assert site.browser.run("return document.querySelectorAll('main b, main script').length") == 0
         assert site.browser.log() == []
     finally:
         delete(node, "ill-id", space, conf)
@@ -190,7 +189,7 @@ def test_the_agent_goes_and_comes_back(site: Site) -> None:
     site.browser.open("/attachments")
     site.node.kill_agent()
     site.browser.shows("This cannot be shown", "no agent answers")
-    assert site.glass.get("/api/v1/status").code == 503
+    until(lambda: site.glass.get("/api/v1/status").code == 503, "what was kept is forgotten")
     site.node.start_agent()
     site.browser.shows("shop/web")
     until(lambda: site.node.operator("status").code == 0, "all well")
@@ -209,7 +208,7 @@ def test_it_needs_no_root(lab: Lab) -> None:
     until(path.exists, "read.sock")
     found = path.stat()
     assert (found.st_mode & 0o777, found.st_uid, found.st_gid) == (0o640, USER, USER)
-    assert node.run_dir.stat().st_mode & 0o777 == 0o710
+    until(lambda: node.run_dir.stat().st_mode & 0o777 == 0o710, "the way to it")
     LookingGlass(lab, node, user=f"{USER}:{USER}").start()
     become = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     stranger = node.namespace.run(*become, BGPCNI, "status", "--socket", path, check=False)
