@@ -296,3 +296,23 @@ def test_an_annotation_of_the_node_asks_for_maintenance(
     cluster.line.refused = False
     cluster.kubectl("annotate", "node", member.name, "bgpcni.dev/maintenance-")
     until(lambda: heard() == [(100, [])], "the route as before")
+
+
+def test_what_happens_is_an_event_of_the_pod_and_of_the_node(
+    member: Member, cluster: Cluster, node: Node, frr: Frr, lab: Lab
+) -> None:
+    """`kubectl get events` shows when a pod's route is announced, and when a session of the node ends."""
+    member.start()
+    until(lambda: _ready(cluster, member.name), "a Node that is ready")
+    conf = member.rendered()["plugins"][0] | {"name": "pods", "cniVersion": "1.0.0"}
+    args = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_UID=1-2;IgnoreUnknown=1"
+    answer = node.cni("ADD", "c1", lab.container(), conf, args=args)
+    assert answer.ok, answer
+
+    def events(kind: str, reason: str) -> list[str]:
+        found = json.loads(cluster.kubectl("get", "events", "-n", "default", "-o", "json"))["items"]
+        return [each["message"] for each in found if (each["involvedObject"]["kind"], each["reason"]) == (kind, reason)]
+
+    until(lambda: any(answer.ips[0] in text for text in events("Pod", "RouteAnnounced")), "an Event of the pod")
+    frr.configure(f"router bgp {frr.asn}", f"neighbor {node.address} shutdown")
+    until(lambda: events("Node", "SessionDown"), "an Event of the Node")

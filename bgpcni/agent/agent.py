@@ -539,7 +539,8 @@ def _duties(cluster: Alone | Member, node: Node, standing: Standing) -> Alone | 
         return Alone()
     from bgpcni.cluster.duties import Duties
 
-    return Duties(own, lambda: node.agent.cluster or ClusterTable(store="kubernetes"), standing, node.boot_id)
+    table = lambda: node.agent.cluster or ClusterTable(store="kubernetes")  # noqa: E731
+    return Duties(own, table, standing, node.boot_id, events=node.events)
 
 
 def _cluster(config: AgentConfig, measured: Callable[[ClusterStore], ClusterStore]) -> Alone | Member:

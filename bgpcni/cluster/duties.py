@@ -20,8 +20,10 @@ from bgpcni.cluster import network
 from bgpcni.cluster.kubernetes import NODES, STRATEGIC, Object, Trouble
 from bgpcni.cluster.own_node import OwnNode
 from bgpcni.cluster.pause import Pause
+from bgpcni.cluster.reporter import Reporter
 from bgpcni.config.agent import ClusterTable, KubernetesTable
 from bgpcni.errors import CniError
+from bgpcni.events import Events
 
 log = logging.getLogger(__name__)
 CONDITION = "NetworkUnavailable"
@@ -68,8 +70,10 @@ class Duties:
         standing: Standing,
         boot_id: str,
         clock: Callable[[], float] = time.monotonic,
+        events: Events | None = None,
     ) -> None:
-        """`table`: `[cluster]` as it is now."""
+        """`table`: `[cluster]` as it is now. `events`: what Kubernetes is told of."""
+        self._reporter = Reporter(own.api, events or Events(0), own.name)
         self._clock, self.name, self._own = clock, own.name, own
         self._table, self._standing, self._boot_id = table, standing, boot_id
         self._api, self._mirror = own.api, own.mirror
@@ -95,7 +99,7 @@ class Duties:
             log.error("a network configuration of an earlier boot may be in place: %s", error.msg)
 
     def start(self) -> None:
-        for name, run in (("own-node", self._own.run), ("duties", self._run)):
+        for name, run in (("own-node", self._own.run), ("duties", self._run), ("reporter", self._reporter.run)):
             threading.Thread(target=run, name=name, daemon=True).start()
 
     def stop(self) -> None:
