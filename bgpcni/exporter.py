@@ -145,11 +145,13 @@ class SessionDown(NamedTuple):
     """The session with a peer ended, or the speaker did. What the peer told stays for a while, or goes at once.
 
     `graceful`: it may be used until `EndOfRib` or the restart time: the peer negotiated graceful restart for the
-    family and its session ended without a NOTIFICATION, or it was our speaker that went away.
+    family and its session ended without a NOTIFICATION, or it was our speaker that went away. `long_lived`: the
+    families whose routes may be used after that as a last resort, and for how many seconds (RFC 9494).
     """
 
     peer: str
     graceful: bool
+    long_lived: tuple[tuple[Family, int], ...] = ()
 
 
 Event = Learned | Gone | EndOfRib | SessionDown

@@ -431,10 +431,10 @@ class NodeFacts:
     """What exporters and `derive` know of this node: `[bgp]` of agent.toml, with every default filled in.
 
     `next_hop`/`next_hop6` are None if the node has no usable address of that family. `hold_time`,
-    `graceful_restart`: seconds. `maximum_prefix`: how many routes one peer may announce, None: any number. `speakers`:
-    the exporters of agent.toml that have neighbours of `[[bgp.neighbors]]`. `maintenance`: peers are to prefer other
-    paths. An exporter is given `local_address` and
-    `neighbors` as they are for its own sessions.
+    `graceful_restart`: seconds. `long_lived_graceful_restart`: for how many seconds more peers may keep our routes as a
+    last resort (RFC 9494), 0: not at all. `maximum_prefix`: how many routes one peer may announce, None: any number.
+    `speakers`: the exporters of agent.toml that have neighbours of `[[bgp.neighbors]]`. `maintenance`: peers are to
+    prefer other paths. An exporter is given `local_address` and `neighbors` as they are for its own sessions.
     """
 
     run_dir: str
@@ -446,6 +446,7 @@ class NodeFacts:
     next_hop6: str | None = None
     hold_time: int = 90
     graceful_restart: int = 120
+    long_lived_graceful_restart: int = 0
     neighbors: Sequence[Neighbor] = field(default=())
     has_bgp: bool = False
     maximum_prefix: int | None = None

@@ -39,7 +39,8 @@ FAMILY = """
 
 
 class GoBGP(Daemon):
-    """One daemon. `address`: the source of its session; `peer` and its AS: the one neighbour.
+    """One daemon. `address`: the source of its session; `peer` and its AS: the one neighbour. `extra`: the end of its
+    configuration. `port`: where it listens, -1 for nowhere.
 
     Its session comes up some time after `start`, see `Frr.wait_established`.
     """
@@ -53,14 +54,16 @@ class GoBGP(Daemon):
         asn: int,
         *,
         families: Sequence[str] = ALL_FAMILIES,
+        extra: str = "",
+        port: int = -1,
     ) -> None:
         if shutil.which("gobgpd") is None:
             raise NotHere("not installed: gobgpd")
         super().__init__(namespace, lab.folder / f"gobgp-{address}")
         self.socket, self._config = self.folder / "api.sock", self.folder / "gobgpd.toml"
         self.target = f"unix://{self.socket}"
-        text = CONFIG.format(asn=asn, address=address, peer=peer, peer_asn=asn, port=-1, passive="false")
-        text += "".join(FAMILY.format(name=NAMES.get(name, name)) for name in families)
+        text = CONFIG.format(asn=asn, address=address, peer=peer, peer_asn=asn, port=port, passive="false")
+        text += "".join(FAMILY.format(name=NAMES.get(name, name)) for name in families) + extra
         self._config.write_text(text)
         lab.adopt(self)
 

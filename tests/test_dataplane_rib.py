@@ -226,6 +226,32 @@ def test_unicast_goes_with_its_session_and_evpn_after_the_restart_time() -> None
     assert vtep(made) is None
 
 
+def test_a_long_lived_route_is_the_last_resort() -> None:
+    """After the restart time any other route wins, and it is marked (RFC 9494); told again it is as before. At the end
+    of its own time it goes. A route that forbids it goes at the end of the restart time."""
+    one = host("192.0.2.9", peer="192.0.2.253")
+    made = rib(one)
+    down = SessionDown("192.0.2.253", graceful=True, long_lived=((EVPN, 600),))
+    made.hear("e", down, 10.0)
+    made.hear("e", down, 20.0)  # again, before anything was told
+    assert made.expire(130.0) == 730.0
+    marked = made.routes[RouteId("e", one.peer, one.nlri)]
+    assert marked.attributes.communities == ("65535:6",)
+    assert vtep(made) == "192.0.2.9"
+    made.hear("e", host("192.0.2.99", peer="192.0.2.254"), 140.0)
+    assert vtep(made) == "192.0.2.99"
+    made.hear("e", one, 150.0)
+    assert vtep(made) == "192.0.2.9"
+    assert made.expire(730.0) is None
+    assert RouteId("e", one.peer, one.nlri) in made.routes
+
+    forbidden = one._replace(attributes=one.attributes._replace(communities=("65535:7",)))
+    made = rib(forbidden)
+    made.hear("e", down, 10.0)
+    made.expire(130.0)
+    assert not made.routes
+
+
 def test_two_peers_tell_of_one_route() -> None:
     """What one reflector withdraws, the other may still say."""
     one, two = host("192.0.2.9", peer="192.0.2.253"), host("192.0.2.9", peer="192.0.2.254")

@@ -315,3 +315,19 @@ def test_a_peer_has_everything_once_it_has_acknowledged_the_end():
     assert made.lacking(A.address, 5) == "192.0.2.1 has not acknowledged every route"
     session.acked = 5
     assert made.lacking(A.address, 5) == ""
+
+
+def test_a_peer_that_knows_rfc_9494_holds_addresses_for_longer():
+    """After the restart time for the stale time, in the families that it said; one that was never seen may know."""
+    for known, longer in ((None, 600), (frozenset({V4}), 600), (frozenset(), 0)):
+        made = Advertised((A,), 120, now=0.0, long_lived=600)
+        made.connected()
+        made.primed = True
+        session = up(made)
+        session.long_lived = known
+        made.announced(ROUTE, 1)
+        made.sent(session, 1)
+        made.down(session, "", 0.0, 1)
+        made.withdrawn(ROUTE, 2)
+        assert made.outcome(ROUTE, SILENCE + longer - 1).reach is Reach.WANTED
+        assert made.outcome(ROUTE, SILENCE + longer + 1).reach is Reach.ACKED

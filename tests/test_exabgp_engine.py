@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from bgpcni.testing.patience import SECONDS, until
 from bgpcni_exabgp import protocol
-from bgpcni_exabgp.engine import check, watch
+from bgpcni_exabgp.engine import check, longlived, watch
 from bgpcni_exabgp.engine.claims import Claims
 from bgpcni_exabgp.engine.command import Engine
 from bgpcni_exabgp.engine.rib import GroupingRIB, RawAttributes, RawNLRI
@@ -347,3 +347,31 @@ def test_end_of_rib_counts_once_it_is_acknowledged(session: Session) -> None:
 
     until(acknowledged)
     assert session.watch.ended == {"ipv4/unicast"}
+
+
+def test_the_capability_of_rfc_9494_is_read_as_it_is_written():
+    """AFI, SAFI, flags and 24 bits of seconds for each family. A malformed one counts as none."""
+    families = [(AFI.ipv4, SAFI.unicast), (AFI.l2vpn, SAFI.evpn)]
+    (octets,) = longlived.LongLived(families, 70000).extract()
+    assert octets.hex() == "00010180011170" + "00194680011170"
+    read = lambda data: longlived.received({longlived.CODE: SimpleNamespace(data=data)})  # noqa: E731
+    assert read(octets) == {"ipv4/unicast": 70000, "l2vpn/evpn": 70000}
+    assert read(octets[:-1]) == {}
+    assert read(b"") == longlived.received({}) == {}
+
+
+def test_our_open_has_that_capability_only_with_graceful_restart():
+    """And only if the configuration has a stale time."""
+    graceful = Capability.CODE.GRACEFUL_RESTART
+
+    def made(description: str, *codes: int) -> dict[int, object]:
+        neighbor = Neighbor("192.0.2.1")
+        neighbor["description"] = description
+        neighbor.families = lambda: [FAMILY]
+        return longlived.offering(lambda capabilities, neighbor: dict.fromkeys(codes, ""))({}, neighbor)
+
+    assert longlived.CODE in made("long-lived graceful restart 600", graceful)
+    assert longlived.CODE in made('"long-lived graceful restart 600"', graceful)
+    assert longlived.CODE not in made("long-lived graceful restart 600")
+    assert longlived.CODE not in made("", graceful)
+    assert longlived.CODE not in made("an operator's words 7", graceful)

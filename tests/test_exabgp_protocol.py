@@ -40,7 +40,7 @@ VALUES = {
     "bool": st.booleans(),
     "bytes": st.binary(max_size=40),
     "tuple[str, ...]": listed(ANY),
-    "tuple[str, ...] | None": st.none() | listed(ANY),
+    "dict[str, int]": st.dictionaries(ANY, st.integers(), max_size=3),
     "dict[str, tuple[str, ...]]": st.dictionaries(ANY, listed(ANY), max_size=3),
 }
 

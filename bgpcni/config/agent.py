@@ -151,6 +151,7 @@ class BgpTable(Table):
     next_hop6: IpText | None = None
     hold_time: HoldTime = 90
     graceful_restart: Annotated[int, Field(ge=0, le=4095)] = 120
+    long_lived_graceful_restart: Annotated[int, Field(ge=0, le=16777215)] = 0
     neighbors: tuple[NeighborTable, ...] = ()
 
     @model_validator(mode="before")
@@ -161,6 +162,8 @@ class BgpTable(Table):
     @model_validator(mode="after")
     def _consistent(self) -> BgpTable:
         _refuse_versions(self)
+        if self.long_lived_graceful_restart and not self.graceful_restart:
+            raise ValueError("long_lived_graceful_restart: needs graceful_restart, which comes before it")
         seen: set[tuple[str, str | None]] = set()
         for neighbor in self.neighbors:
             if (neighbor.address, neighbor.exporter) in seen:

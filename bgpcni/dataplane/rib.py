@@ -16,7 +16,7 @@ from functools import lru_cache
 from ipaddress import ip_network
 from typing import NamedTuple, Protocol, TypeVar
 
-from bgpcni.bgp import FIRST_LABEL, VXLAN
+from bgpcni.bgp import FIRST_LABEL, VXLAN, WELL_KNOWN
 from bgpcni.dataplane.guard import SPECIAL, Guard
 from bgpcni.dataplane.prefixes import Address, Network, PrefixIndex
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, SessionDown
@@ -332,30 +332,44 @@ class Table:
 
 
 def _mobile(route_id: RouteId, route: Learned) -> tuple[object, ...]:
-    """The order of RFC 7432 sections 7.7 and 15: static first, then the highest sequence, then the lowest VTEP."""
+    """The order of RFC 7432 sections 7.7 and 15: static first, then the highest sequence, then the lowest VTEP.
+
+    A last resort comes after all others (RFC 9494 section 4.3).
+    """
     found = route.attributes
     return (
-        not found.sticky, -found.mobility, _rank(found.next_hop),
+        _LAST_RESORT in found.communities, not found.sticky, -found.mobility, _rank(found.next_hop),
         route.nlri.mac if isinstance(route.nlri, MacIpNlri) else "",
         route_id.exporter, _rank(route_id.peer), str(route.nlri),
     )  # fmt: skip
 
 
 def _preferred(route_id: RouteId, route: Learned) -> tuple[object, ...]:
-    """The order of RFC 4271 section 9.1: local preference, AS path length, origin, MED, then the lowest peer."""
+    """The order of RFC 4271 section 9.1: local preference, AS path length, origin, MED, then the lowest peer.
+
+    A last resort comes after all others (RFC 9494 section 4.3).
+    """
     found = route.attributes
     local_pref = DEFAULT_LOCAL_PREF if found.local_pref is None else found.local_pref
     return (
-        -local_pref, len(found.as_path), found.origin, found.med or 0,
+        _LAST_RESORT in found.communities, -local_pref, len(found.as_path), found.origin, found.med or 0,
         _rank(route_id.peer), route_id.exporter, str(route.nlri),
     )  # fmt: skip
 
 
+_LAST_RESORT, _NEVER_LONG_LIVED = WELL_KNOWN["llgr-stale"], WELL_KNOWN["no-llgr"]
+"""The communities of RFC 9494."""
+
+
 @dataclass(slots=True)
 class _Stale:
-    """Routes of one peer and family that are kept until announced again, or until `until` (time.monotonic())."""
+    """Routes of one peer and family that are kept until announced again, or until `until` (time.monotonic()).
+
+    `last_resort`: for how many seconds after that they may be used if there is no other.
+    """
 
     until: float
+    last_resort: int = 0
     routes: dict[RouteId, None] = field(default_factory=dict)
 
 
@@ -448,7 +462,10 @@ class Rib:
             if event.graceful or source[2] is Family.L2VPN_EVPN:
                 known = self._stale.get(source)
                 until = known.until if known and known.routes else now + self.restart_time
-                self._stale[source] = _Stale(until, dict.fromkeys(self._by_peer[source]))
+                last_resort = dict(event.long_lived).get(source[2], 0)
+                if known and known.routes:
+                    last_resort = known.last_resort
+                self._stale[source] = _Stale(until, last_resort, dict.fromkeys(self._by_peer[source]))
             else:
                 for route_id in list(self._by_peer[source]):
                     self._forget(route_id)
@@ -474,8 +491,24 @@ class Rib:
     def expire(self, now: float) -> float | None:
         """Remove the routes whose time is up. Returns when the next one is, None: no route waits for that."""
         for source in [source for source, stale in self._stale.items() if stale.until <= now]:
-            self._sweep(source)
+            if self._stale[source].last_resort:
+                self._demote(source)
+            else:
+                self._sweep(source)
         return min((stale.until for stale in self._stale.values() if stale.routes), default=None)
+
+    def _demote(self, source: tuple[str, str, Family]) -> None:
+        """Keep the stale routes of a source as a last resort (RFC 9494 section 4.3), but those that forbid it."""
+        stale = self._stale[source]
+        stale.until, stale.last_resort = stale.until + stale.last_resort, 0
+        for route_id in list(stale.routes):
+            found = self.routes[route_id].attributes
+            if _NEVER_LONG_LIVED in found.communities:
+                self._forget(route_id)
+                continue
+            marked = found._replace(communities=tuple(dict.fromkeys((*found.communities, _LAST_RESORT))))
+            self._learn(route_id, self.routes[route_id]._replace(attributes=marked))
+            stale.routes[route_id] = None
 
     def is_stale(self, route_id: RouteId) -> bool:
         stale = self._stale.get((route_id.exporter, route_id.peer, route_id.nlri.family))

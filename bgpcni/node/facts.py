@@ -174,6 +174,7 @@ def resolve(config: AgentConfig, others: Sequence[NeighborTable] = ()) -> NodeFa
         next_hop6=_next_hop(table, 6),
         hold_time=table.hold_time,
         graceful_restart=table.graceful_restart,
+        long_lived_graceful_restart=table.long_lived_graceful_restart,
         neighbors=neighbors,
         has_bgp=True,
         maximum_prefix=config.policy.maximum_prefix,

@@ -38,6 +38,8 @@ class Session:
     """Families whose End-of-RIB is in the socket."""
     ended: set[Family] = field(default_factory=set)
     """Families whose End-of-RIB the peer's TCP has acknowledged."""
+    long_lived: frozenset[Family] | None = None
+    """The families in the capability of RFC 9494 of the peer's last OPEN; None: not known yet."""
     ever: int = -1
     """The highest number that may have been in the socket, in part at least, of any session since ExaBGP's start."""
     down_since: float = 0.0
@@ -92,10 +94,13 @@ class Advertised:
         graceful_restart: int,
         now: float,
         none: str = "no neighbour is configured",
+        long_lived: int = 0,
     ) -> None:
         self.sessions = {n.address: Session(n, down_since=now) for n in neighbors}
         self.none = none
         self.graceful_restart = graceful_restart
+        self.long_lived = long_lived
+        """Seconds for which a peer that knows RFC 9494 keeps our routes after the restart time."""
         self.routes: dict[Nlri, RouteState] = {}
         self.offline: str | None = "exabgp is not running"
         """Why nothing can be sent at all, or None while connected."""
@@ -336,7 +341,10 @@ class Advertised:
                 else:
                     took.append(Reach.ACKED)
                 continue
-            left = session.down_since + session.neighbor.hold_time + self.graceful_restart + MARGIN - now
+            kept = session.neighbor.hold_time + self.graceful_restart + MARGIN
+            if session.long_lived is None or family in session.long_lived:
+                kept += self.long_lived
+            left = session.down_since + kept - now
             if left > 0:
                 absent = absent or f"no session: {_position(session)}; it may hold the route for {left:.0f} s"
         if under_way:

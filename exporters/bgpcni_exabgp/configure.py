@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from bgpcni.config.secret import read_secret
 from bgpcni.model import Family, Neighbor, NodeFacts
 from bgpcni_exabgp.lines import NAMES
+from bgpcni_exabgp.protocol import LONG_LIVED
 
 PASSWORD = re.compile(r"[!-~]{1,80}")
 BGP_PORT = 179
@@ -102,6 +103,9 @@ def _neighbor(node: NodeFacts, neighbor: Neighbor, password: str | None) -> str:
         lines += ["passive true;", f"listen {port};"]
     elif port != BGP_PORT:
         lines.append(f"connect {port};")
+    if node.long_lived_graceful_restart:
+        stale = _number("bgp.long_lived_graceful_restart", node.long_lived_graceful_restart, 1, 0xFFFFFF)
+        lines.append(f'description "{LONG_LIVED} {stale}";')  # ExaBGP knows no such option: our engine reads it here
     families = [f"\t{NAMES[family].replace('/', ' ')};" for family in Family if family in neighbor.families]
     restart = _number("bgp.graceful_restart", node.graceful_restart, 0, 4095)
     capability = [

@@ -146,6 +146,7 @@ class Events:
                     session.turn(STATES[state], time.time())
             case protocol.Up():
                 self._advertised.up(session, lines.families(event.families), event.seq, time.time())
+                session.long_lived = lines.families(event.long_lived)
                 return dialect.owed()
             case protocol.SessionChanged(up=True):
                 if isinstance(dialect, StockDialect):
@@ -186,6 +187,7 @@ class Events:
             session.unreached = f"cannot connect: {found.unreached}" if found.unreached else ""
             return
         self._advertised.up(session, lines.families(found.families), found.started, found.since)
+        session.long_lived = lines.families(found.long_lived)
         self._advertised.sent(session, found.sent)
         session.acked = found.acked
         session.eor = set(lines.families(found.eor))
@@ -201,4 +203,9 @@ class Events:
             asn4=found.asn4,
             graceful=lines.families(found.graceful),
             refresh=found.refresh,
+            long_lived=tuple(
+                (FAMILIES[name], seconds)
+                for name, seconds in found.long_lived.items()
+                if name in FAMILIES and self._node.long_lived_graceful_restart
+            ),
         )

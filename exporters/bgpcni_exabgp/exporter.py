@@ -69,7 +69,9 @@ class ExaBGP(Exporter):
         now, path = time.monotonic(), config.socket
         self._ours = path is None
         if self._ours:
-            advertised = Advertised(node.neighbors, node.graceful_restart, now)
+            advertised = Advertised(
+                node.neighbors, node.graceful_restart, now, long_lived=node.long_lived_graceful_restart
+            )
         else:  # its neighbours are known once it is connected
             self.acks = "accepted"
             none = f"no session: the ExaBGP behind {path} has none"

@@ -26,6 +26,8 @@ PROTOCOL = 4
 ACCEPTED = range(PROTOCOL - 1, PROTOCOL + 2)
 RELAY = 2
 """The version of what the relay itself says and understands: its two events, and signals."""
+LONG_LIVED = "long-lived graceful restart"
+"""Before the seconds of RFC 9494, in the description that a neighbour has in ExaBGP's configuration."""
 SELECTS_SINCE = 4
 """The first version of an engine that takes a command for several of its neighbours."""
 RESENDS_SINCE = 4
@@ -155,7 +157,7 @@ class EndSession(Command):
 @dataclass(frozen=True, slots=True)
 class NeighborState:
     """One neighbour. `started`, `sent`, `acked`: numbers as in `Up`, `Sent` and `Acked`, -1 without a session. `since`:
-    seconds of the epoch. `asn4`, `graceful` and `refresh`: as in `Up`."""
+    seconds of the epoch. `asn4`, `graceful`, `refresh` and `long_lived`: as in `Up`."""
 
     peer: str
     asn: int
@@ -175,6 +177,7 @@ class NeighborState:
     asn4: bool = True
     graceful: tuple[str, ...] = ()
     refresh: bool = False
+    long_lived: dict[str, int] = field(default_factory=dict)
 
     @property
     def up(self) -> bool:
@@ -203,7 +206,8 @@ class Configured:
 @dataclass(frozen=True, slots=True)
 class Up:
     """A session is established. `seq`: of the newest command before it. `graceful`: families in the peer's graceful
-    restart capability. `refresh`: whether the peer can be asked for its routes again."""
+    restart capability. `refresh`: whether the peer can be asked for its routes again. `long_lived`: the families in its
+    capability of RFC 9494, with the stale time in seconds."""
 
     peer: str
     families: tuple[str, ...]
@@ -211,6 +215,7 @@ class Up:
     asn4: bool
     graceful: tuple[str, ...]
     refresh: bool
+    long_lived: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -573,7 +578,7 @@ def _from_json(kind: type[Any], found: dict[str, Any], what: str) -> Any:
                 values[one.name] = _VALUES[str(one.type)](found[one.name])
             except (TypeError, ValueError) as error:
                 raise Malformed(f"{what}: {one.name}: {error}") from None
-        elif one.default is MISSING:
+        elif one.default is MISSING and one.default_factory is MISSING:
             raise Malformed(f"{what}: {one.name} is missing")
     return kind(**values)
 
@@ -596,10 +601,10 @@ _VALUES: dict[str, Callable[[Any], Any]] = {
     "bool": _of(bool),
     "bytes": lambda value: bytes.fromhex(_text(value)),
     "tuple[str, ...]": _texts,
-    "tuple[str, ...] | None": lambda value: None if value is None else _texts(value),
     "tuple[NeighborState, ...]": lambda value: tuple(
         _from_json(NeighborState, _of(dict)(one), "neighbour") for one in _of(list)(value)
     ),
+    "dict[str, int]": lambda value: {_text(name): _of(int)(number) for name, number in _of(dict)(value).items()},
     "dict[str, tuple[str, ...]]": lambda value: {
         _text(peer): _texts(names) for peer, names in _of(dict)(value).items()
     },

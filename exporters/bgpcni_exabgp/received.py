@@ -25,13 +25,15 @@ COUNTED = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a session negotiated. `internal`: the peer is of our AS. `graceful`: families with graceful restart."""
+    """What a session negotiated. `internal`: the peer is of our AS. `graceful`: families with graceful restart.
+    `long_lived`: those with the long-lived one, and for how many seconds."""
 
     internal: bool
     families: frozenset[Family] = frozenset(Family)
     asn4: bool = True
     graceful: frozenset[Family] = frozenset()
     refresh: bool = True
+    long_lived: tuple[tuple[Family, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -193,7 +195,7 @@ class AdjRibIn:
             # who listens keeps EVPN routes for the restart time in any case
             for family in self.families - graceful - {Family.L2VPN_EVPN}:
                 events += self._emptied(peer, source, family)
-        return [*events, SessionDown(peer, bool(graceful))]
+        return [*events, SessionDown(peer, bool(graceful), source.terms.long_lived if graceful else ())]
 
     def lost(self) -> list[Event]:
         """ExaBGP cannot be asked any more: its peers' routes may be used until they are told again."""

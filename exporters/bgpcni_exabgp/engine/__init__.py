@@ -3,7 +3,7 @@
     __main__  starts it                      command   does what the agent's commands say (`bgpcni_exabgp.protocol`)
     claims    only one runs at a time        watch     how far each session got, and what its peer tells
     check     is this the ExaBGP we know?    rib       the Adj-RIB-Out that replaces ExaBGP's
-                                             patches   the functions of ExaBGP that are replaced in memory
+    longlived a capability that it lacks     patches   the functions of ExaBGP that are replaced in memory
 
 ExaBGP keeps the sessions, the state machine, the capabilities and the timers, and its files on disk are not changed.
 Of this project only `protocol` and `process` are imported here, which need the standard library alone.

@@ -145,6 +145,7 @@ class Engine:
             asn4=watch.asn4,
             graceful=watch.graceful,
             refresh=watch.refreshes,
+            long_lived=watch.long_lived,
         )
 
     def reload(self, stock: Callable[[Any], bool], reactor: Any) -> bool:

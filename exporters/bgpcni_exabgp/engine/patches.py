@@ -13,6 +13,7 @@ import exabgp.reactor.network.outgoing as outgoing
 import exabgp.reactor.peer as exabgp_peer
 import exabgp.rib
 from exabgp.bgp.message import Notify
+from exabgp.bgp.message.open.capability.capabilities import Capabilities
 from exabgp.bgp.message.update.attribute.mprnlri import MPRNLRI
 from exabgp.protocol.family import AFI, SAFI, Family
 from exabgp.reactor.api.command.command import Command
@@ -26,6 +27,7 @@ from exabgp.reactor.peer import Peer
 from exabgp.reactor.protocol import Protocol
 
 from bgpcni_exabgp import protocol
+from bgpcni_exabgp.engine import longlived
 from bgpcni_exabgp.engine.command import Engine
 from bgpcni_exabgp.engine.rib import GroupingRIB
 from bgpcni_exabgp.engine.watch import News, Watch, tell, watch_of
@@ -255,6 +257,7 @@ def install(engine: Engine, keep: Callable[[], None]) -> None:
     Peer._main = watched_main(news, Peer._main)
     Protocol.new_update = watched_update(Protocol.new_update)
     Protocol.new_eors = watched_eors(Protocol.new_eors)
+    Capabilities.new = longlived.offering(Capabilities.new)
     Protocol.validate_open = telling_as(Protocol.validate_open)
     # ExaBGP ignores a reload while routes are queued, and for a neighbour that is away they always are
     Reactor._pending_adjribout = lambda reactor: False

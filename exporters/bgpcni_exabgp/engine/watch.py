@@ -24,6 +24,7 @@ from exabgp.bgp.message.refresh import RouteRefresh
 from exabgp.protocol.family import AFI, SAFI
 
 from bgpcni_exabgp import protocol
+from bgpcni_exabgp.engine import longlived
 from bgpcni_exabgp.engine.rib import MP_UNREACH_NLRI, AfiSafi
 
 EXPECTANT = 0.05  # seconds
@@ -99,6 +100,7 @@ class Watch:
         restart = negotiated.received_open.capabilities.get(Capability.CODE.GRACEFUL_RESTART, {})
         self.asn4 = bool(negotiated.asn4)
         self.graceful = _names(restart)
+        self.long_lived = longlived.received(negotiated.received_open.capabilities)
         self.refreshes = negotiated.refresh != REFRESH.ABSENT
         self.families = _names(negotiated.families) if self.asn4 else ()
         self.asked: set[tuple[int, int]] = set()
@@ -119,7 +121,9 @@ class Watch:
         self._written_at = 0.0
 
     def up(self) -> protocol.Up:
-        return protocol.Up(self.address, self.families, self.started, self.asn4, self.graceful, self.refreshes)
+        return protocol.Up(
+            self.address, self.families, self.started, self.asn4, self.graceful, self.refreshes, self.long_lived
+        )
 
     def tell(self, event: protocol.EngineEvent) -> None:
         tell(self.peer.reactor, self.peer.neighbor.api["neighbor-changes"], event)
