@@ -58,7 +58,8 @@ class Outcome(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """One BGP session of the speaker, for `bgpcni peers`. `since`: RFC 3339 UTC; counts are of routes."""
+    """One BGP session of the speaker, for `bgpcni peers`. `since`: RFC 3339 UTC; counts are of routes. `interface`:
+    the link on which a link-local `address` is."""
 
     address: str
     asn: int
@@ -68,6 +69,7 @@ class Peer(NamedTuple):
     sent: int = 0
     received: int = 0
     last_error: str = ""
+    interface: str = ""
 
 
 class Process(NamedTuple):

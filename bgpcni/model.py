@@ -398,7 +398,8 @@ class Neighbor:
     name of the exporter that has the session; None: this node has one speaker, whatever it is called. `port`: where the
     end that waits for the connection listens. `local_address`, `local_asn`: this node's own in this session, where they
     are not those of the speaker. `multihop`: the TTL of what we send, None: the system's. `export`: what it hears;
-    `accept`: what is taken from it.
+    `accept`: what is taken from it. `interface`: the link on which a link-local `address` is. `asn` 0: whatever AS it
+    has.
     """
 
     address: str
@@ -416,6 +417,7 @@ class Neighbor:
     multihop: int | None = None
     export: ExportPolicy = ExportPolicy()
     accept: ImportPolicy = ImportPolicy()
+    interface: str | None = None
 
     def own_asn(self, asn: int | None) -> int | None:
         """Our AS number in this session; `asn`: the node's."""

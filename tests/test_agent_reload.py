@@ -360,7 +360,7 @@ def test_what_the_cluster_says_is_taken_up_once(running: Running, monkeypatch: p
     running._cluster = cluster  # type: ignore[assignment]
     assert running._keep_cluster() == running._keep_cluster() == ""
     assert reloads == [True]
-    running._unfit = running._resolve(running.node.agent)[1]
+    _, *running._unfit = running._resolve(running.node.agent)
     assert running._keep_cluster() == "BGPPeer a: spec.port: no"
 
     def refuse(self: Running, *, again: bool) -> None:

@@ -42,17 +42,23 @@ def test_a_peer_is_for_the_nodes_that_its_selector_selects() -> None:
 
 
 def test_the_default_gateway_is_the_peer() -> None:
-    """Its address is the kernel's; without one, or with one that needs an interface, that is said."""
+    """Its address is the kernel's; one that is link-local is found on its link. Without one that is said."""
     me, tor = node(1), peer("tor", gateway=True, asn=64999)
     assert of(me, tor, gateway="192.0.2.254") == [Wish("BGPPeer tor", NeighborTable(address="192.0.2.254", asn=64999))]
     assert "no default route of IPv4" in of(me, tor)[0].reason
-    assert "link-local" in of(me, tor, gateway="fe80::1")[0].reason
+    (wish,) = of(me, tor, gateway="fe80::1%eth0")
+    assert wish.neighbor == NeighborTable(interface="eth0", asn=64999)
+
+
+def test_the_router_on_a_link_is_the_peer() -> None:
+    """Without an ASN it has the node's own, as with every other way to find a peer."""
+    (wish,) = of(node(1), peer("fabric", interface="eth1"))
+    assert wish.neighbor == NeighborTable(interface="eth1", asn=64512)
 
 
 @pytest.mark.parametrize(
     ("key", "spec"),
     [
-        ("interface", {"interface": "eth1"}),
         ("passwordSecret", {"address": "198.51.100.1", "passwordSecret": "s"}),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_passive_neighbour_and_no_graceful_restart():
     ("node", "neighbor", "password", "words"),
     [
         ({}, {"address": "192.0.2.1; run"}, None, "192.0.2.1; run"),
-        ({}, {"asn": 0}, None, "asn of 192.0.2.1"),
+        ({}, {"asn": 1 << 32}, None, "asn of 192.0.2.1"),
         ({}, {"hold_time": 2}, None, "hold_time of 192.0.2.1"),
         ({}, {"families": ()}, None, "no families"),
         ({}, {}, 'a"b', "password of 192.0.2.1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import subprocess
@@ -38,6 +39,9 @@ class Negotiated:
     families = (FAMILY,)
     msg_size = 4096
     asn4 = True
+    sent_open = SimpleNamespace(capabilities={})
+    local_as = peer_as = 64512
+    nexthop: tuple[object, ...] = ()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -234,7 +238,7 @@ class Neighbor(dict):  # type: ignore[type-arg]
     """What a session's watch asks of ExaBGP's neighbour."""
 
     def __init__(self, address: str = "192.0.2.1") -> None:
-        super().__init__({"peer-address": address})
+        super().__init__({"peer-address": address, "source-interface": None})
         self.rib = SimpleNamespace(outgoing=GroupingRIB(True, [FAMILY]))
         self.api = {"neighbor-changes": ["relay"]}
         self.refresh: deque[object] = deque()
@@ -252,7 +256,7 @@ class Session:
         self.io, _ = listener.accept()
         listener.close()
         negotiated = SimpleNamespace(
-            families=[FAMILY], asn4=True, refresh=refresh,
+            families=[FAMILY], asn4=True, refresh=refresh, peer_as=64512, nexthop=(),
             received_open=SimpleNamespace(capabilities={Capability.CODE.GRACEFUL_RESTART: {}} if graceful else {}),
         )  # fmt: skip
         processes = SimpleNamespace(write=lambda service, text: self.told.append(protocol.decode_event(text.encode())))
@@ -375,3 +379,32 @@ def test_our_open_has_that_capability_only_with_graceful_restart():
     assert longlived.CODE not in made("long-lived graceful restart 600")
     assert longlived.CODE not in made("", graceful)
     assert longlived.CODE not in made("an operator's words 7", graceful)
+
+
+def test_a_neighbour_of_any_as_gets_the_attributes_of_its_kind():
+    """Which of the two is known in its session alone. An IPv4 route goes by IPv6 only where that was negotiated."""
+    reactor, engine = Reactor(), Engine(Path("/nowhere"), watch.News())
+    reactor.neighbors["external"]["peer-as"] = None
+    route = (b"\x08\x0a", b"\x08\x0a")
+    inner, outer = bytes.fromhex("40010100"), bytes.fromhex("40010101")
+    announce = protocol.Announce("ipv4/unicast", "net", "fe80::1", (inner, outer), (route,))
+    assert engine.run(reactor, "relay", protocol.encode_command(announce, 5))
+    rib = reactor.neighbors["external"].rib.outgoing
+    (update,) = rib.updates(True)
+
+    def sent(**fields: object) -> list[str]:
+        session = SimpleNamespace(**{**{name: getattr(Negotiated, name) for name in FIELDS}, **fields})
+        return [message[23:].hex() for message in update.messages(session)]
+
+    assert sent() == []
+    reach = "900e0017" + "000101" + "10" + ipaddress.IPv6Address("fe80::1").packed.hex() + "00" + "080a"
+    extended = {"nexthop": [(*FAMILY, AFI.ipv6)]}
+    assert sent(**extended) == [reach + inner.hex()]
+    assert sent(**extended, peer_as=64513) == [reach + outer.hex()]
+    own = SimpleNamespace(capabilities={Capability.CODE.FOUR_BYTES_ASN: 4200000000})
+    assert sent(**extended, sent_open=own, local_as=23456, peer_as=4200000000) == [reach + inner.hex()]
+    only = protocol.Announce("ipv4/unicast", "net", "fe80::1", (inner, None), (route,))
+    assert not engine.run(reactor, "relay", protocol.encode_command(only, 6))
+
+
+FIELDS = ("families", "msg_size", "asn4", "sent_open", "local_as", "peer_as", "nexthop")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import pack
 
 from bgpcni.exporter import EndOfRib, Gone, Learned, SessionDown
-from bgpcni.model import Family, ImportPolicy, Nlri, UnicastNlri
+from bgpcni.model import Family, ImportPolicy, Neighbor, Nlri, UnicastNlri
 from bgpcni_exabgp.received import AdjRibIn, Terms
 
 PEER, V4, EVPN = "192.0.2.1", Family.IPV4_UNICAST, Family.L2VPN_EVPN
@@ -116,7 +116,7 @@ def test_what_is_malformed_is_counted_and_said():
 def test_what_the_import_policy_does_not_take_is_not_told():
     """Neither its end; it is counted for the operator. The lower of two maxima counts. Other peers are not bound."""
     policy = ImportPolicy(prefixes=("10.0.0.0/14", "2001:db8::/32"), maximum_prefix=2)
-    made = AdjRibIn(3, {PEER: policy})
+    made = AdjRibIn(3, {PEER: Neighbor(PEER, 64512, (V4,), 90, accept=policy)})
     made.listen((V4,))
     made.up(PEER, Terms(True))
     assert told(made, 1, 2, 9) == ["+10.1.0.0/16", "+10.2.0.0/16"]

@@ -487,7 +487,7 @@ def test_every_option_of_the_agents_sample_can_be_uncommented() -> None:
     assert set(options) == set(AgentConfig.model_fields)
     assert set(options["bgp"]) == set(BgpTable.model_fields)
     keys = {field.alias or name for name, field in NeighborTable.model_fields.items()}
-    assert set(options["bgp"]["neighbors"][0]) == keys
+    assert {key for neighbor in options["bgp"]["neighbors"] for key in neighbor} == keys
     assert set(options["policy"]) == set(PolicyTable.model_fields)
 
 

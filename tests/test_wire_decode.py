@@ -276,3 +276,16 @@ def test_a_damaged_update(route: Announcement, damage: list[tuple[int, int]]) ->
         if isinstance(event, Learned):
             ip_address(event.attributes.next_hop)
             assert event.nlri.family in Family
+
+
+def test_between_two_routers_without_other_addresses_the_link_local_next_hop_counts() -> None:
+    """RFC 8950 and RFC 2545: alone or after the global one. Without a zone the global one counts, as ever."""
+    both = bytes.fromhex("20010db8" + "00" * 11 + "09" + "fe80" + "00" * 13 + "02")
+    for hop, plain in ((both, "2001:db8::9"), (both[16:], "fe80::2")):
+        for afi, prefix in ((1, bytes([16, 10, 1])), (2, bytes([16, 0x20, 0x01]))):
+            mp = bytes([0, afi, 1, len(hop)]) + hop + b"\0" + prefix
+            body = update(bytes([0x80, 14, len(mp)]) + mp + ORIGIN + PATH)
+            (there,) = decode_update(PEER, body, internal=True, zone="eth1").events
+            assert there.attributes.next_hop == "fe80::2%eth1"
+            (there,) = decode_update(PEER, body, internal=True).events
+            assert there.attributes.next_hop == plain

@@ -30,7 +30,7 @@ from bgpcni.agent.watch import Look, Watch
 from bgpcni.agent.worker import Worker
 from bgpcni.census import Census
 from bgpcni.cni.environment import Command
-from bgpcni.config.agent import AgentConfig, ClusterTable, TracingTable, load
+from bgpcni.config.agent import AgentConfig, ClusterTable, NeighborTable, TracingTable, load
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import Reached
 from bgpcni.convergence.convergence import Convergence
@@ -43,6 +43,7 @@ from bgpcni.kernel.monitor import Monitor
 from bgpcni.kernel.namespace import boot_id, home, home_cookie
 from bgpcni.model import Attachment, AttachmentKey, NodeFacts, State
 from bgpcni.node import boots, facts, plan, reconcile, reload
+from bgpcni.node.ends import Ends
 from bgpcni.node.intent import NoPolicies
 from bgpcni.node.next_step import Wait
 from bgpcni.node.node import LOCK_SECONDS, Node
@@ -135,8 +136,9 @@ class Running:
         self._conflicts = 0
         self._follow_due = 0.0
         self._maintenance = Maintenance(Path(config.data_dir), boot_id())
-        known, self._unfit = self._resolve(config)
-        """What the cluster asks of this node and it cannot do."""
+        self._ends = Ends(facts.default_gateway)
+        known, *self._unfit = self._resolve(config)
+        """What the cluster asks of this node and it cannot do, and the neighbours of agent.toml that were not found."""
         self._tracing = tracing
 
         def announced(exporter: str, route: Announced, reached: Reached) -> None:
@@ -171,6 +173,7 @@ class Running:
             "cluster-peers": self._keep_cluster,
             "cluster-addresses": self._keep_addresses,
             "maintenance": self._keep_maintenance,
+            "neighbors": self._keep_ends,
             **self._cluster.looks,
             **self._pools.looks,
             **self._policies.looks,
@@ -300,7 +303,7 @@ class Running:
             self._follow_due = time.monotonic() + FOLLOW_SECONDS
             self.reload(again=True)
             self._generation, self._follow_due = generation, 0.0
-        return "; ".join(self._unfit)
+        return "; ".join(self._unfit[0])
 
     def _keep_addresses(self) -> str:
         """Withdraw containers whose addresses are another node's by now. Returns which blocks they are of."""
@@ -326,16 +329,51 @@ class Running:
             self.maintain("annotation", on=asked)
         return ""
 
-    def _resolve(self, config: AgentConfig) -> tuple[NodeFacts, list[str]]:
-        """The node by agent.toml and by the cluster, and what the cluster asks of it in vain.
+    def _keep_ends(self) -> str:
+        """Have neighbours without an address where they are now. Returns which of agent.toml's were not found."""
+        if self.node.drained:
+            return ""
+        self._ends.advertise()
+        if self._ends.moved():
+            self.reload(again=True)
+        return "; ".join(self._unfit[1])
+
+    def _resolve(self, config: AgentConfig) -> tuple[NodeFacts, list[str], list[str]]:
+        """The node by agent.toml and by the cluster, what the cluster asks of it in vain, and which neighbours of
+        agent.toml were not found.
 
         Raises InvalidConfiguration for what is wrong in agent.toml.
         """
         config = self._cluster.configured(config)
         wishes = self._cluster.wishes(config)
-        accepted, reasons = facts.acceptable(config, [(each.place, each.neighbor) for each in wishes if each.neighbor])
-        unfit = [*(f"{each.place}: {each.reason}" for each in wishes if each.reason), *reasons]
-        return replace(facts.resolve(config, accepted), maintenance=bool(self._maintenance.asked)), unfit
+        unfit = [f"{each.place}: {each.reason}" for each in wishes if each.reason]
+        located, missing = self._located(config)
+        offers = []
+        for wish in wishes:
+            found = self._ends.find(wish.neighbor, located.bgp.local_address) if wish.neighbor and located.bgp else ""
+            if isinstance(found, NeighborTable):
+                offers.append((wish.place, found))
+            elif found:
+                unfit.append(f"{wish.place}: spec.{found}")
+        accepted, reasons = facts.acceptable(located, offers)
+        known = replace(facts.resolve(located, accepted), maintenance=bool(self._maintenance.asked))
+        return known, [*unfit, *reasons], missing
+
+    def _located(self, config: AgentConfig) -> tuple[AgentConfig, list[str]]:
+        """agent.toml with the addresses of its neighbours, and which were not found."""
+        self._ends.begin()
+        if config.bgp is None:
+            return config, []
+        own, missing = list(config.bgp.neighbors), list[str]()
+        for at, item in enumerate(own):
+            found = self._ends.find(item, config.bgp.local_address)
+            if isinstance(found, str):
+                missing.append(f"bgp.neighbors[{at}].{found}")
+            elif found.address != item.address and found.address in {other.address for other in own}:
+                missing.append(f"bgp.neighbors[{at}]: {found.address} is a neighbour in another way already")
+            else:
+                own[at] = found
+        return config.model_copy(update={"bgp": config.bgp.model_copy(update={"neighbors": tuple(own)})}), missing
 
     # ---------------------------------------------------------------- requests
 
@@ -391,7 +429,7 @@ class Running:
             if _membership(config) != _membership(node.agent):
                 raise TryAgain(f"{_MEMBERSHIP} cannot change while the agent runs: restart it")
             facts.refuse_passwords(config)
-            known, unfit = self._resolve(config)
+            known, *unfit = self._resolve(config)
             reload.refuse(node, config, known)
             renamed = node.convergence.renames(known, plan.configured(config))
             anew = not self._applied or known != node.facts or renamed or _redefined(node.agent, config)

@@ -13,8 +13,6 @@ from bgpcni.config.agent import NeighborTable
 Gateway = Callable[[int], str | None]
 """The address of the default gateway of an IP version, None if there is none."""
 
-_LATER = ("interface",)
-
 
 class Password(NamedTuple):
     """The file that a Secret was written to, or the reason why there is none."""
@@ -72,23 +70,21 @@ def _of(peer: BGPPeer, me: BGPNode, others: list[BGPNode], gateway: Gateway) -> 
     ends = [other for other in others if _meet(spec, me, other)]
     if not ends and (spec.peer_selector is not None or not selects(spec.node_selector, me.metadata.labels)):
         return
-    given = peer.document()["spec"]
-    if key := next((key for key in _LATER if key in given), None):
-        yield Wish(place, None, f"spec.{key}: this version of bgpcni cannot do that, so this node has no session by it")
-        return
     local = spec.local_address or next(iter(me.spec.addresses), None)
     if local is None or me.spec.asn is None:
         yield Wish(place, None, "this node has no [bgp] in agent.toml, which says its own ASN and address")
         return
     version = ip_address(local).version
-    if spec.address is not None:
+    if spec.interface is not None:
+        yield Wish(place, _neighbor(spec, None, spec.asn or me.spec.asn, interface=spec.interface))
+    elif spec.address is not None:
         yield Wish(place, _neighbor(spec, spec.address, spec.asn or me.spec.asn, passive=spec.passive))
     elif spec.gateway:
         found = gateway(version)
         if found is None:
             yield Wish(place, None, f"spec.gateway: this node has no default route of IPv{version} by a gateway")
-        elif ip_address(found).is_link_local:
-            yield Wish(place, None, f"spec.gateway: {found} is link-local, which this version of bgpcni cannot do")
+        elif "%" in found:  # link-local: the router on that link
+            yield Wish(place, _neighbor(spec, None, spec.asn or me.spec.asn, interface=found.partition("%")[2]))
         else:
             yield Wish(place, _neighbor(spec, found, spec.asn or me.spec.asn, passive=spec.passive))
     for other in ends:
@@ -111,10 +107,13 @@ def _meet(spec: BGPPeerSpec, me: BGPNode, other: BGPNode) -> bool:
     )
 
 
-def _neighbor(spec: BGPPeerSpec, address: str, asn: int, *, passive: bool) -> NeighborTable:
+def _neighbor(
+    spec: BGPPeerSpec, address: str | None, asn: int, *, passive: bool = False, interface: str | None = None
+) -> NeighborTable:
     return NeighborTable.model_validate(
         {
             "address": address,
+            "interface": interface,
             "asn": asn,
             "families": spec.families,
             "password_file": spec.password_file,

@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from bgpcni import bgp, paths
-from bgpcni.config.network import Communities, Number32, Prefixes, Texts, describe
+from bgpcni.config.network import Communities, LinkName, Number32, Prefixes, Texts, describe
 from bgpcni.config.pod_annotations import PREFIX
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.files import read_plain
@@ -101,13 +101,16 @@ class ImportTable(Table):
 class NeighborTable(Table):
     """`[[bgp.neighbors]]`. `hold_time` in seconds; absent: that of `[bgp]`. `exporter`: the speaker it belongs to.
 
-    `port`: where the end that waits for the connection listens. `local_address`, `local_asn`: ours in this session.
-    `multihop`: how many hops away the peer may be. `next_hop`, `next_hop6`: of the routes that it hears, where they are
-    not those of `[bgp]`.
+    It is found by exactly one of `address`, `interface` (unnumbered: the router on that link) and `gateway` (the router
+    of the default route). Without `asn` the router on an interface may have any AS. `port`: where the end that waits
+    for the connection listens. `local_address`, `local_asn`: ours in this session. `multihop`: how many hops away the
+    peer may be. `next_hop`, `next_hop6`: of the routes that it hears, where they are not those of `[bgp]`.
     """
 
-    address: IpText
-    asn: Asn
+    address: IpText | None = None
+    gateway: bool = False
+    interface: LinkName | None = None
+    asn: Asn | None = None
     families: Annotated[tuple[Family, ...], Field(min_length=1)] = (Family.IPV4_UNICAST, Family.IPV6_UNICAST)
     password_file: PathText | None = None
     hold_time: HoldTime | None = None
@@ -125,10 +128,24 @@ class NeighborTable(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> NeighborTable:
+        ways = [way for way in ("address", "interface", "gateway") if getattr(self, way)]
+        if len(ways) != 1:
+            said = " and ".join(ways) if ways else "none of them"
+            raise ValueError(f"exactly one of address, interface, gateway must be given, and there is {said}")
+        if self.asn is None and self.interface is None:
+            raise ValueError("asn: missing")
         if self.ttl_security and self.multihop is not None:
             raise ValueError("ttl_security and multihop exclude each other")
+        for key in ("local_address", "multihop", "passive") if self.interface is not None else ():
+            if getattr(self, key):
+                raise ValueError(f"{key}: has no place beside interface, whose link says it")
         _refuse_versions(self)
         return self
+
+    @property
+    def place(self) -> str:
+        """Where the other end is, in words."""
+        return self.address or self.interface or "the default gateway"
 
 
 def _identified(table: Any) -> Any:
@@ -166,9 +183,9 @@ class BgpTable(Table):
             raise ValueError("long_lived_graceful_restart: needs graceful_restart, which comes before it")
         seen: set[tuple[str, str | None]] = set()
         for neighbor in self.neighbors:
-            if (neighbor.address, neighbor.exporter) in seen:
-                raise ValueError(f"neighbors: {neighbor.address} is there twice")
-            seen.add((neighbor.address, neighbor.exporter))
+            if (neighbor.place, neighbor.exporter) in seen:
+                raise ValueError(f"neighbors: {neighbor.place} is there twice")
+            seen.add((neighbor.place, neighbor.exporter))
         return self
 
 

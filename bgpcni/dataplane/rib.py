@@ -622,7 +622,8 @@ def _refuse_next_hop(text: str) -> None:
         hop = ip_address(text)
     except ValueError:
         raise Refused("its next hop is no address") from None
-    if hop.is_unspecified or hop.is_multicast or hop.is_loopback or hop.is_link_local:
+    elsewhere = hop.is_link_local and "%" not in text  # with a zone it is on the link of an unnumbered peer
+    if hop.is_unspecified or hop.is_multicast or hop.is_loopback or elsewhere:
         raise Refused("its next hop is no address that can be reached")
 
 

@@ -29,7 +29,7 @@ def refuse_passwords(config: AgentConfig) -> None:
             try:
                 read_secret(neighbor.password_file)
             except ValueError as error:
-                raise InvalidConfiguration(f"bgp.neighbors: password_file of {neighbor.address}: {error}") from None
+                raise InvalidConfiguration(f"bgp.neighbors: password_file of {neighbor.place}: {error}") from None
 
 
 def _mark(path: str | None) -> str:
@@ -52,7 +52,11 @@ def absent(netlink: Netlink, local_address: str | None, place: str = "bgp") -> s
 
 def own_sources(neighbors: Iterable[Neighbor]) -> list[tuple[str, str]]:
     """The addresses that single neighbours have for this node, each once, with its place in words."""
-    found = {item.local_address: f"bgp.neighbors: {item.address}" for item in neighbors if item.local_address}
+    found = {
+        item.local_address: f"bgp.neighbors: {item.address}"
+        for item in neighbors
+        if item.local_address and item.interface is None  # that of a link goes and comes with it
+    }
     return [(place, address) for address, place in found.items()]
 
 
@@ -91,14 +95,14 @@ def acceptable(
     only = next(iter(speakers), None) if len(speakers) == 1 else None
     found: dict[tuple[str, str], tuple[str, NeighborTable]] = {}
     reasons = []
-    own = {item.address for item in table.neighbors}
+    own = {item.place for item in table.neighbors}
     for place, offer in offers:
-        if offer.address in own:
+        if offer.place in own:
             continue
-        session = offer.address, offer.exporter or only or ""
+        session = offer.place, offer.exporter or only or ""
         first, earlier = found.get(session, ("", offer))
         if earlier != offer:
-            reasons.append(f"{place}: {offer.address} is a neighbour by {first} already, in another way")
+            reasons.append(f"{place}: {offer.place} is a neighbour by {first} already, in another way")
             continue
         try:
             taken = [item for _, item in found.values() if item is not earlier]
@@ -108,14 +112,17 @@ def acceptable(
         except InvalidConfiguration as error:
             reasons.append(f"{place}: {error.msg.partition(': ')[2]}")
         except ValueError as error:
-            reasons.append(f"{place}: the password file of {offer.address}: {error}")
+            reasons.append(f"{place}: the password file of {offer.place}: {error}")
         else:
             found.setdefault(session, (place, offer))
     return tuple(found[session][1] for session in sorted(found)), reasons
 
 
 def default_gateway(version: int) -> str | None:
-    """The router of this node's default route of an IP version, of several the one that the kernel prefers."""
+    """The router of this node's default route of an IP version, of several the one that the kernel prefers.
+
+    A link-local address comes with its interface: `fe80::1%eth0`.
+    """
     with iproute() as library:
         family = socket.AF_INET if version == 4 else socket.AF_INET6
         found = [
@@ -128,7 +135,13 @@ def default_gateway(version: int) -> str | None:
 
 def _router(route: Any) -> str | None:
     hops = [route, *(route.get_attr("RTA_MULTIPATH") or ())]
-    return next((gateway for hop in hops if (gateway := hop.get_attr("RTA_GATEWAY"))), None)
+    for hop in hops:
+        if gateway := hop.get_attr("RTA_GATEWAY"):
+            index = hop.get_attr("RTA_OIF") or (hop.get("oif") if hop is not route else None)
+            return (
+                f"{gateway}%{socket.if_indextoname(index)}" if ip_address(gateway).is_link_local and index else gateway
+            )
+    return None
 
 
 def resolve(config: AgentConfig, others: Sequence[NeighborTable] = ()) -> NodeFacts:
@@ -147,7 +160,7 @@ def resolve(config: AgentConfig, others: Sequence[NeighborTable] = ()) -> NodeFa
     neighbors = tuple(
         Neighbor(
             address=item.address,
-            asn=item.asn,
+            asn=item.asn or 0,
             families=item.families,
             hold_time=item.hold_time or table.hold_time,
             password_file=item.password_file,
@@ -159,10 +172,12 @@ def resolve(config: AgentConfig, others: Sequence[NeighborTable] = ()) -> NodeFa
             local_address=item.local_address,
             local_asn=item.local_asn,
             multihop=item.multihop,
-            export=ExportPolicy(**item.export.model_dump(), next_hop=item.next_hop, next_hop6=item.next_hop6),
+            export=_export(item),
             accept=ImportPolicy(**item.import_.model_dump()),
+            interface=item.interface,
         )
         for item in (*table.neighbors, *others)
+        if item.address is not None
     )
     return NodeFacts(
         run_dir=config.run_dir,
@@ -180,6 +195,13 @@ def resolve(config: AgentConfig, others: Sequence[NeighborTable] = ()) -> NodeFa
         maximum_prefix=config.policy.maximum_prefix,
         speakers=tuple(speakers),
     )
+
+
+def _export(item: NeighborTable) -> ExportPolicy:
+    """On a link without addresses the next hop is our link-local address there (RFC 8950)."""
+    link_local = item.local_address if item.interface is not None else None
+    hops = item.next_hop or link_local, item.next_hop6 or link_local
+    return ExportPolicy(**item.export.model_dump(), next_hop=hops[0], next_hop6=hops[1])
 
 
 def _speakers(config: AgentConfig) -> dict[str, str]:
@@ -204,12 +226,14 @@ def _refuse_neighbors(
         place, name = f"bgp.neighbors[{at}]", item.exporter
         if name is None and len(speakers) > 1:
             raise InvalidConfiguration(
-                f"{place}.exporter: missing: say which of {', '.join(speakers)} has the session with {item.address}"
+                f"{place}.exporter: missing: say which of {', '.join(speakers)} has the session with {item.place}"
             )
         if name is not None and name not in speakers:
             raise InvalidConfiguration(f"{place}.exporter: {_why_no_speaker(name, config, table)}")
         owner = name or next(iter(speakers), "")
         local = item.local_address or speakers.get(owner, table.local_address)
+        if item.address is None or item.interface is not None:
+            continue
         if item.address == local:
             raise InvalidConfiguration(f"{place}.address: {item.address} is our own local_address")
         if ip_address(item.address).version != ip_address(local).version:

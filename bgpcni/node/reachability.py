@@ -14,7 +14,7 @@ from typing import Literal
 from bgpcni.ip import ip_interface
 from bgpcni.kernel import addresses, firewall, links, sysctl, vxlan
 from bgpcni.kernel.netlink import Netlink
-from bgpcni.model import Attachment, NodeFacts
+from bgpcni.model import Attachment, Neighbor, NodeFacts
 from bgpcni.node import interface
 
 Problem = tuple[str, str]
@@ -127,11 +127,16 @@ class Reachability:
     def _uplink(self) -> str | None:
         """The device towards the first neighbour that can be reached; None if it is not known."""
         if self._uplinks is None:
-            found = (addresses.device_of(self._netlink, neighbor.address) for neighbor in self._facts.neighbors)
-            index = next(filter(None, found), 0)
-            link = links.find(self._netlink, index=index) if index else None
+            found = (self._towards(neighbor) for neighbor in self._facts.neighbors)
+            link = next(filter(None, found), None)
             self._uplinks = [link.name] if link is not None else []
         return self._uplinks[0] if self._uplinks else None
+
+    def _towards(self, neighbor: Neighbor) -> links.Link | None:
+        if neighbor.interface is not None:
+            return links.find(self._netlink, name=neighbor.interface)
+        index = addresses.device_of(self._netlink, neighbor.address)
+        return links.find(self._netlink, index=index) if index else None
 
 
 def _kind(attachment: Attachment) -> _Kind:

@@ -57,10 +57,11 @@ class Update:
     given_up: tuple[Family, ...] = ()
 
 
-def decode_update(peer: str, body: bytes, *, internal: bool, asn4: bool = True) -> Update:
+def decode_update(peer: str, body: bytes, *, internal: bool, asn4: bool = True, zone: str | None = None) -> Update:
     """An UPDATE without its header, RFC 4271 section 4.3. Raises `Unusable`.
 
-    `internal`: the peer is of our AS. `asn4`: AS numbers of four octets were negotiated (RFC 6793).
+    `internal`: the peer is of our AS. `asn4`: AS numbers of four octets were negotiated (RFC 6793). `zone`: the link
+    between two routers that have no other addresses there: of two next hops the link-local one counts (`fe80::1%eth1`).
     """
     gone_octets, attribute_octets, new_octets = _fields(body)
     if not gone_octets and not attribute_octets and not new_octets:
@@ -71,7 +72,7 @@ def decode_update(peer: str, body: bytes, *, internal: bool, asn4: bool = True) 
     if unreach is not None and len(unreach) == 3 and not (found or reach or gone_octets or new_octets):
         family = FAMILIES.get((int.from_bytes(unreach[:2], "big"), unreach[2]))
         return Update(() if family is None else (EndOfRib(peer, family),))  # RFC 4724 section 2
-    reader = _UpdateReader(peer, faults)
+    reader = _UpdateReader(peer, faults, zone)
     if gone_octets:
         reader.routes(Family.IPV4_UNICAST, gone_octets, None)
     if unreach is not None:
@@ -169,8 +170,8 @@ def _walk(wire: bytes, internal: bool) -> tuple[dict[int, bytes], list[str]]:
 class _UpdateReader:
     """Collects the events of one UPDATE."""
 
-    def __init__(self, peer: str, faults: list[str]) -> None:
-        self.peer = peer
+    def __init__(self, peer: str, faults: list[str], zone: str | None = None) -> None:
+        self.peer, self.zone = peer, zone
         self.faults = faults
         self.events: list[Learned | Gone | EndOfRib] = []
         self.given_up: list[Family] = []
@@ -206,7 +207,7 @@ class _UpdateReader:
         stated = None
         if attributes is not None:
             try:
-                stated = attributes._replace(next_hop=_next_hop(family, value[4 : 4 + size]))
+                stated = attributes._replace(next_hop=_next_hop(family, value[4 : 4 + size], self.zone))
             except Malformed as error:
                 self._give_up(family, str(error))  # RFC 7606 section 7.11
                 return
@@ -332,8 +333,11 @@ def _as_path(value: bytes, size: int) -> tuple[int, ...]:
     return tuple(path)
 
 
-def _next_hop(family: Family, value: bytes) -> str:
-    """The global address. An RD of zero may come before it, a link-local one after it (RFC 2545, 4364, 4659)."""
+def _next_hop(family: Family, value: bytes, zone: str | None) -> str:
+    """The global address, or in a `zone` the link-local one.
+
+    An RD of zero may come before the global one, a link-local one after it (RFC 2545, 4364, 4659).
+    """
     size = len(value)
     if family in (Family.IPV4_VPN, Family.IPV6_VPN):
         if size not in (12, 24, 48):
@@ -341,4 +345,6 @@ def _next_hop(family: Family, value: bytes) -> str:
         return read_address(value[8 : min(size, 24)])
     if size not in (4, 16, 32) or (family is Family.IPV6_UNICAST and size == 4):
         raise Malformed(f"a next hop of {size} octets")
+    if zone is not None and value[-16:-14] == b"\xfe\x80":
+        return f"{read_address(value[-16:])}%{zone}"
     return read_address(value[: min(size, 16)])

@@ -39,13 +39,14 @@ class EncodedRoute:
     key: bytes
 
 
-def encode(route: Announcement, asn: int, kind: Kind, prepend: int = 0) -> EncodedRoute:
+def encode(route: Announcement, asn: int, kind: Kind, prepend: int = 0, *, extended: bool = False) -> EncodedRoute:
     """`route` as it goes to a neighbour of this kind; `asn` is our own AS number. Raises `Unencodable`.
 
-    `prepend`: how many times more an eBGP neighbour finds it in the AS path.
+    `prepend`: how many times more an eBGP neighbour finds it in the AS path. `extended`: an IPv4 route may have an IPv6
+    next hop (RFC 8950).
     """
     nlri, key = write_nlri(route.nlri, vni=route.vni, label=route.label)
-    hop = _next_hop(route.nlri.family, route.next_hop)
+    hop = _next_hop(route.nlri.family, route.next_hop, extended=extended)
     evpn = EVPN_TYPES.get(type(route.nlri))
     attributes = _attributes(
         kind,
@@ -140,14 +141,14 @@ def route_target(text: str) -> bytes:
 
 
 @lru_cache(256)
-def _next_hop(family: Family, text: str) -> str:
+def _next_hop(family: Family, text: str, *, extended: bool) -> str:
     try:
         hop = ip_address(text)
     except ValueError:
         raise Unencodable(f"next hop {text!r}: no IP address") from None
     if hop.is_unspecified or hop.is_multicast or hop.is_loopback or getattr(hop, "scope_id", None):
         raise Unencodable(f"next hop {text}: not an address of this node that peers can reach")
-    if family in (Family.IPV4_UNICAST, Family.IPV4_VPN) and hop.version != 4:
+    if family in (Family.IPV4_UNICAST, Family.IPV4_VPN) and hop.version != 4 and not extended:
         raise Unencodable(f"next hop {text} for {family}: needs RFC 8950, which is not negotiated")
     if family is Family.IPV6_UNICAST and hop.version != 6:
         raise Unencodable(f"next hop {text} for {family}: not an IPv6 address")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from bgpcni.bgp import WELL_KNOWN
+from bgpcni.ip import ip_address
 from bgpcni.model import Announcement, ExportPolicy, IpPrefixNlri, MacIpNlri, Nlri, UnicastNlri, VpnNlri
 
 _EVERYTHING = ExportPolicy()
@@ -55,7 +56,10 @@ def _kind(nlri: Nlri) -> str:
 
 
 def _next_hop(route: Announcement, policy: ExportPolicy) -> str:
-    """EVPN routes keep theirs, the VTEP."""
+    """EVPN routes keep theirs, the VTEP. A link-local one is for unicast alone."""
     if not isinstance(route.nlri, UnicastNlri | VpnNlri):
         return route.next_hop
-    return (policy.next_hop6 if ":" in route.nlri.prefix else policy.next_hop) or route.next_hop
+    hop = policy.next_hop6 if ":" in route.nlri.prefix else policy.next_hop
+    if hop and isinstance(route.nlri, VpnNlri) and ip_address(hop).is_link_local:
+        return route.next_hop
+    return hop or route.next_hop

@@ -50,10 +50,16 @@ class Session:
     """The last values of `sent`, and when each was told; seconds of the epoch."""
     told_as: int = 0
     """The AS in the peer's last OPEN, if it is not the configured one."""
+    asn: int = 0
+    """The AS of the peer in its last session, 0: it was not told."""
 
     @property
     def up(self) -> bool:
         return self.state == "Established"
+
+    def internal(self, asn: int | None) -> bool:
+        """Whether this is iBGP; `asn`: the node's."""
+        return (self.neighbor.asn or self.asn) == self.neighbor.own_asn(asn)
 
     def turn(self, state: str, at: float) -> None:
         if state != self.state:

@@ -18,6 +18,7 @@ from bgpcni_exabgp.protocol import LONG_LIVED
 
 PASSWORD = re.compile(r"[!-~]{1,80}")
 BGP_PORT = 179
+INTERFACE = re.compile(r"[A-Za-z0-9._@-]{1,15}")
 PATH = re.compile(r"/[A-Za-z0-9._/+@%:=-]*")
 Sessions = frozenset[tuple[str, str]]
 """BGP sessions by the addresses of peer and node. The latter is "auto" where the kernel chooses it."""
@@ -81,13 +82,19 @@ def _neighbor(node: NodeFacts, neighbor: Neighbor, password: str | None) -> str:
         f"router-id {router};",
         f"local-address {local or 'auto'};",
         f"local-as {_number('bgp.asn', neighbor.own_asn(node.asn), 1, 0xFFFFFFFF)};",
-        f"peer-as {_number(f'asn of {peer}', neighbor.asn, 1, 0xFFFFFFFF)};",
+        f"peer-as {_number(f'asn of {peer}', neighbor.asn, 1, 0xFFFFFFFF) if neighbor.asn else 'auto'};",
         f"hold-time {hold};",
         "manual-eor true;",  # the exporter sends End-of-RIB: only it knows when all routes are there
         "adj-rib-out true;",
         "adj-rib-in false;",
         "group-updates true;",
     ]
+    if neighbor.interface is not None:
+        if not INTERFACE.fullmatch(neighbor.interface):
+            raise Misconfigured(
+                f"{neighbor.interface!r}: ExaBGP's configuration cannot carry this name of an interface"
+            )
+        lines.append(f"source-interface {neighbor.interface};")
     if password is not None:
         if not PASSWORD.fullmatch(password) or set(password) & set("\"'\\"):
             raise Misconfigured(
@@ -120,7 +127,11 @@ def _neighbor(node: NodeFacts, neighbor: Neighbor, password: str | None) -> str:
         "\tnegotiated;",
         "\tfsm;",
     ]
-    for name, body in (("family", families), ("capability", capability), ("api", api)):
+    sections = [("family", families), ("capability", capability), ("api", api)]
+    if neighbor.interface is not None and {Family.IPV4_UNICAST, Family.IPV6_UNICAST} <= set(neighbor.families):
+        capability.append("\tnexthop enable;")  # RFC 8950
+        sections.insert(1, ("nexthop", ["\tipv4 unicast ipv6;"]))
+    for name, body in sections:
         lines.append("\n\t".join([f"{name} {{", *body, "}"]))
     return f"neighbor {peer} {{\n\t" + "\n\t".join(lines) + "\n}\n"
 

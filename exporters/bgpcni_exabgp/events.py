@@ -146,7 +146,7 @@ class Events:
                     session.turn(STATES[state], time.time())
             case protocol.Up():
                 self._advertised.up(session, lines.families(event.families), event.seq, time.time())
-                session.long_lived = lines.families(event.long_lived)
+                session.long_lived, session.asn = lines.families(event.long_lived), event.asn
                 return dialect.owed()
             case protocol.SessionChanged(up=True):
                 if isinstance(dialect, StockDialect):
@@ -187,7 +187,7 @@ class Events:
             session.unreached = f"cannot connect: {found.unreached}" if found.unreached else ""
             return
         self._advertised.up(session, lines.families(found.families), found.started, found.since)
-        session.long_lived = lines.families(found.long_lived)
+        session.long_lived, session.asn = lines.families(found.long_lived), found.asn
         self._advertised.sent(session, found.sent)
         session.acked = found.acked
         session.eor = set(lines.families(found.eor))
@@ -198,7 +198,7 @@ class Events:
         with self._shared.lock:
             session = self._advertised.sessions.get(found.peer)
         return Terms(
-            internal=session is not None and session.neighbor.internal(self._node.asn),
+            internal=session is not None and session.internal(self._node.asn),
             families=lines.families(found.families),
             asn4=found.asn4,
             graceful=lines.families(found.graceful),

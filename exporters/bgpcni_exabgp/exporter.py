@@ -77,7 +77,7 @@ class ExaBGP(Exporter):
             none = f"no session: the ExaBGP behind {path} has none"
             advertised = Advertised((), node.graceful_restart, now, none)
         self._shared = Shared(advertised)
-        received = AdjRibIn(node.maximum_prefix, {n.address: n.accept for n in node.neighbors})
+        received = AdjRibIn(node.maximum_prefix, {n.address: n for n in node.neighbors})
         self._receiver = Receiver(f"exporter-{name}", received, self._shared.post)
         events = Events(node, self._shared, self._receiver, wake, configured=self._ours)
         self._supervisor = Supervisor(name, node, path or Homes(name, node), self._shared, events)
@@ -302,7 +302,8 @@ def _peer(session: Session, offline: str, routes: AdjRibIn) -> Peer:
     address = session.neighbor.address
     return Peer(
         address=address,
-        asn=session.neighbor.asn,
+        asn=session.neighbor.asn or session.asn,
+        interface=session.neighbor.interface or "",
         state=session.state,
         since=since,
         families=tuple(sorted(session.families)),

@@ -80,12 +80,19 @@ def audiences(neighbors: Iterable[Neighbor], asn: int) -> tuple[Audience, ...]:
             members=tuple(member.address for member in members),
             all=len(alike) == 1,
             asn=own,
-            kinds=frozenset("ibgp" if member.internal(asn) else "ebgp" for member in members),
+            kinds=frozenset(kind for member in members for kind in _kinds(member, asn)),
             export=export,
             families=frozenset(family for member in members for family in member.families),
         )
         for (own, export), members in alike.items()
     )
+
+
+def _kinds(neighbor: Neighbor, asn: int) -> tuple[Kind, ...]:
+    """What a neighbour may turn out to be: both, if it may have any AS."""
+    if not neighbor.asn:
+        return "ibgp", "ebgp"
+    return ("ibgp",) if neighbor.internal(asn) else ("ebgp",)
 
 
 def withheld(route: Announcement, audiences: Iterable[Audience]) -> frozenset[str]:
@@ -114,7 +121,10 @@ def _spoken(route: Announcement, audience: Audience) -> tuple[tuple[Any, ...], E
     heard = adapt(route, audience.export)
     if heard is None:
         return None
-    wires = {kind: encode(heard, audience.asn, kind, audience.export.prepend) for kind in audience.kinds}
+    extended = ":" in (audience.export.next_hop or "")
+    wires = {
+        kind: encode(heard, audience.asn, kind, audience.export.prepend, extended=extended) for kind in audience.kinds
+    }
     wire = next(iter(wires.values()))
     ibgp = wires["ibgp"].attributes if "ibgp" in wires else None
     ebgp = wires["ebgp"].attributes if "ebgp" in wires else None

@@ -207,7 +207,7 @@ class Configured:
 class Up:
     """A session is established. `seq`: of the newest command before it. `graceful`: families in the peer's graceful
     restart capability. `refresh`: whether the peer can be asked for its routes again. `long_lived`: the families in its
-    capability of RFC 9494, with the stale time in seconds."""
+    capability of RFC 9494, with the stale time in seconds. `asn`: the peer's, 0 if it is not told."""
 
     peer: str
     families: tuple[str, ...]
@@ -216,6 +216,7 @@ class Up:
     graceful: tuple[str, ...]
     refresh: bool
     long_lived: dict[str, int] = field(default_factory=dict)
+    asn: int = 0
 
 
 @dataclass(frozen=True, slots=True)

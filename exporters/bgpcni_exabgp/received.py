@@ -1,7 +1,7 @@
 """Counts and bounds the routes that each neighbour announces, and turns UPDATEs into events. Pure: no I/O, no clock.
 
 Only the NLRI of each route is kept here, to count the routes and to tell later that one is gone. Its attributes go on
-to who listens. `maximum` bounds the routes of every peer, and `policies` say what is taken from a single one.
+to who listens. `maximum` bounds the routes of every peer, and `neighbors` say what is taken from a single one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, SessionDown
-from bgpcni.model import Family, ImportPolicy, Nlri
+from bgpcni.model import Family, ImportPolicy, Neighbor, Nlri
 from bgpcni.wire.decode import Unusable, decode_update
 
 Network = IPv4Network | IPv6Network
@@ -45,6 +45,8 @@ class Source:
     asked: set[Family] = field(default_factory=set)
     """Families that the peer was asked for again, and has not told completely yet."""
     maximum: int | None = None
+    zone: str | None = None
+    """The link on which link-local next hops are."""
     within: tuple[Network, ...] = ()
     """The prefixes that are taken; none of them: all."""
     outside: set[int] = field(default_factory=set)
@@ -82,9 +84,9 @@ class Result:
 class AdjRibIn:
     """The routes of all neighbours, in the families that somebody listens to."""
 
-    def __init__(self, maximum: int | None = None, policies: Mapping[str, ImportPolicy] | None = None) -> None:
+    def __init__(self, maximum: int | None = None, neighbors: Mapping[str, Neighbor] | None = None) -> None:
         self._maximum = maximum
-        self._policies = policies or {}
+        self._neighbors = neighbors or {}
         self.families: frozenset[Family] = frozenset()
         self.sources: dict[str, Source] = {}
 
@@ -99,10 +101,12 @@ class AdjRibIn:
 
     def up(self, peer: str, terms: Terms) -> None:
         """A session is established. Routes of an earlier one are not counted any more."""
-        policy = self._policies.get(peer, ImportPolicy())
+        neighbor = self._neighbors.get(peer)
+        policy = neighbor.accept if neighbor is not None else ImportPolicy()
         bounds = [bound for bound in (self._maximum, policy.maximum_prefix) if bound is not None]
         within = tuple(ip_network(prefix) for prefix in policy.prefixes)
-        self.sources[peer] = Source(terms, maximum=min(bounds, default=None), within=within)
+        zone = neighbor.interface if neighbor is not None else None
+        self.sources[peer] = Source(terms, maximum=min(bounds, default=None), within=within, zone=zone)
 
     def asked(self, families: Collection[Family], peers: Iterable[str]) -> list[str]:
         """These peers are about to be asked for these families. Returns the peers that can be asked."""
@@ -122,7 +126,8 @@ class AdjRibIn:
         if source is None or not self.families:
             return Result([])
         try:
-            found = decode_update(peer, body, internal=source.terms.internal, asn4=source.terms.asn4)
+            terms = source.terms
+            found = decode_update(peer, body, internal=terms.internal, asn4=terms.asn4, zone=source.zone)
         except Unusable as error:
             source.faults, source.fault = source.faults + 1, str(error)
             return Result([], end=str(error))

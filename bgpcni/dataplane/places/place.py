@@ -88,7 +88,11 @@ class Surroundings:
 
     def uplinks(self) -> set[int]:
         """The links by which the neighbours are reached."""
-        return self._ways(neighbor.address for neighbor in self.facts.neighbors)
+        linked = [n.interface for n in self.facts.neighbors if n.interface is not None]
+        found = (links.find(self.netlink, name=name) for name in linked)
+        return {link.index for link in found if link is not None} | self._ways(
+            neighbor.address for neighbor in self.facts.neighbors if neighbor.interface is None
+        )
 
     def _ways(self, hosts: Iterable[str]) -> set[int]:
         ways = [routes.way_to(self.netlink, host) for host in hosts]

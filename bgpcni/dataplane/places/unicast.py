@@ -17,7 +17,7 @@ from bgpcni.dataplane.rib import UNICAST, UnicastRule
 from bgpcni.dataplane.routed import Routed
 from bgpcni.dataplane.vrf import Vrf
 from bgpcni.exporter import Learned
-from bgpcni.kernel import routes
+from bgpcni.kernel import links, routes
 from bgpcni.kernel.netlink import Message
 from bgpcni.model import Attachment, AttachmentKey, Family
 
@@ -146,6 +146,10 @@ class UnicastPlace(Routed, Place):
     # ---------------------------------------------------------------- the kernel
 
     def find_way(self, hop: str) -> Via | None:
+        address, _, zone = hop.partition("%")
+        if zone:
+            link = links.find(self.around.netlink, name=zone)
+            return Via(address, link.index) if link is not None else None
         found = routes.way_to(self.around.netlink, hop)
         return Via(found[0] or hop, found[1]) if found else None
 

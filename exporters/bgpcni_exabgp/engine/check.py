@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from importlib.metadata import version
+from types import SimpleNamespace
 from typing import Any
 
 import exabgp.reactor.network.outgoing as outgoing
@@ -15,6 +16,7 @@ from exabgp.environment import getenv
 from exabgp.logger import log
 from exabgp.protocol.family import AFI, SAFI
 from exabgp.reactor.api.processes import Processes
+from exabgp.reactor.api.response.json import JSON
 from exabgp.reactor.delay import Delay
 from exabgp.reactor.listener import Listener
 from exabgp.reactor.loop import Reactor
@@ -49,6 +51,7 @@ def check() -> None:
         Protocol.new_update: ["self", "include_withdraw"],
         Protocol.new_eors: ["self", "afi", "safi"],
         Protocol.validate_open: ["self"],
+        JSON._neighbor: ["self", "neighbor", "direction", "content"],
         Capabilities.new: ["self", "neighbor", "restarted"],
         Reactor.reload: ["self"],
         Reactor._pending_adjribout: ["self"],
@@ -78,6 +81,9 @@ def check() -> None:
         families = ((AFI.ipv4, SAFI.unicast), (AFI.l2vpn, SAFI.evpn))
         msg_size = 4096
         asn4 = True
+        sent_open = SimpleNamespace(capabilities={})
+        local_as = peer_as = 64512
+        nexthop = ()
 
     family, evpn = Negotiated.families
     rib = GroupingRIB(True, list(Negotiated.families))

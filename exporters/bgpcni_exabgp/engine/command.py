@@ -18,7 +18,7 @@ from exabgp.protocol.ip import NoNextHop
 from exabgp.rib.change import Change
 
 from bgpcni_exabgp import protocol
-from bgpcni_exabgp.engine.rib import AfiSafi, RawAttributes, RawNLRI
+from bgpcni_exabgp.engine.rib import AfiSafi, PairedAttributes, RawAttributes, RawNLRI
 from bgpcni_exabgp.engine.watch import News, tell, watch_of
 
 _next_hop_of = lru_cache(4096)(NextHop)
@@ -119,7 +119,7 @@ class Engine:
         address, watch = str(peer.neighbor["peer-address"]), watch_of(peer)
         found = protocol.NeighborState(
             peer=address,
-            asn=int(peer.neighbor["peer-as"] or 0),
+            asn=int(peer.neighbor["peer-as"] or (watch.asn if watch is not None else 0)),
             configured=tuple(f"{afi}/{safi}" for afi, safi in peer.neighbor.families()),
             hold=int(peer.neighbor["hold-time"]),
             state=peer.fsm.name(),
@@ -163,18 +163,41 @@ class Engine:
 def _announce(neighbors: list[Any], command: protocol.Announce) -> None:
     family, next_hop = family_of(command.family), _next_hop_of(command.next_hop)
     network = sys.intern(command.network)
+    ibgp, ebgp = command.attributes
+    if any(neighbor["peer-as"] is None for neighbor in neighbors):
+        if ibgp is None or ebgp is None:
+            raise ValueError("no attributes for both kinds of neighbours")
+        _put(
+            [n for n in neighbors if n["peer-as"] is None],
+            family,
+            next_hop,
+            network,
+            PairedAttributes(ibgp, ebgp),
+            command,
+        )
+        neighbors = [neighbor for neighbor in neighbors if neighbor["peer-as"] is not None]
     for internal, octets in zip((True, False), command.attributes, strict=True):
         kind = [neighbor for neighbor in neighbors if bool(neighbor["local-as"] == neighbor["peer-as"]) is internal]
         if not kind:
             continue
         if octets is None:
             raise ValueError(f"no attributes for {'iBGP' if internal else 'eBGP'} neighbours")
-        attributes = _attributes_of(octets)
-        changes = [
-            Change(RawNLRI(family, Action.ANNOUNCE, next_hop, nlri, key, network), attributes)
-            for nlri, key in command.routes
-        ]
-        _queue(kind, family, changes)
+        _put(kind, family, next_hop, network, _attributes_of(octets), command)
+
+
+def _put(
+    neighbors: list[Any],
+    family: AfiSafi,
+    next_hop: Any,
+    network: str,
+    attributes: RawAttributes,
+    command: protocol.Announce,
+) -> None:
+    changes = [
+        Change(RawNLRI(family, Action.ANNOUNCE, next_hop, nlri, key, network), attributes)
+        for nlri, key in command.routes
+    ]
+    _queue(neighbors, family, changes)
 
 
 def _queue(neighbors: list[Any], family: AfiSafi, changes: list[Any]) -> None:

@@ -18,6 +18,7 @@ from exabgp.bgp.message.update.attribute.mprnlri import MPRNLRI
 from exabgp.protocol.family import AFI, SAFI, Family
 from exabgp.reactor.api.command.command import Command
 from exabgp.reactor.api.processes import ProcessError, Processes
+from exabgp.reactor.api.response.json import JSON
 from exabgp.reactor.delay import Delay
 from exabgp.reactor.listener import Listener
 from exabgp.reactor.loop import Reactor
@@ -241,6 +242,15 @@ def surviving_write(stock: Callable[..., Any]) -> Callable[..., Any]:
     return write
 
 
+def valid_neighbor(stock: Callable[..., str]) -> Callable[..., str]:
+    """For `JSON._neighbor`: where the peer may have any AS, ExaBGP writes `None`, which is no JSON."""
+
+    def neighbor_words(response: Any, neighbor: Any, direction: Any, content: Any) -> str:
+        return stock(response, neighbor, direction, content).replace('"peer": None }', '"peer": 0 }', 1)
+
+    return neighbor_words
+
+
 def install(engine: Engine, keep: Callable[[], None]) -> None:
     """Replace the functions, and add the command. `keep` is called in each round of ExaBGP's loop."""
     news = engine.news
@@ -257,6 +267,7 @@ def install(engine: Engine, keep: Callable[[], None]) -> None:
     Peer._main = watched_main(news, Peer._main)
     Protocol.new_update = watched_update(Protocol.new_update)
     Protocol.new_eors = watched_eors(Protocol.new_eors)
+    JSON._neighbor = valid_neighbor(JSON._neighbor)
     Capabilities.new = longlived.offering(Capabilities.new)
     Protocol.validate_open = telling_as(Protocol.validate_open)
     # ExaBGP ignores a reload while routes are queued, and for a neighbour that is away they always are

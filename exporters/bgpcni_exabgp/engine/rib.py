@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from exabgp.bgp.message import Action, Update
+from exabgp.bgp.message.open.capability import Capability
 from exabgp.bgp.message.update.nlri import NLRI
 from exabgp.protocol.family import AFI, SAFI
 from exabgp.protocol.ip import NoNextHop
@@ -19,6 +20,18 @@ HEADER = 19 + 2 + 2  # message header, Withdrawn Routes Length, Total Path Attri
 EXTENDED_OPTIONAL = 0x90  # attribute flags: optional, extended length
 MP_REACH_NLRI, MP_UNREACH_NLRI = 14, 15
 AfiSafi = tuple[AFI, SAFI]
+IPV4 = (AFI.ipv4, SAFI.unicast)
+
+
+def is_internal(negotiated: Any) -> bool:
+    """Whether a session is iBGP. Its OPEN has an AS number of four octets in a capability."""
+    own = negotiated.sent_open.capabilities.get(Capability.CODE.FOUR_BYTES_ASN, negotiated.local_as)
+    return int(own) == int(negotiated.peer_as)
+
+
+def extended(negotiated: Any) -> bool:
+    """Whether IPv4 unicast routes may have an IPv6 next hop in a session (RFC 8950)."""
+    return (*IPV4, AFI.ipv6) in negotiated.nexthop
 
 
 class RawAttributes:
@@ -32,11 +45,30 @@ class RawAttributes:
     def index(self) -> bytes:
         return self.wire
 
+    def for_session(self, internal: bool) -> bytes:
+        return self.wire
+
     def as_dict(self) -> dict[str, str]:
         return {"raw": self.wire.hex()}
 
     def __str__(self) -> str:
         return f" attributes {self.wire.hex()}"
+
+
+class PairedAttributes(RawAttributes):
+    """Those for a neighbour whose AS is known only in its session: for iBGP, and for eBGP."""
+
+    __slots__ = ("ebgp",)
+
+    def __init__(self, ibgp: bytes, ebgp: bytes) -> None:
+        super().__init__(ibgp)
+        self.ebgp = ebgp
+
+    def index(self) -> bytes:
+        return self.wire + b"/" + self.ebgp
+
+    def for_session(self, internal: bool) -> bytes:
+        return self.wire if internal else self.ebgp
 
 
 class RawNLRI(NLRI):  # type: ignore[misc]  # ExaBGP has no types
@@ -85,8 +117,10 @@ class RawUpdate(Update):  # type: ignore[misc]  # ExaBGP has no types
         family, announce = model.afi_safi(), model.action == Action.ANNOUNCE
         if family not in negotiated.families or not negotiated.asn4 or not (announce or include_withdraw):
             return
-        attributes = self.attributes.wire if announce else b""
-        native = family == (AFI.ipv4, SAFI.unicast) and (not announce or len(model.nexthop.ton()) == 4)
+        if announce and family == IPV4 and len(model.nexthop.ton()) == 16 and not extended(negotiated):
+            return  # the peer could not read it
+        attributes = self.attributes.for_session(is_internal(negotiated)) if announce else b""
+        native = family == IPV4 and (not announce or len(model.nexthop.ton()) == 4)
         if native and announce:
             attributes = b"\x40\x03\x04" + model.nexthop.ton() + attributes
         mp = b"" if native else model.afi.pack() + model.safi.pack()

@@ -25,7 +25,7 @@ from exabgp.protocol.family import AFI, SAFI
 
 from bgpcni_exabgp import protocol
 from bgpcni_exabgp.engine import longlived
-from bgpcni_exabgp.engine.rib import MP_UNREACH_NLRI, AfiSafi
+from bgpcni_exabgp.engine.rib import IPV4, MP_UNREACH_NLRI, AfiSafi, extended
 
 EXPECTANT = 0.05  # seconds
 BYTES_ACKED = struct.Struct("=Q"), 120  # struct tcp_info, linux/tcp.h
@@ -98,11 +98,13 @@ class Watch:
         self.end: Notify | None = None
         negotiated = peer.proto.negotiated
         restart = negotiated.received_open.capabilities.get(Capability.CODE.GRACEFUL_RESTART, {})
+        self.asn = int(negotiated.peer_as)
         self.asn4 = bool(negotiated.asn4)
         self.graceful = _names(restart)
         self.long_lived = longlived.received(negotiated.received_open.capabilities)
         self.refreshes = negotiated.refresh != REFRESH.ABSENT
-        self.families = _names(negotiated.families) if self.asn4 else ()
+        usable = [family for family in negotiated.families if family != IPV4 or not self._unnumbered(negotiated)]
+        self.families = _names(usable) if self.asn4 else ()
         self.asked: set[tuple[int, int]] = set()
         # RFC 4724 section 3: a peer with the capability sends End-of-RIB, even if it lists no family in it
         marks = Capability.CODE.GRACEFUL_RESTART in negotiated.received_open.capabilities
@@ -122,8 +124,13 @@ class Watch:
 
     def up(self) -> protocol.Up:
         return protocol.Up(
-            self.address, self.families, self.started, self.asn4, self.graceful, self.refreshes, self.long_lived
-        )
+            self.address, self.families, self.started, self.asn4, self.graceful, self.refreshes, self.long_lived,
+            self.asn,
+        )  # fmt: skip
+
+    def _unnumbered(self, negotiated: Any) -> bool:
+        """Whether the link has no IPv4 next hops and the peer takes no others (RFC 8950)."""
+        return bool(self.peer.neighbor["source-interface"]) and not extended(negotiated)
 
     def tell(self, event: protocol.EngineEvent) -> None:
         tell(self.peer.reactor, self.peer.neighbor.api["neighbor-changes"], event)
