@@ -1,4 +1,4 @@
-"""Peers without addresses: on a link by its interface, and at the default gateway. Against FRR's own unnumbered."""
+"""Peers without addresses: on a link by its interface, and at the default gateway. Against FRR and BIRD."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from integration.bird import Bird
 from integration.lab import Frr, Lab, Neighbor, Node, link, until
 from integration.lab.frr import bgp
 
@@ -110,3 +111,41 @@ def test_the_default_gateway(lab: Lab) -> None:
     node.namespace.ip("route", "del", "default")
     words = "bgp.neighbors[0].gateway: this node has no default route of IPv4 by a gateway"
     until(lambda: words in json.dumps(node.operator("status").document), "the reason")
+
+
+BIRD = """
+router id 198.18.255.7;
+protocol device {}
+protocol radv { interface "node1" { min ra interval 3; max ra interval 4; }; }
+protocol static four { ipv4; route 172.16.1.0/24 blackhole; }
+protocol static six { ipv6; route 2001:db8:ffff::/48 blackhole; }
+protocol bgp node {
+    local as 64999;
+    neighbor range fe80::/10 external;
+    interface "node1";
+    dynamic name "dyn";
+    ipv4 { import all; export where source = RTS_STATIC; extended next hop on; };
+    ipv6 { import all; export where source = RTS_STATIC; };
+}
+"""
+
+
+def test_birds_own_unnumbered_and_dynamic_neighbours(lab: Lab) -> None:
+    """BIRD waits on a link for whoever comes from a link-local address: IPv4 and IPv6 routes in both directions."""
+    node, space = lab.node(asn=64512), lab.namespace("bird")
+    link(node.namespace, space, "uplink", "node1", (), ())
+    node.namespace.ip("address", "add", f"{node.address}/32", "dev", "lo")
+    space.sysctl(net__ipv6__conf__all__forwarding=1)
+    bird = Bird(lab, space, BIRD)
+    bird.start()
+    node.agent(**toml(node, interface="uplink"))
+    until(lambda: node.operator("peers").code == 0 and node.operator("peers").document["peers"], "the session", 60)
+    answer = node.cni(
+        "ADD", "c1", lab.container(),
+        node.network(subnet6="2001:db8:1::/64", bgp={"import": ["172.16.0.0/12", "2001:db8:ffff::/48"]}),
+    )  # fmt: skip
+    for ip in answer.ips:
+        prefix = f"{ip}/{128 if ':' in ip else 32}"
+        until(lambda prefix=prefix: "via fe80:" in bird.show("route", "for", prefix), f"the route to {prefix}")  # type: ignore[misc]
+    until(lambda: "via inet6 fe80:" in node.namespace.ip("route", "show", "172.16.1.0/24"), "IPv4 by IPv6")
+    until(lambda: "via fe80:" in node.namespace.ip("-6", "route", "show", "2001:db8:ffff::/48"), "the IPv6 route")
