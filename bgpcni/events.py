@@ -47,6 +47,8 @@ class Kind(StrEnum):
     STORE_BACK = "store-back"
     PROBLEM = "problem"
     MENDED = "mended"
+    MAINTENANCE_ON = "maintenance-on"
+    MAINTENANCE_OFF = "maintenance-off"
     RELOADED = "reloaded"
     RELOAD_REFUSED = "reload-refused"
 
@@ -80,6 +82,8 @@ _WORDS = {
     Kind.STORE_BACK: "the cluster's store is back after: {detail}",
     Kind.PROBLEM: "{detail}",
     Kind.MENDED: "mended: {detail}",
+    Kind.MAINTENANCE_ON: "this node is in maintenance, asked for by {detail}: peers are to prefer other paths",
+    Kind.MAINTENANCE_OFF: "this node is in service again",
     Kind.RELOADED: "agent.toml was read again and is in force",
     Kind.RELOAD_REFUSED: "agent.toml was read again and refused, nothing has changed: {detail}",
 }

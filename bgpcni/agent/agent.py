@@ -479,9 +479,11 @@ class Running:
         node = self.node
         with self._changing:
             self._maintenance.ask(who, on=on, until_reboot=until_reboot)
-            node.maintenance = self._maintenance.asked
+            before, node.maintenance = node.maintenance, self._maintenance.asked
             node.facts = node.convergence.facts = replace(node.facts, maintenance=bool(node.maintenance))
-        log.info("maintenance: asked for by %s", ", ".join(node.maintenance) or "nobody")
+        if node.maintenance != before:
+            kind = Kind.MAINTENANCE_ON if node.maintenance else Kind.MAINTENANCE_OFF
+            node.events.emit(kind, detail=" and ".join(node.maintenance))
         for key in node.attached():  # an ADD that comes later announces so by itself
             node.nudges.nudge(key)
 

@@ -104,6 +104,7 @@ class Gauges(Collector):
         node = self._node
         found.put("bgpcni_build_info", 1, __version__, platform.python_version())
         found.put("bgpcni_drained", node.drained)
+        found.put("bgpcni_maintenance", bool(node.maintenance))
         kinds = Counter(dict.fromkeys(Kind, 0))
         for (kind, _, _), count in node.events.counts.copy().items():
             kinds[kind] += count
