@@ -104,6 +104,8 @@ class Etcd(Store):
                 if result.get("canceled"):
                     self._at = (at + 1) % len(self._endpoints)  # this member may have lost the others
                     raise Trouble(f"etcd: the watch was cancelled: {result.get('cancel_reason', 'no reason given')}")
+                if int(result.get("header", {}).get("revision", revision)) < int(revision):
+                    raise TooOld  # a store that was restored or made anew: it would be silent until it is as far again
                 events = result.get("events", ())
                 if not events:  # what it says of its revision is complete, but where the watch was only accepted
                     yield Progress("" if result.get("created") else str(result["header"]["revision"]))
