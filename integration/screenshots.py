@@ -26,7 +26,7 @@ def main(folder: Path) -> None:
             args = f"K8S_POD_NAMESPACE=shop;K8S_POD_NAME={pod}"
             add(node, f"{number}{ID}", lab.container(f"p{number}"), blue, args=args)
         LookingGlass(lab, node).start()
-        browser = Browser(lab, node, size=(1120, 640))
+        browser = Browser(lab, node, size=(1280, 640))
 
         def picture(path: str, name: str, *words: str) -> None:
             browser.open(path)

@@ -15,8 +15,8 @@ from integration.lab import Lab, until
 from integration.lab.node import BGPCNI
 from integration.seen import add, announced, delete, dual, ready
 
-HOSTILE = "<script>document.title</script>'\"><b>bold"
-RTL = "\u202egnorw"
+HOSTILE = "<script>alert(1)</script>\u202e"
+IFNAME = "'\"><b>bold"
 USER = 64998
 """The number of the user bgpcni, whom only this node knows."""
 
@@ -154,20 +154,27 @@ def test_a_screen_reader_finds_its_way(site: Site) -> None:
 
 
 def test_names_that_mean_ill_are_text(site: Site) -> None:
-    """Of a network, a pod and a search: shown as they are, run never; what would turn text round is written out."""
+    """Of an interface, of what a refused configuration says, of a search: shown as they are, and run never.
+
+    What would turn text round is written out.
+    """
     node, space = site.node, site.lab.container("ill")
-    conf = dual(node, bridge="cni0") | {"name": "tenant-a"}
-    args = f"K8S_POD_NAMESPACE=shop;K8S_POD_NAME={HOSTILE}{RTL}"
-    answer = node.cni("ADD", "ill-id", space, conf, args=args)
+    answer = node.cni("ADD", "ill-id", space, site.conf, ifname=IFNAME)
     assert answer.ok, answer.document
+    refused = node.cni("ADD", "worse-id", space, site.conf | {"bridge": HOSTILE})
+    assert not refused.ok
+    tags = "return document.querySelectorAll('main b, main script, main img').length"
     try:
-        for path in ("/attachments", "/attachments/ill-id", "/routes", "/events", "/attachments?search=" + HOSTILE[:7]):
+        for path in ("/attachments", "/attachments/ill-id", "/attachments?search=" + IFNAME[:3]):
             site.browser.open(path)
-            site.browser.shows(f"shop/{HOSTILE}\\u202egnorw")
-            assert site.browser.run("return document.querySelectorAll('main b, main script').length") == 0
+            site.browser.shows(IFNAME)
+            assert site.browser.run(tags) == 0
+        site.browser.open("/")
+        site.browser.shows("ADDs that failed", "<script>", "\\u202e")
+        assert site.browser.run(tags) == 0
         assert site.browser.log() == []
     finally:
-        delete(node, "ill-id", space, conf)
+        assert node.cni("DEL", "ill-id", space, site.conf, ifname=IFNAME).ok
 
 
 def test_the_api_is_the_commands(site: Site) -> None:
