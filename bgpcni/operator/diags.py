@@ -6,6 +6,7 @@ of it goes through `redact`.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import json
@@ -36,11 +37,14 @@ PART_MOST = 4 << 20
 TOTAL_MOST = 64 << 20
 RECORDS_MOST = 500
 """Records that are taken; `attachments` has all of them."""
-COMMANDS = {
-    "status": (), "attachments": (), "routes": (), "peers": (), "ipam show": (), "ipam check": (),
-    "received": ("routes", "--received"), "events": ("events", "--no-follow"), "stacks": (),
+COMMANDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "status": ("status", {}), "attachments": ("attachments", {}), "routes": ("routes", {}),
+    "received": ("routes", {"received": True}), "peers": ("peers", {}), "ipam-show": ("ipam show", {}),
+    "ipam-check": ("ipam check", {}), "events": ("events", {}), "stacks": ("stacks", {}),
 }  # fmt: skip
-"""Our own commands by the name of their part; () stands for the name itself."""
+"""What the agent is asked, by the name of the part."""
+ALONE = ("status", "attachments", "routes", "ipam show", "ipam check")
+"""What our command says without an agent, in a process of its own."""
 SYSTEM: dict[str, Sequence[str]] = {
     "ip-link.json": ("ip", "-d", "-s", "-j", "link"),
     "ip-addr.json": ("ip", "-d", "-j", "addr"),
@@ -188,11 +192,7 @@ def parts(where: Where, socket: Path, seconds: float) -> Iterator[Part]:
     agent = _agent_config(where)
     yield Part("version.json", lambda: versions.run(where.config, socket)[0])
     yield Part("doctor.json", lambda: doctor.run(where, socket)[0])
-    answers = _answers(socket)
-    for name, argv in COMMANDS.items():
-        yield Part(
-            f"commands/{name.replace(' ', '-')}.json", _command(argv or tuple(name.split()), socket, answers, seconds)
-        )
+    yield from _commands(socket, seconds)
     yield from _of_agent(socket)
     yield Part("agent.toml", lambda: tail(where.config))
     for path in _listed(where.conf_dir):
@@ -216,15 +216,35 @@ def _agent_config(where: Where) -> AgentConfig:
     return AgentConfig(run_dir=str(where.run_dir), data_dir=str(where.data_dir))
 
 
-def _answers(socket: Path) -> bool:
-    """Whether somebody listens on the agent's socket: then it is asked, else the command works without it."""
-    return client.agent_pid(socket) is not None
+def _commands(socket: Path, seconds: float) -> Iterator[Part]:
+    if client.agent_pid(socket) is None:
+        for name in ALONE:
+            words = [sys.executable, "-m", "bgpcni.operator.cli", *name.split(), "--json"]
+            yield Part(f"commands/{name.replace(' ', '-')}.json", lambda words=words: _output(words, seconds))  # type: ignore[misc]
+        return
+    asked = _Asked(socket, seconds * 0.9)
+    for part, (name, arguments) in COMMANDS.items():
+        ask = functools.partial(asked, name, **arguments)
+        yield Part(f"commands/{part}.json", ask)
 
 
-def _command(argv: Sequence[str], socket: Path, answers: bool, seconds: float) -> Callable[[], Any]:
-    """One of our commands, in a process of its own: it may hang."""
-    command = [sys.executable, "-m", "bgpcni.operator.cli", *argv, "--json"]
-    return lambda: _output([*command, "--socket", str(socket)] if answers else command, seconds)
+class _Asked:
+    """The agent. Once it did not answer, it is not asked again."""
+
+    def __init__(self, socket: Path, seconds: float) -> None:
+        self._socket = socket
+        self._seconds = seconds
+        self._silent = ""
+
+    def __call__(self, name: str, **arguments: Any) -> Document:
+        if self._silent:
+            raise IoFailure(self._silent)
+        try:
+            document, _ = client.ask(self._socket, name, within=self._seconds, **arguments)
+        except client.NoAgent as error:
+            self._silent = str(error)
+            raise IoFailure(self._silent) from None
+        return document
 
 
 def _of_agent(socket: Path) -> Iterator[Part]:
