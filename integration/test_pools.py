@@ -115,6 +115,9 @@ def test_containers_of_two_nodes_have_addresses_of_one_pool(lab: Lab, cluster: C
     assert [(item["address"].partition("/")[2], item["gateway"]) for item in flat.document["ips"]] == [
         ("24", "10.64.0.1"), ("120", "2001:db8:64::1"),
     ]  # fmt: skip
+    checked = cluster.nodes[0].operator("ipam", "check")
+    assert checked.code == 0, checked
+    assert {one["node"] for one in cluster.nodes[0].operator("ipam", "show").document["blocks"]} == {"node-1", "node-2"}
     assert {ip_network(f"{address}/28", strict=False) for address in flat.ips[:1]} <= set(
         map(ip_network, cluster.blocks())
     )
@@ -239,6 +242,9 @@ def test_the_store_is_away(lab: Lab, cluster: Cluster) -> None:
     until(lambda: "cluster-addresses" in cluster.problems(1), "the node that is back says whose its addresses are")
     assert lost.ips[0] in cluster.problems(1)["cluster-addresses"]
     until(lambda: all(not one["exporters"] for one in cluster.nodes[1].routes()), "and does not announce them")
+    (late,) = cluster.nodes[1].attachments()
+    assert f"{block} is claimed by node node-1" in late["conflict"]
+    assert cluster.nodes[1].operator("ipam", "check").code == 1
 
 
 def test_ipam_shows_the_blocks_and_gives_a_leaked_lease_back(cluster: Cluster) -> None:

@@ -214,6 +214,8 @@ class Pools:
         """Another number whenever `offers` may be different."""
         self._offers: dict[tuple[int, tuple[str, ...] | None], tuple[int, int, list[Offer]]] = {}
         self._all: tuple[int, list[IPPool]] = (-1, [])
+        self._made: dict[Net, tuple[IPPool, Offer | None]] = {}
+        """By block its offer, and the pool that it was made for."""
         self._picture = Picture()
         self._claims: dict[ObjectPath, Claimed] = {}
         self._own: dict[ObjectPath, Claimed] = {}
@@ -521,11 +523,15 @@ class Pools:
 
     def _offer(self, block: Block, pool: IPPool) -> Offer | None:
         """None: the pool has this block no more."""
-        home = blocks.home_of(pool.spec, block.net)
-        if home is None:
-            return None
-        spans = tuple(blocks.spans(pool.spec, block.net, home))
-        return Offer(block.net, home, block.pool, spans, pool.spec.advertise == "block")
+        known = self._made.get(block.net)
+        if known is not None and known[0] is pool:
+            return known[1]
+        home, offer = blocks.home_of(pool.spec, block.net), None
+        if home is not None:
+            spans = tuple(blocks.spans(pool.spec, block.net, home))
+            offer = Offer(block.net, home, block.pool, spans, pool.spec.advertise == "block")
+        self._made[block.net] = pool, offer
+        return offer
 
     def _mine(self, address: Ip) -> Block | None:
         return next((block for block in self._open() if address in block.net), None)
@@ -668,7 +674,7 @@ class Pools:
         other = path if path in self._claims else self._overlapping(block.net)
         if other is None:
             if not self._obstacle():
-                self._write(block.net, block.pool)
+                self._write_again(block.net, block.pool)
             return block
         lost = f"{self._claims[other].net} is claimed by node {self._claims[other].node}"
         if lost != block.lost:
@@ -697,6 +703,7 @@ class Pools:
                 self._unwritten = f"{self._file}: {error.strerror}: blocks cannot be claimed or given back"
                 return False
             losses, self._blocks = {net: block.lost for net, block in found.items() if block.lost}, found
+            self._made = {net: made for net, made in self._made.items() if net in found}
             self.conflicts += losses != self._losses
             self._losses = losses
         self._shut &= self._blocks.keys()
@@ -738,7 +745,7 @@ class Pools:
         self._pending[net] = Pending(pool, kept.version, self._clock())
         return ""
 
-    def _write_again(self, net: Net, pool: str, over: Kept) -> None:
+    def _write_again(self, net: Net, pool: str, over: Kept | None = None) -> None:
         with contextlib.suppress(Conflict):  # the next picture says by whom
             self._write(net, pool, over)
 
