@@ -203,3 +203,19 @@ def test_the_component_for_monitoring_has_prometheus_read_every_agent(tmp_path: 
     (rules,) = kind(manifests, "PrometheusRule")
     assert rules["spec"] == yaml.safe_load((KUBERNETES.parents[1] / "conf/prometheus/alerts.yml").read_text())
     assert {one["metadata"]["namespace"] for one in (agent, monitor, rules)} == {"bgpcni"}
+
+
+def test_the_component_for_the_looking_glass_can_only_ask(tmp_path: Path) -> None:
+    """Beside the agent as it is, in the same image, without a capability, and with the agent's folder alone."""
+    folder = os.path.relpath(KUBERNETES, tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(
+        f"resources: [{folder}/overlays/unicast]\ncomponents: [{folder}/components/looking-glass]\n"
+    )
+    (agent,) = (one for one in kind(render(str(tmp_path)), "DaemonSet") if one["metadata"]["name"] == "bgpcni-agent")
+    pod = agent["spec"]["template"]["spec"]
+    containers = {one["name"]: one for one in pod["containers"]}
+    glass = containers["looking-glass"]
+    assert (glass["image"], glass["args"]) == (containers["agent"]["image"], ["looking-glass"])
+    assert glass["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert [each["mountPath"] for each in glass["volumeMounts"]] == ["/run/bgpcni"]
+    assert pod["hostNetwork"], "its loopback address is the node's"
