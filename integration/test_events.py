@@ -144,3 +144,32 @@ def attachment_bridge(node: Node) -> str:
 def messages(frr: Any, node: Node) -> dict[str, int]:
     """How many messages of each kind FRR has had from the node."""
     return dict(frr.neighbor(node.address)["messageStats"])
+
+
+def test_an_answer_is_watched_and_a_process_explained(lab: Lab) -> None:
+    """`--watch --json` prints a document for each change; `explain PID` finds the container of a process."""
+    frr, node = ready(lab)
+    conf, space = dual(node), lab.container()
+    file = node.folder / "watch.log"
+    process = node.namespace.popen(BGPCNI, "routes", "--watch", "--json", "--socket", node.socket, log=file)
+
+    def documents() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    try:
+        until(lambda: documents() == [{"schema": 1, "routes": []}], "the answer before the ADD")
+        answer = add(node, "c1", space, conf)
+        announced(frr, node, answer)
+        until(lambda: len(documents()[-1]["routes"]) == 2, "the routes")
+        inside = space.popen("sleep", "infinity", log=node.folder / "sleep.log")
+        try:
+            (found,) = node.operator("explain", str(inside.pid)).document["attachments"]
+            assert found["containerID"] == "c1"
+        finally:
+            inside.kill()
+            inside.wait()
+        delete(node, "c1", space, conf)
+        until(lambda: documents()[-1]["routes"] == [], "the answer after the DEL")
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
