@@ -20,8 +20,8 @@ from bgpcni.errors import TryAgain
 from bgpcni.model import Announcement, Attachment, AttachmentKey
 
 KEPT = 8192
-READERS = 32
-"""How many may wait for events at once: each holds one of the agent's threads."""
+READERS = 12
+"""How many outside the agent may wait for events at once: each holds one of the threads that answer commands."""
 
 
 class Kind(StrEnum):
@@ -186,7 +186,7 @@ class Events:
         self._kept: deque[Event] = deque(maxlen=kept)
         self._change = threading.Condition()
         self._last = 0
-        self._waiting = 0
+        self._waiting = self._readers = 0
         self._closed = False
         self._pods: dict[AttachmentKey, tuple[str, str]] = {}
 
@@ -253,10 +253,8 @@ class Events:
             return self._after(number, limit)
 
     def wait(self, number: int, seconds: float, limit: int = KEPT) -> Batch:
-        """The same; if there are none, wait for one, or until the time is over. Raises TryAgain: too many wait."""
+        """The same; if there are none, wait for one, or until the time is over."""
         with self._change:
-            if self._waiting >= READERS:
-                raise TryAgain(f"{READERS} readers wait for events already")
             self._waiting += 1
             try:
                 self._change.wait_for(lambda: self._closed or self._last > number, seconds)
@@ -265,6 +263,18 @@ class Events:
             batch = self._after(number, limit)
             self.missed += batch.missed
             return batch
+
+    def read(self, number: int, seconds: float, limit: int = KEPT) -> Batch:
+        """`wait` for somebody outside the agent. Raises TryAgain if too many do so."""
+        with self._change:
+            if self._readers >= READERS:
+                raise TryAgain(f"{READERS} readers wait for events already")
+            self._readers += 1
+        try:
+            return self.wait(number, seconds, limit)
+        finally:
+            with self._change:
+                self._readers -= 1
 
     def _after(self, number: int, limit: int) -> Batch:
         number = min(max(number, 0), self._last)

@@ -92,14 +92,18 @@ def test_an_event_between_the_look_and_the_wait_is_not_lost(monkeypatch: pytest.
     assert reader.result().last == 1
 
 
-def test_only_so_many_readers_wait_because_each_holds_a_thread() -> None:
+def test_only_so_many_readers_wait_and_the_agent_s_own_are_none_of_them() -> None:
+    """Each reader holds a thread that answers commands; the journal must go on whoever else reads."""
     events = Events()
-    readers = [Running(lambda: events.wait(0, SECONDS)) for _ in range(READERS)]
+    readers = [Running(lambda: events.read(0, SECONDS)) for _ in range(READERS)]
     until(lambda: events._waiting == READERS)
     with pytest.raises(TryAgain, match="wait for events already"):
-        events.wait(0, SECONDS)
+        events.read(0, SECONDS)
+    own = Running(lambda: events.wait(0, SECONDS))
+    until(lambda: events._waiting == READERS + 1)
     events.close()
-    assert {reader.result().last for reader in readers} == {0}
+    assert {reader.result().last for reader in (*readers, own)} == {0}
+    assert events.read(0, 0).last == 0
 
 
 def test_every_kind_has_words_and_a_row_in_the_documentation() -> None:

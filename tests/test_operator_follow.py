@@ -61,5 +61,5 @@ def test_it_ends_at_the_newest_where_nobody_wants_to_follow(monkeypatch: pytest.
 
 
 def test_an_error_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    Agent(monkeypatch, {"schema": 1, "error": "32 readers wait for events already"})
-    assert [document["error"] for document in follow.batches(SOCKET)] == ["32 readers wait for events already"]
+    Agent(monkeypatch, {"schema": 1, "error": "12 readers wait for events already"})
+    assert [document["error"] for document in follow.batches(SOCKET)] == ["12 readers wait for events already"]

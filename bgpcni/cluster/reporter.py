@@ -168,6 +168,8 @@ class Reporter:
             if str(trouble) != self._trouble:
                 log.warning("events cannot be told to the API server: %s", trouble)
             self._trouble = str(trouble)
+        except Exception:  # one event is lost, and the next ones are told
+            log.exception("an event cannot be told to the API server because of a defect")
 
     def _write(self, subject: About, event: Event, told: Told) -> None:
         resource = Resource("", "v1", "events", subject.namespace or "default")

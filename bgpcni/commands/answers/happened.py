@@ -22,7 +22,7 @@ def events(
     kept = agent.node.events
     number = after if run in (None, "", kept.run) else 0
     seconds = 0.0 if no_follow else min(max(wait, 0.0), LONGEST_WAIT)
-    batch = kept.wait(number, seconds, MOST) if seconds else kept.after(number, MOST)
+    batch = kept.read(number, seconds, MOST) if seconds else kept.after(number, MOST)
     return {
         "schema": 1,
         "run": kept.run,
