@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from bgpcni import clock, nudges
@@ -24,7 +24,7 @@ from bgpcni.cluster.objects import RoutePolicy, parse
 from bgpcni.cluster.picture import Pictures
 from bgpcni.cni.environment import Command
 from bgpcni.commands import answers
-from bgpcni.commands.answers import common, explanation, health, orders, routing
+from bgpcni.commands.answers import orders
 from bgpcni.config.agent import AgentConfig
 from bgpcni.convergence import announcer, catalog, convergence
 from bgpcni.convergence.derive import ALL, derive
@@ -49,7 +49,7 @@ FACTS = NodeFacts(
 )  # fmt: skip
 GRACE = 60.0
 DEL_SECONDS = 2.0
-ANSWERS = (common, explanation, health, orders, routing)
+ANSWERS = [each for each in vars(answers).values() if isinstance(each, ModuleType) and hasattr(each, "interface")]
 """The modules of the operators' answers that use the kernel's links."""
 
 DEFECTS = (AssertionError, AttributeError, LookupError, NameError, RecursionError, TypeError, UnboundLocalError)
