@@ -35,6 +35,7 @@ from bgpcni.ipam import host_local
 from bgpcni.kernel import vlans
 from bgpcni.model import Announcement, Attachment, AttachmentKey, ExporterUse, Nlri, NodeFacts, State
 from bgpcni.node import addressing, boots, failures, node, plan, reconcile, transaction, unreadable, unrecorded
+from bgpcni.node.ends import Ends
 from bgpcni.node.next_step import VAIN_SECONDS
 from bgpcni.node.request import Request, parse_request
 from bgpcni.nudges import Nudges
@@ -357,6 +358,7 @@ class Agent:
         running._cluster = running._pools = agents.Alone()
         running._maintenance = world().maintenance  # type: ignore[assignment]
         running._policies = policies.Policies(world().pictures, dict, self.config, nudges)
+        running._ends = Ends(lambda version: None)
         running._config_path = Path("agent.toml")
         running._dataplane = NoDataPlane()  # type: ignore[assignment]
         running.node = node.Node(store, self.config, facts, made, nudges, policies=running._policies)
