@@ -235,3 +235,27 @@ def test_a_speaker_gets_another_name(site: Site) -> None:
     site.delete("c")
     until(lambda: site.heard_from(site.node.address), "the others alone")
     assert site.node.operator("status").code == 0
+
+
+def test_both_speakers_announce_the_attributes_of_a_network(site: Site) -> None:
+    """Local preference, MED and communities of the network; a reload changes them for containers that run."""
+
+    def heard() -> list[tuple[int, int, list[str]]]:
+        prefix = site.prefixes[-1]
+        return [(p["locPrf"], p["metric"], p["community"]["list"]) for p in site.frr.paths(prefix)]
+
+    site.reload("exabgp", "gobgp")
+    conf = site.node.network(exporters=None, bgp={"localPreference": 200, "med": 7, "communities": ["64512:1"]})
+    answer = site.node.cni("ADD", "c", site.lab.container("c"), conf)
+    assert answer.ok, answer
+    site.containers["c"] = answer
+    until(lambda: heard() == [(200, 7, ["64512:1"])] * 2, "what the network says, from both")
+    with site.nothing_missed():
+        site.node.configure(
+            exporters=site.table, default_exporters=["exabgp", "gobgp"],
+            networks={"tenant-a": {"local_preference": 300, "med": 0}},
+        )  # fmt: skip
+        assert site.node.operator("reload").code == 0
+        until(lambda: heard() == [(300, 0, ["64512:1"])] * 2, "what agent.toml says, from both")
+        assert site.node.operator("maintenance", "on").code == 0
+        until(lambda: [(pref, med) for pref, med, _ in heard()] == [(0, 0)] * 2, "maintenance, from both")
