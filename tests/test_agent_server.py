@@ -47,6 +47,7 @@ class Running:
 
     def command(self, stdin: bytes) -> Reply:
         self.commands.append(stdin)
+        self.hold.wait(SECONDS)
         return Reply(0, b"{}")
 
     def close(self) -> None:
@@ -175,6 +176,23 @@ def test_a_client_that_goes_away_is_no_event(running: Running, end: int) -> None
         sock.sendall(request(CNI_COMMAND="ADD")[:end])
     served(running)
     assert len(running.calls) == 1
+
+
+@pytest.mark.parametrize(("kind", "said"), [(protocol.COMMAND, 0), (protocol.CALL, 1)])
+def test_an_interrupted_command_is_not_worth_a_line_but_a_lost_caller_is(
+    running: Running, caplog: pytest.LogCaptureFixture, kind: bytes, said: int
+) -> None:
+    """`bgpcni events` always ends that way."""
+    running.hold.clear()
+    with running.connect() as sock:
+        sock.recv(1)
+        sock.sendall(request(kind=kind, CNI_COMMAND="ADD"))
+        sock.shutdown(socket.SHUT_WR)
+        if kind == protocol.COMMAND:
+            until(lambda: bool(running.commands))
+    running.hold.set()
+    running.server.close()
+    assert sum("not served" in message for message in caplog.messages) == said
 
 
 @pytest.mark.parametrize("number", [2, 4, 20])

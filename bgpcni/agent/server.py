@@ -189,6 +189,9 @@ class Server:
             head = protocol.REPLY.pack(reply.code, 0, len(reply.stdout), len(reply.stderr))
             connection.sendall(head + reply.stdout + reply.stderr)
             os.sched_yield()  # the waiting client may need this processor
+        except BrokenPipeError:
+            if incoming.kind != protocol.COMMAND:  # an operator may interrupt a command, such as `bgpcni events`
+                raise
         finally:
             reply.finish()
 
