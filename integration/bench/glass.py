@@ -56,6 +56,10 @@ def large(lab: Lab, attachments: int, received: int) -> Node:
     peer = HandPeer(lab, there, node.peer, 64512, families=(Family.IPV4_UNICAST,))
     neighbor = {"address": node.peer, "asn": 64512, "families": ["ipv4-unicast"]}
     node.agent(bgp={"neighbors": [neighbor]})
+    # somebody has to import, or nothing is listened to
+    imports = node.network(subnet="10.200.0.0/24", bgp={"import": ["203.0.113.0/24"]})
+    assert node.cni("ADD", "first", lab.container(), imports).ok
+    peer.wait_asked(1)
     announce(peer, received)
 
     def arrived() -> bool:

@@ -430,6 +430,10 @@ class Interface:
         return link is None or link.key != attachment.key
 
     @staticmethod
+    def link_state(netlink: object, attachment: Attachment) -> str:
+        return "gone" if Interface.vanished(netlink, attachment) else "up"
+
+    @staticmethod
     def present(netlink: object, attachment: Attachment) -> bool:
         sched.point()
         if attachment.host_index is None:
