@@ -132,6 +132,8 @@ def deb(own: Path, work: Path, out: Path) -> tuple[Path, Path]:
     (folder / "debian/changelog").write_text(
         f"bgpcni ({version()}) trixie; urgency=medium\n\n  * New upstream version.\n\n -- {maintainer[1]}  {stamp}\n"
     )
+    run(sys.executable, "-m", "bgpcni.operator.manual", folder / "man", folder=source)
+    (folder / "debian/bgpcni.manpages").write_text("man/*.1\n")
     run("dpkg-buildpackage", "--build=binary", "--no-sign", folder=folder)
     (made,) = folder.parent.glob("bgpcni_*.deb")
     bill = folder / "debian/bgpcni/usr/lib/bgpcni/share/sbom/bgpcni.cdx.json"
