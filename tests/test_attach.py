@@ -252,3 +252,11 @@ class TestTheNameOfADeadContainer:
         file.write_text("{")
         attached.take_down_name([tmp_path / "attached"], self.KEY)
         assert os.path.lexists(sign.path)
+
+
+def test_labels_as_they_are_typed() -> None:
+    """A value may be empty; what is no label is refused with the reason."""
+    assert attach.labels_of(["tier=web", "a.b/c=", "tier=db"]) == {"tier": "db", "a.b/c": ""}
+    for text, reason in (("tier", "KEY=VALUE"), ("=x", "not a label's key"), ("tier=a b", "not a label's value")):
+        with pytest.raises(InvalidConfiguration, match=f"--label {text}: .*{reason}"):
+            attach.labels_of([text])

@@ -238,6 +238,13 @@ def test_keys_match_without_regard_to_case(data: st.DataObject) -> None:
     assert parse(json.dumps(scramble(document)).encode()) == parse(json.dumps(document).encode())
 
 
+@pytest.mark.parametrize("labels", [{"tier": "web"}, [{"key": "tier", "value": "web"}]], ids=["object", "list"])
+def test_labels_of_one_attachment(labels: object) -> None:
+    """The list of the CNI conventions and an object mean the same; a broken list is refused with its place."""
+    assert read(args={"cni": {"labels": labels}})[0].args.cni.labels == {"tier": "web"}
+    assert "args.cni.labels: [0] should be an object" in refusal(args={"cni": {"labels": ["tier"]}})
+
+
 def test_names_fit_into_a_files_name() -> None:
     assert is_name("a" * 180)
     assert not is_name("a" * 181)

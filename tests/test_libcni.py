@@ -223,3 +223,14 @@ def test_a_plugin_that_never_answers_is_ended(bin: Bin, monkeypatch: pytest.Monk
     bin.plugin("one", "import signal\nsignal.pause()\n")
     with pytest.raises(CniError, match="no answer in"):
         bin.runtime().add(chain("one"))
+
+
+def test_labels_are_given_to_every_plugin_of_a_chain() -> None:
+    """In `args.cni`, as the CNI conventions have them; what the file has there stays."""
+    plugins = [{"type": "a", "args": {"cni": {"mac": "m", "labels": []}, "x": 1}}, {"type": "b", "args": None}]
+    network = Network.parse({"cniVersion": "1.0.0", "name": "blue", "plugins": plugins}, "test")
+    first, second = network.labelled({"tier": "web"}).plugins
+    listed = [{"key": "tier", "value": "web"}]
+    assert first == {"type": "a", "args": {"cni": {"mac": "m", "labels": listed}, "x": 1}}
+    assert second == {"type": "b", "args": {"cni": {"labels": listed}}}
+    assert network.labelled({}) is network
