@@ -49,6 +49,8 @@ LOOK_SECONDS = 1.0
 """Between two looks, if nothing wakes us."""
 BREATH_SECONDS = 0.02
 """Between two looks at least, so that a burst of ADDs costs few."""
+BURST_SECONDS = 0.1
+"""Between two looks that addresses taken or given back make necessary."""
 TRIES = 16
 """Claims in a row that others were faster with, before the next picture is waited for."""
 SPREAD_SECONDS = 2.0
@@ -227,6 +229,7 @@ class Pools:
         self._empty_since: dict[Net, float] = {}
         self._orphans: dict[tuple[ObjectPath, str], float] = {}
         self._short: dict[tuple[str, int], str] = {}
+        self._looked = 0.0
         self._unwritten = ""
         self._covered: set[Net] | None = None
         self._losses = {net: block.lost for net, block in self._blocks.items() if block.lost}
@@ -281,6 +284,7 @@ class Pools:
     def _run(self) -> None:
         while not self._stopped:
             self._wake.clear()
+            self._looked = time.monotonic()
             try:
                 self.look()
             except Exception:
@@ -368,8 +372,9 @@ class Pools:
             return ours and self._users.setdefault(block, network) == network
 
     def touched(self) -> None:
-        """An address was taken or given back."""
-        self._wake.set()
+        """An address was taken or given back. A burst of them costs few looks; the last ones wait for the next one."""
+        if time.monotonic() >= self._looked + BURST_SECONDS:
+            self._wake.set()
 
     def refuse_exhausted(self, names: tuple[str, ...] | None, network: str) -> None:
         """Raises TryAgain if an ADD could not have an address of each IP version now."""
@@ -586,8 +591,9 @@ class Pools:
         if self._member.synced and not self._member.trouble:
             self._settle()
             self._delete_again()
-            self._give_back()
-            self._prefetch()
+            used = self.uses()
+            self._give_back(used)
+            self._prefetch(used)
             self._bury()
         self._serve()
         self._cover()
@@ -797,10 +803,10 @@ class Pools:
                 taken.append(block)
         return ""
 
-    def _prefetch(self) -> None:
+    def _prefetch(self, used: Mapping[tuple[str, int], Sequence[Use]]) -> None:
         """Claim the next block of a pool before the last one of a network is full."""
         short = {}
-        for (name, version), uses in self.uses().items():
+        for (name, version), uses in used.items():
             pool = self._picture.find(IPPool, name)
             if pool is None:
                 continue
@@ -840,10 +846,9 @@ class Pools:
 
     # ---------------------------------------------------------------- giving back
 
-    def _give_back(self) -> None:
+    def _give_back(self, used: Mapping[tuple[str, int], Sequence[Use]]) -> None:
         """Give back what has been empty for a while: surplus blocks, blocks that their pool has no more, static
         addresses. What stays is free for any network."""
-        used = self.uses()
         serving = {use.block for uses in used.values() for use in uses}
         going = {block.net for block in self._open() if block.net not in serving}
         for (name, version), uses in used.items():
