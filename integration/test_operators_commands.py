@@ -109,7 +109,7 @@ def test_a_reload_of_a_bad_file_changes_nothing(lab: Lab) -> None:
         assert words in answered.document["error"]
     assert node.process is not None
     node.process.send_signal(signal.SIGHUP)
-    until(lambda: "reload refused" in node.log.read_text(), "the refusal in the log")
+    until(lambda: "read again and refused" in node.log.read_text(), "the refusal in the log")
     assert session(frr, node) == before
     other = add(node, "c2", second, conf)
     announced(frr, node, answer, other)

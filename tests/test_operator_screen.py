@@ -49,7 +49,7 @@ def test_a_table_in_few_columns_says_which_it_left_out(width: int) -> None:
     *body, note = text.splitlines()
     assert max(map(len, body)) <= width
     assert note.startswith("(left out: columns ")
-    assert "10.1.2." in text
+    assert ".3/32" in text
     assert "wanted" in text
 
 
@@ -63,7 +63,7 @@ def test_a_long_name_is_cut_where_nothing_else_helps() -> None:
     text = fitted(("NETWORK", "STATE"), [["n" * 200, "up"]], 40)
     assert widest(text.splitlines()[1]) <= 40
     assert "…" in text
-    assert "the ends of long cells" in text
+    assert "the middle of long cells" in text
 
 
 @given(

@@ -107,7 +107,7 @@ def _made_to_fit(head: list[str], rows: list[list[str]], width: int) -> tuple[li
     head, rows = _narrowed(head, rows, width, LAST_RESORT, left_out)
     notes = [f"columns {', '.join(left_out)}"] if left_out else []
     notes += ["the rest of long container IDs"] if short else []
-    notes += ["the ends of long cells (…)"] if cut else []
+    notes += ["the middle of long cells (…)"] if cut else []
     return head, rows, [f"(left out: {'; '.join(notes)}. --wide shows all)"] if notes else []
 
 
@@ -123,7 +123,9 @@ def _narrowed(
 
 
 def _cut(cell: str, size: int) -> str:
-    return cell if len(cell) <= size else cell[: size - 1] + "…"
+    """Its beginning and, longer, its end: that of an EVPN route is its address."""
+    head = (size - 1) // 3
+    return cell if len(cell) <= size else cell[:head] + "…" + cell[head + 1 - size :]
 
 
 def _without(head: list[str], rows: list[list[str]], column: int) -> tuple[list[str], list[list[str]]]:
