@@ -441,3 +441,20 @@ def test_so_many_browsers_are_told_and_no_more(site: Site, monkeypatch: pytest.M
     held[0].close()
     until(lambda: site.ask("/live", method="HEAD")[0] == 200)
     held[1].close()
+
+
+def test_an_overview_of_ten_thousand_problems_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows the first ones, and how many there are."""
+    many = [{"code": "unreachable", "text": f"the node cannot reach 10.64.0.{n}"} for n in range(10_000)]
+    status = {"status": {"problems": many, "exporters": {}}}
+    answers = documents
+    monkeypatch.setitem(globals(), "documents", lambda name: answers(name) | status)
+    busy = Site(Agent())
+    try:
+        code, text = busy.ask("/")
+        assert code == 200
+        assert "10,000 things are wrong" in text
+        assert "the first 20 of 10,000 problems" in text
+        assert len(text) < 20_000
+    finally:
+        busy.close()

@@ -113,7 +113,7 @@ class Glass:
         troubled = await self._document("unreachable", limit=SHOWN, only_failed=well)
         return self._page(
             request, "overview.html", "Overview",
-            status=status, peers=peers["peers"], networks=networks, troubled=troubled,
+            status=status, peers=peers["peers"], networks=networks, troubled=troubled, shown=SHOWN,
             said=words.overview(status, peers["peers"], networks),
         )  # fmt: skip
 
