@@ -55,7 +55,14 @@ def tags(name: str) -> list[tuple[str, tuple[str, ...]]]:
     """The tags and attributes of a page on which everything is called so."""
     row = {"network": name, "containerID": name or "c", "ifname": name, "state": name, "mac": name, "hostVeth": name,
            "ips": [name], "since": name, "pod": {"namespace": name, "name": name, "uid": ""}}  # fmt: skip
-    step = {"step": name, "state": name, "since": "x", "detail": name, "problem": "x", "remedy": name or "x"}
+    step = {
+        "step": f"the step {name}",
+        "state": name,
+        "since": "x",
+        "detail": name,
+        "problem": "x",
+        "remedy": name or "x",
+    }
     parser = Tags()
     environment = _templates()
     common = {"title": name, "node": name, "version": "1", "pages": (), "path": "/"}
