@@ -124,8 +124,11 @@ def deb(own: Path, work: Path, out: Path) -> tuple[Path, Path]:
         "-d", folder / "wheels", f"{folder / 'wheels' / own.name}[{EXTRAS}]", "pip")  # fmt: skip
     for name in ("constraints.txt", "deploy/assemble.py", "conf/agent.toml"):
         shutil.copy(source / name, folder)
-    unit = (source / "conf/systemd/bgpcni.service").read_text().replace("/opt/bgpcni/bin/", "/usr/bin/")
-    (folder / "debian/bgpcni.service").write_text(unit)
+    (folder / "units").mkdir()
+    places = {"bgpcni.service": "debian/bgpcni.service", "bgpcni-sysusers.conf": "debian/bgpcni.sysusers"}
+    for unit in (source / "conf/systemd").iterdir():
+        text = unit.read_text().replace("/opt/bgpcni/bin/", "/usr/bin/")
+        (folder / places.get(unit.name, f"units/{unit.name}")).write_text(text)
     stamp = run("date", "--utc", "--rfc-email", f"--date=@{epoch()}").strip()
     maintainer = re.search(r"^Maintainer: (.+)$", (folder / "debian/control").read_text(), re.M)
     assert maintainer
