@@ -298,8 +298,8 @@ def test_a_route_that_a_peer_cannot_stand_is_taken_back(
     speaker.wait(Reach.ACKED, good)
     # past the validation, which does not let it through: FRR 10 takes an IPv6 originator for a malformed route
 
-    def unchecked(route: Announcement, asn: int, kind: Kind) -> EncodedRoute:
-        wire = encode(route, asn, kind)
+    def unchecked(route: Announcement, asn: int, kind: Kind, prepend: int = 0, **options: bool) -> EncodedRoute:
+        wire = encode(route, asn, kind, prepend, **options)
         if route.nlri.kind != "multicast":
             return wire
         rd, tag, originator = wire.nlri[2:10], bytes(4), b"\x80" + bytes.fromhex("20010db8" + "00" * 12)

@@ -451,6 +451,17 @@ def test_a_dead_nodes_block_is_free_when_no_router_can_lead_there(cluster: Clust
     assert one.of_store() == []
 
 
+@pytest.mark.parametrize(("restart", "seconds"), [({}, 123), ({"long_lived_graceful_restart": 3600}, 3723)])
+def test_a_dead_nodes_routes_may_live_on_for_both_restart_times(
+    cluster: Cluster, restart: dict[str, int], seconds: int
+) -> None:
+    """Hold time 3, graceful restart 90 and 30 seconds more; routes that peers keep as a last resort live for longer."""
+    bgp = {"asn": 64512, "router_id": "192.0.2.1", "local_address": "192.0.2.1", "hold_time": 3, "graceful_restart": 90}
+    pools = cluster.sites["one"].pools
+    pools.renew(AgentConfig.model_validate({"bgp": bgp | restart}))
+    assert pools.mourning() == seconds
+
+
 def test_a_node_whose_object_was_deleted_takes_its_blocks_again(cluster: Cluster) -> None:
     """It lives: it makes its object again, and whoever has set a tombstone finds another version."""
     one = cluster.sites["one"]

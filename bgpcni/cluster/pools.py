@@ -946,14 +946,15 @@ class Pools:
         self._orphans = seen
 
     def mourning(self) -> float:
-        """Seconds after which no router leads to a dead node's addresses: the longest hold time, the time of graceful
-        restart, and some more."""
+        """Seconds after which no router leads to a dead node's addresses: the longest hold time, the times of graceful
+        and of long-lived graceful restart (RFC 4724, RFC 9494), and some more."""
         bgp = self._config.bgp
         times = [peer.spec.hold_time for peer in self._picture.of(BGPPeer)]
         if bgp is not None:
             times += [bgp.hold_time, *(item.hold_time for item in bgp.neighbors)]
         longest = max((seconds for seconds in times if seconds is not None), default=90)
-        return longest + (bgp.graceful_restart if bgp else 120) + SLACK_SECONDS
+        restart = bgp.graceful_restart + bgp.long_lived_graceful_restart if bgp else 120
+        return longest + restart + SLACK_SECONDS
 
     # ---------------------------------------------------------------- kernel and disk
 
