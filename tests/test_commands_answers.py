@@ -182,7 +182,7 @@ def test_peers_are_established_or_the_exit_code_says_so(node: Node) -> None:
     assert document["peers"][0] == {
         "exporter": "memory", "address": "192.0.2.1", "asn": 64512, "state": "Established",
         "since": "2026-01-31T12:00:00Z", "families": ["ipv4-unicast"], "sent": 1, "received": 0, "lastError": "",
-        "flaps": 0,
+        "flaps": 0, "interface": "",
     }  # fmt: skip
     exporter(node).established = False
     document, code = answers.peers(node)
