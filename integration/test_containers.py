@@ -73,7 +73,9 @@ def test_a_container_is_announced_and_withdrawn(frr: Frr, node: Node, lab: Lab) 
     peers = node.operator("peers")
     (peer,) = peers.document["peers"]
     assert (peers.code, peers.document["schema"]) == (0, 1)
-    assert set(peer) == {"exporter", "address", "asn", "state", "since", "families", "sent", "received", "lastError"}
+    assert set(peer) == {
+        "exporter", "address", "asn", "state", "since", "families", "sent", "received", "lastError", "flaps", "interface",
+    }  # fmt: skip
     assert (peer["exporter"], peer["address"], peer["asn"], peer["state"]) == (
         "exabgp", node.peer, frr.asn, "Established",
     )  # fmt: skip

@@ -38,8 +38,15 @@ class Pod:
         unshare = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
         self.process = node.namespace.popen(*node._private(), *unshare, BGPCNI, *argv, log=log)
         lab.callback(lambda: self.end(signal.SIGKILL))
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        self.pid = int(until(lambda: children.read_text().split(), "the first process of the pod")[0])
+        proc = Path(f"/proc/{self.process.pid}")
+
+        def children() -> list[str]:  # of `unshare`, and not of the shell that it was before
+            return (proc / f"task/{proc.name}/children").read_text().split() if name() == "unshare" else []
+
+        def name() -> str:
+            return (proc / "comm").read_text().strip()
+
+        self.pid = int(until(children, "the first process of the pod")[0])
 
     def end(self, number: int) -> int:
         """Signal the program, and wait for the end of its whole namespace."""

@@ -98,7 +98,7 @@ def test_a_killed_frr_gets_every_route_back(frr: Frr, node: Node, lab: Lab) -> N
     assert late.code == 1
     assert {state for state, _ in states(node, "c2")} == {"wanted"}
     assert all(reason.startswith(f"no session: {node.peer} is ") for _, reason in states(node, "c2"))
-    said = node.namespace.run(BGPCNI, "peers", "--socket", node.socket, check=False)
+    said = node.namespace.run(BGPCNI, "peers", "--wide", "--socket", node.socket, check=False)
     assert said.returncode == 1
     assert peer["lastError"] in said.stdout
     delete(node, "c1", first, conf)

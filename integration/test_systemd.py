@@ -29,6 +29,7 @@ DOUBLE = Path(__file__).with_name("ipam_double.py")
 DEBIANS_CONTAINERD = Path("/etc/containerd/config.toml")
 CAPABILITIES = {
     "net_admin": 12, "sys_admin": 21, "net_raw": 13, "net_bind_service": 10, "net_broadcast": 11, "dac_override": 1,
+    "chown": 0,
 }  # fmt: skip
 
 

@@ -22,7 +22,8 @@ def configure(*, as_json: bool) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    logging.getLogger("pyroute2").setLevel(logging.WARNING)
+    for library in ("pyroute2", "httpx", "httpx2"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 class Text(logging.Formatter):

@@ -111,6 +111,7 @@ class Deployed(Site):
         self.cluster = Cluster(self.machine, lab.folder / "cluster")
         lab.callback(self.cluster.close)
         assert self.cluster.double, "a real cluster has nodes of its own"
+        self.cluster.kubectl("create", "namespace", "test")  # where the pods of `Cri` are
         self.name = self.cluster.node(POD_CIDRS, "node-1", taints=(TAINT,))
         url = urlsplit(self.cluster.double.url)
         issue = self.cluster.double.machinery.access.issue
