@@ -74,7 +74,8 @@ def test_a_container_is_announced_and_withdrawn(frr: Frr, node: Node, lab: Lab) 
     (peer,) = peers.document["peers"]
     assert (peers.code, peers.document["schema"]) == (0, 1)
     assert set(peer) == {
-        "exporter", "address", "asn", "state", "since", "families", "sent", "received", "lastError", "flaps", "interface",
+        "exporter", "address", "asn", "state", "since", "families", "sent", "received", "lastError",
+        "flaps", "interface",
     }  # fmt: skip
     assert (peer["exporter"], peer["address"], peer["asn"], peer["state"]) == (
         "exabgp", node.peer, frr.asn, "Established",
@@ -89,7 +90,7 @@ def test_a_container_is_announced_and_withdrawn(frr: Frr, node: Node, lab: Lab) 
         assert told.code == 0
         steps = told.document["attachments"][0]["steps"]
         assert [step["step"] for step in steps] == [
-            "request", "addresses", "link", "record", "reachability", "route", "route",
+            "request", "addresses", "link", "record", "reachability", "exporter", "session", "route", "route",
         ]  # fmt: skip
         assert {step["state"] for step in steps[-2:]} == {"announced"}
         assert all(step["since"] for step in steps[-2:])

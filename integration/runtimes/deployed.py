@@ -111,7 +111,8 @@ class Deployed(Site):
         self.cluster = Cluster(self.machine, lab.folder / "cluster")
         lab.callback(self.cluster.close)
         assert self.cluster.double, "a real cluster has nodes of its own"
-        self.cluster.kubectl("create", "namespace", "test")  # where the pods of `Cri` are
+        home = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "test"}}  # of the pods of `Cri`
+        self.cluster.kubectl("create", "-f", "-", stdin=home)
         self.name = self.cluster.node(POD_CIDRS, "node-1", taints=(TAINT,))
         url = urlsplit(self.cluster.double.url)
         issue = self.cluster.double.machinery.access.issue
