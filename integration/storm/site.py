@@ -101,7 +101,8 @@ class Site:
                 (found,) = json.loads(member.ctl("endpoint", "status", "--write-out=json"))
             except (RuntimeError, ValueError):
                 continue
-            if found["Status"]["leader"] == found["Status"]["header"]["member_id"]:
+            status = found["Status"]  # it names no leader while one is elected
+            if status.get("leader") == status["header"]["member_id"]:
                 return member
         return self.members[0]
 
