@@ -13,7 +13,6 @@ import pytest
 
 from bgpcni import __version__
 from bgpcni.testing.patience import SECONDS
-from integration.kubernetes.cluster import NoKubectl
 from integration.lab import Lab, NotHere, until
 from integration.lab.engine import NoEngine
 from integration.runtimes import NoMachine
@@ -48,7 +47,7 @@ def deployed(lab: Lab, image: Path) -> Deployed:
     pytest.importorskip("grpc_tools", reason="grpcio-tools is not installed")
     try:
         return Deployed(lab, image)
-    except (NoMachine, NoEngine, NoKubectl) as error:
+    except (NoMachine, NoEngine) as error:
         raise NotHere(str(error)) from None
 
 

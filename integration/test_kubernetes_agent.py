@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from integration.kubernetes.cluster import Cluster, NoKubectl
+from integration.kubernetes.cluster import Cluster
 from integration.lab import Frr, Lab, Node, until
-from integration.lab.core import NotHere
 
 TAINT = "bgpcni.dev/agent-not-ready"
 CIDRS = ("10.71.2.0/24", "2001:db8:71:2::/64")
@@ -25,10 +24,7 @@ TEMPLATE = {
 
 @pytest.fixture
 def cluster(lab: Lab, node: Node, request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    try:
-        cluster = Cluster(node.namespace, lab.folder / "cluster")
-    except NoKubectl as error:
-        raise NotHere(str(error)) from None
+    cluster = Cluster(node.namespace, lab.folder / "cluster")
     if cluster.double is None and request.node.get_closest_marker("double"):
         cluster.close()
         pytest.skip("only the double of the API can do that")

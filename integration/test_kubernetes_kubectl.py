@@ -18,7 +18,7 @@ import pytest
 
 from bgpcni.testing.patience import SECONDS
 from integration.kubernetes.api import Seen
-from integration.kubernetes.cluster import Cluster, NoKubectl
+from integration.kubernetes.cluster import Cluster
 from integration.kubernetes.double import Double
 from integration.kubernetes.recordings import Case, Different, Exchange, compare, read
 from integration.lab import Lab, until
@@ -214,10 +214,7 @@ def _compare_output(case: Case, output: str) -> None:
 
 @pytest.fixture
 def cluster(lab: Lab) -> Iterator[Cluster]:
-    try:
-        cluster = Cluster(lab.namespace("client"), lab.folder / "cluster")
-    except NoKubectl as error:
-        raise NotHere(str(error)) from None
+    cluster = Cluster(lab.namespace("client"), lab.folder / "cluster")
     yield cluster
     cluster.close()
 

@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from integration.kubernetes.cluster import Cluster, NoKubectl
+from integration.kubernetes.cluster import RBAC, Cluster, document
 from integration.lab import Frr, Lab, Node, until
-from integration.lab.core import NotHere
 from integration.seen import nothing_missed
-from integration.test_kubernetes_objects import CRDS, RBAC, document
 
 CRI_ARGS = "K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={name};K8S_POD_UID={uid}"
 
@@ -25,12 +23,8 @@ def frr(lab: Lab) -> Frr:
 
 @pytest.fixture
 def cluster(lab: Lab, node: Node) -> Iterator[Cluster]:
-    try:
-        cluster = Cluster(node.namespace, lab.folder / "cluster")
-    except NoKubectl as error:
-        raise NotHere(str(error)) from None
-    cluster.kubectl("apply", "-f", str(CRDS / "crds.yaml"))
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all")
+    cluster = Cluster(node.namespace, lab.folder / "cluster")
+    cluster.define()
     yield cluster
     cluster.kubectl("delete", "routepolicies", "--all", check=False)
     cluster.kubectl("delete", "namespace", "bgpcni-shop", "--wait=false", check=False)

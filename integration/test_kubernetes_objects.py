@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,26 +12,14 @@ import pytest
 from bgpcni.cluster import crds
 from bgpcni.cluster.objects import parse
 from bgpcni.errors import CniError
-from integration.kubernetes.cluster import Cluster, NoKubectl
+from integration.kubernetes.cluster import CRDS, RBAC, Cluster, document
 from integration.lab import Frr, Lab, Node, until
-from integration.lab.core import NotHere
-
-CRDS = Path(__file__).parents[1] / "deploy/kubernetes/crds"
-RBAC = CRDS.parent / "base/rbac.yaml"
-
-
-def document(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": "bgpcni.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
 @pytest.fixture
 def cluster(lab: Lab, node: Node) -> Iterator[Cluster]:
-    try:
-        cluster = Cluster(node.namespace, lab.folder / "cluster")
-    except NoKubectl as error:
-        raise NotHere(str(error)) from None
-    cluster.kubectl("apply", "-f", str(CRDS / "crds.yaml"))
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all")
+    cluster = Cluster(node.namespace, lab.folder / "cluster")
+    cluster.define()
     yield cluster
     cluster.close()
 

@@ -9,9 +9,8 @@ import pytest
 
 from integration.lab import Docker, Lab, Podman
 from integration.lab.engine import busybox_archive
-from integration.lab.node import BGPCNI
-from integration.runtimes.machine import SETUP, Machine
-from integration.tutorials import Reader
+from integration.runtimes.machine import Machine
+from integration.tutorials import Reader, reading
 
 PAGES = sorted((Path(__file__).parents[1] / "docs/tutorials").glob("*.md"))
 
@@ -37,10 +36,9 @@ def engines(machine: Machine, page: str, folder: Path) -> Path:
 def test_a_tutorial_prints_what_it_says(lab: Lab, page: Path, tmp_path: Path) -> None:
     """Every command of the page, in one shell, prints what the page shows."""
     text = page.read_text()
-    machine = Machine(lab.namespace("reader"), tmp_path / "machine", "mount -t tmpfs tmpfs /var/tmp\n" + SETUP)
+    machine = reading(lab, tmp_path / "machine")
     try:
-        programs = engines(machine, text, tmp_path)
-        reader = Reader(machine, f"{programs}:{BGPCNI.parent}:{os.environ['PATH']}")
+        reader = Reader(machine, engines(machine, text, tmp_path))
         try:
             for _ in reader.follow(text):
                 pass

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bgpcni.testing.patience import SECONDS
-from integration.lab import until
-from integration.runtimes.machine import Machine
+from integration.lab import Lab, until
+from integration.lab.node import BGPCNI
+from integration.runtimes.machine import SETUP, Machine
 
 _FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>`{3,})(?P<info>[^`\n]*)\n(?P<body>.*?)^(?P=indent)(?P=fence) *$", re.M | re.S
@@ -101,10 +102,17 @@ def _pattern(lines: tuple[str, ...]) -> str:
     return "".join(parts)
 
 
+def reading(lab: Lab, folder: Path) -> Machine:
+    """A machine for somebody who reads. FRR writes below /var/tmp, whatever it is told."""
+    return Machine(lab.namespace("reader"), folder, f"mount -t tmpfs tmpfs /var/tmp\n{SETUP}")
+
+
 class Reader:
     """Somebody who follows a page on a machine of his own, in one shell."""
 
-    def __init__(self, machine: Machine, path: str) -> None:
+    def __init__(self, machine: Machine, *programs: Path) -> None:
+        """`programs`: folders that are searched before the usual ones."""
+        path = ":".join([*map(str, programs), str(BGPCNI.parent), os.environ["PATH"]])
         environment = {key: os.environ[key] for key in ("LANG", "HOME") if key in os.environ} | {"PATH": path}
         self._machine = machine
         self._shell = subprocess.Popen(

@@ -7,7 +7,6 @@ FIRST, LAST: the lines of the page between which commands are shown.
 
 from __future__ import annotations
 
-import os
 import sys
 from html import escape
 from pathlib import Path
@@ -16,9 +15,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from integration.lab import Lab  # noqa: E402
-from integration.lab.node import BGPCNI  # noqa: E402
-from integration.runtimes.machine import SETUP, Machine  # noqa: E402
-from integration.tutorials import Reader  # noqa: E402
+from integration.tutorials import Reader, reading  # noqa: E402
 
 COLUMNS, LINE, LETTER = 112, 18, 7.7
 STYLE = """rect { fill: #10181d }
@@ -31,8 +28,8 @@ def session(page: str, first: int, last: int) -> list[tuple[bool, str]]:
     lines: list[tuple[bool, str]] = []
     lab = Lab()
     try:
-        machine = Machine(lab.namespace("reader"), lab.folder / "machine", "mount -t tmpfs tmpfs /var/tmp\n" + SETUP)
-        reader = Reader(machine, f"{BGPCNI.parent}:{os.environ['PATH']}")
+        machine = reading(lab, lab.folder / "machine")
+        reader = Reader(machine)
         for step, output in reader.follow(page):
             if first <= step.line <= last:
                 typed = step.text.splitlines()

@@ -23,14 +23,22 @@ import yaml
 from bgpcni.testing.patience import SECONDS
 from integration.kubernetes.double import Double
 from integration.kubernetes.relay import Relay
+from integration.lab.core import NotHere
 from integration.lab.inside import Inside
 from integration.lab.namespace import Namespace, unique
 
+CRDS = Path(__file__).parents[2] / "deploy/kubernetes/crds"
+RBAC = CRDS.parent / "base/rbac.yaml"
 VARIABLE = "BGPCNI_KUBECONFIG"
 """Names the kubeconfig of a real cluster: `make kubernetes` sets it from KUBECONFIG."""
 
 
-class NoKubectl(RuntimeError):
+def document(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """One of our objects."""
+    return {"apiVersion": "bgpcni.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+class NoKubectl(NotHere):
     """kubectl is not on this machine."""
 
 
@@ -90,6 +98,11 @@ class Cluster:
         text = stdin if isinstance(stdin, str) else json.dumps(stdin)
         done = self.namespace.run("kubectl", *argv, check=check, stdin=text, env=self._environment())
         return done.stdout
+
+    def define(self) -> None:
+        """Have the definitions of our objects, as an overlay installs them."""
+        self.kubectl("apply", "-f", str(CRDS / "crds.yaml"))
+        self.kubectl("wait", "--for=condition=Established", "crd", "--all")
 
     def kubectl_json(self, *argv: str) -> dict[str, Any]:
         return dict(json.loads(self.kubectl(*argv, "-o", "json")))
