@@ -23,6 +23,8 @@ from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 
 ATTRIBUTES = frozenset({"communities", "local_preference", "med"})
 """The attributes of an `Announcement` that not every speaker can be given."""
+MESSAGES = ("open", "update", "notification", "keepalive", "refresh")
+"""The types of BGP messages (RFC 4271 section 4, RFC 2918), by which a session's messages are counted."""
 CONTRACT = 1
 """The version of this contract. An exporter written for another one is refused when it is loaded."""
 
@@ -332,13 +334,16 @@ class Exporter(abc.ABC):
         return None
 
     def session(self, peer: str) -> Mapping[str, object]:
-        """More of one session, for `bgpcni peers ADDRESS`: what JSON can say, by name. From any thread, without I/O."""
+        """More of one session, for `bgpcni peers ADDRESS`: what JSON can say, by name.
+
+        From any thread. It may ask the speaker, waits for a second or two at most, and leaves out what it cannot tell.
+        """
         return {}
 
     def reset(self, peer: str, *, soft: bool) -> None:
         """End the session with this peer, so that it comes up anew. `soft`: keep it, and exchange all routes again.
 
-        From any thread. Raises CniError where the speaker cannot do it.
+        From any thread. Raises CniError where the speaker cannot do it, or cannot be reached.
         """
         raise InvalidConfiguration("it cannot reset sessions: do it at the speaker itself")
 
@@ -361,6 +366,14 @@ class Exporter(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Let go of the speaker; its routes stay. Any thread may call it, also while a verb runs: that ends soon."""
+
+
+def counted(sent: Mapping[str, int], received: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """`messages` of `Exporter.session`: how many messages of each type went both ways, as the speaker counts them."""
+    return {
+        "sent": {name: sent.get(name, 0) for name in MESSAGES},
+        "received": {name: received.get(name, 0) for name in MESSAGES},
+    }
 
 
 def carried_by(kind: type[Exporter]) -> frozenset[str]:

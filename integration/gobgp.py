@@ -27,6 +27,7 @@ CONFIG = """
     connect-retry = 1
     hold-time = 9
     keepalive-interval = 3
+    idle-hold-time-after-reset = 1
   [neighbors.transport.config]
     local-address = "{address}"
     passive-mode = {passive}

@@ -11,7 +11,7 @@ from typing import Any
 
 from integration.lab import Lab, Node, until
 from integration.lab.node import BGPCNI
-from integration.seen import add, announced, delete, dual, ready, speaker, withdrawn
+from integration.seen import add, announced, delete, dual, ready, settled, speaker, withdrawn
 
 
 class Stream:
@@ -105,7 +105,7 @@ def test_what_goes_wrong_is_told_with_its_reason(lab: Lab) -> None:
 
 
 def test_peers_are_asked_about_and_reset(lab: Lab) -> None:
-    """What a peer was sent and has sent, what is known of its session, and both ways to reset it."""
+    """What a peer was sent and has sent, what is known of its session, its messages, and both ways to reset it."""
     frr, node = ready(lab)
     conf, space = dual(node), lab.container()
     with streamed(node) as stream:
@@ -118,6 +118,10 @@ def test_peers_are_asked_about_and_reset(lab: Lab) -> None:
         assert node.operator("routes", "--state", "wanted").document["routes"] == []
         (peer,) = node.operator("peers", node.peer).document["peers"]
         assert peer["capabilities"]["routeRefresh"]
+        theirs = messages(frr, node)
+        assert (peer["messages"]["sent"]["open"], theirs["opensRecv"]) == (1, 1)
+        assert 1 <= peer["messages"]["sent"]["update"] <= theirs["updatesRecv"]
+        assert 1 <= peer["messages"]["received"]["keepalive"] <= theirs["keepalivesSent"]
         assert node.operator("explain", node.peer).document["peers"][0]["steps"][1]["state"] == "Established"
         (attached,) = node.operator("explain", attachment_bridge(node)).document["attachments"]
         assert attached["containerID"] == "c1"
@@ -132,6 +136,10 @@ def test_peers_are_asked_about_and_reset(lab: Lab) -> None:
         stream.wait("session-down", peer=node.peer)
         stream.wait("session-up", 2, peer=node.peer)
         announced(frr, node, answer)
+        (again,) = node.operator("peers", node.peer).document["peers"]
+        assert again["messages"]["received"]["open"] == 1, "those of this session alone"
+        assert again["messages"]["sent"]["update"] < messages(frr, node)["updatesRecv"]
+        settled(node)
         assert node.operator("peers", "reset", "192.0.2.99").code == 1
 
 

@@ -393,7 +393,8 @@ def test_containers_behind_the_hosts_frr_and_a_host_behind_another(lab: Lab) -> 
 
 
 def test_the_sessions_of_the_hosts_frr_are_shown(lab: Lab) -> None:
-    """`bgpcni peers`: the state of each, its families and how many routes went either way; why one is down."""
+    """`bgpcni peers`: the state of each, its families and how many routes went either way; why one is down. With an
+    address how many messages of each type; and both ways to reset it."""
     router, node = node_with_frr(lab)
     make_router(lab, router)
     conf = evpn.network(node, 1, exporters=["frr"])
@@ -410,6 +411,21 @@ def test_the_sessions_of_the_hosts_frr_are_shown(lab: Lab) -> None:
     assert (up["families"], up["lastError"]) == (["l2vpn-evpn"], "")
     assert up["since"].endswith("Z")
     assert node.operator("peers").code == 0
+
+    def told() -> dict[str, Any]:
+        return dict(router.neighbor(node.address))
+
+    (more,) = node.operator("peers", node.peer).document["peers"]
+    assert more["messages"]["sent"]["open"] >= 1
+    assert more["messages"]["received"]["update"] >= 1
+    before, since = told()["messageStats"], told()["connectionsEstablished"]
+    assert node.operator("peers", "reset", node.peer, "--soft").code == 0
+    until(lambda: told()["messageStats"]["updatesRecv"] > before["updatesRecv"], "the routes, sent again")
+    until(lambda: told()["messageStats"]["routeRefreshRecv"] > before["routeRefreshRecv"], "a route refresh")
+    assert told()["connectionsEstablished"] == since
+    assert node.operator("peers", "reset", node.peer).code == 0
+    until(lambda: told()["connectionsEstablished"] > since, "a new session")
+    until(lambda: peer()["state"] == "Established" and peer()["received"] >= 3, "its routes")
     router.stop()
     until(lambda: peer()["state"] != "Established", "the end of the session")
     down = peer()

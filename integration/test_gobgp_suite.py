@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bgpcni.exporter import Exporter, NotThereYet, Reach, Wake
+from bgpcni.errors import InvalidConfiguration
+from bgpcni.exporter import MESSAGES, Exporter, NotThereYet, Reach, Wake
 from bgpcni.model import Announcement, Family, IpPrefixNlri, MacIpNlri, MulticastNlri, NodeFacts, UnicastNlri, VpnNlri
 from bgpcni.testing import ExporterSuite, Woken
 from bgpcni.testing.patience import SECONDS
@@ -172,6 +173,41 @@ def test_a_session_that_is_not_there(speaker: Daemon, life: Life) -> None:
     assert peer.sent == 1
     assert set(peer.families) == set(Family)
     assert peer.since.endswith("Z")
+
+
+def test_a_session_is_counted_and_reset(speaker: Daemon, life: Life) -> None:
+    """A soft reset sends all routes again within the session; the other ends it with Cease, and it comes up anew. The
+    messages of both ways are counted by their types. A peer that the daemon has not, or no daemon, is an error."""
+    route = speaker.route(0)
+    reached(life.announce(route))
+    shows(speaker, route)
+    frr, exporter = speaker.frr, life.exporter
+
+    def counts(way: str) -> dict[str, int]:
+        life.exporter.look(time.monotonic() + SECONDS)
+        return dict(exporter.session(THERE)["messages"][way])  # type: ignore[index]
+
+    until(lambda: counts("sent")["open"] >= 1 and counts("received")["keepalive"] >= 1, "messages of both ways")
+    assert set(counts("sent")) == set(counts("received")) == set(MESSAGES)
+
+    def stats() -> dict[str, int]:
+        return dict(frr.neighbor(HERE)["messageStats"])
+
+    before, since, opens = stats(), frr.neighbor(HERE)["connectionsEstablished"], counts("sent")["open"]
+    exporter.reset(THERE, soft=True)
+    until(lambda: stats()["updatesRecv"] > before["updatesRecv"], "the routes, sent again")
+    assert frr.neighbor(HERE)["connectionsEstablished"] == since
+    exporter.reset(THERE, soft=False)
+    until(lambda: frr.neighbor(HERE)["connectionsEstablished"] > since, "a new session")
+    assert stats()["notificationsRecv"] > before["notificationsRecv"]
+    until(lambda: counts("sent")["open"] > opens, "the counts, which go on")
+    shows(speaker, route)
+    with pytest.raises(InvalidConfiguration, match="gobgpd: "):
+        exporter.reset("192.0.2.99", soft=False)
+    assert exporter.session("192.0.2.99") == {}
+    speaker.daemon.kill()
+    with pytest.raises(InvalidConfiguration, match="gobgpd at unix://"):
+        exporter.reset(THERE, soft=True)
 
 
 def test_a_peer_that_may_still_hold_a_route(speaker: Daemon, life: Life) -> None:

@@ -18,6 +18,7 @@ from bgpcni.convergence import catalog
 from bgpcni.convergence.convergence import Convergence
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.events import Events, Kind
+from bgpcni.exporter import counted
 from bgpcni.model import Address, Attachment, ExporterUse, State
 from bgpcni.node.node import Node
 from bgpcni.node.reachability import Reachability
@@ -400,6 +401,10 @@ def test_one_peer_is_told_in_detail(node: Node) -> None:
     assert peer["flaps"] == 1
     text = render.peers({"peers": [peer]})
     assert text.startswith("peer 192.0.2.1 AS 64512\n")
+    assert "messages" not in text
+    counts = {"messages": counted({"open": 1, "update": 3}, {"keepalive": 5})}
+    text = render.peers({"peers": [peer | counts]})
+    assert "  messages sent:     1 open, 3 update\n  received:          5 keepalive\n" in text
     assert "down: hold timer expired" in text
     with pytest.raises(InvalidConfiguration, match="peers: no exporter has a peer"):
         answers.peers(node, "192.0.2.9")
@@ -410,6 +415,19 @@ def test_an_exporter_that_cannot_reset_says_so(node: Node) -> None:
         answers.reset_peer(node, "192.0.2.1", soft=False)
     with pytest.raises(InvalidConfiguration, match="no exporter has a peer"):
         answers.reset_peer(node, "192.0.2.9", soft=True)
+
+
+def test_an_exporter_that_tells_of_no_session_is_named(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BaGPipe has sessions of its own that nobody can see from here: who asks for one hears where to ask."""
+    monkeypatch.setattr(exporter(node), "peers", list)
+    words = r"no exporter has a peer 192\.0\.2\.1; memory told of no session: ask its speaker itself"
+    for ask in (
+        lambda: answers.reset_peer(node, "192.0.2.1", soft=True),
+        lambda: answers.peers(node, "192.0.2.1"),
+        lambda: answers.routes(node, peer="192.0.2.1"),
+    ):
+        with pytest.raises(InvalidConfiguration, match=words):
+            ask()
 
 
 @pytest.mark.parametrize("what", ["veth1", "cni7", "eth0", "/var/run/netns/blue"])

@@ -13,7 +13,7 @@ from bgpcni.exporter import NotThereYet
 from bgpcni.testing.patience import SECONDS, until
 from bgpcni_exabgp import link as module
 from bgpcni_exabgp import protocol
-from bgpcni_exabgp.lines import Line
+from bgpcni_exabgp.lines import Line, ask_state
 from bgpcni_exabgp.link import Link
 
 
@@ -126,6 +126,14 @@ def test_who_waits_is_told_that_the_connection_is_lost(ends: Ends, by: str) -> N
     thread.join(SECONDS)
     assert ends.results == ["exabgp: the connection to it is lost"]
     assert ends.link.next(SECONDS) is None
+
+
+def test_a_question_takes_no_number(ends: Ends) -> None:
+    """The engine does not count it, so what is compared with the newest number waits for nothing that never comes."""
+    ends.link.number = 7
+    ends.link.post(ask_state())
+    assert ends.take(1) == ["bgpcni state"]
+    assert ends.link.number == 7
 
 
 def test_an_answer_that_is_late_counts_for_its_own_line(ends: Ends) -> None:

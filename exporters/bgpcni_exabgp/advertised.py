@@ -52,6 +52,8 @@ class Session:
     """The AS in the peer's last OPEN, if it is not the configured one."""
     asn: int = 0
     """The AS of the peer in its last session, 0: it was not told."""
+    messages: dict[str, dict[str, int]] = field(default_factory=dict)
+    """How many messages went both ways, as `exporter.counted` has them, when ExaBGP was last asked."""
 
     @property
     def up(self) -> bool:

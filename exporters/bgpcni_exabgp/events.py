@@ -6,8 +6,9 @@ Everything here is called by the one thread that reads from ExaBGP.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
-from bgpcni.exporter import Wake
+from bgpcni.exporter import Wake, counted
 from bgpcni.model import NodeFacts
 from bgpcni_exabgp import lines, protocol
 from bgpcni_exabgp.advertised import Session
@@ -104,6 +105,18 @@ class Events:
                     self._wake.sessions()
             case protocol.OtherAs() | protocol.FsmChanged():
                 self._note(dialect, event)
+            case protocol.EngineState(neighbors=neighbors):
+                self._counted(neighbors)
+
+    def _counted(self, neighbors: Iterable[protocol.NeighborState]) -> None:
+        """Somebody has asked for the counts of messages. The rest of the state was told by events of its own."""
+        with self._shared.lock:
+            for found in neighbors:
+                session = self._advertised.sessions.get(found.peer)
+                if session is not None and found.sent_messages:
+                    session.messages = counted(found.sent_messages, found.received_messages)
+            self._shared.answers += 1
+            self._shared.lock.notify_all()
 
     def tried(self) -> None:
         """Routes in quarantine were announced again, or are free."""

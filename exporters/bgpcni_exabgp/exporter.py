@@ -30,6 +30,9 @@ from bgpcni_exabgp.receiver import Receiver
 from bgpcni_exabgp.shared import Shared
 from bgpcni_exabgp.supervisor import Supervisor
 
+ASKING = 2.0
+"""How many seconds an operator's command waits for ExaBGP to tell what it has counted."""
+
 
 class ExaBGP(Exporter):
     """Routes to ExaBGP: all five families, or unicast and L3VPN where `socket` leads to a stock ExaBGP."""
@@ -175,6 +178,7 @@ class ExaBGP(Exporter):
             return self._shared.advertised.heard_by(peer)
 
     def session(self, peer: str) -> Mapping[str, object]:
+        messages = self._messages(peer)
         with self._shared.lock:
             found = self._shared.advertised.sessions.get(peer)
             told_as = found.told_as if found is not None else 0
@@ -202,7 +206,22 @@ class ExaBGP(Exporter):
                 "routeRefresh": source.terms.refresh,
                 "gracefulRestart": [family.value for family in sorted(source.terms.graceful)],
             }
+        if messages:
+            more["messages"] = messages
         return more
+
+    def _messages(self, peer: str) -> Mapping[str, Mapping[str, int]]:
+        """How many messages went both ways. ExaBGP is asked; if it does not answer, or cannot tell, nothing."""
+        shared = self._shared
+        with shared.lock:
+            dialect, before = shared.dialect, shared.answers
+        if not isinstance(dialect, EngineDialect):
+            return {}
+        dialect.post([lines.ask_state()])
+        with shared.lock:
+            shared.lock.wait_for(lambda: shared.answers > before or shared.dialect is not dialect, ASKING)
+            session = shared.advertised.sessions.get(peer)
+            return session.messages if session is not None and shared.answers > before else {}
 
     def reset(self, peer: str, *, soft: bool) -> None:
         with self._shared.lock:

@@ -41,6 +41,11 @@ class Line:
     command: protocol.Command | str
     routes: tuple[Nlri, ...] = ()
 
+    @property
+    def counts(self) -> bool:
+        """Whether the line has a number of its own."""
+        return not isinstance(self.command, protocol.AskState)
+
     def text(self, number: int) -> str:
         """The line without its end. Its number is known only when it is sent."""
         return self.command if isinstance(self.command, str) else protocol.encode_command(self.command, number)
@@ -188,6 +193,10 @@ def refresh(wanted: Iterable[Family], peer: str) -> Line:
 
 def resend(wanted: Iterable[Family], peer: str) -> Line:
     return Line(protocol.Resend(tuple(NAMES[family] for family in sorted(wanted)), peers=(peer,)))
+
+
+def ask_state() -> Line:
+    return Line(protocol.AskState())
 
 
 def end(peer: str) -> Line:

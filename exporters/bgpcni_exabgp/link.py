@@ -124,7 +124,7 @@ class Link:
     def _send(self, line: Line, numbered: Callable[[int], None]) -> list[bool | None]:
         ticket: list[bool | None] = [None]
         with self._sending:  # lines go out in the order of their numbers
-            number = self.number = self.number + 1
+            number = self.number = self.number + line.counts
             numbered(number)
             with self._lock:
                 if not self._tickets:

@@ -178,6 +178,9 @@ class NeighborState:
     graceful: tuple[str, ...] = ()
     refresh: bool = False
     long_lived: dict[str, int] = field(default_factory=dict)
+    sent_messages: dict[str, int] = field(default_factory=dict)
+    """How many messages of each type were sent in this session: `update`, `keepalive` and so on."""
+    received_messages: dict[str, int] = field(default_factory=dict)
 
     @property
     def up(self) -> bool:

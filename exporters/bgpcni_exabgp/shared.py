@@ -28,6 +28,8 @@ class Shared:
         self.advertised = advertised
         self.quarantine = Quarantine(advertised)
         self.dialect: Dialect | None = None
+        self.answers = 0
+        """How often a connected ExaBGP has told its state."""
         self.trying = True
         """An attempt to connect is being made: worth waiting for."""
         self.closing = threading.Event()

@@ -20,7 +20,6 @@ from bgpcni_exabgp.configure import configure, read_passwords
 from bgpcni_exabgp.dialect import Dialect, EngineDialect, StockDialect
 from bgpcni_exabgp.events import Events
 from bgpcni_exabgp.homes import Homes
-from bgpcni_exabgp.lines import Line
 from bgpcni_exabgp.link import Link
 from bgpcni_exabgp.process import Apart, Home, Running, back_off
 from bgpcni_exabgp.protocol import Answer, Configured, EngineState, Event, FsmChanged, Hello, Sent
@@ -316,7 +315,7 @@ def _refused(ours: Ours, state: EngineState | None) -> str:
 
 def _ask_state(link: Link) -> EngineState | None:
     """Our engine's state; None from a stock ExaBGP, which does not know the question. Raises OSError."""
-    link.post(Line(protocol.AskState()))
+    link.post(lines.ask_state())
     found: EngineState | None = None
     while not isinstance(event := _next(link), Answer):
         if isinstance(event, EngineState):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from bgpcni.exporter import NotThereYet, Peer
+from bgpcni.exporter import NotThereYet, Peer, counted
 from bgpcni.model import Family, MacIpNlri, Nlri
 from bgpcni_frr.vty import Vty
 
@@ -19,6 +19,14 @@ FAMILIES = {
     "l2VpnEvpn": Family.L2VPN_EVPN,
 }
 """FRR's names of the families in JSON."""
+_MESSAGES = {
+    "open": "opens",
+    "update": "updates",
+    "notification": "notifications",
+    "keepalive": "keepalives",
+    "refresh": "routeRefresh",
+}
+"""FRR's names of the types of messages in JSON, before `Sent` and `Recv`."""
 UP, NOT_NEGOTIATED = "Established", "NoNeg"
 
 
@@ -65,6 +73,26 @@ def peers(vty: Vty, deadline: float, now: float) -> list[Peer]:
     for family, address, shown in _summary(vty.ask("show bgp summary", deadline)):
         found.setdefault(address, {})[family] = shown
     return [_peer(vty, address, shown, deadline, now) for address, shown in found.items()]
+
+
+def messages(vty: Vty, address: str, deadline: float) -> dict[str, dict[str, int]] | None:
+    """How many messages went both ways in the sessions with a peer; None if bgpd has no such peer.
+
+    Raises NotThereYet.
+    """
+    shown = vty.ask(f"show bgp neighbors {address}", deadline).get(address)
+    found = shown.get("messageStats") if isinstance(shown, dict) else None
+    if not isinstance(found, dict):
+        return None
+    sent, received = (
+        {name: _number(found, f"{theirs}{end}") for name, theirs in _MESSAGES.items()} for end in ("Sent", "Recv")
+    )
+    return counted(sent, received)
+
+
+def reset(vty: Vty, address: str, *, soft: bool, deadline: float) -> None:
+    """End the session with a peer or, `soft`, exchange all routes again. Raises NotThereYet."""
+    vty.order(f"clear bgp {address}{' soft' if soft else ''}", deadline)
 
 
 def _summary(document: dict[str, Any]) -> Iterator[tuple[Family, str, dict[str, Any]]]:

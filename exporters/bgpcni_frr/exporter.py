@@ -8,6 +8,7 @@ route targets must equal ours already.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -19,6 +20,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, BaseModel
 
 from bgpcni.bgp import MAX_VNI
+from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import Exporter, NotThereYet, Outcome, Peer, Reach, Wake
 from bgpcni.kernel import links
 from bgpcni.kernel.netlink import Netlink, NetlinkError
@@ -29,6 +31,8 @@ from bgpcni_frr.vty import Vty
 
 PATIENCE = 5.0
 """How many seconds a method waits for FRR, which usually needs a twentieth of that. Then the route is tried again."""
+ASKING = 2.0
+"""How many seconds an operator's command waits for FRR."""
 GLANCE = 0.02
 _DONE = Outcome(Reach.ACCEPTED)
 
@@ -76,7 +80,8 @@ class FRR(Exporter):
         super().__init__(name, config, node, wake)
         assert isinstance(config, FRR.Config)
         self._local = config.local_address or node.local_address or ""
-        self._vty = Vty(os.path.join(config.vty_dir, "bgpd.vty"))
+        self._path = os.path.join(config.vty_dir, "bgpd.vty")
+        self._vty = Vty(self._path)
         self._connections = 0
         self._netlink: Netlink | None = None
         self._segments: dict[int, Segment] = {}
@@ -180,6 +185,19 @@ class FRR(Exporter):
     def peers(self) -> list[Peer]:
         """All sessions of bgpd, whoever configured them, with the counts of all their routes."""
         return self._peers
+
+    def session(self, peer: str) -> Mapping[str, object]:
+        with contextlib.suppress(NotThereYet), contextlib.closing(Vty(self._path)) as vty:
+            counts = bgpd.messages(vty, peer, time.monotonic() + ASKING)
+            return {"messages": counts} if counts else {}
+        return {}
+
+    def reset(self, peer: str, *, soft: bool) -> None:
+        with contextlib.closing(Vty(self._path)) as vty:
+            try:
+                bgpd.reset(vty, peer, soft=soft, deadline=time.monotonic() + ASKING)
+            except NotThereYet as error:
+                raise InvalidConfiguration(str(error)) from None
 
     def close(self) -> None:
         """Close the connection to bgpd. The netlink socket is not closed here, because another thread may be using

@@ -1,4 +1,4 @@
-"""bgpd's vty socket, read only: nothing but `show … json` is ever sent.
+"""bgpd's vty socket: `show … json`, and `clear bgp …` when an operator resets a session. Nothing is configured.
 
 The protocol is that of vtysh: a command and a zero octet; then the answer, three zero octets and the result (0:
 success).
@@ -48,27 +48,37 @@ class Vty:
     def ask(self, command: str, deadline: float) -> dict[str, Any]:
         """The document that answers `command json`. Raises NotThereYet."""
         assert command.startswith("show ")
-        assert command.isprintable()
+        return _document(self._answered(command, f"{command} json", deadline), command)
+
+    def order(self, command: str, deadline: float) -> None:
+        """Have bgpd do a command of its enable mode. Raises NotThereYet, with bgpd's words if it refuses."""
+        assert command.startswith("clear bgp ")
+        self._answered("enable", "enable", deadline)
+        if words := self._answered(command, command, deadline).decode(errors="replace").strip():
+            raise NotThereYet(f"FRR refuses `{command}`: {words[:200]}", untouched=True)
+
+    def _answered(self, command: str, line: str, deadline: float) -> bytes:
+        """The answer to one line, over a new connection if bgpd has closed this one. Raises NotThereYet."""
+        assert line.isprintable()
         kept = self._socket is not None
         try:
-            answer = self._ask(command, deadline)
+            return self._ask(command, line, deadline)
         except ConnectionError as error:
             self._drop()
             if not kept or self._closed:
                 raise NotThereYet(f"{self._path}: {_words(error)}", untouched=True) from None
-            return self.ask(command, deadline)  # the open connection was to a bgpd that has ended
+            return self._answered(command, line, deadline)  # the open connection was to a bgpd that has ended
         except TimeoutError:
             self._drop()  # a late answer would be taken for the answer to the next question
             raise NotThereYet(f"{self._path} did not answer in time", untouched=True) from None
         except OSError as error:
             self._drop()
             raise NotThereYet(f"{self._path}: {_words(error)}", untouched=True) from None
-        return _document(answer, command)
 
-    def _ask(self, command: str, deadline: float) -> bytes:
+    def _ask(self, command: str, line: str, deadline: float) -> bytes:
         sock = self._connected(deadline)
         sock.settimeout(_left(deadline))
-        sock.sendall(f"{command} json".encode() + b"\0")
+        sock.sendall(line.encode() + b"\0")
         parts = bytearray()
         while parts[-4:-1] != _END:
             sock.settimeout(_left(deadline))

@@ -50,6 +50,7 @@ class Client:
         self._get_bgp = unary(_SERVICE + "GetBgp", **_codec(api.GetBgpResponse))
         self._next_get_bgp = unary(_NEXT_SERVICE + "GetBgp", **_codec(Empty))
         self._list_peer = stream(_SERVICE + "ListPeer", **_codec(api.ListPeerResponse))
+        self._reset_peer = unary(_SERVICE + "ResetPeer", **_codec(Empty))
         self._list_path = stream(_SERVICE + "ListPath", **_codec(api.ListPathResponse))
         self._watch_event = stream(_SERVICE + "WatchEvent", **_codec(api.WatchEventResponse))
         self._add_paths = self._channel.stream_unary(_SERVICE + "AddPathStream", **_codec(Empty))
@@ -69,6 +70,11 @@ class Client:
 
     def peers(self, deadline: float) -> list[api.Peer]:
         return [answer.peer for answer in self._stream(self._list_peer, api.ListPeerRequest(), _left(deadline))]
+
+    def reset(self, address: str, *, soft: bool, deadline: float) -> None:
+        """End the session with a peer or, `soft`, send it all routes again and filter its own anew. Raises Refused."""
+        request = api.ResetPeerRequest(address=address, soft=soft, direction=api.ResetPeerRequest.BOTH)
+        self._call(lambda: self._reset_peer(request, timeout=_left(deadline)))
 
     def paths(self, family: api.Family, deadline: float) -> Iterator[api.Path]:
         """All paths of a family, whoever announced them. NLRI and attributes are octets."""

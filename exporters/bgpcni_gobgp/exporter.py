@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import ATTRIBUTES, Exporter, Heard, NotThereYet, Outcome, Peer, Reach, Wake
 from bgpcni.model import Announcement, Family, Nlri, NodeFacts
 from bgpcni.wire.values import Unencodable
@@ -158,6 +159,23 @@ class GoBGP(Exporter):
             )
             for peer in self._sessions.peers
         ]
+
+    def session(self, peer: str) -> Mapping[str, object]:
+        return self._sessions.more.get(peer, {})
+
+    def reset(self, peer: str, *, soft: bool) -> None:
+        """GoBGP keeps what peers announce, so a soft reset does not ask the peer for it again.
+
+        After the other it waits before it connects anew: for `idle-hold-time-after-reset`, which is 30 seconds if its
+        configuration does not say otherwise.
+        """
+        client, reason = self._client, self._reason
+        if client is None or not self._watching:
+            raise InvalidConfiguration(reason or f"gobgpd at {self._target} is not connected")
+        try:
+            client.reset(peer, soft=soft, deadline=time.monotonic() + HEARTBEAT)
+        except (NotThereYet, Refused) as error:
+            raise InvalidConfiguration(f"gobgpd: {error}" if isinstance(error, Refused) else str(error)) from None
 
     def listen(self, families: frozenset[Family], heard: Heard) -> None:
         self._reader.listen(families, heard)

@@ -17,15 +17,15 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62gpcni_gobgp/gobgp.proto\x12\x05\x61pipb\x1a\x19google/protobuf/any.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rGetBgpRequest\"/\n\x0eGetBgpResponse\x12\x1d\n\x06global\x18\x01 \x01(\x0b\x32\r.apipb.Global\"(\n\x06Global\x12\x0b\n\x03\x61sn\x18\x01 \x01(\r\x12\x11\n\trouter_id\x18\x02 \x01(\t\"\xb4\x02\n\x11WatchEventRequest\x12+\n\x04peer\x18\x01 \x01(\x0b\x32\x1d.apipb.WatchEventRequest.Peer\x12-\n\x05table\x18\x02 \x01(\x0b\x32\x1e.apipb.WatchEventRequest.Table\x1a\x06\n\x04Peer\x1a\xba\x01\n\x05Table\x12\x36\n\x07\x66ilters\x18\x01 \x03(\x0b\x32%.apipb.WatchEventRequest.Table.Filter\x1ay\n\x06\x46ilter\x12\x38\n\x04type\x18\x01 \x01(\x0e\x32*.apipb.WatchEventRequest.Table.Filter.Type\"5\n\x04Type\x12\x08\n\x04\x42\x45ST\x10\x00\x12\t\n\x05\x41\x44JIN\x10\x01\x12\x0f\n\x0bPOST_POLICY\x10\x02\x12\x07\n\x03\x45OR\x10\x03\"\xa6\x02\n\x12WatchEventResponse\x12\x31\n\x04peer\x18\x02 \x01(\x0b\x32#.apipb.WatchEventResponse.PeerEvent\x12\x33\n\x05table\x18\x03 \x01(\x0b\x32$.apipb.WatchEventResponse.TableEvent\x1a(\n\nTableEvent\x12\x1a\n\x05paths\x18\x02 \x03(\x0b\x32\x0b.apipb.Path\x1a~\n\tPeerEvent\x12\x36\n\x04type\x18\x01 \x01(\x0e\x32(.apipb.WatchEventResponse.PeerEvent.Type\"9\n\x04Type\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x08\n\x04INIT\x10\x01\x12\x0f\n\x0b\x45ND_OF_INIT\x10\x02\x12\t\n\x05STATE\x10\x03\"\"\n\x0fListPeerRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"-\n\x10ListPeerResponse\x12\x19\n\x04peer\x18\x01 \x01(\x0b\x32\x0b.apipb.Peer\"\x88\x01\n\x04Peer\x12\x1d\n\x04\x63onf\x18\x02 \x01(\x0b\x32\x0f.apipb.PeerConf\x12\x1f\n\x05state\x18\x05 \x01(\x0b\x32\x10.apipb.PeerState\x12\x1d\n\x06timers\x18\x06 \x01(\x0b\x32\r.apipb.Timers\x12!\n\tafi_safis\x18\n \x03(\x0b\x32\x0e.apipb.AfiSafi\"6\n\x08PeerConf\x12\x18\n\x10neighbor_address\x18\x04 \x01(\t\x12\x10\n\x08peer_asn\x18\x05 \x01(\r\"\x87\x02\n\tPeerState\x12\x18\n\x10neighbor_address\x18\x05 \x01(\t\x12\x10\n\x08peer_asn\x18\x06 \x01(\r\x12\x34\n\rsession_state\x18\r \x01(\x0e\x32\x1d.apipb.PeerState.SessionState\x12(\n\nremote_cap\x18\x12 \x03(\x0b\x32\x14.google.protobuf.Any\"n\n\x0cSessionState\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x08\n\x04IDLE\x10\x01\x12\x0b\n\x07\x43ONNECT\x10\x02\x12\n\n\x06\x41\x43TIVE\x10\x03\x12\x0c\n\x08OPENSENT\x10\x04\x12\x0f\n\x0bOPENCONFIRM\x10\x05\x12\x0f\n\x0b\x45STABLISHED\x10\x06\"+\n\x06Timers\x12!\n\x05state\x18\x02 \x01(\x0b\x32\x12.apipb.TimersState\"g\n\x0bTimersState\x12*\n\x06uptime\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64owntime\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x07\x41\x66iSafi\x12\x35\n\x13mp_graceful_restart\x18\x01 \x01(\x0b\x32\x18.apipb.MpGracefulRestart\x12\"\n\x05state\x18\x03 \x01(\x0b\x32\x13.apipb.AfiSafiState\"A\n\x11MpGracefulRestart\x12,\n\x05state\x18\x02 \x01(\x0b\x32\x1d.apipb.MpGracefulRestartState\"G\n\x16MpGracefulRestartState\x12\x10\n\x08received\x18\x02 \x01(\x08\x12\x1b\n\x13\x65nd_of_rib_received\x18\x04 \x01(\x08\"?\n\x0c\x41\x66iSafiState\x12\x1d\n\x06\x66\x61mily\x18\x01 \x01(\x0b\x32\r.apipb.Family\x12\x10\n\x08received\x18\x03 \x01(\x04\"8\n\x17MultiProtocolCapability\x12\x1d\n\x06\x66\x61mily\x18\x01 \x01(\x0b\x32\r.apipb.Family\"\xd9\x01\n\x06\x46\x61mily\x12\x1e\n\x03\x61\x66i\x18\x01 \x01(\x0e\x32\x11.apipb.Family.Afi\x12 \n\x04safi\x18\x02 \x01(\x0e\x32\x12.apipb.Family.Safi\">\n\x03\x41\x66i\x12\x0f\n\x0b\x41\x46I_UNKNOWN\x10\x00\x12\n\n\x06\x41\x46I_IP\x10\x01\x12\x0b\n\x07\x41\x46I_IP6\x10\x02\x12\r\n\tAFI_L2VPN\x10\x19\"M\n\x04Safi\x12\x10\n\x0cSAFI_UNKNOWN\x10\x00\x12\x10\n\x0cSAFI_UNICAST\x10\x01\x12\r\n\tSAFI_EVPN\x10\x46\x12\x12\n\rSAFI_MPLS_VPN\x10\x80\x01\"X\n\x14\x41\x64\x64PathStreamRequest\x12$\n\ntable_type\x18\x01 \x01(\x0e\x32\x10.apipb.TableType\x12\x1a\n\x05paths\x18\x03 \x03(\x0b\x32\x0b.apipb.Path\"\x94\x01\n\x0fListPathRequest\x12$\n\ntable_type\x18\x01 \x01(\x0e\x32\x10.apipb.TableType\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1d\n\x06\x66\x61mily\x18\x03 \x01(\x0b\x32\r.apipb.Family\x12\x1a\n\x12\x65nable_only_binary\x18\t \x01(\x08\x12\x12\n\nbatch_size\x18\n \x01(\x04\";\n\x10ListPathResponse\x12\'\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x12.apipb.Destination\")\n\x0b\x44\x65stination\x12\x1a\n\x05paths\x18\x02 \x03(\x0b\x32\x0b.apipb.Path\"\x8f\x01\n\x04Path\x12\x13\n\x0bis_withdraw\x18\x05 \x01(\x08\x12\x1d\n\x06\x66\x61mily\x18\t \x01(\x0b\x32\r.apipb.Family\x12\x13\n\x0bneighbor_ip\x18\x0f \x01(\t\x12\x12\n\nidentifier\x18\x12 \x01(\r\x12\x13\n\x0bnlri_binary\x18\x14 \x01(\x0c\x12\x15\n\rpattrs_binary\x18\x15 \x03(\x0c*#\n\tTableType\x12\n\n\x06GLOBAL\x10\x00\x12\n\n\x06\x41\x44J_IN\x10\x02\x32\xcc\x02\n\x08GobgpApi\x12\x35\n\x06GetBgp\x12\x14.apipb.GetBgpRequest\x1a\x15.apipb.GetBgpResponse\x12\x43\n\nWatchEvent\x12\x18.apipb.WatchEventRequest\x1a\x19.apipb.WatchEventResponse0\x01\x12=\n\x08ListPeer\x12\x16.apipb.ListPeerRequest\x1a\x17.apipb.ListPeerResponse0\x01\x12\x46\n\rAddPathStream\x12\x1b.apipb.AddPathStreamRequest\x1a\x16.google.protobuf.Empty(\x01\x12=\n\x08ListPath\x12\x16.apipb.ListPathRequest\x1a\x17.apipb.ListPathResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62gpcni_gobgp/gobgp.proto\x12\x05\x61pipb\x1a\x19google/protobuf/any.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rGetBgpRequest\"/\n\x0eGetBgpResponse\x12\x1d\n\x06global\x18\x01 \x01(\x0b\x32\r.apipb.Global\"(\n\x06Global\x12\x0b\n\x03\x61sn\x18\x01 \x01(\r\x12\x11\n\trouter_id\x18\x02 \x01(\t\"\xb4\x02\n\x11WatchEventRequest\x12+\n\x04peer\x18\x01 \x01(\x0b\x32\x1d.apipb.WatchEventRequest.Peer\x12-\n\x05table\x18\x02 \x01(\x0b\x32\x1e.apipb.WatchEventRequest.Table\x1a\x06\n\x04Peer\x1a\xba\x01\n\x05Table\x12\x36\n\x07\x66ilters\x18\x01 \x03(\x0b\x32%.apipb.WatchEventRequest.Table.Filter\x1ay\n\x06\x46ilter\x12\x38\n\x04type\x18\x01 \x01(\x0e\x32*.apipb.WatchEventRequest.Table.Filter.Type\"5\n\x04Type\x12\x08\n\x04\x42\x45ST\x10\x00\x12\t\n\x05\x41\x44JIN\x10\x01\x12\x0f\n\x0bPOST_POLICY\x10\x02\x12\x07\n\x03\x45OR\x10\x03\"\xa6\x02\n\x12WatchEventResponse\x12\x31\n\x04peer\x18\x02 \x01(\x0b\x32#.apipb.WatchEventResponse.PeerEvent\x12\x33\n\x05table\x18\x03 \x01(\x0b\x32$.apipb.WatchEventResponse.TableEvent\x1a(\n\nTableEvent\x12\x1a\n\x05paths\x18\x02 \x03(\x0b\x32\x0b.apipb.Path\x1a~\n\tPeerEvent\x12\x36\n\x04type\x18\x01 \x01(\x0e\x32(.apipb.WatchEventResponse.PeerEvent.Type\"9\n\x04Type\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x08\n\x04INIT\x10\x01\x12\x0f\n\x0b\x45ND_OF_INIT\x10\x02\x12\t\n\x05STATE\x10\x03\"\"\n\x0fListPeerRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"-\n\x10ListPeerResponse\x12\x19\n\x04peer\x18\x01 \x01(\x0b\x32\x0b.apipb.Peer\"\xa6\x01\n\x10ResetPeerRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x15\n\rcommunication\x18\x02 \x01(\t\x12\x0c\n\x04soft\x18\x03 \x01(\x08\x12\x34\n\tdirection\x18\x04 \x01(\x0e\x32!.apipb.ResetPeerRequest.Direction\"&\n\tDirection\x12\x06\n\x02IN\x10\x00\x12\x07\n\x03OUT\x10\x01\x12\x08\n\x04\x42OTH\x10\x02\"\x88\x01\n\x04Peer\x12\x1d\n\x04\x63onf\x18\x02 \x01(\x0b\x32\x0f.apipb.PeerConf\x12\x1f\n\x05state\x18\x05 \x01(\x0b\x32\x10.apipb.PeerState\x12\x1d\n\x06timers\x18\x06 \x01(\x0b\x32\r.apipb.Timers\x12!\n\tafi_safis\x18\n \x03(\x0b\x32\x0e.apipb.AfiSafi\"6\n\x08PeerConf\x12\x18\n\x10neighbor_address\x18\x04 \x01(\t\x12\x10\n\x08peer_asn\x18\x05 \x01(\r\"\xaa\x02\n\tPeerState\x12!\n\x08messages\x18\x04 \x01(\x0b\x32\x0f.apipb.Messages\x12\x18\n\x10neighbor_address\x18\x05 \x01(\t\x12\x10\n\x08peer_asn\x18\x06 \x01(\r\x12\x34\n\rsession_state\x18\r \x01(\x0e\x32\x1d.apipb.PeerState.SessionState\x12(\n\nremote_cap\x18\x12 \x03(\x0b\x32\x14.google.protobuf.Any\"n\n\x0cSessionState\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x08\n\x04IDLE\x10\x01\x12\x0b\n\x07\x43ONNECT\x10\x02\x12\n\n\x06\x41\x43TIVE\x10\x03\x12\x0c\n\x08OPENSENT\x10\x04\x12\x0f\n\x0bOPENCONFIRM\x10\x05\x12\x0f\n\x0b\x45STABLISHED\x10\x06\"J\n\x08Messages\x12 \n\x08received\x18\x01 \x01(\x0b\x32\x0e.apipb.Message\x12\x1c\n\x04sent\x18\x02 \x01(\x0b\x32\x0e.apipb.Message\"a\n\x07Message\x12\x14\n\x0cnotification\x18\x01 \x01(\x04\x12\x0e\n\x06update\x18\x02 \x01(\x04\x12\x0c\n\x04open\x18\x03 \x01(\x04\x12\x11\n\tkeepalive\x18\x04 \x01(\x04\x12\x0f\n\x07refresh\x18\x05 \x01(\x04\"+\n\x06Timers\x12!\n\x05state\x18\x02 \x01(\x0b\x32\x12.apipb.TimersState\"g\n\x0bTimersState\x12*\n\x06uptime\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64owntime\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x07\x41\x66iSafi\x12\x35\n\x13mp_graceful_restart\x18\x01 \x01(\x0b\x32\x18.apipb.MpGracefulRestart\x12\"\n\x05state\x18\x03 \x01(\x0b\x32\x13.apipb.AfiSafiState\"A\n\x11MpGracefulRestart\x12,\n\x05state\x18\x02 \x01(\x0b\x32\x1d.apipb.MpGracefulRestartState\"G\n\x16MpGracefulRestartState\x12\x10\n\x08received\x18\x02 \x01(\x08\x12\x1b\n\x13\x65nd_of_rib_received\x18\x04 \x01(\x08\"?\n\x0c\x41\x66iSafiState\x12\x1d\n\x06\x66\x61mily\x18\x01 \x01(\x0b\x32\r.apipb.Family\x12\x10\n\x08received\x18\x03 \x01(\x04\"8\n\x17MultiProtocolCapability\x12\x1d\n\x06\x66\x61mily\x18\x01 \x01(\x0b\x32\r.apipb.Family\"\xd9\x01\n\x06\x46\x61mily\x12\x1e\n\x03\x61\x66i\x18\x01 \x01(\x0e\x32\x11.apipb.Family.Afi\x12 \n\x04safi\x18\x02 \x01(\x0e\x32\x12.apipb.Family.Safi\">\n\x03\x41\x66i\x12\x0f\n\x0b\x41\x46I_UNKNOWN\x10\x00\x12\n\n\x06\x41\x46I_IP\x10\x01\x12\x0b\n\x07\x41\x46I_IP6\x10\x02\x12\r\n\tAFI_L2VPN\x10\x19\"M\n\x04Safi\x12\x10\n\x0cSAFI_UNKNOWN\x10\x00\x12\x10\n\x0cSAFI_UNICAST\x10\x01\x12\r\n\tSAFI_EVPN\x10\x46\x12\x12\n\rSAFI_MPLS_VPN\x10\x80\x01\"X\n\x14\x41\x64\x64PathStreamRequest\x12$\n\ntable_type\x18\x01 \x01(\x0e\x32\x10.apipb.TableType\x12\x1a\n\x05paths\x18\x03 \x03(\x0b\x32\x0b.apipb.Path\"\x94\x01\n\x0fListPathRequest\x12$\n\ntable_type\x18\x01 \x01(\x0e\x32\x10.apipb.TableType\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1d\n\x06\x66\x61mily\x18\x03 \x01(\x0b\x32\r.apipb.Family\x12\x1a\n\x12\x65nable_only_binary\x18\t \x01(\x08\x12\x12\n\nbatch_size\x18\n \x01(\x04\";\n\x10ListPathResponse\x12\'\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x12.apipb.Destination\")\n\x0b\x44\x65stination\x12\x1a\n\x05paths\x18\x02 \x03(\x0b\x32\x0b.apipb.Path\"\x8f\x01\n\x04Path\x12\x13\n\x0bis_withdraw\x18\x05 \x01(\x08\x12\x1d\n\x06\x66\x61mily\x18\t \x01(\x0b\x32\r.apipb.Family\x12\x13\n\x0bneighbor_ip\x18\x0f \x01(\t\x12\x12\n\nidentifier\x18\x12 \x01(\r\x12\x13\n\x0bnlri_binary\x18\x14 \x01(\x0c\x12\x15\n\rpattrs_binary\x18\x15 \x03(\x0c*#\n\tTableType\x12\n\n\x06GLOBAL\x10\x00\x12\n\n\x06\x41\x44J_IN\x10\x02\x32\x8a\x03\n\x08GobgpApi\x12\x35\n\x06GetBgp\x12\x14.apipb.GetBgpRequest\x1a\x15.apipb.GetBgpResponse\x12\x43\n\nWatchEvent\x12\x18.apipb.WatchEventRequest\x1a\x19.apipb.WatchEventResponse0\x01\x12=\n\x08ListPeer\x12\x16.apipb.ListPeerRequest\x1a\x17.apipb.ListPeerResponse0\x01\x12<\n\tResetPeer\x12\x17.apipb.ResetPeerRequest\x1a\x16.google.protobuf.Empty\x12\x46\n\rAddPathStream\x12\x1b.apipb.AddPathStreamRequest\x1a\x16.google.protobuf.Empty(\x01\x12=\n\x08ListPath\x12\x16.apipb.ListPathRequest\x1a\x17.apipb.ListPathResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bgpcni_gobgp.gobgp_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_TABLETYPE']._serialized_start=2610
-  _globals['_TABLETYPE']._serialized_end=2645
+  _globals['_TABLETYPE']._serialized_start=2989
+  _globals['_TABLETYPE']._serialized_end=3024
   _globals['_GETBGPREQUEST']._serialized_start=124
   _globals['_GETBGPREQUEST']._serialized_end=139
   _globals['_GETBGPRESPONSE']._serialized_start=141
@@ -54,44 +54,52 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_LISTPEERREQUEST']._serialized_end=874
   _globals['_LISTPEERRESPONSE']._serialized_start=876
   _globals['_LISTPEERRESPONSE']._serialized_end=921
-  _globals['_PEER']._serialized_start=924
-  _globals['_PEER']._serialized_end=1060
-  _globals['_PEERCONF']._serialized_start=1062
-  _globals['_PEERCONF']._serialized_end=1116
-  _globals['_PEERSTATE']._serialized_start=1119
-  _globals['_PEERSTATE']._serialized_end=1382
-  _globals['_PEERSTATE_SESSIONSTATE']._serialized_start=1272
-  _globals['_PEERSTATE_SESSIONSTATE']._serialized_end=1382
-  _globals['_TIMERS']._serialized_start=1384
-  _globals['_TIMERS']._serialized_end=1427
-  _globals['_TIMERSSTATE']._serialized_start=1429
-  _globals['_TIMERSSTATE']._serialized_end=1532
-  _globals['_AFISAFI']._serialized_start=1534
-  _globals['_AFISAFI']._serialized_end=1634
-  _globals['_MPGRACEFULRESTART']._serialized_start=1636
-  _globals['_MPGRACEFULRESTART']._serialized_end=1701
-  _globals['_MPGRACEFULRESTARTSTATE']._serialized_start=1703
-  _globals['_MPGRACEFULRESTARTSTATE']._serialized_end=1774
-  _globals['_AFISAFISTATE']._serialized_start=1776
-  _globals['_AFISAFISTATE']._serialized_end=1839
-  _globals['_MULTIPROTOCOLCAPABILITY']._serialized_start=1841
-  _globals['_MULTIPROTOCOLCAPABILITY']._serialized_end=1897
-  _globals['_FAMILY']._serialized_start=1900
-  _globals['_FAMILY']._serialized_end=2117
-  _globals['_FAMILY_AFI']._serialized_start=1976
-  _globals['_FAMILY_AFI']._serialized_end=2038
-  _globals['_FAMILY_SAFI']._serialized_start=2040
-  _globals['_FAMILY_SAFI']._serialized_end=2117
-  _globals['_ADDPATHSTREAMREQUEST']._serialized_start=2119
-  _globals['_ADDPATHSTREAMREQUEST']._serialized_end=2207
-  _globals['_LISTPATHREQUEST']._serialized_start=2210
-  _globals['_LISTPATHREQUEST']._serialized_end=2358
-  _globals['_LISTPATHRESPONSE']._serialized_start=2360
-  _globals['_LISTPATHRESPONSE']._serialized_end=2419
-  _globals['_DESTINATION']._serialized_start=2421
-  _globals['_DESTINATION']._serialized_end=2462
-  _globals['_PATH']._serialized_start=2465
-  _globals['_PATH']._serialized_end=2608
-  _globals['_GOBGPAPI']._serialized_start=2648
-  _globals['_GOBGPAPI']._serialized_end=2980
+  _globals['_RESETPEERREQUEST']._serialized_start=924
+  _globals['_RESETPEERREQUEST']._serialized_end=1090
+  _globals['_RESETPEERREQUEST_DIRECTION']._serialized_start=1052
+  _globals['_RESETPEERREQUEST_DIRECTION']._serialized_end=1090
+  _globals['_PEER']._serialized_start=1093
+  _globals['_PEER']._serialized_end=1229
+  _globals['_PEERCONF']._serialized_start=1231
+  _globals['_PEERCONF']._serialized_end=1285
+  _globals['_PEERSTATE']._serialized_start=1288
+  _globals['_PEERSTATE']._serialized_end=1586
+  _globals['_PEERSTATE_SESSIONSTATE']._serialized_start=1476
+  _globals['_PEERSTATE_SESSIONSTATE']._serialized_end=1586
+  _globals['_MESSAGES']._serialized_start=1588
+  _globals['_MESSAGES']._serialized_end=1662
+  _globals['_MESSAGE']._serialized_start=1664
+  _globals['_MESSAGE']._serialized_end=1761
+  _globals['_TIMERS']._serialized_start=1763
+  _globals['_TIMERS']._serialized_end=1806
+  _globals['_TIMERSSTATE']._serialized_start=1808
+  _globals['_TIMERSSTATE']._serialized_end=1911
+  _globals['_AFISAFI']._serialized_start=1913
+  _globals['_AFISAFI']._serialized_end=2013
+  _globals['_MPGRACEFULRESTART']._serialized_start=2015
+  _globals['_MPGRACEFULRESTART']._serialized_end=2080
+  _globals['_MPGRACEFULRESTARTSTATE']._serialized_start=2082
+  _globals['_MPGRACEFULRESTARTSTATE']._serialized_end=2153
+  _globals['_AFISAFISTATE']._serialized_start=2155
+  _globals['_AFISAFISTATE']._serialized_end=2218
+  _globals['_MULTIPROTOCOLCAPABILITY']._serialized_start=2220
+  _globals['_MULTIPROTOCOLCAPABILITY']._serialized_end=2276
+  _globals['_FAMILY']._serialized_start=2279
+  _globals['_FAMILY']._serialized_end=2496
+  _globals['_FAMILY_AFI']._serialized_start=2355
+  _globals['_FAMILY_AFI']._serialized_end=2417
+  _globals['_FAMILY_SAFI']._serialized_start=2419
+  _globals['_FAMILY_SAFI']._serialized_end=2496
+  _globals['_ADDPATHSTREAMREQUEST']._serialized_start=2498
+  _globals['_ADDPATHSTREAMREQUEST']._serialized_end=2586
+  _globals['_LISTPATHREQUEST']._serialized_start=2589
+  _globals['_LISTPATHREQUEST']._serialized_end=2737
+  _globals['_LISTPATHRESPONSE']._serialized_start=2739
+  _globals['_LISTPATHRESPONSE']._serialized_end=2798
+  _globals['_DESTINATION']._serialized_start=2800
+  _globals['_DESTINATION']._serialized_end=2841
+  _globals['_PATH']._serialized_start=2844
+  _globals['_PATH']._serialized_end=2987
+  _globals['_GOBGPAPI']._serialized_start=3027
+  _globals['_GOBGPAPI']._serialized_end=3421
 # @@protoc_insertion_point(module_scope)

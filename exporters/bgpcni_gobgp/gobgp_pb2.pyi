@@ -104,6 +104,26 @@ class ListPeerResponse(_message.Message):
     peer: Peer
     def __init__(self, peer: _Optional[_Union[Peer, _Mapping]] = ...) -> None: ...
 
+class ResetPeerRequest(_message.Message):
+    __slots__ = ("address", "communication", "soft", "direction")
+    class Direction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        IN: _ClassVar[ResetPeerRequest.Direction]
+        OUT: _ClassVar[ResetPeerRequest.Direction]
+        BOTH: _ClassVar[ResetPeerRequest.Direction]
+    IN: ResetPeerRequest.Direction
+    OUT: ResetPeerRequest.Direction
+    BOTH: ResetPeerRequest.Direction
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    COMMUNICATION_FIELD_NUMBER: _ClassVar[int]
+    SOFT_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    communication: str
+    soft: bool
+    direction: ResetPeerRequest.Direction
+    def __init__(self, address: _Optional[str] = ..., communication: _Optional[str] = ..., soft: bool = ..., direction: _Optional[_Union[ResetPeerRequest.Direction, str]] = ...) -> None: ...
+
 class Peer(_message.Message):
     __slots__ = ("conf", "state", "timers", "afi_safis")
     CONF_FIELD_NUMBER: _ClassVar[int]
@@ -125,7 +145,7 @@ class PeerConf(_message.Message):
     def __init__(self, neighbor_address: _Optional[str] = ..., peer_asn: _Optional[int] = ...) -> None: ...
 
 class PeerState(_message.Message):
-    __slots__ = ("neighbor_address", "peer_asn", "session_state", "remote_cap")
+    __slots__ = ("messages", "neighbor_address", "peer_asn", "session_state", "remote_cap")
     class SessionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNKNOWN: _ClassVar[PeerState.SessionState]
@@ -142,15 +162,39 @@ class PeerState(_message.Message):
     OPENSENT: PeerState.SessionState
     OPENCONFIRM: PeerState.SessionState
     ESTABLISHED: PeerState.SessionState
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOR_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PEER_ASN_FIELD_NUMBER: _ClassVar[int]
     SESSION_STATE_FIELD_NUMBER: _ClassVar[int]
     REMOTE_CAP_FIELD_NUMBER: _ClassVar[int]
+    messages: Messages
     neighbor_address: str
     peer_asn: int
     session_state: PeerState.SessionState
     remote_cap: _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]
-    def __init__(self, neighbor_address: _Optional[str] = ..., peer_asn: _Optional[int] = ..., session_state: _Optional[_Union[PeerState.SessionState, str]] = ..., remote_cap: _Optional[_Iterable[_Union[_any_pb2.Any, _Mapping]]] = ...) -> None: ...
+    def __init__(self, messages: _Optional[_Union[Messages, _Mapping]] = ..., neighbor_address: _Optional[str] = ..., peer_asn: _Optional[int] = ..., session_state: _Optional[_Union[PeerState.SessionState, str]] = ..., remote_cap: _Optional[_Iterable[_Union[_any_pb2.Any, _Mapping]]] = ...) -> None: ...
+
+class Messages(_message.Message):
+    __slots__ = ("received", "sent")
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    received: Message
+    sent: Message
+    def __init__(self, received: _Optional[_Union[Message, _Mapping]] = ..., sent: _Optional[_Union[Message, _Mapping]] = ...) -> None: ...
+
+class Message(_message.Message):
+    __slots__ = ("notification", "update", "open", "keepalive", "refresh")
+    NOTIFICATION_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    KEEPALIVE_FIELD_NUMBER: _ClassVar[int]
+    REFRESH_FIELD_NUMBER: _ClassVar[int]
+    notification: int
+    update: int
+    open: int
+    keepalive: int
+    refresh: int
+    def __init__(self, notification: _Optional[int] = ..., update: _Optional[int] = ..., open: _Optional[int] = ..., keepalive: _Optional[int] = ..., refresh: _Optional[int] = ...) -> None: ...
 
 class Timers(_message.Message):
     __slots__ = ("state",)

@@ -6,13 +6,13 @@ before the first. After a session has ended, the daemon still has the time at wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from bgpcni.exporter import Peer
+from bgpcni.exporter import MESSAGES, Peer, counted
 from bgpcni.model import Family
 from bgpcni_gobgp import gobgp_pb2 as api
 from bgpcni_gobgp.paths import family_of
@@ -35,6 +35,8 @@ class Sessions:
 
     patience: float
     peers: tuple[Peer, ...] = ()
+    more: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """By the address of each peer, what `Exporter.session` tells of it. Replaced, never changed."""
     _fallen: dict[str, float] = field(default_factory=dict)  # address: when it has removed our routes; never changed
     _ended: dict[str, int] = field(default_factory=dict)  # address: when its last ended session came up
     _told: bool = False
@@ -53,6 +55,7 @@ class Sessions:
         still = {address: end for address, end in fallen.items() if address not in after and end > now}
         self._fallen = still  # before `peers`, so that whoever sees that a session has ended sees this, too
         self.peers = peers
+        self.more = {peer.address: _more(one) for peer, one in zip(peers, found, strict=True)}
         first, self._told = not self._told, True
         return first or before != after or still.keys() != fallen.keys()
 
@@ -60,7 +63,7 @@ class Sessions:
         """The daemon has ended, and with it all sessions."""
         up = [peer.address for peer in self.peers if is_up(peer)]
         self._fallen = self._fallen | dict.fromkeys(up, now + self.patience)
-        self.peers, self._ended = (), {}
+        self.peers, self.more, self._ended = (), {}, {}
 
     def unheard(self, family: Family) -> str:
         """Why no peer gets the routes of a family now; "" if one does."""
@@ -104,6 +107,14 @@ def peer_of(found: api.Peer) -> Peer:
         families=tuple(families) if up else (),
         received=sum(one.received for one in ours) if up else 0,
     )
+
+
+def _more(found: api.Peer) -> dict[str, object]:
+    sent, received = (
+        {name: getattr(counts, name) for name in MESSAGES}
+        for counts in (found.state.messages.sent, found.state.messages.received)
+    )
+    return {"messages": counted(sent, received)}
 
 
 def _offered(capability: object) -> Family | None:

@@ -8,6 +8,7 @@ from bgpcni.commands import Document
 from bgpcni.commands.answers.common import named
 from bgpcni.commands.answers.learned import LEARNED_STATES, Received, received_routes
 from bgpcni.commands.answers.selection import Page, chosen_by, leads_to, stored_on
+from bgpcni.commands.answers.sessions import nobody_has
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import RouteState
 from bgpcni.convergence.derive import derive, left_out
@@ -100,7 +101,7 @@ def sent_to(node: Node, peer: str) -> dict[str, Document]:
         }  # fmt: skip
     if mute:
         raise InvalidConfiguration(f"--peer: exporter {mute[0]} cannot tell what {peer} has been sent")
-    raise InvalidConfiguration(f"--peer: no exporter has a peer {peer}")
+    raise nobody_has(node, "--peer", peer)
 
 
 def routes_of(node: Node, stored: Stored) -> list[Document]:

@@ -31,7 +31,7 @@ def peers(node: Node, address: str | None = None) -> tuple[Document, int]:
                 document = _session(node, name, peer)
                 found.append(document | (_more(node, name, announcer, peer) if address else {}))
     if address and not found:
-        raise InvalidConfiguration(f"peers: no exporter has a peer {address}")
+        raise nobody_has(node, "peers", address)
     down = any(peer["state"] != "Established" for peer in found)
     return {"schema": 1, "peers": found}, 1 if down else 0
 
@@ -47,8 +47,15 @@ def reset_peer(node: Node, address: str, *, soft: bool) -> tuple[Document, int]:
                 raise InvalidConfiguration(f"{name}: {error.msg}") from None
             reset.append(name)
     if not reset:
-        raise InvalidConfiguration(f"reset: no exporter has a peer {address}")
+        raise nobody_has(node, "reset", address)
     return {"schema": 1, "peer": address, "soft": soft, "exporters": reset}, 0
+
+
+def nobody_has(node: Node, asked: str, address: str) -> InvalidConfiguration:
+    """The error where no exporter has this peer. It names those whose sessions nobody can see from here."""
+    mute = [name for name, announcer in node.convergence.announcers().items() if not announcer.peers()]
+    also = f"; {' and '.join(mute)} told of no session: ask its speaker itself" if mute else ""
+    return InvalidConfiguration(f"{asked}: no exporter has a peer {address}{also}")
 
 
 def _session(node: Node, exporter: str, peer: Peer) -> Document:

@@ -34,6 +34,8 @@ def _one(peer: Document) -> str:
         ("hold time", f"{peer['holdTime']} s" if "holdTime" in peer else ""),
         ("graceful restart", _graceful(peer)),
         ("routes", f"{peer['sent']} sent, {peer['received']} received" + _maximum(peer)),
+        ("messages sent", _messages(peer, "sent")),
+        ("received", _messages(peer, "received")),
         ("password", "TCP MD5" if peer.get("authenticated") else ""),
         ("TTL security", "on" if peer.get("ttlSecurity") else ""),
         ("multihop", peer.get("multihop")),
@@ -55,6 +57,11 @@ def _graceful(peer: Document) -> str:
         return here
     there = ", ".join(peer["capabilities"]["gracefulRestart"]) or "no family"
     return f"{here or 'not here'}; at the peer for {there}"
+
+
+def _messages(peer: Document, way: str) -> str:
+    """How many of each type, those of which there was one at least."""
+    return ", ".join(f"{count} {name}" for name, count in peer.get("messages", {}).get(way, {}).items() if count)
 
 
 def _maximum(peer: Document) -> str:

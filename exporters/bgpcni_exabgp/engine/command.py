@@ -131,6 +131,8 @@ class Engine:
             started=-1,
             eor=(),
             ended=(),
+            sent_messages=_messages(peer.stats, "send-"),
+            received_messages=_messages(peer.stats, "receive-"),
         )
         if watch is None:
             return found
@@ -158,6 +160,11 @@ class Engine:
             error = "" if done else str(reactor.configuration.error)
             tell(reactor, list(reactor.processes._process), protocol.Configured(self.digest, error))
         return done
+
+
+def _messages(stats: dict[str, Any], way: str) -> dict[str, int]:
+    """What ExaBGP has counted, by the type of the message."""
+    return {name.removeprefix(way): int(count) for name, count in stats.items() if name.startswith(way)}
 
 
 def _announce(neighbors: list[Any], command: protocol.Announce) -> None:
