@@ -27,6 +27,8 @@ from integration.lab.frr import tail
 from integration.lab.namespace import Namespace, unique
 
 MODULES = Path("/usr/lib/uml/modules")
+XSTATE = Path(__file__).with_name("xstate.c")
+"""Lets linux.uml run on a processor with AMX: it says how."""
 REPORTS = "BGPCNI_KERNEL_REPORTS"
 """Set inside: the file that reports are written to, one a line."""
 SECONDS = 900
@@ -72,7 +74,7 @@ def has(feature: str) -> bool:
 
 def missing() -> str | None:
     """What is not here for another kernel, or None."""
-    absent = [name for name in ("linux.uml", "modprobe", "busybox") if shutil.which(name) is None]
+    absent = [name for name in ("linux.uml", "modprobe", "busybox", "gcc") if shutil.which(name) is None]
     return f"another kernel: not installed: {', '.join(absent)}" if absent else None
 
 
@@ -87,6 +89,8 @@ def run_there(checkout: Path, tests: Sequence[str]) -> tuple[list[dict[str, Any]
         ci = os.environ.get("CI", "")
         init.write_text(INIT.format(**quoted, tests=shlex.join(tests), reports=REPORTS, ci=shlex.quote(ci)))
         init.chmod(0o755)
+        preload = folder / "xstate.so"
+        subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", preload, XSTATE], check=True)
         argv = ["linux.uml", "mem=1536M", "quiet", "rootfstype=hostfs", "ro", f"init={init}"]
         argv += [f"uml_dir={folder}", "con=null", "con0=null,fd:1", "panic=1"]
         with console.open("wb") as sink:
@@ -97,7 +101,8 @@ def run_there(checkout: Path, tests: Sequence[str]) -> tuple[list[dict[str, Any]
                 stdout=sink,
                 stderr=sink,
                 start_new_session=True,
-                env={"PATH": os.environ["PATH"], "TMPDIR": "/dev/shm"},  # its memory is a file there
+                # Its memory is a file in TMPDIR.
+                env={"PATH": os.environ["PATH"], "TMPDIR": "/dev/shm", "LD_PRELOAD": str(preload)},
             )
             try:
                 machine.wait(SECONDS * SCALE)
