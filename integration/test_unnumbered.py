@@ -38,6 +38,12 @@ def peer(node: Node) -> dict[str, Any]:
     return dict(found)
 
 
+def met(node: Node) -> bool:
+    """Whether there is a peer, with an established session: asked once, as there is no peer before one was heard."""
+    answer = node.operator("peers")
+    return answer.code == 0 and bool(answer.document["peers"])
+
+
 def has(frr: Frr, prefix: str) -> bool:
     return bool(frr.paths(prefix)) and any(path.get("valid") for path in frr.paths(prefix))
 
@@ -48,7 +54,7 @@ def test_a_router_on_a_link(lab: Lab, pair: tuple[Node, Frr]) -> None:
     node, frr = pair
     frr.start()
     node.agent(**toml(node, interface="uplink", hold_time=9))
-    until(lambda: node.operator("peers").code == 0 and node.operator("peers").document["peers"], "the session")
+    until(lambda: met(node), "the session")
     found = peer(node)
     assert (found["interface"], found["asn"], found["address"][:5]) == ("uplink", 64999, "fe80:")
     answer = node.cni(
@@ -91,7 +97,7 @@ def test_nobody_is_there(lab: Lab, pair: tuple[Node, Frr]) -> None:
     assert node.operator("reload").code == 0
     until(lambda: "neighbors[0].interface: uplink: no router was heard there yet" in words(), "that nobody is there")
     frr.start()
-    until(lambda: node.operator("peers").code == 0 and node.operator("peers").document["peers"], "the session")
+    until(lambda: met(node), "the session")
     until(lambda: "bgp.neighbors" not in words(), "nothing more to say")
 
 
@@ -139,7 +145,7 @@ def test_birds_own_unnumbered_and_dynamic_neighbours(lab: Lab) -> None:
     bird = Bird(lab, space, BIRD)
     bird.start()
     node.agent(**toml(node, interface="uplink"))
-    until(lambda: node.operator("peers").code == 0 and node.operator("peers").document["peers"], "the session", 60)
+    until(lambda: met(node), "the session", 60)
     answer = node.cni(
         "ADD", "c1", lab.container(),
         node.network(subnet6="2001:db8:1::/64", bgp={"import": ["172.16.0.0/12", "2001:db8:ffff::/48"]}),
