@@ -435,6 +435,7 @@ class NodeFacts:
     `next_hop`/`next_hop6` are None if the node has no usable address of that family. `hold_time`,
     `graceful_restart`: seconds. `long_lived_graceful_restart`: for how many seconds more peers may keep our routes as a
     last resort (RFC 9494), 0: not at all. `maximum_prefix`: how many routes one peer may announce, None: any number.
+    `paths`: how many equal learned routes to a prefix the kernel gets.
     `speakers`: the exporters of agent.toml that have neighbours of `[[bgp.neighbors]]`. `maintenance`: peers are to
     prefer other paths. An exporter is given `local_address` and `neighbors` as they are for its own sessions.
     """
@@ -452,5 +453,6 @@ class NodeFacts:
     neighbors: Sequence[Neighbor] = field(default=())
     has_bgp: bool = False
     maximum_prefix: int | None = None
+    paths: int = field(default=1, compare=False)
     speakers: Sequence[str] = field(default=(), compare=False)
     maintenance: bool = field(default=False, compare=False)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgpcni.dataplane.rib import Bounds, Destination, EvpnRule, Own, Rib, RouteId, UnicastRule, VpnRule
+from bgpcni.dataplane.rib import Bounds, Destination, EvpnRule, Own, Rib, RouteId, Table, UnicastRule, VpnRule
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, PathAttributes, SessionDown
 from bgpcni.model import Family, MacIpNlri, UnicastNlri
 
@@ -90,6 +90,49 @@ def test_unicast_is_chosen_as_bgp_chooses(better: dict[str, object], worse: dict
     best = table.best(Destination("prefix", "10.1.0.0/16"))
     assert best is not None
     assert best.peer == "192.0.2.1"
+
+
+def used(table: Table) -> list[str]:
+    return [route.attributes.next_hop for route in table.used(Destination("prefix", "10.1.0.0/16"))]
+
+
+@pytest.mark.parametrize("worse", [{"local_pref": 99}, {"as_path": (1, 2)}, {"origin": 2}, {"med": 1}])
+def test_equal_routes_are_used_together(worse: dict[str, object]) -> None:
+    """The best first; one for each next hop; none that is worse; as many as may be."""
+    made = Rib(120.0)
+    table = made.configure("u", UnicastRule(frozenset({"10.0.0.0/8"}), bounds=Bounds(paths=2)), None)
+    assert used(table) == []
+    for number in (3, 2, 1):
+        peer = f"192.0.2.{number}"
+        made.hear("e", unicast("10.1.0.0/16", peer, peer=peer, as_path=(number,)), 0.0)
+    made.hear("e", unicast("10.1.0.0/16", "192.0.2.1", peer="192.0.2.0", as_path=(9,)), 0.0)
+    assert used(table) == ["192.0.2.1", "192.0.2.2"]
+    table = made.configure("u", UnicastRule(frozenset({"10.0.0.0/8"}), bounds=Bounds(paths=16)), None)
+    assert used(table) == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    values = {"as_path": (2,)} | worse
+    made.hear("e", unicast("10.1.0.0/16", "192.0.2.2", peer="192.0.2.2", **values), 0.0)
+    assert used(table) == ["192.0.2.1", "192.0.2.3"]
+    made.configure("u", UnicastRule(frozenset({"10.0.0.0/8"})), None)
+    assert used(made.tables["u"]) == ["192.0.2.1"]
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(0, 1)), max_size=12), st.integers(1, 4))
+def test_what_is_used_does_not_depend_on_the_order(told: list[tuple[int, int, int]], paths: int) -> None:
+    """(peer, next hop, MED) in any order: the best is the first, no next hop twice, all as good as the best."""
+    latest = {peer: (hop, med) for peer, hop, med in told}
+    found = []
+    for peers in (list(latest), sorted(latest), sorted(latest, reverse=True)):
+        made = Rib(120.0)
+        table = made.configure("u", UnicastRule(frozenset({"10.0.0.0/8"}), bounds=Bounds(paths=paths)), None)
+        for peer in peers:
+            hop, med = latest[peer]
+            made.hear("e", unicast("10.1.0.0/16", f"192.0.2.{hop}", peer=f"192.0.2.{100 + peer}", med=med), 0.0)
+        found.append(used(table))
+    assert found[0] == found[1] == found[2]
+    top = min((med for _, med in latest.values()), default=0)
+    hops = {f"192.0.2.{hop}" for hop, med in latest.values() if med == top}
+    assert len(found[0]) == len(set(found[0])) == min(paths, len(hops))
+    assert set(found[0]) <= hops
 
 
 # --- refused -------------------------------------------------------------------------------------

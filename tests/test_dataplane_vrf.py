@@ -9,7 +9,7 @@ import pytest
 from bgpcni.config.agent import PolicyTable
 from bgpcni.dataplane.places.place import Surroundings
 from bgpcni.dataplane.places.vrf import VrfPlace
-from bgpcni.dataplane.program import At, Change, Key, Remote, Via
+from bgpcni.dataplane.program import At, Change, Key, Remote, Via, Ways
 from bgpcni.dataplane.rib import Bounds, Own, Rib, Table, VrfRule
 from bgpcni.dataplane.vrf import Vrf
 from bgpcni.exporter import Gone, Learned, PathAttributes
@@ -50,7 +50,8 @@ def vpn(prefix: str, hop: str = "192.0.2.9", label: int = 80) -> Learned:
 class World:
     """A VRF and the RIB it imports from; 192.0.2.0/24 is on the uplink, all else is behind a router."""
 
-    def __init__(self, *members: Attachment) -> None:
+    def __init__(self, *members: Attachment, paths: int = 1) -> None:
+        self.paths = paths
         self.rib = Rib(120.0)
         self.vrf = Vrf(LINK, self.rib, lambda hop: (None if hop.startswith("192.0.2.") else "192.0.2.1", UPLINK))
         self.vrf.device = 9
@@ -59,7 +60,7 @@ class World:
         self.follow()
 
     def follow(self) -> None:
-        self.vrf.follow(Own(), Bounds())
+        self.vrf.follow(Own(), Bounds(paths=self.paths))
 
     def hear(self, *events: Learned | Gone) -> None:
         for event in events:
@@ -110,6 +111,35 @@ def test_a_router_that_has_another_mac() -> None:
     assert world.wanted[Key("neighbour", "192.0.2.9")] == At(OTHER_MAC)
     assert Key("fdb", MAC) not in world.wanted
     assert world.wanted[Key("fdb", OTHER_MAC)] == Remote("192.0.2.9")
+
+
+def test_equal_type_5_routes_are_one_route_through_several_routers() -> None:
+    """A router that goes is removed after the route that led through it, and the others are not touched."""
+    world = World(attachment(), paths=2)
+    one, two = five("10.9.0.0/24"), five("10.9.0.0/24", vtep="192.0.2.10", mac=OTHER_MAC)
+    world.hear(one, two, five("10.9.0.0/24", vtep="192.0.2.11", mac="02:5e:c0:00:02:0b")._replace(peer="192.0.2.255"))
+    key = Key("route", "10.9.0.0/24")
+    assert len(world.wanted) == 5
+    assert world.wanted[key] == Ways((Via("192.0.2.10", 9), Via("192.0.2.9", 9)))
+    program = world.vrf.program
+    for change in program.take(100):
+        program.done(change)
+    world.hear(Gone(one.peer, one.nlri))
+    changes = program.take(100)
+    assert [change.key.name for change in changes if change.new is not None][-1] == key.name
+    assert [change.key.name for change in changes if change.new is None] == [MAC, "192.0.2.9"]
+    assert changes.index(next(change for change in changes if change.key == key)) < len(changes) - 2
+    world.hear(Gone(two.peer, two.nlri))
+    assert world.wanted[key] == Via("192.0.2.11", 9)
+
+
+def test_equal_vpn_routes_have_each_its_label() -> None:
+    world = World(attachment(bgp=VPN), paths=16)
+    world.hear(vpn("10.9.0.0/24"), vpn("10.9.0.0/24", "192.0.2.10", 81)._replace(peer="192.0.2.253"))
+    world.hear(vpn("10.9.0.0/24", "198.51.100.1")._replace(peer="192.0.2.252"))
+    assert world.wanted[Key("route", "10.9.0.0/24")] == Ways(
+        (Via("192.0.2.10", UPLINK, 81), Via("192.0.2.9", UPLINK, 80))
+    )
 
 
 def test_a_vpn_route_has_its_next_hops_label() -> None:

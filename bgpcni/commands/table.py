@@ -204,7 +204,7 @@ COMMANDS = {
                     help="Only routes to or from this peer.",
                 ),
                 *OF,
-                _state("wanted", "announced", "withdrawing", "refused", "best", "other", "stale"),
+                _state("wanted", "announced", "withdrawing", "refused", "best", "equal", "other", "stale"),
                 *PAGE,
             ),
             reads=True,

@@ -157,6 +157,8 @@ def _identified(table: Any) -> Any:
 class BgpTable(Table):
     """`[bgp]`. Times are in seconds. `local_address`: the source address of the sessions, and the VTEP of EVPN.
 
+    `paths`: how many equal learned routes to a prefix are used at once.
+
     If `router_id` is absent, it is `local_address`, if that is an IPv4 address. With store kubernetes both may be
     absent: the Node object says them.
     """
@@ -169,6 +171,7 @@ class BgpTable(Table):
     hold_time: HoldTime = 90
     graceful_restart: Annotated[int, Field(ge=0, le=4095)] = 120
     long_lived_graceful_restart: Annotated[int, Field(ge=0, le=16777215)] = 0
+    paths: Annotated[int, Field(ge=1, le=64)] = 16
     neighbors: tuple[NeighborTable, ...] = ()
 
     @model_validator(mode="before")

@@ -24,7 +24,7 @@ from bgpcni.dataplane.places.vni import VniPlace
 from bgpcni.dataplane.places.vpn import VpnPlace
 from bgpcni.dataplane.places.vrf import VrfPlace
 from bgpcni.dataplane.program import Key
-from bgpcni.dataplane.rib import Destination, RouteId
+from bgpcni.dataplane.rib import Destination, RouteId, Table
 from bgpcni.dataplane.segment import plain_addresses
 from bgpcni.errors import CniError
 from bgpcni.exporter import Event, Learned, SessionDown
@@ -39,19 +39,32 @@ LOOK_SECONDS = 5.0
 """How often to look at what only the kernel knows, and to retry what it refused."""
 RETIRED_SECONDS = 120.0
 """How long the routes of an exporter stay after a reload put it out of use, if others do not tell all before that."""
+USED = ("best", "equal")
+"""How a route stands with a table that uses it."""
 KINDS: tuple[type[Place], ...] = (VrfPlace, VpnPlace, UnicastPlace, VniPlace)
 """The kinds of places, in the order in which an attachment enters them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One learned route for `bgpcni routes --received`. `tables`: `best`, `other` or why it is refused, by table."""
+    """One learned route for `bgpcni routes --received`. `tables`: how it stands with each, or why it is refused there.
+
+    `best`; `equal`: used beside the best; `other`: not used.
+    """
 
     route_id: RouteId
     route: Learned
     stale: bool
     tables: dict[str, str]
     datapath: bool
+
+
+def _standing(table: Table, route_id: RouteId, route: Learned) -> str:
+    destinations = table.taken[route_id]
+    if any(table.best(destination) is route for destination in destinations):
+        return "best"
+    equal = any(route is each for destination in destinations for each in table.used(destination))
+    return "equal" if equal else "other"
 
 
 class TableCounts(NamedTuple):
@@ -426,12 +439,11 @@ class DataPlane:
                 tables = {}
                 for name, table in self._rib.tables.items():
                     if route_id in table.taken:
-                        best = any(table.best(destination) is route for destination in table.taken[route_id])
-                        tables[name] = "best" if best else "other"
+                        tables[name] = _standing(table, route_id, route)
                     elif route_id in table.refused:
                         tables[name] = table.refused[route_id]
                 forwards = not isinstance(route.nlri, VpnNlri | IpPrefixNlri) or any(
-                    tables.get(name) == "best" and Key("route", route.nlri.prefix) in place.program.present
+                    tables.get(name) in USED and Key("route", route.nlri.prefix) in place.program.present
                     for name, place in self._places.items()
                 )
                 found.append(Received(route_id, route, self._rib.is_stale(route_id), tables, forwards))

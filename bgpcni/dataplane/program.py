@@ -6,7 +6,7 @@ run of the agent left in the kernel is adopted. It stays until it is known wheth
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,7 +56,25 @@ class Via:
     label: int | None = None
 
 
-Value = Remote | Local | At | Via
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Through several links or gateways at once (`route`), in their own order. Made by `spread`."""
+
+    ways: tuple[Via, ...]
+
+
+def spread(ways: Iterable[Via]) -> Via | Ways | None:
+    """All of these ways at once; None: there is none. It does not depend on their order."""
+    found = sorted(set(ways), key=lambda via: (via.gateway or "", via.device, via.label or 0))
+    return Ways(tuple(found)) if len(found) > 1 else found[0] if found else None
+
+
+def ways_of(value: Value | None) -> tuple[Via, ...]:
+    """Each single way of a route, none of anything else."""
+    return value.ways if isinstance(value, Ways) else (value,) if isinstance(value, Via) else ()
+
+
+Value = Remote | Local | At | Via | Ways
 
 
 @dataclass(frozen=True, slots=True)

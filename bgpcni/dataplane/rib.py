@@ -61,6 +61,11 @@ class Rule(Protocol):
     def targets(self) -> frozenset[str] | None: ...
     @property
     def kinds(self) -> Kinds: ...
+    @property
+    def paths(self) -> int:
+        """How many equal routes to a destination are used at once."""
+        ...
+
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
         """What the route leads to. Raises Refused."""
         ...
@@ -88,10 +93,14 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`[policy]` for learned routes. `prefixes` None: any. `maximum`: how many routes a table takes, None: all."""
+    """What a node takes of learned routes. `prefixes` None: any. `maximum`: how many routes a table takes, None: all.
+
+    `paths`: how many equal routes to a prefix the kernel is given.
+    """
 
     prefixes: tuple[Network, ...] | None = None
     maximum: int | None = None
+    paths: int = 1
 
     def refuse(self, prefix: str) -> None:
         if self.prefixes is not None and not _within(_network(prefix), self.prefixes):
@@ -110,6 +119,7 @@ class EvpnRule:
     bounds: Bounds = Bounds()
     reserved: frozenset[str] = frozenset()
     kinds: Kinds = frozenset({MacIpNlri, MulticastNlri, IpPrefixNlri})
+    paths: int = 1
 
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
         self.own.refuse(route)
@@ -149,6 +159,10 @@ class UnicastRule:
     kinds: Kinds = frozenset({UnicastNlri})
     targets: None = None
 
+    @property
+    def paths(self) -> int:
+        return self.bounds.paths
+
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
         self.own.refuse(route)
         prefix = str(route.nlri.prefix)
@@ -182,6 +196,10 @@ class VrfRule:
     def kinds(self) -> Kinds:
         wanted: dict[type[Nlri], bool] = {IpPrefixNlri: self.l3vni is not None, VpnNlri: self.mpls}
         return frozenset(kind for kind, asked in wanted.items() if asked)
+
+    @property
+    def paths(self) -> int:
+        return self.bounds.paths
 
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
         self.own.refuse(route)
@@ -221,6 +239,7 @@ class VpnRule:
     own: Own = Own()
     bounds: Bounds = Bounds()
     kinds: Kinds = frozenset({VpnNlri})
+    paths: int = 1
 
     def destinations(self, route: Learned) -> tuple[Destination, ...]:
         self.own.refuse(route)
@@ -319,6 +338,20 @@ class Table:
         order = _mobile if destination.what in ("mac", "ip") else _preferred
         return min(candidates.items(), key=lambda item: order(*item))[1]
 
+    def used(self, destination: Destination) -> list[Learned]:
+        """The best route and those that are as good, each by a next hop of its own; as many as the rule allows."""
+        candidates = self.candidates.get(destination, {})
+        if len(candidates) < 2 or self.rule.paths == 1 or destination.what != "prefix":
+            best = self.best(destination)
+            return [] if best is None else [best]
+        ordered = sorted(candidates.items(), key=lambda item: _preferred(*item))
+        merit = _merit(ordered[0][1])
+        equal: dict[str, Learned] = {}
+        for _, route in ordered:
+            if _merit(route) == merit:
+                equal.setdefault(route.attributes.next_hop, route)
+        return list(equal.values())[: self.rule.paths]
+
     def rivals(self) -> Iterator[tuple[Destination, list[Learned]]]:
         """MACs and addresses that several VTEPs announce with one sequence: they did not move, but exist twice."""
         for destination, candidates in self.candidates.items():
@@ -345,16 +378,18 @@ def _mobile(route_id: RouteId, route: Learned) -> tuple[object, ...]:
 
 
 def _preferred(route_id: RouteId, route: Learned) -> tuple[object, ...]:
-    """The order of RFC 4271 section 9.1: local preference, AS path length, origin, MED, then the lowest peer.
+    """The order of RFC 4271 section 9.1: what `_merit` says, then the lowest peer."""
+    return (*_merit(route), _rank(route_id.peer), route_id.exporter, str(route.nlri))
+
+
+def _merit(route: Learned) -> tuple[object, ...]:
+    """Local preference, AS path length, origin, MED. Routes that have the same are equal.
 
     A last resort comes after all others (RFC 9494 section 4.3).
     """
     found = route.attributes
     local_pref = DEFAULT_LOCAL_PREF if found.local_pref is None else found.local_pref
-    return (
-        _LAST_RESORT in found.communities, -local_pref, len(found.as_path), found.origin, found.med or 0,
-        _rank(route_id.peer), route_id.exporter, str(route.nlri),
-    )  # fmt: skip
+    return (_LAST_RESORT in found.communities, -local_pref, len(found.as_path), found.origin, found.med or 0)
 
 
 _LAST_RESORT, _NEVER_LONG_LIVED = WELL_KNOWN["llgr-stale"], WELL_KNOWN["no-llgr"]
@@ -393,9 +428,6 @@ class Rib:
     # ---------------------------------------------------------------- what peers say
 
     def hear(self, exporter: str, event: Event, now: float) -> None:
-        """Work off one event of an exporter. `now`: time.monotonic()."""
-        """Work off one event of an exporter. `now`: time.monotonic()."""
-        """Work off one event of an exporter. `now`: time.monotonic()."""
         """Work off one event of an exporter. `now`: time.monotonic()."""
         if isinstance(event, Learned):
             self._learn(RouteId(exporter, event.peer, event.nlri), event)

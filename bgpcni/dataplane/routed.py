@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bgpcni.dataplane.guard import Guard
 from bgpcni.dataplane.prefixes import Network
@@ -42,8 +42,8 @@ class Routed(abc.ABC):
         """The way to a next hop now, None if it cannot be used."""
 
     @abc.abstractmethod
-    def lead(self, prefix: str, best: Learned | None) -> None:
-        """Want what this route says about the prefix; None: want nothing there."""
+    def lead(self, prefix: str, used: Sequence[Learned]) -> None:
+        """Want what these routes say about the prefix, all at once; none: want nothing there."""
 
     def shield(self, attachment: Attachment) -> list[Key]:
         """Refuse routes to the subnets of an attachment from now on. Returns the entries that have to be removed."""
@@ -76,7 +76,7 @@ class Routed(abc.ABC):
 
     def _want(self, prefixes: Iterable[str]) -> None:
         for prefix in prefixes:
-            self.lead(prefix, self.table.best(Destination("prefix", prefix)) if self.table is not None else None)
+            self.lead(prefix, self.table.used(Destination("prefix", prefix)) if self.table is not None else ())
 
     def way(self, hop: str) -> Via | None:
         if hop not in self._ways:

@@ -8,13 +8,13 @@ Type 5 routes (RFC 9136) lead through the VXLAN device of the VRF's own VNI to t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv6Address, ip_address, ip_interface
 from typing import Any
 
 from bgpcni.dataplane.guard import SUBNET, Guard, hosts_of, subnets_of
 from bgpcni.dataplane.prefixes import Network
-from bgpcni.dataplane.program import At, Key, Remote, Via
+from bgpcni.dataplane.program import At, Key, Remote, Via, spread
 from bgpcni.dataplane.rib import VPN, Bounds, Own, Rib, VrfRule
 from bgpcni.dataplane.routed import Routed
 from bgpcni.exporter import Learned
@@ -41,7 +41,7 @@ class Vrf(Routed):
         self._targets: Counter[str] = Counter()
         self._labels: Counter[int] = Counter()
         self._vnis: Counter[int] = Counter()
-        self._through: dict[str, Router] = {}
+        self._through: dict[str, set[Router]] = {}
         self._macs: dict[str, Counter[str]] = {}
         self._vteps: dict[str, Counter[str]] = {}
 
@@ -118,46 +118,42 @@ class Vrf(Routed):
 
     # ---------------------------------------------------------------- what is wanted
 
-    def lead(self, prefix: str, best: Learned | None) -> None:
-        via: Via | None = None
-        router: Router | None = None
-        if best is not None and isinstance(best.nlri, VpnNlri):
-            way = self.way(best.attributes.next_hop)
-            via = Via(way.gateway, way.device, best.label) if way else None
-        elif best is not None:
-            router = _router(prefix, best)
-            via = Via(router[0], self.device)
-        if via is not None:  # a router is added before the route through it, and removed after it
-            self._lead_through(prefix, router)
-            self.program.want(Key("route", prefix), via)
-        else:
-            self.program.want(Key("route", prefix), None)
-            self._lead_through(prefix, None)
+    def lead(self, prefix: str, used: Sequence[Learned]) -> None:
+        ways: list[Via] = []
+        routers: set[Router] = set()
+        for route in used:
+            if not isinstance(route.nlri, VpnNlri):
+                router = _router(prefix, route)
+                routers.add(router)
+                ways.append(Via(router[0], self.device))
+            elif way := self.way(route.attributes.next_hop):
+                ways.append(Via(way.gateway, way.device, route.label))
+        self._lead_through(prefix, routers | self._through.get(prefix, set()))
+        self.program.want(Key("route", prefix), spread(ways))
+        self._lead_through(prefix, routers)
 
     def find_way(self, hop: str) -> Via | None:
         """Only a next hop on a link of this node will do: a router on the way would not know the label."""
         found = self.find(str(_unmapped(hop)))
         return Via(hop, found[1]) if found and found[0] is None else None
 
-    def _lead_through(self, prefix: str, router: Router | None) -> None:
-        """Count the routes through each router: its entries are wanted for as long as a route leads through it."""
-        before = self._through.get(prefix)
-        if before == router:
-            return
-        if router is None:
-            del self._through[prefix]
-        else:
-            self._through[prefix] = router
-        for one, step in ((before, -1), (router, 1)):
-            if one is not None:
-                gateway, mac, vtep = one
+    def _lead_through(self, prefix: str, routers: set[Router]) -> None:
+        """Count the routes through each router: its entries are wanted for as long as a route leads through it.
+
+        A router is added before the route through it, and removed after it.
+        """
+        before = self._through.pop(prefix, set())
+        if routers:
+            self._through[prefix] = routers
+        gone, fresh = before - routers, routers - before
+        for some, step in ((gone, -1), (fresh, 1)):
+            for gateway, mac, vtep in some:
                 _count(self._macs, gateway, mac, step)
                 _count(self._vteps, mac, vtep, step)
-        for one in (before, router):
-            if one is not None:
-                found, behind = _most(self._macs.get(one[0])), _most(self._vteps.get(one[1]))
-                self.program.want(Key("fdb", one[1]), Remote(behind) if behind else None)
-                self.program.want(Key("neighbour", one[0]), At(found) if found else None)
+        for gateway, mac, _ in sorted(gone) + sorted(fresh):
+            found, behind = _most(self._macs.get(gateway)), _most(self._vteps.get(mac))
+            self.program.want(Key("fdb", mac), Remote(behind) if behind else None)
+            self.program.want(Key("neighbour", gateway), At(found) if found else None)
 
 
 def _router(prefix: str, route: Learned) -> Router:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from bgpcni.ip import ip_address, ip_interface, ip_network
@@ -116,15 +116,18 @@ def _next_hops(found: dict[int, bytes]) -> list[tuple[int, bytes | None]]:
     """The link and gateway of each next hop. Others may have added next hops to a route of ours (RTA_MULTIPATH)."""
     if uapi.RTA_MULTIPATH not in found:
         return [(u32(found.get(uapi.RTA_OIF, bytes(4))), found.get(uapi.RTA_GATEWAY))]
-    hops: list[tuple[int, bytes | None]] = []
-    data, at = found[uapi.RTA_MULTIPATH], 0
+    return [(index, hop.get(uapi.RTA_GATEWAY)) for index, hop in each_hop(found[uapi.RTA_MULTIPATH])]
+
+
+def each_hop(data: bytes) -> Iterator[tuple[int, dict[int, bytes]]]:
+    """The link and the attributes of each next hop of RTA_MULTIPATH: struct rtnexthop, one after the other."""
+    at = 0
     while at + uapi.RTNEXTHOP.size <= len(data):
         length, _, _, index = uapi.RTNEXTHOP.unpack_from(data, at)
         if length < uapi.RTNEXTHOP.size:
-            break
-        hops.append((index, attributes(data[at : at + length], uapi.RTNEXTHOP.size).get(uapi.RTA_GATEWAY)))
+            return
+        yield index, attributes(data[at : at + length], uapi.RTNEXTHOP.size)
         at += (length + 3) & ~3
-    return hops
 
 
 def not_on(answer: bytes | NetlinkError, leads: Callable[[int], bool]) -> str | None:

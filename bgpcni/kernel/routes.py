@@ -9,12 +9,12 @@ import errno
 import logging
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
 from bgpcni.kernel import sysctl, uapi
-from bgpcni.kernel.addresses import family_of, way_message, way_of
+from bgpcni.kernel.addresses import each_hop, family_of, way_message, way_of
 from bgpcni.kernel.netlink import MAKE, PUT, Message, Netlink, NetlinkError, attribute, attributes, nested, u32
 from bgpcni.kernel.vxlan import PROTOCOL
 
@@ -28,33 +28,52 @@ _BOTTOM = 0x100
 """The bottom of a label stack, RFC 3032 section 2.1; the label is in the upper 20 bits."""
 
 
-class Route(NamedTuple):
-    """One route of ours: `gateway` None: on the link. `device`: an index. `label`: the MPLS label put on packets."""
+class Path(NamedTuple):
+    """One way of a route: `gateway` None: on the link. `device`: an index. `label`: the MPLS label put on packets."""
 
-    prefix: str
     gateway: str | None
     device: int
     label: int | None = None
 
 
-def _body(route: Route, table: int) -> bytes:
+def _body(prefix: str, paths: Sequence[Path], table: int) -> bytes:
     """In a VRF's table the device may be outside of the VRF: its gateway is taken as on the link."""
-    network = ip_network(route.prefix)
-    scope = uapi.RT_SCOPE_UNIVERSE if route.gateway or network.version == 6 else uapi.RT_SCOPE_LINK
-    flags = uapi.RTNH_F_ONLINK if route.gateway and table != MAIN else 0
+    network = ip_network(prefix)
+    first = paths[0]
+    several = len(paths) > 1
+    scope = uapi.RT_SCOPE_UNIVERSE if several or first.gateway or network.version == 6 else uapi.RT_SCOPE_LINK
+    flags = 0 if several else _flags(first, table)
     body = _head(network.version, network.prefixlen, table, scope, uapi.RTN_UNICAST, flags)
     body += attribute(uapi.RTA_DST, network.network_address.packed) if network.prefixlen else b""
-    body += attribute(uapi.RTA_OIF, route.device) + attribute(uapi.RTA_PRIORITY, METRIC)
-    if route.gateway:
-        gateway = ip_address(route.gateway)
-        if gateway.version == network.version:
-            body += attribute(uapi.RTA_GATEWAY, gateway.packed)
+    body += attribute(uapi.RTA_PRIORITY, METRIC)
+    if several:
+        return body + attribute(uapi.RTA_MULTIPATH, b"".join(_hop(path, network.version, table) for path in paths))
+    return body + attribute(uapi.RTA_OIF, first.device) + _way(first, network.version)
+
+
+def _flags(path: Path, table: int) -> int:
+    return uapi.RTNH_F_ONLINK if path.gateway and table != MAIN else 0
+
+
+def _hop(path: Path, version: int, table: int) -> bytes:
+    """One of several paths: struct rtnexthop, and its attributes. All have the same weight."""
+    way = _way(path, version)
+    return uapi.RTNEXTHOP.pack(uapi.RTNEXTHOP.size + len(way), _flags(path, table), 0, path.device) + way
+
+
+def _way(path: Path, version: int) -> bytes:
+    """The gateway and the label of a path to a prefix of this IP version."""
+    found = b""
+    if path.gateway:
+        gateway = ip_address(path.gateway)
+        if gateway.version == version:
+            found += attribute(uapi.RTA_GATEWAY, gateway.packed)
         else:  # RFC 8950
-            body += attribute(uapi.RTA_VIA, struct.pack("=H", family_of(gateway.version)) + gateway.packed)
-    if route.label is not None:
-        body += attribute(uapi.RTA_ENCAP_TYPE, struct.pack("=H", uapi.LWTUNNEL_ENCAP_MPLS))
-        body += nested(uapi.RTA_ENCAP, attribute(uapi.MPLS_IPTUNNEL_DST, _stack(route.label)))
-    return body
+            found += attribute(uapi.RTA_VIA, struct.pack("=H", family_of(gateway.version)) + gateway.packed)
+    if path.label is not None:
+        found += attribute(uapi.RTA_ENCAP_TYPE, struct.pack("=H", uapi.LWTUNNEL_ENCAP_MPLS))
+        found += nested(uapi.RTA_ENCAP, attribute(uapi.MPLS_IPTUNNEL_DST, _stack(path.label)))
+    return found
 
 
 def _head(version: int, length: int, table: int, scope: int, kind: int, flags: int = 0) -> bytes:
@@ -67,19 +86,19 @@ def _stack(label: int) -> bytes:
     return struct.pack("!I", label << 12 | _BOTTOM)
 
 
-def add_message(route: Route, table: int = MAIN) -> Message:
+def add_message(prefix: str, paths: Sequence[Path], table: int = MAIN) -> Message:
     """Add a route. EEXIST: somebody has a route with this prefix and metric, and it stays."""
-    return Message(uapi.RTM_NEWROUTE, MAKE, _body(route, table))
+    return Message(uapi.RTM_NEWROUTE, MAKE, _body(prefix, paths, table))
 
 
-def replace_message(route: Route, table: int = MAIN) -> Message:
+def replace_message(prefix: str, paths: Sequence[Path], table: int = MAIN) -> Message:
     """Change the route of a prefix. The caller knows that the one with this metric is ours."""
-    return Message(uapi.RTM_NEWROUTE, PUT, _body(route, table))
+    return Message(uapi.RTM_NEWROUTE, PUT, _body(prefix, paths, table))
 
 
-def delete_message(route: Route, table: int = MAIN) -> Message:
+def delete_message(prefix: str, paths: Sequence[Path], table: int = MAIN) -> Message:
     """Delete exactly this route. ESRCH: it was not there."""
-    return Message(uapi.RTM_DELROUTE, 0, _body(route, table))
+    return Message(uapi.RTM_DELROUTE, 0, _body(prefix, paths, table))
 
 
 def last_messages(table: int, *, make: bool) -> Iterator[Message]:
@@ -117,7 +136,7 @@ def host_message(address: str, device: int, table: int = MAIN, *, make: bool) ->
     return Message(uapi.RTM_NEWROUTE, PUT, body) if make else Message(uapi.RTM_DELROUTE, 0, body)
 
 
-def ours(netlink: Netlink, table: int = MAIN) -> Iterator[Route]:
+def ours(netlink: Netlink, table: int = MAIN) -> Iterator[tuple[str, list[Path]]]:
     """Each learned route of a table, which has our protocol number and metric: for the agent's start."""
     for version in (4, 6):
         try:
@@ -131,18 +150,25 @@ def ours(netlink: Netlink, table: int = MAIN) -> Iterator[Route]:
                 yield route
 
 
-def _read(data: bytes, version: int, table: int) -> Route | None:
+def _read(data: bytes, version: int, table: int) -> tuple[str, list[Path]] | None:
     _, length, _, _, low, protocol, _, kind, flags = uapi.RTMSG.unpack_from(data)
     found = attributes(data, uapi.RTMSG.size)
     there = u32(found[uapi.RTA_TABLE]) if uapi.RTA_TABLE in found else low
     is_ours = protocol == PROTOCOL and there == table and kind == uapi.RTN_UNICAST and not flags & uapi.RTM_F_CLONED
-    if not is_ours or uapi.RTA_OIF not in found or u32(found.get(uapi.RTA_PRIORITY, bytes(4))) != METRIC:
+    if not is_ours or u32(found.get(uapi.RTA_PRIORITY, bytes(4))) != METRIC:
         return None
+    paths = [_path(each, device) for device, each in each_hop(found.get(uapi.RTA_MULTIPATH, b""))]
+    if uapi.RTA_OIF in found:
+        paths.append(_path(found, u32(found[uapi.RTA_OIF])))
     address = ip_address(found.get(uapi.RTA_DST, bytes(4 if version == 4 else 16)))
+    return (f"{address}/{length}", paths) if paths else None
+
+
+def _path(found: Mapping[int, bytes], device: int) -> Path:
     packed = found.get(uapi.RTA_GATEWAY) or found.get(uapi.RTA_VIA, b"")[2:]
     stack = attributes(found.get(uapi.RTA_ENCAP, b""), 0).get(uapi.MPLS_IPTUNNEL_DST, b"")
     label = int.from_bytes(stack[:3], "big") >> 4 if len(stack) == 4 else None
-    return Route(f"{address}/{length}", str(ip_address(packed)) if packed else None, u32(found[uapi.RTA_OIF]), label)
+    return Path(str(ip_address(packed)) if packed else None, device, label)
 
 
 def label_message(label: int, device: int, *, make: bool) -> Message:
@@ -170,8 +196,7 @@ def forwards_mpls(netlink: Netlink) -> bool:
 
     What is asked for is the removal of a route that cannot be: the kernel says that, or that it knows no MPLS.
     """
-    impossible = Route("240.0.0.0/32", None, 1, 0)
-    (answer,) = netlink.send(delete_message(impossible))
+    (answer,) = netlink.send(delete_message("240.0.0.0/32", [Path(None, 1, 0)]))
     known = not isinstance(answer, NetlinkError) or answer.errno in (errno.ESRCH, errno.ENODEV)
     return known and sysctl.exists("net/mpls")
 

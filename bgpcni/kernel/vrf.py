@@ -116,5 +116,5 @@ def remove(netlink: Netlink, index: int) -> bool:
 
 def clear(netlink: Netlink, table: int) -> None:
     """Remove our routes from a table. Those through devices outside the VRF would outlive it."""
-    messages = [routes.delete_message(route, table) for route in routes.ours(netlink, table)]
+    messages = [routes.delete_message(*route, table) for route in routes.ours(netlink, table)]
     vxlan.send(netlink, [*messages, *routes.last_messages(table, make=False)])

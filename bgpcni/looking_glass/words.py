@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 Document = dict[str, Any]
 
 _TONES = {
-    "ok": ("up", "announced", "established", "ok", "yes", "received", "leased", "best", "connected"),
+    "ok": ("up", "announced", "established", "ok", "yes", "received", "leased", "best", "equal", "connected"),
     "wait": ("wanted", "withdrawing", "leaving", "adding", "starting", "held", "other"),
     "bad": (
         "gone", "refused", "missing", "no", "late", "down", "failed", "unreadable", "disputed", "idle", "active",
@@ -107,7 +107,7 @@ def overview(status: Document, peers: Sequence[Document], networks: Document) ->
 def not_imported(route: Document) -> str:
     """Why a received route is not used; "" if it is."""
     imported = route["imported"]
-    if any(item["state"] == "best" for item in imported):
+    if any(item["state"] in ("best", "equal") for item in imported):
         return "" if route["datapath"] else "it is the best route, but this node cannot forward by it"
     if not imported:
         return "no network of this node imports it: no route target or prefix of its own fits"

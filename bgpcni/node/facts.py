@@ -193,6 +193,7 @@ def resolve(config: AgentConfig, others: Sequence[NeighborTable] = ()) -> NodeFa
         neighbors=neighbors,
         has_bgp=True,
         maximum_prefix=config.policy.maximum_prefix,
+        paths=table.paths,
         speakers=tuple(speakers),
     )
 

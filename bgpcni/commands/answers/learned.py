@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from bgpcni.exporter import Learned
 
 
-LEARNED_STATES = ("best", "other", "stale")
+TAKEN = ("best", "equal", "other")
+"""How a received route stands with a table that takes it."""
+LEARNED_STATES = (*TAKEN, "stale")
 """States that only received routes have."""
 
 
@@ -85,8 +87,7 @@ def _received(item: Item) -> Document:
         "stale": item.stale,
         "datapath": item.datapath,
         "imported": [
-            {"table": name, "state": state if state in ("best", "other") else "refused",
-             "reason": "" if state in ("best", "other") else state}
+            {"table": name, "state": state if state in TAKEN else "refused", "reason": "" if state in TAKEN else state}
             for name, state in item.tables.items()
         ],
     }  # fmt: skip

@@ -46,7 +46,7 @@ def _received(document: Document) -> str:
     rows = []
     for route in document["received"]:
         into = [f"{item['table']}: {item['reason'] or item['state']}" for item in route["imported"]]
-        if any(item["state"] == "best" for item in route["imported"]) and not route["datapath"]:
+        if any(item["state"] in ("best", "equal") for item in route["imported"]) and not route["datapath"]:
             into.append("not forwarded here")
         stale = "stale" if route["stale"] else ""
         targets = ",".join(route["routeTargets"])

@@ -57,7 +57,7 @@ class Surroundings:
         asns = {facts.asn, *(neighbor.local_asn for neighbor in facts.neighbors)}
         self.own = Own(frozenset(filter(None, asns)), facts.router_id, frozenset(filter(None, addresses)))
         prefixes = None if policy.prefixes is None else tuple(ip_network(prefix) for prefix in policy.prefixes)
-        self.bounds = Bounds(prefixes, policy.maximum_prefix)
+        self.bounds = Bounds(prefixes, policy.maximum_prefix, facts.paths)
         self.forget_ways()
 
     @property

@@ -6,19 +6,19 @@ A route is refused if it would lead this node's own subnets, or the ways to its 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from ipaddress import ip_address, ip_network
 
 from bgpcni.dataplane.guard import ADDRESS, HOP, PEER, SUBNET, Guard, subnets_of
 from bgpcni.dataplane.places.place import Place, Surroundings
 from bgpcni.dataplane.prefixes import Address, Network
-from bgpcni.dataplane.program import Change, Key, Value, Via
+from bgpcni.dataplane.program import Change, Key, Value, Via, spread, ways_of
 from bgpcni.dataplane.rib import UNICAST, UnicastRule
 from bgpcni.dataplane.routed import Routed
 from bgpcni.dataplane.vrf import Vrf
 from bgpcni.exporter import Learned
 from bgpcni.kernel import links, routes
-from bgpcni.kernel.netlink import Message
+from bgpcni.kernel.netlink import Message, Netlink
 from bgpcni.model import Attachment, AttachmentKey, Family
 
 
@@ -88,8 +88,9 @@ class UnicastPlace(Routed, Place):
             self._look_at(self.table.hops, HOP)
             super().look()
 
-    def lead(self, prefix: str, best: Learned | None) -> None:
-        self.program.want(Key("route", prefix), self.way(best.attributes.next_hop) if best else None)
+    def lead(self, prefix: str, used: Sequence[Learned]) -> None:
+        ways = (self.way(route.attributes.next_hop) for route in used)
+        self.program.want(Key("route", prefix), spread(way for way in ways if way is not None))
 
     # ---------------------------------------------------------------- what is guarded
 
@@ -154,8 +155,7 @@ class UnicastPlace(Routed, Place):
         return Via(found[0] or hop, found[1]) if found else None
 
     def present(self) -> Iterator[tuple[Key, Value]]:
-        for route in routes.ours(self.around.netlink):
-            yield Key("route", route.prefix), Via(route.gateway, route.device, route.label)
+        yield from routes_present(self.around.netlink)
 
     def messages(self, change: Change) -> Iterator[Message]:
         return route_messages(change)
@@ -164,11 +164,22 @@ class UnicastPlace(Routed, Place):
 def route_messages(change: Change, table: int = routes.MAIN) -> Iterator[Message]:
     """The messages that change a route of this table. A route of somebody else with this prefix and metric stays."""
     prefix, old, new = change.key.name, change.old, change.new
-    if isinstance(new, Via):
-        message = routes.replace_message if isinstance(old, Via) else routes.add_message
-        yield message(routes.Route(prefix, new.gateway, new.device, new.label), table)
-    elif isinstance(old, Via):
-        yield routes.delete_message(routes.Route(prefix, old.gateway, old.device, old.label), table)
+    if ways := ways_of(new):
+        message = routes.replace_message if ways_of(old) else routes.add_message
+        yield message(prefix, [_path(via) for via in ways], table)
+    elif ways := ways_of(old):
+        yield routes.delete_message(prefix, [_path(via) for via in ways], table)
+
+
+def routes_present(netlink: Netlink, table: int = routes.MAIN) -> Iterator[tuple[Key, Value]]:
+    """Our routes in this table, as the kernel has them."""
+    for prefix, paths in routes.ours(netlink, table):
+        if value := spread(Via(path.gateway, path.device, path.label) for path in paths):
+            yield Key("route", prefix), value
+
+
+def _path(via: Via) -> routes.Path:
+    return routes.Path(via.gateway, via.device, via.label)
 
 
 def _global(hosts: Iterable[str]) -> list[tuple[Address, str]]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 
 from bgpcni.dataplane.places.place import Place, Surroundings, neighbour_message
-from bgpcni.dataplane.places.unicast import route_messages
+from bgpcni.dataplane.places.unicast import route_messages, routes_present
 from bgpcni.dataplane.places.vni import VniPlace
 from bgpcni.dataplane.program import At, Change, Key, Remote, Value, Via
 from bgpcni.dataplane.vrf import Vrf
@@ -165,8 +165,7 @@ class VrfPlace(Vrf, Place):
 
     def present(self) -> Iterator[tuple[Key, Value]]:
         netlink = self.around.netlink
-        for route in routes.ours(netlink, self.link.table):
-            yield Key("route", route.prefix), Via(route.gateway, route.device, route.label)
+        yield from routes_present(netlink, self.link.table)
         for label, index in routes.labels(netlink):
             if index == self.link.index:
                 yield Key("label", str(label)), Via(None, index)
