@@ -7,6 +7,7 @@ one route that we want to announce, with the endpoint behind it. `Nlri` identifi
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -337,6 +338,39 @@ class Attachment(Record):
     def title(self) -> str:
         """Its name in a sentence for operators, with the pod where there is one."""
         return f"{self.key} (pod {self.pod})" if self.pod else str(self.key)
+
+    def share(self, known: Shared) -> None:
+        """Take the values that many attachments have from `known`: what thousands of them need shrinks to a third."""
+        values = self.__dict__
+        values.update((name, sys.intern(value)) for name in _COMMON if (value := values[name]) is not None)
+        for name in ("bgp", "exporters", "ipam"):
+            values[name] = known.value(values[name])
+        for record in (self, *self.addresses, *((self.pod,) if self.pod else ())):
+            known.forget_which_are_set(record)
+
+
+_COMMON = ("boot_id", "network", "ifname", "cni_version", "bridge", "bridge_mac", "ip_masq")
+
+
+class Shared:
+    """Equal values of many records, each once. It begins anew when it has become large. For one thread at a time."""
+
+    _MOST = 1024
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._fields: dict[type[Record], set[str]] = {}
+
+    def value(self, value: Any) -> Any:
+        """The first value that is equal to this one."""
+        if len(self._values) > self._MOST:
+            self._values.clear()
+        return self._values.setdefault(repr(value), value)
+
+    def forget_which_are_set(self, record: Record) -> None:
+        """Have one set of names for all records of a type, as if each value had been given: nobody asks which were."""
+        kind = type(record)
+        object.__setattr__(record, "__pydantic_fields_set__", self._fields.setdefault(kind, set(kind.model_fields)))
 
 
 class AttachmentKey(NamedTuple):

@@ -10,6 +10,7 @@ networks outlast a boot and are kept elsewhere (`numbers`).
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 import threading
@@ -28,10 +29,12 @@ from bgpcni import folders, locks
 from bgpcni.census import Census
 from bgpcni.config.network import describe
 from bgpcni.errors import IoFailure, TryAgain
-from bgpcni.model import Attachment, AttachmentKey, State
+from bgpcni.known import Known
+from bgpcni.model import Attachment, AttachmentKey, Shared, State
 from bgpcni.numbers import Numbers
 from bgpcni.steps import step
 
+log = logging.getLogger(__name__)
 _NOFOLLOW = os.O_CLOEXEC | os.O_NOFOLLOW
 _PAGE = 4096
 """So many octets are written completely or not at all: the smallest page of any architecture."""
@@ -82,6 +85,8 @@ class Store:
             state: folders.open_below(state.value, self._base, data_dir / "attachments") for state in State
         }
         self._census = census
+        self._known: Known[Stored] | None = None
+        self._shared = Shared()
         self._numbers = Numbers(self.data_fd, data_dir, self._recorded_or_why_not)
         self._spares: deque[str] | None = None
         self._spare_folder = -1
@@ -98,6 +103,28 @@ class Store:
         """
         self._spare_folder = folders.open_below("spare", self.data_fd, self.path)
         self._spares = deque(folders.listed(self._spare_folder))
+
+    def remember(self) -> None:
+        """Keep every record in memory from now on, as true as on disk. Only for the agent: it needs 25 MB for 10,000.
+
+        If the kernel cannot tell what is changed, the records are read each time that all are asked for.
+        """
+        from bgpcni.kernel import inotify  # a call without an agent needs neither it nor ctypes
+
+        try:
+            changes = inotify.Watch(self._folders.values())
+        except OSError as error:
+            log.warning("%s: the agent reads all records for each command, because it cannot watch them: %s",
+                        self.path / "attachments", error.strerror)  # fmt: skip
+            return
+        order = {state: place for place, state in enumerate(_ORDER)}
+        self._known = Known(changes, self._listed, self._lean, lambda item: (order[item[1].state], item[0]))
+
+    def listen(self) -> str:
+        """Note what was changed. The agent calls it now and then, so that the kernel's queue does not overflow."""
+        if self._known is not None:
+            self._known.listen()
+        return ""
 
     def count(self) -> None:
         """Enter every record into the census. Only for the agent, before anything changes."""
@@ -121,6 +148,8 @@ class Store:
             return False
 
     def close(self) -> None:
+        if self._known is not None:
+            self._known.close()
         if self._spares is not None:
             os.close(self._spare_folder)
         for fd in (*self._folders.values(), self._base, self._locks, self.data_fd, self.run_fd):
@@ -199,18 +228,32 @@ class Store:
 
     def names(self) -> list[str]:
         """The names of all records, each once, even if it is moved from one state to the next meanwhile."""
+        return self._listed() if self._known is None else list(self._known.all())
+
+    def _listed(self) -> list[str]:
         listed = {state: folders.listed(self._folders[state]) for state in _COURSE}
         ordered = (name for state in _ORDER for name in sorted(listed[state]))
-        return list(dict.fromkeys(name for name in ordered if name.endswith(".json") and not name.startswith(".")))
+        return list(dict.fromkeys(filter(_is_record, ordered)))
 
     def all(self, names: Iterable[str] | None = None) -> Iterator[Stored]:
-        """Every record once, or those of these names that are still there. It reads all: for the start and
-        operators."""
-        for name in self.names() if names is None else names:
-            for _ in _COURSE:  # it may have been moved to the next state each time we look
-                if stored := self._find(name):
-                    yield stored
-                    break
+        """Every record once, or those of these names that are still there. Without `remember` it reads all: for the
+        start and operators."""
+        if self._known is None:
+            yield from filter(None, map(self._moving, self._listed() if names is None else names))
+            return
+        known = self._known.all()
+        yield from known.values() if names is None else (known[name] for name in names if name in known)
+
+    def _moving(self, name: str) -> Stored | None:
+        """The record of this name, which may have been moved to the next state each time we look."""
+        return next(filter(None, (self._find(name) for _ in _COURSE)), None)
+
+    def _lean(self, name: str) -> Stored | None:
+        """As `_moving`, with little memory. None for a file that is no record."""
+        stored = self._moving(name) if _is_record(name) else None
+        if stored is not None and stored.attachment is not None:
+            stored.attachment.share(self._shared)
+        return stored
 
     def unwritable(self) -> str:
         """Why no record could be written now; "" if nothing prevents it."""
@@ -492,6 +535,10 @@ def _contents(fd: int) -> bytes:
         return data
     finally:
         os.close(fd)
+
+
+def _is_record(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
 
 
 def _name(key: AttachmentKey) -> str:

@@ -103,6 +103,7 @@ class Agent:
             raise TryAgain(f"another agent holds {held}") from None
         store.sweep()
         store.recycle()
+        store.remember()
         signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         measures = _measures(self._metrics, census, beyond_loopback=self._beyond_loopback)
         tracing = _tracing(config)
@@ -167,6 +168,7 @@ class Running:
         self._duties = _duties(self._cluster, self.node, self._standing)
         looks = {
             "run-dir": self._keep_run_dir,
+            "records": store.listen,
             "read-socket": self._readers.look,
             "configuration": self._keep_configuration,
             "local-address": self._keep_local_address,
