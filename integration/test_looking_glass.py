@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,13 +176,19 @@ def test_names_that_mean_ill_are_text(site: Site) -> None:
         assert site.browser.log() == []
     finally:
         assert node.cni("DEL", "ill-id", space, site.conf, ifname=IFNAME).ok
+        until(lambda: len(node.operator("attachments").document["attachments"]) == 2, "nothing of it is left")
 
 
 def test_the_api_is_the_commands(site: Site) -> None:
     """`/api/v1/NAME` is what `bgpcni NAME --json` prints."""
+
+    def equal(name: str, command: tuple[str, ...]) -> bool:
+        """Whether both say the same; the two ask one after the other, so a change may fall between them."""
+        return bool(json.loads(site.glass.get(f"/api/v1/{name}").text) == site.node.operator(*command).document)
+
     same = {"attachments": ("attachments",), "routes": ("routes",), "networks": ("networks",), "status": ("status",)}
     for name, command in same.items():
-        assert json.loads(site.glass.get(f"/api/v1/{name}").text) == site.node.operator(*command).document
+        until(partial(equal, name, command), f"{name} is the same in both")
     explained = json.loads(site.glass.get("/api/v1/explain?what=shop/web").text)
     assert [each["containerID"] for each in explained["attachments"]] == ["web-id"]
     assert site.glass.get("/api/v1/explain?what=nothing-like-that").code == 404

@@ -127,7 +127,7 @@ def test_a_local_address_that_comes_later(lab: Lab) -> None:
     node.namespace.ip("addr", "add", f"{node.address}/24", "dev", device)
     frr.wait_established(node.address)
     until(lambda: problems(node, "local-address", "peer-down") == [], "nothing said of it")
-    assert f"mended: {words}" in node.log.read_text()
+    until(lambda: f"mended: {words}" in node.log.read_text(), "the log says that it is mended")
     (peer,) = node.operator("peers").document["peers"]
     assert words not in peer["lastError"]
 
