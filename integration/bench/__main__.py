@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bgpcni import __version__
-from integration.bench import imports, report, scale, sections, speaker, steps
+from integration.bench import bignode, imports, report, scale, sections, speaker, steps
 from integration.bench.world import World
 from integration.lab import Lab
 from integration.lab.core import root_or_reason
@@ -31,7 +31,7 @@ SECTIONS: dict[str, Section] = {
     "100 at once": lambda world, quick: sections.bursts(world, 100, 2 if quick else 8),
     "to FRR's table": lambda world, quick: sections.to_the_table(world, 30 if quick else 200),
     "without an agent": lambda world, quick: sections.without_agent(world, 5 if quick else 20),
-    "processes": lambda world, quick: sections.processes(world),
+    "processes": lambda world, quick: sections.processes(world.node),
 }
 
 
@@ -43,7 +43,7 @@ def main() -> int:
         nargs="*",
         default=[],
         metavar="SECTION",
-        help=", ".join([*SECTIONS, "steps", "speaker", "scale", "imports"]),
+        help=", ".join([*SECTIONS, "steps", "speaker", "scale", "big node", "imports"]),
     )
     parser.add_argument("--compare", type=Path, help="an earlier bench.json, shown beside")
     parser.add_argument("--out", type=Path, default=Path(), help="where bench.json and bench.svg go")
@@ -77,6 +77,9 @@ def main() -> int:
     if not options.only or "scale" in options.only:
         print("bench: scale …", file=sys.stderr, flush=True)
         document["sections"]["scale"] = scale.run(20 if options.quick else 100)
+    if not options.only or "big node" in options.only:
+        print("bench: big node …", file=sys.stderr, flush=True)
+        document["sections"]["big node"] = bignode.run(3 if options.quick else 15)
     if not options.only or "imports" in options.only:
         print("bench: imports …", file=sys.stderr, flush=True)
         document["sections"]["imports"] = imports.run(1 if options.quick else 3)

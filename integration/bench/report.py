@@ -83,6 +83,7 @@ def _notes(document: Document) -> Iterator[str]:
             f"ADD at {size} attachments: p50 {add['p50']:.2f}, {found['median']:.2f} of that at none "
             f"({found['low']:.2f}-{found['high']:.2f}; goal <= 1.2 at 10000); agent {agent.get('rss MB', 0):.0f} MB"
         )
+    yield from _big_node(document["sections"].get("big node", {}))
     yield from _speaker(document["sections"].get("speaker"))
     learned = document["sections"].get("imports", {})
     for size, found in learned.items():
@@ -91,6 +92,29 @@ def _notes(document: Document) -> Iterator[str]:
             yield f"{size} imported type 2 routes: {found['in s']:.2f} s in, {found['out s']:.2f} s out{goal}"
     for name, found in document["sections"].get("processes", {}).items():
         yield f"{name}: {found['rss MB']:.0f} MB resident, {found['cpu s']:.1f} s CPU in this run"
+
+
+BIG_NODE = {"status": 200, "routes": 1000, "explain": 50, "reload": 1000}
+"""Goals at 10,000 attachments: ms of the whole command, medians."""
+
+
+def _big_node(sizes: Document) -> Iterator[str]:
+    """An agent's start and its operator's commands, at each number of attachments."""
+    for size, found in sizes.items():
+        memory = ", ".join(f"{name} {one['rss MB']:.0f} MB" for name, one in found["processes"].items())
+        goal = {"1000": " (agent's goal <= 100)", "10000": " (agent's goal <= 150)"}.get(size, "")
+        yield (
+            f"{size} attachments: serving after {found['serving s']:.2f} s (goal <= 2), all at FRR after "
+            f"{found['announced s']:.2f} s (goal <= 5), serving again after {found['again serving s']:.2f} s; "
+            f"{memory}{goal}"
+        )
+        parts = [
+            f"{name} {value['p50']:.0f} / {value['p99']:.0f}"
+            + (f" (goal <= {BIG_NODE[name]})" if name in BIG_NODE else "")
+            for name, value in found.items()
+            if isinstance(value, dict) and "p50" in value
+        ]
+        yield "  commands with --json, ms, p50 / p99: " + ", ".join(parts)
 
 
 def _speaker(found: Document | None) -> Iterator[str]:

@@ -66,7 +66,7 @@ def run(count: int) -> dict[str, Any]:
             found[str(size)] = {
                 "ADD": sections.summary(adds),
                 "DEL": sections.summary(deletes),
-                "processes": sections.processes(world),
+                "processes": sections.processes(world.node),
             }
     found["ADD ratios"] = {str(size): sections.ratio(series[size], series[0]) for size in SIZES if size}
     return found

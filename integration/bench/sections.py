@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from integration.bench.world import Call, World
-from integration.lab import Namespace, until
+from integration.lab import Namespace, Node, until
 
 Series = list[float]
 Result = dict[str, Any]
@@ -122,10 +122,10 @@ def to_the_table(world: World, count: int) -> Result:
     return {"from start": summary(from_start), "from answer": summary(from_answer)}
 
 
-def processes(world: World) -> Result:
+def processes(node: Node) -> Result:
     """Resident memory (MB) and CPU seconds of the agent and of ExaBGP so far."""
     found: Result = {}
-    for pid in world.node.namespace.pids():
+    for pid in node.namespace.pids():
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             status = Path(f"/proc/{pid}/status").read_text()
