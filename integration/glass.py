@@ -124,6 +124,17 @@ class Browser:
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if wanted else "light"}]
         self._inside.call(self._driver.execute_cdp_cmd, "Emulation.setEmulatedMedia", {"features": scheme})
 
+    def on_paper(self, wanted: bool) -> None:
+        """As it is printed, or as on a screen again."""
+        order = {"media": "print" if wanted else "screen"}
+        self._inside.call(self._driver.execute_cdp_cmd, "Emulation.setEmulatedMedia", order)
+
+    def on_a_phone(self, wanted: bool) -> None:
+        """As wide as a phone, or as before."""
+        order = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+        name = "setDeviceMetricsOverride" if wanted else "clearDeviceMetricsOverride"
+        self._inside.call(self._driver.execute_cdp_cmd, f"Emulation.{name}", order if wanted else {})
+
     def log(self) -> list[str]:
         """What the browser complained of: errors of scripts, and what the content security policy refused."""
         log = self._inside.call(self._driver.execute, "getLog", {"type": "browser"})

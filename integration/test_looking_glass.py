@@ -154,6 +154,42 @@ def test_a_screen_reader_finds_its_way(site: Site) -> None:
         assert site.browser.run(look) == [], path
 
 
+def test_on_a_phone_nothing_is_cut_off(site: Site) -> None:
+    """Rows become cards, in which each value has its name before it; no page is wider than the screen."""
+    site.browser.on_a_phone(True)
+    try:
+        for path in WORDS:
+            site.browser.open(path)
+            assert site.browser.run("return document.documentElement.scrollWidth") <= 390, path
+            wide = "return [...document.querySelectorAll('.cards')].filter((each) => each.scrollWidth > 390).length"
+            assert site.browser.run(wide) == 0, path
+        site.browser.open("/attachments")
+        named = "getComputedStyle(document.querySelector('td[data-label=Addresses]'), '::before').content"
+        assert site.browser.run(f"return {named}") == '"Addresses"'
+    finally:
+        site.browser.on_a_phone(False)
+
+
+def test_dark_light_and_on_paper(site: Site) -> None:
+    """It follows the system's scheme; on paper there is black on white, all columns, and nothing to click."""
+    look = """
+      const bright = (text) => text.match(/[0-9]+/g).slice(0, 3).reduce((sum, each) => sum + Number(each), 0);
+      const style = getComputedStyle(document.body);
+      const shown = (what) => document.querySelector(what).getClientRects().length > 0;
+      return [bright(style.backgroundColor) > bright(style.color), shown("nav"), shown("form"), shown("tbody td")];"""
+    site.browser.open("/attachments")
+    try:
+        for dark in (True, False):
+            site.browser.dark(dark)
+            assert site.browser.run(look) == [not dark, True, True, True]
+        site.browser.dark(True)
+        site.browser.on_paper(True)
+        assert site.browser.run(look) == [True, False, False, True]
+    finally:
+        site.browser.on_paper(False)
+        site.browser.dark(False)
+
+
 def test_names_that_mean_ill_are_text(site: Site) -> None:
     """Of an interface, of what a refused configuration says, of a search: shown as they are, and run never.
 

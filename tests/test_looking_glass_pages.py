@@ -199,3 +199,18 @@ def test_every_text_has_enough_contrast(scheme: int) -> None:
     pairs += [("ink", "ok-soft"), ("ink", "bad-soft"), ("soft", "bad-soft"), ("soft", "quiet-soft")]
     found = {pair: contrast(named[pair[0]], named[pair[1]]) for pair in pairs}
     assert {pair: ratio for pair, ratio in found.items() if ratio < 4.5} == {}
+
+
+def test_a_line_of_the_map_crosses_no_box() -> None:
+    """A network without VNI or VRF has its line through a free place between those of the others."""
+    document = {
+        "networks": [network("a", "br-a", 5001), network("b", "br-b"), network("c", "br-c", 5003)],
+        "devices": [],
+    }
+    drawn = drawing.draw(document, [], {"exabgp": {"state": "ok"}})
+    (bridge,) = [box for box in drawn.boxes if box.name == "br-b"]
+    (line,) = [line for line in drawn.lines if line.path.startswith(f"M{bridge.x + drawing.WIDTH} {bridge.y + 27} ")]
+    assert " H" in line.path
+    level = int(line.path.partition(" H")[0].rsplit(" ", 1)[1])
+    in_the_way = [box for box in drawn.boxes if box.column == 2 and box.y <= level <= box.y + drawing.HEIGHT]
+    assert in_the_way == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
@@ -36,6 +36,14 @@ ROWS = 50
 SHOWN = 20
 """How many containers that cannot be reached the overview names."""
 LONGEST_SEARCH = 200
+MOST_CHOICES = 500
+"""Names in one list to choose from; a search finds the rest."""
+STATES = {
+    "attachments": ("up", "adding", "leaving", "gone"),
+    "routes": ("announced", "wanted", "withdrawing", "refused"),
+    "received": ("best", "equal", "other", "refused", "stale"),
+}
+"""By which states each list can be filtered."""
 PAGES = (
     ("/", "Overview"), ("/attachments", "Attachments"), ("/routes", "Routes"), ("/received", "Received"),
     ("/peers", "Peers"), ("/map", "Map"), ("/events", "Events"),
@@ -53,7 +61,8 @@ API: dict[str, tuple[str, dict[str, Any]]] = {
 """The command, and its arguments, that answer `/api/v1/NAME`."""
 _LISTS: dict[str, Callable[[str], Any]] = {"search": str, "limit": int, "offset": int}
 _PARAMETERS: dict[str, dict[str, Callable[[str], Any]]] = {
-    "attachments": _LISTS, "routes": _LISTS, "received": _LISTS,
+    "attachments": _LISTS | {"network": str, "state": str}, "routes": _LISTS | {"network": str, "state": str},
+    "received": _LISTS | {"peer": str, "state": str},
     "unreachable": {"search": str, "limit": int},
 }  # fmt: skip
 _KINDS = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
@@ -118,11 +127,11 @@ class Glass:
         )  # fmt: skip
 
     async def attachments(self, request: Request) -> Response:
-        asked = _Listing.of(request)
-        document = await self._document("attachments", search=asked.search, limit=ROWS, offset=asked.offset)
+        asked = _Listing.of(request, "network", state=STATES["attachments"])
+        document, networks = await asyncio.gather(self._document("attachments", **asked.question), self._networks())
         return self._page(
             request, "attachments.html", "Attachments", asked=asked, rows=document["attachments"],
-            total=document["total"],
+            total=document["total"], networks=networks, states=STATES["attachments"],
         )  # fmt: skip
 
     async def attachment(self, request: Request) -> Response:
@@ -135,19 +144,22 @@ class Glass:
         return self._page(request, "attachment.html", words.title(found[0]), ways=ways, container=container)
 
     async def routes(self, request: Request) -> Response:
-        asked = _Listing.of(request)
-        document = await self._document("routes", search=asked.search, limit=ROWS, offset=asked.offset)
+        asked = _Listing.of(request, "network", state=STATES["routes"])
+        document, networks = await asyncio.gather(self._document("routes", **asked.question), self._networks())
         return self._page(
-            request, "routes.html", "Routes", asked=asked, rows=document["routes"], total=document["total"]
-        )
+            request, "routes.html", "Routes", asked=asked, rows=document["routes"], total=document["total"],
+            networks=networks, states=STATES["routes"],
+        )  # fmt: skip
 
     async def received(self, request: Request) -> Response:
-        asked = _Listing.of(request)
-        answer = await self._asker.ask("routes", received=True, search=asked.search, limit=ROWS, offset=asked.offset)
+        asked = _Listing.of(request, "peer", state=STATES["received"])
+        answer = await self._asker.ask("routes", received=True, **asked.question)
+        peers = (await self._document("peers"))["peers"]
         return self._page(
             request, "received.html", "Received", asked=asked, rows=answer.document.get("received", []),
             total=answer.document.get("total", 0), refused=answer.document.get("refused", {}),
-            error=answer.document.get("error", ""),
+            error=answer.document.get("error", ""), states=STATES["received"],
+            peers=list(dict.fromkeys(peer["address"] for peer in peers))[:MOST_CHOICES],
         )  # fmt: skip
 
     async def peers(self, request: Request) -> Response:
@@ -175,7 +187,7 @@ class Glass:
         networks, peers, status, nodes = await self._documents("networks", "peers", "status", "nodes")
         drawn = drawing.draw(networks, peers["peers"], status["exporters"])
         cluster = drawing.cluster(nodes["nodes"])
-        return self._page(request, "map.html", "Map", drawn=drawn, cluster=cluster)
+        return self._page(request, "map.html", "Map", drawn=drawn, cluster=cluster, nodes=nodes["nodes"])
 
     # ---------------------------------------------------------------- the rest
 
@@ -215,6 +227,11 @@ class Glass:
         answer = await self._asker.ask(command, **arguments)
         return _document(answer.document, 400 if answer.code == 2 else 503 if "error" in answer.document else 200)
 
+    async def _networks(self) -> list[str]:
+        """The names to choose from."""
+        document = await self._document("networks")
+        return [each["network"] for each in document["networks"][:MOST_CHOICES]]
+
     async def _document(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Raises NoAnswer also if the agent answers with an error."""
         answer = await self._asker.ask(command, **arguments)
@@ -252,22 +269,40 @@ class Glass:
 class _Listing:
     """What the visitor of a list asked for. Raises HTTPException."""
 
-    def __init__(self, path: str, search: str, page: int) -> None:
-        self.path, self.search, self.page = path, search, page
+    def __init__(self, path: str, search: str, page: int, filters: dict[str, str]) -> None:
+        self.path, self.search, self.page, self.filters = path, search, page, filters
         self.offset = (page - 1) * ROWS
 
     @classmethod
-    def of(cls, request: Request) -> _Listing:
-        search, page = request.query_params.get("search", "").strip(), request.query_params.get("page", "1")
-        if len(search) > LONGEST_SEARCH:
-            raise HTTPException(400, f"a search has at most {LONGEST_SEARCH} characters")
+    def of(cls, request: Request, *names: str, **choices: Sequence[str]) -> _Listing:
+        """`names`: filters that take any word. `choices`: those that take one of these words."""
+        given = {name: request.query_params.get(name, "").strip() for name in ("search", *names, *choices)}
+        page = request.query_params.get("page", "1")
+        for name, word in given.items():
+            if len(word) > LONGEST_SEARCH:
+                raise HTTPException(400, f"{name}: it has at most {LONGEST_SEARCH} characters")
+        for name, known in choices.items():
+            if given[name] and given[name] not in known:
+                raise HTTPException(400, f"{name}: it is none of {', '.join(known)}")
         if not (page.isascii() and page.isdecimal() and 0 < int(page) <= 1_000_000):
             raise HTTPException(400, "page is a number from 1 on")
-        return cls(request.url.path, search, int(page))
+        return cls(request.url.path, given.pop("search"), int(page), given)
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """The arguments of the agent's command."""
+        return {"search": self.search, "limit": ROWS, "offset": self.offset} | {
+            name: word or None for name, word in self.filters.items()
+        }
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether there is more than what fits."""
+        return bool(self.search or any(self.filters.values()))
 
     def link(self, page: int) -> str:
-        given = {"search": self.search, "page": page} if self.search else {"page": page}
-        return f"{self.path}?{urlencode(given)}"
+        given = {name: word for name, word in {"search": self.search, **self.filters}.items() if word}
+        return f"{self.path}?{urlencode({**given, 'page': page})}"
 
 
 def _parameters(request: Request, known: dict[str, Callable[[str], Any]]) -> dict[str, Any]:

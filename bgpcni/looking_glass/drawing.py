@@ -68,7 +68,8 @@ def cluster(nodes: Sequence[Document]) -> Map:
         note += f" · {count(blocks, 'block')}" if blocks else ""
         colour = "quiet" if sessions is None else "ok" if sessions else "bad"
         title = node["name"]
-        boxes.append(Box(("node", title), place % 5, x, y, _short(title, 21), title, note, colour, "/api/v1/nodes"))
+        href = f"#node-{quote(title)}"
+        boxes.append(Box(("node", title), place % 5, x, y, _short(title, 21), title, note, colour, href))
     rows = (len(boxes) + 4) // 5
     width = 2 * MARGIN + min(max(len(boxes), 1), 5) * (WIDTH + GAP) - GAP
     return Map(width, 2 * MARGIN + rows * (HEIGHT + GAP), (), tuple(boxes), ())
@@ -83,7 +84,7 @@ def _network(drawing: _Drawing, network: Document, devices: dict[tuple[str, str]
     lost = network["attachments"].get("gone", 0)
     note = f"{network['family']} · {count(containers, 'interface')}"
     here = ("network", name)
-    drawing.box(0, here, name, note, "bad" if lost else "ok", f"/attachments?search={quote(name, safe='')}")
+    drawing.box(0, here, name, note, "bad" if lost else "ok", f"/attachments?network={quote(name, safe='')}")
     ends = []
     for bridge in network["bridges"]:
         key = ("bridge", bridge)
@@ -124,6 +125,7 @@ class _Drawing:
         self._lines: dict[tuple[tuple[str, str], tuple[str, str]], None] = {}
         self._rows = [0] * len(_COLUMNS)
         self._left: dict[int, int] = {}
+        self._gaps: dict[tuple[int, tuple[str, str]], int] = {}
 
     def box(self, column: int, key: tuple[str, str], name: str, note: str, colour: str, href: str) -> None:
         known = self._boxes.get(key)
@@ -136,22 +138,40 @@ class _Drawing:
         self._boxes[key] = Box(key, column, x, y, _short(name, 21), name, _short(note, 28), colour, href)
 
     def line(self, start: tuple[str, str], end: tuple[str, str]) -> None:
+        """Where it crosses a column, a row of that column is left free for it."""
         self._lines[start, end] = None
+        if start not in self._boxes or end not in self._boxes:
+            return
+        for column in range(self._boxes[start].column + 1, self._boxes[end].column):
+            if (column, start) not in self._gaps and self._rows[column] < MOST:
+                self._gaps[column, start] = self._rows[column]
+                self._rows[column] += 1
 
     def done(self) -> Map:
         rows = max(max(self._rows), 1) + bool(self._left)
-        # a column that is empty takes no room
-        used = [column for column, filled in enumerate(self._rows) if filled]
+        # a column that is empty takes no room; exporters and peers stand in the middle, unless that is far down
+        used = sorted({box.column for box in self._boxes.values()})
         places = {column: MARGIN + place * (WIDTH + CHANNEL) for place, column in enumerate(used)}
-        moved = {key: box._replace(x=places[box.column]) for key, box in self._boxes.items()}
+        down = [0, 0, 0, *(min(rows - filled, 6) * (HEIGHT + GAP) // 2 for filled in self._rows[3:])]
+        if self._left:
+            down = [0] * len(_COLUMNS)
+        moved = {
+            key: box._replace(x=places[box.column], y=box.y + down[box.column]) for key, box in self._boxes.items()
+        }
         for column, left in self._left.items():
             key, name, y = ("more", str(column)), f"{left:,} more", HEAD + MOST * (HEIGHT + GAP)
             moved[key] = Box(key, column, places[column], y, name, name, "", "quiet", "/attachments")
-        lines = [
-            Line(_path(moved[start], moved[end]), "bad" if "bad" in (moved[start].tone, moved[end].tone) else "ok")
-            for start, end in self._lines
-            if start in moved and end in moved
-        ]
+        lines = []
+        for start, end in self._lines:
+            if start not in moved or end not in moved:
+                continue
+            over = [
+                (places[column], HEAD + self._gaps[column, start] * (HEIGHT + GAP) + HEIGHT // 2)
+                for column in range(moved[start].column + 1, moved[end].column)
+                if column in places and (column, start) in self._gaps
+            ]
+            colour = "bad" if "bad" in (moved[start].tone, moved[end].tone) else "ok"
+            lines.append(Line(_path(moved[start], moved[end], over), colour))
         return Map(
             2 * MARGIN + max(len(used), 1) * (WIDTH + CHANNEL) - CHANNEL,
             HEAD + rows * (HEIGHT + GAP),
@@ -165,8 +185,15 @@ def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _path(start: Box, end: Box) -> str:
-    """A curve from the right side of one box to the left side of another."""
-    x1, y1, x2, y2 = start.x + WIDTH, start.y + HEIGHT // 2, end.x, end.y + HEIGHT // 2
-    bend = (x1 + x2) // 2
-    return f"M{x1} {y1} C{bend} {y1} {bend} {y2} {x2} {y2}"
+def _path(start: Box, end: Box, over: Sequence[tuple[int, int]]) -> str:
+    """Curves from the right side of one box to the left side of another, through the free places in between."""
+    x, y = start.x + WIDTH, start.y + HEIGHT // 2
+    path = f"M{x} {y}"
+    for place, (x2, y2) in enumerate([*over, (end.x, end.y + HEIGHT // 2)]):
+        bend = (x + x2) // 2
+        path += f" C{bend} {y} {bend} {y2} {x2} {y2}"
+        x, y = x2, y2
+        if place < len(over):
+            x += WIDTH
+            path += f" H{x}"
+    return path
