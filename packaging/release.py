@@ -19,6 +19,7 @@ import hashlib
 import io
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -101,8 +102,9 @@ def wheel(machine: str, work: Path, out: Path, zig: Path) -> Path:
     compiler = f"{sys.executable} -m ziglang cc -target {machine}-linux-musl -Wl,--build-id=none"
     more = {"PYTHONPATH": str(zig), "CC": compiler, "BGPCNI_WHEEL_PLATFORM": MACHINES[machine],
             "ZIG_GLOBAL_CACHE_DIR": str(zig / "cache"), "ZIG_LOCAL_CACHE_DIR": str(zig / "cache")}  # fmt: skip
-    # Zig compiles its C library when it is first needed, which takes longer than the build waits for a compiler.
-    run(*compiler.split(), "-static", "-o", work / "launcher", source / "bgpcni/launcher/launcher.c", more=more)
+    # Zig compiles its C library for these flags when it is first needed, which takes longer than the build waits.
+    flags = runpy.run_path(str(source / "bgpcni/launcher/build.py"))["FLAGS"]
+    run(*compiler.split(), "-static", *flags, "-o", work / "launcher", source / "bgpcni/launcher/launcher.c", more=more)
     made = backend("build_wheel", source, out, more)
     with zipfile.ZipFile(made) as packed:
         if "bgpcni/launcher/launcher" not in packed.namelist():
