@@ -62,9 +62,10 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def _hand_to(path: Path, access: Access) -> None:
+    """The mode first: of what is another's, it may be changed only with the capability FOWNER."""
+    path.chmod(access.mode)
     if (access.uid, access.gid) != (None, None):
         os.chown(path, -1 if access.uid is None else access.uid, -1 if access.gid is None else access.gid)
-    path.chmod(access.mode)
 
 
 def _answers(path: Path) -> bool:

@@ -25,6 +25,7 @@ from integration.runtimes.cri import Cri
 
 REPOSITORY = Path(__file__).parents[1]
 UNIT = REPOSITORY / "conf/systemd/bgpcni.service"
+GLASS = REPOSITORY / "conf/systemd/bgpcni-looking-glass.service"
 DOUBLE = Path(__file__).with_name("ipam_double.py")
 DEBIANS_CONTAINERD = Path("/etc/containerd/config.toml")
 CAPABILITIES = {
@@ -51,11 +52,12 @@ def machine(node: Node) -> Booted:
         pytest.skip(f"no machine under systemd: {error}")
 
 
-def test_systemd_finds_the_unit_well_enclosed() -> None:
-    """`systemd-analyze security`: an exposure below 4 of 10."""
+@pytest.mark.parametrize(("unit", "exposure"), [(UNIT, 40), (GLASS, 15)], ids=["agent", "looking-glass"])
+def test_systemd_finds_the_unit_well_enclosed(unit: Path, exposure: int) -> None:
+    """`systemd-analyze security`: an exposure below 4 of 10, and below 1.5 for what only asks."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("needs systemd-analyze")
-    command = ["systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=40", str(UNIT)]
+    command = ["systemd-analyze", "security", "--no-pager", "--offline=true", f"--threshold={exposure}", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -187,6 +189,66 @@ def test_all_of_the_agents_work_inside_the_sandbox(lab: Lab, frr: Frr, node: Nod
     said = node.log.read_text()
     assert "serving on" in said
     assert [line for line in said.splitlines() if re.search("not permitted|denied|Read-only", line)] == []
+
+
+def commands(page: str, heading: str) -> str:
+    """The first block of shell commands below this heading of a page of the documentation."""
+    text = (REPOSITORY / "docs" / page).read_text().partition(f"\n## {heading}\n")[2]
+    return text.partition("```sh\n")[2].partition("```")[0]
+
+
+def python_at_home(machine: Booted) -> str:
+    """A setting for a unit that sees no home, where the Python of this checkout is in one.
+
+    A home is closed to others by its mode; the machine gets one that is not, with nothing but that Python in it.
+    """
+    python = Path(sys.base_prefix)
+    home = Path(*python.parts[:2])
+    if str(home) not in ("/root", "/home"):
+        return ""
+    script = """
+        mkdir /run/python && mount --bind "$0" /run/python && mount -t tmpfs -o mode=755 tmpfs "$1"
+        mkdir -p "$0" && mount --bind /run/python "$0"
+    """
+    machine.run("sh", "-ec", script, python, home)
+    return "ProtectHome=read-only\n"
+
+
+def test_the_looking_glass_as_a_service_without_root(frr: Frr, node: Node, machine: Booted) -> None:
+    """The page's commands as they stand: the service has no capability and is not root, shows the node, can change
+    nothing, and comes back after a restart of the agent and of its own."""
+    start_unit(node, machine, {"neighbors": [{"address": node.peer, "asn": frr.asn, "families": list(node.families)}]})
+    machine.run("ip", "netns", "add", "web")
+    conf = node.network("unicast")
+    conf["ipam"].pop("dataDir", None)
+    assert node.cni("ADD", "web", "/run/netns/web", conf).ok
+    script = commands("looking-glass.md", "As a service, without root")
+    assert "systemctl enable --now bgpcni-looking-glass" in script
+    told = machine.inside(UNITS) / "bgpcni-looking-glass.service.d/log.conf"
+    told.parent.mkdir()
+    told.write_text("[Service]\nStandardError=append:/run/looking-glass.log\n" + python_at_home(machine))
+    machine.run("bash", "-ec", f"cd {REPOSITORY}\n{script}")
+
+    def page(path: str) -> str:
+        return machine.run("curl", "-s", "-m", "60", f"http://127.0.0.1:8179{path}", check=False).stdout
+
+    until(lambda: "web" in page("/attachments") and "All is well" in page("/"), "the pages")
+    status = machine.status(machine.main_pid("bgpcni-looking-glass"))
+    user = machine.run("id", "-u", "bgpcni").stdout.strip()
+    assert user != "0"
+    assert set(status["Uid"].split()) == {user}
+    assert {status[name].strip("0") for name in ("CapBnd", "CapEff", "CapPrm", "CapAmb")} == {""}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    ask = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "/opt/bgpcni/bin/bgpcni")
+    drained = machine.run(*ask, "drain", "--socket", "/run/bgpcni/read.sock", check=False)
+    assert drained.returncode != 0
+    machine.systemctl("restart", "bgpcni.service")
+    until(lambda: "All is well" in page("/"), "the pages after the agent's restart")
+    machine.systemctl("restart", "bgpcni-looking-glass.service")
+    until(lambda: "All is well" in page("/"), "the pages after a restart")
+    said = machine.inside(Path("/run/looking-glass.log")).read_text()
+    assert said.count("serving on http://127.0.0.1:8179/") == 2
+    assert [line for line in said.splitlines() if re.search("not permitted|denied|Read-only|Traceback", line)] == []
 
 
 # The installation, word for word
