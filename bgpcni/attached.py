@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -39,7 +39,7 @@ class Kept(Record):
     lead and still be ours. `cookie` is the namespace's, unique within `boot_id`.
     """
 
-    schema_number: int = Field(default=1, alias="schema")
+    schema_number: Literal[1] = Field(default=1, alias="schema")
     network: Document
     container_id: str
     ifname: str
@@ -123,7 +123,7 @@ class Memory:
         try:
             with open(os.open(name, os.O_RDONLY | _NOFOLLOW, dir_fd=self._fd), "rb") as file:
                 text = file.read()
-            return Kept.model_validate_json(text)
+            return Kept.of_disk(text)
         except FileNotFoundError:
             raise
         except OSError as error:

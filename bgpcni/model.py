@@ -7,6 +7,7 @@ one route that we want to announce, with the endpoint behind it. `Nlri` identifi
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bgpcni.cni.result import Route
 
@@ -178,10 +179,35 @@ class Announcement:
     datapath: bool = True
 
 
+_UNKNOWN_KEY = frozenset(["extra_forbidden", "unexpected_keyword_argument"])
+
+
 class Record(BaseModel):
     """Base class of everything that is kept on disk. Records are frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
+
+    @classmethod
+    def of_disk(cls, text: bytes) -> Self:
+        """What this or another version has written. Raises ValidationError.
+
+        Keys that a later version has added are left out. That is safe while `schema` is the same: a version whose
+        new key must not be left out writes another `schema`, which is refused.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False, include_context=False, include_input=False)
+            if any(each["type"] not in _UNKNOWN_KEY for each in wrong):
+                raise
+        document = json.loads(text)
+        for each in wrong:
+            *path, key = each["loc"]
+            inner = document
+            for part in path:
+                inner = inner[part]
+            del inner[key]
+        return cls.model_validate_json(json.dumps(document))
 
 
 class Address(Record):

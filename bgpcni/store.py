@@ -462,7 +462,7 @@ class Store:
         data = None
         try:
             data = self._data(state, name)
-            attachment = Attachment.model_validate_json(data)
+            attachment = Attachment.of_disk(data)
             if _name(attachment.key) != name:
                 raise ValueError(f"it is the record of {attachment.key}")
         except FileNotFoundError:

@@ -21,7 +21,7 @@ from mkdocs.structure.pages import Page
 from bgpcni import errors
 from bgpcni.cluster.objects import KINDS
 from bgpcni.config.agent import AgentConfig
-from bgpcni.config.network import NetworkConfig
+from bgpcni.operator import schemas
 
 ROOT = Path(__file__).parents[1]
 BESIDE = {
@@ -100,7 +100,6 @@ def _moved(text: str, source: str, page: str, linked: set[str]) -> str:
 
 
 def _generated() -> dict[str, str]:
-    network = NetworkConfig.model_json_schema(by_alias=True)
     return {
         "reference/agent.md": _agent(),
         "reference/objects.md": _objects(),
@@ -111,14 +110,7 @@ def _generated() -> dict[str, str]:
         "reference/store-contract.md": _contract(
             "The contract of a store", "bgpcni/cluster/store.py", "../cluster.md", "What the cluster's store is for"
         ),
-        "schemas/agent.json": _json(AgentConfig.model_json_schema(by_alias=True)),
-        "schemas/network.json": _json(network),
-        "schemas/objects.json": _json({"oneOf": [kind.model_json_schema(by_alias=True) for kind in KINDS.values()]}),
-    }
-
-
-def _json(schema: dict[str, Any]) -> str:
-    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema, indent=1)
+    } | {f"schemas/{name}.json": schemas.text(name) for name in schemas.NAMES}
 
 
 def _agent() -> str:
@@ -127,8 +119,7 @@ def _agent() -> str:
     return (
         "# agent.toml\n\nThe configuration of a node: `/etc/bgpcni/agent.toml`. Unknown keys are errors. "
         "After a change run `bgpcni reload`: a file with an error is rejected, and the one before stays in force.\n\n"
-        "Editors complete it from the [JSON Schema](../schemas/agent.json): put "
-        "`#:schema agent.json` with the schema's path into its first line.\n\n"
+        "[Editors complete it](../how-to/editors.md) from its [JSON Schema](../schemas/agent.json).\n\n"
         f"## Types and ranges\n\n{tables}\n\n## What each key means\n\n```toml\n{sample}```\n"
     )
 
@@ -136,7 +127,7 @@ def _agent() -> str:
 def _objects() -> str:
     parts = [
         "# Objects of the cluster\n\nThey configure many nodes at once: see "
-        "[One document for all nodes](../cluster.md). Editors check them by the "
+        "[One document for all nodes](../cluster.md). [Editors complete them](../how-to/editors.md) from their "
         "[JSON Schema](../schemas/objects.json).\n"
     ]
     for name, kind in KINDS.items():

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bgpcni.cluster.objects import API_VERSION, KINDS, Object
+from bgpcni.config.network import SHORT
 
 Schema = dict[str, Any]
 GROUP, _, VERSION = API_VERSION.partition("/")
@@ -77,7 +78,7 @@ def _structural(schema: Schema, known: Mapping[str, Schema]) -> Schema:
         schema = known[schema["$ref"].rpartition("/")[2]] | {
             key: value for key, value in schema.items() if key != "$ref"
         }
-    choices = [item for item in schema.get("anyOf", ()) if item.get("type") != "null"]
+    choices = [item for item in schema.get("anyOf", ()) if item.get("type") != "null" and SHORT not in item]
     if len(choices) == 1:  # a value that may be absent
         return _structural(choices[0] | {key: value for key, value in schema.items() if key != "anyOf"}, known)
     found = {key: schema[key] for key in _KEPT if key in schema}

@@ -9,10 +9,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 from bgpcni import bgp
 from bgpcni.cni.environment import link_name_fault
@@ -23,6 +34,25 @@ NEAR = 0.8
 """How similar, by difflib's ratio, an unknown key must be to one of ours to be taken for a misspelling."""
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+@dataclass(frozen=True, eq=False)
+class Also:
+    """What the JSON Schema of a value has to accept besides its type, because a validator turns that into it."""
+
+    schema: dict[str, Any]
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        bounds = {"ge": "minimum", "le": "maximum"}  # which pydantic leaves as they are behind a validator
+        made = {bounds.get(key, key): value for key, value in handler(core).items()}
+        return {"anyOf": [made, self.schema | {SHORT: True}]}
+
+
+SHORT = "x-short"
+"""Marks in a JSON Schema what is only another way to write a value."""
+_TEXT = Also({"type": "string"})
+_DIGITS = Also({"type": "string", "pattern": "^[0-9]{1,9}$"})
+_PAIR = {"type": "object", "properties": {"key": {"type": "string"}, "value": {"type": "string"}}, "required": ["key"]}
 
 
 def _texts(value: Any) -> Any:
@@ -93,14 +123,14 @@ def _prefix(value: str) -> str:
     return str(ip_network(value))
 
 
-RouteTargets = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_each(bgp.route_target))]
-Communities = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_each(bgp.community))]
-Prefixes = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_each(_prefix))]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+RouteTargets = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_each(bgp.route_target)), _TEXT]
+Communities = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_each(bgp.community)), _TEXT]
+Prefixes = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_each(_prefix)), _TEXT]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts), _TEXT]
 LinkName = Annotated[str, AfterValidator(_link)]
 Mac = Annotated[str, AfterValidator(mac_address)]
-Vlan = Annotated[int, BeforeValidator(_number), Field(ge=1, le=4094)]
-Number32 = Annotated[int, BeforeValidator(_number), Field(ge=0, le=4294967295)]
+Vlan = Annotated[int, BeforeValidator(_number), Field(ge=1, le=4094), _DIGITS]
+Number32 = Annotated[int, BeforeValidator(_number), Field(ge=0, le=4294967295), _DIGITS]
 
 
 class Section(BaseModel):
@@ -120,16 +150,20 @@ class BgpSection(Section):
     family: Literal["unicast", "vpn", "evpn"] | None = None
     advertise: Literal["host", "subnet"] = "host"
     import_: Prefixes = Field(default=(), alias="import")
-    vni: Annotated[int, BeforeValidator(_number), AfterValidator(bgp.vni)] | None = None
+    vni: Annotated[int, BeforeValidator(_number), AfterValidator(bgp.vni), _DIGITS] | None = None
     vrf: LinkName | None = None
-    l3vni: Annotated[int, BeforeValidator(_number), AfterValidator(bgp.vni)] | None = None
+    l3vni: Annotated[int, BeforeValidator(_number), AfterValidator(bgp.vni), _DIGITS] | None = None
     rd: Annotated[str, AfterValidator(_distinguisher)] = "auto"
     communities: Communities = ()
     local_preference: Number32 | None = Field(default=None, alias="localPreference")
     med: Number32 | None = None
     wait: Literal["none", "sent", "acked"] = "none"
-    wait_seconds: Annotated[float, BeforeValidator(_number)] = Field(default=2.0, ge=0.1, le=30, alias="waitSeconds")
-    drain_seconds: Annotated[float, BeforeValidator(_number)] = Field(default=0.0, ge=0, le=10, alias="drainSeconds")
+    wait_seconds: Annotated[float, BeforeValidator(_number), _DIGITS] = Field(
+        default=2.0, ge=0.1, le=30, alias="waitSeconds"
+    )
+    drain_seconds: Annotated[float, BeforeValidator(_number), _DIGITS] = Field(
+        default=0.0, ge=0, le=10, alias="drainSeconds"
+    )
 
 
 class RuntimeSection(Section):
@@ -158,7 +192,9 @@ class CniArgs(Section):
     export_rt: RouteTargets | None = Field(default=None, alias="exportRT")
     ips: tuple[str, ...] = ()
     mac: Mac | None = None
-    labels: Annotated[dict[str, str], BeforeValidator(_labels)] = Field(default_factory=dict)
+    labels: Annotated[dict[str, str], BeforeValidator(_labels), Also({"type": "array", "items": _PAIR})] = Field(
+        default_factory=dict
+    )
 
 
 class ArgsSection(Section):
@@ -219,13 +255,13 @@ class NetworkConfig(Section):
     force_address: bool = Field(default=False, alias="forceAddress")
     ip_masq: bool = Field(default=False, alias="ipMasq")
     ip_masq_backend: Literal["nftables", "iptables"] | None = Field(default=None, alias="ipMasqBackend")
-    mtu: Annotated[int, BeforeValidator(_number), Field(ge=0, le=65535), AfterValidator(_mtu)] = 0
+    mtu: Annotated[int, BeforeValidator(_number), Field(ge=0, le=65535), AfterValidator(_mtu), _DIGITS] = 0
     hairpin_mode: bool = Field(default=False, alias="hairpinMode")
     promisc_mode: bool = Field(default=False, alias="promiscMode")
     port_isolation: bool = Field(default=False, alias="portIsolation")
     macspoofchk: bool = False
     enabledad: bool = False
-    vlan: Annotated[int, BeforeValidator(_number), Field(ge=0, le=4094)] = 0
+    vlan: Annotated[int, BeforeValidator(_number), Field(ge=0, le=4094), _DIGITS] = 0
     vlan_trunk: tuple[TrunkSection, ...] | None = Field(default=None, alias="vlanTrunk")
     preserve_default_vlan: bool = Field(default=False, alias="preserveDefaultVlan")
     disable_container_interface: bool = Field(default=False, alias="disableContainerInterface")
@@ -234,8 +270,9 @@ class NetworkConfig(Section):
     export_rt: RouteTargets = Field(default=(), alias="exportRT")
     exporters: (
         Annotated[
-            tuple[Annotated[ExporterSection, BeforeValidator(_exporter)], ...],
+            tuple[Annotated[ExporterSection, BeforeValidator(_exporter), _TEXT], ...],
             BeforeValidator(_exporters),
+            _TEXT,
         ]
         | None
     ) = None

@@ -397,6 +397,15 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("what", type=click.Choice(["agent", "network", "objects"]))
+def schema(what: str) -> None:
+    """Print the JSON Schema of agent.toml, of a network configuration or of the cluster's objects, for editors."""
+    from bgpcni.operator import schemas
+
+    click.echo(schemas.text(what), nl=False)
+
+
+@main.command()
 @_finds_config
 @_asks
 def version(config: Path | None, socket_path: Path | None, as_json: bool) -> None:

@@ -100,7 +100,7 @@ def records(data_dir: Path) -> tuple[Record, ...]:
     found = []
     for path in sorted(data_dir.glob("attachments/*/*.json"))[:_RECORDS_MOST]:
         try:
-            attachment = Attachment.model_validate_json(path.read_bytes())
+            attachment = Attachment.of_disk(path.read_bytes())
         except (OSError, ValueError):
             continue  # it goes at this moment, or is broken
         found.append(
