@@ -36,7 +36,20 @@ def text(name: str) -> str:
 
 
 def _agent() -> Schema:
-    return AgentConfig.model_json_schema(by_alias=True)
+    return dict(_without_null(AgentConfig.model_json_schema(by_alias=True)))
+
+
+def _without_null(value: Any) -> Any:
+    """TOML has no null. Where nothing else is left to choose, an error names the key and not the choice."""
+    if isinstance(value, list):
+        return [_without_null(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _without_null(item) for key, item in value.items() if (key, item) != ("default", None)}
+    if ways := [way for way in kept.get("anyOf", ()) if way != {"type": "null"}]:
+        del kept["anyOf"]
+        kept = {**ways[0], **kept} if len(ways) == 1 else {**kept, "anyOf": ways}
+    return kept
 
 
 def _network() -> Schema:
