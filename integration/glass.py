@@ -129,22 +129,28 @@ class Browser:
         order = {"media": "print" if wanted else "screen"}
         self._inside.call(self._driver.execute_cdp_cmd, "Emulation.setEmulatedMedia", order)
 
-    def on_a_phone(self, wanted: bool) -> None:
-        """As wide as a phone, or as before."""
-        order = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-        name = "setDeviceMetricsOverride" if wanted else "clearDeviceMetricsOverride"
-        self._inside.call(self._driver.execute_cdp_cmd, f"Emulation.{name}", order if wanted else {})
+    def wide(self, width: int | None) -> None:
+        """As on a screen that is so wide, 390 for a phone; None: as before."""
+        order = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": True} if width else {}
+        name = "setDeviceMetricsOverride" if width else "clearDeviceMetricsOverride"
+        self._inside.call(self._driver.execute_cdp_cmd, f"Emulation.{name}", order)
 
     def log(self) -> list[str]:
         """What the browser complained of: errors of scripts, and what the content security policy refused."""
         log = self._inside.call(self._driver.execute, "getLog", {"type": "browser"})
         return [str(entry["message"]) for entry in log["value"]]
 
-    def picture(self, path: Path) -> None:
-        """The whole page as PNG."""
-        height = int(self.run("return Math.max(document.documentElement.scrollHeight, 300)"))
-        width = int(self.run("return window.innerWidth"))
-        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+    def picture(self, path: Path, until: str = "") -> None:
+        """The page as PNG: all of it, or its main part down to the first element that fits a selector."""
+        corner = "[0, 0, document.documentElement.scrollWidth, Math.max(document.documentElement.scrollHeight, 300)]"
+        if until:
+            corner = """(() => {
+                const [from, to] = [document.querySelector("main"), document.querySelector(arguments[0])].map(
+                  (each) => each.getBoundingClientRect());
+                return [from.x + scrollX, from.y + scrollY, from.width, to.bottom - from.y + 16];
+            })()"""
+        x, y, width, height = self.run(f"return {corner}", until)
+        clip = {"x": x, "y": y, "width": width, "height": height, "scale": 1}
         order = {"format": "png", "captureBeyondViewport": True, "clip": clip}
         shot = self._inside.call(self._driver.execute_cdp_cmd, "Page.captureScreenshot", order)
         path.parent.mkdir(parents=True, exist_ok=True)

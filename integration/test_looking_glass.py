@@ -156,7 +156,7 @@ def test_a_screen_reader_finds_its_way(site: Site) -> None:
 
 def test_on_a_phone_nothing_is_cut_off(site: Site) -> None:
     """Rows become cards, in which each value has its name before it; no page is wider than the screen."""
-    site.browser.on_a_phone(True)
+    site.browser.wide(390)
     try:
         for path in WORDS:
             site.browser.open(path)
@@ -167,7 +167,7 @@ def test_on_a_phone_nothing_is_cut_off(site: Site) -> None:
         named = "getComputedStyle(document.querySelector('td[data-label=Addresses]'), '::before').content"
         assert site.browser.run(f"return {named}") == '"Addresses"'
     finally:
-        site.browser.on_a_phone(False)
+        site.browser.wide(None)
 
 
 def test_dark_light_and_on_paper(site: Site) -> None:

@@ -1,6 +1,6 @@
 """For each fault the looking glass names the container that cannot be reached, the cause, and what to do about it.
 
-With `BGPCNI_PICTURES=DIR` each test leaves a picture of the page there.
+With `BGPCNI_PICTURES=DIR` each test leaves a picture of the container's page there: those of the documentation.
 """
 
 from __future__ import annotations
@@ -35,11 +35,10 @@ class Scene:
         """Overview and page of each container show the cause; the overview names the container, the page helps."""
         self.browser.open("/")
         self.browser.shows("cannot be reached", cause, *(f"shop/{each}" for each in containers))
-        self._picture(f"{name}-overview")
         for each in containers:
             self.browser.open(f"/attachments/{each}-id")
             self.browser.shows(f"shop/{each}", cause, remedy)
-        self._picture(name)
+        self.picture(name)
 
     def is_well(self) -> None:
         self.browser.open("/")
@@ -48,9 +47,11 @@ class Scene:
             self.browser.open(f"/attachments/{each}-id")
             self.browser.shows("Nothing on the way is broken")
 
-    def _picture(self, name: str) -> None:
+    def picture(self, name: str) -> None:
         if folder := os.environ.get("BGPCNI_PICTURES"):
-            self.browser.picture(Path(folder) / f"{name}.png")
+            self.browser.wide(860)
+            self.browser.picture(Path(folder) / f"{name}.png", until=".scroll")
+            self.browser.wide(None)
 
 
 def run_container(lab: Lab, node: Node, name: str, conf: dict[str, Any], **more: Any) -> Any:
@@ -168,7 +169,7 @@ def test_an_add_that_is_refused(scene: Scene) -> None:
     scene.browser.shows("ADDs that failed", "shop/thief", refused.document["msg"])
     scene.browser.open("/attachments/thief-id")
     scene.browser.shows("Last ADD", refused.document["msg"], "Mend what the error names")
-    scene._picture("address-taken")
+    scene.picture("address-taken")
 
 
 def test_a_family_without_a_next_hop(scene: Scene) -> None:

@@ -91,7 +91,7 @@ def test_the_line_is_broken_where_the_first_step_is() -> None:
     assert [(stop.title, stop.state, stop.tone, stop.beyond) for stop in way.line(steps)] == [
         ("Runtime", "received", "ok", False),
         ("Link", "up", "ok", False),
-        ("Bridge", "no", "bad", False),
+        ("Bridge", "unreachable", "bad", False),
         ("Exporter", "ok", "ok", True),
         ("Session", "Active", "bad", False),
         ("Peers", "wanted", "wait", True),

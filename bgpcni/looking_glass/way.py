@@ -14,6 +14,8 @@ _STATIONS = {
     "VRF": "VRF", "reachability": "Bridge and forwarding", "exporter": "Exporter", "session": "BGP session",
     "route": "Route", "last ADD": "Last ADD",
 }  # fmt: skip
+_SAID = {("reachability", "yes"): "reachable", ("reachability", "no"): "unreachable"}
+"""States that a reader understands only beside their question."""
 _LINE = (
     ("Runtime", ("request", "last ADD")),
     ("Link", ("link",)),
@@ -52,7 +54,7 @@ def stations(steps: Sequence[Document]) -> list[Station]:
     return [
         Station(
             _STATIONS.get(str(step["step"]), str(step["step"])),
-            step["state"],
+            _said(step),
             "bad" if step.get("problem") else _calm(step["state"]),
             step["since"] or "",
             step["detail"],
@@ -61,6 +63,10 @@ def stations(steps: Sequence[Document]) -> list[Station]:
         )
         for step in steps
     ]
+
+
+def _said(step: Document) -> str:
+    return _SAID.get((step["step"], step["state"]), str(step["state"]))
 
 
 def _calm(state: str) -> str:
@@ -79,6 +85,6 @@ def line(steps: Sequence[Document]) -> list[Stop]:
             continue
         worst = next((step for step in mine if step.get("problem")), mine[0])
         bad = bool(worst.get("problem"))
-        stops.append(Stop(title, worst["state"], "bad" if bad else _calm(worst["state"]), broken and not bad))
+        stops.append(Stop(title, _said(worst), "bad" if bad else _calm(worst["state"]), broken and not bad))
         broken = broken or bad
     return stops
