@@ -283,6 +283,28 @@ class Pod(Record):
         return f"{self.namespace}/{self.name}"
 
 
+class Health(Record):
+    """The health check of a service. `host` "": the shared address. `path`: of HTTP. `interval`: seconds. `ready`: the
+    Pod's condition Ready, which Kubernetes tells us; then the other values count for nothing."""
+
+    kind: Literal["tcp", "http", "ready"]
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    interval: float = 2.0
+    rise: int = 1
+    fall: int = 3
+
+
+class Anycast(Record):
+    """Addresses that several containers share, here or on other nodes. They are announced beside a container's own
+    while `passing`: what the health check said last. Without `health` they always are."""
+
+    addresses: tuple[str, ...]
+    health: Health | None = None
+    passing: bool = False
+
+
 class ExporterUse(Record):
     """An exporter that announces an attachment, and the configuration that it had."""
 
@@ -306,7 +328,7 @@ class Attachment(Record):
     several containers share. None: the same as `bgp`. `policies`: which of them set what, by the key in their `set`.
     `asked`: the exporters that its network configuration names; one that agent.toml defines has only name and type
     here. None: the configuration names none. `created`: when the ADD began. `since`: when the record was moved to `up`;
-    both are RFC 3339, UTC. `mtu`: octets, None: the kernel's default.
+    both are RFC 3339, UTC. `mtu`: octets, None: the kernel's default. `anycast`: what it shares with other containers.
     """
 
     schema_number: Literal[1] = Field(default=1, alias="schema")
@@ -348,6 +370,7 @@ class Attachment(Record):
     plain: Attributes | None = None
     common: Attributes | None = None
     policies: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    anycast: Anycast | None = None
     created: str = ""
     since: str = ""
 

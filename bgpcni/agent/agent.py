@@ -242,6 +242,7 @@ class Running:
             if stored.attachment is not None and stored.state is State.UP and stored.attachment.boot_id == node.boot_id
         ]
         self._dataplane.restore(attachment for attachment in up if attachment.exporters)
+        node.shared.restore(node.netlink, [attachment for attachment in up if attachment.anycast is not None])
         late = 0
         for stored in records:
             if stored.attachment is None:

@@ -249,6 +249,7 @@ class PolicyTable(Table):
     data_dirs: tuple[str, ...] | None = None
     resolv_conf: tuple[str, ...] | None = None
     annotations: tuple[str, ...] | None = None
+    anycast: Prefixes | None = None
     maximum_prefix: Annotated[int, Field(ge=1)] | None = None
 
     def obeys(self, annotation: str) -> bool:
@@ -291,6 +292,11 @@ class PolicyTable(Table):
             address = ip_address(text.partition("/")[0])
             if not any(address in network for network in allowed):
                 raise InvalidConfiguration(f"ipam: {address} is not allowed by [policy] prefixes of this node")
+
+    def refuse_shared(self, address: str, place: str) -> None:
+        """Raise error 7 for a shared address outside `[policy] anycast`."""
+        if self.anycast is not None and not any(ip_address(address) in ip_network(one) for one in self.anycast):
+            raise InvalidConfiguration(f"{place}: {address} is not allowed by [policy] anycast of this node")
 
     def refuse_subnets(self, addresses: Iterable[str]) -> None:
         """As `refuse_addresses`, but the whole subnet of `10.1.2.3/24` must be allowed, because it gets routes, too."""

@@ -27,6 +27,7 @@ from pydantic_core import CoreSchema
 
 from bgpcni import bgp
 from bgpcni.cni.environment import link_name_fault
+from bgpcni.config.anycast import Addresses, HealthSection
 from bgpcni.errors import DecodingFailure, InvalidConfiguration
 
 NAME_MOST = 180
@@ -195,6 +196,8 @@ class CniArgs(Section):
     labels: Annotated[dict[str, str], BeforeValidator(_labels), Also({"type": "array", "items": _PAIR})] = Field(
         default_factory=dict
     )
+    anycast: Addresses = ()
+    health: HealthSection | None = None
 
 
 class ArgsSection(Section):
@@ -512,6 +515,7 @@ _SECTIONS: dict[tuple[type[BaseModel], str], type[BaseModel]] = {
     (NetworkConfig, "runtimeConfig"): RuntimeSection,
     (NetworkConfig, "args"): ArgsSection,
     (ArgsSection, "cni"): CniArgs,
+    (CniArgs, "health"): HealthSection,
     (NetworkConfig, "dns"): DnsSection,
     (NetworkConfig, "vlanTrunk"): TrunkSection,
 }

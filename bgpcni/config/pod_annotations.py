@@ -6,12 +6,17 @@ A runtime passes a pod's annotations in `runtimeConfig` when the configuration d
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import ValidationError
+
 from bgpcni import bgp
-from bgpcni.config.network import mac_address, nearest
+from bgpcni.config import anycast
+from bgpcni.config.anycast import HealthSection
+from bgpcni.config.network import describe, mac_address, nearest
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.ip import ip_address
 
@@ -23,7 +28,8 @@ class Annotations:
     """The annotations of one pod, validated. `names`: which of them it has, without the prefix.
 
     `export_rt` replaces the network's, `import_rt` and `communities` join it, as with `args.cni`. `ips` have no prefix
-    length. `warnings`: annotations with our prefix that we do not know.
+    length. `anycast`: addresses that the pod shares with others. `warnings`: annotations with our prefix that we do not
+    know.
     """
 
     names: tuple[str, ...] = ()
@@ -32,6 +38,8 @@ class Annotations:
     communities: tuple[str, ...] = ()
     ips: tuple[str, ...] = ()
     mac: str | None = None
+    anycast: tuple[str, ...] = ()
+    health: HealthSection | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -42,12 +50,23 @@ def _each(check: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
     return lambda text: tuple(dict.fromkeys(check(part.strip()) for part in text.split(",") if part.strip()))
 
 
+def _health(text: str) -> HealthSection:
+    try:
+        return HealthSection.model_validate(json.loads(text))
+    except ValidationError as error:
+        raise ValueError(describe(error, model=HealthSection)) from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not JSON: {error}") from None
+
+
 _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "export-rt": ("export_rt", _each(bgp.route_target)),
     "import-rt": ("import_rt", _each(bgp.route_target)),
     "communities": ("communities", _each(bgp.community)),
     "ips": ("ips", _each(lambda text: str(ip_address(text)))),
     "mac": ("mac", lambda text: mac_address(text.strip())),
+    "anycast": ("anycast", anycast.read_addresses),
+    "health": ("health", _health),
 }
 """Of each annotation: the field that it fills, and what reads it, which raises ValueError."""
 

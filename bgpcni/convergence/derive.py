@@ -7,6 +7,7 @@ ledger keeps such a route for as long as any attachment wants it.
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -65,6 +66,10 @@ def derive(attachment: Attachment, node: NodeFacts, carried: Collection[str] = A
             continue
         for route in found:
             routes.setdefault(route.nlri, route)
+    for shared in _shared(attachment):
+        with suppress(InvalidConfiguration):  # as its own address of that family, which is told of
+            for route in _of_shared(attachment, shared, node, said):
+                routes.setdefault(route.nlri, route)
     if lacking is not None and not routes:
         raise lacking
     if attachment.bgp.family == "evpn":
@@ -154,6 +159,18 @@ def _of_address(attachment: Attachment, item: Address, node: NodeFacts, said: _S
     elif not single:
         routes.append(five)
     return routes
+
+
+def _shared(attachment: Attachment) -> tuple[str, ...]:
+    """The addresses that are announced for it beside its own."""
+    return attachment.anycast.addresses if attachment.anycast and attachment.anycast.passing else ()
+
+
+def _of_shared(attachment: Attachment, address: str, node: NodeFacts, said: _Said) -> list[Announcement]:
+    """The route to an address that several containers share: no endpoint is behind it, and no MAC in EVPN."""
+    alone = attachment.model_copy(update={"bgp": attachment.bgp.model_copy(update={"advertise": "host"})})
+    found = _of_address(alone, Address(address=bgp.host_prefix(address)), node, said)
+    return [replace(route, endpoint=None) for route in found if route.nlri.kind != "mac-ip"]
 
 
 def _of_network(attachment: Attachment, node: NodeFacts, said: _Said) -> list[Announcement]:

@@ -25,8 +25,9 @@ class Assigned(NamedTuple):
     flags: int
 
 
-def address_message(index: int, address: str, *, dad: bool = False) -> Message:
-    """Add `10.1.2.3/24` to a link. `dad`: with duplicate address detection; addresses from a pool do without."""
+def address_message(index: int, address: str, *, dad: bool = False, deprecated: bool = False) -> Message:
+    """Add `10.1.2.3/24` to a link. `dad`: with duplicate address detection; addresses from a pool do without.
+    `deprecated`: an IPv6 address that is the source of a connection only where it is asked for (RFC 4862)."""
     interface = ip_interface(address)
     packed = interface.ip.packed
     flags = 0 if dad or interface.version == 4 else uapi.IFA_F_NODAD
@@ -34,6 +35,8 @@ def address_message(index: int, address: str, *, dad: bool = False) -> Message:
     body += attribute(uapi.IFA_LOCAL, packed) + attribute(uapi.IFA_ADDRESS, packed)
     if interface.version == 4 and interface.network.prefixlen < 31:
         body += attribute(uapi.IFA_BROADCAST, interface.network.broadcast_address.packed)
+    if deprecated and interface.version == 6:
+        body += attribute(uapi.IFA_CACHEINFO, uapi.IFA_CACHE.pack(0, uapi.INFINITY_LIFE_TIME, 0, 0))
     return Message(uapi.RTM_NEWADDR, MAKE, body)
 
 

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 MAIN = uapi.RT_TABLE_MAIN
 METRIC = 20182
 """The priority of our routes. Those of the kernel and of administrators are lower numbers, and win."""
+SHARED_METRIC = 20181
+"""The priority of routes to addresses that containers of this node share: they win over learned ones."""
 LAST_METRIC = 4278198272
 """The priority of a VRF's unreachable default route: it comes last, and keeps packets out of the main table."""
 _BOTTOM = 0x100
@@ -36,7 +38,7 @@ class Path(NamedTuple):
     label: int | None = None
 
 
-def _body(prefix: str, paths: Sequence[Path], table: int) -> bytes:
+def _body(prefix: str, paths: Sequence[Path], table: int, metric: int = METRIC) -> bytes:
     """In a VRF's table the device may be outside of the VRF: its gateway is taken as on the link."""
     network = ip_network(prefix)
     first = paths[0]
@@ -45,7 +47,7 @@ def _body(prefix: str, paths: Sequence[Path], table: int) -> bytes:
     flags = 0 if several else _flags(first, table)
     body = _head(network.version, network.prefixlen, table, scope, uapi.RTN_UNICAST, flags)
     body += attribute(uapi.RTA_DST, network.network_address.packed) if network.prefixlen else b""
-    body += attribute(uapi.RTA_PRIORITY, METRIC)
+    body += attribute(uapi.RTA_PRIORITY, metric)
     if several:
         return body + attribute(uapi.RTA_MULTIPATH, b"".join(_hop(path, network.version, table) for path in paths))
     return body + attribute(uapi.RTA_OIF, first.device) + _way(first, network.version)
@@ -101,6 +103,16 @@ def delete_message(prefix: str, paths: Sequence[Path], table: int = MAIN) -> Mes
     return Message(uapi.RTM_DELROUTE, 0, _body(prefix, paths, table))
 
 
+def shared_message(prefix: str, paths: Sequence[Path], table: int) -> Message:
+    """Lead a shared address to these containers; without any, delete its route. ESRCH: it was not there."""
+    if paths:
+        return Message(uapi.RTM_NEWROUTE, PUT, _body(prefix, paths, table, SHARED_METRIC))
+    network = ip_network(prefix)
+    body = _head(network.version, network.prefixlen, table, uapi.RT_SCOPE_NOWHERE, uapi.RTN_UNICAST)
+    body += attribute(uapi.RTA_DST, network.network_address.packed) + attribute(uapi.RTA_PRIORITY, SHARED_METRIC)
+    return Message(uapi.RTM_DELROUTE, 0, body)
+
+
 def last_messages(table: int, *, make: bool) -> Iterator[Message]:
     """A VRF's last route makes the rest unreachable. Without it the kernel would go on looking in the main table."""
     for version in (4, 6) if sysctl.exists("net/ipv6") else (4,):
@@ -136,8 +148,8 @@ def host_message(address: str, device: int, table: int = MAIN, *, make: bool) ->
     return Message(uapi.RTM_NEWROUTE, PUT, body) if make else Message(uapi.RTM_DELROUTE, 0, body)
 
 
-def ours(netlink: Netlink, table: int = MAIN) -> Iterator[tuple[str, list[Path]]]:
-    """Each learned route of a table, which has our protocol number and metric: for the agent's start."""
+def ours(netlink: Netlink, table: int = MAIN, metric: int = METRIC) -> Iterator[tuple[str, list[Path]]]:
+    """Each route of a table with our protocol number and this metric: for the agent's start."""
     for version in (4, 6):
         try:
             found = netlink.dump(Message(uapi.RTM_GETROUTE, 0, _head(version, 0, table, 0, 0)))
@@ -146,16 +158,16 @@ def ours(netlink: Netlink, table: int = MAIN) -> Iterator[tuple[str, list[Path]]
                 raise
             continue
         for data in found:
-            if route := _read(data, version, table):
+            if route := _read(data, version, table, metric):
                 yield route
 
 
-def _read(data: bytes, version: int, table: int) -> tuple[str, list[Path]] | None:
+def _read(data: bytes, version: int, table: int, metric: int) -> tuple[str, list[Path]] | None:
     _, length, _, _, low, protocol, _, kind, flags = uapi.RTMSG.unpack_from(data)
     found = attributes(data, uapi.RTMSG.size)
     there = u32(found[uapi.RTA_TABLE]) if uapi.RTA_TABLE in found else low
     is_ours = protocol == PROTOCOL and there == table and kind == uapi.RTN_UNICAST and not flags & uapi.RTM_F_CLONED
-    if not is_ours or u32(found.get(uapi.RTA_PRIORITY, bytes(4))) != METRIC:
+    if not is_ours or u32(found.get(uapi.RTA_PRIORITY, bytes(4))) != metric:
         return None
     paths = [_path(each, device) for device, each in each_hop(found.get(uapi.RTA_MULTIPATH, b""))]
     if uapi.RTA_OIF in found:

@@ -60,7 +60,9 @@ NETNSA_NSID, NETNSA_FD = 1, 3
 # linux/if_addr.h
 IFADDRMSG = Struct("=BBBBI")
 """struct ifaddrmsg: family, prefix length, flags, scope, interface index."""
-IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_TARGET_NETNSID = 1, 2, 4, 8, 10
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS, IFA_TARGET_NETNSID = 1, 2, 4, 6, 8, 10
+IFA_CACHE = Struct("=IIII")  # struct ifa_cacheinfo: preferred and valid lifetime, two times
+INFINITY_LIFE_TIME = 0xFFFFFFFF
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x02, 0x08, 0x40
 
 # linux/if.h, if_link.h

@@ -10,7 +10,7 @@ from bgpcni.kernel import addresses, links, neighbours, routes, vlans
 from bgpcni.kernel.namespace import Namespace, nsid_of
 from bgpcni.kernel.netlink import Netlink, NetlinkError
 from bgpcni.model import Address, Attachment, Gateway
-from bgpcni.node import plan, reconcile
+from bgpcni.node import plan, reconcile, shared
 from bgpcni.node.keys import asked_by
 from bgpcni.undo import Undo
 
@@ -63,10 +63,12 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
             }
         )
         undo.push("the attachment", lambda: reconcile.undo_add(node, attachment, held))
+        shared.refuse(attachment, plan.shared_place(request))
         node.claims.take(attachment)
         node.settle(attachment)
         reconcile.begin(node, attachment, held)
         attachment, _ = node.enter_vrf(attachment)
+        shared.assign(space, attachment)
         attachment = node.announce(attachment, held)
         request.refuse_hung_up()
         undo.keep()

@@ -35,6 +35,7 @@ from bgpcni.node.made import MadeOfBridges
 from bgpcni.node.numbers import NumbersInUse
 from bgpcni.node.request import Request, pod_of
 from bgpcni.node.seen import Seen
+from bgpcni.node.shared import SharedAddresses
 from bgpcni.nudges import Nudges
 from bgpcni.numbers import vrf_name
 from bgpcni.store import Store
@@ -93,6 +94,7 @@ class Node:
         self.herald = Herald()
         self.reaper = Reaper()
         self.claims = Claims(self._claimed)
+        self.shared = SharedAddresses()
         self.seen: dict[AttachmentKey, Seen] = {}
         """What the reconciler remembers of attachments that are not simply up."""
         self.handed_over = 0
@@ -154,6 +156,7 @@ class Node:
             pod=pod_of(request.environment.args),
             labels=request.settings.args.cni.labels,
             own_export_rt=plan.has_own_export_rt(request),
+            anycast=plan.anycast_of(request, routing, self.agent, resident=self.resident),
             created=clock.now(),
         )
         return self.revised(planned) if routing.exporters else planned
@@ -177,6 +180,7 @@ class Node:
             return attachment  # it has changed back meanwhile
         if self.dataplane is not None and found.bgp.import_rt != attachment.bgp.import_rt:
             self.dataplane.attach(found)
+        self.shared.set(self.netlink, found)
         self.store.put(State.UP, found)
         log.info("%s: %s", found.title, intent.difference(attachment, found), extra=found.fields)
         return found
@@ -198,6 +202,7 @@ class Node:
             self.refuse_unannounceable(attachment)
             if reason and (attachment.bgp.family == "unicast" or attachment.bgp.table is not None):
                 raise InvalidConfiguration(reason)
+        self.shared.set(self.netlink, attachment)
         mobility = 0
         if self.dataplane is not None and attachment.exporters:
             mobility = self.dataplane.sequence(attachment)
@@ -359,6 +364,7 @@ class Node:
     def disconnect(self, attachment: Attachment) -> None:
         """Its link is gone: remove its part of the data path to other nodes. Idempotent."""
         self.claims.drop(attachment.key)
+        self.shared.drop(self.netlink, attachment.key)
         if self.dataplane is not None:
             self.dataplane.detach(attachment)
             self.dataplane.leave(attachment)

@@ -25,8 +25,8 @@ from bgpcni.ipam.leases import CLUSTER
 from bgpcni.kernel.bridge import BridgePlan
 from bgpcni.kernel.vlans import Tagging, gateway_name
 from bgpcni.kernel.vrf import Device
-from bgpcni.model import Address, AttachmentKey, Bgp, ExporterUse, NodeFacts
-from bgpcni.node.request import Request
+from bgpcni.model import Address, Anycast, AttachmentKey, Bgp, ExporterUse, Health, NodeFacts
+from bgpcni.node.request import Request, pod_of
 from bgpcni.numbers import TABLES, label_of
 
 LINK_NAME_LIMIT = 15
@@ -233,6 +233,43 @@ def routing(request: Request, agent: AgentConfig, facts: NodeFacts, number: int,
         drain_seconds=config.bgp.drain_seconds,
     )
     return Routing(intent, exporters, warnings)
+
+
+def anycast_of(request: Request, routing: Routing, agent: AgentConfig, *, resident: bool) -> Anycast | None:
+    """The addresses that this container shares with others, as far as that is known before it has its own.
+
+    `args.cni` win over the annotations of the pod. Raises InvalidConfiguration, also for what `[policy]` forbids.
+    """
+    own, pod = request.settings.args.cni, request.annotations
+    wanted, place = (own.anycast, "args.cni.anycast") if own.anycast else (pod.anycast, f"annotation {PREFIX}anycast")
+    check = own.health or pod.health
+    if not wanted:
+        if check is not None:
+            name = "args.cni.health" if own.health else f"annotation {PREFIX}health"
+            raise InvalidConfiguration(f"{name}: no address depends on it: anycast is missing beside it")
+        return None
+    if not resident:
+        raise InvalidConfiguration(f"{place}: it needs the agent: start bgpcni agent")
+    if not routing.exporters:
+        raise InvalidConfiguration(f"{place}: no exporter is there to announce it")
+    for at, one in enumerate(wanted):
+        agent.policy.refuse_shared(one, f"{place}[{at}]")
+    intent = routing.bgp
+    if intent.family == "evpn" and intent.vrf is None:
+        raise InvalidConfiguration(
+            f"{place}: with bgp.family evpn it needs bgp.vrf, because an address of one segment has one MAC"
+        )
+    if own_datapath := [use.name for use in routing.exporters if catalog.load(use.type).imports == "datapath"]:
+        raise InvalidConfiguration(f"{place}: {own_datapath[0]} announces a container's own addresses only")
+    health = check.check if check is not None else None
+    if health is None and pod_of(request.environment.args) and agent.cluster and agent.cluster.store == "kubernetes":
+        health = Health(kind="ready")
+    return Anycast(addresses=wanted, health=health, passing=health is None)
+
+
+def shared_place(request: Request) -> str:
+    """Where the shared addresses of a request were asked for."""
+    return "args.cni.anycast" if request.settings.args.cni.anycast else f"annotation {PREFIX}anycast"
 
 
 def _refuse_vrf(config: NetworkConfig, family: str) -> None:
@@ -480,6 +517,10 @@ def _refuse_annotations(policy: PolicyTable, request: Request) -> None:
             raise InvalidConfiguration(
                 f"annotation {PREFIX}{name}: the interface is made by another plugin of the chain"
             )
+    if request.annotations.anycast and policy.anycast is None:
+        raise InvalidConfiguration(
+            f"annotation {PREFIX}anycast: not allowed while [policy] has no anycast on this node"
+        )
     if not request.annotations.ips:
         return
     if policy.prefixes is None:

@@ -409,6 +409,7 @@ def _remove(node: Node, attachment: Attachment, linger: float) -> bool:
     there = linger and not interface.vanished(node.netlink, attachment)  # without a link there is no traffic to move
     if there and node.convergence.wait_sent(attachment.key, clock.monotonic() + CONFIRM_SECONDS):
         time.sleep(linger)  # the peers move their traffic away before the link goes
+    node.shared.drop(node.netlink, attachment.key)  # first: other containers may share its addresses
     had_link = interface.remove(node.netlink, node.reaper, attachment)
     node.disconnect(attachment)
     return had_link

@@ -27,6 +27,7 @@ from bgpcni.node import (
     plan,
     readiness,
     reconcile,
+    shared,
     unreadable,
     unrecorded,
     uplink,
@@ -92,6 +93,7 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
 
         given = node.addressing.allocate(request, held)
         addresses = plan.with_gateways(config, given.addresses)
+        shared.refuse(attachment.model_copy(update={"addresses": addresses}), plan.shared_place(request))
         attachment, vrf = node.enter_vrf(attachment)
         wanted = plan.bridge_of(config, addresses, attachment.bgp, vrf)
         plan.refuse_by_policy(node.agent.policy, config, addresses, wanted.gateways)
@@ -126,6 +128,7 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
             attachment = interface.configure(space, attachment, dad=config.enabledad)
         interface.lead_to_singles(node.netlink, attachment, make=True)
         interface.introduce_itself(space, attachment)
+        shared.assign(space, attachment)
         attachment = node.announce(attachment, held)
         request.refuse_hung_up()
         undo.keep()
