@@ -34,6 +34,8 @@ class Kind(StrEnum):
     ORPHAN = "orphan"
     ADD_FAILED = "add-failed"
     CONFLICT = "conflict"
+    SERVICE_UP = "service-up"
+    SERVICE_DOWN = "service-down"
     ROUTE_ANNOUNCED = "route-announced"
     ROUTE_REFUSED = "route-refused"
     ROUTE_WITHDRAWN = "route-withdrawn"
@@ -55,8 +57,8 @@ class Kind(StrEnum):
 
 WARNINGS = frozenset(
     [
-        Kind.ORPHAN, Kind.ADD_FAILED, Kind.CONFLICT, Kind.ROUTE_REFUSED, Kind.SESSION_DOWN, Kind.SPEAKER_ENDED,
-        Kind.EXPORTER_LATE, Kind.STORE_AWAY, Kind.PROBLEM, Kind.RELOAD_REFUSED,
+        Kind.ORPHAN, Kind.ADD_FAILED, Kind.CONFLICT, Kind.SERVICE_DOWN, Kind.ROUTE_REFUSED, Kind.SESSION_DOWN,
+        Kind.SPEAKER_ENDED, Kind.EXPORTER_LATE, Kind.STORE_AWAY, Kind.PROBLEM, Kind.RELOAD_REFUSED,
     ]
 )  # fmt: skip
 """What an operator may have to do something about."""
@@ -69,6 +71,8 @@ _WORDS = {
     Kind.ORPHAN: "{title}: its link is gone without a DEL; its addresses will be released in {detail}",
     Kind.ADD_FAILED: "ADD of {title} failed: {detail}",
     Kind.CONFLICT: "{title}: {detail}",
+    Kind.SERVICE_UP: "{title} announces {detail}",
+    Kind.SERVICE_DOWN: "{title} withdraws {detail}",
     Kind.ROUTE_ANNOUNCED: "{route} is announced by {exporter}",
     Kind.ROUTE_REFUSED: "{route} is refused by {exporter}: {detail}",
     Kind.ROUTE_WITHDRAWN: "{route} is withdrawn by {exporter}",

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import closing
 from typing import Any
 
 import pytest
 
+from bgpcni.agent.health import MOST, HealthChecks
+from bgpcni.model import Anycast, Attachment, Health
+from bgpcni.nudges import Nudges
+from bgpcni.testing.patience import SECONDS
 from integration.lab import Frr, Lab, Namespace, Node, until
+from integration.lab.inside import Inside
 
 FAMILIES = ("ipv4-unicast", "ipv6-unicast")
 FOUR, SIX = "192.0.2.53", "2001:db8:53::53"
@@ -26,13 +35,13 @@ def config(node: Node, number: int, health: dict[str, Any] | None = None, **args
 
 
 @pytest.fixture
-def fabric(lab: Lab) -> Iterator[tuple[Frr, list[Node]]]:
+def fabric(lab: Lab) -> tuple[Frr, list[Node]]:
     """FRR with two nodes, to both of which it balances."""
     frr = lab.frr(asn=64999)
     nodes = [lab.node(frr, asn=64512, families=FAMILIES) for _ in range(2)]
     for node in nodes:
         node.agent()
-    yield frr, nodes
+    return frr, nodes
 
 
 def heard(frr: Frr, *nodes: Node) -> bool:
@@ -88,3 +97,136 @@ def test_two_nodes_have_the_same_address(lab: Lab, fabric: tuple[Frr, list[Node]
     until(lambda: not ways(one, FOUR) | ways(one, SIX), "no route is left")
     assert two.cni("DEL", "c2", second, asks[1]).ok
     until(lambda: heard(frr), "nobody has it")
+
+
+def served(space: Namespace, *argv: str) -> subprocess.Popen[str]:
+    """An HTTP server on every address of a container, port 8080."""
+    return space.popen(sys.executable, "-m", "http.server", "8080", *argv)
+
+
+def ended(server: subprocess.Popen[str]) -> None:
+    server.kill()
+    server.wait(SECONDS)
+
+
+def reason(node: Node, container: str) -> str:
+    """What `explain` says of the service of a container."""
+    steps = node.operator("explain", container).document["attachments"][0]["steps"]
+    return next(str(step["detail"]) for step in steps if step["step"] == "service")
+
+
+def test_it_is_announced_while_the_service_is_well(lab: Lab, fabric: tuple[Frr, list[Node]]) -> None:
+    """By HTTP and by TCP: a server that ends, or hangs, or ends while the agent is away, is withdrawn, and comes back.
+    The commands say why."""
+    frr, (one, two) = fabric
+    http = config(one, 1, {"http": "http://:8080/", "interval": 0.2, "fall": 2})
+    tcp = config(two, 2, {"tcp": 8080, "interval": 0.2, "rise": 2})
+    first, second = lab.container(), lab.container()
+    first.ip("link", "set", "lo", "down")
+    assert one.cni("ADD", "c1", first, http).ok
+    assert two.cni("ADD", "c2", second, tcp).ok
+    until(lambda: "connection refused" in reason(one, "c1"), "a check that fails")
+    routes = one.operator("routes")
+    held = [row for row in routes.document["routes"] if row["prefix"] in map(prefix, SHARED)]
+    assert routes.code == 1
+    assert {row["exporters"]["exabgp"]["state"] for row in held} == {"wanted"}
+    assert "health check failed: connection refused" in held[0]["exporters"]["exabgp"]["reason"]
+    assert "service-down" in {each["code"] for each in one.operator("status").document["problems"]}
+    assert heard(frr)
+    assert not ways(one, FOUR)
+
+    well, other = served(first), served(second)
+    until(lambda: heard(frr, one, two), "two paths")
+    until(lambda: reaches(frr), "the containers answer")
+    ended(other)
+    until(lambda: heard(frr, one), "one path")
+    other = served(second)
+    until(lambda: heard(frr, one, two), "two paths again")
+    well.send_signal(signal.SIGSTOP)
+    until(lambda: heard(frr, two), "a server that hangs is left out")
+    assert "no answer within 0.2 s" in reason(one, "c1")
+    assert not ways(one, FOUR) | ways(one, SIX)
+    well.send_signal(signal.SIGCONT)
+    until(lambda: heard(frr, one, two), "it answers again")
+
+    one.kill_agent()
+    ended(well)
+    assert heard(frr, one, two), "the speaker goes on"
+    one.start_agent()
+    until(lambda: heard(frr, two), "the next agent finds out")
+    kinds = {event["kind"] for event in one.operator("events").document["events"]}
+    assert "service-down" in kinds
+    well = served(first)
+    until(lambda: heard(frr, one, two), "and that it is well again")
+    one.restart_agent(signal.SIGKILL)
+    until(lambda: one.operator("peers").code == 0, "the sessions")
+    assert heard(frr, one, two)
+    first.close()
+    until(lambda: heard(frr, two), "the killed container's is withdrawn")
+    assert two.cni("DEL", "c2", second, tcp).ok
+    until(lambda: heard(frr), "nobody has it")
+    ended(other)
+
+
+def test_what_cannot_be_shared_is_refused(lab: Lab) -> None:
+    """An address of the container's subnet, of the node, of another container, of a family it does not have. Nothing is
+    left of the ADD."""
+    node = lab.node()
+    node.agent()
+    node.namespace.ip("address", "add", "198.51.100.1/32", "dev", "lo")
+    space = lab.container()
+
+    def refused(container: str, address: str, *words: str, **keys: Any) -> None:
+        asks = node.network("services", "10.1.1.0/24", args={"cni": {"anycast": [address]}}, **keys)
+        answer = node.cni("ADD", container, space, asks)
+        assert answer.error == 7, answer
+        assert all(word in answer.document["msg"] for word in words), answer
+        assert not node.records("up")
+        assert not node.lease_files("services")
+
+    refused("c1", "10.1.1.9", "args.cni.anycast[0]: 10.1.1.9 is inside 10.1.1.0/24")
+    refused("c1", "198.51.100.1", "args.cni.anycast[0]: 198.51.100.1 is an address of this node")
+    refused("c1", SIX, f"args.cni.anycast[0]: {SIX} needs an IPv6 address of the container's own")
+    other = node.network("other", "10.1.2.0/24", bridge="cni1")
+    had = node.cni("ADD", "c2", lab.container(), other)
+    assert had.ok, had
+    asks = node.network("services", "10.1.1.0/24", args={"cni": {"anycast": had.ips}})
+    answer = node.cni("ADD", "c1", space, asks)
+    assert (answer.error, answer.document["msg"].partition(" on ")[0]) == (
+        7, f"anycast: {had.ips[0]} is the own address of other/c2/eth0"
+    )  # fmt: skip
+    asks["args"] = {"cni": {"anycast": ["10.1.2.3"]}}
+    assert node.cni("ADD", "c1", space, asks).ok
+    answer = node.cni("ADD", "c3", lab.container(), other)
+    assert (answer.error, answer.document["msg"].partition(" of ")[0]) == (
+        7, "ipam: 10.1.2.3 is a shared address (anycast)"
+    )  # fmt: skip
+
+
+def test_servers_that_hang_hold_up_no_others(lab: Lab) -> None:
+    """Three times as many as are asked at once, with one that answers: it is found well, and found out when it ends."""
+    space = lab.container()
+    inside = Inside(space)
+    with closing(inside), inside.call(socket.create_server, ("127.0.0.1", 8081), backlog=3 * MOST):
+        hanging = [one_in(space, f"h{number}", 8081, 5.0) for number in range(3 * MOST)]
+        well = one_in(space, "well", 8080, 0.2)
+        server = served(space)
+        checks = HealthChecks(Nudges())
+        for each in (*hanging, well):
+            checks.remember(each)
+        checks.start()
+        until(lambda: checks.passing(well), "the one that answers")
+        until(lambda: "no answer" in checks.words(hanging[0]), "those that hang")
+        assert not any(checks.passing(each) for each in hanging)
+        ended(server)
+        until(lambda: not checks.passing(well), "it has ended")
+        assert "connection refused" in checks.words(well)
+        checks.stop()
+
+
+def one_in(space: Namespace, name: str, port: int, interval: float) -> Attachment:
+    health = Health(kind="http", host="127.0.0.1", port=port, path="/", interval=interval)
+    return Attachment(
+        boot_id="b", network="n", container_id=name, ifname="eth0", netns=str(space.path),
+        anycast=Anycast(addresses=(FOUR,), health=health),
+    )  # fmt: skip

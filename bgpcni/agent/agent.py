@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from bgpcni import __version__, extensions, locks
 from bgpcni.agent import commands
+from bgpcni.agent.health import HealthChecks
 from bgpcni.agent.journal import Journal
 from bgpcni.agent.maintenance import Asker, Maintenance
 from bgpcni.agent.readers import Readers
@@ -155,9 +156,11 @@ class Running:
         )
         self._dataplane = DataPlane(known, config.policy, inbox, convergence.listen)
         amiss: dict[str, str] = {}
+        self._health = HealthChecks(nudges, self._policies.ready)
         self.node = Node(
-            store, config, known, convergence, nudges, self._dataplane, amiss, events, self._pools.given, self._policies
-        )
+            store, config, known, convergence, nudges, self._dataplane, amiss, events, self._pools.given,
+            self._policies, self._health,
+        )  # fmt: skip
         self._journal = Journal(events)
         self.node.maintenance = self._maintenance.asked
         self.worker = Worker(self.node)
@@ -208,6 +211,7 @@ class Running:
         self._cluster.start(self._standing.sessions)
         self._pools.start()
         self._policies.start()
+        self._health.start()
         self._thread("watch", self._watch.run)
         self.worker.retire_soon()
         log.info("serving on %s", self._socket_path)
@@ -220,6 +224,7 @@ class Running:
         self._cluster.stop()
         self._pools.stop()
         self._policies.stop()
+        self._health.stop()
         self._watch.stop()
         self.node.events.close()
         self._readers.close()
@@ -553,6 +558,9 @@ class Unruled(NoPolicies):
     """No cluster, no policies."""
 
     looks: Mapping[str, Look] = {}
+
+    def ready(self, attachment: Attachment) -> bool | None:
+        return None
 
     def start(self) -> None:
         pass

@@ -70,6 +70,13 @@ class Policies:
             self._known[attachment.key] = known
             if known.pod is not None:
                 self._by_pod.setdefault((known.pod.namespace, known.pod.name), set()).add(attachment.key)
+        shared = attachment.anycast
+        if self._pods is not None and shared and shared.health and shared.health.kind == "ready":
+            self._pods.follow()
+
+    def ready(self, attachment: Attachment) -> bool | None:
+        """The condition Ready of its pod; None if the API has not told of it."""
+        return self._pods.ready(attachment.pod) if self._pods is not None and attachment.pod is not None else None
 
     def forget(self, key: AttachmentKey) -> None:
         with self._lock:

@@ -1,6 +1,7 @@
-"""The labels of this node's pods and of the namespaces, as the Kubernetes API has them.
+"""The labels of this node's pods and of the namespaces, and whether the pods are ready, as the Kubernetes API has them.
 
-They are followed once somebody asks for it: a cluster without policies by label costs nothing.
+They are followed once somebody asks for it: a cluster without policies by label and without shared addresses costs
+nothing.
 """
 
 from __future__ import annotations
@@ -72,6 +73,16 @@ class Pods:
         if found is None or (pod.uid and pod.uid not in _uids(found)):
             return None
         return _labels(found)
+
+    def ready(self, pod: Pod) -> bool | None:
+        """Whether a pod's condition Ready is true; None as `labels`."""
+        found = self._pods.objects.get((pod.namespace, pod.name))
+        if found is None or (pod.uid and pod.uid not in _uids(found)):
+            return None
+        if found["metadata"].get("deletionTimestamp"):
+            return False
+        conditions = (found.get("status") or {}).get("conditions") or ()
+        return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
 
     def namespace_labels(self, name: str) -> Mapping[str, str] | None:
         found = self._namespaces.objects.get(("", name))

@@ -33,6 +33,7 @@ REMEDIES = {
     "routes-refused": "Mend what the reason names: bgpcni routes shows it for each route.",
     "routes-wanted": "See why: bgpcni routes shows the reason for each route. The agent goes on trying.",
     "routes-withdrawing": "Wait until the peers confirm it.",
+    "service-down": "Mend the service in the container: it does not answer its health check as it should.",
     "unreachable": "See ip route get ADDRESS and ip rule: another route or rule takes what is sent to the container.",
     "unreadable-record": "Delete the container: its DEL removes the record.",
     "vrf-missing": "Run bgpcni sync, which makes the VRF again; if it does not help, see the agent's log.",

@@ -94,6 +94,19 @@ def left_out(attachment: Attachment, node: NodeFacts) -> list[tuple[Announcement
     return list(found.values())
 
 
+def withheld(attachment: Attachment, node: NodeFacts) -> list[Announcement]:
+    """The routes to its shared addresses, while its health check does not let them be announced."""
+    shared = attachment.anycast
+    if shared is None or shared.passing:
+        return []
+    said = _said(attachment, node, ALL)
+    found: list[Announcement] = []
+    for address in shared.addresses:
+        with suppress(InvalidConfiguration):
+            found += _of_shared(attachment, address, node, said)
+    return found
+
+
 class _Said(NamedTuple):
     """What routes are announced with: those of one container, and those that several containers share."""
 

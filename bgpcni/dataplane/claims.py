@@ -53,7 +53,7 @@ class Claims:
 
     def settle(self, attachment: Attachment) -> None:
         """Claim its addresses on its bridge, announced or not. Raises InvalidConfiguration. Can be repeated."""
-        self._claim("settle", attachment, tuple(_addresses(attachment)))
+        self._claim("settle", attachment, (*_addresses(attachment), *_shared(attachment)))
 
     def _claim(self, name: str, attachment: Attachment, claims: tuple[Claim, ...]) -> None:
         if not claims:
@@ -94,7 +94,7 @@ class Claims:
         for attachment in self._recorded() if self._recorded is not None else ():
             if attachment.key != asking:
                 self._put(attachment.key, "take", tuple(_uses(attachment)))
-                self._put(attachment.key, "settle", tuple(_addresses(attachment)))
+                self._put(attachment.key, "settle", (*_addresses(attachment), *_shared(attachment)))
         self._recorded = None
 
     def _put(self, key: AttachmentKey, name: str, claims: tuple[Claim, ...]) -> None:
@@ -123,6 +123,23 @@ def _addresses(attachment: Attachment) -> Iterator[Claim]:
                 return f"ipam: {use} already; give the networks of bridge {bridge} ranges that do not overlap"
 
             yield Claim((bridge, attachment.vlan, address), str(attachment.key), refusal)
+
+
+def _shared(attachment: Attachment) -> Iterator[Claim]:
+    """Its addresses where they are announced: each is shared by whoever has it, or is one container's own."""
+    intent = attachment.bgp
+    scope = intent.vrf or ("" if intent.family == "unicast" else attachment.network)
+    for item in attachment.addresses if attachment.exporters else ():
+        own = item.address.partition("/")[0]
+        yield Claim(
+            ("anycast", scope, own), "own",
+            lambda key, what, own=own: f"ipam: {own} is a shared address (anycast) of {key} on this node",  # type: ignore[misc]
+        )  # fmt: skip
+    for one in attachment.anycast.addresses if attachment.anycast else ():
+        yield Claim(
+            ("anycast", scope, one), "shared",
+            lambda key, what, one=one: f"anycast: {one} is the own address of {key} on this node",  # type: ignore[misc]
+        )  # fmt: skip
 
 
 def _use(field: str, thing: str, what: str, rule: str) -> Claim:

@@ -29,6 +29,7 @@ from bgpcni.model import Attachment, AttachmentKey, ExporterUse, NodeFacts, Stat
 from bgpcni.node import intent, interface, plan
 from bgpcni.node.addressing import Addressing
 from bgpcni.node.failures import Failures
+from bgpcni.node.health import Checks, NoChecks
 from bgpcni.node.intent import NoPolicies, Policies
 from bgpcni.node.keys import asked_by
 from bgpcni.node.made import MadeOfBridges
@@ -65,10 +66,12 @@ class Node:
         events: Events | None = None,
         pools: Pools | None = None,
         policies: Policies | None = None,
+        health: Checks | None = None,
     ) -> None:
         """`dataplane`: puts learned routes into the kernel; None in a call without an agent. `amiss`: problems that the
         agent found by itself and could not repair, by their code in `status`. `events`: told what becomes of
-        attachments; None in a call without an agent. `pools`, `policies`: the cluster's addresses and policies."""
+        attachments; None in a call without an agent. `pools`, `policies`: the cluster's addresses and policies.
+        `health`: the health checks of services."""
         self.store = store
         self.agent = agent
         self.facts = facts
@@ -78,6 +81,7 @@ class Node:
         self.amiss = {} if amiss is None else amiss
         self.events = events or Events(0)
         self.policies = policies or NoPolicies()
+        self.health = health or NoChecks()
         self.boot_id = boot_id()
         self.pools = pools
         self.addressing = Addressing(store, resident=convergence.resident, pools=pools)
@@ -162,9 +166,14 @@ class Node:
         return self.revised(planned) if routing.exporters else planned
 
     def revised(self, attachment: Attachment) -> Attachment:
-        """The attachment with what agent.toml and the cluster's policies say now; the same one if nothing changes."""
+        """The attachment with what agent.toml, the cluster's policies and its health check say now; the same one if
+        nothing changes."""
         table = self.agent.networks.get(attachment.network)
-        return intent.revised(attachment, table, self.policies.of(attachment))
+        found = intent.revised(attachment, table, self.policies.of(attachment))
+        if found.anycast is not None and (passing := self.health.passing(found)) != found.anycast.passing:
+            anycast = found.anycast.model_copy(update={"passing": passing})
+            found = found.model_copy(update={"anycast": anycast})
+        return found
 
     def is_outdated(self, attachment: Attachment) -> bool:
         """Whether it should be announced with something else by now. A call without an agent changes nothing."""
@@ -182,8 +191,17 @@ class Node:
             self.dataplane.attach(found)
         self.shared.set(self.netlink, found)
         self.store.put(State.UP, found)
-        log.info("%s: %s", found.title, intent.difference(attachment, found), extra=found.fields)
+        if found.anycast != attachment.anycast:
+            self._tell_health(found)
+        if found.model_copy(update={"anycast": attachment.anycast}) != attachment:
+            log.info("%s: %s", found.title, intent.difference(attachment, found), extra=found.fields)
         return found
+
+    def _tell_health(self, attachment: Attachment) -> None:
+        assert attachment.anycast is not None
+        kind = Kind.SERVICE_UP if attachment.anycast.passing else Kind.SERVICE_DOWN
+        what = f"{', '.join(attachment.anycast.addresses)}: {self.health.words(attachment)}"
+        self.events.about(kind, attachment, what)
 
     def announce(self, attachment: Attachment, held: Attachment | None = None) -> Attachment:
         """Announce an attachment whose data path works: move its record to `up`; the routes are sent at `wake`.
@@ -305,6 +323,7 @@ class Node:
         """Watch the link of an attachment that is up, or its namespace; and what policies say of it."""
         self.events.remember(attachment)
         self.policies.remember(attachment)
+        self.health.remember(attachment)
         if attachment.host_index:
             self.by_link[attachment.host_index] = attachment.key
         elif attachment.nsid is not None:
@@ -313,6 +332,7 @@ class Node:
     def forget(self, attachment: Attachment) -> None:
         """Stop watching an attachment that ends."""
         self.policies.forget(attachment.key)
+        self.health.forget(attachment.key)
         self.by_link.pop(attachment.host_index or 0, None)
         self.namespaces.pop(attachment.key, None)
 

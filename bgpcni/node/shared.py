@@ -103,12 +103,17 @@ def assign(space: Namespace, attachment: Attachment) -> None:
             raise KernelRefused(f"shared address {what} on {attachment.ifname}: {answer.strerror}")
 
 
-def refuse(attachment: Attachment, place: str) -> None:
+def refuse(netlink: Netlink, attachment: Attachment, place: str) -> None:
     """Raises InvalidConfiguration for a shared address that cannot lead to this container. Its addresses are known."""
-    for at, one in enumerate(attachment.anycast.addresses if attachment.anycast else ()):
+    if attachment.anycast is None:
+        return
+    nodes_own = {address for address, _, _ in routes.connected(netlink)}
+    for at, one in enumerate(attachment.anycast.addresses):
         address = ip_address(one)
         where = f"{place}[{at}]: {one}"
         own = [ip_interface(item.address) for item in attachment.addresses]
+        if one in nodes_own:
+            raise InvalidConfiguration(f"{where} is an address of this node")
         if all(item.version != address.version for item in own):
             raise InvalidConfiguration(
                 f"{where} needs an IPv{address.version} address of the container's own, and it has none"

@@ -96,6 +96,13 @@ def _problems(node: Node) -> Iterator[Document]:
     )
     for reason, count in lacking.items():
         yield {"code": "no-next-hop", "text": f"not every address of {count} attachments is announced: {reason}"}
+    failing = Counter(
+        node.health.words(item).partition(",")[0]
+        for item in present
+        if item.anycast and item.anycast.health and item.anycast.health.kind != "ready" and not item.anycast.passing
+    )
+    for reason, count in failing.items():
+        yield {"code": "service-down", "text": f"shared addresses of {count} attachments are not announced: {reason}"}
     for code, text in Reachability(node.netlink, node.facts).problems(present):
         yield {"code": code, "text": text}
     for reason, count in handed.items():

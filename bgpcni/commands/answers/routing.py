@@ -11,7 +11,7 @@ from bgpcni.commands.answers.selection import Page, chosen_by, leads_to, stored_
 from bgpcni.commands.answers.sessions import nobody_has
 from bgpcni.convergence import catalog
 from bgpcni.convergence.announcer import RouteState
-from bgpcni.convergence.derive import derive, left_out
+from bgpcni.convergence.derive import derive, left_out, withheld
 from bgpcni.errors import CniError, InvalidConfiguration
 from bgpcni.model import Announcement, Attachment, ExporterUse, State
 from bgpcni.node import interface
@@ -125,6 +125,9 @@ def routes_of(node: Node, stored: Stored) -> list[Document]:
             found.append(_route(attachment, route, states))
     for route, reason in left_out(attachment, node.facts) if not gone else ():
         state = RouteState("wanted", attachment.since or attachment.created, reason)
+        found.append(_route(attachment, route, {use.name: state for use in attachment.exporters}))
+    for route in withheld(attachment, node.facts) if not gone else ():
+        state = RouteState("wanted", attachment.since or attachment.created, node.health.words(attachment))
         found.append(_route(attachment, route, {use.name: state for use in attachment.exporters}))
     return found
 

@@ -68,6 +68,7 @@ def steps_of(look: Look, stored: Stored) -> list[Document]:
         *(_data_path(look, attachment) if not gone else ()),
         *(_reachability(look, attachment) if up else ()),
         *(_speakers(look, attachment) if up else ()),
+        *(_service(look.node, attachment) if up else ()),
         *(_wishes(look.node, attachment, gone=gone) if attachment.exporters else ()),
         *_routes(look.node, stored, up=up),
     ]
@@ -139,6 +140,14 @@ def _speakers(look: Look, attachment: Attachment) -> Iterator[Document]:
             yield step("session", peer.state, peer.since, detail, "" if up else "peer-down")
 
 
+def _service(node: Node, attachment: Attachment) -> Iterator[Document]:
+    """The addresses that it shares with others, and whether its health check lets them be announced."""
+    if (shared := attachment.anycast) is not None:
+        detail = _joined(", ".join(shared.addresses), node.health.words(attachment))
+        unwell = not shared.passing and shared.health is not None and shared.health.kind != "ready"
+        yield step("service", "up" if shared.passing else "down", "", detail, "service-down" if unwell else "")
+
+
 def _wishes(node: Node, attachment: Attachment, *, gone: bool) -> Iterator[Document]:
     """What its own routes are announced with, and which policies say so."""
     values = [(name, key, getattr(attachment.bgp, name)) for name, key in intent.KEYS.items()]
@@ -155,7 +164,9 @@ def _wishes(node: Node, attachment: Attachment, *, gone: bool) -> Iterator[Docum
 
 
 def _routes(node: Node, stored: Stored, *, up: bool) -> Iterator[Document]:
+    withheld = set(stored.attachment.anycast.addresses) if stored.attachment and stored.attachment.anycast else set()
     for route in routes_of(node, stored):
+        shared = (route["prefix"] or "").partition("/")[0] in withheld
         for name, state in route["exporters"].items():
             detail = _joined(f"{route['nlri']} next hop {route['nextHop']} through {name}", state["reason"])
             problem = ""
@@ -163,7 +174,7 @@ def _routes(node: Node, stored: Stored, *, up: bool) -> Iterator[Document]:
                 problem = "route-refused"
             elif up and state["state"] == "wanted" and not route["nextHop"]:
                 problem = "no-next-hop"
-            elif up and state["state"] == "wanted" and state["reason"]:
+            elif up and state["state"] == "wanted" and state["reason"] and not shared:
                 problem = "route-wanted"
             yield step("route", state["state"], state["since"], detail, problem)
     if (attachment := stored.attachment) is not None and not attachment.exporters:
