@@ -162,7 +162,7 @@ def ours(netlink: Netlink, table: int = MAIN, metric: int = METRIC) -> Iterator[
                 yield route
 
 
-def _read(data: bytes, version: int, table: int, metric: int) -> tuple[str, list[Path]] | None:
+def _read(data: bytes, version: int, table: int, metric: int = METRIC) -> tuple[str, list[Path]] | None:
     _, length, _, _, low, protocol, _, kind, flags = uapi.RTMSG.unpack_from(data)
     found = attributes(data, uapi.RTMSG.size)
     there = u32(found[uapi.RTA_TABLE]) if uapi.RTA_TABLE in found else low

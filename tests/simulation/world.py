@@ -121,6 +121,15 @@ class MadeOfBridges:
     keep = remove = add
 
 
+class NoSharedAddresses:
+    """In place of `shared.SharedAddresses`: no container here asks for one."""
+
+    def set(self, *_: object) -> None:
+        pass
+
+    drop = restore = set
+
+
 class Nothing:
     """In place of what has an open socket."""
 
@@ -201,6 +210,7 @@ def _patches() -> list[tuple[Any, str, Any]]:
         (node, "boot_id", lambda: models.kernel.boot_id),
         (node, "NumbersInUse", NumbersInUse),
         (node, "MadeOfBridges", MadeOfBridges),
+        (node, "SharedAddresses", NoSharedAddresses),
         (node, "Herald", Nothing),
         (node, "Reaper", Nothing),
         (node, "Netlink", Nothing),
