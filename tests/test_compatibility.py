@@ -19,11 +19,13 @@ from bgpcni.attached import Kept
 from bgpcni.cni.result import Route
 from bgpcni.model import (
     Address,
+    Anycast,
     Attachment,
     Attributes,
     Bgp,
     ExporterUse,
     Gateway,
+    Health,
     IpamRecord,
     Pod,
     State,
@@ -51,6 +53,7 @@ FULL = Attachment(
     asked=(ExporterUse(name="fabric", type="exabgp"),), mobility=2, pod=Pod(namespace="shop", name="web", uid="u"),
     labels={"tier": "web"}, namespace_labels={"team": "shop"}, own_export_rt=True,
     plain=Attributes(export_rt=("64512:2",)), common=Attributes(med=10), policies={"med": ("one", "two")},
+    anycast=Anycast(addresses=("192.0.2.53",), health=Health(kind="tcp", port=53), passing=True),
     created="2026-01-31T12:00:00.000Z", since="2026-01-31T12:00:01.000Z",
 )  # fmt: skip
 """An attachment in whose record no key has its default, except for `chained`."""

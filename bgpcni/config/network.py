@@ -196,7 +196,7 @@ class CniArgs(Section):
     labels: Annotated[dict[str, str], BeforeValidator(_labels), Also({"type": "array", "items": _PAIR})] = Field(
         default_factory=dict
     )
-    anycast: Addresses = ()
+    anycast: Annotated[Addresses, _TEXT] = ()
     health: HealthSection | None = None
 
 
