@@ -3,6 +3,7 @@ one of KUBECONFIG (`make kubernetes`)."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,7 +35,9 @@ def cluster(lab: Lab, node: Node) -> Iterator[Cluster]:
 class Pods:
     """Pods of one namespace on this node, which nobody runs but the test."""
 
-    def __init__(self, cluster: Cluster, node: Node, frr: Frr, lab: Lab, name: str) -> None:
+    def __init__(self, cluster: Cluster, node: Node, frr: Frr, lab: Lab, name: str, **keys: Any) -> None:
+        """`keys`: of the network configuration."""
+        self.keys = keys
         self.cluster, self.node, self.frr, self.lab, self.name = cluster, node, frr, lab, name
         self.prefixes: dict[str, str] = {}
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bgpcni-shop"}}
@@ -49,7 +52,7 @@ class Pods:
         self.cluster.kubectl("create", "-f", "-", stdin=pod)
         uid = self.cluster.kubectl_json("get", "pod", name, "-n", "bgpcni-shop")["metadata"]["uid"]
         args = CRI_ARGS.format(namespace="bgpcni-shop", name=name, uid=uid)
-        answer = self.node.cni("ADD", name, self.lab.container(name), self.node.network(), args=args)
+        answer = self.node.cni("ADD", name, self.lab.container(name), self.node.network(**self.keys), args=args)
         assert answer.ok, answer
         self.prefixes[name] = f"{answer.ips[0]}/32"
 
@@ -106,3 +109,39 @@ def test_labels_of_pods_namespaces_and_nodes(cluster: Cluster, node: Node, frr: 
         cluster.kubectl("delete", "routepolicies", "--all")
         pods.hears("web-0")
         pods.hears("db-0")
+
+
+def test_a_shared_address_is_announced_while_its_pod_is_ready(cluster: Cluster, node: Node, frr: Frr, lab: Lab) -> None:
+    """By the condition Ready, with the role of deploy/. While the API is away a killed agent says what was true; a
+    pod that is not ready any more is withdrawn, and its own address is not."""
+    name = cluster.node(("10.71.4.0/24",))
+    (role,) = (one for one in yaml.safe_load_all(RBAC.read_text()) if one["kind"] == "ClusterRole")
+    account = cluster.account("agent", role["rules"], node.folder / "token")
+    kubernetes = {"kubeconfig": str(account), "conf_dir": str(node.folder / "net.d")}
+    policy = {"annotations": ["anycast"], "anycast": ["192.0.2.0/24"]}
+    node.agent(cluster={"store": "kubernetes", "node": name, "kubernetes": kubernetes}, policy=policy)
+    frr.wait_established(node.address)
+    annotations = {"io.kubernetes.cri.pod-annotations": {"bgpcni.dev/anycast": "192.0.2.53"}}
+    pods = Pods(cluster, node, frr, lab, name, runtimeConfig=annotations)
+    pods.add("web-0")
+    pods.hears("web-0")
+    explained = node.operator("explain", "bgpcni-shop/web-0").document["attachments"][0]["steps"]
+    assert any("the pod is not ready" in step["detail"] or "not told" in step["detail"] for step in explained)
+    assert frr.paths("192.0.2.53/32") == []
+
+    def become(status: str) -> None:
+        patch = {"status": {"conditions": [{"type": "Ready", "status": status}]}}
+        cluster.kubectl("patch", "pod", "web-0", "-n", "bgpcni-shop", "--subresource=status", "--type=merge", "-p",
+                        json.dumps(patch))  # fmt: skip
+
+    become("True")
+    until(lambda: frr.next_hops("192.0.2.53/32") == {node.address}, "the shared address")
+    cluster.line.refused = True
+    cluster.cut()
+    node.restart_agent(9)
+    until(lambda: node.operator("routes").code == 0, "every route announced")
+    assert frr.next_hops("192.0.2.53/32") == {node.address}
+    cluster.line.refused = False
+    become("False")
+    until(lambda: frr.paths("192.0.2.53/32") == [], "it is withdrawn")
+    pods.hears("web-0")

@@ -82,3 +82,21 @@ def test_changes_are_told(double: Double, pods: Pods) -> None:
     wait_for(None, "shop")
     pods.stop()
     assert pods.changes() is None
+
+
+def test_a_pod_is_ready_by_its_condition(double: Double, pods: Pods) -> None:
+    """Not while the API says nothing of it, nor another pod of its name; its change is told."""
+    double.create("v1/pods", pod("web-0"), "shop")
+    web = Pod(namespace="shop", name="web-0")
+    assert pods.ready(web) is None
+    pods.follow()
+    until(lambda: pods.ready(web) is False)
+    assert pods.ready(Pod(namespace="shop", name="web-0", uid="of-an-earlier-pod")) is None
+    pods.changes()
+    for status in ("True", "Unknown"):
+        conditions = [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": status}]
+        double.merge("v1/pods", "web-0", {"status": {"conditions": conditions}}, "shop", "status")
+        until(lambda status=status: pods.ready(web) is (status == "True"))  # type: ignore[misc]
+        changes = pods.changes()
+        assert changes is not None
+        assert changes.pods == {("shop", "web-0")}
