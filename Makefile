@@ -5,10 +5,11 @@ SHELL := /bin/bash
 PYTEST_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup venv demo test unit integration kubernetes soak lint format bench image docs release clean
+.PHONY: help setup venv demo newcomer test unit integration kubernetes soak lint format bench image docs release clean
 
 help:
 	@echo 'make demo         show ADD, ping and DEL step by step, with FRR and a node in two network namespaces (root)'
+	@echo 'make newcomer     time the way of somebody new, from git clone to the end of each tutorial (root)'
 	@echo 'make test         run all tests: the unit tests, then the integration tests (root)'
 	@echo 'make unit         run the tests that need neither root nor other programs'
 	@echo 'make integration  run the tests with real kernels, speakers and runtimes (root)'
@@ -31,6 +32,9 @@ venv:
 
 demo: setup
 	@$(BIN)/python -m integration.demo
+
+newcomer: venv
+	@$(BIN)/python -m integration.newcomer
 
 test: setup
 	$(BIN)/pytest tests -n auto $(PYTEST_FLAGS)
