@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import tracemalloc
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -243,6 +246,114 @@ def test_a_malformed_route_goes_alone(stage: Stage) -> None:
     stage.peer.say(update(evpn), update(new=prefix("10.3.0.0/16")))
     until(lambda: prefixes(stage.ears) == {"10.2.0.0/16", "10.3.0.0/16"}, "the route after it")
     assert "l2vpn-evpn: an EVPN NLRI is cut short" in stage.state()[2]
+    stage.unharmed()
+
+
+def attribute(flags: int, code: int, value: str = "") -> bytes:
+    octets = bytes.fromhex(value)
+    return bytes([flags, code, len(octets)]) + octets
+
+
+ORIGIN, AS_PATH, NEXT_HOP, LOCAL_PREF = (
+    attribute(0x40, code, value) for code, value in ((1, "00"), (2, ""), (3, "01020304"), (5, "00000064"))
+)
+GOOD = ORIGIN + AS_PATH + NEXT_HOP + LOCAL_PREF
+WITHDRAWN = {
+    "ORIGIN: an unknown value": attribute(0x40, 1, "09") + AS_PATH + NEXT_HOP + LOCAL_PREF,
+    "ORIGIN: empty": attribute(0x40, 1) + AS_PATH + NEXT_HOP + LOCAL_PREF,
+    "ORIGIN: two octets": attribute(0x40, 1, "0000") + AS_PATH + NEXT_HOP + LOCAL_PREF,
+    "ORIGIN: flagged as optional": attribute(0xC0, 1, "00") + AS_PATH + NEXT_HOP + LOCAL_PREF,
+    "ORIGIN: absent": AS_PATH + NEXT_HOP + LOCAL_PREF,
+    "AS_PATH: an unknown segment": ORIGIN + attribute(0x40, 2, "07010000fbff") + NEXT_HOP + LOCAL_PREF,
+    "AS_PATH: a segment without ASNs": ORIGIN + attribute(0x40, 2, "0200") + NEXT_HOP + LOCAL_PREF,
+    "AS_PATH: a segment beyond the end": ORIGIN + attribute(0x40, 2, "02020000fbff") + NEXT_HOP + LOCAL_PREF,
+    "AS_PATH: one octet too many": ORIGIN + attribute(0x40, 2, "02010000fbff02") + NEXT_HOP + LOCAL_PREF,
+    "AS_PATH: absent": ORIGIN + NEXT_HOP + LOCAL_PREF,
+    "NEXT_HOP: three octets": ORIGIN + AS_PATH + attribute(0x40, 3, "010203") + LOCAL_PREF,
+    "NEXT_HOP: five octets": ORIGIN + AS_PATH + attribute(0x40, 3, "0102030405") + LOCAL_PREF,
+    "NEXT_HOP: absent": ORIGIN + AS_PATH + LOCAL_PREF,
+    "MED: three octets": GOOD + attribute(0x80, 4, "000001"),
+    "MED: flagged as transitive": GOOD + attribute(0xC0, 4, "00000001"),
+    "LOCAL_PREF: three octets": ORIGIN + AS_PATH + NEXT_HOP + attribute(0x40, 5, "000064"),
+    "COMMUNITIES: five octets": GOOD + attribute(0xC0, 8, "0102030405"),
+    "COMMUNITIES: empty": GOOD + attribute(0xC0, 8),
+    "ORIGINATOR_ID: five octets": GOOD + attribute(0x80, 9, "0102030405"),
+    "CLUSTER_LIST: three octets": GOOD + attribute(0x80, 10, "010203"),
+    "CLUSTER_LIST: empty": GOOD + attribute(0x80, 10),
+    "EXTENDED COMMUNITIES: seven octets": GOOD + attribute(0xC0, 16, "00020000fbff00"),
+    "EXTENDED COMMUNITIES: empty": GOOD + attribute(0xC0, 16),
+    "LARGE_COMMUNITY: eleven octets": GOOD + attribute(0xC0, 32, "0102030405060708090a0b"),
+    "LARGE_COMMUNITY: empty": GOOD + attribute(0xC0, 32),
+    "PMSI_TUNNEL: three octets": GOOD + attribute(0xC0, 22, "000600"),
+    "an attribute that is longer than all of them": GOOD + b"\x80\x04\xff" + bytes(4),
+    "an attribute without a length": GOOD + b"\x80\x04",
+}
+"""RFC 7606: attributes with which a route is treated as withdrawn."""
+DISCARDED = {
+    "ORIGIN: a second, bad one": GOOD + attribute(0x40, 1, "09"),
+    "NEXT_HOP: a second, bad one": GOOD + attribute(0x40, 3, "01"),
+    "ATOMIC_AGGREGATE: with a value": GOOD + attribute(0x40, 6, "0102"),
+    "AGGREGATOR: three octets": GOOD + attribute(0xC0, 7, "010203"),
+    "AS4_PATH: cut short, to a speaker of four-octet ASNs": GOOD + attribute(0xC0, 17, "0202"),
+    "AS4_AGGREGATOR: three octets": GOOD + attribute(0xC0, 18, "010203"),
+    "an unknown optional attribute": GOOD + attribute(0xC0, 200, "ff" * 40),
+}
+"""RFC 7606: attributes that are left out, and the route stays."""
+
+
+def test_each_malformed_attribute_costs_its_own_route_only(stage: Stage) -> None:
+    """RFC 7606, one row of the tables after the other: the session stays, the route is treated as withdrawn or loses
+    the attribute, and a route that nothing is wrong with stays."""
+    rows = WITHDRAWN | DISCARDED
+    names = {f"10.1.{n}.0/24": row for n, row in enumerate(rows)}
+    stage.peer.say(update(new=prefix("10.9.0.0/16")), *(update(new=prefix(name)) for name in names))
+    until(lambda: prefixes(stage.ears) == {"10.9.0.0/16", *names}, "all routes as they should be")
+    stage.peer.say(*(update(rows[row], new=prefix(name)) for name, row in names.items()))
+    stage.peer.say(update(new=prefix("10.8.0.0/16")))
+    until(lambda: "10.8.0.0/16" in prefixes(stage.ears), "the route after them")
+    found = prefixes(stage.ears)
+    left = {row for name, row in names.items() if name in found}
+    assert left == set(DISCARDED)
+    assert {"10.8.0.0/16", "10.9.0.0/16"} <= prefixes(stage.ears)
+    assert f"{len(WITHDRAWN)} malformed UPDATEs" in stage.state()[2]
+    assert stage.peer.notifications() == []
+    stage.unharmed()
+
+
+def resident(pid: int) -> int:
+    """KiB of memory that a process has."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+
+def test_malformed_updates_without_end_take_no_memory(stage: Stage) -> None:
+    """Thousands of malformed UPDATEs, each of another prefix and with other octets: neither ExaBGP nor we keep any."""
+    marks = iter(range(256))
+
+    def storm(start: int, count: int) -> None:
+        attacks = list(WITHDRAWN.values())
+        said = []
+        for n in range(start, start + count):
+            unlike = attribute(0xC0, 17, f"0201{n:08x}") + attacks[n % len(attacks)]
+            said.append(update(unlike, new=prefix(f"10.{n >> 8 & 255}.{n & 255}.1/32")))
+        mark = f"172.16.{next(marks)}.0/24"
+        stage.peer.say(*said, update(new=prefix(mark)))
+        until(lambda: mark in prefixes(stage.ears), "the route after them")
+
+    storm(0, 5_000)  # fills every cache that has a bound
+    tracemalloc.start()
+    try:
+        gc.collect()
+        ours, theirs = tracemalloc.get_traced_memory()[0], resident(stage.speaker.pid)
+        storm(5_000, 20_000)
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - ours
+        assert grown < 2 << 20, f"{grown} octets more here"
+        more = resident(stage.speaker.pid) - theirs
+        assert more < 8 << 10, f"{more} KiB more at ExaBGP"
+    finally:
+        tracemalloc.stop()
+    assert stage.state()[1] == 2
     stage.unharmed()
 
 
