@@ -17,6 +17,7 @@ from bgpcni.nudges import Nudges
 from bgpcni.testing.patience import SECONDS
 from integration.lab import Frr, Lab, Namespace, Node, until
 from integration.lab.inside import Inside
+from integration.test_vrf import without_guard
 
 FAMILIES = ("ipv4-unicast", "ipv6-unicast")
 FOUR, SIX = "192.0.2.53", "2001:db8:53::53"
@@ -230,3 +231,24 @@ def one_in(space: Namespace, name: str, port: int, interval: float) -> Attachmen
         boot_id="b", network="n", container_id=name, ifname="eth0", netns=str(space.path),
         anycast=Anycast(addresses=(FOUR,), health=health),
     )  # fmt: skip
+
+
+@pytest.mark.kernel("vrf")
+def test_in_a_vrf(lab: Lab) -> None:
+    """EVPN with a VRF: a type 5 route with the VRF's VNI, no type 2, and the VRF leads to the container."""
+    frr = lab.frr()
+    node = without_guard(lab.node(frr, families=("l2vpn-evpn",)))
+    node.agent()
+    bgp = {"family": "evpn", "vni": 5001, "vrf": "red", "l3vni": 4001}
+    asks = node.network("tenant", "10.1.1.0/24", bgp=bgp, args={"cni": {"anycast": [FOUR]}})
+    space = lab.container()
+    answer = node.cni("ADD", "c1", space, asks)
+    assert answer.ok, answer
+    until(lambda: len([route for route in frr.evpn_routes("prefix") if FOUR in route]) == 1, "a type 5 route")
+    assert not [route for route in frr.evpn_routes("macip") if FOUR in route]
+    (way,) = node.namespace.ip_json("route", "show", "vrf", "red", prefix(FOUR))
+    assert way["gateway"] == answer.ips[0]
+    assert node.namespace.run("ping", "-n", "-c1", "-W5", "-I", "red", FOUR, check=False).returncode == 0
+    assert node.cni("DEL", "c1", space, asks).ok
+    until(lambda: not [route for route in frr.evpn_routes("prefix") if FOUR in route], "it is withdrawn")
+    assert not node.namespace.ip_json("route", "show", prefix(FOUR), "table", "all")
