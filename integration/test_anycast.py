@@ -222,6 +222,7 @@ def test_servers_that_hang_hold_up_no_others(lab: Lab) -> None:
         ended(server)
         until(lambda: not checks.passing(well), "it has ended")
         assert "connection refused" in checks.words(well)
+        assert checks.counts() == (0, 3 * MOST + 1)
         checks.stop()
 
 

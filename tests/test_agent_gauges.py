@@ -150,7 +150,7 @@ def test_a_scrape_tells_of_everything(node: Node, census: Census, monkeypatch: p
         ("bgpcni_queue_length", "learned"): 5, ("bgpcni_queue_length", "reconcile"): 0,
         ("bgpcni_trace_spans_exported_total",): 6, ("bgpcni_trace_spans_dropped_total", "receiver"): 2,
         ("bgpcni_problem", "run-dir"): 1, ("bgpcni_drained",): 0,
-        ("bgpcni_maintenance",): 0,
+        ("bgpcni_maintenance",): 0, ("bgpcni_health_checks", "passing"): 0,
     }  # fmt: skip
     assert {name: found.get(name) for name in expected} == expected
     assert all(name[0].removesuffix("_total") in figures.BY_NAME for name in found)

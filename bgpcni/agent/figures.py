@@ -105,6 +105,8 @@ NODE = (
     Figure("bgpcni_build_info", "gauge", ("version", "python"), "1, with the version of bgpcni and of Python."),
     Figure("bgpcni_drained", "gauge", (), "1 after `bgpcni drain`."),
     Figure("bgpcni_maintenance", "gauge", (), "1 while the node is in maintenance, so that peers prefer other paths."),
+    Figure("bgpcni_health_checks", "gauge", ("state",),
+           "Services that are asked by HTTP or TCP: `passing`, their shared addresses are announced, or `failing`."),
     Figure("bgpcni_problem", "gauge", ("code",),
            "1 for each problem that the agent found by itself, by its code in `status`."),
     Figure("bgpcni_queue_length", "gauge", ("queue",),

@@ -105,6 +105,8 @@ class Gauges(Collector):
         found.put("bgpcni_build_info", 1, __version__, platform.python_version())
         found.put("bgpcni_drained", node.drained)
         found.put("bgpcni_maintenance", bool(node.maintenance))
+        for state, count in zip(("passing", "failing"), node.health.counts(), strict=True):
+            found.put("bgpcni_health_checks", count, state)
         kinds = Counter(dict.fromkeys(Kind, 0))
         for (kind, _, _), count in node.events.counts.copy().items():
             kinds[kind] += count

@@ -105,6 +105,11 @@ class HealthChecks:
         known = self._known.get(attachment.key)
         return words(known.verdict if known else Verdict(shared.passing), shared.health, time.monotonic())
 
+    def counts(self) -> tuple[int, int]:
+        known = list(self._known.values())
+        passing = sum(one.verdict.passing for one in known)
+        return passing, len(known) - passing
+
     def remember(self, attachment: Attachment) -> None:
         shared = attachment.anycast
         if shared is None or shared.health is None or shared.health.kind == "ready":

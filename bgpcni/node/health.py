@@ -56,6 +56,10 @@ class Checks(Protocol):
         """How its check stands, for operators; "" if it has none."""
         ...
 
+    def counts(self) -> tuple[int, int]:
+        """How many services are asked that pass, and how many that fail."""
+        ...
+
     def remember(self, attachment: Attachment) -> None:
         """Check it from now on. Repeated, nothing changes."""
         ...
@@ -73,6 +77,9 @@ class NoChecks:
 
     def words(self, attachment: Attachment) -> str:
         return ""
+
+    def counts(self) -> tuple[int, int]:
+        return 0, 0
 
     def remember(self, attachment: Attachment) -> None:
         pass
