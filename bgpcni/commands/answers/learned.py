@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bgpcni.commands import Document
 from bgpcni.commands.answers.common import failure
 from bgpcni.commands.answers.selection import Page, Subject, fits, words
+from bgpcni.commands.answers.sessions import nobody_has
 from bgpcni.node.node import Node
 
 if TYPE_CHECKING:
@@ -31,9 +32,16 @@ class Received(NamedTuple):
 
 
 def received_routes(node: Node, asked: Received, page: Page) -> tuple[Document, int]:
-    """The routes that peers announced, and what became of each; how many were refused, by reason."""
+    """The routes that peers announced, and what became of each; how many were refused, by reason.
+
+    Raises InvalidConfiguration if no exporter has the peer that is asked for.
+    """
     if node.dataplane is None:
         return failure("only the agent learns routes, and none is running"), 1
+    if asked.peer is not None and not any(
+        peer.address == asked.peer for announcer in node.convergence.announcers().values() for peer in announcer.peers()
+    ):
+        raise nobody_has(node, "--peer", asked.peer)
     wanted = words(asked.search)
 
     def fits_route(route: Learned) -> bool:

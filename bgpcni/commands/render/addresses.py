@@ -11,7 +11,7 @@ def ipam_show(document: Document) -> str:
     addresses = table(
         ("ADDRESS", "NETWORK", *pods, "CONTAINER", "IFNAME", "STATE", "LEASE"),
         [
-            (row["address"], row["network"], *(pod_of(row) for _ in pods), row["containerID"][:24], row["ifname"],
+            (row["address"], row["network"], *(pod_of(row) for _ in pods), row["containerID"], row["ifname"],
              row["state"], "yes" if row["leased"] else "no")
             for row in document["addresses"]
         ],

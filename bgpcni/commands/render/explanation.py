@@ -37,5 +37,5 @@ def unreachable(document: Document) -> str:
         lines.append("there are more; --limit leaves them out")
     for item in document["failed"]:
         lines.append(f"the last ADD of {item['network']}/{item['containerID']}/{item['ifname']} failed")
-        lines += [f"  {problem['since']}: {problem['text']}" for problem in item["problems"]]
+        lines += [f"  {ago(problem['since'])}: {problem['text']}" for problem in item["problems"]]
     return "\n".join(lines or ["every container can be reached"]) + "\n"

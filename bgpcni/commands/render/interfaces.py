@@ -12,7 +12,7 @@ def attachments(document: Document) -> str:
         ("NETWORK", *pods, "CONTAINER", "IFNAME", "STATE", "ADDRESSES", "MAC", "VETH", "SINCE"),
         [
             (a["network"], *(pod_of(a) for _ in pods), a["containerID"], a["ifname"],
-             "conflict" if "conflict" in a else a["state"], ",".join(a["ips"]),
+             "conflict" if "conflict" in a else a["state"], ", ".join(a["ips"]),
              a["mac"], a["hostVeth"], ago(a["since"]))
             for a in document["attachments"]
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bgpcni.commands import Document
+from bgpcni.commands.render.tables import since
 
 
 def sync(document: Document) -> str:
@@ -32,8 +33,8 @@ def maintenance(document: Document) -> str:
     asked = document["maintenance"]
     lines = ["this node is in service"]
     if asked:
-        since = ", ".join(f"{who} since {time}" for who, time in asked.items())
-        lines = [f"this node is in maintenance ({since}): peers prefer other paths"]
+        told = ", ".join(f"{who} {since(time)}" for who, time in asked.items())
+        lines = [f"this node is in maintenance ({told}): peers prefer other paths"]
     lines += [f"exporter {name} has not told every peer yet" for name in document["late"]]
     if asked:
         lines += [f"exporter {name} cannot tell its peers of maintenance" for name in document["unable"]]

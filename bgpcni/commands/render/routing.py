@@ -50,7 +50,7 @@ def _received(document: Document) -> str:
             into.append("not forwarded here")
         stale = "stale" if route["stale"] else ""
         targets = ",".join(route["routeTargets"])
-        rows.append((route["nlri"], route["nextHop"], route["vni"], route["peer"], targets, "; ".join(into), stale))
-    text = table(("ROUTE", "NEXT HOP", "VNI", "PEER", "ROUTE TARGETS", "IMPORTED", "STATE"), rows)
+        rows.append((route["nlri"], route["nextHop"], route["vni"], route["peer"], targets, stale, "; ".join(into)))
+    text = table(("ROUTE", "NEXT HOP", "VNI", "PEER", "ROUTE TARGETS", "STATE", "IMPORTED"), rows)
     lines = [f"{count} refused: {reason}" for reason, count in sorted(document["refused"].items())]
     return text + "".join(f"{line}\n" for line in lines)

@@ -30,8 +30,12 @@ LEAST_NEEDED = (
 """Columns that a table does without where it is too wide, in this order."""
 LAST_RESORT = ("POD", "NETWORK", "FLAPS")
 """Columns that go if cutting long cells was not enough."""
-SENTENCES = ("DETAIL", "REASON", "LAST ERROR", "IMPORTED", "TEXT")
-"""A last column of sentences is wrapped."""
+SENTENCES = ("DETAIL", "REASON", "LAST ERROR", "IMPORTED", "TEXT", "ADDRESSES")
+"""A last column of sentences is wrapped, and never cut."""
+SUBJECTS = ("ROUTE", "ADDRESS", "PREFIX", "BLOCK", "PEER", "ADDRESSES")
+"""What a row is about is cut to no fewer characters than READABLE while anything else can go."""
+READABLE = 20
+"""An IPv6 host route of a short prefix: `2001:db8:1:2::2/128`."""
 GAP = 2
 NARROWEST = 20
 """Columns that a sentence needs at least, to be wrapped."""
@@ -58,7 +62,7 @@ def fitted(head: Sequence[str], rows: list[list[str]], width: int) -> str:
         head, rows, notes = _made_to_fit(head, rows, width)
     last = _widest(head, rows, len(head) - 1)
     if width and head[-1] in SENTENCES:
-        last = max(min(last, width - (_needs(head, rows) - last)), NARROWEST)
+        last = max(min(last, width - (_needs(head, rows) - last)), SHORTEST)
     lines: list[str] = []
     widths = [_widest(head, rows, column) for column in range(len(head) - 1)]
     for row in (head, *rows):
@@ -95,20 +99,37 @@ def _made_to_fit(head: list[str], rows: list[list[str]], width: int) -> tuple[li
         rows = [[*row[:place], row[place][:SHORT_ID], *row[place + 1 :]] for row in rows]
     left_out: list[str] = []
     head, rows = _narrowed(head, rows, width, LEAST_NEEDED, left_out)
-    cut = False
-    while not _fits(head, rows, width):
-        sizes = [max((len(row[column]) for row in rows), default=0) for column in range(len(head))]
-        column = sizes.index(max(sizes))
-        if sizes[column] <= SHORTEST:
-            break
-        size = max(sizes[column] - (_needs(head, rows) - width), SHORTEST)
-        rows = [[*row[:column], _cut(row[column], size), *row[column + 1 :]] for row in rows]
-        cut = True
+    rows, names_cut = _cut_down(head, rows, width, READABLE)
     head, rows = _narrowed(head, rows, width, LAST_RESORT, left_out)
+    rows, more_cut = _cut_down(head, rows, width, SHORTEST)
+    cut = names_cut or more_cut
     notes = [f"columns {', '.join(left_out)}"] if left_out else []
     notes += ["the rest of long container IDs"] if short else []
     notes += ["the middle of long cells (…)"] if cut else []
     return head, rows, [f"(left out: {'; '.join(notes)}. --wide shows all)"] if notes else []
+
+
+def _cut_down(head: Sequence[str], rows: list[list[str]], width: int, subject: int) -> tuple[list[list[str]], bool]:
+    """With the longest cells cut until the table fits, and whether any was. What a row is about keeps `subject`
+    characters at least."""
+    if not rows or _fits(head, rows, width):
+        return rows, False
+    wrapped = len(head) - 1 if head[-1] in SENTENCES else None
+    sizes = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    least = [max(len(name), subject if name in SUBJECTS else SHORTEST) for name in head]
+    excess = _needs(head, rows) - width
+    if wrapped is not None:
+        excess -= max(0, _widest(head, rows, wrapped) - NARROWEST)
+    allowed = list(sizes)
+    while excess > 0:
+        column = max(range(len(head)), key=lambda at: allowed[at] if at != wrapped and allowed[at] > least[at] else 0)
+        if column == wrapped or allowed[column] <= least[column]:
+            break
+        allowed[column] -= 1
+        excess -= 1
+    if allowed == sizes:
+        return rows, False
+    return [[_cut(cell, size) for cell, size in zip(row, allowed, strict=True)] for row in rows], True
 
 
 def _narrowed(
