@@ -7,8 +7,13 @@ GC then have nothing to release, which is success: if they failed, a pod could n
 
 from __future__ import annotations
 
-import os
+import gc
 import sys
+
+if __name__ == "__main__":
+    gc.disable()  # as in plugin.py
+
+import os
 
 from bgpcni import plugin
 from bgpcni.cni.environment import Command
