@@ -47,4 +47,6 @@ def _answer(call: Call) -> Reply:
 
 
 if __name__ == "__main__":
-    sys.exit(plugin.run(answer))
+    code = plugin.run(answer)
+    gc.freeze()
+    sys.exit(code)

@@ -131,4 +131,6 @@ def open_node(environment: Mapping[str, str]) -> Node:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    gc.freeze()  # or Python looks through all that was imported once more when it ends
+    sys.exit(code)
