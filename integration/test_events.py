@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from integration.evpn import network as evpn_network
 from integration.lab import Lab, Node, until
 from integration.lab.node import BGPCNI
 from integration.seen import add, announced, delete, dual, ready, settled, speaker, withdrawn
+from integration.test_evpn_frr import VTEP, make_router
 
 
 class Stream:
@@ -181,3 +183,41 @@ def test_an_answer_is_watched_and_a_process_explained(lab: Lab) -> None:
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
+
+
+def test_a_peer_s_routes_of_every_kind_are_shown_both_ways(lab: Lab) -> None:
+    """IPv4, IPv6 and EVPN: what the peer was sent and what it announced are what its own tables have. A peer that
+    nobody has is an error both ways."""
+    frr = lab.frr(networks=["203.0.113.0/24", "2001:db8:cafe::/48"])
+    make_router(lab, frr)
+    node = lab.node(frr)
+    node.agent()
+    frr.wait_established(node.address)
+    asked = {"wait": "sent", "waitSeconds": 30, "import": ["203.0.113.0/24", "2001:db8:cafe::/48"]}
+    conf, evpn = dual(node, bgp=asked), evpn_network(node, 1, bridge="cni1") | {"name": "tenant-b"}
+    plain = add(node, "c1", lab.container("c1"), conf)
+    announced(frr, node, plain)
+    inside = add(node, "c2", lab.container("c2"), evpn)
+
+    def shown(way: str) -> dict[str, dict[str, Any]]:
+        document = node.operator("routes", "--peer", node.peer, way).document
+        return {route["nlri"]: route for route in document["received" if way == "received" else "routes"]}
+
+    def kinds(way: str) -> set[tuple[str, str]]:
+        return {(route["family"], route["prefix"] or "") for route in shown(way).values()}
+
+    for ip, length in zip(inside.ips, (32, 128), strict=True):
+        until(lambda p=f"{ip}/{length}": ("l2vpn-evpn", p) in kinds("advertised"), f"{ip} sent")  # type: ignore[misc]
+        until(lambda a=ip: a in str(frr.evpn_routes("macip")), f"{ip} at FRR")  # type: ignore[misc]
+    sent = kinds("advertised")
+    assert {("ipv4-unicast", f"{plain.ips[0]}/32"), ("ipv6-unicast", f"{plain.ips[1]}/128")} <= sent
+    assert {prefix.partition("/")[0] for _, prefix in sent if prefix} == {*plain.ips, *inside.ips}
+
+    theirs = {("ipv4-unicast", "203.0.113.0/24"), ("ipv6-unicast", "2001:db8:cafe::/48")}
+    until(lambda: theirs <= kinds("received"), "FRR's unicast routes")
+    until(lambda: any(VTEP in nlri for nlri in shown("received")), "FRR's type 3")
+    assert {route["peer"] for route in shown("received").values()} == {node.peer}
+    assert not {prefix for _, prefix in kinds("received")} & {prefix for _, prefix in sent if prefix}
+    for way in ("advertised", "received"):
+        answer = node.operator("routes", "--peer", "192.0.2.99", way)
+        assert (answer.code, "no exporter has a peer 192.0.2.99" in answer.document["error"]) == (1, True)
