@@ -292,6 +292,14 @@ def test_programs_that_are_missing(node: Node) -> None:
     assert (finding["level"], "tenant-a" in finding["text"]) == ("error", True)
 
 
+def test_a_kernel_that_is_too_old(node: Node) -> None:
+    """The release that the kernel tells a program is 2.6, as setarch(8) has it say."""
+    assert of(node, "kernel-old") == []
+    node.prelude = 'set -- setarch --uname-2.6 "$@"'
+    (finding,) = of(node, "kernel-old")
+    assert (finding["level"], "2.6." in finding["text"]) == ("error", True)
+
+
 def test_a_network_manager_at_work(node: Node, tmp_path: Path) -> None:
     """systemd-networkd and NetworkManager with files that match every link, and systemd-udevd with its MAC policy.
 
