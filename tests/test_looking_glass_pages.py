@@ -214,3 +214,12 @@ def test_a_line_of_the_map_crosses_no_box() -> None:
     level = int(line.path.partition(" H")[0].rsplit(" ", 1)[1])
     in_the_way = [box for box in drawn.boxes if box.column == 2 and box.y <= level <= box.y + drawing.HEIGHT]
     assert in_the_way == []
+
+
+def test_thousands_of_ranges_of_one_address_are_one_line() -> None:
+    subnets = [{"subnet": f"10.0.{i >> 8}.{i & 255}/32", "used": 1, "size": 1} for i in range(3000)]
+    some = {"network": "a", "subnets": [{"subnet": "10.1.0.0/24", "used": 3, "size": 253}, *subnets]}
+    one = {"network": "b", "subnets": subnets[:1]}
+    assert words.ranges({"networks": [some, one]}) == [
+        ("a", "10.1.0.0/24", 3, 253), ("a", "3,000 single addresses", 3000, 3000), ("b", "10.0.0.0/32", 1, 1),
+    ]  # fmt: skip

@@ -123,7 +123,7 @@ class Glass:
         return self._page(
             request, "overview.html", "Overview",
             status=status, peers=peers["peers"], networks=networks, troubled=troubled, shown=SHOWN,
-            said=words.overview(status, peers["peers"], networks),
+            said=words.overview(status, peers["peers"], networks), ranges=words.ranges(networks),
         )  # fmt: skip
 
     async def attachments(self, request: Request) -> Response:

@@ -85,14 +85,19 @@ class Live:
                 self._tell()
 
     async def _look(self) -> None:
-        """What is wrong, from time to time."""
+        """What is wrong, and how the nodes of the cluster stand, from time to time."""
         before: object = None
         while True:
             await self._somebody.wait()
             took = 0.0
             try:
-                answer, took = await self._asker.at_once("status")
-                now: object = answer.document.get("problems")
+                status, took = await self._asker.at_once("status")
+                nodes, more = await self._asker.at_once("nodes")
+                took += more
+                now: object = (
+                    status.document.get("problems"),
+                    [(node["name"], node["sessions"], node["blocks"]) for node in nodes.document.get("nodes", ())],
+                )
             except NoAnswer:
                 now = None
             if now != before:

@@ -104,6 +104,30 @@ def overview(status: Document, peers: Sequence[Document], networks: Document) ->
     return Overview("bad" if problems else "ok", headline, f"{parts[0].capitalize()}, {parts[1]}, and {parts[2]}.")
 
 
+class Range(NamedTuple):
+    """Addresses of a network, and how many of them are used."""
+
+    network: str
+    subnet: str
+    used: int
+    size: int
+
+
+def ranges(networks: Document) -> list[Range]:
+    """The ranges of each network. Those of one address each, which a network may have by thousands, are one line."""
+    found = []
+    for network in networks["networks"]:
+        mine = [Range(network["network"], each["subnet"], each["used"], each["size"]) for each in network["subnets"]]
+        found += [each for each in mine if each.size > 1]
+        if single := [each for each in mine if each.size <= 1]:
+            found.append(single[0] if len(single) == 1 else _together(single))
+    return found
+
+
+def _together(single: Sequence[Range]) -> Range:
+    return Range(single[0].network, count(len(single), "single address", "single addresses"), len(single), len(single))
+
+
 def not_imported(route: Document) -> str:
     """Why a received route is not used; "" if it is."""
     imported = route["imported"]
