@@ -292,6 +292,25 @@ def test_programs_that_are_missing(node: Node) -> None:
     assert (finding["level"], "tenant-a" in finding["text"]) == ("error", True)
 
 
+def test_iptables_is_missing_and_a_network_asks_for_it(node: Node) -> None:
+    """ipMasq by iptables, on a host whose iptables cannot be run."""
+    write(node, "10-a.conf", dual(node) | {"ipMasq": True, "ipMasqBackend": "iptables"})
+    assert of(node, "iptables-missing") == []
+    node.prelude = "mount --bind /dev/null $(command -v iptables)"
+    (finding,) = of(node, "iptables-missing")
+    assert (finding["level"], "ipMasqBackend" in finding["text"]) == ("error", True)
+
+
+def test_a_peer_that_shuts_the_session_down(lab: Lab) -> None:
+    """Its NOTIFICATION is named with what the peer's operator did."""
+    frr, node = ready(lab)
+    assert of(node, "peer-notification", "peer-down") == []
+    frr.configure(f"router bgp {frr.asn}", f"neighbor {node.address} shutdown")
+    until(lambda: of(node, "peer-notification"), "the finding")
+    (finding,) = of(node, "peer-notification")
+    assert (finding["level"], node.peer in finding["text"], "6/2" in finding["text"]) == ("error", True, True)
+
+
 def test_a_kernel_that_is_too_old(node: Node) -> None:
     """The release that the kernel tells a program is 2.6, as setarch(8) has it say."""
     assert of(node, "kernel-old") == []
