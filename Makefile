@@ -14,7 +14,7 @@ help:
 	@echo 'make unit         run the tests that need neither root nor other programs'
 	@echo 'make integration  run the tests with real kernels, speakers and runtimes (root)'
 	@echo 'make kubernetes   run the tests of the Kubernetes API against the cluster of $$KUBECONFIG (root); see integration/README.md'
-	@echo 'make soak         run the chaos tests, the storm and upgrades under load for longer (root); see integration/README.md'
+	@echo 'make soak         run the chaos tests, the storm and upgrades under load for longer, and every ExaBGP (root); see integration/README.md'
 	@echo 'make lint         run ruff, mypy --strict, and import-linter for the layers'
 	@echo 'make format       let ruff format the code'
 	@echo 'make bench        compare the speed with the stock plugins, and write bench.json (root)'
@@ -63,6 +63,7 @@ soak: setup
 	$(BIN)/pytest integration/test_storm.py -v -s $(PYTEST_FLAGS)
 	$(BIN)/python -m integration.storm
 	$(BIN)/pytest integration/test_deploy.py -v -s -k upgrade $(PYTEST_FLAGS)
+	$(BIN)/python -m integration.exabgp_versions
 
 lint: venv
 	$(BIN)/ruff check
