@@ -99,7 +99,7 @@ time.sleep(1000)
     assert alive(int(pid))
     assert name in sweep()
     assert not (NETNS / name).exists()
-    assert not alive(int(pid))
+    until(lambda: not alive(int(pid)), "the end of a process that was killed")
     assert not Path(folder).exists()
 
 

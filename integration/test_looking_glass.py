@@ -255,9 +255,12 @@ def test_it_needs_no_root(lab: Lab) -> None:
     node.prelude = " && ".join(f"mount --bind {node.folder / name} /etc/{name}" for name in ("passwd", "group"))
     node.agent(bgp=None, default_exporters=[])
     path = node.run_dir / "read.sock"
-    until(path.exists, "read.sock")
-    found = path.stat()
-    assert (found.st_mode & 0o777, found.st_uid, found.st_gid) == (0o640, USER, USER)
+
+    def owned() -> bool:
+        found = path.stat()
+        return (found.st_mode & 0o777, found.st_uid, found.st_gid) == (0o640, USER, USER)
+
+    until(owned, "read.sock for the group")
     until(lambda: node.run_dir.stat().st_mode & 0o777 == 0o710, "the way to it")
     LookingGlass(lab, node, user=f"{USER}:{USER}").start()
     become = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")

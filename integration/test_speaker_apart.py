@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bgpcni.testing.patience import SECONDS
+from bgpcni_exabgp.process import Home, home_name
 from integration.lab import CniAnswer, Frr, Lab, Namespace, Node, until
 from integration.lab.node import BGPCNI
 from integration.seen import (
@@ -119,6 +120,8 @@ def begun(pods: Pods, space: Namespace) -> tuple[Pod, Pod, CniAnswer]:
     """Speaker, agent, and one container's routes at FRR, with End-of-RIB."""
     frr, node = pods.frr, pods.node
     speaker = pods.speaker()
+    home = Home(str(node.run_dir), home_name("exabgp"), None)
+    until(lambda: home.apart() is not None, "the speaker's claim; an agent before it starts an ExaBGP of its own")
     agent = pods.agent()
     frr.wait_established(node.address)
     answer = add(node, "c1", space, dual(node))

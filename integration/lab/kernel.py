@@ -140,7 +140,7 @@ class OtherKernel:
                 sink.write(json.dumps(data) + "\n")
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         marker = item.get_closest_marker("kernel")
         if marker is None or self._inside or os.geteuid() or missing() or all(has(one) for one in marker.args):
             return None
@@ -155,6 +155,7 @@ class OtherKernel:
             if isinstance(report.longrepr, list):  # where and why a test was skipped, a tuple before it was JSON
                 report.longrepr = tuple(report.longrepr)
             item.ihook.pytest_runtest_logreport(report=report)
+        item.session._setupstate.teardown_exact(nextitem)  # what tests before it in this module have left set up
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 

@@ -66,10 +66,8 @@
   };
 
   const stream = new EventSource("/live");
-  stream.addEventListener("open", () => {
-    if (told.dataset.state === "lost") refresh();
-    say("on", "Live: this page follows the node.");
-  });
+  // What changed after the page was made and before the stream was open is told to nobody: so the page is read again.
+  stream.addEventListener("open", refresh);
   stream.addEventListener("change", refresh);
   stream.addEventListener("error", () => say("lost", "The looking glass does not answer; this page is as it was."));
   document.addEventListener("visibilitychange", () => {
