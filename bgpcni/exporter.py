@@ -311,6 +311,14 @@ class Exporter(abc.ABC):
         """
         return
 
+    def want_targets(self, targets: frozenset[str]) -> None:
+        """This node imports routes with these route targets only, and peers may leave out all others (RFC 4684).
+
+        Called as `listen` is; the last call counts, and it only notes the wish. An exporter that does not know how to
+        say so hears more than it needs.
+        """
+        return
+
     def peers(self) -> list[Peer]:
         """The speaker's sessions, as far as they are known. It does not wait: what was seen last is good enough."""
         return []

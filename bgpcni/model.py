@@ -21,13 +21,24 @@ from bgpcni.cni.result import Route
 
 
 class Family(StrEnum):
-    """Address families (AFI/SAFI) we announce; the values are those of `[[bgp.neighbors]] families`."""
+    """Address families (AFI/SAFI) of our sessions; the values are those of `[[bgp.neighbors]] families`.
+
+    All but `RTC` are those of routes. By `RTC` (RFC 4684) a node says which route targets it imports, so that a peer
+    sends no others.
+    """
 
     IPV4_UNICAST = "ipv4-unicast"
     IPV6_UNICAST = "ipv6-unicast"
     IPV4_VPN = "ipv4-vpn"
     IPV6_VPN = "ipv6-vpn"
     L2VPN_EVPN = "l2vpn-evpn"
+    RTC = "rtc"
+
+
+ROUTES = frozenset(Family) - {Family.RTC}
+"""The families of routes."""
+TARGETED = frozenset({Family.IPV4_VPN, Family.IPV6_VPN, Family.L2VPN_EVPN})
+"""The families whose routes have route targets."""
 
 
 class State(StrEnum):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bgpcni.exporter import EndOfRib, Event, Gone, Learned, NotThereYet, Outcome, Reach, SessionDown
-from bgpcni.model import Announcement, Family, Neighbor, Nlri, NodeFacts, UnicastNlri
+from bgpcni.model import ROUTES, Announcement, Family, Neighbor, Nlri, NodeFacts, UnicastNlri
 from bgpcni.testing import Woken
 from bgpcni.testing.patience import SECONDS
 from bgpcni_exabgp import ExaBGP
@@ -144,7 +144,7 @@ class Speaker:
     def prune(self, *keep: Announcement, spare: Sequence[str] = ()) -> None:
         self.call(self.exporter.prune, keep, spare)
 
-    def listen(self, families: Collection[Family] = frozenset(Family)) -> Ears:
+    def listen(self, families: Collection[Family] = ROUTES) -> Ears:
         ears = Ears()
         self._inside.call(self.exporter.listen, frozenset(families), ears)
         return ears

@@ -29,7 +29,7 @@ CONFIG = """
     keepalive-interval = 3
     idle-hold-time-after-reset = 1
   [neighbors.transport.config]
-    local-address = "{address}"
+    local-address = "{source}"
     passive-mode = {passive}
 """
 FAMILY = """
@@ -41,7 +41,8 @@ FAMILY = """
 
 class GoBGP(Daemon):
     """One daemon. `address`: the source of its session; `peer` and its AS: the one neighbour. `extra`: the end of its
-    configuration. `port`: where it listens, -1 for nowhere.
+    configuration. `port`: where it listens, -1 for nowhere. `peer_asn`: the neighbour's, where it is another one;
+    `source`: of the session, where it is not `address`.
 
     Its session comes up some time after `start`, see `Frr.wait_established`.
     """
@@ -57,13 +58,18 @@ class GoBGP(Daemon):
         families: Sequence[str] = ALL_FAMILIES,
         extra: str = "",
         port: int = -1,
+        peer_asn: int | None = None,
+        source: str | None = None,
     ) -> None:
         if shutil.which("gobgpd") is None:
             raise NotHere("not installed: gobgpd")
         super().__init__(namespace, lab.folder / f"gobgp-{address}")
         self.socket, self._config = self.folder / "api.sock", self.folder / "gobgpd.toml"
         self.target = f"unix://{self.socket}"
-        text = CONFIG.format(asn=asn, address=address, peer=peer, peer_asn=asn, port=port, passive="false")
+        text = CONFIG.format(
+            asn=asn, address=address, peer=peer, peer_asn=peer_asn or asn, port=port, passive="false",
+            source=source or address,
+        )  # fmt: skip
         text += "".join(FAMILY.format(name=NAMES.get(name, name)) for name in families) + extra
         self._config.write_text(text)
         lab.adopt(self)

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from bgpcni.exporter import Reach
-from bgpcni.model import Announcement, Family, IpPrefixNlri, MacIpNlri, MulticastNlri, Neighbor, VpnNlri
+from bgpcni.model import ROUTES, Announcement, Family, IpPrefixNlri, MacIpNlri, MulticastNlri, Neighbor, VpnNlri
 from integration.exabgp_bench import Bench, Ears, Speaker, bench, facts, unicast
 from integration.hand_peer import UPDATE, HandPeer, message, prefix, update
 from integration.lab import Frr, Lab, link, until
 
-EVERY = frozenset(Family)
+EVERY = ROUTES
 
 
 @pytest.fixture

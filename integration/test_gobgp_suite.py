@@ -15,7 +15,7 @@ import pytest
 
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import MESSAGES, Exporter, NotThereYet, Reach, Wake
-from bgpcni.model import Announcement, Family, IpPrefixNlri, MacIpNlri, MulticastNlri, NodeFacts, UnicastNlri, VpnNlri
+from bgpcni.model import ROUTES, Announcement, IpPrefixNlri, MacIpNlri, MulticastNlri, NodeFacts, UnicastNlri, VpnNlri
 from bgpcni.testing import ExporterSuite, Woken
 from bgpcni.testing.patience import SECONDS
 from bgpcni.testing.suite import Life, reached, shows
@@ -171,7 +171,7 @@ def test_a_session_that_is_not_there(speaker: Daemon, life: Life) -> None:
     (peer,) = life.exporter.peers()
     assert (peer.address, peer.asn, peer.state) == (THERE, ASN, "Established")
     assert peer.sent == 1
-    assert set(peer.families) == set(Family)
+    assert set(peer.families) == ROUTES
     assert peer.since.endswith("Z")
 
 

@@ -48,6 +48,7 @@ def test_an_object_is_kept_as_it_was_given(given: dict[str, Any]) -> None:
         (document("BGPPeer", **PEER | {"asn": 0}), "BGPPeer a: spec.asn: "),
         (document("BGPPeer", **PEER, hold=1), "BGPPeer a: spec.hold: "),
         (document("BGPPeer", **PEER, ttlSecurity=True, multihop=2), "ttlSecurity and multihop exclude each other"),
+        (document("BGPPeer", **PEER, families=["ipv4-unicast", "rtc"]), "families: rtc needs one of ipv4-vpn, "),
         (document("IPPool", cidrs=[]), "IPPool a: spec.cidrs: "),
         (document("IPPool", cidrs=["10.0.0.0/8", "10.1.0.0/16"]), "10.0.0.0/8 overlaps 10.1.0.0/16"),
         (document("IPPool", cidrs=["10.0.0.0/28"]), "a /26 does not fit into 10.0.0.0/28"),

@@ -121,6 +121,7 @@ def test_the_shipped_sample_is_understood() -> None:
         (BGP + 2 * (NEIGHBOR + 'exporter = "a"\n'), "neighbors: 10.0.0.254 is there twice"),
         (BGP + NEIGHBOR + "exporter = 7", "bgp.neighbors[0].exporter: should be a string"),
         (BGP + NEIGHBOR + "families = []", "bgp.neighbors[0].families: has 0 entries, but needs at least 1"),
+        (BGP + NEIGHBOR + 'families = ["rtc"]', "families: rtc needs one of ipv4-vpn, "),
         (BGP + NEIGHBOR + 'families = ["ipv4"]', "bgp.neighbors[0].families[0]: should be 'ipv4-unicast', "),
         (BGP + NEIGHBOR + 'passive = "maybe"', "bgp.neighbors[0].passive: should be true or false"),
         (BGP + NEIGHBOR + "passive = 7", "bgp.neighbors[0].passive: should be true or false"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from types import TracebackType
 
 from bgpcni.config.agent import PolicyTable
 from bgpcni.dataplane.dataplane import DataPlane, Inbox
-from bgpcni.model import Address, Attachment, Bgp, Family
+from bgpcni.model import Address, Attachment, Bgp, Family, Neighbor
 from bgpcni.testing.memory import FACTS
 from bgpcni.testing.patience import SECONDS, until
 
@@ -67,3 +68,22 @@ def test_two_networks_of_different_families_that_begin_at_once() -> None:
     for thread in threads:
         thread.join(SECONDS)
     assert told[-1] == BOTH
+
+
+def test_peers_are_asked_for_what_is_imported() -> None:
+    """Each network adds its route targets, and takes them along; nothing is asked if no neighbour has the family."""
+    told: list[frozenset[str]] = []
+    other = attachment("other", Bgp(family="vpn", import_rt=("64512:2", "64512:1")))
+    near = Neighbor("192.0.2.1", 64512, (Family.IPV4_VPN, Family.RTC), 90)
+    facts = dataclasses.replace(FACTS, neighbors=(near,))
+    plane = DataPlane(facts, PolicyTable(), Inbox(), lambda families: None, told.append)
+    for item in (VPN, other):
+        plane.attach(item)
+    plane.detach(other)
+    plane.detach(VPN)
+    assert told == [{"64512:1"}, {"64512:1", "64512:2"}, {"64512:1"}, set()]
+
+    deaf: list[frozenset[str]] = []
+    plane = DataPlane(FACTS, PolicyTable(), Inbox(), lambda families: None, deaf.append)
+    plane.attach(VPN)
+    assert not any(deaf)

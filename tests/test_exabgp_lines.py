@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bgpcni.model import Announcement, ExportPolicy, Family, MulticastNlri, Neighbor, Nlri, UnicastNlri, VpnNlri
 from bgpcni.wire.encode import Unencodable
-from bgpcni_exabgp import lines
+from bgpcni_exabgp import lines, protocol
 
 INNER = Neighbor("192.0.2.10", 64512, (Family.IPV4_UNICAST,), 90)
 OUTER = Neighbor("192.0.2.20", 64513, (Family.IPV4_UNICAST,), 90)
@@ -113,3 +113,33 @@ def test_a_stock_exabgp_is_told_in_text():
     evpn = MulticastNlri("1:1", "192.0.2.1")
     with pytest.raises(Unencodable, match="only with"):
         lines.stock_announce(Announcement(evpn, "net", "192.0.2.1", vni=5), 64512)
+
+
+def test_memberships_go_to_those_who_know_them():
+    """RFC 4684 section 4: 96 bits, our AS number in the session, the route target. Nobody else hears them."""
+    reflector = Neighbor("192.0.2.30", 64512, (Family.L2VPN_EVPN, Family.RTC), 90)
+    alias = replace(reflector, address="192.0.2.31", asn=64600, local_asn=64999)
+    member = lines.Membership((INNER, reflector, alias), 64512, "192.0.2.1")
+    found = {line.command.peers: line.command for line in member.join(["64512:5001"])}
+    target = "0002fc00" + "00001389"
+    assert {peers: [route.hex() for route, _ in command.routes] for peers, command in found.items()} == {
+        ("192.0.2.30",): ["60" + "0000fc00" + target],
+        ("192.0.2.31",): ["60" + "0000fde7" + target],
+    }
+    assert [line.command.peers for line in member.leave(["64512:5001"])] == [("192.0.2.30",), ("192.0.2.31",)]
+    assert not list(member.join([]))
+    [spared] = member.keep(None)
+    assert spared.command == protocol.Spare((lines.MEMBERS,))
+    assert not list(lines.Membership((INNER,), 64512, "192.0.2.1").join(["64512:5001"]))
+
+
+@settings(deadline=None)
+@given(st.sets(st.integers(0, 0xFFFF), max_size=1200))
+def test_memberships_are_bounded_and_lose_nothing(numbers):
+    """Each target is on one line, and no line is longer than ExaBGP reads."""
+    only = Neighbor("192.0.2.30", 64512, (Family.L2VPN_EVPN, Family.RTC), 90)
+    member = lines.Membership((only,), 64512, "192.0.2.1")
+    found = list(member.join(f"64512:{number}" for number in numbers))
+    told = [route for line in found for route, _ in line.command.routes]
+    assert sorted(int.from_bytes(route[-4:]) for route in told) == sorted(numbers)
+    assert all(len(line.text(123456789)) < lines.LENGTH + 2048 for line in found)

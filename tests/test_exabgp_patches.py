@@ -6,14 +6,17 @@ import ast
 import re
 from pathlib import Path
 
-from bgpcni_exabgp.engine import patches
+from bgpcni_exabgp.engine import patches, rtc
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "reference" / "exabgp.md"
 
 
 def replaced() -> set[str]:
-    """What the module assigns to, or changes in place, in the objects of ExaBGP that it has imported."""
-    tree = ast.parse(Path(patches.__file__).read_text())
+    """What the modules assign to, or change in place, in the objects of ExaBGP that they have imported."""
+    return {name for module in (patches, rtc) for name in _replaced(ast.parse(Path(module.__file__).read_text()))}
+
+
+def _replaced(tree: ast.Module) -> set[str]:
     imported = {
         name.asname or name.name
         for node in ast.walk(tree)
@@ -25,9 +28,10 @@ def replaced() -> set[str]:
     for node in ast.walk(tree):
         targets = node.targets if isinstance(node, ast.Assign) else []
         call = node.func if isinstance(node, ast.Call) else None
-        if isinstance(call, ast.Attribute) and call.attr in ("update", "remove", "insert"):
+        if isinstance(call, ast.Attribute) and call.attr in ("update", "remove", "insert", "setdefault"):
             targets = [call.value]
-        for target in targets:
+        for each in targets:
+            target = each.value if isinstance(each, ast.Subscript) else each
             text = ast.unparse(target)
             if isinstance(target, ast.Attribute) and text.partition(".")[0] in imported:
                 names.add(text)

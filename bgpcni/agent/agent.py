@@ -154,7 +154,7 @@ class Running:
         convergence = Convergence(
             known, nudges, spare=store.unreadable, announced=announced, learner=inbox, events=events
         )
-        self._dataplane = DataPlane(known, config.policy, inbox, convergence.listen)
+        self._dataplane = DataPlane(known, config.policy, inbox, convergence.listen, convergence.want_targets)
         amiss: dict[str, str] = {}
         self._health = HealthChecks(nudges, self._policies.ready)
         self.node = Node(

@@ -15,10 +15,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.alias_generators import to_camel
 
 from bgpcni.cluster.selectors import AnySelector, Labels
-from bgpcni.config.agent import Asn, ExportTable, HoldTime, ImportTable, IpText, PathText
+from bgpcni.config.agent import Asn, ExportTable, HoldTime, ImportTable, IpText, PathText, refuse_lone_rtc
 from bgpcni.config.network import Communities, LinkName, Number32, Prefixes, RouteTargets, Texts, describe, findings
 from bgpcni.errors import InvalidConfiguration
-from bgpcni.model import Family
+from bgpcni.model import TARGETED, Family
 
 API_VERSION = "bgpcni.dev/v1alpha1"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*")
@@ -128,6 +128,11 @@ class BGPPeerSpec(Part):
             "!(has(self.ttlSecurity) && self.ttlSecurity && has(self.multihop))",
             "ttlSecurity and multihop exclude each other",
         ),
+        (
+            "!has(self.families) || !('rtc' in self.families)"
+            " || self.families.exists(family, family.endsWith('-vpn') || family == 'l2vpn-evpn')",
+            f"families: rtc needs one of {', '.join(sorted(TARGETED))} beside it",
+        ),
     )
 
     node_selector: AnySelector | None = Field(default=None, alias="nodeSelector")
@@ -157,6 +162,7 @@ class BGPPeerSpec(Part):
         if len(found) != 1:
             said = " and ".join(found) if found else "none of them"
             raise ValueError(f"exactly one of {', '.join(WAYS)} must be given, and there is {said}")
+        refuse_lone_rtc(self.families)
         if self.password_secret and self.password_file:
             raise ValueError("passwordSecret and passwordFile exclude each other")
         if self.ttl_security and self.multihop:

@@ -30,7 +30,7 @@ from bgpcni.config.network import Communities, LinkName, Number32, Prefixes, Tex
 from bgpcni.config.pod_annotations import PREFIX
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.files import read_plain
-from bgpcni.model import Family
+from bgpcni.model import TARGETED, Family
 
 _FILE_MAX = 1 << 20
 
@@ -136,6 +136,7 @@ class NeighborTable(Table):
             raise ValueError("asn: missing")
         if self.ttl_security and self.multihop is not None:
             raise ValueError("ttl_security and multihop exclude each other")
+        refuse_lone_rtc(self.families)
         for key in ("local_address", "multihop", "passive") if self.interface is not None else ():
             if getattr(self, key):
                 raise ValueError(f"{key}: has no place beside interface, whose link says it")
@@ -146,6 +147,12 @@ class NeighborTable(Table):
     def place(self) -> str:
         """Where the other end is, in words."""
         return self.address or self.interface or "the default gateway"
+
+
+def refuse_lone_rtc(families: Iterable[Family]) -> None:
+    """Raise ValueError for `rtc` without a family to which route targets apply."""
+    if Family.RTC in families and TARGETED.isdisjoint(families):
+        raise ValueError(f"families: rtc needs one of {', '.join(sorted(TARGETED))} beside it")
 
 
 def _identified(table: Any) -> Any:

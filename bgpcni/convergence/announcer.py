@@ -177,6 +177,11 @@ class Announcer:
         if self._exporter.imports == "routes":
             self._exporter.listen(families, heard)
 
+    def want_targets(self, targets: frozenset[str]) -> None:
+        """Have the exporter tell its peers which route targets this node imports, if it can."""
+        if self._exporter.imports == "routes":
+            self._exporter.want_targets(targets)
+
     # ---------------------------------------------------------------- wishes
 
     def want(

@@ -87,6 +87,7 @@ class Convergence:
         self._spare = spare
         self._learner = learner
         self._families: frozenset[Family] = frozenset()
+        self._targets: frozenset[str] | None = None
         self._others = others
         self._lock = threading.RLock()
         self._announcers: dict[str, Announcer] = {}
@@ -269,7 +270,17 @@ class Convergence:
         for announcer in announcers.values():
             self._listen(announcer)
 
+    def want_targets(self, targets: frozenset[str]) -> None:
+        """Have every exporter that learns routes ask for those with these route targets. One thread at a time."""
+        with self._lock:
+            self._targets = targets
+            announcers = dict(self._announcers)
+        for announcer in announcers.values():
+            announcer.want_targets(targets)
+
     def _listen(self, announcer: Announcer) -> None:
+        if self._targets is not None:
+            announcer.want_targets(self._targets)
         if self._families and self._learner is not None:
             announcer.listen(self._families, functools.partial(self._learner.heard, announcer.name))
 

@@ -131,10 +131,17 @@ class DataPlane:
     """What this node does with learned routes. Safe for threads; for the agent alone."""
 
     def __init__(
-        self, facts: NodeFacts, policy: PolicyTable, inbox: Inbox, listen: Callable[[frozenset[Family]], None]
+        self,
+        facts: NodeFacts,
+        policy: PolicyTable,
+        inbox: Inbox,
+        listen: Callable[[frozenset[Family]], None],
+        want_targets: Callable[[frozenset[str]], None] = lambda targets: None,
     ) -> None:
-        """`listen` makes exporters tell `inbox` of these families. One thread at a time calls it, without our lock."""
+        """`listen` makes exporters tell `inbox` of these families; `want_targets` makes them ask their peers for routes
+        with these route targets. One thread at a time calls them, without our lock."""
         self._listen = listen
+        self._want_targets = want_targets
         self._inbox = inbox
         self._lock = threading.RLock()
         self._around = Surroundings(facts, policy)
@@ -144,6 +151,7 @@ class DataPlane:
         self._places[self._unicast.name] = self._unicast
         self._telling = threading.Lock()  # taken before `_lock`, so that the newest wish is told last
         self._listening: frozenset[Family] = frozenset()
+        self._targets: frozenset[str] = frozenset()
         self._retired: dict[str, float] = {}
         """Exporters out of use whose routes are still here, and until when (time.monotonic())."""
         self._held_until = time.monotonic() + facts.graceful_restart
@@ -188,10 +196,10 @@ class DataPlane:
         self._inbox.ask()
 
     def restore(self, attachments: Iterable[Attachment]) -> None:
-        """At the start of the agent: adopt what is in the kernel, and remove what no attachment needs any more."""
+        """Adopt what is in the kernel, and remove what no attachment needs any more; before `start` or `relisten`."""
         for attachment in attachments:
             try:
-                self.attach(attachment)
+                self._attach(attachment)
             except CniError as error:  # one broken network never blocks the rest
                 log.error("%s: %s", attachment.key, error.msg, extra=attachment.key.fields)
         with self._lock:
@@ -265,6 +273,11 @@ class DataPlane:
 
     def attach(self, attachment: Attachment) -> None:
         """Make its part of the data path. Raises CniError; `detach` then removes what may be left of it."""
+        self._attach(attachment)
+        self._tell_wishes()
+        self._nudge()
+
+    def _attach(self, attachment: Attachment) -> None:
         with self._lock:
             for kind in KINDS:
                 place = kind.of(attachment, self._around)
@@ -273,8 +286,6 @@ class DataPlane:
                         place.attach(attachment)
                     finally:
                         self._keep(place)
-        self._tell_wishes()
-        self._nudge()
 
     def detach(self, attachment: Attachment) -> None:
         """Remove its part of the data path, with the devices of a VNI or VRF that it is the last in. Idempotent."""
@@ -304,21 +315,29 @@ class DataPlane:
     def _tell_wishes(self, *, again: bool = False) -> None:
         """Tell the exporters which families to listen to: those that a place needs, and EVPN if a neighbour has it.
 
-        EVPN, because a container may move here before anything of its network is on this node. Must not
-        be called with the lock held.
+        EVPN, because a container may move here before anything of its network is on this node. Neighbours that know
+        RFC 4684 are asked for the route targets that are imported. Must not be called with the lock held.
         """
         with self._telling:
             with self._lock:
-                wanted = self._wished()
-                if wanted == self._listening and not again:
-                    return
-                self._listening = wanted
-            self._listen(wanted)
+                wanted, targets = self._wished(), self._imported()
+                ask, listen = targets != self._targets or again, wanted != self._listening or again
+                self._listening, self._targets = wanted, targets
+            if ask:
+                self._want_targets(targets)
+            if listen:
+                self._listen(wanted)
 
     def _wished(self) -> frozenset[Family]:
         told = {family for neighbor in self._around.facts.neighbors for family in neighbor.families}
         evpn = {Family.L2VPN_EVPN} & told
         return frozenset(evpn.union(*(place.families for place in self._places.values())))
+
+    def _imported(self) -> frozenset[str]:
+        """The route targets that some table imports; none if no neighbour is told of them."""
+        if not any(Family.RTC in neighbor.families for neighbor in self._around.facts.neighbors):
+            return frozenset()
+        return frozenset[str]().union(*(table.rule.targets or () for table in self._rib.tables.values()))
 
     # ---------------------------------------------------------------- what happens, from any thread
 

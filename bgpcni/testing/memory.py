@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 from bgpcni.exporter import ATTRIBUTES, Exporter, NotThereYet, Outcome, Peer, Reach
-from bgpcni.model import Announcement, Family, Nlri, NodeFacts
+from bgpcni.model import ROUTES, Announcement, Nlri, NodeFacts
 
 FACTS = NodeFacts(run_dir="/nowhere", data_dir="/nowhere")
 
@@ -23,7 +23,7 @@ MISHAPS: tuple[Mishap, ...] = (
 class Memory(Exporter):
     """`table`: what the speaker announces for us. `foreign`: what it announces for others."""
 
-    families = frozenset(Family)
+    families = ROUTES
     carries = ATTRIBUTES
     acks: Literal["accepted", "sent", "acked"] = "sent"
 

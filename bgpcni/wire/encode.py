@@ -66,6 +66,17 @@ def encode_withdrawal(nlri: Nlri) -> tuple[bytes, bytes]:
     return write_nlri(nlri, vni=None, label=None, withdrawn=True)
 
 
+def membership(target: str, asn: int) -> bytes:
+    """The NLRI of RFC 4684 section 4: AS `asn` imports routes with this route target. Raises `Unencodable`."""
+    return b"\x60" + pack("!I", number("AS number", asn, 1, MAX)) + route_target(target)
+
+
+def membership_attributes(asn: int, kind: Kind) -> bytes:
+    """The path attributes of memberships, without the MP ones. Raises `Unencodable`."""
+    path = (number("AS number", asn, 1, MAX),) if kind == "ebgp" else ()
+    return _attributes(kind, path, LOCAL_PREF, None, (), (), None, b"")
+
+
 @lru_cache(4096)
 def _attributes(
     kind: Kind,

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import NotThereYet, Outcome, Reach
-from bgpcni.model import Announcement, ExportPolicy, Family, Nlri
+from bgpcni.model import ROUTES, Announcement, ExportPolicy, Family, Nlri
 from bgpcni.wire.values import Unencodable
 from bgpcni_exabgp import lines, protocol
 from bgpcni_exabgp.lines import Audience, Line
@@ -70,6 +70,11 @@ class Dialect(abc.ABC):
             first, self.whole = not self.whole, True
             owed = self.owed() if first else []
         self.post(owed)
+        self.tell_targets()  # those that are new since it was looked which are to be kept
+
+    def tell_targets(self, before: frozenset[str] | None = None) -> None:
+        """Tell the peers that know RFC 4684 which route targets this node imports. `before`: those they were told."""
+        return
 
     def post(self, batch: Iterable[Line]) -> None:
         """Send lines without waiting for answers. A connection that fails is closed: who reads from it sees that."""
@@ -116,10 +121,16 @@ class EngineDialect(Dialect):
     acks = "acked"
     confirmed = Reach.ACKED
 
-    def __init__(self, link: Link, shared: Shared, asn: int, state: protocol.EngineState) -> None:
+    def __init__(
+        self, link: Link, shared: Shared, asn: int, state: protocol.EngineState, next_hop: str = "0.0.0.0"
+    ) -> None:
+        """`next_hop`: of what is no route, and so leads nowhere."""
         super().__init__(link, shared, asn)
+        self._next_hop = next_hop
         self._selects = state.protocol >= protocol.SELECTS_SINCE
         self._resends = state.protocol >= protocol.RESENDS_SINCE
+        self._joined = False
+        """ExaBGP has all route targets that this node imports."""
 
     def announce(self, routes: Sequence[Announcement], deadline: float) -> list[Outcome]:
         quarantine = self._shared.quarantine
@@ -176,18 +187,32 @@ class EngineDialect(Dialect):
             raise InvalidConfiguration("ExaBGP is of an earlier release, which cannot do that: restart it")
         self.post([lines.resend(families, peer)])
 
+    def tell_targets(self, before: frozenset[str] | None = None) -> None:
+        """As the base class says. The end is told as soon as all were told, since peers wait for it (RFC 4684
+        section 6)."""
+        with self._shared.telling:
+            with self._shared.lock:
+                targets, first = self._shared.targets, not self._joined
+                batch: list[Line] = []
+                if targets is not None:
+                    membership, self._joined = self._membership(), True
+                    known = before or NOBODY
+                    batch += membership.join(targets if first else targets - known)
+                    batch += membership.leave(known - targets)
+                    batch += self.owed() if first else []
+            self.post(self._spoken(batch))
+
     def owed(self) -> list[Line]:
-        if not self.whole:
-            return []
         return [
             Line(protocol.SendEndOfRib(lines.NAMES[family], peers=(session.neighbor.address,)))
             for session in self._advertised.sessions.values()
             for family in sorted(session.families - session.eor)
+            if (self._joined if family is Family.RTC else self.whole)
         ]
 
     def drain(self, deadline: float) -> None:
         """Withdraw everything, and wait until each session that is up has that in its socket."""
-        self._prune(set(), [], deadline)
+        self._withdraw_others(set(), [], (), deadline)
         with self._shared.lock:
             last = self.link.number
             up = [session for session in self._advertised.sessions.values() if session.up]
@@ -198,6 +223,11 @@ class EngineDialect(Dialect):
 
     def _prune(self, kept: set[Nlri], spare: Sequence[str], deadline: float) -> None:
         with self._shared.lock:
+            keeping = self._membership().keep(self._shared.targets)
+        self._withdraw_others(kept, spare, keeping, deadline)
+
+    def _withdraw_others(self, kept: set[Nlri], spare: Sequence[str], keeping: Iterable[Line], deadline: float) -> None:
+        with self._shared.lock:
             carried, routes = self._advertised.carried(), self._advertised.routes
             able = [nlri for nlri in kept if nlri.family in carried]
             away = {nlri: routes[nlri].withheld for nlri in able if nlri in routes}
@@ -205,7 +235,7 @@ class EngineDialect(Dialect):
                 each.peers: [nlri for nlri in able if away.get(nlri, NOBODY).isdisjoint(each.members)]
                 for each in self._audiences()
             }
-        batch = self._spoken(lines.prune(keep, spare))
+        batch = self._spoken(lines.prune(keep, spare, keeping))
         if self.link.submit(batch, lambda line, number: None, deadline):
             raise NotThereYet("exabgp refused to prune; see its log")
 
@@ -228,6 +258,11 @@ class EngineDialect(Dialect):
         """The lines as this engine understands them."""
         return list(batch if self._selects else lines.singly(batch))
 
+    def _membership(self) -> lines.Membership:
+        """With the lock held."""
+        neighbors = tuple(session.neighbor for session in self._advertised.sessions.values())
+        return lines.Membership(neighbors, self._asn, self._next_hop)
+
     def _audiences(self) -> tuple[Audience, ...]:
         """With the lock held."""
         return lines.audiences([session.neighbor for session in self._advertised.sessions.values()], self._asn)
@@ -242,7 +277,7 @@ class StockDialect(Dialect):
 
     acks = "accepted"
     confirmed = Reach.SENT
-    families = frozenset(Family) - {Family.L2VPN_EVPN}
+    families = ROUTES - {Family.L2VPN_EVPN}
 
     def __init__(self, link: Link, shared: Shared, asn: int, ours: bool, complaint: str) -> None:
         super().__init__(link, shared, asn)
@@ -283,7 +318,9 @@ class StockDialect(Dialect):
     def owed(self) -> list[Line]:
         if not self.whole or not self._ours:
             return []
-        owed = [(s, family) for s in self._advertised.sessions.values() for family in sorted(s.families - s.eor)]
+        owed = [
+            (s, family) for s in self._advertised.sessions.values() for family in sorted(s.families & ROUTES - s.eor)
+        ]
         for session, family in owed:
             session.eor.add(family)
         return [lines.stock_end_of_rib(session.neighbor.address, family) for session, family in owed]

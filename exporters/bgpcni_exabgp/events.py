@@ -60,6 +60,7 @@ class Events:
             self._shared.quarantine.connected(dialect.link.number)
             self._shared.dialect = dialect
             self._shared.lock.notify_all()
+        dialect.tell_targets()  # first, since peers with RFC 4684 wait for that
         self._wake.speaker(True)
         if state is not None:
             self._receiver.connected({n.peer: self._terms(n) for n in state.neighbors if n.up}, state.listening)

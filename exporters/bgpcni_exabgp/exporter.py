@@ -18,7 +18,7 @@ from pydantic import BaseModel, field_validator, model_validator
 
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import ATTRIBUTES, Exporter, Heard, NotThereYet, Outcome, Peer, Process, Reach, Wake
-from bgpcni.model import Announcement, Family, Nlri, NodeFacts
+from bgpcni.model import ROUTES, Announcement, Family, Nlri, NodeFacts
 from bgpcni_exabgp import lines
 from bgpcni_exabgp.advertised import NEVER, Advertised, Session
 from bgpcni_exabgp.dialect import Dialect, EngineDialect
@@ -59,7 +59,7 @@ class ExaBGP(Exporter):
             return self
 
     contract: ClassVar[int] = 1
-    families: ClassVar[frozenset[Family]] = frozenset(Family)
+    families: ClassVar[frozenset[Family]] = ROUTES
     acks: Literal["accepted", "sent", "acked"] = "acked"
     imports: ClassVar[Literal["none", "routes", "datapath"]] = "routes"
     needs_agent: ClassVar[bool] = True
@@ -148,6 +148,14 @@ class ExaBGP(Exporter):
         """As the contract says. A stock ExaBGP passes nothing on."""
         self._receiver.listen(families, heard)
         self._supervisor.begin()
+
+    def want_targets(self, targets: frozenset[str]) -> None:
+        """As the contract says, to the neighbours whose `families` have `rtc`."""
+        with self._shared.lock:
+            before, self._shared.targets = self._shared.targets, targets
+            dialect = self._shared.dialect
+        if dialect is not None and before != targets:
+            dialect.tell_targets(before)
 
     def peers(self) -> list[Peer]:
         with self._shared.lock:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bgpcni.bgp import FIRST_LABEL, WELL_KNOWN
 from bgpcni.model import Announcement, ExportPolicy, Family, Neighbor, Nlri
-from bgpcni.wire.encode import Kind, encode, encode_withdrawal, route_target
+from bgpcni.wire.encode import Kind, encode, encode_withdrawal, membership, membership_attributes, route_target
 from bgpcni.wire.outbound import adapt, hears
 from bgpcni.wire.values import Unencodable
 from bgpcni_exabgp import protocol
@@ -24,8 +24,13 @@ FAMILIES = {
     "ipv4/mpls-vpn": Family.IPV4_VPN,
     "ipv6/mpls-vpn": Family.IPV6_VPN,
     "l2vpn/evpn": Family.L2VPN_EVPN,
+    "ipv4/rtc": Family.RTC,
 }
 """The families by the names that ExaBGP has for them."""
+MEMBERS = "(members)"
+"""What memberships have for a network. No network is called so."""
+TARGETS = 500
+"""How many route targets are on a line, of which each has 26 digits."""
 NAMES = {family: name for name, family in FAMILIES.items()}
 
 
@@ -151,9 +156,55 @@ def withdraw(nlris: Iterable[Nlri], peers: tuple[str, ...] = ()) -> Iterator[Lin
     return _filled(protocol.Withdraw, groups)
 
 
-def prune(keep: Mapping[tuple[str, ...], Iterable[Nlri]], spare: Iterable[str]) -> Iterator[Line]:
-    """Withdraw every route, but what is to be kept at which peers, and the routes of the networks in `spare`."""
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """How neighbours are told which route targets this node imports (RFC 4684). `asn`: the node's."""
+
+    neighbors: tuple[Neighbor, ...]
+    asn: int
+    next_hop: str
+
+    def join(self, targets: Iterable[str]) -> Iterator[Line]:
+        """As few lines as the targets fit in."""
+        for peers, own, routes in self._encoded(targets):
+            attributes = membership_attributes(own, "ibgp"), membership_attributes(own, "ebgp")
+            yield Line(protocol.Announce(NAMES[Family.RTC], MEMBERS, self.next_hop, attributes, routes, peers=peers))
+
+    def leave(self, targets: Iterable[str]) -> Iterator[Line]:
+        for peers, _, routes in self._encoded(targets):
+            yield Line(protocol.Withdraw(NAMES[Family.RTC], routes, peers=peers))
+
+    def keep(self, targets: Iterable[str] | None) -> Iterator[Line]:
+        """Between mark and sweep: only these stay. None: all."""
+        if targets is None:
+            yield Line(protocol.Spare((MEMBERS,)))
+            return
+        for peers, _, routes in self._encoded(targets):
+            yield Line(protocol.Keep(NAMES[Family.RTC], tuple(key for _, key in routes), peers=peers))
+
+    def _encoded(self, targets: Iterable[str]) -> Iterator[tuple[tuple[str, ...], int, tuple[EncodedRoute, ...]]]:
+        """For each AS number that is ours in some sessions: the peers of these, and the NLRI of a line."""
+        wanted = sorted(targets)
+        groups: dict[int, list[str]] = defaultdict(list)
+        for neighbor in self.neighbors:
+            if Family.RTC in neighbor.families:
+                groups[neighbor.own_asn(self.asn) or self.asn].append(neighbor.address)
+        for own, members in groups.items():
+            peers = () if len(members) == len(self.neighbors) else tuple(members)
+            for at in range(0, len(wanted), TARGETS):
+                octets = (membership(target, own) for target in wanted[at : at + TARGETS])
+                yield peers, own, tuple((one, one) for one in octets)
+
+
+def prune(
+    keep: Mapping[tuple[str, ...], Iterable[Nlri]], spare: Iterable[str], keeping: Iterable[Line] = ()
+) -> Iterator[Line]:
+    """Withdraw every route, but what is to be kept at which peers, and the routes of the networks in `spare`.
+
+    `keeping`: lines that keep what is no route.
+    """
     yield Line(protocol.Mark())
+    yield from keeping
     for peers, nlris in keep.items():
         for line in withdraw(nlris, peers):  # the same routes on the same lines, but by their keys
             assert isinstance(line.command, protocol.Withdraw)

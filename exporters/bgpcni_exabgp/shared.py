@@ -28,6 +28,10 @@ class Shared:
         self.advertised = advertised
         self.quarantine = Quarantine(advertised)
         self.dialect: Dialect | None = None
+        self.targets: frozenset[str] | None = None
+        """The route targets that this node imports; None: not known yet."""
+        self.telling = threading.Lock()
+        """Held while peers are told of `targets`, so that the newest are told last. Taken before `lock`."""
         self.answers = 0
         """How often a connected ExaBGP has told its state."""
         self.trying = True

@@ -245,11 +245,16 @@ class Supervisor:
             if state is None:
                 dialect = StockDialect(link, self._shared, asn, ours is not None, complaint)
             else:
-                dialect = EngineDialect(link, self._shared, asn, state)
+                dialect = EngineDialect(link, self._shared, asn, state, self._own_address())
             self._events.connected(dialect, hello, state)
             return self._listen(dialect, ours)
         finally:
             link.release()
+
+    def _own_address(self) -> str:
+        """An address that is this node's, for what leads nowhere."""
+        node = self._node
+        return node.local_address or node.next_hop or node.next_hop6 or node.router_id or "0.0.0.0"
 
     def _listen(self, dialect: Dialect, ours: Ours | None) -> str:
         """Read what ExaBGP tells until the connection ends; why it did."""

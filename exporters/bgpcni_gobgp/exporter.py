@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.exporter import ATTRIBUTES, Exporter, Heard, NotThereYet, Outcome, Peer, Reach, Wake
-from bgpcni.model import Announcement, Family, Nlri, NodeFacts
+from bgpcni.model import ROUTES, Announcement, Family, Nlri, NodeFacts
 from bgpcni.wire.values import Unencodable
 from bgpcni_gobgp import gobgp_pb2 as api
 from bgpcni_gobgp.client import Client, Refused
@@ -52,7 +52,7 @@ class GoBGP(Exporter):
         owner: Annotated[int, Field(ge=1, le=255)] = 0xB6
 
     contract: ClassVar[int] = 1
-    families: ClassVar[frozenset[Family]] = frozenset(Family)
+    families: ClassVar[frozenset[Family]] = ROUTES
     acks: Literal["accepted", "sent", "acked"] = "accepted"
     imports: ClassVar[Literal["none", "routes", "datapath"]] = "routes"
     programs: ClassVar[Mapping[str, Sequence[str]]] = {"gobgpd": ("gobgpd", "--version")}

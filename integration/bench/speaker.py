@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bgpcni.model import Announcement, Family, MacIpNlri, VpnNlri
+from bgpcni.model import ROUTES, Announcement, Family, MacIpNlri, VpnNlri
 from integration.bench.sections import summary
 from integration.exabgp_bench import Bench, Speaker, bench, facts, unicast
 from integration.lab import Frr, Lab, until
@@ -31,7 +31,7 @@ def speaker(lab: Lab, count: int, singles: int) -> dict[str, Any]:
     ours = Speaker(lab, node.namespace, facts(node))
     ours.prune()
     until(lambda: frr.established(node.address), "the session")
-    families = {str(family): _family(frr, node, ours, family, count) for family in Family}
+    families = {str(family): _family(frr, node, ours, family, count) for family in sorted(ROUTES)}
     alone = _singles(frr, node, ours, singles)
     ours.drain()
     return {"count": count, "families": families, "text": _text(lab, text_frr, count // 10), "one": summary(alone)}

@@ -17,7 +17,7 @@ from bgpcni.exporter import ATTRIBUTES, Exporter, NotThereYet, Outcome, Reach
 from bgpcni.ipam.host_local import HostLocal
 from bgpcni.ipam.leases import Entry, Leases, content_of
 from bgpcni.kernel.namespace import NotANamespace
-from bgpcni.model import Announcement, Attachment, AttachmentKey, Family, Nlri, State
+from bgpcni.model import ROUTES, Announcement, Attachment, AttachmentKey, Nlri, State
 from bgpcni.node import plan
 from bgpcni.store import Stored
 
@@ -769,7 +769,7 @@ class ModelExporter(Exporter):
     """The exporter contract upon a `Speaker`; `config.speaker` names it."""
 
     contract = 1
-    families = frozenset(Family)
+    families = ROUTES
     carries = ATTRIBUTES
     acks: ClassVar[Literal["accepted", "sent", "acked"]] = "acked"
 

@@ -22,7 +22,7 @@ from bgpcni.errors import InvalidConfiguration, KernelRefused
 from bgpcni.kernel import links, routes, vxlan
 from bgpcni.kernel.frames import Herald
 from bgpcni.kernel.netlink import Message, Netlink, NetlinkError
-from bgpcni.model import Attachment, AttachmentKey, Family, NodeFacts
+from bgpcni.model import ROUTES, Attachment, AttachmentKey, Family, NodeFacts
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Surroundings:
     def __init__(self, facts: NodeFacts, policy: PolicyTable) -> None:
         self.rib = Rib(facts.graceful_restart)
         self.places: dict[str, Place] = {}
-        self.held = set(Family)
+        self.held = set(ROUTES)
         self.herald = Herald()
         self._sockets = threading.local()
         self.configure(facts, policy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -42,6 +43,8 @@ def main() -> int:
         return 4
     if why:
         sys.stderr.write(f"bgpcni: {why}: it runs unchanged, with its text commands only\n")
+        with contextlib.suppress(ImportError, AttributeError, TypeError, LookupError):  # else it refuses `ipv4 rtc`
+            importlib.import_module("bgpcni_exabgp.engine.rtc").accept_rtc()
     else:
         from bgpcni_exabgp.engine.command import Engine
         from bgpcni_exabgp.engine.patches import install

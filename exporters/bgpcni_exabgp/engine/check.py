@@ -12,6 +12,7 @@ from exabgp.bgp.message import Action, Update
 from exabgp.bgp.message.open.capability.capabilities import Capabilities
 from exabgp.bgp.message.update.attribute.nexthop import NextHop
 from exabgp.configuration.configuration import Configuration
+from exabgp.configuration.neighbor.family import ParseFamily
 from exabgp.environment import getenv
 from exabgp.logger import log
 from exabgp.protocol.family import AFI, SAFI
@@ -74,6 +75,9 @@ def check() -> None:
             found_names = found_names[: len(expected)]  # later versions have more, and all of them are passed on
         if found_names != expected:
             raise Mismatch(f"ExaBGP {found}: {function.__qualname__} is not the one we know")
+
+    if not isinstance(ParseFamily.convert.get("ipv4"), dict):
+        raise Mismatch(f"ExaBGP {found}: ParseFamily.convert is not the table we know")
 
     log.init(getenv())  # the RIB logs, and before this there is no logger
 

@@ -31,6 +31,7 @@ from bgpcni_exabgp import protocol
 from bgpcni_exabgp.engine import longlived
 from bgpcni_exabgp.engine.command import Engine
 from bgpcni_exabgp.engine.rib import GroupingRIB
+from bgpcni_exabgp.engine.rtc import accept_rtc
 from bgpcni_exabgp.engine.watch import News, Watch, tell, watch_of
 
 SLOWEST_RECONNECT = 5  # seconds; ExaBGP's own back-off goes to 60
@@ -255,6 +256,7 @@ def install(engine: Engine, keep: Callable[[], None]) -> None:
     """Replace the functions, and add the command. `keep` is called in each round of ExaBGP's loop."""
     news = engine.news
     accept_next_hops()
+    accept_rtc()
     exabgp.rib.OutgoingRIB = GroupingRIB
     exabgp_peer.Delay = PatientDelay
     outgoing.connect = bounded_connect(news, outgoing.connect)
