@@ -51,6 +51,11 @@ class _Watched:
     verdict: Verdict
     due: float = 0.0
 
+    @property
+    def patience(self) -> float:
+        """How many seconds its server has for an answer."""
+        return min(self.check.interval, LONGEST)
+
 
 @dataclass(slots=True)
 class _Probe:
@@ -176,8 +181,7 @@ class HealthChecks:
                         self._guarded(probe.watched, self._step, probe)
                 now = time.monotonic()
                 for probe in [probe for probe in self._probes.values() if probe.deadline <= now]:
-                    seconds = min(probe.watched.check.interval, LONGEST)
-                    self._end(probe, f"{_SILENT} {seconds:g} s")
+                    self._end(probe, f"{_SILENT} {probe.watched.patience:g} s")
                 self._begin_due(now)
             for probe in list(self._probes.values()):
                 self._close(probe)
@@ -223,8 +227,7 @@ class HealthChecks:
         except (OSError, namespace.NotANamespace) as error:
             self._judge(one, f"its namespace cannot be entered: {error}")
             return
-        seconds = min(one.check.interval, LONGEST)
-        probe = _Probe(one, sock, time.monotonic() + seconds, _is_slow(one))
+        probe = _Probe(one, sock, time.monotonic() + one.patience, _is_slow(one))
         code = sock.connect_ex((one.address, one.check.port))
         if code not in (0, errno.EINPROGRESS):
             sock.close()

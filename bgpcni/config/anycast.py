@@ -7,11 +7,12 @@ Pure.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from bgpcni.config.lists import texts
 from bgpcni.ip import ip_address
 from bgpcni.model import Health
 
@@ -31,19 +32,13 @@ def address(value: str) -> str:
     return str(found)
 
 
-def _listed(value: Any) -> Any:
-    if value is None:
-        return ()
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
 def _once(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
 Addresses = Annotated[
     tuple[Annotated[str, AfterValidator(address)], ...],
-    BeforeValidator(_listed),
+    BeforeValidator(texts),
     AfterValidator(_once),
     Field(max_length=MOST_ADDRESSES),
 ]
@@ -102,7 +97,7 @@ class HealthSection(BaseModel):
 
 def read_addresses(text: str) -> tuple[str, ...]:
     """The value of the annotation, addresses with commas between them. Raises ValueError."""
-    found = _once(tuple(address(part) for part in _listed(text)))
+    found = _once(tuple(address(part) for part in texts(text)))
     if len(found) > MOST_ADDRESSES:
         raise ValueError(f"has {len(found)} addresses, but may have {MOST_ADDRESSES} at most")
     return found

@@ -28,6 +28,7 @@ from pydantic_core import CoreSchema
 from bgpcni import bgp
 from bgpcni.cni.environment import link_name_fault
 from bgpcni.config.anycast import Addresses, HealthSection
+from bgpcni.config.lists import texts
 from bgpcni.errors import DecodingFailure, InvalidConfiguration
 
 NAME_MOST = 180
@@ -54,15 +55,6 @@ SHORT = "x-short"
 _TEXT = Also({"type": "string"})
 _DIGITS = Also({"type": "string", "pattern": "^[0-9]{1,9}$"})
 _PAIR = {"type": "object", "properties": {"key": {"type": "string"}, "value": {"type": "string"}}, "required": ["key"]}
-
-
-def _texts(value: Any) -> Any:
-    """A string, a string with commas, or a list: the configuration of the article has all three."""
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
 
 
 def _each(check: Callable[[str], str]) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
@@ -124,10 +116,10 @@ def _prefix(value: str) -> str:
     return str(ip_network(value))
 
 
-RouteTargets = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_each(bgp.route_target)), _TEXT]
-Communities = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_each(bgp.community)), _TEXT]
-Prefixes = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_each(_prefix)), _TEXT]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_texts), _TEXT]
+RouteTargets = Annotated[tuple[str, ...], BeforeValidator(texts), AfterValidator(_each(bgp.route_target)), _TEXT]
+Communities = Annotated[tuple[str, ...], BeforeValidator(texts), AfterValidator(_each(bgp.community)), _TEXT]
+Prefixes = Annotated[tuple[str, ...], BeforeValidator(texts), AfterValidator(_each(_prefix)), _TEXT]
+Texts = Annotated[tuple[str, ...], BeforeValidator(texts), _TEXT]
 LinkName = Annotated[str, AfterValidator(_link)]
 Mac = Annotated[str, AfterValidator(mac_address)]
 Vlan = Annotated[int, BeforeValidator(_number), Field(ge=1, le=4094), _DIGITS]
@@ -243,7 +235,7 @@ def _exporter(value: Any) -> Any:
 
 
 def _exporters(value: Any) -> Any:
-    return _texts(value) if isinstance(value, str) else value
+    return texts(value) if isinstance(value, str) else value
 
 
 class NetworkConfig(Section):

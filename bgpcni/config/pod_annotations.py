@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from bgpcni import bgp
 from bgpcni.config import anycast
 from bgpcni.config.anycast import HealthSection
+from bgpcni.config.lists import texts
 from bgpcni.config.network import describe, mac_address, nearest
 from bgpcni.errors import InvalidConfiguration
 from bgpcni.ip import ip_address
@@ -47,7 +48,7 @@ NONE = Annotations()
 
 
 def _each(check: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
-    return lambda text: tuple(dict.fromkeys(check(part.strip()) for part in text.split(",") if part.strip()))
+    return lambda text: tuple(dict.fromkeys(check(part) for part in texts(text)))
 
 
 def _health(text: str) -> HealthSection:

@@ -264,18 +264,14 @@ class Convergence:
 
     def listen(self, families: frozenset[Family]) -> None:
         """Have every exporter that learns routes report these families, also those made later. One thread at a time."""
-        with self._lock:
-            self._families = families
-            announcers = dict(self._announcers)
-        for announcer in announcers.values():
+        self._families = families  # first: an announcer that is made meanwhile reads it
+        for announcer in self.announcers().values():
             self._listen(announcer)
 
     def want_targets(self, targets: frozenset[str]) -> None:
         """Have every exporter that learns routes ask for those with these route targets. One thread at a time."""
-        with self._lock:
-            self._targets = targets
-            announcers = dict(self._announcers)
-        for announcer in announcers.values():
+        self._targets = targets
+        for announcer in self.announcers().values():
             announcer.want_targets(targets)
 
     def _listen(self, announcer: Announcer) -> None:

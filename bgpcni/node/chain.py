@@ -63,7 +63,7 @@ def attach(node: Node, request: Request, warnings: list[str]) -> tuple[Attachmen
             }
         )
         undo.push("the attachment", lambda: reconcile.undo_add(node, attachment, held))
-        shared.refuse(node.netlink, attachment, plan.shared_place(request))
+        shared.refuse(node.netlink, attachment, attachment.addresses, plan.shared_place(request))
         node.claims.take(attachment)
         node.settle(attachment)
         reconcile.begin(node, attachment, held)

@@ -241,7 +241,7 @@ def anycast_of(request: Request, routing: Routing, agent: AgentConfig, *, reside
     `args.cni` win over the annotations of the pod. Raises InvalidConfiguration, also for what `[policy]` forbids.
     """
     own, pod = request.settings.args.cni, request.annotations
-    wanted, place = (own.anycast, "args.cni.anycast") if own.anycast else (pod.anycast, f"annotation {PREFIX}anycast")
+    wanted, place = own.anycast or pod.anycast, shared_place(request)
     check = own.health or pod.health
     if not wanted:
         if check is not None:

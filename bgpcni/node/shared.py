@@ -18,7 +18,7 @@ from bgpcni.ip import ip_address, ip_interface
 from bgpcni.kernel import addresses, links, routes
 from bgpcni.kernel.namespace import Namespace
 from bgpcni.kernel.netlink import Netlink, NetlinkError
-from bgpcni.model import Attachment, AttachmentKey
+from bgpcni.model import Address, Attachment, AttachmentKey
 
 log = logging.getLogger(__name__)
 _MISSING = (errno.ESRCH, errno.ENODEV, errno.ENOENT)
@@ -103,15 +103,15 @@ def assign(space: Namespace, attachment: Attachment) -> None:
             raise KernelRefused(f"shared address {what} on {attachment.ifname}: {answer.strerror}")
 
 
-def refuse(netlink: Netlink, attachment: Attachment, place: str) -> None:
-    """Raises InvalidConfiguration for a shared address that cannot lead to this container. Its addresses are known."""
+def refuse(netlink: Netlink, attachment: Attachment, owned: Iterable[Address], place: str) -> None:
+    """Raises InvalidConfiguration for a shared address that cannot lead to this container, which has `owned`."""
     if attachment.anycast is None:
         return
+    own = [ip_interface(item.address) for item in owned]
     nodes_own = {address for address, _, _ in routes.connected(netlink)}
     for at, one in enumerate(attachment.anycast.addresses):
         address = ip_address(one)
         where = f"{place}[{at}]: {one}"
-        own = [ip_interface(item.address) for item in attachment.addresses]
         if one in nodes_own:
             raise InvalidConfiguration(f"{where} is an address of this node")
         if all(item.version != address.version for item in own):

@@ -93,7 +93,7 @@ def _attach(node: Node, request: Request, answer: Answer) -> tuple[Attachment, D
 
         given = node.addressing.allocate(request, held)
         addresses = plan.with_gateways(config, given.addresses)
-        shared.refuse(node.netlink, attachment.model_copy(update={"addresses": addresses}), plan.shared_place(request))
+        shared.refuse(node.netlink, attachment, addresses, plan.shared_place(request))
         attachment, vrf = node.enter_vrf(attachment)
         wanted = plan.bridge_of(config, addresses, attachment.bgp, vrf)
         plan.refuse_by_policy(node.agent.policy, config, addresses, wanted.gateways)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bgpcni.commands import Document
 from bgpcni.commands.answers.common import failure
 from bgpcni.commands.answers.selection import Page, Subject, fits, words
-from bgpcni.commands.answers.sessions import nobody_has
+from bgpcni.commands.answers.sessions import announcers_with, nobody_has
 from bgpcni.node.node import Node
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def received_routes(node: Node, asked: Received, page: Page) -> tuple[Document, 
     """
     if node.dataplane is None:
         return failure("only the agent learns routes, and none is running"), 1
-    if asked.peer is not None and not any(
-        peer.address == asked.peer for announcer in node.convergence.announcers().values() for peer in announcer.peers()
-    ):
+    if asked.peer is not None and not announcers_with(node, asked.peer):
         raise nobody_has(node, "--peer", asked.peer)
     wanted = words(asked.search)
 

@@ -39,16 +39,24 @@ def peers(node: Node, address: str | None = None) -> tuple[Document, int]:
 def reset_peer(node: Node, address: str, *, soft: bool) -> tuple[Document, int]:
     """Reset the sessions with this peer. Raises InvalidConfiguration if nobody has it, or its speaker cannot."""
     reset = []
-    for name, announcer in node.convergence.announcers().items():
-        if any(peer.address == address for peer in announcer.peers()):
-            try:
-                announcer.reset(address, soft=soft)
-            except CniError as error:
-                raise InvalidConfiguration(f"{name}: {error.msg}") from None
-            reset.append(name)
+    for name, announcer in announcers_with(node, address).items():
+        try:
+            announcer.reset(address, soft=soft)
+        except CniError as error:
+            raise InvalidConfiguration(f"{name}: {error.msg}") from None
+        reset.append(name)
     if not reset:
         raise nobody_has(node, "reset", address)
     return {"schema": 1, "peer": address, "soft": soft, "exporters": reset}, 0
+
+
+def announcers_with(node: Node, address: str) -> dict[str, Announcer]:
+    """The exporters that have this peer, by name."""
+    return {
+        name: announcer
+        for name, announcer in node.convergence.announcers().items()
+        if any(peer.address == address for peer in announcer.peers())
+    }
 
 
 def nobody_has(node: Node, asked: str, address: str) -> InvalidConfiguration:
